@@ -1,0 +1,1 @@
+"""The embedded and the remote cluster: all that knows the engines' API."""

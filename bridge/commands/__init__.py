@@ -1,0 +1,1 @@
+"""One module per command; `bridge.cli` loads each when it is called."""

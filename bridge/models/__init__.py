@@ -1,0 +1,1 @@
+"""ONNX models, shared by both sides of the bridge."""

@@ -1,0 +1,145 @@
+"""What `_meta.neural_bridge` says of an index: all that a proxy must know to upgrade its searches.
+
+The profile lives in the index's mapping, so proxies hold no state and any number of them agree.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from bridge.errors import IndexUnsuitable
+
+META_KEY = "neural_bridge"
+"""The key under the mapping's `_meta`."""
+
+PROFILE_VERSION = 1
+"""Rises when a reader of an older version would misunderstand the profile."""
+
+Stage = Literal["lexical", "expansion", "vector", "hybrid", "rerank"]
+"""Where a search stops. lexical: the application's own query; expansion: it and the predicted queries;
+vector: k-NN alone; hybrid: expansion and vector fused; rerank: hybrid, then the cross-encoder."""
+
+
+class ModelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
+    """A model by name and by digest (first 12 hex digits of the SHA-256 of its ONNX file)."""
+
+    name: str
+    digest: str
+
+    @property
+    def identity(self) -> str:
+        """`name@digest`: what stamps and caches are keyed by."""
+        return f"{self.name}@{self.digest}"
+
+
+class TextField(msgspec.Struct, frozen=True):
+    """A text field of the application that is expanded, embedded and reranked.
+
+    `name` is the mapping's name (dots for objects).
+    """
+
+    name: str
+
+
+class PassageSettings(msgspec.Struct, frozen=True):
+    """How a document is split. `layout` single: one embedding per document, in `OBJECT.embedding`;
+    nested: one per passage, in `OBJECT.passages`. Sizes in tokens of the encoder."""
+
+    layout: Literal["single", "nested"] = "single"
+    max_tokens: int = 256
+    overlap_tokens: int = 32
+
+
+class FusionSettings(msgspec.Struct, frozen=True):
+    """How the legs' rankings become one. `weights` by leg name; `k` is RRF's rank constant."""
+
+    method: Literal["rrf", "minmax", "zscore"] = "rrf"
+    k: int = 60
+    weights: dict[str, float] = msgspec.field(
+        default_factory=lambda: {"lexical": 0.0, "expansion": 1.0, "vector": 1.0}
+    )
+
+
+class RerankSettings(msgspec.Struct, frozen=True):
+    """How the fused ranking is reranked: the first `depth` documents; `blend` is the weight of the
+    fused score, normalised to 0…1 over the candidates, beside the cross-encoder's (1 - blend)."""
+
+    model: str = "rerank-base"
+    depth: int = 50
+    blend: float = 0.0
+
+
+class IndexProfile(msgspec.Struct, frozen=True):
+    """The whole of `_meta.neural_bridge`.
+
+    `object_field`: our one object in each document. `window`: how many documents each leg gives and
+    the fused ranking holds; pages inside it are stable. `expansion_boost`: weight of the predicted
+    queries' BM25 beside the application's own score. `stages`: the stages that may serve this index
+    (the gate's verdict); a search stops at the last one.
+    """
+
+    text_fields: list[TextField]
+    encoder: ModelReference
+    dimension: int
+    generator: ModelReference | None = None
+    object_field: str = "neural"
+    passages: PassageSettings = PassageSettings()
+    fusion: FusionSettings = msgspec.field(default_factory=FusionSettings)
+    rerank: RerankSettings = RerankSettings()
+    window: int = 100
+    expansion_boost: float = 0.5
+    stages: list[Stage] = msgspec.field(
+        default_factory=lambda: ["lexical", "expansion", "vector", "hybrid", "rerank"]
+    )
+    generation: int = 1
+    version: int = PROFILE_VERSION
+
+    @property
+    def predicted_queries_field(self) -> str:
+        """Full name of the text field that holds the predicted queries."""
+        return f"{self.object_field}.predicted_queries"
+
+    @property
+    def embedding_field(self) -> str:
+        """Full name of the knn_vector field."""
+        if self.passages.layout == "nested":
+            return f"{self.passages_field}.embedding"
+        return f"{self.object_field}.embedding"
+
+    @property
+    def passages_field(self) -> str:
+        """Full name of the nested object that holds one embedding per passage."""
+        return f"{self.object_field}.passages"
+
+    @property
+    def stamp_field(self) -> str:
+        """Full name of the keyword field that holds the stamp."""
+        return f"{self.object_field}.stamp"
+
+    def to_meta(self) -> dict[str, Any]:
+        """The value to store under `META_KEY`."""
+        built: dict[str, Any] = msgspec.to_builtins(self)
+        return built
+
+
+def profile_of(meta: object, *, index: str) -> IndexProfile | None:
+    """Reads the profile from a mapping's `_meta` object; None where the bridge has not been here.
+
+    Raises:
+        IndexUnsuitable: the block is there but cannot be read, or a newer version wrote it.
+    """
+    if not isinstance(meta, dict) or META_KEY not in meta:
+        return None
+    block = meta[META_KEY]
+    if isinstance(block, dict) and isinstance(version := block.get("version"), int) and version > PROFILE_VERSION:
+        raise IndexUnsuitable(
+            f"index {index}: _meta.{META_KEY} has version {version}, this program reads up to "
+            f"{PROFILE_VERSION}: update opensearch-neural-bridge"
+        )
+    try:
+        return msgspec.convert(block, IndexProfile)
+    except msgspec.ValidationError as error:
+        raise IndexUnsuitable(
+            f"index {index}: _meta.{META_KEY} cannot be read ({error}): correct it, or run "
+            f"`neural-bridge index create` anew"
+        ) from error

@@ -1,0 +1,1 @@
+"""The thin endpoint that stands before the cluster."""

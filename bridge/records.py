@@ -1,0 +1,116 @@
+"""The field's nouns as immutable records: what flows through ingest and through a search.
+
+Document side: `Document` (as read) → `ExpandedDocument` (predicted queries added) → `EnrichedDocument`
+(embeddings added, ready to write). A half-finished document has another type, so nobody writes it by
+mistake. Query side: `Hit` and `Ranking`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePosition:
+    """Where a document was read, for messages and dead letters: a file and line, or an index and `_id`."""
+
+    source: str
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as it was read.
+
+    `body` is the JSON object exactly as it came, UTF-8 encoded: numbers and unknown fields reach the
+    index byte for byte. `texts` maps each text field that is enriched to its text, in profile order.
+    """
+
+    doc_id: str
+    body: bytes
+    texts: Mapping[str, str]
+    position: SourcePosition
+    routing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A stretch of a document's enriched text: character offsets `[start, end)` into that text."""
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExpandedDocument:
+    """A document split into passages, with the queries that it is predicted to answer, best first."""
+
+    document: Document
+    passages: Sequence[Passage]
+    predicted_queries: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class EnrichedDocument:
+    """A document ready to write. `embeddings`: float32, (n_passages, dimension), rows of unit length,
+    in the order of `passages`; no row where the text is empty. `stamp`: hash of the source text and
+    identities of the models."""
+
+    document: Document
+    passages: Sequence[Passage]
+    predicted_queries: Sequence[str]
+    embeddings: NDArray[np.float32]
+    stamp: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A document found by a search: identity and score; higher is better."""
+
+    index: str
+    doc_id: str
+    score: float
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells two hits apart: a search may span several indices."""
+        return (self.index, self.doc_id)
+
+
+@dataclass(frozen=True, slots=True)
+class LegScore:
+    """What one leg said of a document: rank (first is 1) and the leg's own score."""
+
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class RankedHit:
+    """A document in a ranking, with what each stage said of it.
+
+    `legs` holds the legs that found it. `rerank_score` is the cross-encoder's logit, None where it was
+    not read.
+    """
+
+    index: str
+    doc_id: str
+    score: float
+    legs: Mapping[str, LegScore] = field(default_factory=dict)
+    fused_score: float | None = None
+    rerank_score: float | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """See `Hit.key`."""
+        return (self.index, self.doc_id)
+
+
+Ranking = Sequence[RankedHit]
+"""Hits in rank order, best first, each document once."""

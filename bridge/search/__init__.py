@@ -1,0 +1,1 @@
+"""Pure search: a search body in, a ranking out."""

@@ -1,0 +1,173 @@
+"""Every setting once: name, unit, default, and one sentence for the operator.
+
+A value comes from, first found: the command's flag, the environment (`BRIDGE_` and the path of the
+setting, joined by `__`: `BRIDGE_PROXY__PORT`), the YAML file (`--config`, or `BRIDGE_CONFIG`), the
+default. An unknown key is an error. Secrets are masked wherever settings are shown.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from bridge.errors import SettingsError
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Section(BaseModel):
+    """A named group of settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClusterSettings(Section):
+    """The cluster: where it is and how to be let in."""
+
+    url: str = Field("http://127.0.0.1:9200", description="Address of the cluster, scheme included.")
+    username: str | None = Field(None, description="User for ingest and administration; never used to search.")
+    password: SecretStr | None = Field(None, description="That user's password.")
+    ca_file: Path | None = Field(None, description="PEM file of the authority that signed the cluster's certificate.")
+    verify_tls: bool = Field(True, description="Refuse a certificate that cannot be verified.")
+    timeout_s: float = Field(60.0, gt=0, description="Longest wait for one answer, in seconds.")
+
+
+class ProxySettings(Section):
+    """The query proxy."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: Port = Field(9280, description="Port to listen on; 0 takes a free one.")
+    admin_host: str = Field("127.0.0.1", description="Address of the admin listener (health, metrics, page).")
+    admin_port: Port = Field(9281, description="Port of the admin listener; 0 takes a free one.")
+    sidecar_url: str = Field("http://127.0.0.1:9290", description="Address of the rerank sidecar.")
+    budget_ms: int = Field(
+        1000, gt=0, description="Longest time, in milliseconds, that the bridge may add to one search."
+    )
+    profile_ttl_s: float = Field(
+        10.0, ge=0, description="How long, in seconds, an index's profile is trusted before it is read again."
+    )
+    max_search_body_bytes: int = Field(
+        1_000_000, gt=0, description="A larger search body passes through unread, in bytes."
+    )
+    header_timeout_s: float = Field(10.0, gt=0, description="Longest wait for a request's headers, in seconds.")
+    body_idle_timeout_s: float = Field(
+        30.0, gt=0, description="Longest silence inside a request's body before it is cut off, in seconds."
+    )
+    shutdown_timeout_s: float = Field(20.0, ge=0, description="How long running requests may finish, in seconds.")
+    breaker_failures: int = Field(5, gt=0, description="Failures in a row before the sidecar is left alone.")
+    breaker_reset_s: float = Field(5.0, gt=0, description="How long it is left alone, in seconds.")
+
+
+class SidecarSettings(Section):
+    """The rerank sidecar."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: Port = Field(9290, description="Port to listen on; 0 takes a free one.")
+    rerank_model: str = Field("rerank-base", description="Cross-encoder: path, built-in or hub name.")
+    encoder: str = Field("embed-base", description="Encoder for /embed: path, built-in or hub name.")
+    threads: int = Field(0, ge=0, description="Compute threads; 0 takes the CPUs that the cgroup allows.")
+    max_queued_pairs: int = Field(
+        4096, gt=0, description="Query-passage pairs accepted and not yet answered; beyond it 429."
+    )
+    max_batch_tokens: int = Field(2048, gt=0, description="Largest batch, in tokens after padding.")
+    max_documents: int = Field(1000, gt=0, description="Most documents in one request; beyond it 413.")
+    max_body_bytes: int = Field(2_000_000, gt=0, description="Largest request body, in bytes; beyond it 413.")
+    max_pair_tokens: int = Field(256, gt=0, description="A query and its passage are cut to this many tokens.")
+    request_timeout_s: float = Field(30.0, gt=0, description="Longest stay of a request, in seconds.")
+    shutdown_timeout_s: float = Field(20.0, ge=0, description="How long running requests may finish, in seconds.")
+    api_key: SecretStr | None = Field(None, description="Where set, callers must send it as a bearer token.")
+
+
+class IngestSettings(Section):
+    """The ingest pipeline."""
+
+    encoder: str = Field("embed-base", description="Encoder of the vectors: path, built-in or hub name.")
+    generator: str | None = Field(
+        "doc2query-small", description="Generator of predicted queries; empty writes none."
+    )
+    queries_per_passage: int = Field(3, ge=0, description="Queries sampled per passage.")
+    max_query_tokens: int = Field(20, gt=0, description="Longest predicted query, in tokens.")
+    max_expansion_bytes: int = Field(
+        2048, gt=0, description="Most predicted text per document, in UTF-8 bytes; the best queries stay."
+    )
+    filter_model: str | None = Field(
+        None, description="Cross-encoder that drops predicted queries which their passage does not answer."
+    )
+    filter_threshold: float = Field(0.0, description="Lowest score of a predicted query that is kept.")
+    threads: int = Field(0, ge=0, description="Compute threads; 0 takes the CPUs that the cgroup allows.")
+    bulk_bytes: int = Field(5_000_000, gt=0, description="Target size of one bulk request, in bytes.")
+    bulk_documents: int = Field(500, gt=0, description="Most documents in one bulk request.")
+    max_doc_bytes: int = Field(20_000_000, gt=0, description="A larger document becomes a dead letter, in bytes.")
+    max_errors: int = Field(1000, ge=0, description="Dead letters after which the run stops.")
+    max_attempts: int = Field(8, gt=0, description="Attempts for one item before its chunk is given up.")
+    max_stall_s: float = Field(300.0, gt=0, description="Longest time without progress, in seconds, before exit 5.")
+
+
+class NodeSettings(Section):
+    """The embedded OpenSearch node."""
+
+    cache_dir: Path | None = Field(
+        None, description="Where nodes are assembled and keep their data; the user's cache folder by default."
+    )
+    java_home: Path | None = Field(None, description="Java to use; found by itself by default.")
+    heap_mb: int = Field(512, ge=256, description="Java heap, in MiB.")
+    port: Port = Field(0, description="HTTP port; 0 takes a free one.")
+    start_timeout_s: float = Field(90.0, gt=0, description="Longest wait for the node to be ready, in seconds.")
+
+
+class Settings(BaseSettings):
+    """All settings; `load_settings` makes one."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BRIDGE_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    cluster: ClusterSettings = ClusterSettings()
+    proxy: ProxySettings = ProxySettings()
+    sidecar: SidecarSettings = SidecarSettings()
+    ingest: IngestSettings = IngestSettings()
+    node: NodeSettings = NodeSettings()
+
+
+def load_settings(config_file: Path | None = None, **flags: dict[str, Any]) -> Settings:
+    """Reads the settings; `flags` holds, per section, the values given on the command line.
+
+    Raises:
+        SettingsError: the file is missing or no YAML, a key is unknown, or a value is wrong.
+    """
+    file = config_file or (Path(named) if (named := os.environ.get("BRIDGE_CONFIG")) else None)
+    if file is not None and not file.is_file():
+        raise SettingsError(f"settings file {file} does not exist or is no file: name another with --config")
+
+    class FromFile(Settings):
+        """Settings that also read `file`; a class, since pydantic-settings takes its sources from one."""
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            sources = (init_settings, env_settings)
+            return (*sources, YamlConfigSettingsSource(settings_cls, yaml_file=file)) if file else sources
+
+    given = {section: {k: v for k, v in values.items() if v is not None} for section, values in flags.items()}
+    try:
+        return FromFile(**{section: values for section, values in given.items() if values})  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+        )
+        raise SettingsError(f"settings: {lines} (docs/configuration.md lists every key)") from error
+    except (ValueError, OSError) as error:
+        raise SettingsError(f"settings file {file} cannot be read: {error}") from error

@@ -1,0 +1,1 @@
+"""The document side: sources, expansion, embedding, bulk writes, accounting."""

@@ -1,0 +1,1 @@
+"""The sidecar: scores query-passage pairs and embeds queries over HTTP."""
