@@ -3,7 +3,7 @@
 import importlib
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, NoReturn, cast
 
 import click
 
@@ -40,9 +40,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(COMMANDS[cmd_name].module).command
-        assert isinstance(command, click.Command)
-        return command
+        return cast(click.Command, importlib.import_module(COMMANDS[cmd_name].module).command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -71,7 +69,7 @@ def cli(ctx: click.Context, config_file: Path | None, debug: bool) -> None:
     ctx.obj = Invocation(config_file=config_file, debug=debug)
 
 
-def main(arguments: list[str] | None = None) -> Any:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs a command and exits: 0, or the code that `bridge.errors.EXIT_CODES` gives to its error."""
     given = sys.argv[1:] if arguments is None else arguments
     try:

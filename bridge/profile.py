@@ -55,9 +55,7 @@ class FusionSettings(msgspec.Struct, frozen=True):
 
     method: Literal["rrf", "minmax", "zscore"] = "rrf"
     k: int = 60
-    weights: dict[str, float] = msgspec.field(
-        default_factory=lambda: {"lexical": 0.0, "expansion": 1.0, "vector": 1.0}
-    )
+    weights: dict[str, float] = msgspec.field(default_factory=lambda: {"lexical": 0.0, "expansion": 1.0, "vector": 1.0})
 
 
 class RerankSettings(msgspec.Struct, frozen=True):
@@ -88,9 +86,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
     rerank: RerankSettings = RerankSettings()
     window: int = 100
     expansion_boost: float = 0.5
-    stages: list[Stage] = msgspec.field(
-        default_factory=lambda: ["lexical", "expansion", "vector", "hybrid", "rerank"]
-    )
+    stages: list[Stage] = msgspec.field(default_factory=lambda: ["lexical", "expansion", "vector", "hybrid", "rerank"])
     generation: int = 1
     version: int = PROFILE_VERSION
 

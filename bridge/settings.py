@@ -89,9 +89,7 @@ class IngestSettings(Section):
     """The ingest pipeline."""
 
     encoder: str = Field("embed-base", description="Encoder of the vectors: path, built-in or hub name.")
-    generator: str | None = Field(
-        "doc2query-small", description="Generator of predicted queries; empty writes none."
-    )
+    generator: str | None = Field("doc2query-small", description="Generator of predicted queries; empty writes none.")
     queries_per_passage: int = Field(3, ge=0, description="Queries sampled per passage.")
     max_query_tokens: int = Field(20, gt=0, description="Longest predicted query, in tokens.")
     max_expansion_bytes: int = Field(
@@ -125,9 +123,7 @@ class NodeSettings(Section):
 class Settings(BaseSettings):
     """All settings; `load_settings` makes one."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="BRIDGE_", env_nested_delimiter="__", extra="forbid", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix="BRIDGE_", env_nested_delimiter="__", extra="forbid", frozen=True)
 
     cluster: ClusterSettings = ClusterSettings()
     proxy: ProxySettings = ProxySettings()

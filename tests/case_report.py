@@ -1,0 +1,77 @@
+"""Which cases of the reliability catalogue the tests prove.
+
+As a pytest plugin it gathers, per `@pytest.mark.case("P13")`, the outcomes of the marked tests into
+`var/cases.json`; as a program (`scripts/cases`) it prints a line per case from the last run. A case has
+passed when at least one marked test passed and none failed.
+"""
+
+import json
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+REPORT = Path(__file__).parent.parent / "var" / "cases.json"
+CASES = [
+    f"{letter}{number}"
+    for letter, count in (("I", 38), ("R", 24), ("P", 37), ("S", 10))
+    for number in range(1, count + 1)
+]
+
+_outcomes = pytest.StashKey[dict[str, dict[str, str]]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_outcomes] = {}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark in item.iter_markers("case"):
+            unknown = [name for name in mark.args if name not in CASES]
+            if unknown or not mark.args:
+                raise pytest.UsageError(f"{item.nodeid}: no case {unknown}: I1…I38, R1…R24, P1…P37, S1…S10")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call" or report.outcome != "passed":
+        for mark in item.iter_markers("case"):
+            for name in mark.args:
+                item.config.stash[_outcomes].setdefault(name, {})[item.nodeid] = report.outcome
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    outcomes = session.config.stash[_outcomes]
+    if outcomes:
+        REPORT.parent.mkdir(exist_ok=True)
+        REPORT.write_text(json.dumps(outcomes, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def lines(outcomes: dict[str, dict[str, str]]) -> list[str]:
+    """A line per case of the catalogue, in its order: `P13 passed tests/…`, `P14 failed …`, `P15 absent`."""
+    report = []
+    for name in CASES:
+        tests = outcomes.get(name, {})
+        failed = sorted(test for test, outcome in tests.items() if outcome == "failed")
+        passed = sorted(test for test, outcome in tests.items() if outcome == "passed")
+        if failed:
+            report.append(f"{name} failed {' '.join(failed)}")
+        elif passed:
+            report.append(f"{name} passed {' '.join(passed)}")
+        else:
+            report.append(f"{name} absent")
+    return report
+
+
+def main() -> None:
+    if not REPORT.is_file():
+        sys.exit("no test run has been recorded: run scripts/test first")
+    sys.stdout.write("\n".join(lines(json.loads(REPORT.read_text(encoding="utf-8")))) + "\n")
+
+
+if __name__ == "__main__":
+    main()
