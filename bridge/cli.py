@@ -20,6 +20,7 @@ class LazyCommand(NamedTuple):
 
 
 COMMANDS: dict[str, LazyCommand] = {
+    "config": LazyCommand("bridge.commands.config", "Show the settings in force, or list all settings."),
     "demo": LazyCommand("bridge.commands.demo", "Show the whole bridge at work on real documents."),
     "index": LazyCommand("bridge.commands.index", "Create, show and remove enriched indices."),
     "ingest": LazyCommand("bridge.commands.ingest", "Enrich documents from files and write them to an index."),

@@ -7,8 +7,9 @@ default. An unknown key is an error. Secrets are masked wherever settings are sh
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
@@ -165,5 +166,20 @@ def load_settings(config_file: Path | None = None, **flags: dict[str, Any]) -> S
             f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
         )
         raise SettingsError(f"settings: {lines} (docs/configuration.md lists every key)") from error
-    except (ValueError, OSError) as error:
+    except (yaml.YAMLError, ValueError, OSError) as error:
         raise SettingsError(f"settings file {file} cannot be read: {error}") from error
+
+
+def settings_reference() -> str:
+    """Every setting as Markdown, a table per section: docs/configuration.md holds this text."""
+    parts = []
+    for section, section_field in Settings.model_fields.items():
+        model = cast(type[Section], section_field.annotation)
+        lines = [f"## {section}", "", (model.__doc__ or "").strip(), ""]
+        lines += ["| setting | environment | default | meaning |", "|---|---|---|---|"]
+        for name, field in model.model_fields.items():
+            default = "none" if field.default is None else f"`{field.default}`"
+            variable = f"BRIDGE_{section}__{name}".upper()
+            lines.append(f"| `{section}.{name}` | `{variable}` | {default} | {field.description} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,82 @@
+"""The command tree: quick help, one line per error, exit codes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from bridge import __version__, errors
+from bridge.cli import COMMANDS, main
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bridge.cli", *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_help_names_every_command() -> None:
+    shown = run("--help")
+    assert shown.returncode == 0
+    for name, lazy in COMMANDS.items():
+        assert f"  {name} " in shown.stdout
+        assert lazy.summary[:40] in shown.stdout
+
+
+def test_help_loads_no_heavy_library() -> None:
+    program = (
+        "import sys\nfrom bridge.cli import cli\ncli.main(['--help'], standalone_mode=False)\n"
+        "heavy = {'numpy', 'onnxruntime', 'opensearchpy', 'aiohttp', 'pydantic', 'torch', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_each_command_loads_and_shows_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0
+    assert "Usage: neural-bridge" in capsys.readouterr().out
+
+
+def test_version_is_the_package_version() -> None:
+    assert __version__ in run("--version").stdout
+
+
+def test_unknown_command_is_a_usage_error_that_names_the_commands() -> None:
+    done = run("serch")
+    assert done.returncode == 2
+    assert "'serch'" in done.stderr
+    assert "search" in done.stderr
+
+
+def test_an_error_is_one_line_without_traceback() -> None:
+    done = run("--config", "/nonexistent/bridge.yaml", "config", "show")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: settings file /nonexistent/bridge.yaml does not exist")
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback() -> None:
+    done = run("--debug", "--config", "/nonexistent/bridge.yaml", "config", "show")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.SettingsError("x"), 2),
+        (errors.IndexUnsuitable("x"), 2),
+        (errors.CheckpointUnusable("x"), 2),
+        (errors.AccessDenied("x"), 4),
+        (errors.ClusterUnreachable("x"), 4),
+        (errors.ClusterBlocked("x"), 5),
+        (errors.LedgerUnbalanced("x"), 1),
+        (errors.ModelError("x"), 1),
+    ],
+)
+def test_errors_map_to_exit_codes(error: errors.BridgeError, code: int) -> None:
+    assert errors.exit_code(error) == code

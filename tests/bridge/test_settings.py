@@ -1,0 +1,66 @@
+"""Settings: flag over environment over file over default; unknown keys are errors; secrets are masked."""
+
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import SettingsError
+from bridge.settings import Settings, load_settings, settings_reference
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "bridge.yaml"
+    path.write_text("proxy:\n  port: 1111\n  budget_ms: 250\n", encoding="utf-8")
+    return path
+
+
+def test_a_flag_wins_over_environment_file_and_default(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().proxy.port == 9280
+    assert load_settings(file).proxy.port == 1111
+    monkeypatch.setenv("BRIDGE_PROXY__PORT", "2222")
+    assert load_settings(file).proxy.port == 2222
+    assert load_settings(file, proxy={"port": 3333}).proxy.port == 3333
+    assert load_settings(file, proxy={"port": None}).proxy.port == 2222
+    assert load_settings(file).proxy.budget_ms == 250
+
+
+def test_the_environment_can_name_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_CONFIG", str(file))
+    assert load_settings().proxy.budget_ms == 250
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("proxy:\n  prot: 1\n", "proxy.prot"),
+        ("proxi:\n  port: 1\n", "proxi"),
+        ("proxy:\n  port: 70000\n", "proxy.port"),
+        ("proxy:\n  port: many\n", "proxy.port"),
+        ("ingest:\n  bulk_documents: 0\n", "ingest.bulk_documents"),
+        ("proxy: [\n", "bridge.yaml"),
+    ],
+)
+def test_a_wrong_file_is_an_error_that_names_the_key(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "bridge.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError, match=named):
+        load_settings(path)
+
+
+def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_CLUSTER__PASSWORD", "hunter2")
+    settings = load_settings()
+    assert settings.cluster.password is not None
+    assert settings.cluster.password.get_secret_value() == "hunter2"
+    assert "hunter2" not in settings.model_dump_json() + repr(settings)
+
+
+def test_every_setting_has_a_sentence_and_a_unit_where_it_is_a_time_or_a_size() -> None:
+    for line in settings_reference().splitlines():
+        if line.startswith("| `"):
+            name, _, _, meaning = (cell.strip() for cell in line.strip("|").split(" | "))
+            assert meaning.endswith("."), name
+            if name.endswith("_s`"):
+                assert "seconds" in meaning, name
+    assert len(Settings.model_fields) == settings_reference().count("\n## ") + 1
