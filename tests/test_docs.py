@@ -60,7 +60,7 @@ def test_nothing_committed_names_this_machine_or_a_registry() -> None:
     if listed.returncode != 0:
         pytest.skip("no git checkout")
     hosts = ["pypi" + ".org", "repo1.maven" + ".org", "registry.npmjs" + ".org", "files.python" + "hosted.org"]
-    paths = ["/ro" + "ot/", "/ho" + "me/"]
+    paths = ["/ro" + "ot/", "/ho" + "me/", "/wo" + "rk/"]
     found = []
     for name in filter(None, listed.stdout.split("\0")):
         content = (ROOT / name).read_bytes() if (ROOT / name).is_file() else b""
