@@ -1,0 +1,193 @@
+"""A model folder and its manifest: from a name to files that are safe to open.
+
+Only files that the manifest lists are ever opened, each checked by size, kind and SHA-256 first; weights
+saved by pickle (`.pt`, `.pkl`, `pytorch_model.bin`) and code that lies in the folder stay unread.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import msgspec
+
+from bridge.errors import ModelError
+from bridge.models import onnx_file
+
+Kind = Literal["encoder", "cross_encoder", "query_generator"]
+
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+BUILTIN = Path(__file__).parent / "builtin"
+
+MAX_TOKENIZER_BYTES = 64_000_000
+"""The largest vocabularies in use (250,000 pieces) are 17 MB as JSON."""
+
+DIGEST_LENGTH = 12
+"""Hex digits of a SHA-256 that name a model in stamps, caches and the index's profile."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `manifest.json` says of a model.
+
+    `file` is the file whose digest names the model; `files` maps every file that may be opened to its
+    SHA-256. `max_tokens` counts special tokens. `dimension`, `pooling`, `normalise` and the prefixes mean
+    something for encoders only. `figures` holds what was measured of this very file, for people.
+    """
+
+    kind: Kind
+    name: str
+    licence: str
+    max_tokens: int
+    files: dict[str, str]
+    file: str = "model.onnx"
+    dimension: int | None = None
+    pooling: Literal["mean", "cls", "max"] = "mean"
+    normalise: bool = True
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    sources: list[str] = []
+    figures: dict[str, float] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A folder whose manifest was read; its files are not yet checked (see `verify`)."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        """First hex digits of the SHA-256 of the model's main file."""
+        return self.manifest.files[self.manifest.file][:DIGEST_LENGTH]
+
+    @property
+    def identity(self) -> str:
+        """`name@digest`: what stamps and caches are keyed by."""
+        return f"{self.manifest.name}@{self.digest}"
+
+    @property
+    def model_file(self) -> Path:
+        """The model's main file."""
+        return self.path / self.manifest.file
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """The tokenizer's definition."""
+        return self.path / TOKENIZER
+
+
+def builtin_names() -> list[str]:
+    """Names of the models that come with the program, sorted."""
+    return sorted(path.parent.name for path in BUILTIN.glob(f"*/{MANIFEST}"))
+
+
+def resolve(name: str) -> ModelFolder:
+    """Finds a model by path or by built-in name and reads its manifest.
+
+    Raises:
+        ModelError: there is no such folder, or its manifest cannot be read.
+    """
+    given = Path(name).expanduser()
+    if (given / MANIFEST).is_file():
+        return read_folder(given)
+    if name in builtin_names():
+        return read_folder(BUILTIN / name)
+    if given.is_dir():
+        raise ModelError(
+            f"model folder {given} has no {MANIFEST}: make one with `neural-bridge models export {given} OUT`"
+        )
+    raise ModelError(
+        f"model {name!r} is neither a folder with a {MANIFEST} nor built in: "
+        f"give a path, or one of {', '.join(builtin_names()) or '(none is installed)'}"
+    )
+
+
+def read_folder(path: Path) -> ModelFolder:
+    """Reads a folder's manifest.
+
+    Raises:
+        ModelError: the manifest is no valid one, or names files outside the folder.
+    """
+    file = path / MANIFEST
+    try:
+        manifest = msgspec.json.decode(file.read_bytes(), type=Manifest)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ModelError(f"model manifest {file} cannot be read ({error}): export the model anew") from error
+    for name in (manifest.file, TOKENIZER):
+        if name not in manifest.files:
+            raise ModelError(f"model manifest {file}: `files` has no digest of {name}: export the model anew")
+    for name in manifest.files:
+        if PurePosixPath(name).name != name or name in {"", ".", ".."}:
+            raise ModelError(f"model manifest {file}: file {name!r} must be a plain name inside the folder")
+    if manifest.kind == "encoder" and not manifest.dimension:
+        raise ModelError(f"model manifest {file}: an encoder needs `dimension`")
+    return ModelFolder(path=path, manifest=manifest)
+
+
+def verify(folder: ModelFolder, *, kind: Kind) -> None:
+    """Checks every file of the folder before anything opens it.
+
+    Raises:
+        ModelError: another kind of model, a file that is missing, a link out of the folder, empty, not
+            what its name says, or not the one whose SHA-256 the manifest holds.
+    """
+    if folder.manifest.kind != kind:
+        raise ModelError(
+            f"model {folder.path} is of kind {folder.manifest.kind}, a {kind} is needed: name another model"
+        )
+    for name, expected in folder.manifest.files.items():
+        path = folder.path / name
+        _check_plain_file(path, folder.path)
+        if name == TOKENIZER and (size := path.stat().st_size) > MAX_TOKENIZER_BYTES:
+            raise ModelError(
+                f"tokenizer {path} has {size:,} bytes, at most {MAX_TOKENIZER_BYTES:,} are read: "
+                f"this is no tokenizer.json of a text model"
+            )
+        if path.suffix == ".onnx":
+            onnx_file.check(path)
+        found = sha256(path)
+        if found != expected:
+            raise ModelError(
+                f"model file {path} has SHA-256 {found[:DIGEST_LENGTH]}…, its manifest says "
+                f"{expected[:DIGEST_LENGTH]}…: fetch or export the model anew"
+            )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> ModelFolder:
+    """Writes `manifest` with the digests of `manifest.files`' names taken from the folder as it is."""
+    files = {name: sha256(folder / name) for name in sorted(manifest.files)}
+    complete = msgspec.structs.replace(manifest, files=files)
+    encoded = msgspec.json.format(msgspec.json.encode(complete), indent=2)
+    (folder / MANIFEST).write_bytes(encoded + b"\n")
+    return ModelFolder(path=folder, manifest=complete)
+
+
+def names_only(names: Sequence[str]) -> dict[str, str]:
+    """A manifest's `files` before the digests are known: see `write_manifest`."""
+    return dict.fromkeys(names, "")
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_plain_file(path: Path, folder: Path) -> None:
+    if not path.exists():
+        raise ModelError(f"model file {path} is missing: fetch or export the model anew")
+    if path.resolve().parent != folder.resolve():
+        raise ModelError(f"model file {path} is a link out of its folder: put the file itself there")
+    if not path.is_file():
+        raise ModelError(f"model file {path} is no regular file: fetch or export the model anew")
+    with path.open("rb") as file:
+        head = file.read(64).lstrip()
+    if not head:
+        raise ModelError(f"model file {path} is empty: fetch or export the model anew")
+    if head.startswith(b"version https://git-lfs"):
+        raise ModelError(f"model file {path} is a git-lfs pointer: run `git lfs pull` where it came from")
+    if head[:14].lower().startswith((b"<!doctype", b"<html")):
+        raise ModelError(f"model file {path} is an HTML page (a failed download): fetch it anew")

@@ -1,0 +1,91 @@
+"""Query and passages → scores (Nogueira & Cho 2019, "Passage re-ranking with BERT":
+https://arxiv.org/abs/1901.04085)."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridge.errors import ModelError
+from bridge.models.artifact import ModelFolder, verify
+from bridge.models.session import Session, compute_threads
+from bridge.models.tokenization import INPUT_NAMES, TextTokenizer, TokenArrays, load_tokenizer
+
+_SELF_TEST = "self-test"
+
+
+class CrossEncoder:
+    """A cross-encoder on CPU. Safe to use from several threads.
+
+    `score` does a whole request; `pairs` and `score_pair` are its two halves, for a server that shares its
+    threads among requests.
+    """
+
+    def __init__(self, folder: ModelFolder, session: Session, tokenizer: TextTokenizer, *, threads: int) -> None:
+        """See `load`, which also verifies the folder."""
+        self._session = session
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="cross-encoder")
+        self.tokenizer = tokenizer
+        self.identity = folder.identity
+
+    @classmethod
+    def load(cls, folder: ModelFolder, *, threads: int = 0) -> Self:
+        """Opens a model folder; `threads` 0 takes the CPUs that this process may use.
+
+        Raises:
+            ModelError: the folder is not what its manifest says, or the model fails its self-test.
+        """
+        verify(folder, kind="cross_encoder")
+        session = Session(folder.model_file, inputs=INPUT_NAMES)
+        cross_encoder = cls(folder, session, load_tokenizer(folder), threads=compute_threads(threads))
+        cross_encoder._check_fit(folder)
+        return cross_encoder
+
+    def score(self, query: str, passages: Sequence[str]) -> NDArray[np.float32]:
+        """Raw logits: float32, (n_passages,), input order; higher is more relevant.
+
+        Raises:
+            ModelError: the model failed or gave a score that is not finite.
+        """
+        pairs = self.pairs(query, passages)
+        scores = np.zeros(len(pairs), dtype=np.float32)
+        # Longest first: the threads end together.
+        order = sorted(range(len(pairs)), key=lambda row: -pairs[row]["input_ids"].size)
+        for row, score in zip(order, self._executor.map(self.score_pair, [pairs[row] for row in order]), strict=True):
+            scores[row] = score
+        return scores
+
+    def pairs(self, query: str, passages: Sequence[str], *, max_tokens: int | None = None) -> list[TokenArrays]:
+        """The query beside each passage, tokenised: see `TextTokenizer.pairs`."""
+        return self.tokenizer.pairs(query, passages, max_tokens=max_tokens)
+
+    def score_pair(self, pair: TokenArrays) -> float:
+        """The logit of one pair, computed on the calling thread.
+
+        Raises:
+            ModelError: the model failed or gave a score that is not finite.
+        """
+        return float(self._session.run(pair).reshape(-1)[0])
+
+    def close(self) -> None:
+        """Ends the threads; the cross-encoder is of no use afterwards."""
+        self._executor.shutdown()
+
+    def _check_fit(self, folder: ModelFolder) -> None:
+        """Compares tokenizer and model by scoring a pair that holds the highest id."""
+        pair = self.pairs(_SELF_TEST, [_SELF_TEST])[0]
+        pair["input_ids"][0, -1] = self.tokenizer.vocabulary_size - 1
+        try:
+            logits = self._session.run(pair)
+        except ModelError as error:
+            raise ModelError(
+                f"model {folder.path} fails its self-test; its tokenizer has {self.tokenizer.vocabulary_size:,} "
+                f"ids, perhaps more than the model: {error}"
+            ) from error
+        if logits.size != 1:
+            raise ModelError(
+                f"model {folder.path} gives an array of shape {logits.shape}, expected one logit per pair: "
+                f"train or export it with one label"
+            )

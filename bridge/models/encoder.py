@@ -1,0 +1,103 @@
+"""Texts → embeddings (Reimers & Gurevych 2019, "Sentence-BERT": https://arxiv.org/abs/1908.10084)."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridge.errors import ModelError
+from bridge.models.artifact import ModelFolder, verify
+from bridge.models.session import Session, compute_threads
+from bridge.models.tokenization import INPUT_NAMES, TextTokenizer, TokenArrays, load_tokenizer
+
+Role = Literal["query", "passage"]
+
+_SELF_TEST = "self-test"
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+def _mean(states: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(states.mean(axis=0), dtype=np.float32)
+
+
+def _max(states: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(states.max(axis=0), dtype=np.float32)
+
+
+def _cls(states: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.array(states[0], dtype=np.float32)
+
+
+_POOLING = {"mean": _mean, "max": _max, "cls": _cls}
+"""Token states, float32 (n_tokens, dimension) → one vector."""
+
+
+class Encoder:
+    """A bi-encoder on CPU. Safe to use from several threads."""
+
+    def __init__(self, folder: ModelFolder, session: Session, tokenizer: TextTokenizer, *, threads: int) -> None:
+        """See `load`, which also verifies the folder."""
+        self._manifest = folder.manifest
+        self._session = session
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="encoder")
+        self.tokenizer = tokenizer
+        self.dimension: int = folder.manifest.dimension or 0
+        self.identity = folder.identity
+
+    @classmethod
+    def load(cls, folder: ModelFolder, *, threads: int = 0) -> Self:
+        """Opens a model folder; `threads` 0 takes the CPUs that this process may use.
+
+        Raises:
+            ModelError: the folder is not what its manifest says, or the model fails its self-test.
+        """
+        verify(folder, kind="encoder")
+        session = Session(folder.model_file, inputs=INPUT_NAMES)
+        encoder = cls(folder, session, load_tokenizer(folder), threads=compute_threads(threads))
+        encoder._check_fit(folder)
+        return encoder
+
+    def encode(self, texts: Sequence[str], role: Role = "query") -> NDArray[np.float32]:
+        """Embeds `texts`: float32, (n_texts, dimension), rows of unit length, input order.
+
+        Raises:
+            ModelError: the model failed or gave a value that is not finite.
+        """
+        prefix = self._manifest.query_prefix if role == "query" else self._manifest.passage_prefix
+        sequences = self.tokenizer.sequences([prefix + text for text in texts])
+        embeddings = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        # Longest first: the threads end together.
+        order = sorted(range(len(texts)), key=lambda row: -sequences[row]["input_ids"].size)
+        rows = self._executor.map(self._embed, [sequences[row] for row in order])
+        for row, embedding in zip(order, rows, strict=True):
+            embeddings[row] = embedding
+        return embeddings
+
+    def close(self) -> None:
+        """Ends the threads; the encoder is of no use afterwards."""
+        self._executor.shutdown()
+
+    def _embed(self, sequence: TokenArrays) -> NDArray[np.float32]:
+        embedding = _POOLING[self._manifest.pooling](self._session.run(sequence)[0])
+        if self._manifest.normalise:
+            embedding /= max(float(np.linalg.norm(embedding)), _TINY)
+        return embedding
+
+    def _check_fit(self, folder: ModelFolder) -> None:
+        """Compares tokenizer, model and manifest by embedding a text that holds the highest id."""
+        sequence = self.tokenizer.sequences([_SELF_TEST])[0]
+        sequence["input_ids"][0, -1] = self.tokenizer.vocabulary_size - 1
+        try:
+            states = self._session.run(sequence)
+        except ModelError as error:
+            raise ModelError(
+                f"model {folder.path} fails its self-test; its tokenizer has {self.tokenizer.vocabulary_size:,} "
+                f"ids, perhaps more than the model: {error}"
+            ) from error
+        if states.ndim != 3 or states.shape[2] != self.dimension:
+            raise ModelError(
+                f"model {folder.path} gives an array of shape {states.shape}, expected (1, n_tokens, "
+                f"{self.dimension}): correct `dimension` in its manifest, or export it anew"
+            )

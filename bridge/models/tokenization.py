@@ -1,0 +1,118 @@
+"""Texts → token ids, cut before and after.
+
+A tokenizer reads the whole text even when it keeps 256 tokens of it (one megabyte costs up to 1.6 s), so
+characters are cut first.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from bridge.errors import ModelError
+from bridge.models.artifact import ModelFolder
+
+CHARACTERS_PER_TOKEN = 32
+"""Characters kept for each token that will be: English needs 4 to 5, so only runs of spaces or of
+meaningless characters lose anything that the model would have read."""
+
+INPUT_NAMES = frozenset({"input_ids", "attention_mask", "token_type_ids"})
+
+TokenArrays = dict[str, NDArray[np.int64]]
+"""One sequence as a model takes it: arrays of shape (1, n_tokens) under `INPUT_NAMES`."""
+
+
+class TextTokenizer:
+    """A folder's tokenizer with the model's limit. Safe to use from several threads."""
+
+    def __init__(self, tokenizer: Tokenizer, *, max_tokens: int) -> None:
+        """Takes truncation and padding over from the tokenizer: its own settings for them are dropped."""
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self._tokenizer = tokenizer
+        self.max_tokens = max_tokens
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of ids, added tokens included."""
+        size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        return size
+
+    def sequences(self, texts: Sequence[str], *, max_tokens: int | None = None) -> list[TokenArrays]:
+        """Each text alone, special tokens added, cut to `max_tokens` (by default the model's limit)."""
+        limit = min(max_tokens or self.max_tokens, self.max_tokens)
+        room = limit - self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        encodings = self._tokenizer.encode_batch_fast(
+            [_bounded(text, limit) for text in texts], add_special_tokens=False
+        )
+        return [_arrays(self._finished(_cut(encoding, room), None)) for encoding in encodings]
+
+    def pairs(self, query: str, passages: Sequence[str], *, max_tokens: int | None = None) -> list[TokenArrays]:
+        """The query beside each passage, as one sequence of at most `max_tokens`.
+
+        The query, tokenised once, keeps at most half of the room; the passage takes what is left.
+        """
+        limit = min(max_tokens or self.max_tokens, self.max_tokens)
+        room = limit - self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        bounded_query = _bounded(query, limit)
+        query_part = _cut(self._tokenizer.encode(bounded_query, add_special_tokens=False), room // 2)
+        encodings = self._tokenizer.encode_batch_fast(
+            [_bounded(passage, limit) for passage in passages], add_special_tokens=False
+        )
+        left = room - len(query_part.ids)
+        return [_arrays(self._finished(query_part, _cut(encoding, left))) for encoding in encodings]
+
+    def token_offsets(self, text: str) -> list[tuple[int, int]]:
+        """Character offsets `[start, end)` of each token of the whole text, no special tokens."""
+        offsets: list[tuple[int, int]] = self._tokenizer.encode(_encodable(text), add_special_tokens=False).offsets
+        return offsets
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens left out."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def _finished(self, first: Encoding, second: Encoding | None) -> Encoding:
+        return self._tokenizer.post_process(first, second, add_special_tokens=True)
+
+
+def load_tokenizer(folder: ModelFolder) -> TextTokenizer:
+    """Opens a verified folder's `tokenizer.json`.
+
+    Raises:
+        ModelError: it is no tokenizer of the `tokenizers` library.
+    """
+    file = folder.tokenizer_file
+    try:
+        tokenizer = Tokenizer.from_buffer(file.read_bytes())
+    except Exception as error:  # the binding raises bare Exception
+        raise ModelError(f"tokenizer {file} cannot be read ({error}): export the model anew") from error
+    return TextTokenizer(tokenizer, max_tokens=folder.manifest.max_tokens)
+
+
+def _cut(encoding: Encoding, max_tokens: int) -> Encoding:
+    encoding.truncate(max_tokens)
+    return encoding
+
+
+def _bounded(text: str, max_tokens: int) -> str:
+    return _encodable(text[: max_tokens * CHARACTERS_PER_TOKEN])
+
+
+def _encodable(text: str) -> str:
+    """`text` with lone surrogates, which have no UTF-8 form, as question marks: lengths stay the same."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
+
+
+def _arrays(encoding: Encoding) -> TokenArrays:
+    ids = np.array([encoding.ids], dtype=np.int64)
+    return {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "token_type_ids": np.array([encoding.type_ids], dtype=np.int64),
+    }

@@ -1,0 +1,126 @@
+"""Tiny models with outcomes that a reader can foresee: real ONNX files, opened by the same code as the real ones.
+
+The toy encoder's embedding of a text is a count of its words, at unit length: each word of the vocabulary
+has a dimension of its own. So the cosine of two texts tells how many words they share, and words that the
+vocabulary lacks count for nothing.
+
+The toy cross-encoder's score is the number of the query's words (each occurrence) that the passage holds.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from bridge.models.artifact import TOKENIZER, Kind, Manifest, ModelFolder, names_only, write_manifest
+
+_WORDS = (
+    "wing pressure flow heat shock boundary layer supersonic plate cylinder "
+    "file path read write open close folder copy delete line "
+    "date time day week month year hour minute run every "
+    "red blue green cheap laptop phone shoe dress house garden "
+    "cat dog bird fish horse cow sheep goat mouse bee"
+)
+WORDS = _WORDS.split()
+"""The default vocabulary: no two words mean the same."""
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+
+
+def toy_tokenizer(words: Sequence[str] = WORDS) -> Tokenizer:
+    """Lower-cased words between white space and punctuation; ids in the order given, after the special ones."""
+    vocabulary = {token: number for number, token in enumerate((*SPECIAL_TOKENS, *words))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    return tokenizer
+
+
+def make_toy_encoder(folder: Path, words: Sequence[str] = WORDS, *, max_tokens: int = 64) -> ModelFolder:
+    """Writes the toy encoder into `folder`; its dimension is the number of words."""
+    table = np.zeros((len(SPECIAL_TOKENS) + len(words), len(words)), dtype=np.float32)
+    table[len(SPECIAL_TOKENS) :] = np.eye(len(words), dtype=np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "input_ids"], ["last_hidden_state"])],
+        "toy_encoder",
+        [_tokens("input_ids"), _tokens("attention_mask")],
+        [helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, ["batch", "tokens", len(words)])],
+        [numpy_helper.from_array(table, "table")],
+    )
+    return _write(folder, graph, "encoder", words, max_tokens=max_tokens, dimension=len(words))
+
+
+def make_toy_cross_encoder(folder: Path, words: Sequence[str] = WORDS, *, max_tokens: int = 64) -> ModelFolder:
+    """Writes the toy cross-encoder into `folder`."""
+    constants = {
+        "last_special": np.array(len(SPECIAL_TOKENS) - 1, dtype=np.int64),
+        "passage_segment": np.array(1, dtype=np.int64),
+        "axis_1": np.array([1], dtype=np.int64),
+        "axis_2": np.array([2], dtype=np.int64),
+    }
+    nodes = [
+        helper.make_node("Greater", ["input_ids", "last_special"], ["is_word"]),
+        helper.make_node("Equal", ["token_type_ids", "passage_segment"], ["in_passage"]),
+        helper.make_node("Not", ["in_passage"], ["in_query"]),
+        helper.make_node("And", ["is_word", "in_query"], ["query_word"]),
+        helper.make_node("Unsqueeze", ["input_ids", "axis_2"], ["column"]),
+        helper.make_node("Unsqueeze", ["input_ids", "axis_1"], ["row"]),
+        helper.make_node("Equal", ["column", "row"], ["same_word"]),
+        helper.make_node("Unsqueeze", ["in_passage", "axis_1"], ["row_in_passage"]),
+        helper.make_node("And", ["same_word", "row_in_passage"], ["matches"]),
+        helper.make_node("Cast", ["matches"], ["match_counts"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["match_counts"], ["found"], axes=[2], keepdims=0),
+        helper.make_node("Cast", ["query_word"], ["query_weights"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["found", "query_weights"], ["found_words"]),
+        helper.make_node("ReduceSum", ["found_words", "axis_1"], ["logits"], keepdims=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "toy_cross_encoder",
+        [_tokens("input_ids"), _tokens("attention_mask"), _tokens("token_type_ids")],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 1])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return _write(folder, graph, "cross_encoder", words, max_tokens=max_tokens)
+
+
+def save_model(path: Path, graph: onnx.GraphProto) -> None:
+    """Checks the graph and writes it as a model of an opset that every supported ONNX Runtime reads."""
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save_model(model, str(path))
+
+
+def _write(
+    folder: Path,
+    graph: onnx.GraphProto,
+    kind: Kind,
+    words: Sequence[str],
+    *,
+    max_tokens: int,
+    dimension: int | None = None,
+) -> ModelFolder:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(folder / "model.onnx", graph)
+    toy_tokenizer(words).save(str(folder / TOKENIZER))
+    manifest = Manifest(
+        kind=kind,
+        name=f"toy-{kind.replace('_', '-')}",
+        licence="Apache-2.0",
+        max_tokens=max_tokens,
+        dimension=dimension,
+        files=names_only(["model.onnx", TOKENIZER]),
+    )
+    return write_manifest(folder, manifest)
+
+
+def _tokens(name: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
