@@ -1,0 +1,95 @@
+"""From a document's text fields to the passages that are expanded, embedded and reranked.
+
+Pure, and shared: ingest embeds exactly the text that the proxy later hands to the cross-encoder.
+"""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from bridge.profile import PassageSettings
+from bridge.records import Passage
+
+TokenSpans = Callable[[str], Sequence[tuple[int, int]]]
+"""Text → character offsets `[start, end)` of its tokens, in order, without special tokens."""
+
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|[。！？]|\n\s*")
+_SENTENCE_CLOSERS = ".!?…:;。！？"
+_STRETCH_CHARS = 100_000
+"""Longest text given to a tokenizer at once: their time and memory grow faster than the text does."""
+
+
+def enriched_text(texts: Mapping[str, str]) -> str:
+    """Joins a document's text fields, in the mapping's order, as sentences: `title. body`.
+
+    Empty fields are left out; a field that ends like a sentence gets no second full stop.
+    """
+    joined = ""
+    for text in texts.values():
+        if stripped := text.strip():
+            separator = " " if joined.endswith(tuple(_SENTENCE_CLOSERS)) else ". "
+            joined = f"{joined}{separator}{stripped}" if joined else stripped
+    return joined
+
+
+def split_passages(text: str, settings: PassageSettings, token_spans: TokenSpans) -> list[Passage]:
+    """Splits a text into overlapping passages of whole sentences where they fit.
+
+    A passage holds at most `max_tokens` tokens and begins at most `overlap_tokens` before the end of
+    the one before it. A sentence longer than a passage is cut between words, a longer word between
+    tokens. Layout single gives one passage, however long: the encoder reads its beginning.
+    An empty or blank text has no passage.
+    """
+    if not text.strip():
+        return []
+    if settings.layout == "single":
+        return [Passage(text, 0, len(text))]
+    spans = list(_spans_by_stretch(text, token_spans))
+    if len(spans) <= settings.max_tokens:
+        return [Passage(text, 0, len(text))]
+    return [
+        Passage(text[start:end], start, end)
+        for first, last in _windows(text, spans, settings.max_tokens, settings.overlap_tokens)
+        for start, end in [(spans[first][0], spans[last - 1][1])]
+    ]
+
+
+def _spans_by_stretch(text: str, token_spans: TokenSpans) -> Iterator[tuple[int, int]]:
+    begin = 0
+    while begin < len(text):
+        end = begin + _STRETCH_CHARS
+        if end < len(text) and (blank := max(text.rfind(" ", begin, end), text.rfind("\n", begin, end))) > begin:
+            end = blank
+        for start, stop in token_spans(text[begin:end]):
+            yield begin + start, begin + stop
+        begin = end
+
+
+def _windows(
+    text: str, spans: Sequence[tuple[int, int]], max_tokens: int, overlap_tokens: int
+) -> Iterator[tuple[int, int]]:
+    """Token ranges `[first, last)` of the passages; every token is in one at least."""
+    token_starts = [start for start, _ in spans]
+    ends_of_sentences = (match.end() for match in _SENTENCE_END.finditer(text))
+    sentences = sorted({bisect_left(token_starts, end) for end in ends_of_sentences} - {0, len(spans)})
+    words = [i for i in range(1, len(spans)) if spans[i][0] > spans[i - 1][1]]
+    first = 0
+    while first + max_tokens < len(spans):
+        limit = first + max_tokens
+        last = _last_between(sentences, first, limit) or _last_between(words, first, limit) or limit
+        yield first, last
+        overlap = max(last - overlap_tokens, first + 1)
+        first = _first_between(sentences, overlap, last) or _first_between(words, overlap, last) or last
+    yield first, len(spans)
+
+
+def _last_between(boundaries: Sequence[int], low: int, high: int) -> int | None:
+    """The last boundary in `(low, high]`."""
+    found = bisect_right(boundaries, high) - 1
+    return boundaries[found] if found >= 0 and boundaries[found] > low else None
+
+
+def _first_between(boundaries: Sequence[int], low: int, high: int) -> int | None:
+    """The first boundary in `[low, high]`."""
+    found = bisect_left(boundaries, low)
+    return boundaries[found] if found < len(boundaries) and boundaries[found] <= high else None
