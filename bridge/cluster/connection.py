@@ -1,0 +1,263 @@
+"""Clients for the operator's cluster: one attempt, masked secrets, errors in our words.
+
+The transport never retries: a repeated POST may have been carried out already, so whoever sends knows
+best whether to send again. What went wrong on the way becomes one of our errors here; what the cluster
+itself answered (404, 400, 409 …) stays opensearch-py's exception.
+"""
+
+import logging
+import ssl
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import msgspec
+import urllib3
+from opensearchpy import (
+    AuthenticationException,
+    AuthorizationException,
+    ConnectionTimeout,
+    JSONSerializer,
+    OpenSearch,
+    Urllib3HttpConnection,
+)
+from opensearchpy.exceptions import ConnectionError as TransportFailed
+from opensearchpy.exceptions import TransportError
+
+from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, SettingsError
+from bridge.settings import ClusterSettings
+
+log = logging.getLogger(__name__)
+
+_ANY_STATUS = range(100, 600)
+_POOL_CONNECTIONS = 8
+
+_TLS_REMEDIES: list[tuple[str, str]] = [
+    ("certificate has expired", "its certificate has expired: renew it on the cluster"),
+    ("self-signed certificate", "its certificate is signed by an unknown authority: name it in cluster.ca_file"),
+    ("unable to get local issuer", "its certificate is signed by an unknown authority: name it in cluster.ca_file"),
+    ("hostname mismatch", "its certificate is for another host name: use that name in cluster.url"),
+    ("ip address mismatch", "its certificate is not for this address: use its host name in cluster.url"),
+    ("wrong_version_number", "it does not speak TLS on this port: use http:// in cluster.url"),
+    ("record layer failure", "it does not speak TLS on this port: use http:// in cluster.url"),
+]
+"""What OpenSSL says, in lower case, and what the operator needs to hear."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer, unread: `body` is UTF-8, `headers` have lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a cluster is: `distribution` (opensearch, elasticsearch), version, k-NN plugin or built in."""
+
+    distribution: str
+    version: tuple[int, int, int]
+    has_knn: bool
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {'.'.join(map(str, self.version))}"
+
+
+def connect(settings: ClusterSettings) -> OpenSearch:
+    """A client for the cluster; nothing is sent yet.
+
+    Its calls raise ours for what happens on the way (`ClusterUnreachable`, `AccessDenied`,
+    `AnswerNotUnderstood`) and opensearch-py's for what the cluster answers.
+
+    Raises:
+        SettingsError: the address has no scheme or host, or holds credentials; the CA file is missing.
+    """
+    parts = urlsplit(settings.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError("cluster.url: expected http://HOST:PORT or https://HOST:PORT")
+    if parts.username or parts.password:
+        raise SettingsError(
+            "cluster.url holds credentials, which logs would show: use cluster.username and cluster.password"
+        )
+    if settings.ca_file is not None and not settings.ca_file.is_file():
+        raise SettingsError(f"cluster.ca_file {settings.ca_file} does not exist or is no file")
+    # opensearch-py logs whole bodies at DEBUG and every failed attempt with its traceback: documents
+    # do not belong in logs, and failures are reported here.
+    for name in ("opensearch", "opensearchpy.trace"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    secured: dict[str, Any] = {}
+    if parts.scheme == "https":
+        secured["ssl_context"] = _tls_context(settings)
+    if settings.username is not None:
+        password = settings.password.get_secret_value() if settings.password else ""
+        secured["http_auth"] = (settings.username, password)
+    return _MaskedClient(
+        hosts=[settings.url],
+        connection_class=_OneAttempt,
+        serializer=_StrictJson(),
+        max_retries=0,
+        timeout=settings.timeout_s,
+        pool_maxsize=_POOL_CONNECTIONS,
+        **secured,
+    )
+
+
+def exchange(
+    client: OpenSearch,
+    method: str,
+    path: str,
+    *,
+    params: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    content_type: str = "application/json",
+    timeout_s: float | None = None,
+) -> Answer:
+    """Sends one request and gives back the answer unread, whatever its status.
+
+    Where bytes must stay exact, or a header such as `Retry-After` matters, opensearch-py's own calls
+    will not do: they parse and drop the headers. `client` comes from `connect`.
+
+    Raises:
+        ClusterUnreachable: no answer came.
+    """
+    status, headers, text = client.transport.get_connection().perform_request(
+        method,
+        path,
+        params,
+        body,
+        timeout=timeout_s,
+        ignore=_ANY_STATUS,
+        headers={"content-type": content_type},
+    )
+    lower = {name.lower(): value for name, value in headers.items()}
+    return Answer(status, lower, text.encode("utf-8", "surrogatepass"))
+
+
+def capabilities(client: OpenSearch) -> Capabilities:
+    """Asks the cluster what it is.
+
+    Raises:
+        AnswerNotUnderstood: whatever answers is neither OpenSearch nor Elasticsearch.
+    """
+    info = client.info()
+    version = info.get("version") if isinstance(info, dict) else None
+    if not isinstance(version, dict) or "number" not in version:
+        raise AnswerNotUnderstood(
+            "the address answers, but not as OpenSearch or Elasticsearch do: check cluster.url and any "
+            "gateway on the way"
+        )
+    distribution = str(version.get("distribution", "elasticsearch"))
+    major, minor, patch = (int(part) for part in str(version["number"]).split("-")[0].split("."))
+    if distribution == "elasticsearch":
+        return Capabilities(distribution, (major, minor, patch), has_knn=major >= 8)
+    plugins = client.cat.plugins(format="json")
+    names = {str(plugin.get("component", "")) for plugin in plugins if isinstance(plugin, dict)}
+    return Capabilities(distribution, (major, minor, patch), has_knn="opensearch-knn" in names)
+
+
+def _tls_context(settings: ClusterSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+    except ssl.SSLError as error:
+        raise SettingsError(
+            f"cluster.ca_file {settings.ca_file} holds no certificate: expected PEM ({error})"
+        ) from error
+    if not settings.verify_tls:
+        log.warning("cluster.verify_tls is off: anybody on the way can read and change what is sent")
+        # urllib3 would say the same before every single request.
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class _MaskedClient(OpenSearch):
+    """Shows where it connects and nothing else."""
+
+    def __repr__(self) -> str:
+        hosts = ", ".join(f"{host['host']}:{host.get('port', 9200)}" for host in self.transport.hosts)
+        return f"<OpenSearch {hosts}>"
+
+
+class _StrictJson(JSONSerializer):
+    """Answers that are no JSON become our error, without the answer's text in the message."""
+
+    def loads(self, s: str) -> Any:
+        try:
+            return msgspec.json.decode(s)
+        except (msgspec.DecodeError, UnicodeError) as error:
+            raise AnswerNotUnderstood(
+                f"the cluster's answer is not JSON ({error}; {len(s)} characters): it was cut off, or a "
+                f"gateway answered in its place"
+            ) from error
+
+
+class _OneAttempt(Urllib3HttpConnection):
+    """One attempt per request; failures on the way become our errors."""
+
+    def perform_request(
+        self,
+        method: str,
+        url: str,
+        params: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+        timeout: float | None = None,
+        ignore: Collection[int] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        try:
+            answer = super().perform_request(method, url, params, body, timeout, ignore, headers)
+        except TransportFailed as error:
+            _raise_unreachable(self.host, error)
+        except AuthenticationException as error:
+            raise AccessDenied(
+                f"{self.host} refused the credentials (401): check cluster.username and cluster.password"
+            ) from error
+        except AuthorizationException as error:
+            if _error_type(error) == "cluster_block_exception":
+                raise
+            raise AccessDenied(
+                f"{self.host} lets this user in, but not {method} {url} (403): grant the permission, or use "
+                f"another cluster.username"
+            ) from error
+        _, answer_headers, text = answer
+        content_type = answer_headers.get("content-type", "")
+        if text and not ignore and content_type.startswith("text/html"):
+            raise AnswerNotUnderstood(
+                f"{self.host} answered {method} {url} with a web page ({content_type}), not as OpenSearch does: "
+                f"a login page or a gateway is in between"
+            )
+        return answer
+
+
+def _raise_unreachable(host: str, error: TransportFailed) -> NoReturn:
+    cause = str(error.info).lower()
+    for sign, remedy in _TLS_REMEDIES:
+        if sign in cause:
+            raise ClusterUnreachable(f"{host}: {remedy}") from error
+    if isinstance(error, ConnectionTimeout):
+        raise ClusterUnreachable(
+            f"{host} did not answer in time: raise cluster.timeout_s or see to its load"
+        ) from error
+    if "remote end closed connection without response" in cause and host.startswith("http://"):
+        raise ClusterUnreachable(
+            f"{host} closed the connection without an answer: if it speaks TLS, use https:// in cluster.url"
+        ) from error
+    raise ClusterUnreachable(
+        f"{host}: no connection ({_short(error.info)}): is it running, is the port right?"
+    ) from error
+
+
+def _error_type(error: TransportError) -> object:
+    match error.info:
+        case {"error": {"type": kind}}:
+            return kind
+    return None
+
+
+def _short(cause: object) -> str:
+    """urllib3 wraps causes in several layers of repr; the last part is what happened."""
+    return str(cause).rsplit(": ", 1)[-1].strip("'\")>")

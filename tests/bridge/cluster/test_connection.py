@@ -1,0 +1,154 @@
+"""Each way not to reach a cluster has its own message, and secrets stay out of all of them."""
+
+import logging
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from bridge.cluster.connection import capabilities, connect, exchange
+from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, SettingsError
+from bridge.settings import ClusterSettings
+from tests.fake_bulk import FakeCluster, Reply, error_body, fake_cluster
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    with fake_cluster() as cluster:
+        yield cluster
+
+
+def certificate(folder: Path, *, names: str, days: int = 2) -> Path:
+    """A self-signed certificate `cert.pem`; gives back the file that holds it and its key."""
+    key, cert, both = folder / "key.pem", folder / "cert.pem", folder / "server.pem"
+    openssl(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+        *("-subj", "/CN=test", "-addext", f"subjectAltName={names}", "-keyout", key, "-out", cert),
+    )
+    # `req` refuses to make an expired certificate; re-signing does not.
+    openssl("x509", "-in", cert, "-signkey", key, "-days", str(days), "-out", cert)
+    both.write_bytes(key.read_bytes() + cert.read_bytes())
+    return both
+
+
+def openssl(*arguments: str | Path) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+def serving(pem: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context
+
+
+def test_capabilities_name_distribution_version_and_knn(cluster: FakeCluster) -> None:
+    found = capabilities(connect(ClusterSettings(url=cluster.url)))
+    assert str(found) == "opensearch 3.6.0"
+    assert found.has_knn
+
+
+@pytest.mark.case("I32")
+def test_refused_credentials_and_missing_permission_read_differently(cluster: FakeCluster) -> None:
+    client = connect(ClusterSettings(url=cluster.url, username="ingest", password=SecretStr("s3cret")))
+    cluster.on_request = lambda _: Reply(401, b"Unauthorized", {"content-type": "text/plain"})
+    with pytest.raises(AccessDenied, match=r"refused the credentials \(401\)"):
+        client.info()
+    cluster.on_request = lambda _: Reply(403, error_body(403, "security_exception"))
+    with pytest.raises(AccessDenied, match="grant the permission"):
+        client.info()
+
+
+@pytest.mark.case("I32")
+def test_port_without_listener_is_unreachable() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(ClusterUnreachable, match="Connection refused"):
+            connect(ClusterSettings(url=url)).info()
+
+
+@pytest.mark.case("I32")
+def test_plain_http_to_a_tls_port_points_at_https(tmp_path: Path) -> None:
+    pem = certificate(tmp_path, names="IP:127.0.0.1")
+    with fake_cluster(serving(pem)) as cluster:
+        plain = cluster.url.replace("https", "http")
+        with pytest.raises(ClusterUnreachable, match="use https://"):
+            connect(ClusterSettings(url=plain)).info()
+
+
+@pytest.mark.case("I32")
+def test_tls_to_a_plain_port_points_at_http(cluster: FakeCluster) -> None:
+    with pytest.raises(ClusterUnreachable, match="use http://"):
+        connect(ClusterSettings(url=cluster.url.replace("http", "https"))).info()
+
+
+@pytest.mark.case("I32")
+@pytest.mark.parametrize(
+    ("names", "days", "trusted", "message"),
+    [
+        pytest.param("IP:127.0.0.1", 2, False, "unknown authority", id="self-signed"),
+        pytest.param("DNS:search.example", 2, True, "not for this address", id="other-host"),
+        pytest.param("IP:127.0.0.1", -1, True, "has expired", id="expired"),
+    ],
+)
+def test_each_certificate_fault_has_its_remedy(
+    tmp_path: Path, names: str, days: int, trusted: bool, message: str
+) -> None:
+    pem = certificate(tmp_path, names=names, days=days)
+    with fake_cluster(serving(pem)) as cluster:
+        settings = ClusterSettings(url=cluster.url, ca_file=tmp_path / "cert.pem" if trusted else None)
+        with pytest.raises(ClusterUnreachable, match=message):
+            connect(settings).info()
+
+
+@pytest.mark.case("I32")
+def test_unverified_tls_works_and_warns_each_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pem = certificate(tmp_path, names="IP:127.0.0.1")
+    with fake_cluster(serving(pem)) as cluster:
+        settings = ClusterSettings(url=cluster.url, verify_tls=False)
+        for _ in range(2):
+            assert capabilities(connect(settings)).version == (3, 6, 0)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+
+
+@pytest.mark.case("I7")
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        pytest.param(
+            Reply(200, b"<html>Please log in</html>", {"content-type": "text/html"}), "web page", id="login-page"
+        ),
+        pytest.param(Reply(200, b'{"version": {"num'), "not JSON", id="truncated"),
+        pytest.param(Reply(200, b'{"hello": "world"}'), "not as OpenSearch", id="another-service"),
+    ],
+)
+def test_what_is_no_opensearch_answer_is_said_so(cluster: FakeCluster, reply: Reply, message: str) -> None:
+    cluster.on_request = lambda _: reply
+    with pytest.raises(AnswerNotUnderstood, match=message):
+        capabilities(connect(ClusterSettings(url=cluster.url)))
+
+
+def test_exchange_keeps_status_headers_and_bytes(cluster: FakeCluster) -> None:
+    body = b'{"n": 1.10000000000000000001}'
+    cluster.on_request = lambda _: Reply(429, body, {"Retry-After": "2"})
+    answer = exchange(connect(ClusterSettings(url=cluster.url)), "POST", "/x/_bulk", body=b"{}\n")
+    assert (answer.status, answer.headers["retry-after"], answer.body) == (429, "2", body)
+
+
+def test_a_request_is_never_repeated(cluster: FakeCluster) -> None:
+    cluster.on_request = lambda _: Reply(drop=True)
+    with pytest.raises(ClusterUnreachable):
+        connect(ClusterSettings(url=cluster.url)).info()
+    assert len(cluster.requests) == 1
+
+
+def test_secrets_are_masked(cluster: FakeCluster) -> None:
+    client = connect(ClusterSettings(url=cluster.url, username="ingest", password=SecretStr("s3cret")))
+    assert "s3cret" not in repr(client)
+    with pytest.raises(SettingsError) as refused:
+        connect(ClusterSettings(url="http://ingest:s3cret@127.0.0.1:1"))
+    assert "s3cret" not in str(refused.value)
