@@ -1,0 +1,1 @@
+"""Measures whether retrieval got better: questions with known answers, measures, confidence."""

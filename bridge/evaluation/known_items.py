@@ -1,0 +1,104 @@
+"""Known-item questions about the Python standard library: what people ask, and which document answers.
+
+The questions were written by hand from knowledge of the library, in users' words, before anything was
+searched. The demo measures every stage with them.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Literal
+
+import msgspec
+
+QUESTIONS_FILE = "stdlib_questions.jsonl"
+
+Vocabulary = Literal["same", "other"]
+"""other: the question shares no content word, whatever its ending, with any document that answers it, so
+that BM25 can find that document by function words only; same: it shares at least one."""
+
+
+class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A question and the documents that answer it, each equally well."""
+
+    query_id: str
+    text: str
+    relevant: tuple[str, ...]
+    vocabulary: Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class KnownItems:
+    """The questions that a collection can answer; `dropped` counts those it holds no answer to."""
+
+    questions: Sequence[Question]
+    dropped: int
+
+    @property
+    def qrels(self) -> Mapping[str, Mapping[str, int]]:
+        """Grades by query_id and doc_id: 1 for each document that answers."""
+        return {question.query_id: dict.fromkeys(question.relevant, 1) for question in self.questions}
+
+
+def read_questions() -> list[Question]:
+    """All questions, in file order."""
+    file = resources.files("bridge.evaluation").joinpath("data", QUESTIONS_FILE)
+    return msgspec.json.Decoder(Question).decode_lines(file.read_bytes())
+
+
+def known_items(doc_ids: Collection[str]) -> KnownItems:
+    """The questions to put to a collection that holds `doc_ids`.
+
+    The library differs between Python versions: an answer that the collection lacks is left out, and a
+    question with no answer left is dropped.
+    """
+    questions = read_questions()
+    answerable = [
+        msgspec.structs.replace(question, relevant=present)
+        for question in questions
+        if (present := tuple(doc_id for doc_id in question.relevant if doc_id in doc_ids))
+    ]
+    return KnownItems(answerable, dropped=len(questions) - len(answerable))
+
+
+def content_words(text: str) -> frozenset[str]:
+    """The words of a text that carry meaning, without their endings, lower-case.
+
+    Names are split at underscores, dots and capitals (`TestCase.assertEqual` gives test, case, assert,
+    equal). Endings are cut greedily and few words count as function words, so that two texts which share
+    nothing here share nothing but function words under an English analyser either.
+    """
+    words = (word.lower() for word in _WORD.findall(text))
+    return frozenset(_without_ending(word) for word in words if word not in _FUNCTION_WORDS)
+
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_]+")
+
+_FUNCTION_WORDS_TEXT = """
+    a about all am an and any are as at be been but by can could did do does don done for from get give
+    given go goes had has have here how i if in into is it its just like may me my no nor not of off on
+    only or other our out own re s same so some such t than that the their them then there these they this
+    those to too up us use used uses using was we were what when where whether which who whose will with
+    without would you your
+"""
+_FUNCTION_WORDS = frozenset(_FUNCTION_WORDS_TEXT.split())
+
+_ENDINGS = (
+    "ications", "ication", "izations", "ization", "ations", "ation", "ements", "ement", "ments", "ment", "ibility",
+    "ability", "ingly", "nesses", "ness", "ities", "ity", "ions", "ion", "ings", "ing", "ables", "able", "ibles",
+    "ible", "ances", "ance", "ences", "ence", "ively", "ives", "ive", "izes", "ized", "izer", "ize", "ises", "ised",
+    "ise", "ers", "ors", "ally", "als", "al", "ies", "ied", "ier", "iest", "est", "ful", "ates", "ated", "ate", "es",
+    "ed", "er", "or", "ly", "s", "e", "y",
+)  # fmt: skip
+
+
+def _without_ending(word: str) -> str:
+    """Cuts the longest known ending that leaves three letters, then a doubled last consonant."""
+    for ending in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            word = word.removesuffix(ending)
+            break
+    if len(word) > 3 and word[-1] == word[-2]:
+        word = word[:-1]
+    return word
