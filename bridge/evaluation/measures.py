@@ -13,8 +13,13 @@ Qrels = Mapping[str, Mapping[str, int]]
 Run = Mapping[str, Sequence[str]]
 """doc_ids by query_id, best first. Order alone counts: trec_eval would break ties of scores by doc_id."""
 
-MEASURES = ("nDCG@10", "RR@10", "R@10", "R@100")
-"""In the notation of ir-measures; the mean of RR@10 is MRR@10."""
+_KNOWN = {
+    str(measure): measure
+    for measure in (ir_measures.nDCG @ 10, ir_measures.RR @ 10, ir_measures.R @ 10, ir_measures.R @ 100)
+}  # as objects: ir-measures reads names by parts of `ast` that Python 3.14 no longer has
+
+MEASURES = tuple(_KNOWN)
+"""nDCG@10, RR@10, R@10 and R@100, in the notation of ir-measures; the mean of RR@10 is MRR@10."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +60,14 @@ def evaluate(qrels: Qrels, run: Run, measures: Sequence[str] = MEASURES) -> Eval
     """Measures `run` on every query of `qrels`; a query without a ranking counts 0.
 
     Raises:
-        ValueError: `qrels` is empty, or a measure's name is not known to ir-measures.
+        ValueError: `qrels` is empty, or a measure is none of `MEASURES`.
     """
+    if unknown := set(measures) - set(MEASURES):
+        raise ValueError(f"measures {sorted(unknown)}: choose from {', '.join(MEASURES)}")
     if not qrels:
         raise ValueError("no judged queries: a mean over none does not exist")
     query_ids = list(qrels)
     row = {query_id: n for n, query_id in enumerate(query_ids)}
-    parsed = {ir_measures.parse_measure(name): name for name in measures}
     values = {name: np.zeros(len(query_ids)) for name in measures}
     scored = {
         query_id: {doc_id: float(-rank) for rank, doc_id in enumerate(doc_ids, start=1)}
@@ -69,8 +75,8 @@ def evaluate(qrels: Qrels, run: Run, measures: Sequence[str] = MEASURES) -> Eval
         if query_id in row and doc_ids
     }
     if scored:
-        for result in ir_measures.iter_calc(list(parsed), qrels, scored):
-            values[parsed[result.measure]][row[result.query_id]] = result.value
+        for result in ir_measures.iter_calc([_KNOWN[name] for name in measures], qrels, scored):
+            values[str(result.measure)][row[result.query_id]] = result.value
     return Evaluation(query_ids, values)
 
 

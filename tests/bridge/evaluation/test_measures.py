@@ -50,6 +50,11 @@ def test_no_judged_queries_is_refused() -> None:
         evaluate({}, {})
 
 
+def test_unknown_measure_is_refused() -> None:
+    with pytest.raises(ValueError, match="choose from"):
+        evaluate(QRELS, {}, ["P@3"])
+
+
 floats = st.lists(st.floats(0, 1), min_size=1, max_size=50).map(np.array)
 
 
