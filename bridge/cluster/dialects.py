@@ -1,0 +1,61 @@
+"""Where OpenSearch and Elasticsearch differ in what the bridge asks of them, and nowhere else."""
+
+from typing import Any, Literal, Protocol
+
+from bridge.cluster.connection import Capabilities
+
+VectorEngine = Literal["lucene", "faiss"]
+"""Which library builds OpenSearch's vector graphs. Lucene's is part of every distribution; faiss takes less
+memory for many vectors and needs native libraries on the nodes."""
+
+_HNSW = {"m": 16, "ef_construction": 128}
+
+
+class Dialect(Protocol):
+    """One engine's way to say things."""
+
+    def vector_field(self, dimension: int, engine: VectorEngine) -> dict[str, Any]:
+        """Mapping of a field that holds unit vectors and is searched by inner product."""
+
+    def vector_settings(self) -> dict[str, Any]:
+        """Index settings without which vectors are not searchable; they cannot be set later."""
+
+
+class OpenSearchDialect:
+    """OpenSearch with its k-NN plugin."""
+
+    def vector_field(self, dimension: int, engine: VectorEngine) -> dict[str, Any]:
+        """See `Dialect`. For unit vectors the inner product ranks as the cosine does, and costs less."""
+        return {
+            "type": "knn_vector",
+            "dimension": dimension,
+            "method": {"name": "hnsw", "engine": engine, "space_type": "innerproduct", "parameters": dict(_HNSW)},
+        }
+
+    def vector_settings(self) -> dict[str, Any]:
+        """See `Dialect`."""
+        return {"index.knn": True}
+
+
+class ElasticsearchDialect:
+    """Elasticsearch 8 and later, whose vectors are built in."""
+
+    def vector_field(self, dimension: int, engine: VectorEngine) -> dict[str, Any]:
+        """See `Dialect`; there is one engine."""
+        options = {"type": "hnsw", **_HNSW}
+        return {
+            "type": "dense_vector",
+            "dims": dimension,
+            "index": True,
+            "similarity": "dot_product",
+            "index_options": options,
+        }
+
+    def vector_settings(self) -> dict[str, Any]:
+        """See `Dialect`."""
+        return {}
+
+
+def dialect_of(found: Capabilities) -> Dialect:
+    """The dialect of a cluster."""
+    return ElasticsearchDialect() if found.distribution == "elasticsearch" else OpenSearchDialect()

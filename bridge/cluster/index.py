@@ -1,0 +1,144 @@
+"""Indices that hold our object: create, look, check, delete."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opensearchpy import NotFoundError, OpenSearch, RequestError
+
+from bridge.cluster.connection import capabilities
+from bridge.cluster.dialects import VectorEngine, dialect_of
+from bridge.cluster.schema import Dynamic, differences, new_index, read_profile
+from bridge.errors import IndexUnsuitable
+from bridge.profile import IndexProfile
+
+
+@dataclass(frozen=True, slots=True)
+class IndexState:
+    """One index as the cluster holds it. `name` is the index itself, also where an alias was asked for;
+    `settings` without the outer `index` object; `profile` None where the bridge has not been."""
+
+    name: str
+    mapping: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    profile: IndexProfile | None
+
+
+def create(
+    client: OpenSearch,
+    index: str,
+    profile: IndexProfile,
+    *,
+    analyzer: str = "english",
+    engine: VectorEngine = "lucene",
+    properties: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    dynamic: Dynamic = "true",
+) -> None:
+    """Creates an index for `profile`; see `bridge.cluster.schema.new_index`.
+
+    Raises:
+        IndexUnsuitable: it exists already, the cluster has no k-NN, or refuses the mapping.
+    """
+    cluster = capabilities(client)
+    if not cluster.has_knn:
+        raise IndexUnsuitable(
+            f"{cluster} cannot search vectors: install the opensearch-knn plugin on its nodes, or use "
+            f"Elasticsearch 8 or later"
+        )
+    body = new_index(
+        profile,
+        dialect_of(cluster),
+        analyzer=analyzer,
+        engine=engine,
+        properties=properties,
+        settings=settings,
+        dynamic=dynamic,
+    )
+    try:
+        client.indices.create(index=index, body=body)
+    except RequestError as error:
+        if error.error == "resource_already_exists_exception":
+            raise IndexUnsuitable(
+                f"index {index} exists already: choose another name, or delete it with "
+                f"`neural-bridge index delete {index}`"
+            ) from error
+        raise IndexUnsuitable(f"index {index} cannot be created: {reason_of(error)}") from error
+
+
+def look(client: OpenSearch, index: str) -> IndexState:
+    """Reads mapping, settings and profile of an index, or of an alias of one index.
+
+    Raises:
+        IndexUnsuitable: there is no such index, the alias names several, or its profile cannot be read.
+    """
+    try:
+        found = client.indices.get(index=index)
+    except NotFoundError as error:
+        raise IndexUnsuitable(
+            f"index {index} does not exist: make it with `neural-bridge index create {index}`"
+        ) from error
+    if len(found) != 1:
+        raise IndexUnsuitable(f"{index} names {len(found)} indices ({', '.join(sorted(found))}): name one of them")
+    ((name, state),) = found.items()
+    mapping = state.get("mappings", {})
+    settings = state.get("settings", {}).get("index", {})
+    return IndexState(name, mapping, settings, read_profile(mapping, index=name))
+
+
+def check(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
+    """Looks before the first write whether an index can hold what `profile` makes.
+
+    Raises:
+        IndexUnsuitable: it cannot, or it is kept for another profile; every difference is named.
+    """
+    state = look(client, index)
+    found = differences(profile, state.mapping, state.settings)
+    if state.profile is not None:
+        found += [
+            f"its profile says {name} {kept}, this run {asked}: searches would mix the two"
+            for name, kept, asked in _contradictions(state.profile, profile)
+        ]
+    if found:
+        raise IndexUnsuitable(
+            f"index {state.name} cannot be written as asked; nothing was changed:\n"
+            + "\n".join(f"  - {sentence}" for sentence in found)
+            + "\nCreate a new index with `neural-bridge index create`, or correct the options"
+        )
+    return state
+
+
+def delete(client: OpenSearch, index: str) -> None:
+    """Deletes an index and all its documents.
+
+    Raises:
+        IndexUnsuitable: there is no such index.
+    """
+    try:
+        client.indices.delete(index=index)
+    except NotFoundError as error:
+        raise IndexUnsuitable(f"index {index} does not exist: nothing to delete") from error
+
+
+def count(client: OpenSearch, index: str) -> int:
+    """Documents that a search can see."""
+    return int(client.count(index=index)["count"])
+
+
+def reason_of(error: RequestError) -> str:
+    """The reason that the cluster gave, innermost first."""
+    match error.info:
+        case {"error": {"root_cause": [{"reason": str(reason)}, *_]}} | {"error": {"reason": str(reason)}}:
+            return reason
+    return str(error.error)
+
+
+def _contradictions(kept: IndexProfile, asked: IndexProfile) -> list[tuple[str, object, object]]:
+    """What two profiles must share for their documents to stand in one index."""
+    pairs: list[tuple[str, object, object]] = [
+        ("encoder", kept.encoder.identity, asked.encoder.identity),
+        ("object field", kept.object_field, asked.object_field),
+        ("passage layout", kept.passages.layout, asked.passages.layout),
+        ("text fields", [f.name for f in kept.text_fields], [f.name for f in asked.text_fields]),
+    ]
+    return [(name, a, b) for name, a, b in pairs if a != b]

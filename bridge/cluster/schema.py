@@ -1,0 +1,163 @@
+"""Our object in an index's mapping, and what an index must have to hold it.
+
+Pure: mappings and settings in, mappings or findings out; `bridge.cluster.index` talks to the cluster.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from bridge.cluster.dialects import Dialect, VectorEngine
+from bridge.profile import META_KEY, IndexProfile, profile_of
+
+Dynamic = Literal["true", "false", "strict"]
+"""What the cluster does with fields that the mapping lacks: add them, keep them unsearchable, refuse them."""
+
+JsonObject = dict[str, Any]
+
+_DEFAULT_FIELD_LIMIT = 1000
+_VECTOR_TYPES = ("knn_vector", "dense_vector")
+
+
+def new_index(
+    profile: IndexProfile,
+    dialect: Dialect,
+    *,
+    analyzer: str = "english",
+    engine: VectorEngine = "lucene",
+    properties: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    dynamic: Dynamic = "true",
+) -> JsonObject:
+    """The body that creates an index for `profile`.
+
+    The profile's text fields and the predicted queries are analysed by `analyzer`. `properties` maps the
+    application's other fields, and overrides a text field of the same name; `settings` are more index
+    settings.
+    """
+    mapped: JsonObject = {}
+    for field in profile.text_fields:
+        _put(mapped, field.name, {"type": "text", "analyzer": analyzer})
+    mapped.update(properties or {})
+    mapped.update(object_properties(profile, dialect, analyzer=analyzer, engine=engine))
+    return {
+        "settings": {**dialect.vector_settings(), **(settings or {})},
+        "mappings": {"dynamic": dynamic, "_meta": {META_KEY: profile.to_meta()}, "properties": mapped},
+    }
+
+
+def object_properties(
+    profile: IndexProfile, dialect: Dialect, *, analyzer: str = "english", engine: VectorEngine = "lucene"
+) -> JsonObject:
+    """The mapping of our object alone: what an index that exists already must be given."""
+    vector = dialect.vector_field(profile.dimension, engine)
+    fields: JsonObject = {
+        "predicted_queries": {"type": "text", "analyzer": analyzer},
+        "stamp": {"type": "keyword"},
+    }
+    if profile.passages.layout == "nested":
+        offset = {"type": "integer", "index": False}
+        fields["passages"] = {
+            "type": "nested",
+            "dynamic": "strict",
+            "properties": {"embedding": vector, "start": offset, "end": offset},
+        }
+    else:
+        fields["embedding"] = vector
+    return {profile.object_field: {"type": "object", "dynamic": "strict", "properties": fields}}
+
+
+def read_profile(mapping: Mapping[str, Any], *, index: str) -> IndexProfile | None:
+    """The profile in an index's mapping; None where the bridge has not been.
+
+    Raises:
+        IndexUnsuitable: the profile cannot be read.
+    """
+    return profile_of(mapping.get("_meta"), index=index)
+
+
+def field_mapping(mapping: Mapping[str, Any], name: str) -> JsonObject | None:
+    """The mapping of the field with this full name (dots for objects), or None."""
+    found: JsonObject = dict(mapping)
+    for part in name.split("."):
+        properties = found.get("properties")
+        if not isinstance(properties, dict) or part not in properties:
+            return None
+        found = properties[part]
+    return found
+
+
+def differences(profile: IndexProfile, mapping: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """What keeps an index from being written for `profile`, one sentence each; empty where nothing does.
+
+    `mapping` and `settings` as the cluster gives them, settings without the outer `index` object.
+    """
+    return [
+        *_wrong_fields(profile, mapping),
+        *_wrong_settings(profile, mapping, settings),
+    ]
+
+
+def missing_fields(profile: IndexProfile, mapping: Mapping[str, Any]) -> list[str]:
+    """Full names of the fields of ours that the mapping lacks."""
+    ours = (profile.predicted_queries_field, profile.stamp_field, profile.embedding_field)
+    return [name for name in ours if field_mapping(mapping, name) is None]
+
+
+def _wrong_fields(profile: IndexProfile, mapping: Mapping[str, Any]) -> Iterator[str]:
+    for name in missing_fields(profile, mapping):
+        yield f"field {name} is not in the mapping"
+    expected: dict[str, tuple[str, ...]] = {
+        profile.predicted_queries_field: ("text",),
+        profile.stamp_field: ("keyword",),
+        profile.embedding_field: _VECTOR_TYPES,
+    }
+    for name, types in expected.items():
+        found = field_mapping(mapping, name)
+        if found is not None and found.get("type") not in types:
+            yield f"field {name} is of type {found.get('type', 'object')}, expected {' or '.join(types)}"
+    vector = field_mapping(mapping, profile.embedding_field) or {}
+    dimension = vector.get("dimension", vector.get("dims"))
+    if dimension is not None and dimension != profile.dimension:
+        yield (
+            f"field {profile.embedding_field} has dimension {dimension}, the encoder {profile.encoder.name} gives "
+            f"{profile.dimension}"
+        )
+    if profile.passages.layout == "nested":
+        passages = field_mapping(mapping, profile.passages_field)
+        if passages is not None and passages.get("type") != "nested":
+            yield f"field {profile.passages_field} is not nested"
+
+
+def _wrong_settings(profile: IndexProfile, mapping: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
+    vector = field_mapping(mapping, profile.embedding_field) or {}
+    if vector.get("type") == "knn_vector" and not _is_true(settings.get("knn")):
+        yield "setting index.knn is not true, and it can only be set when an index is created"
+    blocks = settings.get("blocks")
+    for block in ("write", "read_only", "read_only_allow_delete"):
+        if isinstance(blocks, dict) and _is_true(blocks.get(block)):
+            yield f"setting index.blocks.{block} is true"
+    mapping_settings = settings.get("mapping")
+    limits = mapping_settings.get("total_fields", {}) if isinstance(mapping_settings, dict) else {}
+    limit = int(limits.get("limit", _DEFAULT_FIELD_LIMIT))
+    wanted = count_fields(mapping) + len(missing_fields(profile, mapping))
+    if wanted > limit:
+        yield f"the mapping would have {wanted} fields, setting index.mapping.total_fields.limit allows {limit}"
+
+
+def count_fields(mapping: Mapping[str, Any]) -> int:
+    """Fields, objects and multi-fields of a mapping: what `index.mapping.total_fields.limit` counts."""
+    inner = {**mapping.get("properties", {}), **mapping.get("fields", {})}
+    return sum(1 + count_fields(field) for field in inner.values())
+
+
+def _put(properties: JsonObject, name: str, mapping: JsonObject) -> None:
+    """Puts a field with a dotted name where it belongs."""
+    *objects, last = name.split(".")
+    for part in objects:
+        properties = properties.setdefault(part, {}).setdefault("properties", {})
+    properties[last] = mapping
+
+
+def _is_true(value: object) -> bool:
+    """Settings come back as text."""
+    return value is True or value == "true"

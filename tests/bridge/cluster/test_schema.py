@@ -1,0 +1,102 @@
+"""The mapping of our object, and every reason why an index cannot hold it."""
+
+from typing import Any
+
+import pytest
+
+from bridge.cluster.dialects import ElasticsearchDialect, OpenSearchDialect
+from bridge.cluster.schema import count_fields, differences, field_mapping, new_index, read_profile
+from bridge.profile import IndexProfile, ModelReference, PassageSettings, TextField
+
+ENCODER = ModelReference("toy", "0123456789ab")
+SINGLE = IndexProfile(text_fields=[TextField("title"), TextField("body.en")], encoder=ENCODER, dimension=8)
+NESTED = IndexProfile(
+    text_fields=[TextField("title")], encoder=ENCODER, dimension=8, passages=PassageSettings("nested")
+)
+
+
+def index(profile: IndexProfile, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Mapping and settings as the cluster would give them back."""
+    body = new_index(profile, OpenSearchDialect(), **options)
+    return body["mappings"], {"knn": "true"}
+
+
+@pytest.mark.parametrize("profile", [pytest.param(SINGLE, id="single"), pytest.param(NESTED, id="nested")])
+def test_new_index_fits_the_profile_that_made_it(profile: IndexProfile) -> None:
+    mapping, settings = index(profile)
+    assert differences(profile, mapping, settings) == []
+    assert read_profile(mapping, index="x") == profile
+
+
+def test_text_fields_and_predicted_queries_share_the_analyzer() -> None:
+    mapping, _ = index(SINGLE, analyzer="standard")
+    for name in ("title", "body.en", "neural.predicted_queries"):
+        assert field_mapping(mapping, name) == {"type": "text", "analyzer": "standard"}
+
+
+def test_the_applications_own_mapping_overrides_a_text_field() -> None:
+    mapping, _ = index(SINGLE, properties={"title": {"type": "text", "analyzer": "french"}})
+    assert field_mapping(mapping, "title") == {"type": "text", "analyzer": "french"}
+
+
+def test_elasticsearch_gets_its_own_vector_field() -> None:
+    body = new_index(SINGLE, ElasticsearchDialect())
+    embedding = field_mapping(body["mappings"], "neural.embedding")
+    assert embedding is not None
+    assert (embedding["type"], embedding["dims"], body["settings"]) == ("dense_vector", 8, {})
+    assert differences(SINGLE, body["mappings"], {}) == []
+
+
+def without(mapping: dict[str, Any], name: str) -> dict[str, Any]:
+    owner, _, last = name.rpartition(".")
+    found = field_mapping(mapping, owner)
+    assert found is not None
+    del found["properties"][last]
+    return mapping
+
+
+def changed(mapping: dict[str, Any], name: str, **change: Any) -> dict[str, Any]:
+    found = field_mapping(mapping, name)
+    assert found is not None
+    found.update(change)
+    return mapping
+
+
+@pytest.mark.case("I22")
+@pytest.mark.parametrize(
+    ("profile", "spoil", "settings", "finding"),
+    [
+        pytest.param(
+            SINGLE, lambda m: without(m, "neural.embedding"), {}, "neural.embedding is not in", id="no-vector"
+        ),
+        pytest.param(
+            SINGLE, lambda m: changed(m, "neural.embedding", type="float"), {}, "is of type float", id="no-vector-type"
+        ),
+        pytest.param(
+            SINGLE,
+            lambda m: changed(m, "neural.embedding", dimension=4),
+            {},
+            "dimension 4, the encoder",
+            id="dimension",
+        ),
+        pytest.param(SINGLE, lambda m: changed(m, "neural.stamp", type="text"), {}, "expected keyword", id="stamp"),
+        pytest.param(
+            NESTED, lambda m: changed(m, "neural.passages", type="object"), {}, "not nested", id="flat-passages"
+        ),
+        pytest.param(SINGLE, lambda m: m, {"knn": "false"}, "index.knn is not true", id="knn-off"),
+        pytest.param(SINGLE, lambda m: m, {"blocks": {"write": "true"}}, "blocks.write", id="write-block"),
+        pytest.param(
+            SINGLE, lambda m: m, {"mapping": {"total_fields": {"limit": "3"}}}, "limit allows 3", id="field-limit"
+        ),
+    ],
+)
+def test_every_difference_is_named(profile: IndexProfile, spoil: Any, settings: dict[str, Any], finding: str) -> None:
+    mapping, normal = index(profile)
+    (sentence,) = differences(profile, spoil(mapping), {**normal, **settings})
+    assert finding in sentence
+
+
+def test_fields_are_counted_as_the_cluster_counts_them() -> None:
+    keyword = {"type": "keyword"}
+    mapping = {"properties": {"a": {"type": "text", "fields": {"raw": keyword}}, "b": {"properties": {"c": keyword}}}}
+    assert count_fields(mapping) == 4
