@@ -116,6 +116,9 @@ class NodeSettings(Section):
         None, description="Where nodes are assembled and keep their data; the user's cache folder by default."
     )
     java_home: Path | None = Field(None, description="Java to use; found by itself by default.")
+    mirror_dir: Path | None = Field(
+        None, description="Folder in the layout of a Maven repository that is looked at before the network."
+    )
     heap_mb: int = Field(512, ge=256, description="Java heap, in MiB.")
     port: Port = Field(0, description="HTTP port; 0 takes a free one.")
     start_timeout_s: float = Field(90.0, gt=0, description="Longest wait for the node to be ready, in seconds.")

@@ -57,6 +57,8 @@ EXPRESSION_CLASSES = tuple(
         "java.lang.Object",
         "java.lang.Double",
         "org.apache.lucene.expressions.Expression",
+        "org.apache.lucene.expressions.js.ExpressionMath",
+        "org.apache.lucene.expressions.js.VariableContext",
         "org.apache.lucene.search.DoubleValues",
         "org.apache.lucene.util.MathUtil",
         "org.apache.lucene.util.SloppyMath",
@@ -110,6 +112,7 @@ RECIPES: dict[str, tuple[Part, ...]] = {
             REFLECTION,
             'java.io.FilePermission "/proc/sys/net/core/somaxconn", "read"',
             'java.lang.RuntimePermission "accessClassInPackage.sun.nio.ch"',
+            'java.lang.RuntimePermission "getClassLoader"',
             'java.lang.RuntimePermission "setContextClassLoader"',
             client=True,
         ),
@@ -129,8 +132,8 @@ RECIPES: dict[str, tuple[Part, ...]] = {
 }
 
 JAVA_MINIMUM = {"3.6.0": 21, "2.19.1": 11}
-JAVA_BEFORE = {"2.19.1": 21}
-"""The first Java that the version is not started on; none named: every later one."""
+JAVA_BEFORE = {"2.19.1": 24}
+"""The first Java that cannot run the version; 24 dropped the security manager that 2.x installs."""
 
 LEFT_OUT = re.compile(r"netty-codec-native-quic")
 """Native libraries for HTTP/3, 12 MB, which the node does not offer."""
@@ -146,8 +149,10 @@ def pom(artifact: str, body: str) -> str:
 def dependency(root: str, version: str, transitive: bool) -> str:
     group, artifact, *rest = root.split(":")
     named_version, packaging = [*rest, *["", ""][len(rest) :]]
-    exclusions = "" if transitive and packaging != "zip" else (
-        "<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions>"
+    exclusions = (
+        ""
+        if transitive and packaging != "zip"
+        else ("<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions>")
     )
     return (
         f"<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId>"
@@ -163,9 +168,7 @@ def resolve(parts: tuple[Part, ...], version: str, workspace: Path) -> dict[str,
     for number, part in enumerate(parts):
         roots = "".join(dependency(root, version, part.transitive) for root in part.roots)
         (workspace / f"p{number}").mkdir()
-        (workspace / f"p{number}" / "pom.xml").write_text(
-            pom(f"p{number}", f"<dependencies>{roots}</dependencies>")
-        )
+        (workspace / f"p{number}" / "pom.xml").write_text(pom(f"p{number}", f"<dependencies>{roots}</dependencies>"))
     modules = "".join(f"<module>p{number}</module>" for number in range(len(parts)))
     (workspace / "pom.xml").write_text(pom("all", f"<packaging>pom</packaging><modules>{modules}</modules>"))
     subprocess.run(
@@ -197,6 +200,11 @@ def with_logging(parts: tuple[Part, ...], version: str) -> tuple[Part, ...]:
     return (Part("lib", (*parts[0].roots, core)), *parts[1:])
 
 
+def project(coordinates: str) -> str:
+    """`group:artifact`: a module brings no other version of what `lib` holds, the node refuses that."""
+    return ":".join(coordinates.split(":")[:2])
+
+
 def quoted(values: tuple[str, ...]) -> str:
     return "[" + ", ".join(f"'{value}'" for value in values) + "]"
 
@@ -213,6 +221,7 @@ def lock(version: str) -> str:
         lines.append(f"java_before = {JAVA_BEFORE[version]}")
     with tempfile.TemporaryDirectory() as workspace:
         found = resolve(parts, version, Path(workspace))
+        in_library = {project(coordinates) for coordinates in found["lib"]}
         for part in parts:
             lines += ["", "[[parts]]", f"folder = '{part.folder}'"]
             if part.flavour:
@@ -225,7 +234,7 @@ def lock(version: str) -> str:
                 lines += ["permissions = [", *(f"    '{permission}'," for permission in part.permissions), "]"]
             lines.append("files = [")
             for coordinates, file in found[part.folder].items():
-                if part.folder != "lib" and coordinates in found["lib"]:
+                if part.folder != "lib" and project(coordinates) in in_library:
                     continue
                 digest = hashlib.sha256(file.read_bytes()).hexdigest()
                 lines.append(f"    '{coordinates} {digest}',")

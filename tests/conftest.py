@@ -1,0 +1,38 @@
+"""Fixtures that every test may ask for; `servers` holds what they start."""
+
+from collections.abc import Iterator
+
+import pytest
+from opensearchpy import OpenSearch
+
+from bridge.cluster.node import EmbeddedNode
+from tests import servers
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks every test that asks for the node, so that `-m "not node"` leaves all of them out."""
+    for item in items:
+        if "node" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.node)
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[EmbeddedNode]:
+    """One embedded node for the whole run; it ends with it."""
+    with servers.embedded_node() as running:
+        yield running
+
+
+@pytest.fixture
+def opensearch(node: EmbeddedNode) -> Iterator[OpenSearch]:
+    """A client of that node."""
+    with servers.client(node.url) as client:
+        yield client
+
+
+@pytest.fixture
+def fresh_index(opensearch: OpenSearch) -> Iterator[str]:
+    """The name of an index that does not exist yet, and is removed afterwards."""
+    name = servers.unused_index_name()
+    yield name
+    opensearch.indices.delete(index=name, params={"ignore_unavailable": "true"})

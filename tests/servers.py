@@ -1,0 +1,42 @@
+"""Starts the real servers that tests talk to: nodes as child processes, on free ports of loopback."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+from opensearchpy import OpenSearch
+
+from bridge.cluster.node import EmbeddedNode
+from bridge.cluster.node_launch import choose
+from bridge.errors import NodeError
+from bridge.settings import load_settings
+
+
+def embedded_node(version: str | None = None) -> AbstractContextManager[EmbeddedNode]:
+    """A node that ends with the block; skips the test where no Java can run it.
+
+    `BRIDGE_TEST_NODE_VERSION` names the version where the test does not.
+    """
+    settings = load_settings().node
+    wanted = version or os.environ.get("BRIDGE_TEST_NODE_VERSION")
+    try:
+        choose(settings, wanted)
+    except NodeError as error:
+        pytest.skip(str(error))
+    return EmbeddedNode.owned("tests", settings, wanted)
+
+
+@contextmanager
+def client(url: str) -> Iterator[OpenSearch]:
+    """A client that neither retries nor waits long: a test sees the first answer."""
+    opensearch = OpenSearch(url, max_retries=0, timeout=30)
+    try:
+        yield opensearch
+    finally:
+        opensearch.close()
+
+
+def unused_index_name() -> str:
+    return f"test-{uuid.uuid4().hex[:12]}"
