@@ -5,6 +5,7 @@
     │   └── SettingsError           unknown key, wrong value
     ├── ModelError                  a model folder that cannot be used         exit 1
     ├── NodeError                   the embedded node cannot be made or run    exit 1
+    ├── ServiceError                a supervised server does not come up       exit 1
     ├── ClusterError
     │   ├── ClusterUnreachable      connection, TLS                            exit 4
     │   ├── AccessDenied            wrong credentials, missing permission      exit 4
@@ -40,6 +41,10 @@ class ModelError(BridgeError):
 
 class NodeError(BridgeError):
     """The embedded OpenSearch node cannot be assembled, started or stopped."""
+
+
+class ServiceError(BridgeError):
+    """A server that we start and keep running (sidecar, proxy) ended or was not ready in time."""
 
 
 class ClusterError(BridgeError):
