@@ -9,6 +9,8 @@ Owned, it has fresh data, and ends with the block or with this process, however 
     with EmbeddedNode.owned("tests") as node:
         OpenSearch(node.url)
 
+Kept, it is owned, but has the data of the last time and leaves them for the next: `EmbeddedNode.kept`.
+
 Every node listens on loopback only. `node_assembly` says where its files come from.
 """
 
@@ -135,6 +137,34 @@ class EmbeddedNode:
             guard.terminate()
             guard.wait(GUARD_GRACE_S)
         shutil.rmtree(folder, ignore_errors=True)
+
+    @classmethod
+    @contextlib.contextmanager
+    def kept(cls, name: str, settings: NodeSettings | None = None) -> "Iterator[EmbeddedNode]":
+        """The instance with its data of earlier times, for the length of a `with` block; the data stay.
+
+        Where this process ends without leaving the block, even by SIGKILL, the guard stops the node.
+
+        Raises:
+            NodeError: as for `start`, or the instance runs already.
+        """
+        settings = settings or NodeSettings()
+        folder = _instance_folder(name, settings)
+        with _instance_lock(folder):
+            before = _NodeProcess.read(folder)
+            if before is not None and before.is_alive(folder):
+                raise NodeError(f"node {name!r} runs already (pid {before.pid}): neural-bridge node stop --name {name}")
+            blueprint, java = choose(settings, before.version if before else None)
+            make_folder(folder)
+            command = prepare(folder, blueprint, java, settings, {})
+            pid, guard = launch(command, folder, owned=True, remove=False)
+            process = _NodeProcess(pid, blueprint.version)
+            process.write(folder)
+        try:
+            yield _wait_until_ready(name, folder, process, settings.start_timeout_s)
+        finally:
+            guard.terminate()
+            guard.wait(GUARD_GRACE_S)
 
     @classmethod
     def find(cls, name: str = "default", settings: NodeSettings | None = None) -> "EmbeddedNode | None":

@@ -113,8 +113,13 @@ def log_file(folder: Path) -> Path:
     return folder / "logs" / "node.log"
 
 
-def launch(command: Sequence[str], folder: Path, *, owned: bool) -> tuple[int, subprocess.Popen[str]]:
+def launch(
+    command: Sequence[str], folder: Path, *, owned: bool, remove: bool = True
+) -> tuple[int, subprocess.Popen[str]]:
     """Runs the command under the guard; see `node_guard` for what that is worth.
+
+    Args:
+        remove: the folder of an owned node whose owner is gone.
 
     Returns: the Java process's id, and the guard, which has left already unless the node is owned.
 
@@ -123,7 +128,9 @@ def launch(command: Sequence[str], folder: Path, *, owned: bool) -> tuple[int, s
     """
     guard = [sys.executable, "-I", "-S", node_guard.__file__, "--log", str(log_file(folder))]
     guard += _as_another_user(folder, Path(command[0]))
-    guard += ["--owner", str(os.getpid()), "--remove", str(folder)] if owned else ["--detach"]
+    guard += ["--owner", str(os.getpid())] if owned else ["--detach"]
+    if owned and remove:
+        guard += ["--remove", str(folder)]
     process = subprocess.Popen(
         [*guard, "--", *command],
         # Nothing of ours, secrets least of all, is passed on to the node.
