@@ -35,7 +35,11 @@ _POOLING = {"mean": _mean, "max": _max, "cls": _cls}
 
 
 class Encoder:
-    """A bi-encoder on CPU. Safe to use from several threads."""
+    """A bi-encoder on CPU. Safe to use from several threads.
+
+    `encode` does a whole list; `sequences` and `embed_sequence` are its two halves, for a server that shares
+    its threads among requests.
+    """
 
     def __init__(self, folder: ModelFolder, session: Session, tokenizer: TextTokenizer, *, threads: int) -> None:
         """See `load`, which also verifies the folder."""
@@ -65,25 +69,34 @@ class Encoder:
         Raises:
             ModelError: the model failed or gave a value that is not finite.
         """
-        prefix = self._manifest.query_prefix if role == "query" else self._manifest.passage_prefix
-        sequences = self.tokenizer.sequences([prefix + text for text in texts])
+        sequences = self.sequences(texts, role)
         embeddings = np.zeros((len(texts), self.dimension), dtype=np.float32)
         # Longest first: the threads end together.
         order = sorted(range(len(texts)), key=lambda row: -sequences[row]["input_ids"].size)
-        rows = self._executor.map(self._embed, [sequences[row] for row in order])
+        rows = self._executor.map(self.embed_sequence, [sequences[row] for row in order])
         for row, embedding in zip(order, rows, strict=True):
             embeddings[row] = embedding
         return embeddings
 
-    def close(self) -> None:
-        """Ends the threads; the encoder is of no use afterwards."""
-        self._executor.shutdown()
+    def sequences(self, texts: Sequence[str], role: Role = "query") -> list[TokenArrays]:
+        """`texts` with the prefix that the model wants for their role, tokenised."""
+        prefix = self._manifest.query_prefix if role == "query" else self._manifest.passage_prefix
+        return self.tokenizer.sequences([prefix + text for text in texts])
 
-    def _embed(self, sequence: TokenArrays) -> NDArray[np.float32]:
+    def embed_sequence(self, sequence: TokenArrays) -> NDArray[np.float32]:
+        """One embedding, float32 (dimension,), computed on the calling thread.
+
+        Raises:
+            ModelError: the model failed or gave a value that is not finite.
+        """
         embedding = _POOLING[self._manifest.pooling](self._session.run(sequence)[0])
         if self._manifest.normalise:
             embedding /= max(float(np.linalg.norm(embedding)), _TINY)
         return embedding
+
+    def close(self) -> None:
+        """Ends the threads; the encoder is of no use afterwards."""
+        self._executor.shutdown()
 
     def _check_fit(self, folder: ModelFolder) -> None:
         """Compares tokenizer, model and manifest by embedding a text that holds the highest id."""

@@ -1,0 +1,60 @@
+"""What a request can be refused for, and the one table of HTTP statuses.
+
+RequestRefused                 the client's request was not served
+├── InvalidRequest             a field is missing or wrong          names the field
+├── TooLarge                   more than a limit allows             names the limit
+├── Overloaded                 the queue is full                    says when to come again
+└── DeadlineExceeded           the time given was over before the answer
+"""
+
+from bridge.errors import ModelError
+
+
+class RequestRefused(Exception):
+    """The root; `str(error)` goes to the client."""
+
+
+class InvalidRequest(RequestRefused):
+    """A field is missing or wrong."""
+
+    def __init__(self, message: str, *, field: str) -> None:
+        """`field` is the path of the field in the request, dots between its parts."""
+        super().__init__(message)
+        self.field = field
+
+
+class EmptyRequest(InvalidRequest):
+    """Nothing to score or to embed."""
+
+
+class TooLarge(RequestRefused):
+    """The request exceeds a limit."""
+
+
+class Overloaded(RequestRefused):
+    """The queue has no room now."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        """`retry_after_s` estimates when there will be room."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(RequestRefused):
+    """The request's time was over; what it still waited for is not computed."""
+
+
+STATUSES: dict[type[Exception], tuple[int, str]] = {
+    EmptyRequest: (400, "empty"),
+    InvalidRequest: (422, "validation"),
+    TooLarge: (413, "too_large"),
+    Overloaded: (429, "overloaded"),
+    DeadlineExceeded: (504, "deadline"),
+    ModelError: (500, "model"),
+}
+"""Error → HTTP status and the `error_type` of the JSON answer; the nearest class counts."""
+
+
+def status_of(error: Exception) -> tuple[int, str]:
+    """The entry of the nearest class in `STATUSES`."""
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)

@@ -1,0 +1,176 @@
+"""Request and answer shapes of the sidecar.
+
+Three dialects are spoken, told apart by field and by path: that of text-embeddings-inference (`texts` → an
+array), that of Cohere and Jina (`documents` → an object with `results`), and that of OpenSearch's default
+rerank post-processor (`/opensearch/rerank` → an array with `relevance_score`). Fields that we do not know are
+ignored, since each client library sends some of its own. Values are never converted: `"3"` is no number.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rerank_server.errors import EmptyRequest, InvalidRequest, TooLarge
+
+
+class Message(BaseModel):
+    """A request's body."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+class TextDocument(Message):
+    """A document as an object."""
+
+    text: str
+
+
+class RerankRequest(Message):
+    """Scores passages for a query. Exactly one of `texts` and `documents` holds the passages."""
+
+    query: str
+    texts: list[str] | None = Field(None, description="Passages, in the dialect of text-embeddings-inference.")
+    documents: list[str | TextDocument] | None = Field(None, description="Passages, as Cohere and Jina name them.")
+    top_n: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Number of best passages in the answer; all of them where there are fewer."
+    )
+    return_text: bool = Field(False, description="Repeat each passage in the answer (`texts`).")
+    return_documents: bool = Field(False, description="Repeat each passage in the answer (`documents`).")
+    raw_scores: bool = Field(False, description="Give the model's logits; by default they are mapped to 0…1.")
+    model: str | None = Field(None, description="Ignored: the sidecar serves one model.")
+
+    @model_validator(mode="after")
+    def _one_list(self) -> Self:
+        if (self.texts is None) == (self.documents is None):
+            raise ValueError("exactly one of `texts` and `documents` is needed")
+        return self
+
+    @property
+    def passages(self) -> list[str]:
+        """The passages' texts, whichever the dialect."""
+        if self.texts is not None:
+            return self.texts
+        return [given if isinstance(given, str) else given.text for given in self.documents or []]
+
+
+class EmbedRequest(Message):
+    """Embeds texts, in the dialect of text-embeddings-inference."""
+
+    inputs: str | list[str]
+    role: Literal["query", "passage"] = Field("query", description="What the texts are; some models tell them apart.")
+
+
+class EmbeddingsRequest(Message):
+    """Embeds texts, in the dialect of OpenAI."""
+
+    input: str | list[str]
+    role: Literal["query", "passage"] = Field("query", description="What the texts are; some models tell them apart.")
+    encoding_format: Literal["float", "base64"] = "float"
+    model: str | None = Field(None, description="Ignored: the sidecar serves one model.")
+
+
+Parsed = TypeVar("Parsed", bound=Message)
+
+
+def parse(body: bytes, shape: type[Parsed]) -> Parsed:
+    """Reads a request's body.
+
+    Raises:
+        InvalidRequest: no JSON, or a field is missing or wrong.
+    """
+    try:
+        return shape.model_validate_json(_without_lone_surrogates(body))
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        raise InvalidRequest(f"{field or 'body'}: {problem['msg']}", field=field) from error
+
+
+def checked_texts(texts: Sequence[str], *, field: str, most: int) -> Sequence[str]:
+    """`texts`, of which there are at least one and at most `most`.
+
+    Raises:
+        EmptyRequest: there is none.
+        TooLarge: there are too many.
+    """
+    if not texts:
+        raise EmptyRequest(f"{field}: at least one text is needed", field=field)
+    if len(texts) > most:
+        raise TooLarge(f"{field}: {len(texts)} texts came, one request may hold {most}: send several requests")
+    return texts
+
+
+def rerank_answer(request: RerankRequest, scores: Sequence[float], *, model: str, tokens: int) -> bytes:
+    """The answer in the request's own dialect: best first, equal scores in the order given."""
+    ranked = _ranked(scores)[: request.top_n]
+    passages = request.passages
+    shown = list(scores) if request.raw_scores else [_sigmoid(score) for score in scores]
+    if request.texts is not None:
+        return msgspec.json.encode(
+            [
+                {"index": index, "score": shown[index], **({"text": passages[index]} if request.return_text else {})}
+                for index in ranked
+            ]
+        )
+    results = [
+        {
+            "index": index,
+            "relevance_score": shown[index],
+            **({"document": {"text": passages[index]}} if request.return_documents else {}),
+        }
+        for index in ranked
+    ]
+    usage = {"total_tokens": tokens, "prompt_tokens": tokens}
+    return msgspec.json.encode({"model": model, "results": results, "usage": usage, "meta": {}})
+
+
+def opensearch_rerank_answer(request: RerankRequest, scores: Sequence[float]) -> bytes:
+    """The array that OpenSearch's default rerank post-processor reads. `top_n` is not applied, since it sizes
+    its own array by the answer and fills it by index."""
+    shown = list(scores) if request.raw_scores else [_sigmoid(score) for score in scores]
+    return msgspec.json.encode([{"index": index, "relevance_score": shown[index]} for index in _ranked(scores)])
+
+
+def embed_answer(embeddings: NDArray[np.float32]) -> bytes:
+    """One array of numbers per text, input order."""
+    return msgspec.json.encode(embeddings.tolist())
+
+
+def embeddings_answer(request: EmbeddingsRequest, embeddings: NDArray[np.float32], *, model: str, tokens: int) -> bytes:
+    """OpenAI's list of embeddings; base64 holds little-endian float32."""
+    values: list[Any] = (
+        [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in embeddings]
+        if request.encoding_format == "base64"
+        else embeddings.tolist()
+    )
+    data = [{"object": "embedding", "index": index, "embedding": value} for index, value in enumerate(values)]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return msgspec.json.encode({"object": "list", "data": data, "model": model, "usage": usage})
+
+
+def _ranked(scores: Sequence[float]) -> list[int]:
+    return sorted(range(len(scores)), key=lambda index: -scores[index])
+
+
+def _sigmoid(logit: float) -> float:
+    # Two forms, so that neither exponential overflows.
+    if logit >= 0:
+        return 1.0 / (1.0 + math.exp(-logit))
+    return math.exp(logit) / (1.0 + math.exp(logit))
+
+
+def _without_lone_surrogates(body: bytes) -> bytes:
+    r"""`body` with escapes such as `\ud800`, which JSON allows and Unicode does not, as question marks."""
+    if b"\\ud" not in body and b"\\uD" not in body:
+        return body
+    try:
+        return json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace")
+    except (ValueError, RecursionError):
+        return body  # no JSON: the error is told by the parser that reads all other bodies
