@@ -113,6 +113,7 @@ def exchange(
     params: Mapping[str, str] | None = None,
     body: bytes | None = None,
     content_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
 ) -> Answer:
     """Sends one request and gives back the answer unread, whatever its status.
@@ -123,16 +124,16 @@ def exchange(
     Raises:
         ClusterUnreachable: no answer came.
     """
-    status, headers, text = client.transport.get_connection().perform_request(
+    status, answered, text = client.transport.get_connection().perform_request(
         method,
         path,
         params,
         body,
         timeout=timeout_s,
         ignore=_ANY_STATUS,
-        headers={"content-type": content_type},
+        headers={"content-type": content_type, **(headers or {})},
     )
-    lower = {name.lower(): value for name, value in headers.items()}
+    lower = {name.lower(): value for name, value in answered.items()}
     return Answer(status, lower, text.encode("utf-8", "surrogatepass"))
 
 
