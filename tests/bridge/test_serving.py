@@ -1,0 +1,55 @@
+"""The servers' commands, environment and addresses follow from the settings."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.serving import as_environment, sidecar_and_proxy, stop_timeout_s, with_ports
+from bridge.settings import load_settings
+
+
+def test_overrides_reach_the_servers_as_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides: dict[str, dict[str, Any]] = {
+        "proxy": {"port": 1234, "budget_ms": 99},
+        "cluster": {"url": "http://127.0.0.1:1"},
+    }
+    for name, value in as_environment(overrides).items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert (settings.proxy.port, settings.proxy.budget_ms) == (1234, 99)
+    assert settings.cluster.url == "http://127.0.0.1:1"
+
+
+def test_port_zero_becomes_a_free_port_that_all_agree_on() -> None:
+    free: dict[str, dict[str, Any]] = {"sidecar": {"port": 0}, "proxy": {"port": 0, "admin_port": 0, "budget_ms": 5}}
+    chosen = with_ports(free, load_settings(None, **free))
+    ports = [chosen["sidecar"]["port"], chosen["proxy"]["port"], chosen["proxy"]["admin_port"]]
+    assert len({*ports}) == 3
+    assert all(ports)
+    assert chosen["proxy"]["sidecar_url"] == f"http://127.0.0.1:{ports[0]}"
+    assert chosen["proxy"]["budget_ms"] == 5
+
+
+def test_ports_that_are_set_stay() -> None:
+    assert with_ports({}, load_settings()) == {}
+
+
+def test_services_are_asked_on_an_address_that_can_be_reached() -> None:
+    everywhere: dict[str, dict[str, Any]] = {
+        "sidecar": {"host": "0.0.0.0", "port": 1},
+        "proxy": {"admin_host": "::", "admin_port": 2},
+    }
+    sidecar, proxy = sidecar_and_proxy(load_settings(None, **everywhere), config_file=None, overrides=everywhere)
+    assert sidecar.ready_url == "http://127.0.0.1:1/ready"
+    assert proxy.ready_url == "http://[::1]:2/_bridge/ready"
+
+
+def test_servers_read_the_same_settings_file(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("proxy: {shutdown_timeout_s: 60}\n")
+    settings = load_settings(file)
+    for service in sidecar_and_proxy(settings, config_file=file, overrides={}, log_folder=tmp_path):
+        assert str(file) in service.command
+        assert service.log_file == tmp_path / f"{service.name}.log"
+    assert stop_timeout_s(settings) > 60
