@@ -9,7 +9,7 @@ import pytest
 from opensearchpy import OpenSearch
 
 from bridge.cluster.node import EmbeddedNode
-from bridge.cluster.node_launch import choose
+from bridge.cluster.node_launch import plan_node
 from bridge.errors import NodeError
 from bridge.settings import load_settings
 
@@ -22,7 +22,7 @@ def embedded_node(version: str | None = None) -> AbstractContextManager[Embedded
     settings = load_settings().node
     wanted = version or os.environ.get("BRIDGE_TEST_NODE_VERSION")
     try:
-        choose(settings, wanted)
+        plan_node(settings, wanted)
     except NodeError as error:
         pytest.skip(str(error))
     return EmbeddedNode.owned("tests", settings, wanted)

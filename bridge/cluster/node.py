@@ -1,6 +1,6 @@
 """The embedded node: a real OpenSearch with the k-NN plugin, started, found again, and stopped.
 
-Two ways to have one. Detached, it lives until somebody stops it (`neural-bridge node start`):
+Detached, it lives until somebody stops it (`neural-bridge node start`):
 
     node = EmbeddedNode.start("default")
 
@@ -15,36 +15,22 @@ Every node listens on loopback only. `node_assembly` says where its files come f
 """
 
 import contextlib
-import http.client
-import json
-import logging
-import os
 import re
 import shutil
-import signal
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from bridge.cluster.node_assembly import cache_folder, locked, make_folder
-from bridge.cluster.node_launch import choose, http_url, launch, log_file, prepare
+from bridge.cluster.node_blueprint import Flavour
+from bridge.cluster.node_launch import launch_detached, launch_owned, plan_node
+from bridge.cluster.node_process import NodeProcess, log_file
 from bridge.errors import NodeError
 from bridge.settings import NodeSettings
 
-log = logging.getLogger(__name__)
-
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
-STATE_FILE = "node.json"
-POLL_S = 0.2
-ANSWER_TIMEOUT_S = 5.0
-STOP_GRACE_S = 20.0
-GUARD_GRACE_S = 30.0
-SHOWN_LOG_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -85,23 +71,20 @@ class EmbeddedNode:
         settings = settings or NodeSettings()
         folder = _instance_folder(name, settings)
         with _instance_lock(folder):
-            process = _NodeProcess.read(folder)
-            if process is not None and version not in (None, process.version):
+            before = NodeProcess.read(folder)
+            if before is not None and version not in (None, before.version):
                 raise NodeError(
-                    f"node {name!r} belongs to OpenSearch {process.version}, not {version}: name another "
+                    f"node {name!r} belongs to OpenSearch {before.version}, not {version}: name another "
                     f"instance, or remove this one and its data (neural-bridge node clean --name {name})"
                 )
-            if process is None or not process.is_alive(folder):
-                blueprint, java = choose(settings, process.version if process else version)
-                make_folder(folder)
-                command = prepare(folder, blueprint, java, settings, {})
-                pid, _ = launch(command, folder, owned=False)
-                process = _NodeProcess(pid, blueprint.version)
-                process.write(folder)
+            if before is not None and before.is_alive():
+                process = before
+            else:
+                process = launch_detached(folder, plan_node(settings, before.version if before else version))
             try:
-                return _wait_until_ready(name, folder, process, settings.start_timeout_s)
+                return _answering(name, process, settings)
             except BaseException:
-                process.end(folder)
+                process.end()
                 raise
 
     @classmethod
@@ -111,6 +94,7 @@ class EmbeddedNode:
         name: str,
         settings: NodeSettings | None = None,
         version: str | None = None,
+        flavour: Flavour = "plain",
         configuration: Mapping[str, Any] | None = None,
     ) -> "Iterator[EmbeddedNode]":
         """A node with fresh data for the length of a `with` block; nothing of it stays behind.
@@ -125,18 +109,22 @@ class EmbeddedNode:
             NodeError: as for `start`; the folder with the log is kept then.
         """
         settings = settings or NodeSettings()
-        blueprint, java = choose(settings, version)
+        plan = plan_node(settings, version, flavour)
         parent = _instance_folder(name, settings).parent
         make_folder(parent)
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
-        command = prepare(folder, blueprint, java, settings, configuration or {})
-        pid, guard = launch(command, folder, owned=True)
+        log_is_wanted = False
         try:
-            yield _wait_until_ready(name, folder, _NodeProcess(pid, blueprint.version), settings.start_timeout_s)
+            with launch_owned(folder, plan, configuration or {}, remove=True) as process:
+                try:
+                    node = _answering(name, process, settings)
+                except NodeError:
+                    log_is_wanted = True
+                    raise
+                yield node
         finally:
-            guard.terminate()
-            guard.wait(GUARD_GRACE_S)
-        shutil.rmtree(folder, ignore_errors=True)
+            if not log_is_wanted:
+                shutil.rmtree(folder, ignore_errors=True)
 
     @classmethod
     @contextlib.contextmanager
@@ -150,46 +138,46 @@ class EmbeddedNode:
         """
         settings = settings or NodeSettings()
         folder = _instance_folder(name, settings)
-        with _instance_lock(folder):
-            before = _NodeProcess.read(folder)
-            if before is not None and before.is_alive(folder):
-                raise NodeError(f"node {name!r} runs already (pid {before.pid}): neural-bridge node stop --name {name}")
-            blueprint, java = choose(settings, before.version if before else None)
-            make_folder(folder)
-            command = prepare(folder, blueprint, java, settings, {})
-            pid, guard = launch(command, folder, owned=True, remove=False)
-            process = _NodeProcess(pid, blueprint.version)
-            process.write(folder)
-        try:
-            yield _wait_until_ready(name, folder, process, settings.start_timeout_s)
-        finally:
-            guard.terminate()
-            guard.wait(GUARD_GRACE_S)
+        with contextlib.ExitStack() as running:
+            with _instance_lock(folder):
+                before = NodeProcess.read(folder)
+                if before is not None and before.is_alive():
+                    raise NodeError(
+                        f"node {name!r} runs already (pid {before.pid}): "
+                        f"stop it first (neural-bridge node stop --name {name})"
+                    )
+                plan = plan_node(settings, before.version if before else None)
+                process = running.enter_context(launch_owned(folder, plan, {}, remove=False))
+            yield _answering(name, process, settings)
 
     @classmethod
     def find(cls, name: str = "default", settings: NodeSettings | None = None) -> "EmbeddedNode | None":
         """The instance, where it runs and answers."""
-        folder = _instance_folder(name, settings or NodeSettings())
-        process = _NodeProcess.read(folder)
-        if process is None or not process.is_alive(folder):
-            return None
-        return _ready(name, folder, process)
+        process = find_process(name, settings)
+        url = process.ready_url() if process is not None else None
+        return _node(name, process, url) if process is not None and url is not None else None
+
+
+def find_process(name: str = "default", settings: NodeSettings | None = None) -> NodeProcess | None:
+    """The process of the instance, where it lives, whether it answers or not."""
+    process = NodeProcess.read(_instance_folder(name, settings or NodeSettings()))
+    return process if process is not None and process.is_alive() else None
 
 
 def stop(name: str = "default", settings: NodeSettings | None = None) -> bool:
-    """Stops a detached instance and keeps its data; returns whether it ran.
+    """Stops an instance and keeps its data; returns whether it ran.
 
     Raises:
-        NodeError: the process belongs to another user.
+        NodeError: the process belongs to another user, or does not end.
     """
     folder = _instance_folder(name, settings or NodeSettings())
     with _instance_lock(folder):
-        process = _NodeProcess.read(folder)
-        return process is not None and process.end(folder)
+        process = NodeProcess.read(folder)
+        return process is not None and process.end()
 
 
 def clean(name: str = "default", settings: NodeSettings | None = None) -> bool:
-    """Stops a detached instance and removes its data, configuration and logs; returns whether there was one.
+    """Stops an instance and removes its data, configuration and logs; returns whether there was one.
 
     Raises:
         NodeError: the process or the folder belongs to another user.
@@ -207,58 +195,6 @@ def clean(name: str = "default", settings: NodeSettings | None = None) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class _NodeProcess:
-    """The Java process of an instance, as its state file records it; it may be gone."""
-
-    pid: int
-    version: str
-
-    @classmethod
-    def read(cls, folder: Path) -> "_NodeProcess | None":
-        """What was started last in `folder`; None where nothing was."""
-        file = folder / STATE_FILE
-        try:
-            state = json.loads(file.read_text(encoding="utf-8"))
-            return cls(int(state["pid"]), str(state["version"]))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise NodeError(
-                f"{file} cannot be understood ({error}): remove the instance with neural-bridge node clean"
-            ) from error
-
-    def write(self, folder: Path) -> None:
-        """Replaces the state file whole: a reader never sees half of it."""
-        unfinished = folder / f"{STATE_FILE}.new"
-        unfinished.write_text(json.dumps({"pid": self.pid, "version": self.version}), encoding="utf-8")
-        unfinished.replace(folder / STATE_FILE)
-
-    def is_alive(self, folder: Path) -> bool:
-        """Whether the id still names this instance's Java: ids are used again, and a zombie has no command."""
-        return str(folder / "config") in _command_line(self.pid)
-
-    def end(self, folder: Path) -> bool:
-        """SIGTERM, after a grace SIGKILL; returns whether it was alive."""
-        if not self.is_alive(folder):
-            return False
-        for kind in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.kill(self.pid, kind)
-            except ProcessLookupError:
-                return True
-            except PermissionError as error:
-                raise NodeError(
-                    f"process {self.pid} of {folder} belongs to another user: stop it as that user or as root"
-                ) from error
-            deadline = time.monotonic() + STOP_GRACE_S
-            while time.monotonic() < deadline:
-                if not self.is_alive(folder):
-                    return True
-                time.sleep(POLL_S)
-        raise NodeError(f"process {self.pid} of {folder} does not end, not even by SIGKILL: see what holds it")
-
-
 def _instance_folder(name: str, settings: NodeSettings) -> Path:
     if not NAME.fullmatch(name):
         raise NodeError(f"{name!r} cannot name a node: up to 41 of a-z, 0-9, - and _, the first a letter or digit")
@@ -268,76 +204,14 @@ def _instance_folder(name: str, settings: NodeSettings) -> Path:
 @contextlib.contextmanager
 def _instance_lock(folder: Path) -> Iterator[None]:
     """One start, stop or removal of an instance at a time."""
-    try:
-        make_folder(folder.parent)
-        with locked(folder.with_name(f"{folder.name}.lock")):
-            yield
-    except PermissionError as error:
-        raise NodeError(
-            f"{folder.parent} cannot be written: {error}; name another folder with BRIDGE_NODE__CACHE_DIR"
-        ) from error
+    make_folder(folder.parent)
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        yield
 
 
-def _wait_until_ready(name: str, folder: Path, process: _NodeProcess, timeout_s: float) -> EmbeddedNode:
-    started = time.monotonic()
-    while True:
-        if (node := _ready(name, folder, process)) is not None:
-            log.info("node ready", extra={"node": name, "url": node.url, "took_s": time.monotonic() - started})
-            return node
-        if not process.is_alive(folder):
-            raise NodeError(f"node {name!r} died while it started; {_last_words(folder)}")
-        if time.monotonic() - started > timeout_s:
-            raise NodeError(
-                f"node {name!r} was not ready in {timeout_s:g} s; wait longer with "
-                f"BRIDGE_NODE__START_TIMEOUT_S; {_last_words(folder)}"
-            )
-        time.sleep(POLL_S)
+def _answering(name: str, process: NodeProcess, settings: NodeSettings) -> EmbeddedNode:
+    return _node(name, process, process.wait_until_ready(settings.start_timeout_s))
 
 
-def _ready(name: str, folder: Path, process: _NodeProcess) -> EmbeddedNode | None:
-    url = http_url(folder)
-    if url is None or not _has_manager(url):
-        return None
-    return EmbeddedNode(name, process.version, url, process.pid, folder)
-
-
-def _has_manager(url: str) -> bool:
-    """Whether the node answers and its indices can be searched; asks for one second only.
-
-    The standard library's client is used since it follows no proxy settings of the environment.
-    """
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=ANSWER_TIMEOUT_S)
-    try:
-        # Without the second time limit a poll waits 30 s where no manager is elected yet.
-        connection.request("GET", "/_cluster/health?wait_for_status=yellow&timeout=1s&cluster_manager_timeout=1s")
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def _last_words(folder: Path) -> str:
-    """The end of the log without the frames of stack traces, for an error message."""
-    file = log_file(folder)
-    try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    told = [line for line in lines if not line.startswith(("\tat ", "\t... "))]
-    return "\n".join([f"its log {file} ends:", *told[-SHOWN_LOG_LINES:]])
-
-
-def _command_line(pid: int) -> str:
-    """The command of a process; empty where there is none, or only a zombie."""
-    file = Path(f"/proc/{pid}/cmdline")
-    if file.parent.parent.joinpath("self").exists():
-        try:
-            return file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            return ""
-    shown = subprocess.run(
-        ["ps", "-ww", "-o", "command=", "-p", str(pid)],  # noqa: S607 systems without /proc
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return shown.stdout
+def _node(name: str, process: NodeProcess, url: str) -> EmbeddedNode:
+    return EmbeddedNode(name, process.version, url, process.pid, process.folder)

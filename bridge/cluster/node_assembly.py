@@ -21,6 +21,9 @@ from bridge.errors import NodeError
 NEEDED_BYTES = 1_000_000_000
 """Downloads, home and a small index; less free space ends in a half-written index sooner or later."""
 
+LAYOUT = 1
+"""Raised when the code below lays out a home otherwise: homes of an older layout are not used any more."""
+
 DESCRIPTOR = "plugin-descriptor.properties"
 POLICY = "plugin-security.policy"
 
@@ -46,7 +49,8 @@ def assemble(blueprint: Blueprint, cache: Path, mirror: Path | None = None) -> P
     Raises:
         NodeError: too little disk space, a file cannot be fetched, or the cache cannot be written.
     """
-    home = cache / "homes" / f"opensearch-{blueprint.version}-{blueprint.flavour}-{blueprint.identity}"
+    name = f"opensearch-{blueprint.version}-{blueprint.flavour}-{blueprint.identity}-{LAYOUT}"
+    home = cache / "homes" / name
     if home.is_dir():
         return home
     try:
@@ -67,16 +71,35 @@ def assemble(blueprint: Blueprint, cache: Path, mirror: Path | None = None) -> P
 
 
 def make_folder(folder: Path) -> None:
-    """Makes `folder` and its parents; those that are new can be entered by every user, whatever the umask."""
-    for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
-        path.mkdir(exist_ok=True)
-        path.chmod(0o755)
+    """Makes `folder` and its parents; those that are new can be entered by every user, whatever the umask.
+
+    Raises:
+        NodeError: one cannot be made.
+    """
+    try:
+        for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+            path.mkdir(exist_ok=True)
+            path.chmod(0o755)
+    except OSError as error:
+        raise NodeError(
+            f"folder {folder} cannot be made: {error}; name another cache folder with BRIDGE_NODE__CACHE_DIR"
+        ) from error
 
 
 @contextlib.contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Holds an exclusive lock on `file` between processes; waits for it."""
-    with file.open("w") as stream:
+    """Holds an exclusive lock on `file` between processes; waits for it.
+
+    Raises:
+        NodeError: the file cannot be written.
+    """
+    try:
+        stream = file.open("w")
+    except OSError as error:
+        raise NodeError(
+            f"{file} cannot be written: {error}; name another cache folder with BRIDGE_NODE__CACHE_DIR"
+        ) from error
+    with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 

@@ -1,12 +1,14 @@
 """Starts the Java process of an embedded node: which version on which Java, with which configuration, as whom."""
 
+import contextlib
 import os
 import pwd
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ import yaml
 
 from bridge.cluster import node_guard
 from bridge.cluster.java import Java, find_javas
-from bridge.cluster.node_assembly import assemble, cache_folder, require_space
+from bridge.cluster.node_assembly import assemble, cache_folder, make_folder, require_space
 from bridge.cluster.node_blueprint import VERSIONS, Blueprint, Flavour, read_blueprint
+from bridge.cluster.node_process import NodeProcess, configuration_folder, log_file
 from bridge.errors import NodeError
 from bridge.settings import NodeSettings
 
 HOST = "127.0.0.1"
 UNPRIVILEGED_USER = "nobody"
+GUARD_EXTRA_S = 10
 FIRST_HEAP_MB = 128
 SECURITY_MANAGER_DEPRECATED = 18
 """From this Java on, a program that installs a security manager must be allowed to."""
@@ -35,8 +39,17 @@ rootLogger.appenderRef.console.ref = console
 """
 
 
-def choose(settings: NodeSettings, version: str | None, flavour: Flavour = "plain") -> tuple[Blueprint, Java]:
-    """The preferred version for which a Java is here, or the named one.
+@dataclass(frozen=True)
+class NodePlan:
+    """What to start, before anything is fetched or written."""
+
+    blueprint: Blueprint
+    java: Java
+    settings: NodeSettings
+
+
+def plan_node(settings: NodeSettings, version: str | None = None, flavour: Flavour = "plain") -> NodePlan:
+    """Plans for the named version, or for the first of `VERSIONS` for which a Java is here.
 
     Raises:
         NodeError: no Java fits; the message lists what was found.
@@ -46,7 +59,7 @@ def choose(settings: NodeSettings, version: str | None, flavour: Flavour = "plai
     for blueprint in blueprints:
         for java in javas:
             if blueprint.runs_on(java):
-                return blueprint, java
+                return NodePlan(blueprint, java, settings)
     needs = "; ".join(f"OpenSearch {blueprint.version} needs {blueprint.java_range}" for blueprint in blueprints)
     found = ", ".join(str(java) for java in javas) or "none"
     place = f"in {settings.java_home}" if settings.java_home else "on this machine"
@@ -56,28 +69,86 @@ def choose(settings: NodeSettings, version: str | None, flavour: Flavour = "plai
     )
 
 
-def prepare(
-    folder: Path,
-    blueprint: Blueprint,
-    java: Java,
-    settings: NodeSettings,
-    configuration: Mapping[str, Any],
-) -> list[str]:
-    """Assembles the home, writes the instance's configuration, and returns the command that runs it.
-
-    Args:
-        folder: of the instance; its name becomes the name of the cluster.
-        configuration: entries of opensearch.yml that replace or join ours.
+def launch_detached(folder: Path, plan: NodePlan) -> NodeProcess:
+    """Starts a node that lives on by itself, and records it in `folder`.
 
     Raises:
-        NodeError: the home cannot be assembled, no space is left, or the port is taken.
+        NodeError: it cannot be assembled, configured or started.
     """
-    home = assemble(blueprint, cache_folder(settings.cache_dir), settings.mirror_dir)
+    process, guard = _launch(folder, plan, {}, ["--detach"])
+    guard.wait()
+    process.write()
+    return process
+
+
+@contextlib.contextmanager
+def launch_owned(
+    folder: Path, plan: NodePlan, configuration: Mapping[str, Any], *, remove: bool
+) -> Iterator[NodeProcess]:
+    """Starts a node that ends with the block, or with this process (see `node_guard`).
+
+    Args:
+        configuration: entries of opensearch.yml that replace or join ours.
+        remove: whether the guard removes `folder` where this process cannot any more.
+
+    Raises:
+        NodeError: as for `launch_detached`.
+    """
+    ownership = ["--owner", str(os.getpid()), *(["--remove", str(folder)] if remove else [])]
+    process, guard = _launch(folder, plan, configuration, ownership)
+    try:
+        process.write()
+        yield process
+    finally:
+        guard.terminate()
+        guard.wait(node_guard.GRACE_S + GUARD_EXTRA_S)
+
+
+def _launch(
+    folder: Path, plan: NodePlan, configuration: Mapping[str, Any], guard_options: Sequence[str]
+) -> tuple[NodeProcess, "subprocess.Popen[str]"]:
+    """Writes the instance's folder and runs its Java under the guard."""
+    home = assemble(plan.blueprint, cache_folder(plan.settings.cache_dir), plan.settings.mirror_dir)
+    if plan.settings.port:
+        _require_free_port(plan.settings.port)
+    command = _command(folder, home, plan)
+    guarded = [sys.executable, "-I", "-S", node_guard.__file__, "--log", str(log_file(folder))]
+    try:
+        _write_folder(folder, plan.settings, configuration)
+        guarded += [*_as_another_user(folder, plan.java.executable), *guard_options, "--", *command]
+        guard = subprocess.Popen(
+            guarded,
+            # Nothing of ours, secrets least of all, is passed on to the node.
+            env={"PATH": os.defpath, "LANG": "C.UTF-8"},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            # Ctrl-C goes to this process alone; the guard and the node are ended in order.
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise NodeError(
+            f"the node's folder {folder} cannot be written or used: {error}; "
+            "name a cache folder on another place with BRIDGE_NODE__CACHE_DIR"
+        ) from error
+    answer = ""
+    if guard.stdout is not None:
+        with guard.stdout:
+            answer = guard.stdout.read().strip()
+    if not answer.isdigit():
+        guard.wait()
+        raise NodeError(f"{plan.java} could not be started: {answer or 'the guard ended without a word'}")
+    return NodeProcess(folder, int(answer), plan.blueprint.version), guard
+
+
+def _write_folder(folder: Path, settings: NodeSettings, configuration: Mapping[str, Any]) -> None:
+    make_folder(folder)
     require_space(folder)
-    if settings.port:
-        _require_free_port(settings.port)
-    for name in ("config", "data", "logs", "tmp"):
-        (folder / name).mkdir(exist_ok=True)
+    settings_folder = configuration_folder(folder)
+    for subfolder in (settings_folder, folder / "data", folder / "logs", folder / "tmp"):
+        subfolder.mkdir(exist_ok=True)
     for stale in (folder / "logs").glob("*.ports"):
         stale.unlink()
     entries = {
@@ -94,67 +165,12 @@ def prepare(
         # A demo must run on a disk that is 90 % full; `require_space` looks at what is left.
         "cluster.routing.allocation.disk.threshold_enabled": False,
     } | dict(configuration)
-    (folder / "config" / "opensearch.yml").write_text(yaml.safe_dump(entries), encoding="utf-8")
-    (folder / "config" / "log4j2.properties").write_text(LOG4J, encoding="utf-8")
-    return _command(folder, home, blueprint, java, settings.heap_mb)
+    (settings_folder / "opensearch.yml").write_text(yaml.safe_dump(entries), encoding="utf-8")
+    (settings_folder / "log4j2.properties").write_text(LOG4J, encoding="utf-8")
 
 
-def http_url(folder: Path) -> str | None:
-    """The address on which the instance listens; None until it does."""
-    try:
-        first = (folder / "logs" / "http.ports").read_text(encoding="utf-8").split()[0]
-    except (OSError, IndexError):
-        return None
-    return f"http://{first}"
-
-
-def log_file(folder: Path) -> Path:
-    """What the instance prints."""
-    return folder / "logs" / "node.log"
-
-
-def launch(
-    command: Sequence[str], folder: Path, *, owned: bool, remove: bool = True
-) -> tuple[int, subprocess.Popen[str]]:
-    """Runs the command under the guard; see `node_guard` for what that is worth.
-
-    Args:
-        remove: the folder of an owned node whose owner is gone.
-
-    Returns: the Java process's id, and the guard, which has left already unless the node is owned.
-
-    Raises:
-        NodeError: the process could not be started.
-    """
-    guard = [sys.executable, "-I", "-S", node_guard.__file__, "--log", str(log_file(folder))]
-    guard += _as_another_user(folder, Path(command[0]))
-    guard += ["--owner", str(os.getpid())] if owned else ["--detach"]
-    if owned and remove:
-        guard += ["--remove", str(folder)]
-    process = subprocess.Popen(
-        [*guard, "--", *command],
-        # Nothing of ours, secrets least of all, is passed on to the node.
-        env={"PATH": os.defpath, "LANG": "C.UTF-8"},
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        # Ctrl-C goes to this process; the guard and the node are ended in order.
-        start_new_session=True,
-    )
-    answer = process.stdout.read().strip() if process.stdout else ""
-    if process.stdout:
-        process.stdout.close()
-    if not answer.isdigit():
-        process.wait()
-        raise NodeError(f"the node's Java process could not be started: {answer or 'the guard ended'}")
-    if not owned:
-        process.wait()
-    return int(answer), process
-
-
-def _command(folder: Path, home: Path, blueprint: Blueprint, java: Java, heap_mb: int) -> list[str]:
+def _command(folder: Path, home: Path, plan: NodePlan) -> list[str]:
+    blueprint, java, heap_mb = plan.blueprint, plan.java, plan.settings.heap_mb
     flags = [
         f"-Xms{FIRST_HEAP_MB}m",
         f"-Xmx{heap_mb}m",
@@ -175,7 +191,7 @@ def _command(folder: Path, home: Path, blueprint: Blueprint, java: Java, heap_mb
         "-Dlog4j.shutdownHookEnabled=false",
         "-Dlog4j2.disable.jmx=true",
         f"-Dopensearch.path.home={home}",
-        f"-Dopensearch.path.conf={folder / 'config'}",
+        f"-Dopensearch.path.conf={configuration_folder(folder)}",
     ]
     if blueprint.java_before is None:
         agent = home / "agent" / f"opensearch-agent-{blueprint.version}.jar"

@@ -59,13 +59,20 @@ def stop(ctx: click.Context, name: str) -> None:
 @click.pass_context
 def status(ctx: click.Context, name: str, as_json: bool) -> None:
     """Show where an instance answers; exit code 1 where it does not."""
-    from bridge.cluster.node import EmbeddedNode
+    from bridge.cluster.node import EmbeddedNode, find_process
 
-    node = EmbeddedNode.find(name, settings_of(ctx).node)
+    settings = settings_of(ctx).node
+    node = EmbeddedNode.find(name, settings)
     if node is not None:
         _show(node, as_json)
         return
-    click.echo(json.dumps({"name": name, "running": False}) if as_json else f"node {name} is not running")
+    process = find_process(name, settings)
+    if as_json:
+        click.echo(json.dumps({"name": name, "ready": False, "pid": process.pid if process else None}))
+    elif process is not None:
+        click.echo(f"node {name} runs (pid {process.pid}) but does not answer; log: {process.log_file}")
+    else:
+        click.echo(f"node {name} is not running")
     ctx.exit(1)
 
 
@@ -83,7 +90,7 @@ def clean(ctx: click.Context, name: str) -> None:
 def _show(node: "EmbeddedNode", as_json: bool) -> None:
     facts = {
         "name": node.name,
-        "running": True,
+        "ready": True,
         "version": node.version,
         "url": node.url,
         "pid": node.pid,

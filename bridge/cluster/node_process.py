@@ -1,0 +1,154 @@
+"""The Java process of an embedded node, as its instance's folder remembers it: does it live, is it ready?"""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bridge.errors import NodeError
+
+STATE_FILE = "node.json"
+POLL_S = 0.2
+STOP_GRACE_S = 20.0
+ANSWER_TIMEOUT_S = 5.0
+SHOWN_LOG_LINES = 15
+
+
+@dataclass(frozen=True)
+class NodeProcess:
+    """What was started last in `folder`; it may be gone.
+
+    Attributes:
+        folder: of the instance.
+        pid: of the Java process.
+        version: of OpenSearch; the data in the folder are its data.
+    """
+
+    folder: Path
+    pid: int
+    version: str
+
+    @classmethod
+    def read(cls, folder: Path) -> "NodeProcess | None":
+        """What the state file of `folder` says; None where nothing was started or the file is damaged."""
+        try:
+            state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+            return cls(folder, int(state["pid"]), str(state["version"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self) -> None:
+        """Replaces the state file whole: a reader never sees half of it."""
+        unfinished = self.folder / f"{STATE_FILE}.new"
+        unfinished.write_text(json.dumps({"pid": self.pid, "version": self.version}), encoding="utf-8")
+        unfinished.replace(self.folder / STATE_FILE)
+
+    @property
+    def log_file(self) -> Path:
+        return log_file(self.folder)
+
+    def is_alive(self) -> bool:
+        """Whether the id still names this instance's Java: ids are used again, and a zombie has no command."""
+        return str(configuration_folder(self.folder)) in _command_line(self.pid)
+
+    def ready_url(self) -> str | None:
+        """The address, where the node answers there and its indices can be searched."""
+        try:
+            address = (self.folder / "logs" / "http.ports").read_text(encoding="utf-8").split()[0]
+        except (OSError, IndexError):
+            return None
+        url = f"http://{address}"
+        return url if _has_manager(url) else None
+
+    def wait_until_ready(self, timeout_s: float) -> str:
+        """The address, as soon as the node is ready there.
+
+        Raises:
+            NodeError: the process ended, or was not ready in time; its last log lines follow.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (url := self.ready_url()) is None:
+            if not self.is_alive():
+                raise NodeError(f"the node in {self.folder} ended while it started; {self._last_words()}")
+            if time.monotonic() > deadline:
+                raise NodeError(
+                    f"the node in {self.folder} was not ready in {timeout_s:g} s; wait longer with "
+                    f"BRIDGE_NODE__START_TIMEOUT_S; {self._last_words()}"
+                )
+            time.sleep(POLL_S)
+        return url
+
+    def end(self) -> bool:
+        """SIGTERM, and SIGKILL after a grace; returns whether it was alive.
+
+        Raises:
+            NodeError: it belongs to another user, or does not end.
+        """
+        if not self.is_alive():
+            return False
+        for kind in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.kill(self.pid, kind)
+            except ProcessLookupError:
+                return True
+            except PermissionError as error:
+                raise NodeError(
+                    f"process {self.pid} of {self.folder} belongs to another user: stop it as that user or as root"
+                ) from error
+            deadline = time.monotonic() + STOP_GRACE_S
+            while time.monotonic() < deadline:
+                if not self.is_alive():
+                    return True
+                time.sleep(POLL_S)
+        raise NodeError(f"process {self.pid} of {self.folder} does not end, not even by SIGKILL")
+
+    def _last_words(self) -> str:
+        """The end of the log without the frames of stack traces, for an error message."""
+        try:
+            lines = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            lines = []
+        told = [line for line in lines if not line.startswith(("\tat ", "\t... "))]
+        return "\n".join([f"its log {self.log_file} ends:", *told[-SHOWN_LOG_LINES:]])
+
+
+def log_file(folder: Path) -> Path:
+    """What the node of an instance prints."""
+    return folder / "logs" / "node.log"
+
+
+def configuration_folder(folder: Path) -> Path:
+    """What tells an instance's Java from all others: it is on the command line."""
+    return folder / "config"
+
+
+def _has_manager(url: str) -> bool:
+    """Whether a node answers and every index has its primaries.
+
+    The standard library's client is used since it follows no proxy settings of the environment.
+    """
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=ANSWER_TIMEOUT_S)
+    try:
+        # Without the second time limit a poll waits 30 s where no manager is elected yet.
+        connection.request("GET", "/_cluster/health?wait_for_status=yellow&timeout=1s&cluster_manager_timeout=1s")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _command_line(pid: int) -> str:
+    """The command of a process; empty where there is none, or only a zombie."""
+    if Path("/proc/self").exists():
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            return ""
+    command = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
