@@ -32,6 +32,35 @@ def enriched_text(texts: Mapping[str, str]) -> str:
     return joined
 
 
+def field_texts(values: Mapping[str, object], names: Sequence[str]) -> dict[str, str]:
+    """The texts of the named fields of a document, in the order of `names`; empty where there is none.
+
+    A dotted name leads into objects, also where the document writes the dots into its key. Several
+    values (an array) become lines of one text.
+    """
+    return {name: _as_text(_value_at(values, name)) for name in names}
+
+
+def _value_at(values: Mapping[str, object], name: str) -> object:
+    if name in values:
+        return values[name]
+    head, _, rest = name.partition(".")
+    inner = values.get(head)
+    if not rest:
+        return inner
+    if isinstance(inner, list):
+        return [_value_at(entry, rest) for entry in inner if isinstance(entry, dict)]
+    return _value_at(inner, rest) if isinstance(inner, dict) else None
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "\n".join(text for entry in value if (text := _as_text(entry)))
+    return ""
+
+
 def split_passages(text: str, settings: PassageSettings, token_spans: TokenSpans) -> list[Passage]:
     """Splits a text into overlapping passages of whole sentences where they fit.
 

@@ -1,0 +1,32 @@
+"""What an explained answer tells of each hit and of itself, under `_bridge`."""
+
+from collections.abc import Mapping, Sequence
+
+from bridge.records import RankedHit
+
+
+def of_hit(hit: RankedHit, *, rank: int) -> dict[str, object]:
+    """Why the document stands at this rank (first is 1): what each leg and stage said of it."""
+    told: dict[str, object] = {
+        "rank": rank,
+        "legs": {leg: {"rank": said.rank, "score": said.score} for leg, said in sorted(hit.legs.items())},
+    }
+    if hit.fused_score is not None:
+        told["fused_score"] = hit.fused_score
+    if hit.rerank_score is not None:
+        told["rerank_score"] = hit.rerank_score
+    return told
+
+
+def of_tail(*, rank: int, own_score: float) -> dict[str, object]:
+    """A document beyond the ranking: the application's own query alone put it there."""
+    return {"rank": rank, "legs": {}, "tail": True, "own_score": own_score}
+
+
+def of_answer(stages: str, degraded: Sequence[str], timings_ms: Mapping[str, float]) -> dict[str, object]:
+    """What was done, what was left out, and how long each part took."""
+    return {
+        "stages": stages,
+        "degraded": list(degraded),
+        "timings_ms": {name: round(duration, 2) for name, duration in timings_ms.items()},
+    }

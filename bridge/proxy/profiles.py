@@ -1,0 +1,103 @@
+"""Index expression → the profile of its indices, read from the mapping and trusted for a while.
+
+The profile says how to search an index and holds nothing of its documents, so one caller's reading
+serves all; whether a caller may search the index is decided by the cluster, at each search. A failed
+reading is never shared: it may be the caller's own.
+"""
+
+import re
+import time
+from collections.abc import Callable
+
+import aiohttp
+import msgspec
+from cachetools import TTLCache
+from multidict import CIMultiDict
+
+from bridge.errors import IndexUnsuitable
+from bridge.profile import IndexProfile, profile_of
+from bridge.proxy.headers import of_a_leg
+from bridge.proxy.refusals import Refused
+from bridge.proxy.upstream import Upstream
+from bridge.search.request import LeaveAlone
+from bridge.settings import ClusterSettings
+
+_CACHED_INDICES = 10_000
+_ONE_NAME = re.compile(r"[a-z0-9.][a-z0-9._-]{0,254}")
+"""An index or alias by its plain name: no pattern, list, date arithmetic or other cluster."""
+
+
+class _Mapping(msgspec.Struct):
+    class Body(msgspec.Struct):
+        """What `mappings` holds, as far as it is read here."""
+
+        meta: object = msgspec.field(name="_meta", default=None)
+
+    mappings: Body
+
+
+class Profiles:
+    """Reads profiles through `upstream` and remembers them for `ttl_s`."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        cluster: ClusterSettings,
+        *,
+        ttl_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._upstream = upstream
+        self._own_identity = _basic(cluster)
+        self._known: TTLCache[str, IndexProfile | LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
+
+    async def of(self, expression: str, caller: CIMultiDict[str]) -> IndexProfile | LeaveAlone:
+        """The profile of the index or alias that `expression` names, still percent-encoded.
+
+        `caller` are the forwarded headers of the search. A caller that may not read mappings is read for
+        with the configured identity, which serves for nothing else.
+
+        Raises:
+            Refused: the cluster cannot be reached.
+        """
+        if not _ONE_NAME.fullmatch(expression):
+            return LeaveAlone("index_expression")
+        if (known := self._known.get(expression)) is not None:
+            return known
+        status, body = await self._read(expression, of_a_leg(caller))
+        if status in (401, 403) and self._own_identity is not None:
+            status, body = await self._read(expression, CIMultiDict({"Authorization": self._own_identity}))
+        if status != 200:
+            return LeaveAlone("mapping_unreadable")
+        found = _agreed(body)
+        self._known[expression] = found
+        return found
+
+    async def _read(self, expression: str, headers: CIMultiDict[str]) -> tuple[int, bytes]:
+        answer = await self._upstream.send("GET", f"/{expression}/_mapping", headers, None)
+        try:
+            return answer.status, await answer.read()
+        except aiohttp.ClientError as error:
+            raise Refused(502, "cluster_connection_exception", f"the mapping broke off: {error}") from error
+        finally:
+            answer.release()
+
+
+def _agreed(body: bytes) -> IndexProfile | LeaveAlone:
+    """The one profile of all indices behind the name."""
+    try:
+        mappings = msgspec.json.decode(body, type=dict[str, _Mapping])
+        profiles = [profile_of(mapping.mappings.meta, index=index) for index, mapping in mappings.items()]
+    except (msgspec.DecodeError, IndexUnsuitable):
+        return LeaveAlone("profile_unreadable")
+    if not profiles or profiles[0] is None:
+        return LeaveAlone("no_profile")
+    if any(profile != profiles[0] for profile in profiles):
+        return LeaveAlone("profiles_differ")
+    return profiles[0]
+
+
+def _basic(cluster: ClusterSettings) -> str | None:
+    if cluster.username is None or cluster.password is None:
+        return None
+    return aiohttp.BasicAuth(cluster.username, cluster.password.get_secret_value()).encode()

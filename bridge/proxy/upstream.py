@@ -1,0 +1,151 @@
+"""The one origin that the proxy ever contacts: the configured cluster.
+
+A target is the path and query of a request line, exactly as the client sent it; it reaches the cluster
+byte for byte, or is refused. Cookies, `.netrc`, proxies of the environment, redirects and repetitions
+are all off: a pooled client with them would mix up callers or write twice.
+"""
+
+import ssl
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from bridge.errors import SettingsError
+from bridge.proxy.refusals import Refused
+from bridge.settings import ClusterSettings
+
+CONNECT_TIMEOUT_S = 10.0
+# Load balancers commonly drop idle connections after 60 s or less; ours go first, so that a request
+# that may not be repeated rarely meets a connection that is just being closed.
+KEEPALIVE_S = 15.0
+MAX_HEADER_BYTES = 64 * 1024
+
+
+class Upstream:
+    """Connections to the cluster. Use as an async context manager."""
+
+    def __init__(self, settings: ClusterSettings) -> None:
+        origin = URL(settings.url)
+        if origin.scheme not in ("http", "https") or not origin.host:
+            raise SettingsError(f"cluster.url is {settings.url}: expected http://HOST:PORT or https://HOST:PORT")
+        if origin.raw_path_qs != "/" or origin.user:
+            raise SettingsError(
+                "cluster.url may hold neither a path nor credentials: "
+                "give scheme, host and port, and cluster.username and cluster.password beside it"
+            )
+        self.origin = origin.origin()
+        self._tls = _tls(settings) if origin.scheme == "https" else None
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ssl=self._tls or False),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            # No limit on the whole: a force-merge or a large bulk takes as long as it takes.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+        )
+        # aiohttp repeats PUT and DELETE once when a pooled connection was closed; with versions or
+        # `op_type=create` the second answer differs from the first. It offers no public switch.
+        self._session._retry_connection = False
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def connections(self) -> int:
+        """Open connections to the cluster, busy and idle."""
+        connector = self._session.connector if self._session is not None else None
+        if connector is None:
+            return 0
+        return len(connector._acquired) + sum(len(idle) for idle in connector._conns.values())
+
+    def url(self, target: str) -> URL:
+        """The URL whose request line carries `target` unchanged.
+
+        Raises:
+            Refused: 400; the target is no path, or would change on its way.
+        """
+        if not target.startswith("/"):
+            raise Refused(
+                400, "illegal_argument_exception", f"request target {target!r}: expected a path that begins with /"
+            )
+        path, _, query = target.partition("?")
+        url = URL.build(
+            scheme=self.origin.scheme,
+            host=self.origin.raw_host or "",
+            port=self.origin.port,
+            path=path,
+            query_string=query,
+            encoded=True,
+        )
+        # A lone "?" at the end means nothing and is the only thing that may get lost.
+        if "#" in target or url.raw_path_qs != target.removesuffix("?") or url.origin() != self.origin:
+            raise Refused(
+                400,
+                "illegal_argument_exception",
+                f"request target {target!r} cannot be forwarded unchanged: percent-encode its special characters",
+            )
+        return url
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: CIMultiDict[str],
+        body: bytes | AsyncIterator[bytes] | None,
+    ) -> aiohttp.ClientResponse:
+        """Sends one request once and returns when the answer's headers are there; the caller releases it.
+
+        Raises:
+            Refused: 400 as `url`; 503 no connection; 502 the connection broke before an answer; 504
+                no connection in time.
+        """
+        url = self.url(target)
+        if self._session is None:
+            raise RuntimeError("Upstream is used outside its context")
+        try:
+            return await self._session.request(
+                method, url, headers=headers, data=body, allow_redirects=False
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise Refused(
+                503,
+                "cluster_unreachable_exception",
+                f"neural-bridge cannot connect to the cluster at {self.origin}: {error or 'no answer in time'}",
+            ) from error
+        except aiohttp.ServerTimeoutError as error:
+            raise Refused(
+                504, "cluster_timeout_exception", f"the cluster at {self.origin} did not answer in time"
+            ) from error
+        except aiohttp.ClientError as error:
+            raise Refused(
+                502,
+                "cluster_connection_exception",
+                f"the connection to the cluster at {self.origin} broke before it answered: {error}",
+            ) from error
+
+
+def _tls(settings: ClusterSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"cluster.ca_file {settings.ca_file} cannot be used ({error}): expected a PEM file of certificates"
+        ) from error
+    if not settings.verify_tls:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,82 @@
+"""Several rankings of the same documents → one. Pure; ties are broken by the documents' keys."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, pstdev
+
+from bridge.profile import FusionSettings
+from bridge.records import Hit, LegScore, RankedHit
+
+LegRankings = Mapping[str, Sequence[Hit]]
+"""Leg name → its hits, best first, each document once."""
+
+
+def fuse(rankings: LegRankings, settings: FusionSettings, *, window: int) -> list[RankedHit]:
+    """The first `window` documents of the fused ranking.
+
+    A document's fused score is the weighted mean of what the legs give it; a leg that did not find it
+    gives it `absent`. A leg whose weight is zero (or that `weights` lacks) neither adds documents nor
+    moves them, but its ranks are told. `fused_score` lies in 0…1 whatever the method; `score` equals it.
+    """
+    weights = {leg: weight for leg in sorted(rankings) if (weight := settings.weights.get(leg, 0.0)) > 0}
+    total = sum(weights.values())
+    given: dict[str, dict[tuple[str, str], float]] = {}
+    absent: dict[str, float] = {}
+    for leg in weights:
+        hits = rankings[leg]
+        contributions, absent[leg] = _contributions([hit.score for hit in hits], settings)
+        given[leg] = {hit.key: value for hit, value in zip(hits, contributions, strict=True)}
+    fused = {
+        key: sum(weight / total * given[leg].get(key, absent[leg]) for leg, weight in weights.items())
+        for key in {key for contributed in given.values() for key in contributed}
+    }
+    if settings.method == "zscore":
+        fused = {key: _logistic(value) for key, value in fused.items()}
+    found_by: dict[tuple[str, str], dict[str, LegScore]] = {key: {} for key in fused}
+    for leg, hits in rankings.items():
+        for rank, hit in enumerate(hits, start=1):
+            if hit.key in found_by:
+                found_by[hit.key][leg] = LegScore(rank, hit.score)
+    best = sorted(fused, key=lambda key: (-fused[key], key))[:window]
+    return [
+        RankedHit(key[0], key[1], score=fused[key], legs=found_by[key], fused_score=fused[key]) for key in best
+    ]
+
+
+def _contributions(scores: Sequence[float], settings: FusionSettings) -> tuple[list[float], float]:
+    """What a leg gives to each of its hits, and to every document that it did not find."""
+    match settings.method:
+        case "rrf":
+            return _reciprocal_ranks(len(scores), settings.k), 0.0
+        case "minmax":
+            return minmax(scores), 0.0
+        case "zscore":
+            standard = _standard_scores(scores)
+            return standard, min(standard, default=0.0)
+
+
+def _reciprocal_ranks(n: int, k: int) -> list[float]:
+    """Cormack, Clarke, Büttcher (SIGIR 2009): 1 / (k + rank); here times k + 1, so that rank 1 gives 1."""
+    return [(k + 1) / (k + rank) for rank in range(1, n + 1)]
+
+
+def minmax(scores: Sequence[float]) -> list[float]:
+    """Scores moved and stretched to 0…1, after Lee (SIGIR 1997); all 1 where they are all equal."""
+    if not scores:
+        return []
+    low, high = min(scores), max(scores)
+    if high == low:
+        return [1.0] * len(scores)
+    return [(score - low) / (high - low) for score in scores]
+
+
+def _standard_scores(scores: Sequence[float]) -> list[float]:
+    """Scores less their mean, in standard deviations (Montague and Aslam, CIKM 2001); 0 where all equal."""
+    if not scores or (deviation := pstdev(scores)) == 0:
+        return [0.0] * len(scores)
+    mean = fmean(scores)
+    return [(score - mean) / deviation for score in scores]
+
+
+def _logistic(value: float) -> float:
+    return 1 / (1 + math.exp(-value))

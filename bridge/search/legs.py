@@ -1,0 +1,152 @@
+"""The searches that the bridge sends beside the application's own: bodies only, nothing is sent here.
+
+Each leg asks for ids and scores alone. The application's conditions hold in each: filters, exclusions,
+`post_filter` and `min_score`; for k-NN they stand inside the k-NN query, so that the nearest documents
+among the allowed ones are found and not the allowed ones among the nearest.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from bridge.profile import IndexProfile
+from bridge.search import json_tree
+from bridge.search.json_tree import Json
+from bridge.search.request import SearchRequest
+from bridge.search.text_clause import Path
+
+MAX_K = 10_000
+"""The k-NN plugin's own limit."""
+
+_K_PER_RESULT = 2
+"""Document-level security drops neighbours after they were found: ask for more than are needed."""
+
+Key = tuple[str, str]
+"""Index and `_id` of a document."""
+
+
+def lexical(request: SearchRequest, profile: IndexProfile) -> Json:
+    """The application's own query, ids only."""
+    return _ids_only(request, profile.window, request.query, keep_conditions=True)
+
+
+def expansion(request: SearchRequest, profile: IndexProfile) -> Json:
+    """The application's query, in which predicted queries count beside the user's words.
+
+    A document matches by its own text, by its predicted queries, or by both; everything around the
+    words is unchanged.
+    """
+    predicted = {"query": request.text, "boost": profile.expansion_boost}
+    query = _with_alternative(
+        request.query, request.clause.path, {"match": {profile.predicted_queries_field: predicted}}
+    )
+    return _ids_only(request, profile.window, query, keep_conditions=True)
+
+
+def vector(request: SearchRequest, profile: IndexProfile, embedding: Sequence[float]) -> Json:
+    """The documents nearest to the query's embedding, among those that the application's conditions allow."""
+    nearest: dict[str, Json] = {
+        "vector": list(embedding),
+        "k": min(profile.window * _K_PER_RESULT, MAX_K),
+    }
+    conditions: dict[str, Json] = {}
+    required = [*request.clause.required]
+    if request.post_filter is not None:
+        required.append(request.post_filter)
+    if required:
+        conditions["filter"] = required
+    if request.clause.excluded:
+        conditions["must_not"] = list(request.clause.excluded)
+    if conditions:
+        nearest["filter"] = {"bool": conditions}
+    query: Json = {"knn": {profile.embedding_field: nearest}}
+    if profile.passages.layout == "nested":
+        query = {"nested": {"path": profile.passages_field, "score_mode": "max", "query": query}}
+    return _ids_only(request, profile.window, query, keep_conditions=False)
+
+
+def texts(profile: IndexProfile, keys: Sequence[Key]) -> Json:
+    """The enriched text fields of the given documents, whatever the application wants to see of them."""
+    return {
+        "size": len(keys),
+        "query": _documents(keys),
+        "_source": {"includes": [field.name for field in profile.text_fields]},
+        "track_total_hits": False,
+    }
+
+
+def shown(request: SearchRequest, keys: Sequence[Key]) -> Json:
+    """The given documents as the application wants them shown.
+
+    Its own query stands beside the ids as an optional clause: highlights, named queries and inner hits
+    come out as they would in its own answer.
+    """
+    return {
+        **request.presentation,
+        "size": len(keys),
+        "query": {"bool": {"filter": [_documents(keys)], "should": [request.query]}},
+        "track_total_hits": False,
+    }
+
+
+def tail(request: SearchRequest, *, without: Sequence[Key], start: int, size: int) -> Json:
+    """The application's own results after those of the ranking, in its own order: `size` of them from
+    `start`, documents of the ranking left out."""
+    body: dict[str, Json] = {
+        **request.presentation,
+        "from": start,
+        "size": size,
+        "query": {"bool": {"must": [request.query], "must_not": [_documents(without)]}} if without else request.query,
+        "track_total_hits": False,
+    }
+    return body | _conditions(request)
+
+
+def msearch(bodies: Iterable[Json], header: Mapping[str, str]) -> bytes:
+    """A `_msearch` body of these searches; `header` goes before each."""
+    head = json_tree.write(dict(header))
+    return b"".join(head + b"\n" + json_tree.write(body) + b"\n" for body in bodies)
+
+
+def _ids_only(request: SearchRequest, size: int, query: Json, *, keep_conditions: bool) -> Json:
+    body: dict[str, Json] = {"size": size, "_source": False, "track_total_hits": False, "query": query}
+    if keep_conditions:
+        body |= _conditions(request)
+    if request.timeout is not None:
+        body["timeout"] = request.timeout
+    return body
+
+
+def _conditions(request: SearchRequest) -> dict[str, Json]:
+    conditions = {"post_filter": request.post_filter, "min_score": request.min_score}
+    return {name: value for name, value in conditions.items() if value is not None}
+
+
+def _documents(keys: Sequence[Key]) -> Json:
+    by_index: dict[str, list[str]] = {}
+    for index, doc_id in keys:
+        by_index.setdefault(index, []).append(doc_id)
+    return {
+        "bool": {
+            "should": [
+                {"bool": {"filter": [{"term": {"_index": index}}, {"ids": {"values": ids}}]}}
+                for index, ids in by_index.items()
+            ]
+        }
+    }
+
+
+def _with_alternative(query: Json, path: Path, alternative: Json) -> Json:
+    """The query with `alternative` beside the clause at `path`; the original is not changed."""
+    if not path:
+        return {"bool": {"should": [query, alternative]}}
+    step, rest = path[0], path[1:]
+    if isinstance(step, int):
+        return [*query[:step], _with_alternative(query[step], rest, alternative), *query[step + 1 :]]
+    if step == "should" and not rest:
+        # The clauses of a `should` are the words together: they keep their own minimum among themselves.
+        alternatives: dict[str, Json] = {"should": query["should"]}
+        outer: dict[str, Json] = {}
+        if "minimum_should_match" in query:
+            alternatives["minimum_should_match"] = query["minimum_should_match"]
+            outer["minimum_should_match"] = 1
+        return query | {"should": [{"bool": alternatives}, alternative]} | outer
+    return query | {step: _with_alternative(query[step], rest, alternative)}

@@ -1,0 +1,202 @@
+"""A ranking → the answer that the application expects.
+
+Totals, aggregations, suggestions, profile and shards are the ones of its own answer; hits are the
+cluster's, byte for byte but for `_score`, the bridge's own fields (left out) and, where asked for, an
+explanation.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from bridge.errors import AnswerNotUnderstood
+from bridge.passages import enriched_text, field_texts
+from bridge.records import Hit
+
+Key = tuple[str, str]
+"""Index and `_id` of a document."""
+
+RawObject = dict[str, msgspec.Raw]
+"""A JSON object whose values are still text."""
+
+
+class _Identity(msgspec.Struct):
+    """What tells a hit apart; every other member is ignored here."""
+
+    index: str = msgspec.field(name="_index")
+    doc_id: str = msgspec.field(name="_id")
+    score: float | None = msgspec.field(name="_score", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownHit:
+    """A hit as the cluster wrote it; `score` is the cluster's, 0 where it gave none."""
+
+    key: Key
+    score: float
+    members: RawObject
+
+
+class OwnAnswer:
+    """The answer to the application's own request, taken apart as far as needed.
+
+    Raises:
+        AnswerNotUnderstood: it is no search answer.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        try:
+            self.members = msgspec.json.decode(body, type=RawObject)
+            self._hits = msgspec.json.decode(self.members["hits"], type=RawObject)
+            self.hits = _shown_hits(self._hits["hits"])
+        except (msgspec.DecodeError, KeyError) as error:
+            raise AnswerNotUnderstood(f"the cluster's answer to a search cannot be read: {error!r}") from error
+
+    @property
+    def whole(self) -> bool:
+        """Whether every shard answered in time."""
+        shards = msgspec.json.decode(self.members.get("_shards", msgspec.Raw(b"{}")), type=dict[str, msgspec.Raw])
+        return self.members.get("timed_out") != b"true" and shards.get("failed", b"0") == b"0"
+
+    def with_hits(
+        self, hits: Sequence[RawObject], *, max_score: float | None, more: Mapping[str, object], pretty: bool
+    ) -> bytes:
+        """This answer with other hits. `max_score`: the best score of the whole ranking; `more`: members
+        to add at the end."""
+        inner: dict[str, object] = {**self._hits, "hits": hits}
+        if "max_score" in inner:
+            inner["max_score"] = max_score
+        body = msgspec.json.encode({**self.members, "hits": inner, **more})
+        return msgspec.json.format(body, indent=2) + b"\n" if pretty else body
+
+
+def shown_hit(
+    hit: ShownHit, *, score: float, object_field: str | None, explanation: Mapping[str, object] | None
+) -> RawObject:
+    """A hit as the answer holds it. `object_field`: the bridge's object, to be left out (None: kept)."""
+    members = dict(hit.members)
+    members["_score"] = _raw(score)
+    if object_field is not None:
+        if "_source" in members:
+            members["_source"] = msgspec.Raw(without_member(bytes(members["_source"]), object_field))
+        for section in ("fields", "highlight"):
+            if section in members:
+                members[section] = _without_names(members[section], object_field)
+    if explanation is not None:
+        members["_bridge"] = _raw(explanation)
+    return members
+
+
+def without_member(source: bytes, name: str) -> bytes:
+    """A JSON object without one member; every other byte stays as it is.
+
+    The member is cut out with its comma. Where that would not give the very same other members (odd
+    spacing, a look-alike inside a string), the object is put together anew from its members.
+    """
+    members = msgspec.json.decode(source, type=RawObject)
+    if name not in members:
+        return source
+    alone = msgspec.json.encode({name: members.pop(name)})[1:-1]
+    for member in (b"," + alone, alone + b",", alone):
+        # The bridge writes its object last: look from the end.
+        at = source.rfind(member)
+        if at < 0:
+            continue
+        cut = source[:at] + source[at + len(member) :]
+        try:
+            if msgspec.json.decode(cut, type=RawObject) == members:
+                return cut
+        except msgspec.DecodeError:
+            continue
+    return msgspec.json.encode(members)
+
+
+class _Leg(msgspec.Struct):
+    """One item of a `_msearch` answer, as far as a leg needs it."""
+
+    class Hits(msgspec.Struct):
+        """The envelope of its hits."""
+
+        hits: list[_Identity]
+
+    class Shards(msgspec.Struct):
+        """How many shards failed."""
+
+        failed: int = 0
+
+    hits: Hits | None = None
+    error: msgspec.Raw | None = None
+    shards: Shards = msgspec.field(name="_shards", default_factory=Shards)
+
+
+class _Legs(msgspec.Struct):
+    responses: list[_Leg]
+
+
+def leg_rankings(body: bytes, names: Sequence[str]) -> dict[str, list[Hit] | str]:
+    """A `_msearch` answer → for each leg its hits, best first and each document once, or its error as text.
+
+    A leg of which all shards failed has no hits and so counts as an error too.
+
+    Raises:
+        AnswerNotUnderstood: no such answer, or another number of items than `names`.
+    """
+    try:
+        answers = msgspec.json.decode(body, type=_Legs).responses
+    except msgspec.DecodeError as error:
+        raise AnswerNotUnderstood(f"the cluster's answer to _msearch cannot be read: {error}") from error
+    if len(answers) != len(names):
+        raise AnswerNotUnderstood(f"_msearch answered {len(answers)} of {len(names)} searches")
+    rankings: dict[str, list[Hit] | str] = {}
+    for name, answer in zip(names, answers, strict=True):
+        if answer.hits is None:
+            rankings[name] = bytes(answer.error or b"no hits").decode(errors="replace")
+        elif answer.shards.failed and not answer.hits.hits:
+            rankings[name] = f"{answer.shards.failed} shards failed"
+        else:
+            best: dict[Key, Hit] = {}
+            for hit in answer.hits.hits:
+                best.setdefault((hit.index, hit.doc_id), Hit(hit.index, hit.doc_id, hit.score or 0.0))
+            rankings[name] = list(best.values())
+    return rankings
+
+
+def found_hits(body: bytes) -> list[ShownHit]:
+    """The hits of a search of the bridge's own.
+
+    Raises:
+        AnswerNotUnderstood: it is no search answer.
+    """
+    return OwnAnswer(body).hits
+
+
+def source_texts(hit: ShownHit, fields: Sequence[str]) -> str:
+    """What the cross-encoder reads of a hit: the same text that was embedded, as far as the caller may see it."""
+    # Numbers as text, as ingest reads them.
+    source = json.loads(bytes(hit.members.get("_source", b"{}")), parse_int=str, parse_float=str)
+    return enriched_text(field_texts(source, fields))
+
+
+def _without_names(section: msgspec.Raw, object_field: str) -> msgspec.Raw:
+    members = msgspec.json.decode(section, type=RawObject)
+    kept = {
+        name: value
+        for name, value in members.items()
+        if name != object_field and not name.startswith(f"{object_field}.")
+    }
+    return _raw(kept) if len(kept) < len(members) else section
+
+
+def _shown_hits(hits: msgspec.Raw) -> list[ShownHit]:
+    identities = msgspec.json.decode(hits, type=list[_Identity])
+    members = msgspec.json.decode(hits, type=list[RawObject])
+    return [
+        ShownHit((identity.index, identity.doc_id), identity.score or 0.0, raw)
+        for identity, raw in zip(identities, members, strict=True)
+    ]
+
+
+def _raw(value: object) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value))
