@@ -1,0 +1,136 @@
+"""`neural-bridge train`: models for another domain, or better ones from more data."""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from bridge.errors import UsageError
+
+if TYPE_CHECKING:
+    from bridge.training.data import JudgedCollection
+    from bridge.training.recipes import Size, TrainingData
+
+_Command = TypeVar("_Command", bound=Callable[..., None])
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.group(name="train")
+def command() -> None:
+    """Train cross-encoders and query generators (extra: train)."""
+
+
+def _run_options(function: _Command) -> _Command:
+    for option in reversed(
+        (
+            click.option(
+                "--data", required=True, type=_FOLDER, help="Folder of NAME.jsonl[.gz]: query, passage, label."
+            ),
+            click.option(
+                "--collection", multiple=True, type=_FOLDER, help="Test collection; its train split is learnt."
+            ),
+            click.option("--watch", multiple=True, type=_FOLDER, help="Test collection to watch, never to learn from."),
+            click.option("--base", required=True, type=_FOLDER, help="BERT sentence encoder in transformers' layout."),
+            click.option("--size", type=click.Choice(["smoke", "cpu", "gpu"]), default="cpu", show_default=True),
+            click.option("--minutes", type=click.FloatRange(min=0.1), help="End after this time, in any case."),
+            click.option("--seed", type=int, default=1, show_default=True),
+            click.option("--resume", is_flag=True, help="Go on with the run in --out."),
+            click.option(
+                "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The run's folder."
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+@command.command(name="cross-encoder")
+@_run_options
+def cross_encoder(
+    data: Path,
+    collection: Sequence[Path],
+    watch: Sequence[Path],
+    base: Path,
+    size: str,
+    minutes: float | None,
+    seed: int,
+    resume: bool,
+    out: Path,
+) -> None:
+    """Train a reranker on mined negatives."""
+    _require_training_extra()
+    from bridge.training.recipes import train_cross_encoder
+
+    training_data, preset = _training_data(data, collection, watch), _preset(size, minutes)
+    trained = train_cross_encoder(base, training_data, preset, out, seed=seed, resume=resume)
+    _tell(trained, out)
+
+
+@command.command(name="query-generator")
+@_run_options
+def query_generator(
+    data: Path,
+    collection: Sequence[Path],
+    watch: Sequence[Path],
+    base: Path,
+    size: str,
+    minutes: float | None,
+    seed: int,
+    resume: bool,
+    out: Path,
+) -> None:
+    """Train a generator of the queries that a passage answers."""
+    _require_training_extra()
+    from bridge.training.recipes import train_query_generator
+
+    training_data, preset = _training_data(data, collection, watch), _preset(size, minutes)
+    trained = train_query_generator(base, training_data, preset, out, seed=seed, resume=resume)
+    _tell(trained, out)
+
+
+def _require_training_extra() -> None:
+    missing = [name for name in ("torch", "transformers", "bm25s") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"training needs {', '.join(missing)}: install the extra, `pip install 'opensearch-neural-bridge[train]'`"
+        )
+
+
+def _training_data(data: Path, collections: Sequence[Path], watched: Sequence[Path]) -> "TrainingData":
+    from bridge.training.data import read_pairs
+    from bridge.training.recipes import TrainingData
+
+    return TrainingData(
+        pairs=read_pairs(data),
+        collections=[_judged(folder, "train") for folder in collections],
+        watched=[_judged(folder, "test") for folder in watched],
+    )
+
+
+def _judged(folder: Path, split: str) -> "JudgedCollection":
+    from bridge.evaluation.collections import load_collection
+    from bridge.training.data import JudgedCollection, read_corpus
+
+    collection = load_collection(folder, split)
+    return JudgedCollection(collection.name, read_corpus(collection.corpus), collection.queries, collection.qrels)
+
+
+def _preset(size: str, minutes: float | None) -> "Size":
+    from bridge.training.recipes import SIZES
+
+    preset = SIZES[size]
+    if minutes is None:
+        return preset
+    return replace(
+        preset,
+        ranking_loop=replace(preset.ranking_loop, time_limit_s=minutes * 60),
+        generation_loop=replace(preset.generation_loop, time_limit_s=minutes * 60),
+    )
+
+
+def _tell(trained: Path, out: Path) -> None:
+    click.echo(f"trained: {trained}, log: {out / 'log.csv'}")
+    click.echo(f"next: neural-bridge models export {trained} FOLDER")

@@ -1,0 +1,233 @@
+"""Train a cross-encoder: a query and a passage in, one relevance logit out.
+
+Loss: listwise softmax over one judged passage and sampled negatives (Cao et al. 2007,
+ListNet's top-one form), a share of a bi-encoder's ranking early on (Hinton et al. 2015)
+and a little pointwise cross-entropy, so that 0 means "as likely as not" and a threshold on
+the logit makes sense across queries.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import BertForSequenceClassification
+
+from bridge.training.device import autocast
+from bridge.training.mining import CandidateList, CandidateSet
+from bridge.training.windows import best_window, rarity
+
+Pair = tuple[str, str]
+"""A query and a passage."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankingSettings:
+    """What one batch holds.
+
+    `lists_per_step` candidate lists of one relevant passage and `negatives` others. A
+    step's pairs are sorted by length and cut into chunks of at most `chunk_tokens`
+    padded tokens, so padding costs little and memory is bounded. Passages are cut to
+    windows of `window_words` words (lowest, highest), but `whole_share` of the lists to
+    `max_tokens` only.
+    """
+
+    lists_per_step: int = 8
+    negatives: int = 5
+    max_tokens: int = 256
+    chunk_tokens: int = 2048
+    window_words: tuple[int, int] = (24, 64)
+    whole_share: float = 0.1
+    teacher_share: float = 0.5
+    pointwise_share: float = 0.1
+    temperature: float = 0.05
+
+
+def cross_encoder_from(base: Path, *, n_frozen_layers: int = 0) -> BertForSequenceClassification:
+    """A cross-encoder with the weights of a BERT encoder and a fresh head.
+
+    Dropout is off: with a few passes over the data it costs a third of the speed and
+    gains nothing. Word and position embeddings keep still for the same reason.
+    """
+    model = BertForSequenceClassification.from_pretrained(
+        base,
+        num_labels=1,
+        dtype=torch.float32,
+        use_safetensors=True,
+        # On CPU the fused kernel's backward pass is slower than plain matrix products.
+        attn_implementation="eager",
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    model.bert.embeddings.word_embeddings.requires_grad_(False)
+    model.bert.embeddings.position_embeddings.requires_grad_(False)
+    for layer in model.bert.encoder.layer[:n_frozen_layers]:
+        layer.requires_grad_(False)
+    return model
+
+
+def pair_tokenizer(base: Path, max_tokens: int) -> Tokenizer:
+    """The base's tokenizer for pairs: [CLS] query [SEP] passage [SEP], the longer cut first."""
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+    return tokenizer
+
+
+def score_pairs(model: nn.Module, tokenizer: Tokenizer, pairs: Sequence[Pair], *, chunk_tokens: int) -> Tensor:
+    """float32 (n_pairs,): one logit per pair, in input order, on the model's device."""
+    device = next(model.parameters()).device
+    encodings = tokenizer.encode_batch(list(pairs))
+    by_length = sorted(range(len(pairs)), key=lambda row: len(encodings[row].ids))
+    logits: list[Tensor] = []
+    start = 0
+    while start < len(by_length):
+        end = start + 1
+        while end < len(by_length) and (end + 1 - start) * len(encodings[by_length[end]].ids) <= chunk_tokens:
+            end += 1
+        chunk = [encodings[row] for row in by_length[start:end]]
+        inputs = np.zeros((3, len(chunk), len(chunk[-1].ids)), dtype=np.int64)
+        for row, encoding in enumerate(chunk):
+            width = len(encoding.ids)
+            inputs[:, row, :width] = encoding.ids, encoding.attention_mask, encoding.type_ids
+        ids, mask, types = torch.from_numpy(inputs).to(device)
+        with autocast(device):
+            output = model(input_ids=ids, attention_mask=mask, token_type_ids=types)
+        logits.append(output.logits.float().squeeze(-1))
+        start = end
+    order = torch.empty(len(pairs), dtype=torch.long, device=device)
+    order[torch.tensor(by_length, device=device)] = torch.arange(len(pairs), device=device)
+    return torch.cat(logits)[order]
+
+
+def scorer(
+    model: nn.Module, tokenizer: Tokenizer, *, chunk_tokens: int = 8192
+) -> Callable[[str, Sequence[str]], NDArray[np.float32]]:
+    """The model as a function: query, passages → float32 (n_passages,), input order."""
+
+    def score(query: str, passages: Sequence[str]) -> NDArray[np.float32]:
+        pairs = [(query, passage) for passage in passages]
+        with torch.inference_mode():
+            logits = score_pairs(model, tokenizer, pairs, chunk_tokens=chunk_tokens)
+        scores: NDArray[np.float32] = logits.cpu().numpy()
+        return scores
+
+    return score
+
+
+class RankingLoss:
+    """The loss of batch `step`, a function of the step and the seed alone."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        candidates: CandidateSet,
+        settings: RankingSettings,
+        *,
+        seed: int,
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._passages = candidates.passages
+        self._lists = candidates.lists
+        self._settings = settings
+        self._seed = seed
+        self._weights = rarity(passage.text for passage in candidates.passages)
+        self._domains: dict[str, list[int]] = {}
+        for row, passage in enumerate(candidates.passages):
+            self._domains.setdefault(passage.domain, []).append(row)
+        self._epoch = -1
+        self._order: list[int] = []
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self._lists) // self._settings.lists_per_step
+
+    def __call__(self, step: int, progress: float) -> Tensor:
+        settings = self._settings
+        generator = random.Random(f"{self._seed}:{step}")
+        pairs: list[Pair] = []
+        teacher: list[list[float]] = []
+        for candidate_list in self._lists_of(step):
+            list_pairs, cosines = self._sample(candidate_list, generator, progress)
+            pairs.extend(list_pairs)
+            teacher.append(cosines)
+        logits = score_pairs(self._model, self._tokenizer, pairs, chunk_tokens=settings.chunk_tokens)
+        logits = logits.view(len(teacher), 1 + settings.negatives)
+        log_likelihood = logits.log_softmax(dim=-1)
+        listwise = -log_likelihood[:, 0].mean()
+        targets = torch.tensor(teacher, device=logits.device)
+        known = ~targets.isnan().any(dim=-1)
+        distilled = logits.new_zeros(())
+        if known.any():
+            ranking = (targets[known] / settings.temperature).softmax(dim=-1)
+            distilled = nn.functional.kl_div(log_likelihood[known], ranking, reduction="batchmean")
+        labels = torch.zeros_like(logits)
+        labels[:, 0] = 1.0
+        pointwise = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        # The bi-encoder is a quick first teacher, and a limit later on.
+        share = settings.teacher_share * max(0.0, 1.0 - 2.0 * progress)
+        return (1.0 - share) * listwise + share * distilled + settings.pointwise_share * pointwise
+
+    def _lists_of(self, step: int) -> list[CandidateList]:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._order = list(range(len(self._lists)))
+            random.Random(f"{self._seed}:epoch:{epoch}").shuffle(self._order)
+            self._epoch = epoch
+        first = place * self._settings.lists_per_step
+        return [self._lists[row] for row in self._order[first : first + self._settings.lists_per_step]]
+
+    def _sample(
+        self, candidates: CandidateList, generator: random.Random, progress: float
+    ) -> tuple[list[Pair], list[float]]:
+        """One list's pairs, the relevant one first, and the teacher's cosines (NaN: unknown)."""
+        settings = self._settings
+        known = dict(
+            zip([candidates.positive, *candidates.lexical, *candidates.dense], candidates.cosines, strict=True)
+        )
+        chosen = self._choose_negatives(candidates, generator, progress)
+        query = _vary_query(candidates.query, generator)
+        pairs = [(query, row) for row in (candidates.positive, *chosen)]
+        if candidates.rivals and generator.random() < 0.7:
+            pairs[-1] = (generator.choice(candidates.rivals), candidates.positive)
+        whole = generator.random() < settings.whole_share
+        titled = generator.random() < 0.4
+        n_words = generator.randint(*settings.window_words)
+        texts: list[Pair] = []
+        for asked, row in pairs:
+            passage = self._passages[row]
+            text = passage.text if whole else best_window(asked, passage.text, n_words, self._weights)
+            texts.append((asked, f"{passage.title}. {text}" if titled and passage.title else text))
+        cosines = [known.get(row, 0.0) if asked == query else float("nan") for asked, row in pairs]
+        return texts, cosines
+
+    def _choose_negatives(self, candidates: CandidateList, generator: random.Random, progress: float) -> list[int]:
+        """Hard ones, and random ones of the domain: many at first, few later (a curriculum
+        as in Zeng et al. 2022, CL-DRD).
+        """
+        n_random = 3 if progress < 0.1 else 1
+        n_hard = self._settings.negatives - n_random
+        n_lexical = (n_hard + generator.randint(0, 1)) // 2
+        chosen = generator.sample(candidates.lexical, min(n_lexical, len(candidates.lexical)))
+        dense = [row for row in candidates.dense if row not in chosen]
+        chosen += generator.sample(dense, min(n_hard - len(chosen), len(dense)))
+        domain = self._domains[self._passages[candidates.positive].domain]
+        avoided = {candidates.positive, *chosen}
+        while len(chosen) < self._settings.negatives:
+            row = generator.choice(domain)
+            if row not in avoided or len(domain) <= len(avoided):
+                chosen.append(row)
+                avoided.add(row)
+        return chosen
+
+
+def _vary_query(query: str, generator: random.Random) -> str:
+    """People leave the question mark out; a model must not lean on it."""
+    return query.rstrip("? ") if generator.random() < 0.4 else query

@@ -1,0 +1,196 @@
+"""The training loop: one optimiser, checkpoints that survive a kill, a log in CSV.
+
+Batches are numbered, and batch `step` depends on nothing but `step`: a run that resumes
+from a checkpoint sees the same batches as one that was never stopped.
+"""
+
+import csv
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bridge.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """How long and how fast.
+
+    The learning rate rises over `warmup_steps`, stays, and falls to zero over the last
+    `cooldown_share` of the run (Zhai et al. 2022), so the end can be moved while a run
+    is under way. The end is `total_steps` or `time_limit_s`, whichever is nearer; with a
+    time limit the result depends on the machine's speed.
+    `averaging`: decay of the exponential average of the weights, which is what is
+    evaluated and kept.
+    """
+
+    total_steps: int
+    learning_rate: float
+    warmup_steps: int = 100
+    cooldown_share: float = 0.25
+    weight_decay: float = 0.01
+    averaging: float = 0.995
+    time_limit_s: float = float("inf")
+    checkpoint_every_s: float = 180.0
+    evaluate_every_s: float = 600.0
+    log_every_steps: int = 20
+
+
+class TrainingLoop:
+    """Trains `model` on numbered batches; state lives in `folder`.
+
+    `loss(step, progress)` builds the batch of number `step` and gives its mean loss under
+    `model`; `progress` runs from 0 to 1. `evaluate()` gives development figures by name,
+    with the averaged weights in `model`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        loss: Callable[[int, float], Tensor],
+        evaluate: Callable[[], Figures],
+        settings: LoopSettings,
+        folder: Path,
+    ) -> None:
+        self._model = model
+        self._loss = loss
+        self._evaluate = evaluate
+        self._settings = settings
+        self._folder = folder
+        self._trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self._average = {name: weight.detach().clone() for name, weight in self._trained.items()}
+        self._optimizer = torch.optim.AdamW(
+            [
+                {"params": [w for w in self._trained.values() if w.ndim > 1], "weight_decay": settings.weight_decay},
+                {"params": [w for w in self._trained.values() if w.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+        )
+        self._step = 0
+        self._spent_s = 0.0
+
+    @property
+    def step(self) -> int:
+        return self._step
+
+    def resume(self) -> bool:
+        """Take up the checkpoint in the folder; False where there is none."""
+        file = self._folder / "checkpoint.pt"
+        if not file.exists():
+            return False
+        state = torch.load(file, weights_only=True)
+        if state["weights"].keys() != self._trained.keys():
+            raise UsageError(
+                f"the checkpoint {str(file)!r} holds other weights than this model trains: "
+                "resume with the options of the first run, or choose another --out"
+            )
+        with torch.no_grad():
+            for name, weight in self._trained.items():
+                weight.copy_(state["weights"][name])
+                self._average[name].copy_(state["average"][name])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._step, self._spent_s = state["step"], state["spent_s"]
+        return True
+
+    def run(self) -> None:
+        """Train to the end; leave the averaged weights in the model."""
+        settings = self._settings
+        self._folder.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic() - self._spent_s
+        checkpoint_at = evaluate_at = time.monotonic()
+        checkpoint_at += settings.checkpoint_every_s
+        evaluate_at += settings.evaluate_every_s
+        losses: list[float] = []
+        self._model.train()
+        while (progress := self._progress()) < 1.0:
+            losses.append(self._take_step(progress))
+            self._spent_s = time.monotonic() - began
+            if self._step % settings.log_every_steps == 0:
+                self._log({"loss": sum(losses) / len(losses)})
+                losses = []
+            if time.monotonic() >= checkpoint_at:
+                self._save()
+                checkpoint_at = time.monotonic() + settings.checkpoint_every_s
+            if time.monotonic() >= evaluate_at:
+                self._evaluate_average()
+                evaluate_at = time.monotonic() + settings.evaluate_every_s
+        self._save()
+        with torch.no_grad():
+            for name, weight in self._trained.items():
+                weight.copy_(self._average[name])
+        self._model.eval()
+        self._log(self._evaluate())
+
+    def _progress(self) -> float:
+        return max(self._step / self._settings.total_steps, self._spent_s / self._settings.time_limit_s)
+
+    def _take_step(self, progress: float) -> float:
+        settings = self._settings
+        rate = settings.learning_rate * min(
+            1.0,
+            (self._step + 1) / settings.warmup_steps,
+            (1.0 - progress) / settings.cooldown_share,
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        loss = self._loss(self._step, progress)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._trained.values(), 1.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._step += 1
+        # A young average must not remember the untrained weights.
+        decay = min(settings.averaging, self._step / (self._step + 10))
+        with torch.no_grad():
+            for name, weight in self._trained.items():
+                self._average[name].lerp_(weight, 1.0 - decay)
+        return float(loss.detach())
+
+    def _evaluate_average(self) -> None:
+        current = {name: weight.detach().clone() for name, weight in self._trained.items()}
+        with torch.no_grad():
+            for name, weight in self._trained.items():
+                weight.copy_(self._average[name])
+            self._model.eval()
+            self._log(self._evaluate())
+            self._model.train()
+            for name, weight in self._trained.items():
+                weight.copy_(current[name])
+
+    def _save(self) -> None:
+        """Replace the checkpoint in one move, so a kill leaves the old one or the new one."""
+        partial = self._folder / "checkpoint.pt.partial"
+        torch.save(
+            {
+                "weights": {name: weight.detach() for name, weight in self._trained.items()},
+                "average": self._average,
+                "optimizer": self._optimizer.state_dict(),
+                "step": self._step,
+                "spent_s": self._spent_s,
+            },
+            partial,
+        )
+        os.replace(partial, self._folder / "checkpoint.pt")
+
+    def _log(self, figures: Figures) -> None:
+        """One row per figure: names differ between losses and development sets."""
+        file = self._folder / "log.csv"
+        fresh = not file.exists()
+        with file.open("a", encoding="utf-8", newline="") as out:
+            writer = csv.writer(out)
+            if fresh:
+                writer.writerow(["step", "spent_s", "figure", "value"])
+            for name, value in figures.items():
+                writer.writerow([self._step, round(self._spent_s, 1), name, round(value, 5)])
+        logger.info("step=%d %s", self._step, " ".join(f"{k}={v:.4f}" for k, v in figures.items()))

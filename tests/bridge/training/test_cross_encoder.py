@@ -1,0 +1,133 @@
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the train extra")
+pytest.importorskip("transformers", reason="training needs the train extra")
+pytest.importorskip("bm25s", reason="training needs the train extra")
+
+from bridge.training.cross_encoder import (
+    RankingLoss,
+    RankingSettings,
+    cross_encoder_from,
+    pair_tokenizer,
+    score_pairs,
+    scorer,
+)
+from bridge.training.loop import LoopSettings, TrainingLoop
+from bridge.training.mining import CandidateList, CandidateSet, PooledPassage
+from tests.toys import WORDS
+
+TOPICS = WORDS[:8]
+
+
+def toy_candidates() -> CandidateSet:
+    """One passage about each topic among other words; the query names the topic."""
+    generator = random.Random(1)
+    passages = [
+        PooledPassage(" ".join([topic, *generator.sample(WORDS[20:], 4)]), "", "toy") for topic in TOPICS for _ in "ab"
+    ]
+    lists = []
+    for row in range(len(passages)):
+        others = [other for other in range(len(passages)) if other // 2 != row // 2]
+        lists.append(
+            CandidateList(
+                query=TOPICS[row // 2],
+                source="toy",
+                positive=row,
+                lexical=others,
+                dense=others,
+                cosines=[1.0] + [0.0] * (2 * len(others)),
+                rivals=[],
+            )
+        )
+    return CandidateSet(passages, lists)
+
+
+def settings(**changes: int) -> RankingSettings:
+    return RankingSettings(lists_per_step=8, max_tokens=32, **changes)
+
+
+def test_training_learns_a_toy_ranking(toy_base: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = cross_encoder_from(toy_base)
+    tokenizer = pair_tokenizer(toy_base, 32)
+    candidates = toy_candidates()
+    loss = RankingLoss(model, tokenizer, candidates, settings(), seed=1)
+    with torch.inference_mode():
+        before = float(loss(0, 1.0))
+    TrainingLoop(
+        model,
+        loss=loss,
+        evaluate=dict,
+        settings=LoopSettings(total_steps=150, learning_rate=3e-3, warmup_steps=10, averaging=0.9),
+        folder=tmp_path,
+    ).run()
+    with torch.inference_mode():
+        assert float(loss(0, 1.0)) < 0.5 * before
+    score = scorer(model, tokenizer)
+    texts = [passage.text for passage in candidates.passages]
+    best = [int(np.argmax(score(topic, texts))) // 2 for topic in TOPICS]
+    assert best == list(range(len(TOPICS)))
+
+
+def test_scores_do_not_depend_on_chunks_or_order(toy_base: Path) -> None:
+    model = cross_encoder_from(toy_base).eval()
+    tokenizer = pair_tokenizer(toy_base, 32)
+    pairs = [("wing flow", " ".join(WORDS[:length])) for length in (9, 1, 25, 4, 4, 17)]
+    with torch.inference_mode():
+        together = score_pairs(model, tokenizer, pairs, chunk_tokens=10_000)
+        apart = torch.cat([score_pairs(model, tokenizer, [pair], chunk_tokens=1) for pair in pairs])
+        chunked = score_pairs(model, tokenizer, pairs, chunk_tokens=40)
+    assert together.tolist() == pytest.approx(apart.tolist(), abs=2e-2)
+    assert together.tolist() == pytest.approx(chunked.tolist(), abs=2e-2)
+
+
+def test_batches_depend_on_step_and_seed_alone(toy_base: Path) -> None:
+    model = cross_encoder_from(toy_base).eval()
+    tokenizer = pair_tokenizer(toy_base, 32)
+
+    def value(step: int, seed: int) -> float:
+        with torch.inference_mode():
+            return float(RankingLoss(model, tokenizer, toy_candidates(), settings(), seed=seed)(step, 0.5))
+
+    assert value(3, 1) == value(3, 1)
+    assert value(3, 1) != value(4, 1)
+    assert value(3, 1) != value(3, 2)
+
+
+def test_word_embeddings_and_the_first_layers_keep_still(toy_base: Path) -> None:
+    model = cross_encoder_from(toy_base, n_frozen_layers=1)
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert "bert.embeddings.word_embeddings.weight" not in trained
+    assert not any(name.startswith("bert.encoder.layer.0.") for name in trained)
+    assert any(name.startswith("bert.encoder.layer.1.") for name in trained)
+    assert "classifier.weight" in trained
+
+
+def test_a_query_that_the_passage_does_not_answer_ranks_below_the_one_it_answers(toy_base: Path) -> None:
+    """Rivals enter the list in place of a negative."""
+    candidates = toy_candidates()
+    with_rivals = CandidateSet(
+        candidates.passages,
+        [
+            CandidateList(
+                query=found.query,
+                source=found.source,
+                positive=found.positive,
+                lexical=found.lexical,
+                dense=found.dense,
+                cosines=found.cosines,
+                rivals=["bee"],
+            )
+            for found in candidates.lists
+        ],
+    )
+    model = cross_encoder_from(toy_base).eval()
+    tokenizer = pair_tokenizer(toy_base, 32)
+    with torch.inference_mode():
+        plain = RankingLoss(model, tokenizer, candidates, settings(), seed=1)(0, 1.0)
+        rivalled = RankingLoss(model, tokenizer, with_rivals, settings(), seed=1)(0, 1.0)
+    assert float(plain) != float(rivalled)

@@ -1,0 +1,85 @@
+"""The whole way of each recipe, as the command goes it, on a toy collection."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("torch", reason="training needs the train extra")
+pytest.importorskip("transformers", reason="training needs the train extra")
+pytest.importorskip("bm25s", reason="training needs the train extra")
+
+from bridge.commands.train import command
+from tests.toys import WORDS
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    pairs = [
+        {"query": topic, "passage": f"{topic} {WORDS[20 + number]} {WORDS[10 + number % 5]}", "label": 1}
+        for number, topic in enumerate(WORDS[:10])
+    ]
+    (folder / "own.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    return folder
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    folder = tmp_path / "collection"
+    (folder / "qrels").mkdir(parents=True)
+    documents = [
+        {"_id": f"d{n}", "title": "", "text": f"{topic} {WORDS[20 + n]}"} for n, topic in enumerate(WORDS[:12])
+    ]
+    queries = [{"_id": f"q{n}", "text": topic} for n, topic in enumerate(WORDS[:12])]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
+    (folder / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
+    judged = "".join(f"q{n}\td{n}\t1\n" for n in range(12))
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    return folder
+
+
+def run(recipe: str, data: Path, base: Path, out: Path, *options: str) -> str:
+    arguments = [recipe, "--data", str(data), "--base", str(base), "--size", "smoke", "--out", str(out), *options]
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def figures(out: Path) -> set[str]:
+    return {line.split(",")[2] for line in (out / "log.csv").read_text().splitlines()[1:]}
+
+
+def test_cross_encoder_from_pairs_to_a_folder(toy_base: Path, data: Path, collection: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    output = run("cross-encoder", data, toy_base, out, "--watch", str(collection))
+    assert str(out / "model") in output
+    assert {path.name for path in (out / "model").iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
+    assert figures(out) >= {"loss", "collection/first", "collection/rerank", "collection/blend"}
+
+
+def test_query_generator_from_pairs_to_a_folder(toy_base: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run("query-generator", data, toy_base, out)
+    assert {path.name for path in (out / "model").iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
+    assert figures(out) == {"loss", "held_out/loss"}
+
+
+def test_a_finished_run_is_resumed_without_another_step(toy_base: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run("query-generator", data, toy_base, out)
+    weights = (out / "model" / "model.safetensors").read_bytes()
+    run("query-generator", data, toy_base, out, "--resume")
+    assert (out / "model" / "model.safetensors").read_bytes() == weights
+
+
+def test_a_folder_with_a_run_is_not_overwritten(toy_base: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "log.csv").write_text("step\n")
+    arguments = ["cross-encoder", "--data", str(data), "--base", str(toy_base), "--size", "smoke", "--out", str(out)]
+    result = CliRunner().invoke(command, arguments)
+    assert "--resume" in str(result.exception)
+    assert (out / "log.csv").read_text() == "step\n"
