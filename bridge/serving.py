@@ -2,7 +2,6 @@
 
 import socket
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ STOP_MARGIN_S = 5.0
 
 _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 it is looked up, not listened on
 
-Overrides = Mapping[str, Mapping[str, Any]]
+Overrides = dict[str, dict[str, Any]]
 """Values of settings by section and key."""
 
 
@@ -43,7 +42,12 @@ def sidecar_and_proxy(
         )
         for name, host, port, path in (
             ("rerank", sidecar.host, sidecar.port, "/ready"),
-            ("proxy", proxy.admin_host, proxy.admin_port, "/_bridge/ready"),
+            (
+                "proxy",
+                proxy.admin_host,
+                proxy.admin_port,
+                "/_bridge/health",
+            ),  # it may wait for its cluster: that is no failed start
         )
     ]
 
@@ -76,7 +80,7 @@ def with_ports(overrides: Overrides, settings: Settings) -> Overrides:
         ("proxy", "port", proxy.host),
         ("proxy", "admin_port", proxy.admin_host),
     ]
-    chosen: dict[str, dict[str, Any]] = {section: dict(values) for section, values in overrides.items()}
+    chosen: Overrides = {section: dict(values) for section, values in overrides.items()}
     with ExitStack() as stack:
         # Held together until all are chosen, so that no port is given twice.
         for section, key, host in wanted:

@@ -89,9 +89,9 @@ def running_servers(settings: Settings, node: EmbeddedNode, *, config_file: Path
     folder = folder_of(settings.node)
     overrides = with_ports(
         {**MEASURING, "cluster": {"url": node.url}},
-        load_settings(config_file, **{section: dict(values) for section, values in MEASURING.items()}),
+        load_settings(config_file, **MEASURING),
     )
-    settings = load_settings(config_file, **{section: dict(values) for section, values in overrides.items()})
+    settings = load_settings(config_file, **overrides)
     stack = Stack(node.url, f"http://{settings.proxy.host}:{settings.proxy.port}")
     services = sidecar_and_proxy(settings, config_file=config_file, overrides=overrides, log_folder=folder)
     if not keep:

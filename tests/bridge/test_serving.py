@@ -42,7 +42,7 @@ def test_services_are_asked_on_an_address_that_can_be_reached() -> None:
     }
     sidecar, proxy = sidecar_and_proxy(load_settings(None, **everywhere), config_file=None, overrides=everywhere)
     assert sidecar.ready_url == "http://127.0.0.1:1/ready"
-    assert proxy.ready_url == "http://[::1]:2/_bridge/ready"
+    assert proxy.ready_url == "http://[::1]:2/_bridge/health"
 
 
 def test_servers_read_the_same_settings_file(tmp_path: Path) -> None:
