@@ -87,12 +87,12 @@ def die_with_parent() -> Callable[[], None] | None:
     return ask
 
 
-def stop(node: subprocess.Popen[bytes]) -> None:
+def stop(node: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> None:
     """SIGTERM, and after the grace SIGKILL; a second SIGTERM to the guard does not interrupt it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     node.terminate()
     try:
-        node.wait(GRACE_S)
+        node.wait(grace_s)
     except subprocess.TimeoutExpired:
         node.kill()
         node.wait()
