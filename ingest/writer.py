@@ -93,7 +93,8 @@ class BulkWriter:
         self._limits = limits
         self._stopped = stopped
         self.throttle = Throttle(max_requests=limits.concurrency, max_documents=limits.bulk_documents)
-        self.attempts_again = 0
+        self.sent_again = 0
+        self.concurrency = limits.concurrency
 
     def write(self, actions: Sequence[BulkAction]) -> list[Outcome]:
         """Writes all actions and says how each ended, in their order.
@@ -145,7 +146,7 @@ class BulkWriter:
                     outcomes[position] = verdict
             pending = unsettled
             if again is not None:
-                self.attempts_again += len(pending)
+                self.sent_again += len(pending)
                 self.throttle.slow_down()
                 patience.wait(again)
             else:

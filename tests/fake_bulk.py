@@ -101,7 +101,7 @@ class FakeCluster:
                 case [*_, "_bulk"]:
                     return self._bulk(_actions(request.body))
                 case [_, "_mget"]:
-                    return self._mget(json.loads(request.body))
+                    return self._mget(json.loads(request.body)["docs"])
                 case [_, "_count"]:
                     return _json({"count": len(self.documents), "_shards": {"total": 1, "failed": 0}})
                 case [_, "_refresh"]:
@@ -135,15 +135,16 @@ class FakeCluster:
         self.documents[action.doc_id] = action.body
         return {"status": 200 if result == "updated" else 201, "result": result, "_version": 1}
 
-    def _mget(self, body: dict[str, Any]) -> Reply:
-        ids = body.get("ids") or [entry["_id"] for entry in body["docs"]]
-        found = [
-            {"_id": doc_id, "found": True, "_source": json.loads(self.documents[doc_id])}
-            if doc_id in self.documents
-            else {"_id": doc_id, "found": False}
-            for doc_id in ids
-        ]
-        return _json({"docs": found})
+    def _mget(self, entries: list[dict[str, Any]]) -> Reply:
+        docs = []
+        for entry in entries:
+            body = self.documents.get(entry["_id"])
+            if body is None:
+                docs.append({"_id": entry["_id"], "found": False})
+            else:
+                source = _filtered(json.loads(body), entry.get("_source"))
+                docs.append({"_id": entry["_id"], "found": True, "_source": source})
+        return _json({"docs": docs})
 
 
 @contextmanager
@@ -207,6 +208,18 @@ def _actions(body: bytes) -> list[Action]:
 
 def _json(value: Any) -> Reply:
     return Reply(200, json.dumps(value).encode())
+
+
+def _filtered(source: dict[str, Any], names: list[str] | None) -> dict[str, Any]:
+    """The fields with these names, two levels deep."""
+    if names is None:
+        return source
+    kept: dict[str, Any] = {}
+    for name in names:
+        outer, _, inner = name.partition(".")
+        if inner in source.get(outer, {}):
+            kept.setdefault(outer, {})[inner] = source[outer][inner]
+    return kept
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

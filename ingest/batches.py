@@ -1,0 +1,108 @@
+"""Batches of a source on their way through the stages, with what has ended before it could be written."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
+
+from bridge.errors import ModelError
+from bridge.records import Document, ExpandedDocument
+from ingest.ledger import Failure, Outcome
+from ingest.sources import SourceItem, Unreadable
+
+A = TypeVar("A", bound=Document | ExpandedDocument)
+B = TypeVar("B")
+T = TypeVar("T")
+
+_REPEATED = Failure("repeated_id", "the same id comes again later in the source")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[T]):
+    """Consecutive items of a source: `documents` go on, `ended` are answered for already."""
+
+    documents: Sequence[T]
+    ended: Sequence[tuple[SourceItem, Outcome]]
+
+    @property
+    def n_items(self) -> int:
+        """Items of the source that the batch stands for."""
+        return len(self.documents) + len(self.ended)
+
+
+class BatchReader:
+    """Groups a source's items and ends those that need no work."""
+
+    def __init__(self, changed: Callable[[Sequence[Document]], list[Document]] | None, *, n_items: int) -> None:
+        """`changed` tells which documents the index does not hold just so; None where it is empty."""
+        self._changed = changed
+        self._n_items = n_items
+        self._seen: set[int] = set()
+        self.duplicates = 0
+        self.read = 0
+
+    def batches(self, items: Iterable[SourceItem]) -> Iterator[Batch[Document]]:
+        """The items in batches, in their order."""
+        remaining = iter(items)
+        while group := list(islice(remaining, self._n_items)):
+            self.read += len(group)
+            yield self._batch(group)
+
+    def _batch(self, group: Sequence[SourceItem]) -> Batch[Document]:
+        ended: list[tuple[SourceItem, Outcome]] = []
+        last: dict[str, Document] = {}
+        repeated: set[str] = set()
+        for item in group:
+            if isinstance(item, Unreadable):
+                ended.append((item, Outcome("dead_lettered", Failure(item.kind, item.reason))))
+                continue
+            if (earlier := last.get(item.doc_id)) is not None:
+                # Inside one bulk request, an item that is sent again could overtake the later one.
+                ended.append((earlier, Outcome("superseded", _REPEATED)))
+            if hash(item.doc_id) in self._seen:
+                self.duplicates += 1
+                repeated.add(item.doc_id)
+            self._seen.add(hash(item.doc_id))
+            last[item.doc_id] = item
+        documents = list(last.values())
+        if self._changed is not None:
+            # What the index holds of an id that came before is this run's own doing, not yet finished.
+            comparable = [document for document in documents if document.doc_id not in repeated]
+            stale = {document.doc_id for document in self._changed(comparable)} | repeated
+            ended += [(document, Outcome("unchanged")) for document in documents if document.doc_id not in stale]
+            documents = [document for document in documents if document.doc_id in stale]
+        return Batch(documents, ended)
+
+
+class Stage(Generic[A, B]):
+    """A step that takes batches, and counts the items that passed."""
+
+    def __init__(self, step: Callable[[Sequence[A]], list[B]]) -> None:
+        """`step` takes documents and gives as many back, in their order, or raises `ModelError`."""
+        self._step = step
+        self.items = 0
+
+    def __call__(self, batch: Batch[A]) -> Batch[B]:
+        """Takes a batch one step on. Where the model fails, documents go alone, so that only those end
+        here that it cannot read."""
+        try:
+            done = Batch(self._step(batch.documents) if batch.documents else [], batch.ended)
+        except ModelError:
+            done = self._one_by_one(batch)
+        self.items += batch.n_items
+        return done
+
+    def _one_by_one(self, batch: Batch[A]) -> Batch[B]:
+        done: list[B] = []
+        ended = list(batch.ended)
+        for document in batch.documents:
+            try:
+                done += self._step([document])
+            except ModelError as error:
+                failure = Failure("model_error", str(error))
+                ended.append((_original(document), Outcome("dead_lettered", failure)))
+        return Batch(done, ended)
+
+
+def _original(document: Document | ExpandedDocument) -> Document:
+    return document.document if isinstance(document, ExpandedDocument) else document

@@ -1,0 +1,66 @@
+"""Only what changed: compares a batch with the stamps that the index holds already."""
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import msgspec
+from opensearchpy import OpenSearch
+
+from bridge.cluster.connection import exchange
+from bridge.errors import AnswerNotUnderstood
+from bridge.profile import IndexProfile
+from bridge.records import Document
+from ingest.stamp import stamp
+
+
+class _Found(msgspec.Struct):
+    id: str = msgspec.field(name="_id")
+    source: dict[str, dict[str, str]] | None = msgspec.field(name="_source", default=None)
+
+
+class _Answer(msgspec.Struct):
+    docs: list[_Found]
+
+
+class ChangeFilter:
+    """Tells documents that the index holds just so from those that have to be made."""
+
+    def __init__(self, client: OpenSearch, index: str, profile: IndexProfile, recipe: str) -> None:
+        """`recipe` as `ingest.stamp.recipe` names it."""
+        self._client = client
+        self._index = index
+        self._object_field = profile.object_field
+        self._stamp_field = profile.stamp_field
+        self._recipe = recipe
+
+    def changed(self, documents: Sequence[Document]) -> list[Document]:
+        """The documents that are new, differ, or were made by another recipe; input order.
+
+        Raises:
+            AnswerNotUnderstood: the cluster did not say of each document whether it has it.
+        """
+        if not documents:
+            return []
+        kept = self._stamps(documents)
+        return [document for document in documents if kept[document.doc_id] != stamp(self._recipe, document)]
+
+    def _stamps(self, documents: Sequence[Document]) -> dict[str, str | None]:
+        wanted = [
+            {"_id": d.doc_id, "_source": [self._stamp_field]} | ({"routing": d.routing} if d.routing else {})
+            for d in documents
+        ]
+        answer = exchange(
+            self._client,
+            "POST",
+            f"/{quote(self._index, safe='')}/_mget",
+            body=msgspec.json.encode({"docs": wanted}),
+        )
+        try:
+            found = msgspec.json.decode(answer.body, type=_Answer).docs
+        except msgspec.DecodeError as error:
+            raise AnswerNotUnderstood(
+                f"_mget of {self._index} answered {answer.status}, no documents: {error}"
+            ) from error
+        if [entry.id for entry in found] != [document.doc_id for document in documents]:
+            raise AnswerNotUnderstood(f"_mget of {self._index} answered for other documents than were asked for")
+        return {entry.id: (entry.source or {}).get(self._object_field, {}).get("stamp") for entry in found}

@@ -1,0 +1,113 @@
+"""Doc2Query: the queries that a document is likely to answer, as text to be searched
+(Nogueira et al. 2019, "Document expansion by query prediction": https://arxiv.org/abs/1904.08375)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridge.passages import enriched_text
+from bridge.records import Document, ExpandedDocument, Passage
+
+Split = Callable[[str], list[Passage]]
+"""A document's enriched text → its passages."""
+
+
+class QueryGenerator(Protocol):
+    """Passages → queries; see `bridge.models.query_generator`."""
+
+    def generate(self, passages: Sequence[str], *, n_queries: int, max_new_tokens: int, seed: int) -> list[list[str]]:
+        """Per passage at most `n_queries` queries, best first."""
+
+
+class Scorer(Protocol):
+    """Query, passages → scores; see `bridge.models.cross_encoder`."""
+
+    def score(self, query: str, passages: Sequence[str]) -> NDArray[np.float32]:
+        """float32, (n_passages,), input order."""
+
+
+class QueryFilter:
+    """Doc2Query−−: drops predicted queries that their own passage does not answer, which would only draw
+    the document into wrong results (Gospodinov et al. 2023: https://arxiv.org/abs/2301.03266)."""
+
+    def __init__(self, scorer: Scorer, *, threshold: float) -> None:
+        """Keeps queries whose score reaches `threshold`."""
+        self._scorer = scorer
+        self._threshold = threshold
+
+    def __call__(self, passage: str, queries: Sequence[str]) -> list[str]:
+        """The queries that stay, best score first."""
+        scored = [(float(self._scorer.score(query, [passage])[0]), query) for query in queries]
+        return [query for score, query in sorted(scored, key=lambda pair: -pair[0]) if score >= self._threshold]
+
+
+class Expansion:
+    """The stage that splits documents into passages and predicts queries for each."""
+
+    def __init__(
+        self,
+        split: Split,
+        generator: QueryGenerator | None,
+        *,
+        n_queries: int,
+        max_query_tokens: int,
+        max_bytes: int,
+        keep: Callable[[str, Sequence[str]], list[str]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """`generator` None predicts nothing. `max_bytes` bounds the queries of one document, in UTF-8.
+        `keep` is a `QueryFilter`."""
+        self._split = split
+        self._generator = generator
+        self._n_queries = n_queries
+        self._max_query_tokens = max_query_tokens
+        self._max_bytes = max_bytes
+        self._keep = keep
+        self._seed = seed
+
+    def __call__(self, documents: Sequence[Document]) -> list[ExpandedDocument]:
+        """Expands a batch, in its order.
+
+        Raises:
+            ModelError: a model failed.
+        """
+        split = [self._split(enriched_text(document.texts)) for document in documents]
+        predicted = iter(self._predict([passage.text for passages in split for passage in passages]))
+        return [
+            ExpandedDocument(document, passages, self._chosen([next(predicted) for _ in passages]))
+            for document, passages in zip(documents, split, strict=True)
+        ]
+
+    def _predict(self, passages: list[str]) -> list[list[str]]:
+        if self._generator is None or not passages or not self._n_queries:
+            return [[] for _ in passages]
+        queries = self._generator.generate(
+            passages, n_queries=self._n_queries, max_new_tokens=self._max_query_tokens, seed=self._seed
+        )
+        if self._keep is None:
+            return queries
+        return [self._keep(passage, found) for passage, found in zip(passages, queries, strict=True)]
+
+    def _chosen(self, queries: list[list[str]]) -> list[str]:
+        """Different queries, the passages' best ones first, as many as the budget holds."""
+        chosen: list[str] = []
+        budget = self._max_bytes
+        for query in _different(query for rank in zip_longest(*queries) for query in rank if query):
+            size = len(query.encode()) + 1
+            if size > budget:
+                break
+            budget -= size
+            chosen.append(query)
+        return chosen
+
+
+def _different(queries: Iterator[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for query in queries:
+        words = " ".join(query.split())
+        if words and words.casefold() not in seen:
+            seen.add(words.casefold())
+            yield words
