@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bridge.commands import settings_of
-from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterError, ClusterUnreachable
+from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterError, ClusterUnreachable, IndexUnsuitable
+from bridge.profile import profile_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,7 +21,7 @@ _SHOWN_CHARS = 60
 @click.argument("index")
 @click.argument("words")
 @click.option("--url", help="Address of the proxy; by default the one in the settings.")
-@click.option("--fields", default="*", show_default=True, help="Fields to search, comma-separated, boosts allowed.")
+@click.option("--fields", help="Fields to search, comma-separated, boosts allowed; by default the enriched ones.")
 @click.option("--size", default=10, show_default=True, type=click.IntRange(1, 100), help="How many hits to show.")
 @click.option(
     "--stage",
@@ -35,7 +36,7 @@ def command(
     index: str,
     words: str,
     url: str | None,
-    fields: str,
+    fields: str | None,
     size: int,
     stage: str | None,
     user: str | None,
@@ -45,9 +46,11 @@ def command(
     if url is None:
         proxy = settings_of(ctx).proxy
         url = f"http://{proxy.host}:{proxy.port}"
-    query: dict[str, Any] = {"multi_match": {"query": words, "fields": fields.split(",")}}
+    asked = _Asked(url.rstrip("/"), user)
+    named = fields.split(",") if fields else asked.enriched_fields(index)
+    query = {"multi_match": {"query": words, "fields": named}}
     control = ", ".join(["explain", *([stage] if stage else [])])
-    answer, mark = _ask(url, index, {"size": size, "query": query}, control, user)
+    answer, mark = asked.send("POST", f"/{index}/_search", {"size": size, "query": query}, {"x-bridge": control})
     if as_json:
         click.echo(json.dumps({"x_bridge": mark, "answer": answer}, ensure_ascii=False))
         return
@@ -58,38 +61,56 @@ def command(
     console.print(_table(answer["hits"]["hits"]))
 
 
-def _ask(
-    url: str, index: str, body: dict[str, Any], control: str, user: str | None
-) -> tuple[dict[str, Any], str | None]:
-    """The answer, and the proxy's `X-Bridge` header."""
-    import requests
+class _Asked:
+    """The proxy at `url`, asked as `user`."""
 
-    password = os.environ.get("BRIDGE_SEARCH_PASSWORD", "")
-    session = requests.Session()
-    # Credentials come from the option alone, never from `.netrc`.
-    session.trust_env = False
-    try:
-        answered = session.post(
-            f"{url.rstrip('/')}/{index}/_search",
-            json=body,
-            headers={"x-bridge": control},
-            auth=(user, password) if user else None,
-            timeout=60,
-        )
-    except requests.RequestException as error:
-        raise ClusterUnreachable(
-            f"no answer from the proxy at {url} ({error}): start it with `neural-bridge serve`, or give --url"
-        ) from error
-    try:
-        answer = answered.json()
-    except requests.JSONDecodeError as error:
-        raise AnswerNotUnderstood(f"{url} answered status {answered.status_code} without JSON: is it the proxy?") from error
-    if answered.status_code in (401, 403):
-        raise AccessDenied(f"the cluster refused this search (status {answered.status_code}): give --user")
-    if answered.status_code != 200:
-        reason = answer.get("error", {}).get("reason", answer) if isinstance(answer, dict) else answer
-        raise ClusterError(f"the search failed with status {answered.status_code}: {reason}")
-    return answer, answered.headers.get("X-Bridge")
+    def __init__(self, url: str, user: str | None) -> None:
+        import requests
+
+        self._url = url
+        self._session = requests.Session()
+        # Credentials come from the option alone, never from `.netrc`.
+        self._session.trust_env = False
+        if user:
+            self._session.auth = (user, os.environ.get("BRIDGE_SEARCH_PASSWORD", ""))
+
+    def enriched_fields(self, index: str) -> list[str]:
+        """The text fields that the index's profile names.
+
+        Raises:
+            IndexUnsuitable: the index has no profile.
+        """
+        mappings, _ = self.send("GET", f"/{index}/_mapping", None, {})
+        profiles = [profile_of(body["mappings"].get("_meta"), index=name) for name, body in mappings.items()]
+        for profile in profiles:
+            if profile is not None:
+                return [text_field.name for text_field in profile.text_fields]
+        raise IndexUnsuitable(f"index {index} was not enriched by the bridge: name the fields to search with --fields")
+
+    def send(
+        self, method: str, path: str, body: dict[str, Any] | None, headers: dict[str, str]
+    ) -> tuple[dict[str, Any], str | None]:
+        """The JSON answer, and the `X-Bridge` header that came with it."""
+        import requests
+
+        try:
+            answered = self._session.request(method, self._url + path, json=body, headers=headers, timeout=60)
+        except requests.RequestException as error:
+            raise ClusterUnreachable(
+                f"no answer from the proxy at {self._url} ({error}): start it with `neural-bridge serve`, or give --url"
+            ) from error
+        try:
+            answer = answered.json()
+        except requests.JSONDecodeError as error:
+            raise AnswerNotUnderstood(
+                f"{self._url} answered status {answered.status_code} without JSON: is it the proxy?"
+            ) from error
+        if answered.status_code in (401, 403):
+            raise AccessDenied(f"the cluster refused {path} (status {answered.status_code}): give --user")
+        if answered.status_code != 200:
+            reason = answer.get("error", answer) if isinstance(answer, dict) else answer
+            raise ClusterError(f"{path} failed with status {answered.status_code}: {reason}")
+        return answer, answered.headers.get("X-Bridge")
 
 
 def _table(hits: list[dict[str, Any]]) -> "Table":

@@ -130,9 +130,7 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
             ),
             shutdown_timeout=settings.proxy.shutdown_timeout_s,
         )
-        admin = web.AppRunner(
-            admin_app(upstream, sidecar, settings, metrics), access_log=None, shutdown_timeout=1.0
-        )
+        admin = web.AppRunner(admin_app(upstream, sidecar, settings, metrics), access_log=None, shutdown_timeout=1.0)
         for runner, host, port in (
             (admin, settings.proxy.admin_host, settings.proxy.admin_port),
             (data, settings.proxy.host, settings.proxy.port),

@@ -33,6 +33,4 @@ def read_control(header: str | None) -> Control:
             f"header x-bridge: {header} ({', '.join(sorted(unknown)) or 'two stages'}): expected one of "
             f"off, {', '.join(_STAGES)}, and optionally explain",
         )
-    return Control(
-        stage=_STAGES[stages.pop()] if stages else None, off="off" in words, explain="explain" in words
-    )
+    return Control(stage=_STAGES[stages.pop()] if stages else None, off="off" in words, explain="explain" in words)

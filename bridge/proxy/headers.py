@@ -105,9 +105,7 @@ def of_a_leg(request_headers: CIMultiDict[str]) -> CIMultiDict[str]:
         "if-modified-since",
         "range",
     }
-    leg = CIMultiDict(
-        (name, value) for name, value in request_headers.items() if name.lower() not in describes_a_body
-    )
+    leg = CIMultiDict((name, value) for name, value in request_headers.items() if name.lower() not in describes_a_body)
     leg["Accept"] = "application/json"
     leg["Content-Type"] = "application/json"
     return leg

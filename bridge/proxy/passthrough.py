@@ -142,9 +142,7 @@ async def relay(
 class RelayedResponse(web.StreamResponse):
     """An answer with exactly the given headers; aiohttp's server would add some of its own."""
 
-    def __init__(
-        self, status: int, reason: str | None, given: CIMultiDict[str], marks: Mapping[str, str]
-    ) -> None:
+    def __init__(self, status: int, reason: str | None, given: CIMultiDict[str], marks: Mapping[str, str]) -> None:
         given.update(marks)
         self._given = frozenset(name.lower() for name in given)
         super().__init__(status=status, reason=reason, headers=given)

@@ -229,9 +229,7 @@ class Search:
         size = request.start + request.size - max(request.start, len(ranking))
         body = legs.tail(request, without=[hit.key for hit in ranking], start=start, size=size)
         return [
-            self._shown(
-                plan, hit, tail_score(hit.score), explain.of_tail(rank=rank, own_score=hit.score)
-            )
+            self._shown(plan, hit, tail_score(hit.score), explain.of_tail(rank=rank, own_score=hit.score))
             for rank, hit in enumerate(await self._ranker.show(plan, body), start=len(ranking) + start + 1)
         ]
 

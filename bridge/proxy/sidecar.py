@@ -117,9 +117,7 @@ class Sidecar:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
-    async def _ask(
-        self, stage: str, breaker: CircuitBreaker, path: str, body: object, deadline: float
-    ) -> bytes:
+    async def _ask(self, stage: str, breaker: CircuitBreaker, path: str, body: object, deadline: float) -> bytes:
         if self._session is None:
             raise RuntimeError("Sidecar is used outside its context")
         if not breaker.allows():

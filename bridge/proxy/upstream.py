@@ -117,9 +117,7 @@ class Upstream:
         if self._session is None:
             raise RuntimeError("Upstream is used outside its context")
         try:
-            return await self._session.request(
-                method, url, headers=headers, data=body, allow_redirects=False
-            )
+            return await self._session.request(method, url, headers=headers, data=body, allow_redirects=False)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Refused(
                 503,

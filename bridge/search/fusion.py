@@ -38,9 +38,7 @@ def fuse(rankings: LegRankings, settings: FusionSettings, *, window: int) -> lis
             if hit.key in found_by:
                 found_by[hit.key][leg] = LegScore(rank, hit.score)
     best = sorted(fused, key=lambda key: (-fused[key], key))[:window]
-    return [
-        RankedHit(key[0], key[1], score=fused[key], legs=found_by[key], fused_score=fused[key]) for key in best
-    ]
+    return [RankedHit(key[0], key[1], score=fused[key], legs=found_by[key], fused_score=fused[key]) for key in best]
 
 
 def _contributions(scores: Sequence[float], settings: FusionSettings) -> tuple[list[float], float]:

@@ -127,7 +127,7 @@ class _Leg(msgspec.Struct):
         failed: int = 0
 
     hits: Hits | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw(b"no hits")
     shards: Shards = msgspec.field(name="_shards", default_factory=Shards)
 
 
@@ -152,7 +152,7 @@ def leg_rankings(body: bytes, names: Sequence[str]) -> dict[str, list[Hit] | str
     rankings: dict[str, list[Hit] | str] = {}
     for name, answer in zip(names, answers, strict=True):
         if answer.hits is None:
-            rankings[name] = bytes(answer.error or b"no hits").decode(errors="replace")
+            rankings[name] = bytes(answer.error).decode(errors="replace")
         elif answer.shards.failed and not answer.hits.hits:
             rankings[name] = f"{answer.shards.failed} shards failed"
         else:

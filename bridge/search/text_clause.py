@@ -143,6 +143,9 @@ _CLAUSES_LEFT_ALONE = frozenset(
 )
 """Names that may appear as a reason; any other clause is called `clause`, so that reasons stay few."""
 
+_NEURAL = ("hybrid", "knn", "neural", "neural_sparse")
+"""An application that has one of these anywhere has its own neural search."""
+
 _OPERATORS = re.compile(r'[+=&|><!(){}\[\]^"~*?:\\/]|(?:^|\s)-|(?:^|\s)(?:AND|OR|NOT|TO)(?:\s|$)')
 """What makes `query_string` more than words (a hyphen inside a word does not)."""
 
@@ -153,6 +156,9 @@ def find_text(query: Json, text_fields: Sequence[str]) -> TextClause:
     Raises:
         NotUnderstood: the query holds no words for these fields, or a clause that is not known.
     """
+    for clause in _NEURAL:
+        if _mentions(query, clause):
+            raise NotUnderstood(clause)
     return _find(query, (), text_fields)
 
 
@@ -306,6 +312,12 @@ def _searches(words: _Words, text_fields: Sequence[str]) -> bool:
         for name in (field_name.partition("^")[0] for field_name in words.fields)
         for text_field in text_fields
     )
+
+
+def _mentions(tree: Json, key: str) -> bool:
+    if isinstance(tree, dict):
+        return key in tree or any(_mentions(value, key) for value in tree.values())
+    return isinstance(tree, list) and any(_mentions(each, key) for each in tree)
 
 
 def _only_member(clause: Json) -> tuple[str, Any]:

@@ -1,0 +1,100 @@
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.profile import FusionSettings
+from bridge.records import Hit
+from bridge.search.fusion import fuse, minmax
+
+METHODS: list[Literal["rrf", "minmax", "zscore"]] = ["rrf", "minmax", "zscore"]
+
+
+def leg(*scored: tuple[str, float]) -> list[Hit]:
+    return [Hit("docs", doc_id, score) for doc_id, score in scored]
+
+
+def settings(method: Literal["rrf", "minmax", "zscore"] = "rrf", **weights: float) -> FusionSettings:
+    return FusionSettings(method=method, k=60, weights=weights)
+
+
+def ids(rankings: dict[str, list[Hit]], chosen: FusionSettings, window: int = 100) -> list[str]:
+    return [hit.doc_id for hit in fuse(rankings, chosen, window=window)]
+
+
+def test_reciprocal_ranks_are_those_of_the_paper() -> None:
+    rankings = {"a": leg(("x", 9), ("y", 8)), "b": leg(("y", 0.2), ("z", 0.1))}
+
+    fused = {hit.doc_id: hit.fused_score for hit in fuse(rankings, settings(a=1, b=1), window=10)}
+
+    scale = 61 / 2  # weighted mean, rank 1 = 1
+    assert fused == pytest.approx(
+        {"x": scale / 61, "y": scale * (1 / 62 + 1 / 61), "z": scale / 62},
+    )
+
+
+def test_minmax_weighs_stretched_scores() -> None:
+    rankings = {"a": leg(("x", 10), ("y", 5), ("z", 0)), "b": leg(("z", 0.9), ("y", 0.5))}
+
+    fused = fuse(rankings, settings("minmax", a=3, b=1), window=10)
+
+    assert [(hit.doc_id, hit.fused_score) for hit in fused] == [("x", 0.75), ("y", 0.375), ("z", 0.25)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_documents_found_by_one_leg_stay(method: Literal["rrf", "minmax", "zscore"]) -> None:
+    rankings = {"a": leg(("x", 2), ("y", 1)), "b": leg(("z", 5), ("w", 4))}
+
+    assert set(ids(rankings, settings(method, a=1, b=1))) == {"x", "y", "z", "w"}
+
+
+def test_a_leg_without_weight_moves_nothing_and_is_told() -> None:
+    rankings = {"a": leg(("x", 2), ("y", 1)), "told": leg(("y", 9), ("z", 8))}
+
+    fused = fuse(rankings, settings(a=1), window=10)
+
+    assert [hit.doc_id for hit in fused] == ["x", "y"]
+    assert fused[1].legs["told"].rank == 1
+
+
+def test_ties_are_broken_by_key_whatever_the_order_of_legs() -> None:
+    one = {"a": leg(("x", 1)), "b": leg(("y", 1))}
+    other = {"b": leg(("y", 1)), "a": leg(("x", 1))}
+
+    assert ids(one, settings(a=1, b=1)) == ids(other, settings(a=1, b=1)) == ["x", "y"]
+
+
+def test_nothing_found_is_an_empty_ranking() -> None:
+    assert fuse({"a": []}, settings("zscore", a=1), window=10) == []
+    assert fuse({}, settings(), window=10) == []
+
+
+_legs = st.dictionaries(
+    st.sampled_from(["lexical", "expansion", "vector"]),
+    st.lists(
+        st.tuples(st.sampled_from("abcdefghij"), st.floats(0, 1e9)), max_size=10, unique_by=lambda scored: scored[0]
+    ).map(lambda scored: leg(*sorted(scored, key=lambda pair: -pair[1]))),
+)
+
+
+@given(_legs, st.sampled_from(METHODS), st.integers(1, 12))
+def test_a_fused_ranking_is_sorted_unique_bounded_and_stable(
+    rankings: dict[str, list[Hit]], method: Literal["rrf", "minmax", "zscore"], window: int
+) -> None:
+    chosen = settings(method, lexical=0.5, expansion=1, vector=2)
+
+    fused = fuse(rankings, chosen, window=window)
+
+    scores = [hit.score for hit in fused]
+    assert scores == sorted(scores, reverse=True)
+    assert all(-1e-9 <= score <= 1 + 1e-9 for score in scores)
+    found = {hit.key for ranking in rankings.values() for hit in ranking}
+    assert len({hit.key for hit in fused}) == len(fused) == min(window, len(found))
+    assert fused == fuse(dict(reversed(rankings.items())), chosen, window=window)
+    assert fused[:3] == fuse(rankings, chosen, window=min(3, window))
+
+
+def test_minmax_of_equal_scores_is_one() -> None:
+    assert minmax([3.0, 3.0]) == [1.0, 1.0]
+    assert minmax([]) == []

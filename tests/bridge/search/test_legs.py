@@ -1,0 +1,136 @@
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.profile import IndexProfile, ModelReference, PassageSettings, TextField
+from bridge.search import legs
+from bridge.search.request import SearchRequest, parse
+
+PROFILE = IndexProfile(
+    text_fields=[TextField("title"), TextField("body")],
+    encoder=ModelReference("toy", "0" * 12),
+    generator=ModelReference("toy", "1" * 12),
+    dimension=2,
+    window=50,
+)
+PREDICTED = {"match": {"neural.predicted_queries": {"query": "red shoe", "boost": 0.5}}}
+MATCH: dict[str, Any] = {"match": {"title": "red shoe"}}
+PUBLIC: dict[str, Any] = {"term": {"public": True}}
+
+
+def understood(body: dict[str, Any]) -> SearchRequest:
+    request = parse(json.dumps(body).encode(), "", text_fields=["title", "body"], object_field="neural")
+    assert isinstance(request, SearchRequest)
+    return request
+
+
+def test_expansion_leg_lets_documents_match_by_their_predicted_queries() -> None:
+    assert legs.expansion(understood({"query": MATCH}), PROFILE) == {
+        "size": 50,
+        "_source": False,
+        "track_total_hits": False,
+        "query": {"bool": {"should": [MATCH, PREDICTED]}},
+    }
+
+
+def test_expansion_leg_keeps_everything_around_the_words() -> None:
+    query = {"bool": {"must": [PUBLIC, MATCH], "filter": [PUBLIC], "must_not": [PUBLIC], "boost": 2}}
+
+    leg = legs.expansion(understood({"query": query, "post_filter": PUBLIC, "min_score": 1}), PROFILE)
+
+    assert leg["query"]["bool"] == {**query["bool"], "must": [PUBLIC, {"bool": {"should": [MATCH, PREDICTED]}}]}
+    assert leg["post_filter"] == PUBLIC
+    assert leg["min_score"] == 1
+
+
+def test_expansion_leg_keeps_the_minimum_of_a_should_among_its_own_clauses() -> None:
+    body = {"match": {"body": "red shoe"}}
+    query = {"bool": {"should": [MATCH, body], "minimum_should_match": 2, "filter": [PUBLIC]}}
+
+    leg = legs.expansion(understood({"query": query}), PROFILE)
+
+    assert leg["query"]["bool"] == {
+        "should": [{"bool": {"should": [MATCH, body], "minimum_should_match": 2}}, PREDICTED],
+        "minimum_should_match": 1,
+        "filter": [PUBLIC],
+    }
+
+
+def test_vector_leg_holds_all_conditions_inside_the_nearest_neighbour_query() -> None:
+    query = {"bool": {"must": [MATCH, {"range": {"year": {"gte": 2020}}}], "filter": PUBLIC, "must_not": [PUBLIC]}}
+
+    leg = legs.vector(understood({"query": query, "post_filter": {"term": {"x": 1}}}), PROFILE, [1.0, 0.0])
+
+    nearest = leg["query"]["knn"]["neural.embedding"]
+    assert nearest["k"] == 100
+    assert nearest["filter"] == {
+        "bool": {"filter": [PUBLIC, {"range": {"year": {"gte": 2020}}}, {"term": {"x": 1}}], "must_not": [PUBLIC]}
+    }
+
+
+def test_vector_leg_asks_for_the_best_passage_where_documents_have_several() -> None:
+    profile = msgspec.structs.replace(PROFILE, passages=PassageSettings(layout="nested"))
+
+    leg = legs.vector(understood({"query": MATCH}), profile, [1.0, 0.0])
+
+    assert leg["query"]["nested"]["path"] == "neural.passages"
+    assert leg["query"]["nested"]["score_mode"] == "max"
+    assert "neural.passages.embedding" in leg["query"]["nested"]["query"]["knn"]
+
+
+def test_shown_hits_keep_the_presentation_and_the_query_for_highlights() -> None:
+    request = understood({"query": MATCH, "highlight": {"fields": {"title": {}}}, "aggs": {"n": {}}, "_source": False})
+
+    body = legs.shown(request, [("docs", "1"), ("other", "1"), ("docs", "2")])
+
+    assert body["highlight"] == {"fields": {"title": {}}}
+    assert body["_source"] is False
+    assert "aggs" not in body
+    assert body["query"]["bool"]["should"] == [MATCH]
+    assert body["size"] == 3
+
+
+def test_tail_leaves_out_the_ranking_and_keeps_conditions() -> None:
+    body = legs.tail(
+        understood({"query": MATCH, "post_filter": PUBLIC, "min_score": 2}), without=[("docs", "1")], start=3, size=7
+    )
+
+    assert (body["from"], body["size"], body["post_filter"], body["min_score"]) == (3, 7, PUBLIC, 2)
+    assert body["query"]["bool"]["must"] == [MATCH]
+
+
+def test_numbers_of_the_application_reach_the_legs_as_they_were() -> None:
+    raw = (
+        b'{"query":{"bool":{"must":{"match":{"title":"red shoe"}},'
+        b'"filter":{"range":{"n":{"gte":12345678901234567890123,"lt":1.10000000000000000001}}}}}}'
+    )
+    request = parse(raw, "", text_fields=["title"], object_field="neural")
+    assert isinstance(request, SearchRequest)
+
+    body = legs.msearch([legs.expansion(request, PROFILE)], {})
+
+    assert b'{"gte":12345678901234567890123,"lt":1.10000000000000000001}' in body
+
+
+@pytest.mark.case("P25")
+@given(st.text(min_size=1, max_size=200))
+def test_words_never_become_anything_but_words(words: str) -> None:
+    request = parse(
+        json.dumps({"query": {"match": {"title": words}}}).encode(), "", text_fields=["title"], object_field="neural"
+    )
+    if not isinstance(request, SearchRequest):
+        return
+
+    lines = legs.msearch([legs.expansion(request, PROFILE), legs.vector(request, PROFILE, [0.0, 1.0])], {}).split(b"\n")
+
+    assert len(lines) == 5
+    alternatives = json.loads(lines[1])["query"]["bool"]["should"]
+    assert alternatives == [
+        {"match": {"title": words}},
+        {"match": {"neural.predicted_queries": {"query": words, "boost": 0.5}}},
+    ]
+    assert json.loads(lines[3])["query"] == {"knn": {"neural.embedding": {"vector": [0.0, 1.0], "k": 100}}}

@@ -1,0 +1,150 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.search.request import LeaveAlone, SearchRequest, parse
+
+MATCH: dict[str, Any] = {"match": {"title": "red shoe"}}
+
+
+def understand(body: Any, query_string: str = "") -> SearchRequest | LeaveAlone:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return parse(raw, query_string, text_fields=["title", "body"], object_field="neural")
+
+
+LEFT_ALONE: dict[str, tuple[Any, str, str]] = {
+    "sorted by a field": ({"query": MATCH, "sort": ["price"]}, "", "sort"),
+    "sorted by score, then a field": ({"query": MATCH, "sort": ["_score", "price"]}, "", "sort"),
+    "sorted in the URL": ({"query": MATCH}, "sort=price:asc", "sort"),
+    "search_after": ({"query": MATCH, "search_after": [1]}, "", "search_after"),
+    "scroll": ({"query": MATCH}, "scroll=1m", "scroll"),
+    "point in time": ({"query": MATCH, "pit": {"id": "x"}}, "", "pit"),
+    "collapse": ({"query": MATCH, "collapse": {"field": "brand"}}, "", "collapse"),
+    "rescore": ({"query": MATCH, "rescore": {}}, "", "rescore"),
+    "vectors beside": ({"query": MATCH, "knn": {}}, "", "knn"),
+    "its own pipeline": ({"query": MATCH}, "search_pipeline=mine", "search_pipeline"),
+    "its own pipeline in the body": ({"query": MATCH, "search_pipeline": "mine"}, "", "search_pipeline"),
+    "counts only": ({"query": MATCH, "size": 0}, "", "size_0"),
+    "suggestions only": ({"suggest": {}}, "", "no_text"),
+    "beyond the cluster's window": ({"query": MATCH, "from": 9_995}, "", "window"),
+    "explanations": ({"query": MATCH, "explain": True}, "", "explain"),
+    "filter_path": ({"query": MATCH}, "filter_path=hits.hits._id", "filter_path"),
+    "yaml wanted": ({"query": MATCH}, "format=yaml", "format"),
+    "an unknown key": ({"query": MATCH, "new_key": 1}, "", "key"),
+    "an unknown parameter": ({"query": MATCH}, "new_parameter=1", "parameter"),
+    "a parameter twice": ({"query": MATCH}, "size=1&size=2", "parameter"),
+    "words in URL and body": ({"query": MATCH}, "q=shoe", "q_and_body"),
+    "operators in the URL's words": (b"", "q=title:shoe", "query_syntax"),
+    "a comment": (b'{"query": /* all */ {"match": {"title": "x"}}}', "", "not_json"),
+    "a trailing comma": (b'{"query": {"match": {"title": "x"}},}', "", "not_json"),
+    "a key twice": (b'{"query": {"match": {"title": "x"}}, "query": {"match": {"title": "y"}}}', "", "not_json"),
+    "not a number": (b'{"query": {"match": {"title": "x"}}, "min_score": NaN}', "", "not_json"),
+    "a lone surrogate": (b'{"query": {"match": {"title": "\\ud800"}}}', "", "not_json"),
+    "not UTF-8": (b'{"query": {"match": {"title": "\xff"}}}', "", "not_json"),
+    "deeper than anybody nests": (b'{"query":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "", "not_json"),
+    "an array": ([MATCH], "", "malformed"),
+    "empty": (b"", "", "no_text"),
+    "a negative start": ({"query": MATCH, "from": -1}, "", "malformed"),
+    "blank words": ({"query": {"match": {"title": "  "}}}, "", "empty_text"),
+    "a pasted document": ({"query": {"match": {"title": "x " * 2_000}}}, "", "long_text"),
+    "quoted words": ({"query": {"match": {"title": '"red shoe"'}}}, "", "quoted"),
+}
+
+
+@pytest.mark.case("P22")
+@pytest.mark.case("P3")
+@pytest.mark.parametrize("name", LEFT_ALONE)
+def test_left_alone(name: str) -> None:
+    body, query_string, reason = LEFT_ALONE[name]
+
+    assert understand(body, query_string) == LeaveAlone(reason)
+
+
+def test_page_presentation_and_conditions_are_read() -> None:
+    understood = understand(
+        {
+            "query": MATCH,
+            "from": 20,
+            "size": 5,
+            "sort": ["_score"],
+            "post_filter": {"term": {"a": 1}},
+            "min_score": 0.5,
+            "_source": ["title"],
+            "highlight": {"fields": {"title": {}}},
+            "aggs": {"x": {}},
+            "track_total_hits": True,
+        },
+        "routing=r1&typed_keys=true&rest_total_hits_as_int=true",
+    )
+
+    assert isinstance(understood, SearchRequest)
+    assert (understood.text, understood.start, understood.size) == ("red shoe", 20, 5)
+    assert understood.post_filter == {"term": {"a": 1}}
+    assert understood.presentation == {"_source": ["title"], "highlight": {"fields": {"title": {}}}}
+    assert understood.scope == {"routing": "r1"}
+    assert not understood.asks_for_ours
+
+
+def test_url_overrides_the_body_as_the_cluster_does() -> None:
+    understood = understand({"query": MATCH, "size": 5, "from": 3}, "size=7&from=1&_source_includes=title")
+
+    assert isinstance(understood, SearchRequest)
+    assert (understood.start, understood.size) == (1, 7)
+    assert understood.url_presentation == {"_source_includes": "title"}
+
+
+def test_words_in_the_url_become_a_query() -> None:
+    understood = understand(b"", "q=red+shoe&df=title&default_operator=AND&pretty")
+
+    assert isinstance(understood, SearchRequest)
+    assert understood.query == {
+        "query_string": {"default_operator": "AND", "default_field": "title", "query": "red shoe"}
+    }
+    assert understood.pretty
+
+
+def test_body_in_the_url_is_read() -> None:
+    source = "%7B%22query%22%3A%7B%22match%22%3A%7B%22title%22%3A%22shoe%22%7D%7D%7D"
+
+    understood = understand(b"", f"source={source}&source_content_type=application/json")
+
+    assert isinstance(understood, SearchRequest)
+    assert understood.text == "shoe"
+
+
+@pytest.mark.parametrize(
+    ("presentation", "asked"),
+    [
+        ({"_source": ["neural.predicted_queries"]}, True),
+        ({"_source": "neural"}, True),
+        ({"_source": {"includes": ["title", "neural.*"]}}, True),
+        ({"fields": [{"field": "neural.stamp"}]}, True),
+        ({"_source": {"excludes": ["neural"]}}, False),
+        ({"_source": True}, False),
+        ({"_source": ["*"]}, False),
+        ({"_source": ["neuralgic"]}, False),
+    ],
+)
+def test_only_naming_our_fields_asks_for_them(presentation: dict[str, Any], asked: bool) -> None:
+    understood = understand({"query": MATCH, **presentation})
+
+    assert isinstance(understood, SearchRequest)
+    assert understood.asks_for_ours is asked
+
+
+_keys = st.sampled_from(
+    ["query", "bool", "must", "should", "filter", "match", "title", "multi_match", "fields", "from", "size", "sort"]
+) | st.text(max_size=5)
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_keys, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.binary() | _json.map(lambda tree: json.dumps(tree).encode()), st.text(max_size=30))
+def test_whatever_comes_is_understood_or_left_alone(body: bytes, query_string: str) -> None:
+    assert isinstance(understand(body, query_string), SearchRequest | LeaveAlone)

@@ -1,0 +1,109 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.errors import AnswerNotUnderstood
+from bridge.records import Hit
+from bridge.search.response import OwnAnswer, leg_rankings, shown_hit, source_texts, without_member
+
+SOURCE = b'{ "n":12345678901234567890123 ,"d":1.10000000000000000001,"e":"\\u00e9","t":"red shoe","a":{"b":[1.0,1]}'
+HIT = b'{"_index":"docs","_id":"1","_score":3.5,"_source":' + SOURCE + b',"neural":{"embedding":[0.5]}}}'
+
+
+def answer(*hits: bytes) -> bytes:
+    return (
+        b'{"took":3,"timed_out":false,"_shards":{"total":1,"successful":1,"skipped":0,"failed":0},'
+        b'"hits":{"total":{"value":7,"relation":"eq"},"max_score":3.5,"hits":[' + b",".join(hits) + b"]},"
+        b'"aggregations":{"sterms#x":{"sum":1.0}}}'
+    )
+
+
+@pytest.mark.case("P24")
+def test_everything_but_score_and_our_object_stays_byte_for_byte() -> None:
+    own = OwnAnswer(answer(HIT))
+    shown = shown_hit(own.hits[0], score=2.25, object_field="neural", explanation=None)
+
+    body = own.with_hits([shown], max_score=2.25, more={}, pretty=False)
+
+    expected = HIT.replace(b'"_score":3.5', b'"_score":2.25').replace(b',"neural":{"embedding":[0.5]}', b"")
+    assert body == answer(expected).replace(b'"max_score":3.5', b'"max_score":2.25')
+
+
+def test_our_object_is_shown_where_it_was_asked_for() -> None:
+    shown = shown_hit(OwnAnswer(answer(HIT)).hits[0], score=1.0, object_field=None, explanation={"rank": 1})
+
+    assert b'"neural"' in bytes(shown["_source"])
+    assert json.loads(bytes(shown["_bridge"])) == {"rank": 1}
+
+
+def test_our_fields_are_hidden_in_fields_and_highlight_too() -> None:
+    hit = HIT[:-1] + b',"fields":{"neural.stamp":["x"],"t":["y"]},"highlight":{"neural.predicted_queries":["z"]}}'
+
+    shown = shown_hit(OwnAnswer(answer(hit)).hits[0], score=1.0, object_field="neural", explanation=None)
+
+    assert bytes(shown["fields"]) == b'{"t":["y"]}'
+    assert bytes(shown["highlight"]) == b"{}"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b'{"hits":[]}', b'{"hits":{"hits":[{"_id":7}]}}', b'{"hits":{"total":1}}']
+)
+def test_what_is_no_search_answer_is_refused(body: bytes) -> None:
+    with pytest.raises(AnswerNotUnderstood):
+        OwnAnswer(body)
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(st.text(max_size=8), _values, max_size=4),
+    _values,
+    st.integers(0, 4),
+    st.sampled_from([(",", ":"), (", ", ": "), (" ,", " :")]),
+)
+def test_a_member_can_be_cut_out_of_any_object(
+    others: dict[str, Any], ours: Any, position: int, separators: tuple[str, str]
+) -> None:
+    others.pop("neural", None)
+    members = list(others.items())
+    members.insert(position, ("neural", ours))
+    source = json.dumps(dict(members), separators=separators).encode()
+
+    assert json.loads(without_member(source, "neural")) == others
+
+
+def test_text_is_read_as_ingest_reads_it() -> None:
+    source = b'{"title":"A title","a.b":"dotted","c":[{"d":"one"},{"d":"two"}],"year":2020}'
+    hit = OwnAnswer(answer(b'{"_index":"docs","_id":"1","_source":' + source + b"}")).hits[0]
+
+    assert source_texts(hit, ["title", "a.b", "c.d", "gone", "year"]) == "A title. dotted. one\ntwo. 2020"
+
+
+def test_legs_keep_the_first_of_a_document_found_twice() -> None:
+    found = ((1, 3), (2, 2), (1, 1))
+    hits = b",".join(b'{"_index":"d","_id":"%d","_score":%d}' % each for each in found)
+    body = b'{"responses":[{"hits":{"hits":[' + hits + b']},"status":200}]}'
+
+    assert leg_rankings(body, ["vector"]) == {"vector": [Hit("d", "1", 3.0), Hit("d", "2", 2.0)]}
+
+
+def test_a_leg_that_failed_tells_why() -> None:
+    body = (
+        b'{"responses":[{"error":{"type":"x"},"status":400},{"_shards":{"failed":2},"hits":{"hits":[]},"status":200}]}'
+    )
+
+    assert leg_rankings(body, ["a", "b"]) == {"a": '{"type":"x"}', "b": "2 shards failed"}
+
+
+@pytest.mark.parametrize("body", [b'{"responses":[]}', b"{}", b'{"responses":[{"hits":{"hits":[]}},{"hits"'])
+def test_a_msearch_answer_with_another_number_of_items_is_refused(body: bytes) -> None:
+    with pytest.raises(AnswerNotUnderstood):
+        leg_rankings(body, ["a"])

@@ -1,0 +1,178 @@
+from typing import Any
+
+import pytest
+
+from bridge.search.text_clause import NotUnderstood, find_text
+
+FIELDS = ["title", "body"]
+WORDS = "cheap red shoe"
+MULTI: dict[str, Any] = {"multi_match": {"query": WORDS, "fields": ["title^3", "body"]}}
+MATCH: dict[str, Any] = {"match": {"title": WORDS}}
+PHRASE: dict[str, Any] = {"match_phrase": {"title": WORDS}}
+PUBLIC: dict[str, Any] = {"term": {"public": True}}
+HIDDEN: dict[str, Any] = {"term": {"hidden": True}}
+
+# Name → query, path to the words, required, excluded.
+UNDERSTOOD: dict[str, tuple[Any, tuple[str | int, ...], list[Any], list[Any]]] = {
+    "match": (MATCH, (), [], []),
+    "match with options": ({"match": {"body": {"query": WORDS, "operator": "and", "fuzziness": "AUTO"}}}, (), [], []),
+    "match on a sub-field": ({"match": {"title.english": WORDS}}, (), [], []),
+    "multi_match": (MULTI, (), [], []),
+    "multi_match without fields": ({"multi_match": {"query": WORDS}}, (), [], []),
+    "multi_match, cross fields": (
+        {"multi_match": {"query": WORDS, "fields": ["t*"], "type": "cross_fields", "tie_breaker": 0.3}},
+        (),
+        [],
+        [],
+    ),
+    "multi_match as a phrase": ({"multi_match": {"query": WORDS, "type": "phrase", "fields": ["body"]}}, (), [], []),
+    "combined_fields": ({"combined_fields": {"query": WORDS, "fields": ["title", "body"]}}, (), [], []),
+    "query_string of plain words": ({"query_string": {"query": WORDS, "default_field": "body"}}, (), [], []),
+    "simple_query_string with a hyphenated word": ({"simple_query_string": {"query": "e-mail client"}}, (), [], []),
+    "Haystack": (
+        {
+            "bool": {
+                "must": [
+                    {"multi_match": {"query": WORDS, "fuzziness": "AUTO", "type": "most_fields", "operator": "OR"}}
+                ],
+                "filter": {"bool": {"must": [PUBLIC]}},
+            }
+        },
+        ("bool", "must", 0),
+        [{"bool": {"must": [PUBLIC]}}],
+        [],
+    ),
+    "LangChain's BM25": ({"match": {"body": {"query": WORDS}}}, (), [], []),
+    "Searchkick": (
+        {
+            "bool": {
+                "must": {
+                    "bool": {
+                        "should": [
+                            {
+                                "dis_max": {
+                                    "queries": [
+                                        {"match": {"title.analyzed": {"query": WORDS, "boost": 10, "operator": "and"}}},
+                                        {"match": {"title.analyzed": {"query": WORDS, "fuzziness": 1}}},
+                                    ]
+                                }
+                            }
+                        ]
+                    }
+                },
+                "filter": [PUBLIC],
+            }
+        },
+        ("bool", "must", "bool", "should"),
+        [PUBLIC],
+        [],
+    ),
+    "a shop: words in should, conditions around": (
+        {
+            "bool": {
+                "must": [PUBLIC],
+                "should": [{"match": {"title": {"query": WORDS, "boost": 5}}}, {"match": {"body": WORDS}}, PHRASE],
+                "minimum_should_match": 1,
+                "must_not": [HIDDEN],
+            }
+        },
+        ("bool", "should"),
+        [PUBLIC],
+        [HIDDEN],
+    ),
+    "a blog: words in must, a phrase for good measure": (
+        {"bool": {"must": [MULTI], "should": [PHRASE], "filter": [PUBLIC]}},
+        ("bool", "must", 0),
+        [PUBLIC],
+        [],
+    ),
+    "a number matched beside the words is a condition": (
+        {"bool": {"must": [MULTI, {"match": {"year": 2020}}, {"match": {"brand": "acme"}}]}},
+        ("bool", "must", 0),
+        [{"match": {"year": 2020}}, {"match": {"brand": "acme"}}],
+        [],
+    ),
+    "function_score": (
+        {
+            "function_score": {
+                "query": {"bool": {"must": [MATCH], "must_not": HIDDEN}},
+                "functions": [{"field_value_factor": {"field": "likes"}}],
+            }
+        },
+        ("function_score", "query", "bool", "must", 0),
+        [],
+        [HIDDEN],
+    ),
+    "constant_score": ({"constant_score": {"filter": MATCH, "boost": 2}}, ("constant_score", "filter"), [], []),
+    "boosting": (
+        {"boosting": {"positive": MATCH, "negative": HIDDEN, "negative_boost": 0.5}},
+        ("boosting", "positive"),
+        [],
+        [],
+    ),
+    "dis_max": ({"dis_max": {"queries": [MATCH, {"match": {"body": WORDS}}, PHRASE]}}, (), [], []),
+    "nested: the alternative goes beside it": (
+        {"nested": {"path": "comments", "query": {"match": {"body": WORDS}}}},
+        (),
+        [],
+        [],
+    ),
+}
+
+LEFT_ALONE: dict[str, tuple[Any, str]] = {
+    "everything": ({"match_all": {}}, "match_all"),
+    "vectors already": ({"knn": {"v": {"vector": [1], "k": 3}}}, "knn"),
+    "hybrid already": ({"hybrid": {"queries": [MATCH]}}, "hybrid"),
+    "neural already": ({"neural": {"v": {"query_text": "x"}}}, "neural"),
+    "words beside a vector": ({"bool": {"should": [MATCH, {"knn": {"v": {}}}]}}, "knn"),
+    "a phrase alone": (PHRASE, "phrase"),
+    "only phrases": ({"bool": {"should": [PHRASE]}}, "phrase"),
+    "a term": ({"term": {"title": "x"}}, "term"),
+    "other fields": ({"match": {"brand": WORDS}}, "other_fields"),
+    "words that only filter": ({"bool": {"filter": [MATCH]}}, "no_text"),
+    "two different texts": ({"bool": {"should": [MATCH, {"match": {"body": "other"}}]}}, "several_texts"),
+    "two texts required": ({"bool": {"must": [MATCH, {"match": {"body": WORDS}}]}}, "several_texts"),
+    "boolean operators": ({"query_string": {"query": "shoe AND red"}}, "query_syntax"),
+    "a field in the words": ({"query_string": {"query": "title:shoe"}}, "query_syntax"),
+    "a wildcard": ({"simple_query_string": {"query": "sho*"}}, "query_syntax"),
+    "an excluded word": ({"simple_query_string": {"query": "shoe -red"}}, "query_syntax"),
+    "an unknown parameter": ({"match": {"title": {"query": WORDS, "new_option": 1}}}, "parameter"),
+    "an unknown clause": ({"template": {}}, "clause"),
+    "an unknown key in bool": ({"bool": {"must": [MATCH], "musn't": []}}, "parameter"),
+    "functions instead of words": ({"function_score": {"query": MATCH, "boost_mode": "replace"}}, "function_score"),
+    "chance": ({"function_score": {"query": MATCH, "functions": [{"random_score": {}}]}}, "function_score"),
+    "a minimum score of functions": ({"function_score": {"query": MATCH, "min_score": 2}}, "parameter"),
+    "filters inside nested": (
+        {"nested": {"path": "c", "query": {"bool": {"must": [MATCH], "filter": [PUBLIC]}}}},
+        "nested_filter",
+    ),
+    "some optional clauses required": (
+        {"bool": {"must": [MATCH], "should": [PUBLIC, HIDDEN], "minimum_should_match": 1}},
+        "minimum_should_match",
+    ),
+    "two clauses in one object": ({**MATCH, "term": {}}, "malformed"),
+    "no object": ([], "malformed"),
+    "words that are a number": ({"match": {"title": 7}}, "match"),
+}
+
+
+@pytest.mark.parametrize("name", UNDERSTOOD)
+def test_words_are_found_in(name: str) -> None:
+    query, path, required, excluded = UNDERSTOOD[name]
+
+    clause = find_text(query, FIELDS)
+
+    assert clause.text in (WORDS, "e-mail client")
+    assert clause.path == path
+    assert list(clause.required) == required
+    assert list(clause.excluded) == excluded
+
+
+@pytest.mark.parametrize("name", LEFT_ALONE)
+def test_left_alone(name: str) -> None:
+    query, reason = LEFT_ALONE[name]
+
+    with pytest.raises(NotUnderstood) as refused:
+        find_text(query, FIELDS)
+
+    assert refused.value.reason == reason
