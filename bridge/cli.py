@@ -22,6 +22,7 @@ class LazyCommand(NamedTuple):
 COMMANDS: dict[str, LazyCommand] = {
     "config": LazyCommand("bridge.commands.config", "Show the settings in force, or list all settings."),
     "demo": LazyCommand("bridge.commands.demo", "Show the whole bridge at work on real documents."),
+    "evaluate": LazyCommand("bridge.commands.evaluate", "Measure every stage on a collection with judgements."),
     "index": LazyCommand("bridge.commands.index", "Create, show and remove enriched indices."),
     "ingest": LazyCommand("bridge.commands.ingest", "Enrich documents from files and write them to an index."),
     "models": LazyCommand("bridge.commands.models", "Export, quantise, verify and list models."),

@@ -5,7 +5,7 @@ FOLDER/queries.jsonl        {"_id": …, "text": …}                  a line pe
 FOLDER/qrels/SPLIT.tsv      query-id <tab> corpus-id <tab> score   with a heading
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -30,6 +30,18 @@ class Collection:
     corpus: Path
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
+
+    def spread(self, n_queries: int) -> "Collection":
+        """The collection with `n_queries` of its queries, at even distances."""
+        query_ids = list(self.queries)
+        if n_queries >= len(query_ids):
+            return self
+        chosen = [query_ids[n * len(query_ids) // n_queries] for n in range(n_queries)]
+        return replace(
+            self,
+            queries={query_id: self.queries[query_id] for query_id in chosen},
+            qrels={query_id: self.qrels[query_id] for query_id in chosen},
+        )
 
 
 def load_collection(folder: Path, split: str = "test") -> Collection:
