@@ -3,10 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bridge.models.artifact import ModelFolder, resolve
+from bridge.models.cross_encoder import CrossEncoder
+from bridge.models.encoder import Encoder
+from bridge.models.query_generator import QueryGenerator
 from bridge.passages import TokenSpans
 from bridge.profile import IndexProfile, ModelReference, PassageSettings, TextField
+from bridge.settings import IngestSettings
+from ingest import expansion
 from ingest.embedding import PassageEncoder
-from ingest.expansion import QueryGenerator, Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +22,28 @@ class Models:
     encoder: PassageEncoder
     encoder_reference: ModelReference
     token_spans: TokenSpans
-    generator: QueryGenerator | None = None
+    generator: expansion.QueryGenerator | None = None
     generator_reference: ModelReference | None = None
-    scorer: Scorer | None = None
+    scorer: expansion.Scorer | None = None
+
+
+def load_models(settings: IngestSettings) -> Models:
+    """Opens the models that the settings name.
+
+    Raises:
+        ModelError: one cannot be found or opened.
+    """
+    encoder_folder = resolve(settings.encoder)
+    encoder = Encoder.load(encoder_folder, threads=settings.threads)
+    reference, token_spans = _reference(encoder_folder), encoder.tokenizer.token_offsets
+    if not settings.generator:
+        return Models(encoder, reference, token_spans)
+    generator_folder = resolve(settings.generator)
+    generator = QueryGenerator.load(generator_folder, threads=settings.threads)
+    scorer = None
+    if settings.filter_model:
+        scorer = CrossEncoder.load(resolve(settings.filter_model), threads=settings.threads)
+    return Models(encoder, reference, token_spans, generator, _reference(generator_folder), scorer)
 
 
 def profile_for(models: Models, text_fields: Sequence[str], *, passages: PassageSettings | None = None) -> IndexProfile:
@@ -31,3 +55,25 @@ def profile_for(models: Models, text_fields: Sequence[str], *, passages: Passage
         generator=models.generator_reference,
         passages=passages or PassageSettings(),
     )
+
+
+def planned_profile(
+    settings: IngestSettings, text_fields: Sequence[str], *, passages: PassageSettings | None = None
+) -> IndexProfile:
+    """The same, without opening the models that the settings name.
+
+    Raises:
+        ModelError: one cannot be found.
+    """
+    encoder = resolve(settings.encoder)
+    return IndexProfile(
+        text_fields=[TextField(name) for name in text_fields],
+        encoder=_reference(encoder),
+        dimension=encoder.manifest.dimension or 0,
+        generator=_reference(resolve(settings.generator)) if settings.generator else None,
+        passages=passages or PassageSettings(),
+    )
+
+
+def _reference(folder: ModelFolder) -> ModelReference:
+    return ModelReference(folder.manifest.name, folder.digest)

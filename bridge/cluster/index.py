@@ -66,24 +66,34 @@ def create(
         raise IndexUnsuitable(f"index {index} cannot be created: {reason_of(error)}") from error
 
 
-def look(client: OpenSearch, index: str) -> IndexState:
-    """Reads mapping, settings and profile of an index, or of an alias of one index.
+def find(client: OpenSearch, index: str) -> IndexState | None:
+    """Reads mapping, settings and profile of an index, or of an alias of one index; None where there is none.
 
     Raises:
-        IndexUnsuitable: there is no such index, the alias names several, or its profile cannot be read.
+        IndexUnsuitable: the name stands for several indices, or the profile cannot be read.
     """
     try:
         found = client.indices.get(index=index)
-    except NotFoundError as error:
-        raise IndexUnsuitable(
-            f"index {index} does not exist: make it with `neural-bridge index create {index}`"
-        ) from error
+    except NotFoundError:
+        return None
     if len(found) != 1:
         raise IndexUnsuitable(f"{index} names {len(found)} indices ({', '.join(sorted(found))}): name one of them")
     ((name, state),) = found.items()
     mapping = state.get("mappings", {})
     settings = state.get("settings", {}).get("index", {})
     return IndexState(name, mapping, settings, read_profile(mapping, index=name))
+
+
+def look(client: OpenSearch, index: str) -> IndexState:
+    """The same of an index that must exist.
+
+    Raises:
+        IndexUnsuitable: it does not, or as `find` says.
+    """
+    state = find(client, index)
+    if state is None:
+        raise IndexUnsuitable(f"index {index} does not exist: make it with `neural-bridge index create {index}`")
+    return state
 
 
 def check(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
@@ -123,6 +133,12 @@ def delete(client: OpenSearch, index: str) -> None:
 def count(client: OpenSearch, index: str) -> int:
     """Documents that a search can see."""
     return int(client.count(index=index)["count"])
+
+
+def count_enriched(client: OpenSearch, index: str, profile: IndexProfile) -> int:
+    """Documents that carry a stamp of ours, and that a search can see."""
+    query = {"query": {"exists": {"field": profile.stamp_field}}}
+    return int(client.count(index=index, body=query)["count"])
 
 
 def reason_of(error: RequestError) -> str:

@@ -1,0 +1,155 @@
+"""`neural-bridge ingest`: documents from files into an index, enriched."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bridge.commands import settings_of
+from bridge.commands.index import cluster_option, json_option, passage_options, passage_settings
+
+if TYPE_CHECKING:
+    from ingest.report import Report
+
+
+@click.command(name="ingest")
+@click.argument("index")
+@click.argument("sources", nargs=-1, required=True)
+@click.option("--text-field", "text_fields", multiple=True, help="Field to enrich, in reading order; repeat it.")
+@click.option("--id-field", default="_id", show_default=True, help="Field that holds the document's id.")
+@click.option("--routing-field", help="Field that holds the document's routing.")
+@click.option("--analyzer", default="english", show_default=True, help="Analyser of the text fields of a new index.")
+@passage_options
+@cluster_option
+@click.option("--encoder", help="Encoder of the vectors: path or built-in.")
+@click.option("--generator", help="Generator of predicted queries: path or built-in.")
+@click.option("--no-expansion", is_flag=True, help="Write no predicted queries.")
+@click.option("--queries", "queries_per_passage", type=click.IntRange(min=1), help="Queries predicted per passage.")
+@click.option("--threads", type=click.IntRange(min=0), help="Compute threads; 0 takes all that may be used.")
+@click.option("--max-errors", type=click.IntRange(min=0), help="Dead letters after which the run stops.")
+@click.option(
+    "--state-folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where checkpoint and dead letters are kept; one folder per index by default.",
+)
+@click.option("--from-start", is_flag=True, help="Disregard the checkpoint of a run that was cut off.")
+@click.option("--strict", is_flag=True, help="Stop at the first document that cannot be written (exit code 3).")
+@json_option
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    index: str,
+    sources: tuple[str, ...],
+    text_fields: tuple[str, ...],
+    id_field: str,
+    routing_field: str | None,
+    analyzer: str,
+    layout: str,
+    max_tokens: int | None,
+    overlap_tokens: int | None,
+    cluster_url: str | None,
+    encoder: str | None,
+    generator: str | None,
+    no_expansion: bool,
+    queries_per_passage: int | None,
+    threads: int | None,
+    max_errors: int | None,
+    state_folder: Path | None,
+    from_start: bool,
+    strict: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Enrich documents and write them to INDEX, which is made where it does not exist.
+
+    SOURCES are files with one JSON object per line (plain or gzip), globs, or `-` for standard input.
+    Documents that the index holds just so are left alone, so a second run costs little; a run that was
+    stopped goes on where it was.
+
+    Exit codes: 0 every document is in the index; 3 some are dead letters or were dropped by a pipeline of
+    the cluster; 1 unexpected; 2 usage; 4 no connection or no permission; 5 the cluster takes no documents;
+    130 and 143 stopped by a signal.
+    """
+    settings = settings_of(
+        ctx,
+        cluster={"url": cluster_url},
+        ingest={
+            "encoder": encoder,
+            "generator": "" if no_expansion else generator,
+            "queries_per_passage": queries_per_passage,
+            "threads": threads,
+            "max_errors": max_errors,
+        },
+    )
+    # Models and clients take a while to import, which `--help` has no use for.
+    from bridge.cluster import index as indices
+    from bridge.cluster.connection import connect
+    from bridge.errors import UsageError
+    from ingest.display import shown
+    from ingest.models import load_models, profile_for
+    from ingest.pipeline import run_ingest
+    from ingest.signals import stop_on_signals
+    from ingest.sources import FieldChoice, JsonLines
+
+    client = connect(settings.cluster)
+    existing = indices.find(client, index)
+    kept = existing.profile if existing else None
+    names = text_fields or tuple(field.name for field in kept.text_fields) if kept else text_fields
+    if not names:
+        raise UsageError(f"which fields of {index} hold text is not known: name them with --text-field")
+    source = JsonLines(
+        sources, FieldChoice(names, id_field, routing_field), max_doc_bytes=settings.ingest.max_doc_bytes
+    )
+    models = load_models(settings.ingest)
+    passages = kept.passages if kept else passage_settings(layout, max_tokens, overlap_tokens)
+    profile = profile_for(models, names, passages=passages)
+    if existing is None:
+        indices.create(client, index, profile, analyzer=analyzer)
+        click.echo(f"index {index} is new: made for {', '.join(names)}", err=True)
+    with stop_on_signals() as request, shown(f"ingest {index}", quiet=quiet) as on_progress:
+        report = run_ingest(
+            source,
+            index=index,
+            profile=profile,
+            models=models,
+            client=client,
+            settings=settings.ingest,
+            state_folder=state_folder or _default_state_folder(index),
+            on_progress=on_progress,
+            stopped=request.stopped,
+            from_start=from_start,
+            strict=strict,
+        )
+    click.echo(json.dumps(report.to_json(), indent=2) if as_json else _told(report))
+    if request.number is not None and not report.complete:
+        click.echo(f"stopped; go on with: {shlex.join(sys.argv)}", err=True)
+        ctx.exit(request.exit_code)
+    ctx.exit(report.exit_code)
+
+
+def _default_state_folder(index: str) -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "neural-bridge" / "ingest" / index
+
+
+def _told(report: "Report") -> str:
+    ledger = report.ledger
+    lines = [
+        f"{report.index}: {ledger.answered:,} documents in {report.seconds:.1f} s ({report.documents_per_s:.1f}/s)",
+        f"  written {ledger.written:,}, unchanged {ledger.unchanged:,}, superseded {ledger.superseded:,}, "
+        f"dropped by a pipeline {ledger.dropped_by_pipeline:,}, dead letters {ledger.dead_lettered:,}",
+    ]
+    if report.without_text:
+        lines.append(f"  {report.without_text:,} have no text, and so no vector")
+    if report.duplicates:
+        lines.append(f"  {report.duplicates:,} ids came more than once: the last one won")
+    if report.dead_letters:
+        lines.append(f"  why documents are dead letters: {report.dead_letters}")
+    if report.complete and not ledger.written and not ledger.dead_lettered:
+        lines.append("  nothing to do")
+    return "\n".join(lines)

@@ -1,0 +1,41 @@
+"""SIGINT and SIGTERM ask a run to stop; a second one does not ask."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopRequest:
+    """`stopped` is set once a signal came; `number` says which."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        self.number: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """What shells expect of a program that a signal ended: 130 or 143."""
+        return 128 + (self.number or 0)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turns the first SIGINT or SIGTERM into a request; from the main thread only."""
+    request = StopRequest()
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        request.number = number
+        request.stopped.set()
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    for kind in before:
+        signal.signal(kind, note)
+    try:
+        yield request
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
