@@ -182,17 +182,19 @@ def clean(name: str = "default", settings: NodeSettings | None = None) -> bool:
     Raises:
         NodeError: the process or the folder belongs to another user.
     """
-    settings = settings or NodeSettings()
-    stop(name, settings)
-    folder = _instance_folder(name, settings)
+    folder = _instance_folder(name, settings or NodeSettings())
     with _instance_lock(folder):
-        if not folder.exists():
-            return False
+        process = NodeProcess.read(folder)
+        if process is not None:
+            process.end()
+        existed = folder.exists()
         try:
-            shutil.rmtree(folder)
+            if existed:
+                shutil.rmtree(folder)
+            _lock_file(folder).unlink()
         except OSError as error:
             raise NodeError(f"{folder} cannot be removed: {error}; remove it as its owner") from error
-    return True
+    return existed
 
 
 def _instance_folder(name: str, settings: NodeSettings) -> Path:
@@ -205,8 +207,12 @@ def _instance_folder(name: str, settings: NodeSettings) -> Path:
 def _instance_lock(folder: Path) -> Iterator[None]:
     """One start, stop or removal of an instance at a time."""
     make_folder(folder.parent)
-    with locked(folder.with_name(f"{folder.name}.lock")):
+    with locked(_lock_file(folder)):
         yield
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _answering(name: str, process: NodeProcess, settings: NodeSettings) -> EmbeddedNode:

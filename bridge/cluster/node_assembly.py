@@ -13,6 +13,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from bridge.cluster.node_blueprint import Blueprint, Part
 from bridge.cluster.node_download import fetch
@@ -88,20 +89,28 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Holds an exclusive lock on `file` between processes; waits for it.
+    """Holds an exclusive lock on `file` between processes; waits for it. The holder may remove the file.
 
     Raises:
         NodeError: the file cannot be written.
     """
-    try:
-        stream = file.open("w")
-    except OSError as error:
-        raise NodeError(
-            f"{file} cannot be written: {error}; name another cache folder with BRIDGE_NODE__CACHE_DIR"
-        ) from error
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with _exclusive(file):
         yield
+
+
+def _exclusive(file: Path) -> TextIO:
+    while True:
+        try:
+            stream = file.open("w")
+        except OSError as error:
+            raise NodeError(
+                f"{file} cannot be written: {error}; name another cache folder with BRIDGE_NODE__CACHE_DIR"
+            ) from error
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        if os.fstat(stream.fileno()).st_nlink:
+            return stream
+        # Removed while we waited: others will lock the file that has this name now.
+        stream.close()
 
 
 def require_space(folder: Path) -> None:

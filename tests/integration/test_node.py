@@ -1,34 +1,160 @@
-"""The embedded node as its users meet it: commands, ownership, both versions."""
+"""The embedded node as its users meet it: real ones, started, found, killed and cleaned away."""
 
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from opensearchpy import OpenSearch
 
+from bridge.cluster import node as nodes
 from bridge.cluster.node import EmbeddedNode
+from bridge.cluster.node_blueprint import VERSIONS
+from bridge.cluster.node_process import NodeProcess
+from bridge.errors import NodeError
+from bridge.settings import NodeSettings, load_settings
+from tests import servers
+
+PATIENCE_S = 30.0
+
+DOCUMENTS: dict[str, tuple[str, list[float]]] = {"fox": ("running foxes", [1, 0]), "bear": ("a bear", [0, 1])}
+
+MAPPINGS = {
+    "properties": {
+        "title": {"type": "text", "analyzer": "english"},
+        "embedding": {
+            "type": "knn_vector",
+            "dimension": 2,
+            "method": {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"},
+        },
+    }
+}
+
+OWNER = """
+import time
+from bridge.cluster.node import EmbeddedNode
+from bridge.settings import load_settings
+with EmbeddedNode.owned("killed", load_settings().node) as node:
+    print(node.pid, node.version, node.folder, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def settings() -> NodeSettings:
+    return load_settings().node
+
+
+@pytest.fixture
+def instance(settings: NodeSettings) -> Iterator[str]:
+    """The name of an instance that does not exist yet, and is cleaned away afterwards."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    yield name
+    nodes.clean(name, settings)
+
+
+def fill(opensearch: OpenSearch, index: str) -> None:
+    settings = {"index.knn": True, "number_of_replicas": 0}
+    opensearch.indices.create(index=index, body={"settings": settings, "mappings": MAPPINGS})
+    for doc_id, (title, embedding) in DOCUMENTS.items():
+        opensearch.index(index=index, id=doc_id, body={"title": title, "embedding": embedding})
+    opensearch.indices.refresh(index=index)
+
+
+def found(opensearch: OpenSearch, index: str, query: dict[str, object]) -> list[str]:
+    return [hit["_id"] for hit in opensearch.search(index=index, body={"query": query})["hits"]["hits"]]
+
+
+def assert_searches(opensearch: OpenSearch, index: str) -> None:
+    """Text is stemmed, vectors are found, scripts run."""
+    fill(opensearch, index)
+
+    assert found(opensearch, index, {"match": {"title": "fox"}}) == ["fox"]
+    assert found(opensearch, index, {"knn": {"embedding": {"vector": [0.1, 1], "k": 1}}}) == ["bear"]
+    script = {"source": "cosineSimilarity(params.v, doc['embedding']) + 1", "params": {"v": [1, 0.1]}}
+    everything: dict[str, object] = {"match_all": {}}
+    ranked = found(opensearch, index, {"script_score": {"query": everything, "script": script}})
+    assert ranked == ["fox", "bear"]
 
 
 def test_a_node_searches_text_and_vectors(opensearch: OpenSearch, fresh_index: str) -> None:
-    opensearch.indices.create(
-        index=fresh_index,
-        body={
-            "settings": {"index.knn": True, "number_of_replicas": 0},
-            "mappings": {
-                "properties": {
-                    "title": {"type": "text", "analyzer": "english"},
-                    "embedding": {
-                        "type": "knn_vector",
-                        "dimension": 2,
-                        "method": {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"},
-                    },
-                }
-            },
-        },
-    )
-    for doc_id, title, embedding in (("fox", "running foxes", [1, 0]), ("bear", "a bear", [0, 1])):
-        opensearch.index(index=fresh_index, id=doc_id, body={"title": title, "embedding": embedding}, refresh=True)
+    assert_searches(opensearch, fresh_index)
 
-    stemmed = opensearch.search(index=fresh_index, body={"query": {"match": {"title": "fox"}}})
-    nearest = opensearch.search(
-        index=fresh_index, body={"query": {"knn": {"embedding": {"vector": [0.1, 1], "k": 1}}}}
-    )
 
-    assert [hit["_id"] for hit in stemmed["hits"]["hits"]] == ["fox"]
-    assert [hit["_id"] for hit in nearest["hits"]["hits"]] == ["bear"]
+@pytest.mark.slow
+@pytest.mark.node
+def test_the_other_version_searches_text_and_vectors(node: EmbeddedNode) -> None:
+    (version,) = set(VERSIONS) - {node.version}
+    with servers.embedded_node(version) as other, servers.client(other.url) as opensearch:
+        assert opensearch.info()["version"]["number"] == version
+        assert_searches(opensearch, servers.unused_index_name())
+
+
+@pytest.mark.slow
+@pytest.mark.node
+def test_a_detached_node_is_found_again_and_keeps_its_data(settings: NodeSettings, instance: str) -> None:
+    first = EmbeddedNode.start(instance, settings)
+    with servers.client(first.url) as opensearch:
+        fill(opensearch, "kept")
+
+    assert EmbeddedNode.start(instance, settings) == first
+    assert EmbeddedNode.find(instance, settings) == first
+
+    assert nodes.stop(instance, settings)
+    assert EmbeddedNode.find(instance, settings) is None
+    assert "closed" in first.log_file.read_text().splitlines()[-1]
+
+    with EmbeddedNode.kept(instance, settings) as second:
+        assert second.pid != first.pid
+        with servers.client(second.url) as opensearch:
+            assert found(opensearch, "kept", {"match": {"title": "fox"}}) == ["fox"]
+        with pytest.raises(NodeError, match="runs already"), EmbeddedNode.kept(instance, settings):
+            pass
+
+    assert nodes.find_process(instance, settings) is None
+    assert nodes.clean(instance, settings)
+    assert not first.folder.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.node
+def test_a_node_does_not_outlive_an_owner_that_is_killed() -> None:
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    with owner.stdout:
+        pid, version, folder = owner.stdout.readline().split()
+    process = NodeProcess(Path(folder), int(pid), version)
+    try:
+        assert process.is_alive()
+
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+
+        deadline = time.monotonic() + PATIENCE_S
+        while (process.is_alive() or process.folder.exists()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not process.is_alive()
+        assert not process.folder.exists()
+    finally:
+        process.end()
+
+
+@pytest.mark.slow
+@pytest.mark.node
+def test_a_node_that_refuses_to_start_tells_why_and_leaves_its_log(settings: NodeSettings) -> None:
+    wrong = {"discovery.type": "by-carrier-pigeon"}
+
+    with (
+        pytest.raises(NodeError, match="by-carrier-pigeon") as caught,
+        EmbeddedNode.owned("broken", settings, configuration=wrong),
+    ):
+        pass
+
+    log_file = next(word for word in str(caught.value).split() if word.endswith("node.log"))
+    assert "by-carrier-pigeon" in Path(log_file).read_text()
+    shutil.rmtree(Path(log_file).parent.parent)

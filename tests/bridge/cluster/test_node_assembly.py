@@ -7,13 +7,15 @@ import os
 import shutil
 import stat
 import sys
+import time
 import zipfile
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from bridge.cluster import node_assembly
-from bridge.cluster.node_assembly import assemble, cache_folder
+from bridge.cluster.node_assembly import assemble, cache_folder, locked
 from bridge.cluster.node_blueprint import Artifact, Blueprint, Part
 from bridge.errors import NodeError
 
@@ -228,3 +230,24 @@ def test_the_cache_is_where_it_was_configured(tmp_path: Path, monkeypatch: pytes
 
     assert cache_folder(tmp_path / "named") == tmp_path / "named"
     assert cache_folder(None) == tmp_path / "xdg" / "neural-bridge"
+
+
+def hold(file: Path, log: Path) -> None:
+    """Takes the lock, removes its file, and writes down that nobody else held it meanwhile."""
+    with locked(file):
+        log.write_text(log.read_text() + "in ")
+        time.sleep(0.05)
+        log.write_text(log.read_text() + "out ")
+        file.unlink()
+
+
+def test_a_lock_whose_file_is_removed_still_keeps_others_out(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("")
+    holders = [Thread(target=hold, args=(tmp_path / "lock", log)) for _ in range(6)]
+    for holder in holders:
+        holder.start()
+    for holder in holders:
+        holder.join()
+
+    assert log.read_text() == "in out " * 6
