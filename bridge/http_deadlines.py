@@ -23,7 +23,7 @@ class FirstRequestDeadline:
     """Closes connections that have not completed the headers of a first request in time.
 
     Between two requests of one connection aiohttp's own keep-alive timer runs, which bytes do not reset.
-    Add `middleware` to the application and keep `watch` running beside the server.
+    Add `middleware` to the application (or call `asked`) and keep `watch` running beside the server.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -35,10 +35,14 @@ class FirstRequestDeadline:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Notes that this connection has completed a request's headers."""
-        self._has_asked.add(request.protocol)
+        self.asked(request)
         return await handler(request)
 
-    async def watch(self, runner: web.AppRunner) -> None:
+    def asked(self, request: web.BaseRequest) -> None:
+        """What the middleware does, for servers without an application."""
+        self._has_asked.add(request.protocol)
+
+    async def watch(self, runner: web.BaseRunner) -> None:
         """Looks at the open connections once a second, until cancelled."""
         while True:
             await asyncio.sleep(min(_CHECK_EVERY_S, self._timeout_s))

@@ -13,7 +13,7 @@ import structlog
 from aiohttp import http_parser, web
 
 from bridge.errors import UsageError
-from bridge.http_deadlines import SlowClient
+from bridge.http_deadlines import FirstRequestDeadline, SlowClient
 from bridge.proxy import passthrough
 from bridge.proxy.admin import admin_app
 from bridge.proxy.metrics import Metrics
@@ -34,8 +34,16 @@ MAX_HEADER_BYTES = 16 * 1024
 class Proxy:
     """Answers every request of the data listener."""
 
-    def __init__(self, upstream: Upstream, search: Search, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        search: Search,
+        deadline: FirstRequestDeadline,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
         self._upstream = upstream
+        self._deadline = deadline
         self._search = search
         self._settings = settings.proxy
         self._metrics = metrics
@@ -43,6 +51,7 @@ class Proxy:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request: a search perhaps better, everything else as the cluster does."""
         started = asyncio.get_running_loop().time()
+        self._deadline.asked(request)
         route = "other"
         decision = "refuse"
         status = 499  # the client left before there was an answer
@@ -118,9 +127,10 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
         sidecar = await stack.enter_async_context(Sidecar(settings.proxy))
         profiles = Profiles(upstream, settings.cluster, ttl_s=settings.proxy.profile_ttl_s)
         search = Search(upstream, profiles, Ranker(upstream, sidecar), settings.proxy, metrics)
+        deadline = FirstRequestDeadline(settings.proxy.header_timeout_s)
         data = web.ServerRunner(
             web.Server(
-                Proxy(upstream, search, settings, metrics),
+                Proxy(upstream, search, deadline, settings, metrics),
                 # A client that left needs no answer: its request to the cluster is cancelled.
                 handler_cancellation=True,
                 auto_decompress=False,
@@ -144,7 +154,11 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
                     f"the proxy cannot listen on {host}:{port} ({error.strerror}): choose another port, "
                     f"or 0 for a free one"
                 ) from error
-        yield RunningProxy(data, admin, settings)
+        watching = asyncio.create_task(deadline.watch(data))
+        try:
+            yield RunningProxy(data, admin, settings)
+        finally:
+            watching.cancel()
 
 
 def run(settings: Settings) -> None:
