@@ -17,12 +17,14 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import torch
+from ctranslate2.converters import TransformersConverter
 from onnxruntime.transformers import optimizer
 from onnxruntime.transformers.fusion_options import FusionOptions
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from bridge.errors import ModelError
 from bridge.models.artifact import TOKENIZER, Manifest, ModelFolder, names_only, write_manifest
+from bridge.models.query_generator import CTRANSLATE2_FILE
 from bridge.models.session import Session
 from bridge.models.tokenization import INPUT_NAMES, load_tokenizer
 
@@ -80,6 +82,32 @@ def export_cross_encoder(source: Path, out: Path, card: Card) -> ModelFolder:
     if model.config.num_labels != 1:
         raise ModelError(f"model {source} has {model.config.num_labels} labels, a cross-encoder has 1: train it so")
     return _export(model, "logits", config, source, out, card, kind="cross_encoder")
+
+
+def export_query_generator(source: Path, out: Path, card: Card) -> ModelFolder:
+    """Exports an encoder-decoder (BART-shaped) to `out` in int8, for CTranslate2.
+
+    Raises:
+        ModelError: the source cannot be read safely, or its shape is not one that CTranslate2 knows.
+    """
+    checked_configuration(source)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        TransformersConverter(str(source)).convert(str(out), quantization="int8", force=True)
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"model {source} cannot be converted for CTranslate2: {error}") from error
+    converted = [CTRANSLATE2_FILE, "config.json", "shared_vocabulary.json"]
+    shutil.copyfile(source / TOKENIZER, out / TOKENIZER)
+    manifest = Manifest(
+        kind="query_generator",
+        name=card.name,
+        licence=card.licence,
+        max_tokens=card.max_tokens,
+        files=names_only([*converted, TOKENIZER]),
+        file=CTRANSLATE2_FILE,
+        sources=list(card.sources),
+    )
+    return write_manifest(out, manifest)
 
 
 def checked_configuration(source: Path) -> dict[str, Any]:

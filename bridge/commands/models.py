@@ -1,0 +1,167 @@
+"""`neural-bridge models`: look at model folders, and make them (extra: train)."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from bridge.errors import UsageError
+
+if TYPE_CHECKING:
+    from bridge.models.artifact import ModelFolder
+
+CALIBRATION_TEXTS = 128
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+texts_option = click.option(
+    "--texts",
+    "texts_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="JSON lines with `passage` and perhaps `query`: what the model will meet; some tell int8 its ranges.",
+)
+
+
+@click.group(name="models")
+def command() -> None:
+    """Export, quantise, verify and list models."""
+
+
+@command.command("list")
+@json_option
+def list_models(as_json: bool) -> None:
+    """List the models that come with the program."""
+    from bridge.models.artifact import builtin_names, resolve
+
+    folders = [resolve(name) for name in builtin_names()]
+    if as_json:
+        click.echo(json.dumps([_description(folder) for folder in folders]))
+        return
+    for folder in folders:
+        click.echo(f"{folder.identity:34} {folder.manifest.kind:16} {_megabytes(folder):6.1f} MB")
+
+
+@command.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Show the manifest of a model: NAME is a path or a built-in."""
+    from bridge.models.artifact import resolve
+
+    click.echo(json.dumps(_description(resolve(name)), indent=2))
+
+
+@command.command()
+@click.argument("name")
+def verify(name: str) -> None:
+    """Check a model's files and digests, and that it runs."""
+    from bridge.models.artifact import resolve
+
+    folder = resolve(name)
+    _load(folder)
+    click.echo(f"{folder.identity}: whole, and it runs")
+
+
+@command.command()
+@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--kind", type=click.Choice(["encoder", "cross_encoder", "query_generator"]), required=True)
+@click.option("--name", required=True, help="The model's name in stamps, profiles and logs.")
+@click.option("--licence", required=True, help="Licence of the weights, as an SPDX expression.")
+@click.option("--source-note", "sources", multiple=True, help="Where the weights and their data come from; repeatable.")
+@click.option("--max-tokens", default=256, show_default=True, help="Texts are cut to so many tokens.")
+@click.option("--pooling", type=click.Choice(["mean", "cls", "max"]), default="mean", show_default=True)
+@click.option("--query-prefix", default="", help="What the encoder wants before a query.")
+@click.option("--passage-prefix", default="", help="What the encoder wants before a passage.")
+def export(
+    source: Path,
+    out: Path,
+    kind: str,
+    name: str,
+    licence: str,
+    sources: Sequence[str],
+    max_tokens: int,
+    pooling: str,
+    query_prefix: str,
+    passage_prefix: str,
+) -> None:
+    """Export a transformers folder SOURCE to a model folder OUT.
+
+    Encoders and cross-encoders come out in float32: `quantize` makes them small and quick. Query generators
+    come out in int8 at once.
+    """
+    from bridge.training import export as exporting
+
+    card = msgspec.convert(
+        {
+            "name": name,
+            "licence": licence,
+            "sources": list(sources),
+            "max_tokens": max_tokens,
+            "pooling": pooling,
+            "query_prefix": query_prefix,
+            "passage_prefix": passage_prefix,
+        },
+        exporting.Card,
+    )
+    make = {
+        "encoder": exporting.export_encoder,
+        "cross_encoder": exporting.export_cross_encoder,
+        "query_generator": exporting.export_query_generator,
+    }[kind]
+    folder = make(source, out, card)
+    click.echo(f"{folder.identity}: {_megabytes(folder):.1f} MB in {out}")
+
+
+@command.command()
+@click.argument("name")
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@texts_option
+def quantize(name: str, out: Path, texts_file: Path) -> None:
+    """Make an int8 model folder OUT of the float32 one NAME, and measure what it changes."""
+    from bridge.models.artifact import resolve
+    from bridge.training.quantization import quantize_folder
+
+    folder = quantize_folder(resolve(name), out, read_pairs(texts_file))
+    click.echo(f"{folder.identity}: {_megabytes(folder):.1f} MB in {out}")
+    for figure, value in folder.manifest.figures.items():
+        click.echo(f"  {figure} {value:.4f}")
+
+
+def read_pairs(file: Path) -> list[tuple[str, str]]:
+    """Query (empty where there is none) and passage of the first lines of a JSON lines file.
+
+    Raises:
+        UsageError: a line is no object with a `passage`.
+    """
+    pairs: list[tuple[str, str]] = []
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                pairs.append((row.get("query", ""), row["passage"]))
+            except (ValueError, KeyError, AttributeError) as error:
+                raise UsageError(f"{file}:{number}: a JSON object with `passage` is needed ({error})") from error
+            if len(pairs) == CALIBRATION_TEXTS:
+                break
+    return pairs
+
+
+def _load(folder: "ModelFolder") -> None:
+    from bridge.models.cross_encoder import CrossEncoder
+    from bridge.models.encoder import Encoder
+    from bridge.models.query_generator import QueryGenerator
+
+    load = {"encoder": Encoder.load, "cross_encoder": CrossEncoder.load, "query_generator": QueryGenerator.load}
+    load[folder.manifest.kind](folder, threads=1)
+
+
+def _description(folder: "ModelFolder") -> dict[str, object]:
+    manifest: dict[str, object] = msgspec.to_builtins(folder.manifest)
+    return {"identity": folder.identity, "path": str(folder.path), **manifest}
+
+
+def _megabytes(folder: "ModelFolder") -> float:
+    return sum((folder.path / name).stat().st_size for name in folder.manifest.files) / 1e6

@@ -1,0 +1,96 @@
+"""Passages → the queries that they may answer (Nogueira et al. 2019, "Document expansion by query prediction":
+https://arxiv.org/abs/1904.08375), sampled from the ten likeliest words at each step, as in docTTTTTquery.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, Self
+
+from bridge.errors import ModelError
+from bridge.models.artifact import ModelFolder, verify
+from bridge.models.session import compute_threads
+from bridge.models.tokenization import TextTokenizer, load_tokenizer
+
+CTRANSLATE2_FILE = "model.bin"
+TOP_K = 10
+
+
+class Sample(NamedTuple):
+    """A sampled query: ids without special tokens, and the mean log-probability of its tokens."""
+
+    ids: Sequence[int]
+    score: float
+
+
+class Engine(Protocol):
+    """Runs an encoder-decoder."""
+
+    def sample(
+        self, passages: Sequence[Sequence[int]], *, n_samples: int, max_new_tokens: int, seed: int
+    ) -> list[list[Sample]]:
+        """Per passage, given as ids with special tokens, `n_samples` samples in any order."""
+        ...
+
+
+class QueryGenerator:
+    """A query generator on CPU. Not for several threads at once: its engine has threads of its own."""
+
+    def __init__(self, folder: ModelFolder, engine: Engine, tokenizer: TextTokenizer) -> None:
+        """See `load`, which also verifies the folder."""
+        self._engine = engine
+        self.tokenizer = tokenizer
+        self.identity = folder.identity
+
+    @classmethod
+    def load(cls, folder: ModelFolder, *, threads: int = 0) -> Self:
+        """Opens a model folder with the fastest engine that can read it; `threads` 0 takes the CPUs that this
+        process may use.
+
+        Raises:
+            ModelError: the folder is not what its manifest says, or its engine is not installed.
+        """
+        verify(folder, kind="query_generator")
+        return cls(folder, _engine(folder, compute_threads(threads)), load_tokenizer(folder))
+
+    def generate(
+        self, passages: Sequence[str], *, n_queries: int, max_new_tokens: int = 20, seed: int = 0
+    ) -> list[list[str]]:
+        """At most `n_queries` different queries per passage, likeliest first; none for an empty passage.
+
+        The same arguments give the same queries.
+
+        Raises:
+            ModelError: the model failed.
+        """
+        asked = [row for row, passage in enumerate(passages) if passage.strip()]
+        queries: list[list[str]] = [[] for _ in passages]
+        if not asked or n_queries < 1:
+            return queries
+        sequences = self.tokenizer.sequences([passages[row] for row in asked])
+        samples = self._engine.sample(
+            [sequence["input_ids"][0].tolist() for sequence in sequences],
+            n_samples=n_queries,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+        )
+        for row, given in zip(asked, samples, strict=True):
+            queries[row] = self._distinct(given)
+        return queries
+
+    def _distinct(self, samples: Sequence[Sample]) -> list[str]:
+        ranked = sorted(samples, key=lambda sample: -sample.score)
+        texts = (self.tokenizer.decode(sample.ids).strip() for sample in ranked)
+        return list({text.casefold(): text for text in texts if text}.values())
+
+
+def _engine(folder: ModelFolder, threads: int) -> Engine:
+    if CTRANSLATE2_FILE not in folder.manifest.files:
+        raise ModelError(f"model {folder.path} has no {CTRANSLATE2_FILE}: export it anew")
+    if importlib.util.find_spec("ctranslate2") is None:
+        raise ModelError(
+            f"model {folder.path} needs CTranslate2, which is not installed: "
+            f"pip install 'opensearch-neural-bridge[ctranslate2]'"
+        )
+    from bridge.models.ctranslate2_engine import CTranslate2Engine  # an optional package
+
+    return CTranslate2Engine(folder, threads=threads)
