@@ -1,11 +1,11 @@
-"""The demo's index: how an application would map the documentation, and the bridge's profile beside it."""
+"""The demo's index and search: how an application would map the documentation, and how it would ask."""
 
 from typing import Any
 
-from bridge.demo.documents import ENRICHED_FIELDS
-from bridge.models.artifact import resolve
-from bridge.profile import IndexProfile, ModelReference, TextField
-from bridge.settings import Settings
+from opensearchpy import OpenSearch
+
+from bridge.cluster import index as indices
+from bridge.profile import IndexProfile
 
 INDEX = "python-documentation"
 
@@ -32,27 +32,23 @@ INDEX_SETTINGS: dict[str, Any] = {
             "identifiers": {
                 "type": "custom",
                 "tokenizer": "whitespace",
-                "filter": ["parts_of_names", "lowercase", "porter_stem"],
+                "filter": ["parts_of_names", "lowercase", "stop", "porter_stem"],
             }
         },
     },
 }
 
 
-def profile(settings: Settings) -> IndexProfile:
-    """The profile of an index that is filled with the models of `settings`.
+def make_index(cluster: OpenSearch, index: str, profile: IndexProfile, *, n_documents: int) -> None:
+    """Makes the demo's index, unless there is one that `n_documents` can be written to or already are.
 
-    Raises:
-        ModelError: a model is not there or cannot be used.
+    An index of other models, or with documents of another Python, is the demo's own: it is made anew.
     """
-    encoder = resolve(settings.ingest.encoder)
-    generator = resolve(settings.ingest.generator) if settings.ingest.generator else None
-    return IndexProfile(
-        text_fields=[TextField(name) for name in ENRICHED_FIELDS],
-        encoder=ModelReference(encoder.manifest.name, encoder.digest),
-        dimension=encoder.manifest.dimension or 0,
-        generator=ModelReference(generator.manifest.name, generator.digest) if generator else None,
-    )
+    if cluster.indices.exists(index=index):
+        if indices.look(cluster, index).profile == profile and indices.count(cluster, index) <= n_documents:
+            return
+        indices.delete(cluster, index)
+    indices.create(cluster, index, profile, properties=PROPERTIES, settings=INDEX_SETTINGS)
 
 
 def application_query(text: str, size: int = 10) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from bridge.demo.comparison import Comparison
 from bridge.demo.measurement import StageResult
+from bridge.evaluation.known_items import KnownItems
 
 LINE_EVERY_S = 10.0
 SHOWN_HITS = 3
@@ -58,7 +59,11 @@ class Display:
             if not self._console.is_terminal:
                 self.say(f"{title} …")
             yield
-        self.say(f"[green]✓[/] {title}  [dim]{time.perf_counter() - started:.1f} s[/]")
+        self.done(title, time.perf_counter() - started)
+
+    def done(self, title: str, seconds: float) -> None:
+        """A step that has ended."""
+        self.say(f"[green]✓[/] {title}  [dim]{seconds:.1f} s[/]")
 
     @contextmanager
     def progress(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -93,7 +98,7 @@ class Display:
 
     def comparisons(self, comparisons: Sequence[Comparison]) -> None:
         """The first hits of plain BM25 and of the bridge, and which leg knew what."""
-        table = Table(title="The same search, without the bridge and through it", show_lines=True)
+        table = Table(title="The same search, without the bridge and through it")
         for heading in (
             "what somebody types",
             "plain BM25",
@@ -102,19 +107,24 @@ class Display:
         ):
             table.add_column(heading, overflow="fold")
         for comparison in comparisons:
-            hits = comparison.bridged[:SHOWN_HITS]
-            table.add_row(
-                comparison.question,
-                "\n".join(comparison.plain[:SHOWN_HITS]) or "[dim]nothing[/]",
-                "\n".join(hit.doc_id for hit in hits),
-                "\n".join(hit.contributions() for hit in hits),
-            )
+            for row in range(SHOWN_HITS):
+                hit = comparison.bridged[row] if row < len(comparison.bridged) else None
+                table.add_row(
+                    comparison.question if row == 0 else "",
+                    comparison.plain[row] if row < len(comparison.plain) else "–",
+                    hit.doc_id if hit else "–",
+                    hit.contributions() if hit else "",
+                )
+            table.add_section()
         self._console.print(table)
 
-    def measures(self, results: Sequence[StageResult], *, questions: int, other_words: int) -> None:
+    def measures(self, results: Sequence[StageResult], items: KnownItems) -> None:
         """Effectiveness by stage, with 95 % intervals; p against BM25 alone."""
+        other_words = sum(question.vocabulary == "other" for question in items.questions)
         table = Table(
-            title=f"{questions} known-item questions, {other_words} of them in words that no right document uses"
+            title="What each stage is worth",
+            caption=f"{len(items.questions)} known-item questions; {other_words} in words that no right document "
+            f"uses; {items.dropped} left out, since this Python lacks their answers",
         )
         table.add_column("stage")
         for heading in ("MRR@10 [95 %]", "recall@10 [95 %]", "MRR@10, other words", "p (MRR)", "median ms"):

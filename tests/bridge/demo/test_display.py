@@ -10,6 +10,7 @@ from bridge.demo import display as display_module
 from bridge.demo.comparison import Comparison, ExplainedHit
 from bridge.demo.display import Display
 from bridge.demo.measurement import StageResult, mrr_by_name
+from bridge.evaluation.known_items import KnownItems, Question
 from bridge.evaluation.measures import Estimate
 
 
@@ -30,9 +31,17 @@ RESULTS = [
 
 
 def test_measures_show_interval_and_p_value(display: Display, output: io.StringIO) -> None:
-    display.measures(RESULTS, questions=300, other_words=160)
+    questions = [Question(f"q{n}", "?", ("a",), "other" if n % 2 else "same") for n in range(300)]
+    display.measures(RESULTS, KnownItems(questions, dropped=4))
     text = output.getvalue()
-    for shown in ("0.250 [0.200, 0.300]", "0.610 [0.550, 0.660]", "0.0001", "301", "300 known-item", "BM25 alone"):
+    for shown in (
+        "0.250 [0.200, 0.300]",
+        "0.610 [0.550, 0.660]",
+        "0.0001",
+        "301",
+        "300 known-item questions, 150 of them",
+        "BM25 alone",
+    ):
         assert shown in text
 
 
@@ -44,7 +53,7 @@ def test_comparison_shows_both_rankings(display: Display, output: io.StringIO) -
     hit = ExplainedHit("random.randint", None, {"vector": 1}, 5.0)
     display.comparisons([Comparison("throw dice", ["turtle.dot"], [hit]), Comparison("nothing found", [], [hit])])
     text = output.getvalue()
-    for shown in ("throw dice", "turtle.dot", "random.randint", "vector 1", "nothing"):
+    for shown in ("throw dice", "turtle.dot", "random.randint", "vector 1", "nothing found", "–"):
         assert shown in text
 
 
