@@ -18,14 +18,13 @@ import contextlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bridge.cluster.node_assembly import cache_folder, locked, make_folder
-from bridge.cluster.node_blueprint import Flavour
-from bridge.cluster.node_launch import launch_detached, launch_owned, plan_node
+from bridge.cluster.node_launch import NodePlan, launch_detached, launch_owned, plan_node
 from bridge.cluster.node_process import NodeProcess, log_file
 from bridge.errors import NodeError
 from bridge.settings import NodeSettings
@@ -88,36 +87,31 @@ class EmbeddedNode:
                 raise
 
     @classmethod
-    @contextlib.contextmanager
     def owned(
-        cls,
-        name: str,
-        settings: NodeSettings | None = None,
-        version: str | None = None,
-        flavour: Flavour = "plain",
-        configuration: Mapping[str, Any] | None = None,
-    ) -> "Iterator[EmbeddedNode]":
+        cls, name: str, settings: NodeSettings | None = None, version: str | None = None
+    ) -> "AbstractContextManager[EmbeddedNode]":
         """A node with fresh data for the length of a `with` block; nothing of it stays behind.
 
         Where this process ends without leaving the block, even by SIGKILL, the guard stops the node and
         removes its folder.
 
-        Args:
-            configuration: entries of opensearch.yml that replace or join ours.
-
         Raises:
             NodeError: as for `start`; the folder with the log is kept then.
         """
-        settings = settings or NodeSettings()
-        plan = plan_node(settings, version, flavour)
-        parent = _instance_folder(name, settings).parent
+        return cls.owned_as_planned(name, plan_node(settings or NodeSettings(), version))
+
+    @classmethod
+    @contextlib.contextmanager
+    def owned_as_planned(cls, name: str, plan: NodePlan) -> "Iterator[EmbeddedNode]":
+        """`owned`, after a plan that has entries of configuration or a flavour of its own."""
+        parent = _instance_folder(name, plan.settings).parent
         make_folder(parent)
         folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
         log_is_wanted = False
         try:
-            with launch_owned(folder, plan, configuration or {}, remove=True) as process:
+            with launch_owned(folder, plan, remove=True) as process:
                 try:
-                    node = _answering(name, process, settings)
+                    node = _answering(name, process, plan.settings)
                 except NodeError:
                     log_is_wanted = True
                     raise
@@ -147,7 +141,7 @@ class EmbeddedNode:
                         f"stop it first (neural-bridge node stop --name {name})"
                     )
                 plan = plan_node(settings, before.version if before else None)
-                process = running.enter_context(launch_owned(folder, plan, {}, remove=False))
+                process = running.enter_context(launch_owned(folder, plan, remove=False))
             yield _answering(name, process, settings)
 
     @classmethod

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,18 @@ rootLogger.appenderRef.console.ref = console
 
 @dataclass(frozen=True)
 class NodePlan:
-    """What to start, before anything is fetched or written."""
+    """What to start, before anything is fetched or written.
+
+    Attributes:
+        configuration: entries of opensearch.yml that join ours or replace them; None takes one of ours away.
+        files: further files of the configuration folder, path → text; nobody else may read them.
+    """
 
     blueprint: Blueprint
     java: Java
     settings: NodeSettings
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan_node(settings: NodeSettings, version: str | None = None, flavour: Flavour = "plain") -> NodePlan:
@@ -75,27 +82,24 @@ def launch_detached(folder: Path, plan: NodePlan) -> NodeProcess:
     Raises:
         NodeError: it cannot be assembled, configured or started.
     """
-    process, guard = _launch(folder, plan, {}, ["--detach"])
+    process, guard = _launch(folder, plan, ["--detach"])
     guard.wait()
     process.write()
     return process
 
 
 @contextlib.contextmanager
-def launch_owned(
-    folder: Path, plan: NodePlan, configuration: Mapping[str, Any], *, remove: bool
-) -> Iterator[NodeProcess]:
+def launch_owned(folder: Path, plan: NodePlan, *, remove: bool) -> Iterator[NodeProcess]:
     """Starts a node that ends with the block, or with this process (see `node_guard`).
 
     Args:
-        configuration: entries of opensearch.yml that replace or join ours.
         remove: whether the guard removes `folder` where this process cannot any more.
 
     Raises:
         NodeError: as for `launch_detached`.
     """
     ownership = ["--owner", str(os.getpid()), *(["--remove", str(folder)] if remove else [])]
-    process, guard = _launch(folder, plan, configuration, ownership)
+    process, guard = _launch(folder, plan, ownership)
     try:
         process.write()
         yield process
@@ -104,9 +108,7 @@ def launch_owned(
         guard.wait(node_guard.GRACE_S + GUARD_EXTRA_S)
 
 
-def _launch(
-    folder: Path, plan: NodePlan, configuration: Mapping[str, Any], guard_options: Sequence[str]
-) -> tuple[NodeProcess, "subprocess.Popen[str]"]:
+def _launch(folder: Path, plan: NodePlan, guard_options: Sequence[str]) -> tuple[NodeProcess, "subprocess.Popen[str]"]:
     """Writes the instance's folder and runs its Java under the guard."""
     home = assemble(plan.blueprint, cache_folder(plan.settings.cache_dir), plan.settings.mirror_dir)
     if plan.settings.port:
@@ -114,7 +116,7 @@ def _launch(
     command = _command(folder, home, plan)
     guarded = [sys.executable, "-I", "-S", node_guard.__file__, "--log", str(log_file(folder))]
     try:
-        _write_folder(folder, plan.settings, configuration)
+        _write_folder(folder, plan)
         guarded += [*_as_another_user(folder, plan.java.executable), *guard_options, "--", *command]
         guard = subprocess.Popen(
             guarded,
@@ -143,7 +145,7 @@ def _launch(
     return NodeProcess(folder, int(answer), plan.blueprint.version), guard
 
 
-def _write_folder(folder: Path, settings: NodeSettings, configuration: Mapping[str, Any]) -> None:
+def _write_folder(folder: Path, plan: NodePlan) -> None:
     make_folder(folder)
     require_space(folder)
     settings_folder = configuration_folder(folder)
@@ -158,15 +160,21 @@ def _write_folder(folder: Path, settings: NodeSettings, configuration: Mapping[s
         "path.logs": str(folder / "logs"),
         "network.host": HOST,
         # The node takes free ports itself and writes them down: no moment in which another may take them.
-        "http.port": settings.port,
+        "http.port": plan.settings.port,
         "transport.port": 0,
         "node.portsfile": True,
         "discovery.type": "single-node",
         # A demo must run on a disk that is 90 % full; `require_space` looks at what is left.
         "cluster.routing.allocation.disk.threshold_enabled": False,
-    } | dict(configuration)
-    (settings_folder / "opensearch.yml").write_text(yaml.safe_dump(entries), encoding="utf-8")
+    } | dict(plan.configuration)
+    kept = {name: value for name, value in entries.items() if value is not None}
+    (settings_folder / "opensearch.yml").write_text(yaml.safe_dump(kept), encoding="utf-8")
     (settings_folder / "log4j2.properties").write_text(LOG4J, encoding="utf-8")
+    for name, text in plan.files.items():
+        file = settings_folder / name
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        file.touch(mode=0o600)
+        file.write_text(text, encoding="utf-8")
 
 
 def _command(folder: Path, home: Path, plan: NodePlan) -> list[str]:

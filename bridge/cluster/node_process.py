@@ -128,7 +128,7 @@ def configuration_folder(folder: Path) -> Path:
 
 
 def _has_manager(url: str) -> bool:
-    """Whether a node answers and every index has its primaries.
+    """Whether a node answers and every index has its primaries, as far as a stranger may know.
 
     The standard library's client is used since it follows no proxy settings of the environment.
     """
@@ -136,7 +136,8 @@ def _has_manager(url: str) -> bool:
     try:
         # Without the second time limit a poll waits 30 s where no manager is elected yet.
         connection.request("GET", "/_cluster/health?wait_for_status=yellow&timeout=1s&cluster_manager_timeout=1s")
-        return connection.getresponse().status == http.client.OK
+        # With the security plugin: 503 until its users are loaded, then 401.
+        return connection.getresponse().status in {http.client.OK, http.client.UNAUTHORIZED}
     except (OSError, http.client.HTTPException):
         return False
     finally:

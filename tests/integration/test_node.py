@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from opensearchpy import OpenSearch
 from bridge.cluster import node as nodes
 from bridge.cluster.node import EmbeddedNode
 from bridge.cluster.node_blueprint import VERSIONS
+from bridge.cluster.node_launch import plan_node
 from bridge.cluster.node_process import NodeProcess
 from bridge.errors import NodeError
 from bridge.settings import NodeSettings, load_settings
@@ -147,11 +149,11 @@ def test_a_node_does_not_outlive_an_owner_that_is_killed() -> None:
 @pytest.mark.slow
 @pytest.mark.node
 def test_a_node_that_refuses_to_start_tells_why_and_leaves_its_log(settings: NodeSettings) -> None:
-    wrong = {"discovery.type": "by-carrier-pigeon"}
+    plan = replace(plan_node(settings), configuration={"discovery.type": "by-carrier-pigeon"})
 
     with (
         pytest.raises(NodeError, match="by-carrier-pigeon") as caught,
-        EmbeddedNode.owned("broken", settings, configuration=wrong),
+        EmbeddedNode.owned_as_planned("broken", plan),
     ):
         pass
 

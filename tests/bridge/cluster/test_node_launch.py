@@ -2,6 +2,7 @@
 
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,21 @@ def test_a_java_that_cannot_be_started_is_named(plan: NodePlan, open_tmp_path: P
 
     with pytest.raises(NodeError, match=r"Java 25 at .* could not be started: .*Permission denied"):
         launch_detached(open_tmp_path / "cache" / "nodes" / "one", plan)
+
+
+def test_a_plan_may_replace_and_take_away_entries(plan: NodePlan, open_tmp_path: Path) -> None:
+    folder = open_tmp_path / "cache" / "nodes" / "one"
+    printed(replace(plan, configuration={"cluster.name": "ours", "discovery.type": None}), folder)
+
+    entries = yaml.safe_load((folder / "config" / "opensearch.yml").read_text())
+    assert entries["cluster.name"] == "ours"
+    assert "discovery.type" not in entries
+
+
+def test_files_of_a_plan_are_read_by_the_node_alone(plan: NodePlan, open_tmp_path: Path) -> None:
+    folder = open_tmp_path / "cache" / "nodes" / "one"
+    printed(replace(plan, files={"secrets/users.yml": "admin: {}"}), folder)
+
+    file = folder / "config" / "secrets" / "users.yml"
+    assert file.read_text() == "admin: {}"
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
