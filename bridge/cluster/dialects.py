@@ -1,5 +1,6 @@
 """Where OpenSearch and Elasticsearch differ in what the bridge asks of them, and nowhere else."""
 
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from bridge.cluster.connection import Capabilities
@@ -21,8 +22,11 @@ class Dialect(Protocol):
         """Index settings without which vectors are not searchable; they cannot be set later."""
 
 
+@dataclass(frozen=True, slots=True)
 class OpenSearchDialect:
     """OpenSearch with its k-NN plugin."""
+
+    version: tuple[int, int, int]
 
     def vector_field(self, dimension: int, engine: VectorEngine) -> dict[str, Any]:
         """See `Dialect`. For unit vectors the inner product ranks as the cosine does, and costs less."""
@@ -33,8 +37,14 @@ class OpenSearchDialect:
         }
 
     def vector_settings(self) -> dict[str, Any]:
-        """See `Dialect`."""
-        return {"index.knn": True}
+        """See `Dialect`.
+
+        Since 3.0 vectors are left out of the stored `_source` and put back when it is read, which writes
+        the whole document anew: 1.10 comes back as 1.1. Applications get their documents as they are.
+        """
+        if self.version < (3, 0, 0):
+            return {"index.knn": True}
+        return {"index.knn": True, "index.knn.derived_source.enabled": False}
 
 
 class ElasticsearchDialect:
@@ -58,4 +68,4 @@ class ElasticsearchDialect:
 
 def dialect_of(found: Capabilities) -> Dialect:
     """The dialect of a cluster."""
-    return ElasticsearchDialect() if found.distribution == "elasticsearch" else OpenSearchDialect()
+    return ElasticsearchDialect() if found.distribution == "elasticsearch" else OpenSearchDialect(found.version)

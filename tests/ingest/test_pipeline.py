@@ -32,7 +32,7 @@ class Setting:
         self.folder = folder
         self.corpus = folder / "corpus.jsonl"
         self.models = toy_models()
-        body = new_index(profile_for(self.models, FIELDS.text_fields), OpenSearchDialect())
+        body = new_index(profile_for(self.models, FIELDS.text_fields), OpenSearchDialect((3, 6, 0)))
         cluster.mapping = body["mappings"]
         cluster.settings = {"index": {"knn": "true", "uuid": "u1"}}
 

@@ -17,7 +17,7 @@ NESTED = IndexProfile(
 
 def index(profile: IndexProfile, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Mapping and settings as the cluster would give them back."""
-    body = new_index(profile, OpenSearchDialect(), **options)
+    body = new_index(profile, OpenSearchDialect((3, 6, 0)), **options)
     return body["mappings"], {"knn": "true"}
 
 
