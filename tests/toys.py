@@ -7,11 +7,12 @@ vocabulary lacks count for nothing.
 The toy cross-encoder's score is the number of the query's words (each occurrence) that the passage holds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -60,36 +61,41 @@ def make_toy_encoder(folder: Path, words: Sequence[str] = WORDS, *, max_tokens: 
 
 def make_toy_cross_encoder(folder: Path, words: Sequence[str] = WORDS, *, max_tokens: int = 64) -> ModelFolder:
     """Writes the toy cross-encoder into `folder`."""
-    constants = {
-        "last_special": np.array(len(SPECIAL_TOKENS) - 1, dtype=np.int64),
-        "passage_segment": np.array(1, dtype=np.int64),
-        "axis_1": np.array([1], dtype=np.int64),
-        "axis_2": np.array([2], dtype=np.int64),
+    return _write_cross_encoder(folder, [], {}, "found_words_count", words, max_tokens=max_tokens)
+
+
+def make_faulty_cross_encoder(folder: Path, words: Sequence[str] = WORDS) -> ModelFolder:
+    """Writes a cross-encoder whose score is NaN where exactly one of the query's words is found, else 0."""
+    nodes = [
+        helper.make_node("Sub", ["found_words_count", "one"], ["one_less"]),
+        helper.make_node("Sub", ["found_words_count", "found_words_count"], ["zero"]),
+        helper.make_node("Div", ["zero", "one_less"], ["zero_by_one_less"]),
+    ]
+    return _write_cross_encoder(folder, nodes, {"one": np.array(1, dtype=np.float32)}, "zero_by_one_less", words)
+
+
+def make_slow_cross_encoder(folder: Path, words: Sequence[str] = WORDS, *, products: int = 20) -> ModelFolder:
+    """Writes the toy cross-encoder with `products` needless matrix products per pair, a millisecond or two each."""
+    width = 384
+    constants: dict[str, NDArray[np.generic]] = {
+        "seed": np.zeros((1, width), dtype=np.float32),
+        "matrix": np.zeros((width, width), dtype=np.float32),
+        "square": np.array([width, width], dtype=np.int64),
     }
     nodes = [
-        helper.make_node("Greater", ["input_ids", "last_special"], ["is_word"]),
-        helper.make_node("Equal", ["token_type_ids", "passage_segment"], ["in_passage"]),
-        helper.make_node("Not", ["in_passage"], ["in_query"]),
-        helper.make_node("And", ["is_word", "in_query"], ["query_word"]),
-        helper.make_node("Unsqueeze", ["input_ids", "axis_2"], ["column"]),
-        helper.make_node("Unsqueeze", ["input_ids", "axis_1"], ["row"]),
-        helper.make_node("Equal", ["column", "row"], ["same_word"]),
-        helper.make_node("Unsqueeze", ["in_passage", "axis_1"], ["row_in_passage"]),
-        helper.make_node("And", ["same_word", "row_in_passage"], ["matches"]),
-        helper.make_node("Cast", ["matches"], ["match_counts"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMax", ["match_counts"], ["found"], axes=[2], keepdims=0),
-        helper.make_node("Cast", ["query_word"], ["query_weights"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["found", "query_weights"], ["found_words"]),
-        helper.make_node("ReduceSum", ["found_words", "axis_1"], ["logits"], keepdims=1),
+        # A product with the pair's own score, so that nothing can be computed when the model is loaded.
+        helper.make_node("MatMul", ["found_words_count", "seed"], ["row"]),
+        helper.make_node("Expand", ["row", "square"], ["product_0"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "toy_cross_encoder",
-        [_tokens("input_ids"), _tokens("attention_mask"), _tokens("token_type_ids")],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 1])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    return _write(folder, graph, "cross_encoder", words, max_tokens=max_tokens)
+    nodes += [
+        helper.make_node("MatMul", [f"product_{number}", "matrix"], [f"product_{number + 1}"])
+        for number in range(products)
+    ]
+    nodes += [
+        helper.make_node("ReduceSum", [f"product_{products}"], ["nothing"], keepdims=0),
+        helper.make_node("Add", ["found_words_count", "nothing"], ["slow_count"]),
+    ]
+    return _write_cross_encoder(folder, nodes, constants, "slow_count", words)
 
 
 def save_model(path: Path, graph: onnx.GraphProto) -> None:
@@ -97,6 +103,50 @@ def save_model(path: Path, graph: onnx.GraphProto) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     onnx.save_model(model, str(path))
+
+
+def _write_cross_encoder(
+    folder: Path,
+    more_nodes: Sequence[onnx.NodeProto],
+    more_constants: Mapping[str, NDArray[np.generic]],
+    output: str,
+    words: Sequence[str],
+    *,
+    max_tokens: int = 64,
+) -> ModelFolder:
+    """The graph that counts the query's words in the passage (`found_words_count`), and what follows it."""
+    constants: dict[str, NDArray[np.generic]] = {
+        "last_special": np.array(len(SPECIAL_TOKENS) - 1, dtype=np.int64),
+        "passage_segment": np.array(1, dtype=np.int64),
+        "axis_1": np.array([1], dtype=np.int64),
+        "axis_2": np.array([2], dtype=np.int64),
+        **more_constants,
+    }
+    nodes = [
+        helper.make_node("Greater", ["input_ids", "last_special"], ["is_word"]),
+        helper.make_node("Equal", ["token_type_ids", "passage_segment"], ["in_passage"]),
+        helper.make_node("Not", ["in_passage"], ["in_query"]),
+        helper.make_node("And", ["is_word", "in_query"], ["query_word"]),
+        helper.make_node("Unsqueeze", ["input_ids", "axis_2"], ["column"]),
+        helper.make_node("Unsqueeze", ["input_ids", "axis_1"], ["row_of_ids"]),
+        helper.make_node("Equal", ["column", "row_of_ids"], ["same_word"]),
+        helper.make_node("Unsqueeze", ["in_passage", "axis_1"], ["row_in_passage"]),
+        helper.make_node("And", ["same_word", "row_in_passage"], ["matches"]),
+        helper.make_node("Cast", ["matches"], ["match_counts"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["match_counts"], ["found"], axes=[2], keepdims=0),
+        helper.make_node("Cast", ["query_word"], ["query_weights"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["found", "query_weights"], ["found_words"]),
+        helper.make_node("ReduceSum", ["found_words", "axis_1"], ["found_words_count"], keepdims=1),
+        *more_nodes,
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "toy_cross_encoder",
+        [_tokens("input_ids"), _tokens("attention_mask"), _tokens("token_type_ids")],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", 1])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return _write(folder, graph, "cross_encoder", words, max_tokens=max_tokens)
 
 
 def _write(
