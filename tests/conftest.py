@@ -7,12 +7,13 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster.node import EmbeddedNode
 from tests import servers
+from tests.secured_node import SecuredNode, start_secured_node
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks every test that asks for the node, so that `-m "not node"` leaves all of them out."""
+    """Marks every test that asks for a node, so that `-m "not node"` leaves all of them out."""
     for item in items:
-        if "node" in getattr(item, "fixturenames", ()):
+        if {"node", "secured_node"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.node)
 
 
@@ -20,6 +21,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def node() -> Iterator[EmbeddedNode]:
     """One embedded node for the whole run; it ends with it."""
     with servers.embedded_node() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def secured_node() -> Iterator[SecuredNode]:
+    """One node with the security plugin, for the tests that ask who may see what."""
+    with start_secured_node() as running:
         yield running
 
 
