@@ -65,6 +65,7 @@ class FakeCluster:
     received: list[Received] = field(default_factory=list)
     url: str = ""
     cancelled: int = 0
+    _tasks: list["asyncio.Task[None] | None"] = field(default_factory=list)
 
     def requests(self, path_end: str = "") -> list[Received]:
         """What came to paths that end so."""
@@ -72,8 +73,8 @@ class FakeCluster:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serves one connection."""
-        self._connections = getattr(self, "_connections", 0) + 1
-        number = self._connections
+        self._tasks.append(asyncio.current_task())
+        number = len(self._tasks)
         try:
             while (request := await _read_request(reader, number)) is not None:
                 self.received.append(request)
@@ -92,6 +93,14 @@ class FakeCluster:
         finally:
             writer.close()
 
+    async def close(self) -> None:
+        """Closes all connections."""
+        tasks = [task for task in self._tasks if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # the loop closes a transport in its next turn
+
 
 @asynccontextmanager
 async def fake_cluster(script: Script = lambda _: Reply()) -> AsyncIterator[FakeCluster]:
@@ -103,6 +112,7 @@ async def fake_cluster(script: Script = lambda _: Reply()) -> AsyncIterator[Fake
         yield cluster
     finally:
         server.close()
+        await cluster.close()
 
 
 async def _read_request(reader: asyncio.StreamReader, connection: int) -> Received | None:

@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 MAX_HEADER_BYTES = 16 * 1024
 """As OpenSearch allows: large tokens have to pass."""
+LINGERING_S = 2.0
+"""How long a client that was answered early may go on sending before its connection is closed."""
 
 
 class Proxy:
@@ -135,6 +137,7 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
                 handler_cancellation=True,
                 auto_decompress=False,
                 access_log=None,
+                lingering_time=LINGERING_S,
                 max_line_size=MAX_HEADER_BYTES,
                 max_field_size=MAX_HEADER_BYTES,
             ),

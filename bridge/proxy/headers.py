@@ -47,7 +47,7 @@ _TRUSTED_BY_CLUSTERS = "x-proxy-"
 
 
 def forwarded(headers: CIMultiDictProxy[str], *, client_address: str | None) -> CIMultiDict[str]:
-    """The headers to send to the cluster for a client's request, in the client's order and spelling.
+    """The headers to send to the cluster for a client's request, in the client's order.
 
     Raises:
         Refused: 400; `Connection` names a header that must reach the cluster.
@@ -79,7 +79,7 @@ def forwarded(headers: CIMultiDictProxy[str], *, client_address: str | None) -> 
 
 
 def answered(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
-    """The headers to give the client for a cluster's answer, in the cluster's order and spelling."""
+    """The headers to give the client for a cluster's answer, in the cluster's order."""
     named = _named_in_connection(headers)
     return CIMultiDict(
         (name, value)

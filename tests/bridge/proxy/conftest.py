@@ -1,0 +1,88 @@
+"""A proxy between scripted neighbours, and raw HTTP for what no client library would send."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+
+from bridge.proxy.app import RunningProxy, running
+from bridge.settings import ClusterSettings, ProxySettings, Settings
+from tests.fake_cluster import FakeCluster, FakeSidecar, Script, SidecarScript, fake_cluster, fake_sidecar, kind_sidecar
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running proxy, its scripted neighbours, and a client that adds nothing of its own."""
+
+    proxy: RunningProxy
+    cluster: FakeCluster
+    sidecar: FakeSidecar
+    client: aiohttp.ClientSession
+
+    async def raw(self, request: bytes, *, until_closed: bool = True, timeout_s: float = 5.0) -> bytes:
+        """Sends bytes on a fresh connection; returns what comes until the proxy closes it, or falls silent."""
+        reader, writer = await asyncio.open_connection(self.proxy.host, self.proxy.port)
+        received = b""
+        try:
+            writer.write(request)
+            await writer.drain()
+            async with asyncio.timeout(timeout_s):
+                while chunk := await reader.read(65536):
+                    received += chunk
+        except TimeoutError:
+            assert not until_closed, received
+        except ConnectionError:
+            pass
+        finally:
+            await closed(writer)
+        return received
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    """Closes a connection of a test's own."""
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+MakeStack = Callable[..., Awaitable[Stack]]
+
+
+@asynccontextmanager
+async def stack_of(script: Script, sidecar: SidecarScript, **proxy: Any) -> AsyncIterator[Stack]:
+    """The three of them while the block runs; `proxy` are settings of the proxy."""
+    async with AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(fake_cluster(script))
+        helper = await stack.enter_async_context(fake_sidecar(sidecar))
+        settings = Settings(
+            cluster=ClusterSettings(url=cluster.url),
+            proxy=ProxySettings(
+                port=0,
+                admin_port=0,
+                **{"sidecar_url": helper.url, "shutdown_timeout_s": 0.2, **proxy},
+            ),
+        )
+        running_proxy = await stack.enter_async_context(running(settings))
+        client = await stack.enter_async_context(
+            aiohttp.ClientSession(
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            )
+        )
+        yield Stack(running_proxy, cluster, helper, client)
+
+
+@pytest.fixture
+async def make_stack() -> AsyncIterator[MakeStack]:
+    """Makes stacks that end with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def make(script: Script, sidecar: SidecarScript = kind_sidecar, **proxy: Any) -> Stack:
+            return await stack.enter_async_context(stack_of(script, sidecar, **proxy))
+
+        yield make

@@ -1,0 +1,119 @@
+"""An index of a few documents behind the fake cluster: it answers the searches that the bridge sends.
+
+The order in which each search finds documents is given, not computed: tests are about what the proxy makes
+of it.
+"""
+
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridge.profile import META_KEY, IndexProfile, ModelReference, RerankSettings, TextField
+from tests.fake_cluster import Received, Reply, reply_json
+
+PROFILE = IndexProfile(
+    text_fields=[TextField("title")],
+    encoder=ModelReference("toy", "0" * 12),
+    generator=ModelReference("toy", "1" * 12),
+    dimension=4,
+    window=8,
+    rerank=RerankSettings(depth=4),
+)
+QUERY: dict[str, Any] = {"query": {"match": {"title": "red shoe"}}}
+
+
+@dataclass
+class ScriptedIndex:
+    """`own`, `expanded` and `near` are the ids that the application's query, the expansion leg and the
+    k-NN leg find, best first. `faults` maps the end of a path to the reply given instead."""
+
+    own: Sequence[str] = ("a", "b", "c")
+    expanded: Sequence[str] = ("a", "b", "c", "d")
+    near: Sequence[str] = ("e", "d", "a")
+    titles: Mapping[str, str] = field(default_factory=dict)
+    profile: IndexProfile | None = PROFILE
+    faults: dict[str, Reply] = field(default_factory=dict)
+    legs: dict[str, Any] = field(default_factory=dict)
+    """Leg name → the item to give instead of its hits."""
+
+    def __call__(self, request: Received) -> Reply:
+        """Answers one request."""
+        endpoint = request.path.rsplit("/", 1)[-1]
+        if endpoint == "_mapping":
+            meta = {META_KEY: self.profile.to_meta()} if self.profile else {}
+            return self.faults.get(endpoint) or reply_json({"docs": {"mappings": {"_meta": meta}}})
+        if endpoint == "_msearch":
+            return self.faults.get(endpoint) or self._msearch(request.body)
+        if endpoint != "_search":
+            return self.faults.get(endpoint, Reply())
+        packed = request.header("content-encoding") == "gzip"
+        body = json.loads((gzip.decompress(request.body) if packed else request.body) or b"{}")
+        kind = kind_of_search(body)
+        return self.faults.get(kind) or self._search(kind, body)
+
+    def _msearch(self, body: bytes) -> Reply:
+        lines = [json.loads(line) for line in body.splitlines()]
+        found = {"lexical": self.own, "expansion": self.expanded, "vector": self.near}
+        items = []
+        for search in lines[1::2]:
+            leg = leg_of(search)
+            hits = [self._hit(doc_id, 10.0 - rank, None) for rank, doc_id in enumerate(found[leg][: search["size"]])]
+            items.append(self.legs.get(leg) or {"hits": {"hits": hits}, "status": 200})
+        return reply_json({"took": 1, "responses": items})
+
+    def _search(self, kind: str, body: dict[str, Any]) -> Reply:
+        start, size = body.get("from", 0), body.get("size", 10)
+        if kind == "own":
+            ids = self.own[start : start + size]
+        elif kind == "tail":
+            excluded = _ids(body["query"]["bool"]["must_not"])
+            ids = [doc_id for doc_id in self.own if doc_id not in excluded][start : start + size]
+        else:
+            # Out of order, as an ids query answers.
+            ids = sorted(_ids(body["query"]["bool"].get("filter") or [body["query"]]))
+        hits = [self._hit(doc_id, 5.0 - rank / 10, body.get("_source", True)) for rank, doc_id in enumerate(ids, start)]
+        total = {"value": len(self.own), "relation": "eq"}
+        answer: dict[str, Any] = {
+            "took": 2,
+            "timed_out": False,
+            "_shards": {"total": 1, "successful": 1, "skipped": 0, "failed": 0},
+            "hits": {"total": total, "max_score": 5.0, "hits": hits},
+        }
+        if "aggs" in body:
+            answer["aggregations"] = {"n": {"value": len(self.own)}}
+        return reply_json(answer)
+
+    def _hit(self, doc_id: str, score: float, source: Any) -> dict[str, Any]:
+        hit: dict[str, Any] = {"_index": "docs", "_id": doc_id, "_score": score}
+        if source not in (None, False):
+            title = self.titles.get(doc_id, f"title of {doc_id}")
+            hit["_source"] = {"title": title, "n": 1, "neural": {"stamp": "s", "embedding": [0.5]}}
+        return hit
+
+
+def kind_of_search(body: dict[str, Any]) -> str:
+    """Which search of the bridge's a body is: own, texts, shown, tail."""
+    query = body.get("query", {}).get("bool", {})
+    if "must_not" in query:
+        return "tail"
+    if isinstance(body.get("_source"), dict) and "includes" in body["_source"]:
+        return "texts"
+    return "shown" if "filter" in query and "should" in query else "own"
+
+
+def leg_of(search: dict[str, Any]) -> str:
+    """Which leg an item of a `_msearch` is."""
+    if "knn" in search["query"]:
+        return "vector"
+    return "expansion" if "predicted_queries" in json.dumps(search) else "lexical"
+
+
+def _ids(clauses: list[dict[str, Any]]) -> list[str]:
+    return [
+        doc_id
+        for clause in clauses
+        for by_index in clause["bool"]["should"]
+        for doc_id in by_index["bool"]["filter"][1]["ids"]["values"]
+    ]
