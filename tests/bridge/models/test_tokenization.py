@@ -1,0 +1,81 @@
+"""Texts to token ids."""
+
+import time
+
+import pytest
+from tokenizers import Tokenizer
+
+from bridge.models.tokenization import TextTokenizer
+from tests.toys import WORDS, toy_tokenizer
+
+LONG = " ".join(WORDS)
+
+
+@pytest.fixture
+def tokenizer() -> TextTokenizer:
+    return TextTokenizer(toy_tokenizer(), max_tokens=16)
+
+
+def test_a_pair_is_what_the_tokenizer_itself_makes_of_it(tokenizer: TextTokenizer) -> None:
+    expected = toy_tokenizer().encode("cat dog", "the red fish")
+    pair = tokenizer.pairs("cat dog", ["the red fish"])[0]
+    assert pair["input_ids"].tolist() == [expected.ids]
+    assert pair["token_type_ids"].tolist() == [expected.type_ids]
+    assert pair["attention_mask"].tolist() == [expected.attention_mask]
+
+
+def test_a_text_is_what_the_tokenizer_itself_makes_of_it(tokenizer: TextTokenizer) -> None:
+    assert tokenizer.sequences(["cat dog"])[0]["input_ids"].tolist() == [toy_tokenizer().encode("cat dog").ids]
+
+
+@pytest.mark.parametrize(
+    ("query", "passage", "lengths"),
+    [
+        ("cat", "dog", (1, 1)),
+        ("cat", LONG, (1, 12)),
+        (LONG, "dog", (6, 1)),
+        (LONG, LONG, (6, 7)),
+        ("", "", (0, 0)),
+    ],
+)
+def test_a_query_keeps_at_most_half_of_the_room_and_the_passage_the_rest(
+    tokenizer: TextTokenizer, query: str, passage: str, lengths: tuple[int, int]
+) -> None:
+    pair = tokenizer.pairs(query, [passage])[0]
+    in_passage = int(pair["token_type_ids"].sum())
+    n_special_first, n_special_second = 2, 1
+    assert (pair["input_ids"].size - in_passage - n_special_first, in_passage - n_special_second) == lengths
+    assert pair["input_ids"].size <= 16
+
+
+def test_settings_of_the_file_for_length_and_padding_are_dropped() -> None:
+    given = toy_tokenizer()
+    given.enable_truncation(3)
+    given.enable_padding(length=64)
+    assert TextTokenizer(given, max_tokens=16).sequences(["cat dog bird"])[0]["input_ids"].size == 5
+
+
+@pytest.mark.case("R5")
+@pytest.mark.parametrize("text", ["", "   ", "🙂🙂", "\ud800 cat", "\x00", "‮", "e\u0301" * 30])
+def test_any_text_becomes_a_sequence(tokenizer: TextTokenizer, text: str) -> None:
+    assert tokenizer.sequences([text])[0]["input_ids"].size >= 2
+    assert tokenizer.pairs(text, [text])[0]["input_ids"].size >= 3
+
+
+@pytest.mark.case("R4")
+def test_a_long_text_is_cut_before_it_is_tokenised(tokenizer: TextTokenizer) -> None:
+    def seconds(text: str) -> float:
+        started = time.perf_counter()
+        tokenizer.pairs("cat", [text])
+        return time.perf_counter() - started
+
+    text = "漢字" * 2_000_000
+    whole = time.perf_counter()
+    Tokenizer.from_str(toy_tokenizer().to_str()).encode(text[: len(text) // 10])
+    tenth_uncut_s = time.perf_counter() - whole
+    assert min(seconds(text) for _ in range(3)) < tenth_uncut_s / 10
+
+
+def test_offsets_point_into_the_text(tokenizer: TextTokenizer) -> None:
+    text = "Cat,  \ud800 dog"
+    assert [text[start:end] for start, end in tokenizer.token_offsets(text)] == ["Cat", ",", "\ud800", "dog"]
