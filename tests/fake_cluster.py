@@ -173,6 +173,11 @@ class FakeSidecar:
     script: SidecarScript
     received: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     url: str = ""
+    encoder: str | None = None
+
+    async def info(self, _: web.Request) -> web.Response:
+        """What the sidecar says of itself."""
+        return web.json_response({"embedding_model_id": self.encoder} if self.encoder else {})
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answers one request."""
@@ -197,6 +202,7 @@ async def fake_sidecar(script: SidecarScript = kind_sidecar) -> AsyncIterator[Fa
     sidecar = FakeSidecar(script)
     app = web.Application()
     app.router.add_post("/{path:.*}", sidecar.handle)
+    app.router.add_get("/info", sidecar.info)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -11,6 +11,7 @@ from types import ModuleType
 
 import structlog
 from aiohttp import http_parser, web
+from pydantic import SecretStr
 
 from bridge.errors import UsageError
 from bridge.http_deadlines import FirstRequestDeadline, SlowClient
@@ -126,7 +127,7 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(Upstream(settings.cluster))
-        sidecar = await stack.enter_async_context(Sidecar(settings.proxy))
+        sidecar = await stack.enter_async_context(Sidecar(settings.proxy, api_key=_secret(settings.sidecar.api_key)))
         profiles = Profiles(upstream, settings.cluster, ttl_s=settings.proxy.profile_ttl_s)
         search = Search(upstream, profiles, Ranker(upstream, sidecar), settings.proxy, metrics)
         deadline = FirstRequestDeadline(settings.proxy.header_timeout_s)
@@ -207,6 +208,10 @@ def assert_c_parser(parser: ModuleType) -> None:
             "aiohttp runs without its C parser, which the proxy needs: install aiohttp from a wheel, "
             "and leave AIOHTTP_NO_EXTENSIONS unset"
         )
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value is not None else None
 
 
 def _port(runner: web.BaseRunner) -> int:

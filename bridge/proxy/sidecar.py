@@ -12,13 +12,14 @@ from typing import Self, TypeVar
 
 import aiohttp
 import msgspec
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 from bridge.errors import SettingsError, SidecarError
 from bridge.proxy.breaker import CircuitBreaker
 from bridge.settings import ProxySettings
 
 _CACHED_EMBEDDINGS = 10_000
+_ENCODER = "encoder"
 _READY_TIMEOUT = aiohttp.ClientTimeout(total=3.0)
 _T = TypeVar("_T")
 
@@ -31,6 +32,10 @@ class StageFailed(SidecarError):
         self.reason = reason
 
 
+class _Info(msgspec.Struct):
+    embedding_model_id: str | None = None
+
+
 class _Score(msgspec.Struct):
     index: int
     score: float
@@ -39,7 +44,7 @@ class _Score(msgspec.Struct):
 class Sidecar:
     """The rerank sidecar. Use as an async context manager."""
 
-    def __init__(self, settings: ProxySettings) -> None:
+    def __init__(self, settings: ProxySettings, *, api_key: str | None = None) -> None:
         if not settings.sidecar_url.startswith(("http://", "https://")):
             raise SettingsError(f"proxy.sidecar_url is {settings.sidecar_url}: expected http://HOST:PORT")
         self.url = settings.sidecar_url.rstrip("/")
@@ -48,10 +53,14 @@ class Sidecar:
             CircuitBreaker(failures=settings.breaker_failures, reset_s=settings.breaker_reset_s) for _ in range(2)
         )
         self._embeddings: LRUCache[tuple[str, str], list[float]] = LRUCache(_CACHED_EMBEDDINGS)
+        # Another encoder may be there after a restart; nothing tells of it but the sidecar itself.
+        self._encoder: TTLCache[str, str | None] = TTLCache(1, settings.profile_ttl_s)
+        self._api_key = api_key
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else None,
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
@@ -71,11 +80,19 @@ class Sidecar:
         `identity` is the encoder that embedded the index; `deadline` is on the event loop's clock.
 
         Raises:
-            StageFailed: `embedder_unavailable`, `embedder_slow`, `embedder_overloaded`, or
-                `embedder_unusable` for an answer that is no such embedding.
+            StageFailed: `embedder_unavailable`, `embedder_slow`, `embedder_overloaded`,
+                `embedder_unusable` for an answer that is no such embedding, or `encoder_mismatch` where
+                the sidecar says that it runs another encoder.
         """
         if (cached := self._embeddings.get((identity, text))) is not None:
             return cached
+        served = await self._served_encoder(deadline)
+        if served is not None and served != identity:
+            raise StageFailed(
+                "encoder_mismatch",
+                f"the index was embedded by {identity}, the sidecar runs {served}: start it with that encoder, "
+                f"or ingest anew",
+            )
         answer = await self._ask("embedder", self._embedder, "/embed", {"inputs": [text], "role": "query"}, deadline)
         embeddings = self._decoded("embedder", self._embedder, answer, list[list[float]])
         if len(embeddings) != 1 or len(embeddings[0]) != dimension or not all(map(math.isfinite, embeddings[0])):
@@ -106,6 +123,20 @@ class Sidecar:
             )
         self._reranker.succeeded()
         return [logits[i] for i in range(len(passages))]
+
+    async def _served_encoder(self, deadline: float) -> str | None:
+        """The sidecar's encoder as `name@digest`; None where it does not tell (other servers do not)."""
+        if _ENCODER not in self._encoder:
+            if self._session is None:
+                raise RuntimeError("Sidecar is used outside its context")
+            try:
+                async with asyncio.timeout_at(deadline), self._session.get(f"{self.url}/info") as answer:
+                    told = msgspec.json.decode(await answer.read(), type=_Info) if answer.status == 200 else _Info()
+            except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
+                # Whether it can embed is found out by asking it to.
+                return None
+            self._encoder[_ENCODER] = told.embedding_model_id
+        return self._encoder.get(_ENCODER)
 
     async def ready(self) -> bool:
         """Whether the sidecar says that it can serve."""

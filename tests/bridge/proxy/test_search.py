@@ -579,6 +579,19 @@ async def test_weights_of_the_profile_decide(make_stack: MakeStack) -> None:
     assert ids(answer)[:2] == ["e", "d"]
 
 
+async def test_vectors_of_another_encoder_are_never_compared(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(), profile_ttl_s=0.1)
+    stack.sidecar.encoder = "other@123456789abc"
+    _, mismatch, _ = await search(stack, x_bridge="hybrid")
+
+    stack.sidecar.encoder = PROFILE.encoder.identity
+    await asyncio.sleep(0.15)
+    _, match, _ = await search(stack, x_bridge="hybrid")
+
+    assert mismatch.startswith("expansion; degraded=encoder_mismatch")
+    assert match.startswith("hybrid;")
+
+
 async def test_embeddings_of_a_query_are_asked_for_once(make_stack: MakeStack) -> None:
     stack = await make_stack(ScriptedIndex())
 
