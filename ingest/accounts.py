@@ -6,6 +6,7 @@ speaks only of batches that are booked.
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -55,8 +56,8 @@ class Accounts:
             CheckpointUnusable: the folder is in use, or its checkpoint is damaged or of another run.
             IngestError: the dead letters cannot be written.
         """
-        self._lock.__enter__()
-        try:
+        with ExitStack() as held:
+            held.enter_context(self._lock)
             self._checkpoint = self._begin()
             self.ledger = msgspec.structs.replace(self._checkpoint.ledger)
             self.skipped = self.ledger.answered
@@ -65,15 +66,15 @@ class Accounts:
                 self._index,
                 keep_bytes=self._checkpoint.dead_letters_bytes,
             )
-        except BaseException:
-            self._lock.__exit__(None, None, None)
-            raise
+            held.callback(self._letters.close)
+            # From here on a run that was cut off goes on with the same file of dead letters.
+            self.save()
+            self._held = held.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Gives the folder back."""
-        self._letters.close()
-        self._lock.__exit__(None, None, None)
+        self._held.close()
 
     @property
     def dead_letters(self) -> Path:

@@ -127,7 +127,7 @@ def command(
         )
     click.echo(json.dumps(report.to_json(), indent=2) if as_json else _told(report))
     if request.number is not None and not report.complete:
-        click.echo(f"stopped; go on with: {shlex.join(sys.argv)}", err=True)
+        click.echo(f"stopped; go on with: neural-bridge {shlex.join(sys.argv[1:])}", err=True)
         ctx.exit(request.exit_code)
     ctx.exit(report.exit_code)
 

@@ -1,0 +1,140 @@
+"""The command as operators run it: a process of its own, killed and stopped at bad moments."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.cluster.dialects import OpenSearchDialect
+from bridge.cluster.schema import new_index
+from bridge.settings import IngestSettings
+from ingest.models import planned_profile
+from tests.fake_bulk import FakeCluster, Reply, fake_cluster
+from tests.toys import make_toy_encoder
+
+N_DOCUMENTS = 1000
+
+
+class Command:
+    """`neural-bridge ingest` with a toy encoder, on a fake cluster."""
+
+    def __init__(self, cluster: FakeCluster, folder: Path) -> None:
+        self.cluster = cluster
+        self.corpus = folder / "corpus.jsonl"
+        encoder = folder / "encoder"
+        encoder.mkdir()
+        make_toy_encoder(encoder)
+        self.arguments = [
+            *(sys.executable, "-m", "bridge.cli", "ingest", "things", str(self.corpus), "--cluster", cluster.url),
+            *("--encoder", str(encoder), "--no-expansion", "--threads", "1", "--text-field", "text", "--json"),
+            *("--state-folder", str(folder / "state")),
+        ]
+        profile = planned_profile(IngestSettings(encoder=str(encoder), generator=None), ["text"])
+        cluster.mapping = new_index(profile, OpenSearchDialect((3, 6, 0)))["mappings"]
+        cluster.settings = {"index": {"knn": "true", "uuid": "u1"}}
+        lines = (json.dumps({"_id": f"d{i}", "text": f"wing {i}"}) for i in range(N_DOCUMENTS))
+        self.corpus.write_text("\n".join(lines))
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(self.arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def finish(self) -> tuple[int, dict[str, Any]]:
+        done = subprocess.run(self.arguments, capture_output=True, text=True, timeout=60, check=False)
+        report: dict[str, Any] = json.loads(done.stdout)
+        return done.returncode, report
+
+    def slow(self, seconds: float) -> None:
+        """Makes every bulk request take so long."""
+
+        def wait(_: int, __: object) -> None:
+            time.sleep(seconds)
+
+        self.cluster.on_bulk = wait
+
+    def wait_for_bulks(self, more: int) -> None:
+        """Waits until so many more bulk requests have come."""
+        wanted = len(self.cluster.bulk_requests()) + more
+        deadline = time.monotonic() + 60
+        while len(self.cluster.bulk_requests()) < wanted:
+            assert time.monotonic() < deadline, "no bulk request came"
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[Command]:
+    with fake_cluster() as cluster:
+        yield Command(cluster, tmp_path)
+
+
+@pytest.mark.case("I9")
+@pytest.mark.slow
+def test_five_kills_lose_nothing_and_repeat_only_what_was_in_flight(command: Command) -> None:
+    command.slow(0.15)
+    moments = random.Random(9)
+    for _ in range(5):
+        process = command.start()
+        with process:
+            command.wait_for_bulks(1)
+            time.sleep(moments.uniform(0, 0.4))
+            process.kill()
+    command.slow(0)
+    code, report = command.finish()
+    assert code == 0
+    assert sorted(command.cluster.documents) == sorted(f"d{i}" for i in range(N_DOCUMENTS))
+    ledger = report["ledger"]
+    assert ledger["read"] == ledger["written"] + ledger["unchanged"] == N_DOCUMENTS
+    sent = Counter(doc_id for ids in command.cluster.sent_ids() for doc_id in ids)
+    in_flight_at_a_kill = 2 * 64
+    assert sum(sent.values()) <= N_DOCUMENTS + 5 * in_flight_at_a_kill
+
+
+@pytest.mark.case("I10")
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_with_a_checkpoint_and_the_command_to_go_on(
+    command: Command, sign: signal.Signals, code: int
+) -> None:
+    command.slow(0.2)
+    with command.start() as process:
+        command.wait_for_bulks(2)
+        process.send_signal(sign)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "go on with: neural-bridge ingest things" in err
+    first = json.loads(out)
+    assert not first["complete"]
+    command.slow(0)
+    finished, second = command.finish()
+    assert (finished, second["complete"], second["skipped"]) == (0, True, first["ledger"]["written"])
+    assert len(command.cluster.documents) == N_DOCUMENTS
+
+
+@pytest.mark.case("I32")
+def test_no_cluster_is_exit_4_without_a_traceback(command: Command) -> None:
+    command.cluster.on_request = lambda _: Reply(401, b"")
+    done = subprocess.run(command.arguments, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 4
+    assert done.stderr.startswith("Error: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.case("I36")
+def test_a_missing_file_is_exit_2(command: Command) -> None:
+    command.corpus.unlink()
+    done = subprocess.run(command.arguments, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "does not exist" in done.stderr
+
+
+@pytest.mark.case("I36")
+def test_an_empty_pipe_is_no_documents_and_exit_0(command: Command) -> None:
+    arguments = ["-" if argument == str(command.corpus) else argument for argument in command.arguments]
+    done = subprocess.run(arguments, input="", capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, json.loads(done.stdout)["ledger"]["read"]) == (0, 0)
