@@ -48,7 +48,6 @@ def main() -> None:
                 user=options.user,
                 group=options.group,
                 extra_groups=None if options.user is None else [],
-                start_new_session=options.detach,
                 preexec_fn=None if options.detach else die_with_parent(),
             )
     except (OSError, subprocess.SubprocessError) as error:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -135,14 +136,23 @@ def _launch(folder: Path, plan: NodePlan, guard_options: Sequence[str]) -> tuple
             f"the node's folder {folder} cannot be written or used: {error}; "
             "name a cache folder on another place with BRIDGE_NODE__CACHE_DIR"
         ) from error
-    answer = ""
-    if guard.stdout is not None:
-        with guard.stdout:
-            answer = guard.stdout.read().strip()
+    answer = _answer(guard)
     if not answer.isdigit():
         guard.wait()
         raise NodeError(f"{plan.java} could not be started: {answer or 'the guard ended without a word'}")
     return NodeProcess(folder, int(answer), plan.blueprint.version), guard
+
+
+def _answer(guard: "subprocess.Popen[str]") -> str:
+    """What the guard says: the node's process id, or why there is none."""
+    assert guard.stdout is not None  # noqa: S101 it was opened with a pipe
+    try:
+        with guard.stdout as output:
+            return output.read().strip()
+    except BaseException:
+        # Interrupted before anybody knows the node: it must not stay. It is in the guard's group.
+        os.killpg(guard.pid, signal.SIGKILL)
+        raise
 
 
 def _write_folder(folder: Path, plan: NodePlan) -> None:
