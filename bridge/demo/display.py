@@ -121,11 +121,7 @@ class Display:
     def measures(self, results: Sequence[StageResult], items: KnownItems) -> None:
         """Effectiveness by stage, with 95 % intervals; p against BM25 alone."""
         other_words = sum(question.vocabulary == "other" for question in items.questions)
-        table = Table(
-            title="What each stage is worth",
-            caption=f"{len(items.questions)} known-item questions; {other_words} in words that no right document "
-            f"uses; {items.dropped} left out, since this Python lacks their answers",
-        )
+        table = Table(title="What each stage is worth")
         table.add_column("stage")
         for heading in ("MRR@10 [95 %]", "recall@10 [95 %]", "MRR@10, other words", "p (MRR)", "median ms"):
             table.add_column(heading, justify="right")
@@ -140,3 +136,7 @@ class Display:
                 f"{result.median_ms:.0f}",
             )
         self._console.print(table)
+        self.say(
+            f"{len(items.questions)} known-item questions; {other_words} in words that no right document uses; "
+            f"{items.dropped} left out, since this Python lacks their answers"
+        )

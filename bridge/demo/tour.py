@@ -10,12 +10,13 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
+from bridge.demo.background import Stack
 from bridge.demo.collection import INDEX, make_index
 from bridge.demo.comparison import QUESTIONS, compare
 from bridge.demo.display import Display
 from bridge.demo.documents import ENRICHED_FIELDS, DocumentationEntry, documents, standard_library
 from bridge.demo.measurement import StageResult, measure, total_searches
-from bridge.demo.stack import Stack, folder_of, is_kept, running_node, running_servers
+from bridge.demo.stack import folder_of, is_kept, running_node, running_servers
 from bridge.errors import IngestError
 from bridge.evaluation.known_items import known_items
 from bridge.settings import ClusterSettings, Settings

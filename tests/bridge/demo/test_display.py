@@ -39,7 +39,7 @@ def test_measures_show_interval_and_p_value(display: Display, output: io.StringI
         "0.610 [0.550, 0.660]",
         "0.0001",
         "301",
-        "300 known-item questions, 150 of them",
+        "300 known-item questions; 150 in words",
         "BM25 alone",
     ):
         assert shown in text
