@@ -30,7 +30,11 @@ POLICY = "plugin-security.policy"
 
 
 def cache_folder(configured: Path | None) -> Path:
-    """Where homes, downloads and data lie: as configured, else the user's cache folder."""
+    """Where homes, downloads and data lie: as configured, else the user's cache folder.
+
+    Raises:
+        NodeError: the user has none.
+    """
     if configured is not None:
         return configured.expanduser().resolve()
     if named := os.environ.get("XDG_CACHE_HOME"):
@@ -38,7 +42,13 @@ def cache_folder(configured: Path | None) -> Path:
     # A node started by root runs as another user, who cannot enter root's home.
     if os.geteuid() == 0:
         return Path("/var/cache/neural-bridge")
-    return Path.home() / ".cache" / "neural-bridge"
+    try:
+        return Path.home() / ".cache" / "neural-bridge"
+    except RuntimeError as error:
+        raise NodeError(
+            f"user {os.geteuid()} has no home folder to keep the embedded node in: "
+            "name a cache folder with BRIDGE_NODE__CACHE_DIR"
+        ) from error
 
 
 def assemble(blueprint: Blueprint, cache: Path, mirror: Path | None = None) -> Path:
@@ -124,8 +134,11 @@ def require_space(folder: Path) -> None:
 
 
 def _maven_repository() -> Path | None:
-    repository = Path.home() / ".m2" / "repository"
-    return repository if repository.is_dir() else None
+    try:
+        repository = Path.home() / ".m2" / "repository"
+        return repository if repository.is_dir() else None
+    except (RuntimeError, OSError):  # no home folder, or one that we may not enter
+        return None
 
 
 def _build(blueprint: Blueprint, downloads: Path, home: Path) -> None:
