@@ -5,8 +5,9 @@ import hmac
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -169,6 +170,8 @@ class Sidecar:
             raise web.HTTPUnsupportedMediaType(text="Content-Encoding: bodies must come uncompressed")
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(text="Content-Type: application/json is needed")
+        if (request.content_length or 0) > self._settings.max_body_bytes:
+            raise web.HTTPRequestEntityTooLarge(self._settings.max_body_bytes, request.content_length or 0)
         return await read_body(request, timeout_s=BODY_TIMEOUT_S)
 
     def _computing(self, answer: Answer) -> Handler:
@@ -285,8 +288,9 @@ class Sidecar:
         return await handler(request)
 
 
-async def serve(settings: SidecarSettings, models: Models) -> None:
-    """Serves until SIGTERM or SIGINT, then finishes what it has accepted."""
+@asynccontextmanager
+async def listening(settings: SidecarSettings, models: Models) -> AsyncIterator[tuple[Sidecar, int]]:
+    """The sidecar, listening, and its port; at the end it finishes what it has accepted."""
     sidecar = Sidecar(settings, models)
     first_request = FirstRequestDeadline(HEADER_TIMEOUT_S)
     runner = web.AppRunner(
@@ -296,21 +300,27 @@ async def serve(settings: SidecarSettings, models: Models) -> None:
         lingering_time=LINGERING_S,
         shutdown_timeout=settings.shutdown_timeout_s,
     )
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
     await runner.setup()
     watch = asyncio.create_task(first_request.watch(runner))
     try:
         await web.TCPSite(runner, settings.host, settings.port).start()
-        log.info("listening", host=settings.host, port=runner.addresses[0][1])
-        await stopping.wait()
+        yield sidecar, runner.addresses[0][1]
         sidecar.draining = True
-        log.info("stopping", shutdown_timeout_s=settings.shutdown_timeout_s)
     finally:
         watch.cancel()
         await runner.cleanup()
+
+
+async def serve(settings: SidecarSettings, models: Models) -> None:
+    """Serves until SIGTERM or SIGINT, then finishes what it has accepted."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with listening(settings, models) as (_, port):
+        log.info("listening", host=settings.host, port=port)
+        await stopping.wait()
+        log.info("stopping", shutdown_timeout_s=settings.shutdown_timeout_s)
 
 
 def run(settings: SidecarSettings) -> None:
