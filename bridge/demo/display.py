@@ -138,5 +138,5 @@ class Display:
         self._console.print(table)
         self.say(
             f"{len(items.questions)} known-item questions; {other_words} in words that no right document uses; "
-            f"{items.dropped} left out, since this Python lacks their answers"
+            f"{items.dropped} left out, since nothing here answers them"
         )
