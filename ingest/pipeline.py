@@ -26,10 +26,11 @@ from ingest.embedding import Embedding
 from ingest.expansion import Expansion, QueryFilter
 from ingest.ledger import Outcome
 from ingest.models import Models
+from ingest.patience import RunStopped
 from ingest.report import Progress, Report
 from ingest.sources import Source, SourceItem
 from ingest.stamp import recipe, stamp
-from ingest.writer import BulkLimits, BulkWriter, RunStopped
+from ingest.writer import BulkLimits, BulkWriter
 
 BATCH_DOCUMENTS = 64
 """Enough for the models to sort by length, few enough that the stages start early and stop soon."""

@@ -5,12 +5,11 @@ requests that may have been carried out, and take a document's own fields for in
 retries and accounts are made here. Ids are the documents' own, so sending one again is harmless.
 """
 
-import random
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 from urllib.parse import quote
 
 from opensearchpy import OpenSearch
@@ -21,66 +20,30 @@ from bridge.settings import IngestSettings
 from ingest.bulk_actions import BulkAction
 from ingest.bulk_answers import Again, Stop, TooMuch, Verdict, verdicts
 from ingest.ledger import Failure, Outcome
+from ingest.patience import Patience, RetryLimits
 from ingest.throttle import Throttle
 
 _UNIFORM_FAILURE = 10
 """A chunk of so many documents that all fail for one reason is a wrong mapping, not so many wrong documents."""
 
 
-class RunStopped(IngestError):
-    """The operator stopped the run."""
-
-
 @dataclass(frozen=True, slots=True)
 class BulkLimits:
-    """Bounds of requests and of patience; see `IngestSettings` for the first four."""
+    """Bounds of requests; see `IngestSettings` for the first two. `concurrency`: requests in flight."""
 
     bulk_bytes: int = 5_000_000
     bulk_documents: int = 500
-    max_attempts: int = 8
-    max_stall_s: float = 300.0
     concurrency: int = 2
-    backoff_base_s: float = 1.0
-    backoff_cap_s: float = 30.0
+    retry: RetryLimits = field(default_factory=RetryLimits)
 
     @classmethod
-    def of(cls, settings: IngestSettings) -> "BulkLimits":
+    def of(cls, settings: IngestSettings) -> Self:
         """The limits that the settings name."""
         return cls(
             bulk_bytes=settings.bulk_bytes,
             bulk_documents=settings.bulk_documents,
-            max_attempts=settings.max_attempts,
-            max_stall_s=settings.max_stall_s,
+            retry=RetryLimits(max_attempts=settings.max_attempts, max_stall_s=settings.max_stall_s),
         )
-
-
-@dataclass(slots=True)
-class _Patience:
-    """How often and how long one chunk is sent again. Waits grow and are jittered over their whole length
-    (Brooker 2015, "Exponential backoff and jitter"), so writers that failed together come back apart."""
-
-    limits: BulkLimits
-    stopped: threading.Event
-    attempts: int = 0
-    since: float = field(default_factory=time.monotonic)
-
-    def wait(self, again: Again) -> None:
-        """Waits before the next attempt.
-
-        Raises:
-            BridgeError: patience is over.
-            RunStopped: the operator stopped the run meanwhile.
-        """
-        self.attempts += 1
-        waited = time.monotonic() - self.since
-        if waited >= self.limits.max_stall_s or (
-            again.cause != "blocked" and self.attempts >= self.limits.max_attempts
-        ):
-            raise _given_up(again, self.attempts, waited)
-        longest = min(self.limits.backoff_cap_s, self.limits.backoff_base_s * 2 ** (self.attempts - 1))
-        pause = max(random.uniform(0, longest), again.retry_after_s)
-        if self.stopped.wait(min(pause, self.limits.max_stall_s - waited)):
-            raise RunStopped("stopped while the cluster was not taking documents")
 
 
 class BulkWriter:
@@ -126,7 +89,7 @@ class BulkWriter:
             yield chunk
 
     def _write_chunk(self, actions: Sequence[BulkAction], chunk: list[int], outcomes: dict[int, Outcome]) -> None:
-        patience = _Patience(self._limits, self._stopped)
+        patience = Patience(self._limits.retry, self._stopped)
         pending = chunk
         while pending:
             answer = self._send([actions[position] for position in pending])
@@ -148,7 +111,9 @@ class BulkWriter:
             if again is not None:
                 self.sent_again += len(pending)
                 self.throttle.slow_down()
-                patience.wait(again)
+                # A block ends when an operator acts, however often it was met.
+                if not patience.wait(retry_after_s=again.retry_after_s, count=again.cause != "blocked"):
+                    raise _given_up(again, patience)
             else:
                 self.throttle.speed_up()
 
@@ -178,9 +143,9 @@ class BulkWriter:
         return verdicts(answer, actions)
 
 
-def _given_up(again: Again, attempts: int, waited: float) -> BridgeError:
+def _given_up(again: Again, patience: Patience) -> BridgeError:
     failure = again.failure
-    tried = f"after {attempts} attempts in {waited:.0f} s"
+    tried = f"after {patience.attempts} attempts in {patience.waited_s:.0f} s"
     if again.cause == "blocked":
         return ClusterBlocked(
             f"the cluster refuses writes ({failure.reason}): free disk space or raise the flood stage, then clear "

@@ -22,10 +22,12 @@ from bridge.errors import (
 )
 from bridge.settings import ClusterSettings
 from ingest.bulk_actions import BulkAction
-from ingest.writer import BulkLimits, BulkWriter, RunStopped
+from ingest.patience import RetryLimits, RunStopped
+from ingest.writer import BulkLimits, BulkWriter
 from tests.fake_bulk import Action, FakeCluster, Reply, error_body, fake_cluster, refusal
 
-LIMITS = BulkLimits(bulk_documents=100, backoff_base_s=0.02, backoff_cap_s=0.2, max_stall_s=1.0, concurrency=1)
+RETRY = RetryLimits(max_stall_s=1.0, backoff_base_s=0.02, backoff_cap_s=0.2)
+LIMITS = BulkLimits(bulk_documents=100, concurrency=1, retry=RETRY)
 
 
 @pytest.fixture
@@ -37,6 +39,10 @@ def cluster() -> Iterator[FakeCluster]:
 def writer(cluster: FakeCluster, limits: BulkLimits = LIMITS, stopped: threading.Event | None = None) -> BulkWriter:
     client = connect(ClusterSettings(url=cluster.url))
     return BulkWriter(client, "things", limits, stopped=stopped or threading.Event())
+
+
+def patient(**change: Any) -> BulkLimits:
+    return replace(LIMITS, retry=replace(RETRY, **change))
 
 
 def actions(n: int) -> list[BulkAction]:
@@ -103,7 +109,7 @@ def test_unavailable_shards_are_waited_for(cluster: FakeCluster) -> None:
     until = time.monotonic() + 0.5
     unavailable = refusal(503, "unavailable_shards_exception")
     cluster.on_item = lambda _action, _n: unavailable if time.monotonic() < until else None
-    outcomes = writer(cluster, replace(LIMITS, max_attempts=50)).write(actions(5))
+    outcomes = writer(cluster, patient(max_attempts=50)).write(actions(5))
     assert {outcome.kind for outcome in outcomes} == {"written"}
 
 
@@ -139,7 +145,7 @@ def test_an_answer_with_too_few_items_is_asked_again_and_never_a_success(cluster
     assert [len(ids) for ids in cluster.sent_ids()] == [10, 10]
     cluster.on_bulk = lambda _, actions: short(actions)
     with pytest.raises(AnswerNotUnderstood, match="10 actions were sent, the answer speaks of 5"):
-        writer(cluster, replace(LIMITS, max_attempts=3)).write(actions(10))
+        writer(cluster, patient(max_attempts=3)).write(actions(10))
 
 
 @pytest.mark.case("I7")
@@ -154,7 +160,7 @@ def test_an_answer_with_too_few_items_is_asked_again_and_never_a_success(cluster
 def test_what_is_no_bulk_answer_is_not_counted(cluster: FakeCluster, reply: Reply) -> None:
     cluster.on_bulk = lambda _n, _actions: reply
     with pytest.raises(AnswerNotUnderstood, match="not a bulk answer"):
-        writer(cluster, replace(LIMITS, max_attempts=2)).write(actions(10))
+        writer(cluster, patient(max_attempts=2)).write(actions(10))
 
 
 @pytest.mark.case("I8")
@@ -175,7 +181,7 @@ def test_a_lost_answer_makes_no_second_document(cluster: FakeCluster, lost: Repl
 
 def test_a_cluster_that_is_gone_ends_the_run() -> None:
     with fake_cluster() as cluster:
-        bulk = writer(cluster, replace(LIMITS, max_attempts=2))
+        bulk = writer(cluster, patient(max_attempts=2))
     with pytest.raises(ClusterUnreachable, match="2 attempts"):
         bulk.write(actions(1))
 
@@ -233,4 +239,4 @@ def test_stopping_ends_a_wait(cluster: FakeCluster) -> None:
     stopped.set()
     cluster.on_item = lambda _action, _n: refusal(429, "rejected_execution_exception")
     with pytest.raises(RunStopped):
-        writer(cluster, replace(LIMITS, backoff_base_s=60), stopped).write(actions(1))
+        writer(cluster, patient(backoff_base_s=60), stopped).write(actions(1))

@@ -1,0 +1,56 @@
+"""How often and how long something is tried again."""
+
+import random
+import threading
+import time
+from dataclasses import dataclass
+
+from bridge.errors import IngestError
+
+
+class RunStopped(IngestError):
+    """The operator stopped the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLimits:
+    """Bounds of patience; see `IngestSettings` for the first two."""
+
+    max_attempts: int = 8
+    max_stall_s: float = 300.0
+    backoff_base_s: float = 1.0
+    backoff_cap_s: float = 30.0
+
+
+class Patience:
+    """The attempts at one thing. Waits grow and are jittered over their whole length (Brooker 2015,
+    "Exponential backoff and jitter"), so that those who failed together come back apart."""
+
+    def __init__(self, limits: RetryLimits, stopped: threading.Event) -> None:
+        """`stopped`, once set, ends waits early."""
+        self._limits = limits
+        self._stopped = stopped
+        self._began = time.monotonic()
+        self.attempts = 0
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds since the first attempt."""
+        return time.monotonic() - self._began
+
+    def wait(self, *, retry_after_s: float = 0.0, count: bool = True) -> bool:
+        """Waits before the next attempt; False where there shall be none. With `count` off only time ends
+        the attempts.
+
+        Raises:
+            RunStopped: the operator stopped the run meanwhile.
+        """
+        self.attempts += 1
+        left_s = self._limits.max_stall_s - self.waited_s
+        if left_s <= 0 or (count and self.attempts >= self._limits.max_attempts):
+            return False
+        longest = min(self._limits.backoff_cap_s, self._limits.backoff_base_s * 2 ** (self.attempts - 1))
+        pause = max(random.uniform(0, longest), retry_after_s)
+        if self._stopped.wait(min(pause, left_s)):
+            raise RunStopped("stopped while the cluster did not do what was asked")
+        return True
