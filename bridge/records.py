@@ -24,11 +24,20 @@ class SourcePosition:
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentVersion:
+    """Which version of a document was read from an index: a write may ask that it still is the last one."""
+
+    seq_no: int
+    primary_term: int
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A document as it was read.
 
     `body` is the JSON object exactly as it came, UTF-8 encoded: numbers and unknown fields reach the
     index byte for byte. `texts` maps each text field that is enriched to its text, in profile order.
+    `version` is known of documents that were read from an index.
     """
 
     doc_id: str
@@ -36,6 +45,7 @@ class Document:
     texts: Mapping[str, str]
     position: SourcePosition
     routing: str | None = None
+    version: DocumentVersion | None = None
 
 
 @dataclass(frozen=True, slots=True)
