@@ -1,0 +1,293 @@
+"""The proxy before a real node: searches upgraded, everything else as it would be without the proxy."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from opensearchpy import AsyncOpenSearch, NotFoundError, OpenSearch, RequestError
+
+from bridge.cluster.node import EmbeddedNode
+from bridge.profile import PassageSettings, RerankSettings
+from bridge.settings import ClusterSettings
+from tests.proxy_stack import ProxyStack, proxy_stack
+from tests.servers import client, unused_index_name
+
+DOCUMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "wing": (
+        {"title": "wing pressure", "body": "supersonic flow over a wing", "kind": "paper", "n": 1},
+        ["plate heat"],
+    ),
+    "plate": ({"title": "flat plate", "body": "boundary layer on a plate", "kind": "paper", "n": 2}, ["cheap wing"]),
+    "shock": ({"title": "shock layer", "body": "supersonic shock over a cylinder", "kind": "note", "n": 3}, []),
+    "shoe": ({"title": "red shoe", "body": "cheap red shoe for the garden", "kind": "ad", "n": 4}, ["blue dress"]),
+    "dress": ({"title": "blue dress", "body": "a dress and a shoe", "kind": "ad", "n": 5}, []),
+    "file": ({"title": "read file", "body": "open a file and read a line", "kind": "note", "n": 6}, ["copy folder"]),
+    "folder": ({"title": "copy folder", "body": "copy a folder path", "kind": "note", "n": 7}, []),
+} | {
+    f"many-{i}": ({"title": f"wing {i}", "body": "flow " * (i % 5) + "wing", "kind": "many", "n": i}, [])
+    for i in range(30)
+}
+PROPERTIES = {"kind": {"type": "keyword"}, "n": {"type": "integer"}}
+
+
+@pytest.fixture(scope="module")
+def stack(node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyStack]:
+    with proxy_stack(ClusterSettings(url=node.url), tmp_path_factory.mktemp("models"), budget_ms=5000) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def through(stack: ProxyStack) -> Iterator[OpenSearch]:
+    """A client that searches through the proxy."""
+    with client(stack.url) as through_proxy:
+        yield through_proxy
+
+
+@pytest.fixture(scope="module", params=["single", "nested"])
+def index(node: EmbeddedNode, stack: ProxyStack, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An enriched index, once for each layout of vectors."""
+    name = unused_index_name()
+    with client(node.url) as direct:
+        stack.fill(
+            direct,
+            name,
+            DOCUMENTS,
+            properties=PROPERTIES,
+            settings={"number_of_shards": 2, "number_of_replicas": 0},
+            passages=PassageSettings(layout=request.param),
+            rerank=RerankSettings(depth=10),
+            window=20,
+        )
+        yield name
+        direct.indices.delete(index=name)
+
+
+def match(words: str, **more: Any) -> dict[str, Any]:
+    return {"query": {"multi_match": {"query": words, "fields": ["title", "body"]}}, **more}
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    return [hit["_id"] for hit in answer["hits"]["hits"]]
+
+
+def test_documents_are_found_by_predicted_queries_and_by_vectors(through: OpenSearch, index: str) -> None:
+    body = match("blue dress")
+
+    found = {
+        stage: ids(through.search(index=index, body=body, headers={"x-bridge": stage}))
+        for stage in ("off", "expansion", "vector", "hybrid", "rerank")
+    }
+
+    assert found["off"] == ["dress"]
+    assert found["expansion"] == ["dress", "shoe"]
+    assert found["vector"][0] == found["hybrid"][0] == found["rerank"][0] == "dress"
+    assert len(found["vector"]) > 2
+    assert {"dress", "shoe"} <= set(found["hybrid"])
+
+
+@pytest.mark.parametrize("stage", ["expansion", "vector", "hybrid", "rerank"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"query": {"bool": {"must": [match("wing flow")["query"]], "filter": [{"term": {"kind": "paper"}}]}}},
+        {
+            "query": {
+                "bool": {"must": match("wing flow")["query"], "must_not": {"terms": {"kind": ["many", "ad", "note"]}}}
+            }
+        },
+        match("wing flow", post_filter={"term": {"kind": "paper"}}),
+        {
+            "query": {
+                "function_score": {
+                    "query": {"bool": {"must": [match("wing flow")["query"], {"range": {"n": {"lte": 2}}}]}},
+                    "functions": [{"field_value_factor": {"field": "n"}}],
+                }
+            },
+            "post_filter": {"term": {"kind": "paper"}},
+        },
+        {
+            "query": {
+                "bool": {
+                    "should": [{"match": {"title": "wing flow"}}, {"match": {"body": "wing flow"}}],
+                    "minimum_should_match": 1,
+                    "filter": {"bool": {"must": [{"term": {"kind": "paper"}}, {"range": {"n": {"gte": 1}}}]}},
+                }
+            }
+        },
+    ],
+    ids=["filter", "must_not", "post_filter", "function_score", "should"],
+)
+def test_what_the_filters_exclude_never_enters(
+    through: OpenSearch, index: str, stage: str, body: dict[str, Any]
+) -> None:
+    answer = through.search(index=index, body=body | {"size": 50}, headers={"x-bridge": stage})
+
+    assert {hit["_source"]["kind"] for hit in answer["hits"]["hits"]} == {"paper"}
+    assert set(ids(answer)) == {"wing", "plate"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"match": {"title": "wing"}},
+        {"match": {"body": {"query": "supersonic flow", "operator": "and", "fuzziness": "AUTO"}}},
+        {"multi_match": {"query": "wing flow", "type": "most_fields", "fuzziness": "AUTO", "operator": "OR"}},
+        {"multi_match": {"query": "wing flow", "type": "cross_fields", "fields": ["title^2", "body"]}},
+        {"multi_match": {"query": "wing flow", "type": "bool_prefix", "fields": ["title", "body"]}},
+        {"combined_fields": {"query": "wing flow", "fields": ["title", "body"]}},
+        {"query_string": {"query": "wing flow", "fields": ["title", "body"]}},
+        {"simple_query_string": {"query": "wing flow", "fields": ["title^3", "body"], "default_operator": "and"}},
+        {"dis_max": {"queries": [{"match": {"title": "wing"}}, {"match": {"body": "wing"}}], "tie_breaker": 0.5}},
+        {"constant_score": {"filter": {"match": {"title": "wing"}}}},
+        {"boosting": {"positive": {"match": {"title": "wing"}}, "negative": {"term": {"n": 3}}, "negative_boost": 0.1}},
+        {"bool": {"must": [{"match": {"title": "wing"}}], "should": [{"match_phrase": {"body": "wing"}}]}},
+    ],
+    ids=lambda query: next(iter(query)),
+)
+def test_every_query_that_is_understood_is_answered_by_the_cluster(
+    through: OpenSearch, stack: ProxyStack, index: str, query: dict[str, Any]
+) -> None:
+    answered = requests.post(f"{stack.url}/{index}/_search", json={"query": query}, timeout=30)
+
+    assert answered.status_code == 200, answered.text
+    assert answered.headers["X-Bridge"].startswith("hybrid+rerank; took_ms"), answered.headers
+    direct = through.search(index=index, body={"query": query}, headers={"x-bridge": "off"})
+    assert answered.json()["hits"]["total"] == direct["hits"]["total"]
+
+
+@pytest.mark.case("P21")
+@pytest.mark.parametrize("stage", ["expansion", "hybrid", "rerank"])
+def test_pages_neither_repeat_nor_skip(through: OpenSearch, index: str, stage: str) -> None:
+    def page(start: int, size: int) -> list[str]:
+        body = match("wing flow", **{"from": start, "size": size})
+        return ids(through.search(index=index, body=body, headers={"x-bridge": stage}))
+
+    whole = page(0, 60)
+    pages = [doc_id for start in range(0, 60, 4) for doc_id in page(start, 4)]
+
+    assert pages == whole
+    assert len(whole) == len(set(whole))
+    direct = through.search(index=index, body=match("wing flow", size=60), headers={"x-bridge": "off"})
+    assert set(ids(direct)) <= set(whole)
+
+
+@pytest.mark.case("P22")
+def test_aggregations_suggestions_and_totals_are_those_of_a_direct_search(through: OpenSearch, index: str) -> None:
+    body = match(
+        "wing flow",
+        aggs={"kinds": {"terms": {"field": "kind"}}},
+        suggest={"s": {"text": "wng", "term": {"field": "title"}}},
+        track_total_hits=5,
+        profile=True,
+        size=3,
+    )
+
+    upgraded = through.search(index=index, body=body, params={"typed_keys": "true"})
+    direct = through.search(index=index, body=body, params={"typed_keys": "true"}, headers={"x-bridge": "off"})
+
+    for part in ("aggregations", "suggest", "_shards"):
+        assert upgraded[part] == direct[part]
+    assert upgraded["hits"]["total"] == direct["hits"]["total"] == {"value": 5, "relation": "gte"}
+    assert upgraded["profile"]["shards"]
+
+
+def test_hits_are_shown_as_the_application_asks(through: OpenSearch, index: str) -> None:
+    body = match(
+        "blue dress",
+        _source=["title"],
+        fields=["n"],
+        docvalue_fields=["kind"],
+        highlight={"fields": {"title": {}, "body": {}}},
+        version=True,
+        seq_no_primary_term=True,
+        script_fields={"twice": {"script": "doc['n'].value * 2"}},
+    )
+
+    hits = {hit["_id"]: hit for hit in through.search(index=index, body=body)["hits"]["hits"]}
+
+    # The expansion leg alone found the shoe: its presentation was fetched apart.
+    shoe, dress = hits["shoe"], hits["dress"]
+    assert shoe["_source"] == {"title": "red shoe"}
+    assert shoe["fields"] == {"n": [4], "kind": ["ad"], "twice": [8]}
+    assert shoe["_version"] == 1
+    assert "_seq_no" in shoe
+    assert dress["highlight"]["title"] == ["<em>blue</em> <em>dress</em>"]
+    assert shoe.keys() - {"highlight"} == dress.keys() - {"highlight"}
+
+
+def test_total_as_a_number_is_honoured(through: OpenSearch, index: str) -> None:
+    answer = through.search(index=index, body=match("blue dress"), params={"rest_total_hits_as_int": "true"})
+
+    assert answer["hits"]["total"] == 1
+    assert len(ids(answer)) > 1
+
+
+def test_words_in_the_url_are_understood(stack: ProxyStack, index: str) -> None:
+    answered = requests.get(
+        f"{stack.url}/{index}/_search?q=blue+dress&df=title&size=2&_source=title&pretty", timeout=30
+    )
+
+    assert answered.headers["X-Bridge"].startswith("hybrid+rerank")
+    assert ids(answered.json()) == ["dress", "shoe"]
+    assert "\n" in answered.text
+
+
+def test_an_alias_and_routing_are_honoured(node: EmbeddedNode, stack: ProxyStack, index: str) -> None:
+    with client(node.url) as direct:
+        direct.indices.put_alias(index=index, name=f"{index}-alias")
+
+    answered = requests.post(
+        f"{stack.url}/{index}-alias/_search?routing=wing&preference=mine", json=match("wing flow", size=50), timeout=30
+    )
+
+    assert answered.headers["X-Bridge"].startswith("hybrid+rerank; took")
+    shard = requests.post(
+        f"{node.url}/{index}/_search?routing=wing", json={"size": 100, "query": {"match_all": {}}}, timeout=30
+    )
+    assert set(ids(answered.json())) <= set(ids(shard.json()))
+
+
+@pytest.mark.case("P16")
+def test_errors_are_the_clusters_own(through: OpenSearch, stack: ProxyStack, node: EmbeddedNode, index: str) -> None:
+    body = match("wing", highlight={"fields": {"title": {"type": "no such type"}}})
+
+    with pytest.raises(RequestError):
+        through.search(index=index, body=body)
+    upgraded = requests.post(f"{stack.url}/{index}/_search", json=body, timeout=30)
+    direct = requests.post(f"{node.url}/{index}/_search", json=body, timeout=30)
+    assert (upgraded.status_code, upgraded.content) == (direct.status_code, direct.content)
+    with pytest.raises(NotFoundError):
+        through.search(index="no-such-index", body=match("wing"))
+
+
+@pytest.mark.case("P24")
+def test_numbers_and_escapes_come_back_byte_for_byte(node: EmbeddedNode, stack: ProxyStack, fresh_index: str) -> None:
+    source = (
+        '{ "title":"wing","body" : "flow","big":12345678901234567890123,"exact":1.10000000000000000001,'
+        '"one":1.0,"escaped":"\\u00e9\\n","nested":{"b":[1, 2.50 ,{}]} '
+    )
+    with client(node.url) as direct:
+        stack.fill(direct, fresh_index, {}, properties={"big": {"enabled": False, "type": "object"}})
+        requests.put(f"{node.url}/{fresh_index}/_mapping", json={"dynamic": False}, timeout=30).raise_for_status()
+        requests.put(
+            f"{node.url}/{fresh_index}/_doc/1?refresh",
+            data=source.replace('"big":12345678901234567890123', '"big2":12345678901234567890123').encode()
+            + b',"neural":{"stamp":"s"}}',
+            headers={"Content-Type": "application/json"},
+            timeout=30,
+        ).raise_for_status()
+
+    answered = requests.post(f"{stack.url}/{fresh_index}/_search", json=match("wing"), timeout=30)
+
+    assert answered.headers["X-Bridge"].startswith("hybrid+rerank")
+    expected = source.replace('"big":', '"big2":').encode() + b"}"
+    assert b'"_source":' + expected in answered.content
+
+
+async def test_the_asynchronous_client_works(stack: ProxyStack, index: str) -> None:
+    async with AsyncOpenSearch(stack.url, http_compress=True) as through:
+        answer = await through.search(index=index, body=match("blue dress"))
+
+    assert ids(answer)[:2] == ["dress", "shoe"]
+    assert all("neural" not in hit["_source"] for hit in answer["hits"]["hits"])

@@ -1,0 +1,116 @@
+"""The proxy and a real sidecar with toy models in one background thread, before a cluster given by address."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from opensearchpy import OpenSearch
+
+from bridge.cluster.connection import capabilities
+from bridge.cluster.dialects import dialect_of
+from bridge.cluster.schema import new_index
+from bridge.models.artifact import resolve
+from bridge.models.cross_encoder import CrossEncoder
+from bridge.models.encoder import Encoder
+from bridge.passages import enriched_text
+from bridge.profile import IndexProfile, ModelReference, PassageSettings, TextField
+from bridge.proxy.app import running
+from bridge.settings import ClusterSettings, ProxySettings, Settings, SidecarSettings
+from rerank_server.app import Models, Sidecar
+from tests.toys import make_toy_cross_encoder, make_toy_encoder
+
+
+@dataclass(frozen=True)
+class ProxyStack:
+    """`url` is the proxy's; `encoder` is the one that the sidecar serves."""
+
+    url: str
+    admin_url: str
+    encoder: Encoder
+
+    def profile(self, **more: Any) -> IndexProfile:
+        """A profile of documents with `title` and `body`, for the toy models."""
+        name, _, digest = self.encoder.identity.partition("@")
+        given: dict[str, Any] = {
+            "text_fields": [TextField("title"), TextField("body")],
+            "encoder": ModelReference(name, digest),
+            "generator": ModelReference("by-hand", "0" * 12),
+            "dimension": self.encoder.dimension,
+        }
+        return IndexProfile(**given | more)
+
+    def enriched(self, document: dict[str, Any], predicted_queries: Sequence[str], *, nested: bool) -> dict[str, Any]:
+        """The document with the bridge's object."""
+        text = enriched_text({"title": document["title"], "body": document["body"]})
+        embedding = self.encoder.encode([text], role="passage")[0].tolist()
+        vectors = {"passages": [{"embedding": embedding, "start": 0, "end": len(text)}]} if nested else {}
+        ours = {"predicted_queries": list(predicted_queries), "stamp": "s"} | (vectors or {"embedding": embedding})
+        return {**document, "neural": ours}
+
+    def fill(
+        self,
+        client: OpenSearch,
+        index: str,
+        documents: Mapping[str, tuple[dict[str, Any], Sequence[str]]],
+        *,
+        properties: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
+        **profile: Any,
+    ) -> None:
+        """Creates the index and writes documents with their predicted queries."""
+        made = self.profile(**profile)
+        dialect = dialect_of(capabilities(client))
+        body = new_index(made, dialect, properties=properties, settings=settings)
+        client.indices.create(index=index, body=body)
+        nested = made.passages == PassageSettings(layout="nested")
+        lines: list[dict[str, Any]] = []
+        for doc_id, (document, predicted) in documents.items():
+            lines += [{"index": {"_id": doc_id}}, self.enriched(document, predicted, nested=nested)]
+        if lines:
+            answer = client.bulk(index=index, body=lines, refresh=True)
+            assert not answer["errors"], answer
+
+
+@contextmanager
+def proxy_stack(cluster: ClusterSettings, folder: Path, **proxy: Any) -> Iterator[ProxyStack]:
+    """A proxy before `cluster` while the block runs; `proxy` are settings of the proxy."""
+    for name in ("encoder", "cross_encoder"):
+        (folder / name).mkdir(exist_ok=True)
+    models = Models(
+        cross_encoder=CrossEncoder.load(resolve(str(make_toy_cross_encoder(folder / "cross_encoder").path)), threads=1),
+        encoder=Encoder.load(resolve(str(make_toy_encoder(folder / "encoder").path)), threads=1),
+    )
+    loop = asyncio.new_event_loop()
+    started: list[ProxyStack] = []
+    ready = threading.Event()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        runner = web.AppRunner(Sidecar(SidecarSettings(), models).application(), shutdown_timeout=1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        sidecar_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        given = {"port": 0, "admin_port": 0, "sidecar_url": sidecar_url, "shutdown_timeout_s": 1, **proxy}
+        try:
+            async with running(Settings(cluster=cluster, proxy=ProxySettings(**given))) as running_proxy:
+                started.append(ProxyStack(running_proxy.url, running_proxy.admin_url, models.encoder))
+                ready.set()
+                await stop.wait()
+        finally:
+            ready.set()
+            await runner.cleanup()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    ready.wait(30)
+    try:
+        yield started[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(30)
+        loop.close()
