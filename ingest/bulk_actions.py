@@ -1,5 +1,6 @@
 """Enriched documents as actions of a bulk request: pure, bytes in and out."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,24 +39,42 @@ def index_action(enriched: EnrichedDocument, profile: IndexProfile, *, op: BulkO
     return BulkAction(op, document.doc_id, _encode({op: target}) + b"\n" + body + b"\n")
 
 
-def neural_object(enriched: EnrichedDocument, profile: IndexProfile) -> bytes:
-    """The value of our field, as JSON. A document without text has neither queries nor vectors."""
-    pairs = [b'"stamp":' + _encode(enriched.stamp)]
+def update_action(enriched: EnrichedDocument, profile: IndexProfile) -> BulkAction:
+    """Sets our object alone, and only if the document still is as it was read."""
+    document = enriched.document
+    target: dict[str, str | int] = {"_id": document.doc_id}
+    if document.routing is not None:
+        target["routing"] = document.routing
+    if document.version is not None:
+        target["if_seq_no"] = document.version.seq_no
+        target["if_primary_term"] = document.version.primary_term
+    # An update merges objects: what an earlier recipe wrote and this one does not is overwritten by null.
+    vectors = "embedding" if profile.passages.layout == "single" else "passages"
+    value = neural_object(enriched, profile, nulls=("predicted_queries", vectors))
+    body = b'{"doc":{' + _encode(profile.object_field) + b":" + value + b"}}"
+    return BulkAction("update", document.doc_id, _encode({"update": target}) + b"\n" + body + b"\n")
+
+
+def neural_object(enriched: EnrichedDocument, profile: IndexProfile, *, nulls: Collection[str] = ()) -> bytes:
+    """The value of our field, as JSON. A document without text has neither queries nor vectors; of these
+    fields, those in `nulls` are then null."""
+    fields = {"stamp": _encode(enriched.stamp)}
     if enriched.predicted_queries:
-        pairs.append(b'"predicted_queries":' + _encode(list(enriched.predicted_queries)))
-    if len(enriched.embeddings):
-        pairs.append(_vectors(enriched, profile))
-    return b"{" + b",".join(pairs) + b"}"
+        fields["predicted_queries"] = _encode(list(enriched.predicted_queries))
+    if len(enriched.embeddings) and profile.passages.layout == "single":
+        fields["embedding"] = _array(enriched.embeddings[0])
+    elif len(enriched.embeddings):
+        fields["passages"] = _passages(enriched)
+    fields.update({name: b"null" for name in nulls if name not in fields})
+    return b"{" + b",".join(_encode(name) + b":" + value for name, value in fields.items()) + b"}"
 
 
-def _vectors(enriched: EnrichedDocument, profile: IndexProfile) -> bytes:
-    if profile.passages.layout == "single":
-        return b'"embedding":' + _array(enriched.embeddings[0])
+def _passages(enriched: EnrichedDocument) -> bytes:
     passages = (
         b'{"start":%d,"end":%d,"embedding":%s}' % (passage.start, passage.end, _array(embedding))
         for passage, embedding in zip(enriched.passages, enriched.embeddings, strict=True)
     )
-    return b'"passages":[' + b",".join(passages) + b"]"
+    return b"[" + b",".join(passages) + b"]"
 
 
 def _array(embedding: NDArray[np.float32]) -> bytes:

@@ -10,7 +10,8 @@ from bridge.cluster.connection import exchange
 from bridge.errors import AnswerNotUnderstood
 from bridge.profile import IndexProfile
 from bridge.records import Document
-from ingest.stamp import stamp
+from ingest.json_objects import member
+from ingest.stamp import is_current, stamp
 
 
 class _Found(msgspec.Struct):
@@ -64,3 +65,22 @@ class ChangeFilter:
         if [entry.id for entry in found] != [document.doc_id for document in documents]:
             raise AnswerNotUnderstood(f"_mget of {self._index} answered for other documents than were asked for")
         return {entry.id: (entry.source or {}).get(self._object_field, {}).get("stamp") for entry in found}
+
+
+def stale(documents: Sequence[Document], profile: IndexProfile, recipe: str) -> list[Document]:
+    """Of documents that were read from an index with their stamps: those whose fields of ours are missing or
+    made from something else; input order."""
+    return [
+        document
+        for document in documents
+        if not is_current(_stamp_within(document.body, profile.object_field), recipe, document)
+    ]
+
+
+def _stamp_within(body: bytes, object_field: str) -> str | None:
+    ours = member(body, object_field)
+    kept = member(ours, "stamp") if ours is not None else None
+    try:
+        return msgspec.json.decode(kept, type=str) if kept is not None else None
+    except msgspec.ValidationError:
+        return None  # Somebody else's value under our name: stale.

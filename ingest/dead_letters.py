@@ -76,7 +76,7 @@ class DeadLetters:
             position=str(item.position),
             error={"type": failure.kind, "reason": failure.reason, "status": failure.status},
             at=datetime.now(UTC).isoformat(timespec="seconds"),
-            id=item.doc_id if isinstance(item, Document) else None,
+            id=item.doc_id,
             routing=item.routing if isinstance(item, Document) else None,
             document=text,
             document_base64=encoded,

@@ -13,6 +13,7 @@ import msgspec
 RawObject = dict[str, msgspec.Raw]
 
 _raw_decoder = msgspec.json.Decoder(RawObject)
+_optional_decoder = msgspec.json.Decoder(RawObject | None)
 
 
 class JsonProblem(Exception):
@@ -45,6 +46,12 @@ def parse_object(body: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, ValueError) as error:
         raise JsonProblem("invalid_json", f"the line is no JSON: {error}") from error
     return values
+
+
+def member(body: bytes, key: str) -> bytes | None:
+    """The value of one of the object's keys, as JSON; None where it has no such key, or is null."""
+    value = (_optional_decoder.decode(body) or {}).get(key)
+    return None if value is None or bytes(value) == b"null" else bytes(value)
 
 
 def without_key(body: bytes, key: str) -> bytes:

@@ -39,13 +39,14 @@ _METADATA_ID = "_id"
 class Unreadable:
     """Something in the source that is no document: what becomes a dead letter.
 
-    `raw` is what was there, or its beginning where it is too long to keep.
+    `raw` is what was there, or its beginning where it is too long to keep; `doc_id` where it has one.
     """
 
     position: SourcePosition
     kind: str
     reason: str
     raw: bytes
+    doc_id: str | None = None
 
 
 SourceItem = Document | Unreadable
@@ -156,10 +157,15 @@ def document_from_json(body: bytes, position: SourcePosition, fields: FieldChoic
         routing = _identifier(values, fields.routing_field) if fields.routing_field and routed else None
     except JsonProblem as problem:
         return Unreadable(position, problem.kind, str(problem), body)
-    texts = {name: _as_text(_value_at(values, name)) for name in fields.text_fields}
+    texts = text_values(values, fields.text_fields)
     if fields.id_field == _METADATA_ID:
         body = without_key(body, _METADATA_ID)
     return Document(doc_id, body, texts, position, routing)
+
+
+def text_values(values: Mapping[str, Any], text_fields: Sequence[str]) -> dict[str, str]:
+    """The text of each field, in the order of `text_fields`; empty where the document has none."""
+    return {name: _as_text(_value_at(values, name)) for name in text_fields}
 
 
 def _identifier(values: Mapping[str, Any], field: str) -> str:

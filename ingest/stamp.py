@@ -29,14 +29,21 @@ def recipe(profile: IndexProfile, settings: IngestSettings) -> str:
     return _digest(msgspec.json.encode(made_by))
 
 
-def stamp(recipe: str, document: Document) -> str:
-    """`RECIPE.TEXTS.BODY`, three hashes.
-
-    The first two tell whether our fields are current, whoever changed the rest of the document; all three
-    whether a source holds anything new.
-    """
+def text_stamp(recipe: str, document: Document) -> str:
+    """`RECIPE.TEXTS`, two hashes: what our fields are made from, whatever the rest of the document holds."""
     texts = msgspec.json.encode(list(document.texts.values()))
-    return f"{recipe}.{_digest(texts)}.{_digest(document.body)}"
+    return f"{recipe}.{_digest(texts)}"
+
+
+def stamp(recipe: str, document: Document) -> str:
+    """`RECIPE.TEXTS.BODY`: tells in addition whether a source holds anything new of the document."""
+    return f"{text_stamp(recipe, document)}.{_digest(document.body)}"
+
+
+def is_current(kept: str | None, recipe: str, document: Document) -> bool:
+    """Whether fields that carry the stamp `kept` are what would be made of the document now."""
+    made_from = text_stamp(recipe, document)
+    return kept is not None and (kept == made_from or kept.startswith(made_from + "."))
 
 
 def _digest(content: bytes) -> str:

@@ -63,6 +63,11 @@ def error_body(status: int, kind: str, reason: str = "by script") -> bytes:
     return json.dumps({"error": {"root_cause": [cause], **cause}, "status": status}).encode()
 
 
+def search_answer(hits: list[dict[str, Any]], *, pit: str, failed: int = 0, timed_out: bool = False) -> Any:
+    """A page as OpenSearch gives it, whole or not."""
+    return {"pit_id": pit, "timed_out": timed_out, "_shards": {"total": 1, "failed": failed}, "hits": {"hits": hits}}
+
+
 class FakeCluster:
     """The documents of one index and the record of what came; see the module."""
 
@@ -76,6 +81,8 @@ class FakeCluster:
         self.on_item: Callable[[Action, int], dict[str, Any] | None] = lambda _action, _n: None
         self.on_request: Callable[[Recorded], Reply | None] = lambda _: None
         self._seen: Counter[str] = Counter()
+        self._seq_nos: dict[str, int] = {}
+        self._points: dict[str, list[tuple[int, str, bytes]]] = {}
         self._bulks = 0
         self._lock = threading.Lock()
 
@@ -86,6 +93,15 @@ class FakeCluster:
     def sent_ids(self) -> list[list[str]]:
         """Per bulk request, the ids in it."""
         return [[action.doc_id for action in _actions(request.body)] for request in self.bulk_requests()]
+
+    def put(self, doc_id: str, body: bytes) -> None:
+        """Stores a document, as an application would."""
+        self.documents[doc_id] = body
+        self._seq_nos[doc_id] = max(self._seq_nos.values(), default=-1) + 1
+
+    def lose_points_in_time(self) -> None:
+        """What a restart does."""
+        self._points.clear()
 
     def answer(self, request: Recorded) -> Reply:
         """What the cluster says; called on the server's threads."""
@@ -100,6 +116,12 @@ class FakeCluster:
                     return _json([{"component": "opensearch-knn"}])
                 case [*_, "_bulk"]:
                     return self._bulk(_actions(request.body))
+                case [_, "_search", "point_in_time"]:
+                    return self._open_point()
+                case ["_search", "point_in_time"]:
+                    return _json({"pits": []})
+                case ["_search"]:
+                    return self._search(json.loads(request.body))
                 case [_, "_mget"]:
                     return self._mget(json.loads(request.body)["docs"])
                 case [_, "_count"]:
@@ -132,8 +154,25 @@ class FakeCluster:
         if refused is not None:
             return refused
         result = "updated" if action.doc_id in self.documents else "created"
-        self.documents[action.doc_id] = action.body
+        self.put(action.doc_id, action.body)
         return {"status": 200 if result == "updated" else 201, "result": result, "_version": 1}
+
+    def _open_point(self) -> Reply:
+        point = f"point-{len(self.requests)}"
+        self._points[point] = sorted((seq_no, i, self.documents[i]) for i, seq_no in self._seq_nos.items())
+        return _json({"pit_id": point, "_shards": {"total": 1, "failed": 0}})
+
+    def _search(self, body: dict[str, Any]) -> Reply:
+        point = self._points.get(body["pit"]["id"])
+        if point is None:
+            return Reply(404, error_body(404, "search_context_missing_exception"))
+        after = body["search_after"][0]
+        hits = [
+            {"_id": i, "_seq_no": seq_no, "_primary_term": 1, "_source": json.loads(source), "sort": [seq_no]}
+            for seq_no, i, source in point
+            if seq_no > after
+        ]
+        return _json(search_answer(hits[: body["size"]], pit=body["pit"]["id"]))
 
     def _mget(self, entries: list[dict[str, Any]]) -> Reply:
         docs = []

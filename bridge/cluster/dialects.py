@@ -1,5 +1,6 @@
 """Where OpenSearch and Elasticsearch differ in what the bridge asks of them, and nowhere else."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -20,6 +21,15 @@ class Dialect(Protocol):
 
     def vector_settings(self) -> dict[str, Any]:
         """Index settings without which vectors are not searchable; they cannot be set later."""
+
+    def pit_path(self, index: str) -> str:
+        """Path that opens a point in time (POST) on an index; `index` is quoted for a URL."""
+
+    def pit_id(self, answer: Mapping[str, Any]) -> str:
+        """The id of the point in time that was opened. Raises `KeyError` where there is none."""
+
+    def pit_closing(self, pit: str) -> tuple[str, dict[str, Any]]:
+        """Path and body that close it (DELETE)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,18 @@ class OpenSearchDialect:
             return {"index.knn": True}
         return {"index.knn": True, "index.knn.derived_source.enabled": False}
 
+    def pit_path(self, index: str) -> str:
+        """See `Dialect`."""
+        return f"/{index}/_search/point_in_time"
+
+    def pit_id(self, answer: Mapping[str, Any]) -> str:
+        """See `Dialect`."""
+        return str(answer["pit_id"])
+
+    def pit_closing(self, pit: str) -> tuple[str, dict[str, Any]]:
+        """See `Dialect`."""
+        return "/_search/point_in_time", {"pit_id": [pit]}
+
 
 class ElasticsearchDialect:
     """Elasticsearch 8 and later, whose vectors are built in."""
@@ -64,6 +86,18 @@ class ElasticsearchDialect:
     def vector_settings(self) -> dict[str, Any]:
         """See `Dialect`."""
         return {}
+
+    def pit_path(self, index: str) -> str:
+        """See `Dialect`."""
+        return f"/{index}/_pit"
+
+    def pit_id(self, answer: Mapping[str, Any]) -> str:
+        """See `Dialect`."""
+        return str(answer["id"])
+
+    def pit_closing(self, pit: str) -> tuple[str, dict[str, Any]]:
+        """See `Dialect`."""
+        return "/_pit", {"id": pit}
 
 
 def dialect_of(found: Capabilities) -> Dialect:

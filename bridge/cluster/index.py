@@ -96,6 +96,11 @@ def look(client: OpenSearch, index: str) -> IndexState:
     return state
 
 
+def identity(state: IndexState) -> str:
+    """Tells this index from a later one of the same name."""
+    return f"{state.name} ({state.settings.get('uuid')})"
+
+
 def check(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
     """Looks before the first write whether an index can hold what `profile` makes.
 
