@@ -1,4 +1,4 @@
-"""From a source of documents into an index that is made for them."""
+"""Ingest: from a source of documents into an index that is made for them."""
 
 import threading
 from collections.abc import Callable

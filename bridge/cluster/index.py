@@ -8,9 +8,18 @@ from opensearchpy import NotFoundError, OpenSearch, RequestError
 
 from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import VectorEngine, dialect_of
-from bridge.cluster.schema import Dynamic, differences, new_index, read_profile
+from bridge.cluster.schema import (
+    Dynamic,
+    differences,
+    field_mapping,
+    in_place_obstacles,
+    missing_fields,
+    new_index,
+    object_properties,
+    read_profile,
+)
 from bridge.errors import IndexUnsuitable
-from bridge.profile import IndexProfile
+from bridge.profile import META_KEY, IndexProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,36 @@ def look(client: OpenSearch, index: str) -> IndexState:
     if state is None:
         raise IndexUnsuitable(f"index {index} does not exist: make it with `neural-bridge index create {index}`")
     return state
+
+
+def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
+    """Adds our object and the profile to the mapping of an index that is in use; nothing else changes.
+
+    The predicted queries are analysed as the first text field is.
+
+    Raises:
+        IndexUnsuitable: the index cannot be enriched in place, or is enriched for another profile already.
+    """
+    state = look(client, index)
+    dialect = dialect_of(capabilities(client))
+    obstacles = in_place_obstacles(profile, dialect, state.mapping, state.settings)
+    if obstacles:
+        raise IndexUnsuitable(
+            f"index {state.name} cannot be enriched in place; nothing was changed:\n"
+            + "\n".join(f"  - {sentence}" for sentence in obstacles)
+            + "\nCreate a new index with `neural-bridge index create` and ingest into it"
+        )
+    if missing_fields(profile, state.mapping) or state.profile is None:
+        first = field_mapping(state.mapping, profile.text_fields[0].name) or {}
+        body = {
+            "_meta": {**state.mapping.get("_meta", {}), META_KEY: profile.to_meta()},
+            "properties": object_properties(profile, dialect, analyzer=first.get("analyzer")),
+        }
+        try:
+            client.indices.put_mapping(index=state.name, body=body)
+        except RequestError as error:
+            raise IndexUnsuitable(f"the mapping of {state.name} cannot be extended: {reason_of(error)}") from error
+    return check(client, state.name, profile)
 
 
 def identity(state: IndexState) -> str:

@@ -14,6 +14,8 @@ Dynamic = Literal["true", "false", "strict"]
 
 JsonObject = dict[str, Any]
 
+KNN_SETTING = "index.knn"
+
 _DEFAULT_FIELD_LIMIT = 1000
 _VECTOR_TYPES = ("knn_vector", "dense_vector")
 
@@ -46,12 +48,13 @@ def new_index(
 
 
 def object_properties(
-    profile: IndexProfile, dialect: Dialect, *, analyzer: str = "english", engine: VectorEngine = "lucene"
+    profile: IndexProfile, dialect: Dialect, *, analyzer: str | None, engine: VectorEngine = "lucene"
 ) -> JsonObject:
-    """The mapping of our object alone: what an index that exists already must be given."""
+    """The mapping of our object alone: what an index that exists already must be given. `analyzer` None
+    takes the index's default."""
     vector = dialect.vector_field(profile.dimension, engine)
     fields: JsonObject = {
-        "predicted_queries": {"type": "text", "analyzer": analyzer},
+        "predicted_queries": {"type": "text", "analyzer": analyzer} if analyzer else {"type": "text"},
         "stamp": {"type": "keyword"},
     }
     if profile.passages.layout == "nested":
@@ -95,6 +98,45 @@ def differences(profile: IndexProfile, mapping: Mapping[str, Any], settings: Map
         *_wrong_fields(profile, mapping),
         *_wrong_settings(profile, mapping, settings),
     ]
+
+
+def in_place_obstacles(
+    profile: IndexProfile, dialect: Dialect, mapping: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[str]:
+    """What keeps an index that is in use from being enriched where it is, one sentence each.
+
+    An update reads the stored source, sets our object and writes the whole back: what the source lacks
+    would be lost.
+    """
+    return [
+        *_incomplete_source(mapping, settings),
+        *_unmapped(profile, mapping),
+        *(
+            f"setting {name} is not {str(value).lower()}, and it can only be set when an index is created"
+            for name, value in dialect.vector_settings().items()
+            if name == KNN_SETTING and not _is_true(settings.get("knn"))
+        ),
+    ]
+
+
+def _incomplete_source(mapping: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
+    source = mapping.get("_source", {})
+    if source.get("enabled") is False:
+        yield "_source is disabled: an update has nothing to start from"
+    for filtered in ("includes", "excludes"):
+        if source.get(filtered):
+            yield f"_source.{filtered} ({', '.join(source[filtered])}): an update would lose what is not stored"
+    derived = settings.get("derived_source")
+    if isinstance(derived, Mapping) and _is_true(derived.get("enabled")):
+        yield "setting index.derived_source.enabled is true: an update would start from a reconstruction"
+
+
+def _unmapped(profile: IndexProfile, mapping: Mapping[str, Any]) -> Iterator[str]:
+    for field in profile.text_fields:
+        if field_mapping(mapping, field.name) is None:
+            yield f"text field {field.name} is not in the mapping"
+    if field_mapping(mapping, profile.object_field) is not None and META_KEY not in mapping.get("_meta", {}):
+        yield f"field {profile.object_field} is there already, and is the application's"
 
 
 def missing_fields(profile: IndexProfile, mapping: Mapping[str, Any]) -> list[str]:
@@ -148,6 +190,15 @@ def count_fields(mapping: Mapping[str, Any]) -> int:
     """Fields, objects and multi-fields of a mapping: what `index.mapping.total_fields.limit` counts."""
     inner = {**mapping.get("properties", {}), **mapping.get("fields", {})}
     return sum(1 + count_fields(field) for field in inner.values())
+
+
+def _setting(settings: Mapping[str, Any], name: str) -> object:
+    """A setting by its dotted name, however the cluster nests it."""
+    if name in settings:
+        return settings[name]
+    head, _, rest = name.partition(".")
+    inner = settings.get(head)
+    return _setting(inner, rest) if rest and isinstance(inner, Mapping) else inner if not rest else None
 
 
 def _put(properties: JsonObject, name: str, mapping: JsonObject) -> None:

@@ -1,0 +1,100 @@
+"""Backfill in place: enriches an index that an application wrote, while the application goes on writing.
+
+Only our object is set, by partial updates that hold only for the version that was read; a document that
+changed meanwhile is read again. One that was deleted stays deleted.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from opensearchpy import OpenSearch
+
+from bridge.cluster import index as indices
+from bridge.profile import IndexProfile
+from bridge.settings import IngestSettings
+from ingest.accounts import Accounts
+from ingest.bulk_actions import update_action
+from ingest.changes import stale
+from ingest.index_source import IndexDocuments
+from ingest.models import Models
+from ingest.report import Progress, Report
+from ingest.run import Run
+from ingest.stamp import recipe, text_stamp
+from ingest.writer import BulkLimits, BulkWriter
+
+_ROUNDS = 5
+"""How often documents that changed are read again; whoever changes faster is left to the next run."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillReport:
+    """`ledger` of `report` counts a document again each time it was read again. `read_again`: because it had
+    changed; `left`: documents that changed each time, and are not enriched."""
+
+    report: Report
+    read_again: int
+    left: int
+
+
+def run_backfill(
+    index: str,
+    *,
+    profile: IndexProfile,
+    models: Models,
+    client: OpenSearch,
+    settings: IngestSettings,
+    state_folder: Path,
+    on_progress: Callable[[Progress], None] | None = None,
+    stopped: threading.Event | None = None,
+) -> BackfillReport:
+    """Enriches every document of an index that is not enriched as `profile` and `settings` ask.
+
+    A run that was cut off is simply run again: what is done is recognised by its stamp.
+
+    Raises:
+        IndexUnsuitable: updates would lose data or the vectors could not be searched; nothing was changed.
+        BridgeError: what `Run.send` and `IndexDocuments` say.
+    """
+    stopped = stopped or threading.Event()
+    state = indices.extend(client, index, profile)
+    made_by = recipe(profile, settings)
+    limits = BulkLimits.of(settings)
+    texts = [field.name for field in profile.text_fields]
+    source = IndexDocuments(
+        client,
+        state.name,
+        [*texts, profile.stamp_field],
+        text_fields=texts,
+        retry=limits.retry,
+        stopped=stopped,
+    )
+    with Accounts(state_folder, source, index=indices.identity(state), recipe=made_by, from_start=True) as accounts:
+        run = Run(
+            accounts,
+            profile,
+            models,
+            settings,
+            BulkWriter(client, state.name, limits, stopped=stopped),
+            stamp=partial(text_stamp, made_by),
+            action=update_action,
+            stopped=stopped,
+        )
+        send = partial(
+            run.send,
+            changed=partial(stale, profile=profile, recipe=made_by),
+            on_progress=on_progress or (lambda _: None),
+            total=source.total(),
+        )
+        send(source.items())
+        read_again = 0
+        for _ in range(_ROUNDS):
+            if not run.conflicts or stopped.is_set():
+                break
+            changed, run.conflicts = run.conflicts, []
+            read_again += len(changed)
+            send(source.read_again(changed))
+        run.finish()
+        return BackfillReport(run.report(state.name, source.identity), read_again, len(run.conflicts))
