@@ -105,7 +105,10 @@ def proxy_stack(cluster: ClusterSettings, folder: Path, **proxy: Any) -> Iterato
             ready.set()
             await runner.cleanup()
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    def run() -> None:
+        loop.run_until_complete(serve())
+
+    thread = threading.Thread(target=run)
     thread.start()
     ready.wait(30)
     try:

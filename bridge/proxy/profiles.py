@@ -5,6 +5,7 @@ serves all; whether a caller may search the index is decided by the cluster, at 
 reading is never shared: it may be the caller's own.
 """
 
+import base64
 import re
 import time
 from collections.abc import Callable
@@ -100,4 +101,5 @@ def _agreed(body: bytes) -> IndexProfile | LeaveAlone:
 def _basic(cluster: ClusterSettings) -> str | None:
     if cluster.username is None or cluster.password is None:
         return None
-    return aiohttp.BasicAuth(cluster.username, cluster.password.get_secret_value()).encode()
+    credentials = f"{cluster.username}:{cluster.password.get_secret_value()}"
+    return f"Basic {base64.b64encode(credentials.encode()).decode()}"

@@ -122,6 +122,7 @@ class Ranker:
 
     async def _run_legs(self, plan: Plan, names: Sequence[str], ranked: Ranked) -> dict[str, Sequence[Hit]]:
         bodies: dict[str, Json] = {}
+        embedding: list[float] | None = None
         if "lexical" in names:
             bodies["lexical"] = legs.lexical(plan.request, plan.profile)
         if "expansion" in names:
@@ -138,8 +139,16 @@ class Ranker:
                 bodies["vector"] = legs.vector(plan.request, plan.profile, embedding)
             except StageFailed as failed:
                 self._degrade(ranked, failed)
-        if not bodies:
-            return {}
+        found = await self._msearch(plan, bodies, ranked) if bodies else {}
+        if embedding is not None and "vector" in found and len(found["vector"]) < plan.profile.window:
+            # Few documents are allowed, or document-level security hid the nearest: only a full
+            # comparison tells, and among few documents it costs little.
+            exact = {"vector": legs.exact_vector(plan.request, plan.profile, embedding)}
+            found |= await self._msearch(plan, exact, ranked)
+        return found
+
+    async def _msearch(self, plan: Plan, bodies: Mapping[str, Json], ranked: Ranked) -> dict[str, Sequence[Hit]]:
+        """The hits of each leg that could be had."""
         try:
             with ranked.timed("legs"):
                 body = legs.msearch(bodies.values(), _scope(plan))

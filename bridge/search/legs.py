@@ -47,19 +47,27 @@ def vector(request: SearchRequest, profile: IndexProfile, embedding: Sequence[fl
         "vector": list(embedding),
         "k": min(profile.window * _K_PER_RESULT, MAX_K),
     }
-    conditions: dict[str, Json] = {}
-    required = [*request.clause.required]
-    if request.post_filter is not None:
-        required.append(request.post_filter)
-    if required:
-        conditions["filter"] = required
-    if request.clause.excluded:
-        conditions["must_not"] = list(request.clause.excluded)
-    if conditions:
-        nearest["filter"] = {"bool": conditions}
+    if allowed := _allowed(request):
+        nearest["filter"] = {"bool": allowed}
     query: Json = {"knn": {profile.embedding_field: nearest}}
-    if profile.passages.layout == "nested":
-        query = {"nested": {"path": profile.passages_field, "score_mode": "max", "query": query}}
+    return _ids_only(request, profile.window, _over_passages(profile, query), keep_conditions=False)
+
+
+def exact_vector(request: SearchRequest, profile: IndexProfile, embedding: Sequence[float]) -> Json:
+    """The same documents as `vector`, found by comparing every allowed one.
+
+    The graph of vectors knows nothing of document-level security: where it hides the nearest neighbours,
+    `vector` finds few documents or none. This query meets only what the caller may see.
+    """
+    compared = {"field": profile.embedding_field, "query_value": list(embedding), "space_type": "cosinesimil"}
+    has_vector = {"exists": {"field": profile.embedding_field}}
+    scored = {
+        "script_score": {
+            "query": {"bool": {"filter": [has_vector]}},
+            "script": {"lang": "knn", "source": "knn_score", "params": compared},
+        }
+    }
+    query = {"bool": {"must": [_over_passages(profile, scored)], **_allowed(request)}}
     return _ids_only(request, profile.window, query, keep_conditions=False)
 
 
@@ -118,6 +126,22 @@ def _ids_only(request: SearchRequest, size: int, query: Json, *, keep_conditions
 def _conditions(request: SearchRequest) -> dict[str, Json]:
     conditions = {"post_filter": request.post_filter, "min_score": request.min_score}
     return {name: value for name, value in conditions.items() if value is not None}
+
+
+def _allowed(request: SearchRequest) -> dict[str, Json]:
+    """The application's conditions as clauses of a `bool`; empty where there are none."""
+    required = [*request.clause.required]
+    if request.post_filter is not None:
+        required.append(request.post_filter)
+    clauses = {"filter": required, "must_not": list(request.clause.excluded)}
+    return {name: conditions for name, conditions in clauses.items() if conditions}
+
+
+def _over_passages(profile: IndexProfile, query: Json) -> Json:
+    """A query on embeddings as one on documents: the best of their passages counts."""
+    if profile.passages.layout == "single":
+        return query
+    return {"nested": {"path": profile.passages_field, "score_mode": "max", "query": query}}
 
 
 def _documents(keys: Sequence[Key]) -> Json:

@@ -27,11 +27,13 @@ QUERY: dict[str, Any] = {"query": {"match": {"title": "red shoe"}}}
 @dataclass
 class ScriptedIndex:
     """`own`, `expanded` and `near` are the ids that the application's query, the expansion leg and the
-    k-NN leg find, best first. `faults` maps the end of a path to the reply given instead."""
+    k-NN leg find, best first; `compared` what a full comparison of vectors finds. `faults` maps the end of a
+    path to the reply given instead."""
 
     own: Sequence[str] = ("a", "b", "c")
     expanded: Sequence[str] = ("a", "b", "c", "d")
     near: Sequence[str] = ("e", "d", "a")
+    compared: Sequence[str] = ("e", "d", "a")
     titles: Mapping[str, str] = field(default_factory=dict)
     profile: IndexProfile | None = PROFILE
     faults: dict[str, Reply] = field(default_factory=dict)
@@ -55,7 +57,7 @@ class ScriptedIndex:
 
     def _msearch(self, body: bytes) -> Reply:
         lines = [json.loads(line) for line in body.splitlines()]
-        found = {"lexical": self.own, "expansion": self.expanded, "vector": self.near}
+        found = {"lexical": self.own, "expansion": self.expanded, "vector": self.near, "exact": self.compared}
         items = []
         for search in lines[1::2]:
             leg = leg_of(search)
@@ -107,6 +109,8 @@ def leg_of(search: dict[str, Any]) -> str:
     """Which leg an item of a `_msearch` is."""
     if "knn" in search["query"]:
         return "vector"
+    if "knn_score" in json.dumps(search):
+        return "exact"
     return "expansion" if "predicted_queries" in json.dumps(search) else "lexical"
 
 

@@ -552,6 +552,24 @@ async def test_a_refused_mapping_is_not_remembered_for_others(make_stack: MakeSt
     assert allowed.startswith("hybrid+rerank")
 
 
+@pytest.mark.case("S9")
+async def test_hidden_neighbours_are_made_up_for_by_a_full_comparison(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(near=["e"], compared=["e", "f", "g"]))
+
+    _, mark, answer = await search(stack, x_bridge="vector")
+
+    assert mark.startswith("vector; took")
+    assert ids(answer)[:3] == ["e", "f", "g"]
+
+
+async def test_a_full_window_of_neighbours_needs_no_full_comparison(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(near=[f"v{i}" for i in range(20)]))
+
+    await search(stack, x_bridge="vector")
+
+    assert len(stack.cluster.requests("_msearch")) == 1
+
+
 async def test_min_score_keeps_documents_out_that_only_the_vector_leg_found(make_stack: MakeStack) -> None:
     stack = await make_stack(ScriptedIndex())
 

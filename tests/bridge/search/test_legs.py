@@ -1,5 +1,5 @@
 import json
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -80,6 +80,18 @@ def test_vector_leg_asks_for_the_best_passage_where_documents_have_several() -> 
     assert leg["query"]["nested"]["path"] == "neural.passages"
     assert leg["query"]["nested"]["score_mode"] == "max"
     assert "neural.passages.embedding" in leg["query"]["nested"]["query"]["knn"]
+
+
+@pytest.mark.parametrize("layout", ["single", "nested"])
+def test_full_comparison_meets_the_same_conditions(layout: Literal["single", "nested"]) -> None:
+    profile = msgspec.structs.replace(PROFILE, passages=PassageSettings(layout=layout))
+    query = {"bool": {"must": [MATCH], "filter": PUBLIC, "must_not": [PUBLIC]}}
+
+    leg = legs.exact_vector(understood({"query": query}), profile, [1.0, 0.0])
+
+    assert leg["query"]["bool"]["filter"] == [PUBLIC]
+    assert leg["query"]["bool"]["must_not"] == [PUBLIC]
+    assert ("nested" in leg["query"]["bool"]["must"][0]) is (layout == "nested")
 
 
 def test_shown_hits_keep_the_presentation_and_the_query_for_highlights() -> None:

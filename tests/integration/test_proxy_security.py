@@ -1,0 +1,281 @@
+"""Who may see what, through the proxy: the same as without it, on every path of a search."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from opensearchpy import OpenSearch
+from pydantic import SecretStr
+
+from bridge.profile import RerankSettings
+from bridge.settings import ClusterSettings
+from tests.proxy_stack import ProxyStack, proxy_stack
+from tests.secured_node import SecuredNode
+
+pytestmark = [pytest.mark.slow, pytest.mark.node]
+
+INDEX = "papers"
+READ = {"index_patterns": [INDEX], "allowed_actions": ["read"]}
+SEARCHER = ("cluster_composite_ops_ro",)
+STAGES = ["off", "lexical", "expansion", "vector", "hybrid", "rerank"]
+
+# The secret documents are the nearest to the question in every way: by words, by predicted queries and
+# by vector. The visible ones follow.
+SECRETS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    f"secret-{i}": (
+        {"title": "wing pressure flow", "body": "wing pressure flow supersonic", "public": False, "n": i},
+        ["wing pressure flow"],
+    )
+    for i in range(60)
+}
+VISIBLE: dict[str, tuple[dict[str, Any], list[str]]] = {
+    f"public-{i}": ({"title": "plate", "body": f"{words} layer", "public": True, "n": 100 + i}, [predicted])
+    for i, (words, predicted) in enumerate(
+        [("wing heat", "red shoe"), ("flow heat", "blue dress"), ("heat heat", "wing pressure"), ("pressure", "cat")]
+        * 3
+    )
+}
+QUESTION: dict[str, Any] = {"multi_match": {"query": "wing pressure flow", "fields": ["title", "body"]}}
+
+
+@pytest.fixture(scope="module")
+def secured(
+    secured_node: SecuredNode, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[SecuredNode, ProxyStack]]:
+    mapping_only = {"index_patterns": ["*"], "allowed_actions": ["indices:admin/mappings/get"]}
+    secured_node.add_user("mapper", mapping_only)
+    public = json.dumps({"term": {"public": True}})
+    secured_node.add_user("dls", READ | {"dls": public}, cluster=SEARCHER)
+    secured_node.add_user("bare", READ | {"dls": public})
+    lookup = json.dumps({"terms": {"n": {"index": "allowed", "id": "1", "path": "numbers"}}})
+    both = {"index_patterns": [INDEX, "allowed"], "allowed_actions": ["read"]}
+    secured_node.add_user("tlq", both | {"dls": lookup}, cluster=SEARCHER)
+    secured_node.add_user("fls", READ | {"fls": ["~body", "~neural", "~neural.*"]}, cluster=SEARCHER)
+    secured_node.add_user("fls_leaky", READ | {"fls": ["~body"]}, cluster=SEARCHER)
+    secured_node.add_user("mask", READ | {"masked_fields": ["title"]}, cluster=SEARCHER)
+    secured_node.add_user("nothing", cluster=SEARCHER)
+    cluster = ClusterSettings(url=secured_node.url, username="mapper", password=SecretStr(secured_node.password))
+    with proxy_stack(cluster, tmp_path_factory.mktemp("models"), budget_ms=5000, profile_ttl_s=0) as stack:
+        with secured_node.client() as admin:
+            stack.fill(
+                admin,
+                INDEX,
+                SECRETS | VISIBLE,
+                settings={"number_of_replicas": 0},
+                window=20,
+                rerank=RerankSettings(depth=20),
+            )
+            numbers = [document["n"] for document, _ in VISIBLE.values()]
+            admin.index(index="allowed", id="1", body={"numbers": numbers}, refresh=True)
+        yield secured_node, stack
+        with secured_node.client() as admin:
+            admin.indices.delete(index=f"{INDEX},allowed")
+        for user in ("mapper", "dls", "bare", "tlq", "fls", "fls_leaky", "mask", "nothing"):
+            secured_node.remove_user(user)
+
+
+def ask(
+    secured: tuple[SecuredNode, ProxyStack],
+    user: str,
+    body: dict[str, Any],
+    *,
+    stage: str = "rerank",
+    direct: bool = False,
+) -> requests.Response:
+    node, stack = secured
+    return requests.post(
+        f"{node.url if direct else stack.url}/{INDEX}/_search",
+        json=body,
+        headers={"x-bridge": f"{stage}, explain"},
+        auth=(user, node.password),
+        timeout=30,
+    )
+
+
+def ids(answered: requests.Response) -> list[str]:
+    assert answered.status_code == 200, answered.text
+    return [hit["_id"] for hit in answered.json()["hits"]["hits"]]
+
+
+@pytest.mark.case("S1")
+@pytest.mark.parametrize("user", ["dls", "bare", "tlq"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_hidden_document_is_found_on_any_page(
+    secured: tuple[SecuredNode, ProxyStack], user: str, stage: str
+) -> None:
+    found = [
+        doc_id
+        for start in range(0, 24, 4)
+        for doc_id in ids(ask(secured, user, {"query": QUESTION, "from": start, "size": 4}, stage=stage))
+    ]
+
+    assert found
+    assert set(found) <= VISIBLE.keys()
+    assert len(found) == len(set(found))
+    matching = ids(ask(secured, user, {"query": QUESTION, "size": 50}, direct=True))
+    assert set(matching) <= set(found)
+
+
+@pytest.mark.case("S2")
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_count_term_or_explanation_comes_from_hidden_documents(
+    secured: tuple[SecuredNode, ProxyStack], stage: str
+) -> None:
+    body = {
+        "query": QUESTION,
+        "aggs": {"n": {"max": {"field": "n"}}, "of": {"terms": {"field": "public"}}},
+        "suggest": {"s": {"text": "supersonik", "term": {"field": "body"}}},
+        "highlight": {"fields": {"*": {}}},
+        "size": 50,
+    }
+
+    answered, expected = ask(secured, "dls", body, stage=stage), ask(secured, "dls", body, direct=True)
+    assert answered.status_code == expected.status_code == 200, expected.text
+    through, direct = answered.json(), expected.json()
+
+    assert through["hits"]["total"] == direct["hits"]["total"]
+    assert through["aggregations"] == direct["aggregations"]
+    assert through["suggest"] == direct["suggest"]
+    assert {hit["_id"] for hit in through["hits"]["hits"]} <= VISIBLE.keys()
+    ranks = [
+        told["rank"] for hit in through["hits"]["hits"] for told in hit.get("_bridge", {}).get("legs", {}).values()
+    ]
+    assert all(rank <= len(VISIBLE) for rank in ranks)
+
+
+@pytest.mark.case("S3")
+@pytest.mark.parametrize("user", ["fls", "fls_leaky"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_hidden_field_is_shown(secured: tuple[SecuredNode, ProxyStack], user: str, stage: str) -> None:
+    body = {"query": QUESTION, "fields": ["*"], "highlight": {"fields": {"*": {}}}, "_source": ["*"], "size": 50}
+
+    answered = ask(secured, user, body, stage=stage)
+
+    assert answered.status_code == 200
+    for hit in answered.json()["hits"]["hits"]:
+        assert "body" not in hit.get("_source", {})
+        assert "body" not in hit.get("fields", {})
+        assert "body" not in hit.get("highlight", {})
+        if stage not in ("off", "lexical"):
+            assert "neural" not in hit["_source"]
+    assert "supersonic" not in answered.text
+
+
+@pytest.mark.case("S4")
+def test_words_of_a_hidden_field_find_nothing_where_the_rule_covers_our_fields(
+    secured: tuple[SecuredNode, ProxyStack],
+) -> None:
+    body = {"query": {"multi_match": {"query": "supersonic", "fields": ["title", "body"]}}, "size": 50}
+
+    answered = ask(secured, "fls", body, stage="expansion")
+
+    assert ids(answered) == ids(ask(secured, "fls", body, direct=True)) == []
+
+
+@pytest.mark.case("S5")
+def test_reranking_reads_masked_text_only(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    body = {"query": {"match": {"body": "heat"}}, "size": 50}
+
+    answered = ask(
+        secured, "mask", {"query": {"multi_match": {"query": "plate heat", "fields": ["title", "body"]}}, "size": 50}
+    )
+    unmasked = ask(
+        secured, "admin", {"query": {"multi_match": {"query": "plate heat", "fields": ["title", "body"]}}, "size": 50}
+    )
+
+    # The toy cross-encoder counts the question's words: "plate" stands in the masked title alone.
+    def scores(answer: requests.Response) -> dict[str, float]:
+        return {
+            hit["_id"]: hit["_bridge"]["rerank_score"]
+            for hit in answer.json()["hits"]["hits"]
+            if "rerank_score" in hit["_bridge"]
+        }
+
+    masked_scores, full_scores = scores(answered), scores(unmasked)
+    assert masked_scores
+    assert full_scores["public-0"] == masked_scores["public-0"] + 1
+    assert all(hit["_source"]["title"] != "plate" for hit in answered.json()["hits"]["hits"])
+    assert ids(ask(secured, "mask", body)) != []
+
+
+@pytest.mark.case("S6")
+def test_filter_level_security_works_or_degrades(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    answered = ask(secured, "tlq", {"query": QUESTION, "size": 50}, stage="hybrid")
+
+    assert answered.status_code == 200
+    assert set(ids(answered)) <= VISIBLE.keys()
+
+
+@pytest.mark.case("S7")
+def test_a_revoked_role_is_revoked_at_once(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    node, _ = secured
+    node.add_user("leaving", READ, cluster=SEARCHER)
+    body = {"query": QUESTION}
+    assert ids(ask(secured, "leaving", body))
+
+    node.add_user("leaving", {"index_patterns": ["other"], "allowed_actions": ["read"]}, cluster=SEARCHER)
+
+    through, direct = ask(secured, "leaving", body), ask(secured, "leaving", body, direct=True)
+    node.remove_user("leaving")
+    assert through.status_code == direct.status_code == 403
+    assert through.content == direct.content
+
+
+@pytest.mark.case("S8")
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_hidden_near_duplicate_moves_nothing(secured: tuple[SecuredNode, ProxyStack], stage: str) -> None:
+    node, stack = secured
+    body = {"query": QUESTION, "size": 50}
+    before = _scored(ask(secured, "dls", body, stage=stage))
+    with node.client() as admin:
+        twin = {"title": "wing pressure flow", "body": "wing pressure flow heat", "public": False, "n": 999}
+        admin.index(
+            index=INDEX, id="twin", body=stack.enriched(twin, ["wing pressure flow"], nested=False), refresh=True
+        )
+
+    after = _scored(ask(secured, "dls", body, stage=stage))
+
+    with node.client() as admin:
+        admin.delete(index=INDEX, id="twin", refresh=True)
+    assert [doc_id for doc_id, _ in after] == [doc_id for doc_id, _ in before]
+
+
+@pytest.mark.case("S9")
+@pytest.mark.parametrize("stage", ["vector", "hybrid", "rerank"])
+def test_restrictive_rules_leave_enough_to_find(secured: tuple[SecuredNode, ProxyStack], stage: str) -> None:
+    answered = ask(secured, "dls", {"query": QUESTION, "size": 10}, stage=stage)
+
+    assert len(ids(answered)) >= 10
+    by_vector = [hit for hit in answered.json()["hits"]["hits"] if "vector" in hit["_bridge"]["legs"]]
+    assert len(by_vector) >= 10
+
+
+@pytest.mark.case("P12")
+@pytest.mark.parametrize("user", ["stranger", "nothing"])
+def test_refusals_are_the_clusters_own(secured: tuple[SecuredNode, ProxyStack], user: str) -> None:
+    through, direct = (ask(secured, user, {"query": QUESTION}, direct=direct) for direct in (False, True))
+
+    assert through.status_code in (401, 403)
+    assert (through.status_code, through.content) == (direct.status_code, direct.content)
+    assert through.headers.get("WWW-Authenticate") == direct.headers.get("WWW-Authenticate")
+
+
+def test_a_caller_without_msearch_gets_the_own_answer(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    answered = ask(secured, "bare", {"query": QUESTION})
+
+    assert answered.headers["X-Bridge"].startswith("lexical; degraded=legs_forbidden")
+    assert set(ids(answered)) <= VISIBLE.keys()
+
+
+def test_the_configured_identity_reads_mappings_and_never_searches(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    node, _ = secured
+
+    with OpenSearch(node.url, http_auth=("mapper", node.password), max_retries=0) as mapper:
+        assert mapper.indices.get_mapping(index=INDEX)
+    assert ask(secured, "mapper", {"query": QUESTION}).status_code == 403
+
+
+def _scored(answered: requests.Response) -> list[tuple[str, float]]:
+    return [(hit["_id"], hit["_score"]) for hit in answered.json()["hits"]["hits"]]
