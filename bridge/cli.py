@@ -20,16 +20,20 @@ class LazyCommand(NamedTuple):
 
 
 COMMANDS: dict[str, LazyCommand] = {
+    "backfill": LazyCommand("bridge.commands.backfill", "Enrich an index in place while it is in use."),
     "config": LazyCommand("bridge.commands.config", "Show the settings in force, or list all settings."),
     "demo": LazyCommand("bridge.commands.demo", "Show the whole bridge at work on real documents."),
+    "dlq": LazyCommand("bridge.commands.dlq", "Look at dead letters, and write them again."),
     "evaluate": LazyCommand("bridge.commands.evaluate", "Measure every stage on a collection with judgements."),
     "index": LazyCommand("bridge.commands.index", "Create, show and remove enriched indices."),
     "ingest": LazyCommand("bridge.commands.ingest", "Enrich documents from files and write them to an index."),
     "models": LazyCommand("bridge.commands.models", "Export, quantise, verify and list models."),
     "node": LazyCommand("bridge.commands.node", "Run the embedded OpenSearch node."),
+    "plan": LazyCommand("bridge.commands.plan", "Look at an index before it is enriched; nothing is written."),
     "search": LazyCommand("bridge.commands.search", "Search through the proxy and show what each stage did."),
     "serve": LazyCommand("bridge.commands.serve", "Run the rerank sidecar and the query proxy."),
     "train": LazyCommand("bridge.commands.train", "Train cross-encoders and query generators (extra: train)."),
+    "undo": LazyCommand("bridge.commands.undo", "Take every trace of the bridge out of an index."),
 }
 
 

@@ -35,17 +35,22 @@ class Accounts:
         source: Source,
         *,
         index: str,
+        index_identity: str,
         recipe: str,
         from_start: bool,
+        partial: bool = False,
         save_every_s: float = _SAVE_EVERY_S,
     ) -> None:
-        """`index` and `recipe` say what a checkpoint must belong to; `from_start` disregards it."""
+        """`index_identity` and `recipe` say what a checkpoint must belong to; `from_start` disregards it. `partial`:
+        the source gives parts of documents that are in the index already."""
         self._folder = folder
         self._lock = locked(folder)
         self._source = source
         self._index = index
+        self._index_identity = index_identity
         self._recipe = recipe
         self._from_start = from_start
+        self._partial = partial
         self._save_every_s = save_every_s
         self._saved_at = time.monotonic()
 
@@ -65,6 +70,7 @@ class Accounts:
                 self._folder / self._checkpoint.dead_letters,
                 self._index,
                 keep_bytes=self._checkpoint.dead_letters_bytes,
+                partial=self._partial,
             )
             held.callback(self._letters.close)
             # From here on a run that was cut off goes on with the same file of dead letters.
@@ -129,13 +135,13 @@ class Accounts:
                     f"{self._folder} holds the checkpoint of {found.source}, this run reads {self._source.identity}: "
                     f"name another --state-folder, or begin anew with --from-start"
                 )
-            found.belongs_to(source=self._source.identity, index=self._index, recipe=self._recipe)
+            found.belongs_to(source=self._source.identity, index=self._index_identity, recipe=self._recipe)
             return found
         run = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         return Checkpoint(
             run=run,
             source=self._source.identity,
-            index=self._index,
+            index=self._index_identity,
             recipe=self._recipe,
             ledger=Ledger(),
             dead_letters=f"dead-letters-{run}.jsonl",

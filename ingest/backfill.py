@@ -71,7 +71,15 @@ def run_backfill(
         retry=limits.retry,
         stopped=stopped,
     )
-    with Accounts(state_folder, source, index=indices.identity(state), recipe=made_by, from_start=True) as accounts:
+    with Accounts(
+        state_folder,
+        source,
+        index=state.name,
+        index_identity=indices.identity(state),
+        recipe=made_by,
+        from_start=True,
+        partial=True,
+    ) as accounts:
         run = Run(
             accounts,
             profile,

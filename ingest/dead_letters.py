@@ -16,7 +16,8 @@ from ingest.sources import SourceItem
 
 
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of the file. `document` is the body as it was read: text, or base64 where it is no UTF-8."""
+    """One line of the file. `document` is the body as it was read: text, or base64 where it is no UTF-8.
+    `partial`: only the fields that were read of a document that is in the index."""
 
     index: str
     position: str
@@ -26,19 +27,22 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     routing: str | None = None
     document: str | None = None
     document_base64: str | None = None
+    partial: bool = False
 
 
 class DeadLetters:
     """An append-only file of JSON lines; nothing is acknowledged before it is on disk."""
 
-    def __init__(self, path: Path, index: str, *, keep_bytes: int = 0) -> None:
+    def __init__(self, path: Path, index: str, *, keep_bytes: int = 0, partial: bool = False) -> None:
         """Opens the file; what lies behind its first `keep_bytes` belongs to no answered document and goes.
+        `partial`: see `DeadLetter`.
 
         Raises:
             IngestError: the file cannot be written.
         """
         self.path = path
         self._index = index
+        self._partial = partial
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("r+b" if path.exists() else "w+b")
@@ -80,6 +84,7 @@ class DeadLetters:
             routing=item.routing if isinstance(item, Document) else None,
             document=text,
             document_base64=encoded,
+            partial=self._partial,
         )
         try:
             self._file.write(msgspec.json.encode(letter) + b"\n")

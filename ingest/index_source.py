@@ -118,6 +118,22 @@ class IndexDocuments:
         every = chain.from_iterable(map(self._of_shard, range(self._n_shards)))
         return islice(every, skip, None)
 
+    def sample(self, n_documents: int) -> Iterator[SourceItem]:
+        """Documents chosen at random, the same ones each time while the index does not change.
+
+        Raises:
+            AnswerNotUnderstood, ClusterError: as `items` says.
+        """
+        body = {
+            "size": n_documents,
+            "query": {"function_score": {"random_score": {"seed": 0, "field": "_seq_no"}}},
+            "seq_no_primary_term": True,
+            "track_total_hits": False,
+        } | ({"_source": self._fields} if self._fields else {})
+        path = f"/{quote(self._index, safe='')}/_search"
+        page = self._asked("POST", path, params=None, body=msgspec.json.encode(body), answer_type=_Page)
+        yield from map(self._item, page.hits.hits)
+
     def read_again(self, documents: Sequence[Document]) -> Iterator[SourceItem]:
         """These documents as they are now; those that were deleted meanwhile are not among them.
 

@@ -50,7 +50,12 @@ def run_ingest(
     made_by = recipe(profile, settings)
     stopped = stopped or threading.Event()
     with Accounts(
-        state_folder, source, index=indices.identity(state), recipe=made_by, from_start=from_start
+        state_folder,
+        source,
+        index=state.name,
+        index_identity=indices.identity(state),
+        recipe=made_by,
+        from_start=from_start,
     ) as accounts:
         run = Run(
             accounts,

@@ -64,3 +64,20 @@ class Report(msgspec.Struct, frozen=True):
         """One JSON object for `--json`."""
         built: dict[str, Any] = msgspec.to_builtins(self)
         return {"schema_version": SCHEMA_VERSION, **built, "documents_per_s": round(self.documents_per_s, 1)}
+
+    def __str__(self) -> str:
+        ledger = self.ledger
+        lines = [
+            f"{self.index}: {ledger.answered:,} documents in {self.seconds:.1f} s ({self.documents_per_s:.1f}/s)",
+            f"  written {ledger.written:,}, unchanged {ledger.unchanged:,}, superseded {ledger.superseded:,}, "
+            f"dropped by a pipeline {ledger.dropped_by_pipeline:,}, dead letters {ledger.dead_lettered:,}",
+        ]
+        if self.without_text:
+            lines.append(f"  {self.without_text:,} have no text, and so no vector")
+        if self.duplicates:
+            lines.append(f"  {self.duplicates:,} ids came more than once: the last one won")
+        if self.dead_letters:
+            lines.append(f"  why documents are dead letters: {self.dead_letters}")
+        if self.complete and not ledger.written and not ledger.dead_lettered:
+            lines.append("  nothing to do")
+        return "\n".join(lines)

@@ -62,7 +62,7 @@ class Run:
         self._stopped = stopped
         self._strict = strict
         self._max_dead_letters = settings.max_errors
-        self._expansion = Stage(_expansion(profile, models, settings))
+        self._expansion = Stage(expansion(profile, models, settings))
         self._embedding = Stage(Embedding(models.encoder, stamp=stamp))
         self._began = time.monotonic()
         self._without_text = 0
@@ -189,7 +189,8 @@ class Run:
         )
 
 
-def _expansion(profile: IndexProfile, models: Models, settings: IngestSettings) -> Expansion:
+def expansion(profile: IndexProfile, models: Models, settings: IngestSettings) -> Expansion:
+    """The expansion stage that a profile and the settings ask for."""
     return Expansion(
         partial(split_passages, settings=profile.passages, token_spans=models.token_spans),
         models.generator,

@@ -1,6 +1,6 @@
 """Indices that hold our object: create, look, check, delete."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,13 @@ from bridge.cluster.schema import (
     object_properties,
     read_profile,
 )
-from bridge.errors import IndexUnsuitable
+from bridge.errors import ClusterBlocked, IndexUnsuitable
 from bridge.profile import META_KEY, IndexProfile
+
+_UNDO_DOCUMENTS = 5000
+"""Few enough that one request ends within the client's time-out."""
+
+_IDLE_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +177,65 @@ def delete(client: OpenSearch, index: str) -> None:
         client.indices.delete(index=index)
     except NotFoundError as error:
         raise IndexUnsuitable(f"index {index} does not exist: nothing to delete") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What `undo` did: documents that held our object, and the fields that stay in the mapping, where no
+    cluster can remove a field."""
+
+    documents: int
+    mapped_fields: list[str]
+
+
+def undo(client: OpenSearch, index: str, *, on_progress: Callable[[int, int], None] | None = None) -> Undone:
+    """Takes our object out of every document and the profile out of the mapping, and counts that it is so.
+
+    Documents that the application changes meanwhile are taken again. `on_progress` gets how many are done
+    and how many there were.
+
+    Raises:
+        IndexUnsuitable: the bridge has not been here.
+        ClusterBlocked: documents could not be written, or came back as fast as they were cleaned.
+    """
+    state = look(client, index)
+    if state.profile is None:
+        raise IndexUnsuitable(f"index {state.name} holds nothing of the bridge: nothing to undo")
+    client.indices.refresh(index=state.name)
+    total = left = count_enriched(client, state.name, state.profile)
+    idle_rounds = 0
+    while left:
+        _remove_objects(client, state.name, state.profile)
+        before, left = left, count_enriched(client, state.name, state.profile)
+        idle_rounds = 0 if left < before else idle_rounds + 1
+        if idle_rounds == _IDLE_ROUNDS:
+            raise ClusterBlocked(
+                f"{left:,} documents of {state.name} still hold our object after {_IDLE_ROUNDS} attempts: stop "
+                f"whatever enriches it, and run it again"
+            )
+        if on_progress is not None:
+            on_progress(total - left, total)
+    meta = {key: value for key, value in state.mapping.get("_meta", {}).items() if key != META_KEY}
+    client.indices.put_mapping(index=state.name, body={"_meta": meta})
+    ours = [state.profile.predicted_queries_field, state.profile.embedding_field, state.profile.stamp_field]
+    return Undone(total, [name for name in ours if field_mapping(state.mapping, name) is not None])
+
+
+def _remove_objects(client: OpenSearch, index: str, profile: IndexProfile) -> None:
+    answer = client.update_by_query(
+        index=index,
+        body={
+            "query": {"exists": {"field": profile.stamp_field}},
+            "script": {"source": "ctx._source.remove(params.field)", "params": {"field": profile.object_field}},
+        },
+        params={"conflicts": "proceed", "refresh": "true", "max_docs": _UNDO_DOCUMENTS},
+    )
+    if failures := answer.get("failures"):
+        cause = failures[0].get("cause", {})
+        raise ClusterBlocked(
+            f"{len(failures)} documents of {index} could not be written ({cause.get('type')}: {cause.get('reason')}): "
+            f"see to that, and run it again"
+        )
 
 
 def count(client: OpenSearch, index: str) -> int:

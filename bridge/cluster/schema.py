@@ -135,7 +135,9 @@ def _unmapped(profile: IndexProfile, mapping: Mapping[str, Any]) -> Iterator[str
     for field in profile.text_fields:
         if field_mapping(mapping, field.name) is None:
             yield f"text field {field.name} is not in the mapping"
-    if field_mapping(mapping, profile.object_field) is not None and META_KEY not in mapping.get("_meta", {}):
+    # After `undo` the fields stay in the mapping without a profile: then they are ours.
+    taken = field_mapping(mapping, profile.object_field) is not None and META_KEY not in mapping.get("_meta", {})
+    if taken and missing_fields(profile, mapping):
         yield f"field {profile.object_field} is there already, and is the application's"
 
 

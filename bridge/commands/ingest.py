@@ -1,19 +1,14 @@
 """`neural-bridge ingest`: documents from files into an index, enriched."""
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from bridge.commands import settings_of
 from bridge.commands.index import cluster_option, json_option, passage_options, passage_settings
-
-if TYPE_CHECKING:
-    from ingest.report import Report
 
 
 @click.command(name="ingest")
@@ -95,6 +90,7 @@ def command(
     from ingest.pipeline import run_ingest
     from ingest.signals import stop_on_signals
     from ingest.sources import FieldChoice, JsonLines
+    from ingest.state import default_state_folder
 
     client = connect(settings.cluster)
     existing = indices.find(client, index)
@@ -119,37 +115,14 @@ def command(
             models=models,
             client=client,
             settings=settings.ingest,
-            state_folder=state_folder or _default_state_folder(index),
+            state_folder=state_folder or default_state_folder("ingest", index),
             on_progress=on_progress,
             stopped=request.stopped,
             from_start=from_start,
             strict=strict,
         )
-    click.echo(json.dumps(report.to_json(), indent=2) if as_json else _told(report))
+    click.echo(json.dumps(report.to_json(), indent=2) if as_json else str(report))
     if request.number is not None and not report.complete:
         click.echo(f"stopped; go on with: neural-bridge {shlex.join(sys.argv[1:])}", err=True)
         ctx.exit(request.exit_code)
     ctx.exit(report.exit_code)
-
-
-def _default_state_folder(index: str) -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser() / "neural-bridge" / "ingest" / index
-
-
-def _told(report: "Report") -> str:
-    ledger = report.ledger
-    lines = [
-        f"{report.index}: {ledger.answered:,} documents in {report.seconds:.1f} s ({report.documents_per_s:.1f}/s)",
-        f"  written {ledger.written:,}, unchanged {ledger.unchanged:,}, superseded {ledger.superseded:,}, "
-        f"dropped by a pipeline {ledger.dropped_by_pipeline:,}, dead letters {ledger.dead_lettered:,}",
-    ]
-    if report.without_text:
-        lines.append(f"  {report.without_text:,} have no text, and so no vector")
-    if report.duplicates:
-        lines.append(f"  {report.duplicates:,} ids came more than once: the last one won")
-    if report.dead_letters:
-        lines.append(f"  why documents are dead letters: {report.dead_letters}")
-    if report.complete and not ledger.written and not ledger.dead_lettered:
-        lines.append("  nothing to do")
-    return "\n".join(lines)

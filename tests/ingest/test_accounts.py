@@ -35,7 +35,9 @@ def source(n: int, identity: str = "a source") -> Resumable:
 
 
 def accounts(folder: Path, items: Resumable, *, from_start: bool = False, recipe: str = "r") -> Accounts:
-    return Accounts(folder, items, index="i", recipe=recipe, from_start=from_start, save_every_s=3600)
+    return Accounts(
+        folder, items, index="i", index_identity="i (u)", recipe=recipe, from_start=from_start, save_every_s=3600
+    )
 
 
 def ended(items: list[SourceItem], kinds: list[OutcomeKind]) -> list[tuple[SourceItem, Outcome]]:

@@ -74,7 +74,7 @@ def test_every_document_comes_once_with_texts_and_version(cluster: FakeCluster) 
     ],
 )
 def test_an_incomplete_page_is_asked_for_again(cluster: FakeCluster, broken: dict[str, bool]) -> None:
-    page = json.dumps(search_answer([], pit="p", **broken)).encode()  # type: ignore[arg-type]
+    page = json.dumps(search_answer([], pit="p", **broken)).encode()
     cluster.on_request = nth_page(2, lambda: Reply(200, page))
     assert read(cluster) == ALL
     cluster.on_request = lambda request: Reply(200, page) if request.path == "/_search" else None

@@ -1,0 +1,71 @@
+"""`neural-bridge plan`: what enriching an index would mean."""
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from bridge.commands import settings_of
+from bridge.commands.index import cluster_option, json_option, passage_options, passage_settings
+
+if TYPE_CHECKING:
+    from ingest.planning import Plan
+
+
+@click.command(name="plan")
+@click.argument("index")
+@click.option("--text-field", "text_fields", multiple=True, required=True, help="Field to enrich; repeat it.")
+@passage_options
+@click.option("--no-expansion", is_flag=True, help="Plan without predicted queries.")
+@click.option("--sample", type=click.IntRange(1, 10_000), default=1000, show_default=True, help="Documents to look at.")
+@cluster_option
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    index: str,
+    text_fields: tuple[str, ...],
+    layout: str,
+    max_tokens: int | None,
+    overlap_tokens: int | None,
+    no_expansion: bool,
+    sample: int,
+    cluster_url: str | None,
+    as_json: bool,
+) -> None:
+    """Look at INDEX: which way it can be enriched, how long this machine takes, how much it grows.
+
+    A sample goes through the models, for a minute at most. Nothing is written.
+    """
+    settings = settings_of(ctx, cluster={"url": cluster_url}, ingest={"generator": "" if no_expansion else None})
+    from bridge.cluster.connection import connect
+    from ingest.models import load_models, profile_for
+    from ingest.planning import plan
+
+    models = load_models(settings.ingest)
+    found = plan(
+        index,
+        profile=profile_for(models, text_fields, passages=passage_settings(layout, max_tokens, overlap_tokens)),
+        models=models,
+        client=connect(settings.cluster),
+        settings=settings.ingest,
+        sample=sample,
+    )
+    click.echo(json.dumps(msgspec.to_builtins(found), indent=2) if as_json else _told(found))
+
+
+def _told(plan: "Plan") -> str:
+    way = {"in_place": f"in place: neural-bridge backfill {plan.index}", "copy": "into a new index"}[plan.way]
+    lines = [
+        f"{plan.index}: {plan.documents:,} documents, {plan.stale:,} to enrich, {plan.passages:,} passages",
+        f"  way      {way}",
+        *(f"           since {obstacle}" for obstacle in plan.obstacles),
+        f"  time     {plan.hours:.2f} h at {plan.documents_per_s:.1f} documents/s "
+        f"(measured on {plan.measured:,} of {plan.sampled:,} sampled)",
+        f"  index    grows by about {plan.index_growth_bytes / 1e6:,.0f} MB",
+        f"  memory   {plan.vector_memory_bytes / 1e6:,.0f} MB for the vectors' graphs, over all nodes",
+        f"  mapping  adds {json.dumps(plan.mapping) if plan.mapping else 'nothing'}",
+        *(f"  risk     {risk}" for risk in plan.risks),
+    ]
+    return "\n".join(lines)
