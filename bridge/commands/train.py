@@ -66,7 +66,7 @@ def cross_encoder(
 
     training_data, preset = _training_data(data, collection, watch), _preset(size, minutes)
     trained = train_cross_encoder(base, training_data, preset, out, seed=seed, resume=resume)
-    _tell(trained, out)
+    _tell(trained, "cross_encoder", out)
 
 
 @command.command(name="query-generator")
@@ -88,7 +88,7 @@ def query_generator(
 
     training_data, preset = _training_data(data, collection, watch), _preset(size, minutes)
     trained = train_query_generator(base, training_data, preset, out, seed=seed, resume=resume)
-    _tell(trained, out)
+    _tell(trained, "query_generator", out)
 
 
 def _require_training_extra() -> None:
@@ -131,6 +131,6 @@ def _preset(size: str, minutes: float | None) -> "Size":
     )
 
 
-def _tell(trained: Path, out: Path) -> None:
-    click.echo(f"trained: {trained}, log: {out / 'log.csv'}")
-    click.echo(f"next: neural-bridge models export {trained} FOLDER")
+def _tell(trained: Path, kind: str, out: Path) -> None:
+    click.echo(f"trained: {trained}; development figures: {out / 'log.csv'}")
+    click.echo(f"next: neural-bridge models export {trained} FOLDER --kind {kind} --name NAME --licence LICENCE")

@@ -18,7 +18,6 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertForSequenceClassification
 
-from bridge.training.device import autocast
 from bridge.training.mining import CandidateList, CandidateSet
 from bridge.training.windows import best_window, rarity
 
@@ -96,8 +95,7 @@ def score_pairs(model: nn.Module, tokenizer: Tokenizer, pairs: Sequence[Pair], *
             width = len(encoding.ids)
             inputs[:, row, :width] = encoding.ids, encoding.attention_mask, encoding.type_ids
         ids, mask, types = torch.from_numpy(inputs).to(device)
-        with autocast(device):
-            output = model(input_ids=ids, attention_mask=mask, token_type_ids=types)
+        output = model(input_ids=ids, attention_mask=mask, token_type_ids=types)
         logits.append(output.logits.float().squeeze(-1))
         start = end
     order = torch.empty(len(pairs), dtype=torch.long, device=device)

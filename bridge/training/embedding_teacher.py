@@ -10,7 +10,7 @@ from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 from transformers import BertModel
 
-from bridge.training.device import autocast, training_device
+from bridge.training.device import PRECISION, training_device
 
 _BATCH = 64
 
@@ -23,7 +23,7 @@ class EmbeddingTeacher:
         self._model = BertModel.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, add_pooling_layer=False
         )
-        self._model.to(self._device).eval()
+        self._model.to(self._device, PRECISION).eval()
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
@@ -47,7 +47,7 @@ class EmbeddingTeacher:
             ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids)
             mask[row, : len(encoding.ids)] = 1
         ids, mask = ids.to(self._device), mask.to(self._device)
-        with torch.inference_mode(), autocast(self._device):
+        with torch.inference_mode():
             states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
         weights = mask.unsqueeze(-1).float()
         mean = (states.float() * weights).sum(1) / weights.sum(1)

@@ -51,7 +51,8 @@ class TrainingLoop:
 
     `loss(step, progress)` builds the batch of number `step` and gives its mean loss under
     `model`; `progress` runs from 0 to 1. `evaluate()` gives development figures by name,
-    with the averaged weights in `model`.
+    with the averaged weights in `model`. The model may compute in bfloat16: the weights
+    that the optimiser moves are kept apart, in float32. `run` leaves a float32 model.
     """
 
     def __init__(
@@ -69,11 +70,12 @@ class TrainingLoop:
         self._settings = settings
         self._folder = folder
         self._trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        self._average = {name: weight.detach().clone() for name, weight in self._trained.items()}
+        self._masters = {name: weight.detach().float().clone() for name, weight in self._trained.items()}
+        self._average = {name: master.clone() for name, master in self._masters.items()}
         self._optimizer = torch.optim.AdamW(
             [
-                {"params": [w for w in self._trained.values() if w.ndim > 1], "weight_decay": settings.weight_decay},
-                {"params": [w for w in self._trained.values() if w.ndim <= 1], "weight_decay": 0.0},
+                {"params": [w for w in self._masters.values() if w.ndim > 1], "weight_decay": settings.weight_decay},
+                {"params": [w for w in self._masters.values() if w.ndim <= 1], "weight_decay": 0.0},
             ],
             lr=settings.learning_rate,
         )
@@ -95,10 +97,10 @@ class TrainingLoop:
                 f"the checkpoint {str(file)!r} holds other weights than this model trains: "
                 "resume with the options of the first run, or choose another --out"
             )
-        with torch.no_grad():
-            for name, weight in self._trained.items():
-                weight.copy_(state["weights"][name])
-                self._average[name].copy_(state["average"][name])
+        for name, master in self._masters.items():
+            master.copy_(state["weights"][name])
+            self._average[name].copy_(state["average"][name])
+        self._show(self._masters)
         self._optimizer.load_state_dict(state["optimizer"])
         self._step, self._spent_s = state["step"], state["spent_s"]
         return True
@@ -126,9 +128,8 @@ class TrainingLoop:
                 self._evaluate_average()
                 evaluate_at = time.monotonic() + settings.evaluate_every_s
         self._save()
-        with torch.no_grad():
-            for name, weight in self._trained.items():
-                weight.copy_(self._average[name])
+        self._model.float()
+        self._show(self._average)
         self._model.eval()
         self._log(self._evaluate())
 
@@ -146,34 +147,39 @@ class TrainingLoop:
             group["lr"] = rate
         loss = self._loss(self._step, progress)
         loss.backward()
-        nn.utils.clip_grad_norm_(self._trained.values(), 1.0)
+        for name, master in self._masters.items():
+            gradient = self._trained[name].grad
+            master.grad = None if gradient is None else gradient.float()
+        nn.utils.clip_grad_norm_(self._masters.values(), 1.0)
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._model.zero_grad(set_to_none=True)
+        self._show(self._masters)
         self._step += 1
         # A young average must not remember the untrained weights.
         decay = min(settings.averaging, self._step / (self._step + 10))
-        with torch.no_grad():
-            for name, weight in self._trained.items():
-                self._average[name].lerp_(weight, 1.0 - decay)
+        for name, master in self._masters.items():
+            self._average[name].lerp_(master, 1.0 - decay)
         return float(loss.detach())
 
     def _evaluate_average(self) -> None:
-        current = {name: weight.detach().clone() for name, weight in self._trained.items()}
+        self._show(self._average)
+        self._model.eval()
+        self._log(self._evaluate())
+        self._model.train()
+        self._show(self._masters)
+
+    def _show(self, weights: Mapping[str, Tensor]) -> None:
+        """Put `weights` into the model, rounded to its precision."""
         with torch.no_grad():
             for name, weight in self._trained.items():
-                weight.copy_(self._average[name])
-            self._model.eval()
-            self._log(self._evaluate())
-            self._model.train()
-            for name, weight in self._trained.items():
-                weight.copy_(current[name])
+                weight.copy_(weights[name])
 
     def _save(self) -> None:
         """Replace the checkpoint in one move, so a kill leaves the old one or the new one."""
         partial = self._folder / "checkpoint.pt.partial"
         torch.save(
             {
-                "weights": {name: weight.detach() for name, weight in self._trained.items()},
+                "weights": self._masters,
                 "average": self._average,
                 "optimizer": self._optimizer.state_dict(),
                 "step": self._step,

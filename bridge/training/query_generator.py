@@ -20,7 +20,6 @@ from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoder
 from transformers.models.bert.modeling_bert import BertLayer
 
 from bridge.training.data import LabelledPair
-from bridge.training.device import autocast
 from bridge.training.windows import best_window, rarity
 
 # BART keeps two rows of its position table unused.
@@ -40,7 +39,6 @@ class GenerationSettings:
     window_words: tuple[int, int] = (40, 90)
     whole_share: float = 0.15
     max_query_tokens: int = 28
-    label_smoothing: float = 0.05
 
 
 def query_generator_from(
@@ -192,19 +190,17 @@ class GenerationLoss:
         config = self._model.config
         ids = _padded(passages, config.pad_token_id).to(device)
         written = _padded(queries, config.pad_token_id).to(device)
-        with autocast(device):
-            logits = self._model(
-                input_ids=ids,
-                attention_mask=(ids != config.pad_token_id).long(),
-                decoder_input_ids=written[:, :-1],
-                use_cache=False,
-            ).logits
         expected = written[:, 1:]
-        return nn.functional.cross_entropy(
-            logits[expected != config.pad_token_id].float(),
-            expected[expected != config.pad_token_id],
-            label_smoothing=self._settings.label_smoothing,
-        )
+        counted = expected != config.pad_token_id
+        states = self._model.model(
+            input_ids=ids,
+            attention_mask=(ids != config.pad_token_id).long(),
+            decoder_input_ids=written[:, :-1],
+            use_cache=False,
+        ).last_hidden_state
+        # Half of the positions are padding, and each costs a row as wide as the vocabulary.
+        logits = self._model.lm_head(states[counted])
+        return nn.functional.cross_entropy(logits.float(), expected[counted])
 
     def _passage_text(self, pair: LabelledPair, generator: random.Random) -> str:
         whole = generator.random() < self._settings.whole_share

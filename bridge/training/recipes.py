@@ -28,7 +28,7 @@ from bridge.training.development import (
     ranking_figures,
     save_development_sets,
 )
-from bridge.training.device import training_device
+from bridge.training.device import PRECISION, training_device
 from bridge.training.embedding_teacher import EmbeddingTeacher
 from bridge.training.loop import Figures, LoopSettings, TrainingLoop
 from bridge.training.mining import load_candidates, mine_candidates, save_candidates, without_overlaps
@@ -164,7 +164,7 @@ def train_cross_encoder(base: Path, data: TrainingData, size: Size, folder: Path
             f"give more pairs, or passages that differ"
         )
     development = load_development_sets(watched_file)
-    model = cross_encoder_from(base, n_frozen_layers=size.n_frozen_ranking_layers).to(training_device())
+    model = cross_encoder_from(base, n_frozen_layers=size.n_frozen_ranking_layers).to(training_device(), PRECISION)
     tokenizer = pair_tokenizer(base, size.ranking.max_tokens)
 
     def evaluate() -> Figures:
@@ -198,7 +198,7 @@ def train_query_generator(base: Path, data: TrainingData, size: Size, folder: Pa
     pairs = sample_per_source(relevant, limits, seed=seed)
     model = query_generator_from(
         base, n_encoder_layers=4, n_decoder_layers=2, n_frozen_layers=size.n_frozen_encoder_layers
-    ).to(training_device())
+    ).to(training_device(), PRECISION)
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     training = [pair for number, pair in enumerate(pairs) if number % 200]
     held_out = GenerationLoss(model, tokenizer, pairs[::200], size.generation, seed=seed)

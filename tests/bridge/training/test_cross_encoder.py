@@ -4,9 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="training needs the train extra")
+pytest.importorskip("torch", reason="training needs the train extra")
 pytest.importorskip("transformers", reason="training needs the train extra")
 pytest.importorskip("bm25s", reason="training needs the train extra")
+
+import torch
 
 from bridge.training.cross_encoder import (
     RankingLoss,
@@ -46,8 +48,7 @@ def toy_candidates() -> CandidateSet:
     return CandidateSet(passages, lists)
 
 
-def settings(**changes: int) -> RankingSettings:
-    return RankingSettings(lists_per_step=8, max_tokens=32, **changes)
+SETTINGS = RankingSettings(lists_per_step=8, max_tokens=32)
 
 
 def test_training_learns_a_toy_ranking(toy_base: Path, tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_training_learns_a_toy_ranking(toy_base: Path, tmp_path: Path) -> None:
     model = cross_encoder_from(toy_base)
     tokenizer = pair_tokenizer(toy_base, 32)
     candidates = toy_candidates()
-    loss = RankingLoss(model, tokenizer, candidates, settings(), seed=1)
+    loss = RankingLoss(model, tokenizer, candidates, SETTINGS, seed=1)
     with torch.inference_mode():
         before = float(loss(0, 1.0))
     TrainingLoop(
@@ -91,7 +92,7 @@ def test_batches_depend_on_step_and_seed_alone(toy_base: Path) -> None:
 
     def value(step: int, seed: int) -> float:
         with torch.inference_mode():
-            return float(RankingLoss(model, tokenizer, toy_candidates(), settings(), seed=seed)(step, 0.5))
+            return float(RankingLoss(model, tokenizer, toy_candidates(), SETTINGS, seed=seed)(step, 0.5))
 
     assert value(3, 1) == value(3, 1)
     assert value(3, 1) != value(4, 1)
@@ -128,6 +129,6 @@ def test_a_query_that_the_passage_does_not_answer_ranks_below_the_one_it_answers
     model = cross_encoder_from(toy_base).eval()
     tokenizer = pair_tokenizer(toy_base, 32)
     with torch.inference_mode():
-        plain = RankingLoss(model, tokenizer, candidates, settings(), seed=1)(0, 1.0)
-        rivalled = RankingLoss(model, tokenizer, with_rivals, settings(), seed=1)(0, 1.0)
+        plain = RankingLoss(model, tokenizer, candidates, SETTINGS, seed=1)(0, 1.0)
+        rivalled = RankingLoss(model, tokenizer, with_rivals, SETTINGS, seed=1)(0, 1.0)
     assert float(plain) != float(rivalled)

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="training needs the train extra")
+pytest.importorskip("torch", reason="training needs the train extra")
+
+import torch
+from torch import Tensor, nn
 
 from bridge.errors import UsageError
 from bridge.training.loop import LoopSettings, TrainingLoop
@@ -15,28 +18,28 @@ SETTINGS = LoopSettings(
 )
 
 
-def line(seed: int = 0) -> "torch.nn.Linear":
+def line(seed: int = 0) -> nn.Linear:
     torch.manual_seed(seed)
-    return torch.nn.Linear(2, 1)
+    return nn.Linear(2, 1)
 
 
-def distance_from_target(model: "torch.nn.Linear") -> Callable[[int, float], "torch.Tensor"]:
+def distance_from_target(model: nn.Linear) -> Callable[[int, float], Tensor]:
     """How far the model is from x → 3a - b on a batch that depends on the step."""
 
-    def loss(step: int, progress: float) -> "torch.Tensor":
+    def loss(step: int, progress: float) -> Tensor:
         inputs = torch.randn(8, 2, generator=torch.Generator().manual_seed(step))
         return (model(inputs).squeeze(-1) - inputs @ torch.tensor([3.0, -1.0])).square().mean()
 
     return loss
 
 
-def loop_for(model: "torch.nn.Linear", folder: Path, settings: LoopSettings = SETTINGS) -> TrainingLoop:
+def loop_for(model: nn.Linear, folder: Path, settings: LoopSettings = SETTINGS) -> TrainingLoop:
     return TrainingLoop(
         model, loss=distance_from_target(model), evaluate=lambda: {"weight": 0.0}, settings=settings, folder=folder
     )
 
 
-def weights(model: "torch.nn.Linear") -> list[float]:
+def weights(model: nn.Linear) -> list[float]:
     return [value for parameter in model.parameters() for value in parameter.flatten().tolist()]
 
 
@@ -63,7 +66,7 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
     interrupted = line()
     loss = distance_from_target(interrupted)
 
-    def loss_until_killed(step: int, progress: float) -> "torch.Tensor":
+    def loss_until_killed(step: int, progress: float) -> Tensor:
         if step == 17:
             raise Killed
         return loss(step, progress)

@@ -23,7 +23,8 @@ WORDS = ("wing", "flow", "heat", "plate", "cylinder", "shock")
 def count_words(texts: Sequence[str]) -> NDArray[np.float32]:
     """A bi-encoder whose cosine is the overlap of words."""
     counts = np.array([[text.lower().split().count(word) for word in WORDS] for text in texts], dtype=np.float32)
-    return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
+    unit: NDArray[np.float32] = counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
+    return unit
 
 
 def pair(query: str, passage: str, *, relevant: bool = True, source: str = "own") -> LabelledPair:

@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="training needs the train extra")
-transformers = pytest.importorskip("transformers", reason="training needs the train extra")
+pytest.importorskip("torch", reason="training needs the train extra")
+pytest.importorskip("transformers", reason="training needs the train extra")
 
+import torch
+import transformers
 from tokenizers import Tokenizer
 
 from bridge.training.data import LabelledPair
@@ -21,7 +23,7 @@ PAIRS = [
     LabelledPair(topic, f"{topic} {WORDS[30 + number % 8]} {WORDS[20 + number % 7]}", "", relevant=True, source="toy")
     for number, topic in enumerate(WORDS[:16])
 ]
-SETTINGS = GenerationSettings(pairs_per_step=8, max_passage_tokens=16, max_query_tokens=8, label_smoothing=0.0)
+SETTINGS = GenerationSettings(pairs_per_step=8, max_passage_tokens=16, max_query_tokens=8)
 
 
 def tokenizer_of(base: Path) -> Tokenizer:
