@@ -77,10 +77,15 @@ class SidecarSettings(Section):
     max_queued_pairs: int = Field(
         4096, gt=0, description="Query-passage pairs accepted and not yet answered; beyond it 429."
     )
-    max_batch_tokens: int = Field(2048, gt=0, description="Largest batch, in tokens after padding.")
+    max_batch_tokens: int = Field(
+        512, gt=0, description="Tokens that one request computes before another one has its turn."
+    )
     max_documents: int = Field(1000, gt=0, description="Most documents in one request; beyond it 413.")
     max_body_bytes: int = Field(2_000_000, gt=0, description="Largest request body, in bytes; beyond it 413.")
     max_pair_tokens: int = Field(256, gt=0, description="A query and its passage are cut to this many tokens.")
+    cached_pairs: int = Field(
+        50_000, ge=0, description="Query-passage pairs whose scores are remembered; 0 remembers none."
+    )
     request_timeout_s: float = Field(30.0, gt=0, description="Longest stay of a request, in seconds.")
     shutdown_timeout_s: float = Field(20.0, ge=0, description="How long running requests may finish, in seconds.")
     api_key: SecretStr | None = Field(None, description="Where set, callers must send it as a bearer token.")

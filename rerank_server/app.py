@@ -30,6 +30,7 @@ from bridge.settings import SidecarSettings
 from rerank_server import messages, metrics, openapi
 from rerank_server.batching import WorkQueue
 from rerank_server.errors import InvalidRequest, Overloaded, RequestRefused, status_of
+from rerank_server.score_cache import ScoreCache
 
 DEADLINE_HEADER = "x-request-timeout-ms"
 """Longest stay of a request in milliseconds; the sidecar's own limit holds where it is shorter."""
@@ -82,6 +83,7 @@ class Sidecar:
             max_batch_tokens=settings.max_batch_tokens,
             metrics=self._metrics,
         )
+        self._cache = ScoreCache(max_pairs=settings.cached_pairs, metrics=self._metrics)
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         self.draining = False
 
@@ -138,15 +140,20 @@ class Sidecar:
         return messages.embeddings_answer(asked, embeddings, model=self._models.encoder.identity, tokens=tokens)
 
     async def _scores(self, asked: messages.RerankRequest, deadline: float) -> tuple[list[float], int]:
-        """The logits in input order, and the tokens that they took."""
+        """The logits in input order, and the tokens that were computed for them."""
         field = "texts" if asked.texts is not None else "documents"
         passages = messages.checked_texts(asked.passages, field=field, most=self._settings.max_documents)
         model = self._models.cross_encoder
-        with self._queue.admitted(len(passages)):
+        known = self._cache.known(model.identity, asked.query, passages)
+        missing = [passage for passage, score in zip(passages, known, strict=True) if score is None]
+        with self._queue.admitted(len(missing)):
             pairs = await self._tokenized(
-                partial(model.pairs, asked.query, passages, max_tokens=self._settings.max_pair_tokens)
+                partial(model.pairs, asked.query, missing, max_tokens=self._settings.max_pair_tokens)
             )
-            scores = await self._queue.run(pairs, model.score_pair, deadline=deadline)
+            computed = await self._queue.run(pairs, model.score_pair, deadline=deadline)
+        self._cache.remember(model.identity, asked.query, missing, computed)
+        rest = iter(computed)
+        scores = [next(rest) if score is None else score for score in known]
         return scores, sum(pair["input_ids"].size for pair in pairs)
 
     async def _embeddings_of(

@@ -57,6 +57,12 @@ class Metrics:
         self.dropped = Counter(
             "bridge_rerank_dropped", "Requests given up after admission.", ["reason"], registry=self._registry
         )
+        self.cached = Counter(
+            "bridge_rerank_cached_pairs",
+            "Pairs looked for in the cache of scores.",
+            ["outcome"],
+            registry=self._registry,
+        )
         self.model_errors = Counter(
             "bridge_rerank_model_errors", "Requests that a model failed on.", registry=self._registry
         )

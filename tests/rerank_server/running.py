@@ -67,8 +67,8 @@ def toy_models(folder: Path, *, slow_products: int = 0) -> Models:
 
 @contextlib.asynccontextmanager
 async def running(models: Models, **settings: Any) -> AsyncIterator[Client]:
-    """A sidecar with `settings` over the defaults, and a client of it."""
-    given = SidecarSettings(**{"port": 0, "threads": 1, **settings})
+    """A sidecar with `settings` over the defaults, without a cache unless they ask for one, and a client of it."""
+    given = SidecarSettings(**{"port": 0, "threads": 1, "cached_pairs": 0, **settings})
     async with (
         listening(given, models) as (sidecar, port),
         ClientSession(timeout=ClientTimeout(total=60)) as session,

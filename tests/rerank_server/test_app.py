@@ -367,6 +367,18 @@ async def test_metrics_are_served_under_load_and_hold_no_words_of_clients(slow_m
         assert "secretword" not in metrics + (await client.get("/metrics")).body
 
 
+async def test_a_pair_is_computed_once_while_it_is_remembered(models: Models) -> None:
+    async with running(models, cached_pairs=100) as client:
+        first = await client.post("/rerank", QUERY | {"texts": PASSAGES[:3], "raw_scores": True})
+        again = await client.post("/rerank", QUERY | {"texts": [*PASSAGES[:3][::-1], "fish"], "raw_scores": True})
+        assert await client.metric("bridge_rerank_batch_pairs_sum") == 4
+        assert await client.metric("bridge_rerank_cached_pairs_total") == 7
+        scores = {hit["index"]: hit["score"] for hit in again.body}
+        assert [scores[2 - hit["index"]] for hit in first.body] == [hit["score"] for hit in first.body]
+        await client.post("/rerank", {"query": "cat", "texts": PASSAGES[:3]})
+        assert await client.metric("bridge_rerank_batch_pairs_sum") == 7
+
+
 async def test_texts_are_embedded_in_both_dialects(client: Client) -> None:
     vectors = (await client.post("/embed", {"inputs": ["cat", "dog cat"], "role": "passage"})).body
     assert vectors[0][WORDS.index("cat")] == 1.0
