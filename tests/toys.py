@@ -5,6 +5,8 @@ has a dimension of its own. So the cosine of two texts tells how many words they
 vocabulary lacks count for nothing.
 
 The toy cross-encoder's score is the number of the query's words (each occurrence) that the passage holds.
+
+The toy query generator writes words of the passage, in any order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,6 +64,59 @@ def make_toy_encoder(folder: Path, words: Sequence[str] = WORDS, *, max_tokens: 
 def make_toy_cross_encoder(folder: Path, words: Sequence[str] = WORDS, *, max_tokens: int = 64) -> ModelFolder:
     """Writes the toy cross-encoder into `folder`."""
     return _write_cross_encoder(folder, [], {}, "found_words_count", words, max_tokens=max_tokens)
+
+
+def make_toy_query_generator(folder: Path, words: Sequence[str] = WORDS, *, max_tokens: int = 64) -> ModelFolder:
+    """Writes the toy query generator into `folder`, for CTranslate2: an encoder-decoder of one layer each, whose
+    cross-attention looks at all of the passage alike and hands through which words it holds."""
+    from ctranslate2.specs import transformer_spec  # an optional package
+
+    tokens = [*SPECIAL_TOKENS, *words]
+    width = len(tokens)
+    zeros, identity = np.zeros((width, width), dtype=np.float32), np.eye(width, dtype=np.float32)
+    word_table = identity.copy()
+    word_table[: len(SPECIAL_TOKENS)] = 0
+    spec = transformer_spec.TransformerSpec.from_config((1, 1), 1, pre_norm=False)
+    for half in (spec.encoder, spec.decoder):
+        half.scale_embeddings = False
+        half.position_encodings.encodings = np.zeros((max_tokens, width), dtype=np.float32)
+        layer = half.layer[0]
+        layer.self_attention.linear[0].weight = np.concatenate([zeros] * 3)
+        layer.self_attention.linear[1].weight = zeros
+        layer.ffn.linear_0.weight = zeros
+        layer.ffn.linear_1.weight = zeros
+        norms = [layer.self_attention.layer_norm, layer.ffn.layer_norm]
+        if half is spec.decoder:
+            layer.attention.linear[0].weight = zeros
+            layer.attention.linear[1].weight = np.concatenate([zeros, identity])
+            layer.attention.linear[2].weight = identity
+            norms.append(layer.attention.layer_norm)
+        for norm in norms:
+            norm.gamma, norm.beta = np.ones(width, dtype=np.float32), np.zeros(width, dtype=np.float32)
+    spec.encoder.embeddings[0].weight = word_table
+    spec.decoder.embeddings.weight = zeros
+    spec.decoder.projection.weight = 3 * word_table
+    # As likely as a word of a passage of three words.
+    spec.decoder.projection.bias = np.where(np.arange(width) == tokens.index("[SEP]"), 12, 0).astype(np.float32)
+    spec.register_source_vocabulary(tokens)
+    spec.register_target_vocabulary(tokens)
+    spec.config.bos_token = spec.config.decoder_start_token = "[CLS]"
+    spec.config.eos_token, spec.config.unk_token = "[SEP]", "[UNK]"
+    spec.validate()
+    spec.optimize(quantization="int8")
+    folder.mkdir(parents=True, exist_ok=True)
+    spec.save(str(folder))
+    converted = [path.name for path in folder.iterdir()]
+    toy_tokenizer(words).save(str(folder / TOKENIZER))
+    manifest = Manifest(
+        kind="query_generator",
+        name="toy-query-generator",
+        licence="Apache-2.0",
+        max_tokens=max_tokens,
+        files=names_only([*converted, TOKENIZER]),
+        file="model.bin",
+    )
+    return write_manifest(folder, manifest)
 
 
 def make_faulty_cross_encoder(folder: Path, words: Sequence[str] = WORDS) -> ModelFolder:

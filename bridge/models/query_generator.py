@@ -2,7 +2,6 @@
 https://arxiv.org/abs/1904.08375), sampled from the ten likeliest words at each step, as in docTTTTTquery.
 """
 
-import importlib.util
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, Self
 
@@ -86,11 +85,11 @@ class QueryGenerator:
 def _engine(folder: ModelFolder, threads: int) -> Engine:
     if CTRANSLATE2_FILE not in folder.manifest.files:
         raise ModelError(f"model {folder.path} has no {CTRANSLATE2_FILE}: export it anew")
-    if importlib.util.find_spec("ctranslate2") is None:
+    try:
+        from bridge.models.ctranslate2_engine import CTranslate2Engine  # an optional package
+    except ImportError as error:
         raise ModelError(
             f"model {folder.path} needs CTranslate2, which is not installed: "
             f"pip install 'opensearch-neural-bridge[ctranslate2]'"
-        )
-    from bridge.models.ctranslate2_engine import CTranslate2Engine  # an optional package
-
+        ) from error
     return CTranslate2Engine(folder, threads=threads)
