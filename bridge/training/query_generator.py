@@ -24,7 +24,7 @@ from bridge.training.windows import best_window, rarity
 
 # BART keeps two rows of its position table unused.
 _POSITION_OFFSET = 2
-_PAD, _START, _END = "[PAD]", "[CLS]", "[SEP]"
+_PAD, _START, _END, _UNKNOWN = "[PAD]", "[CLS]", "[SEP]", "[UNK]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,7 @@ def save_query_generator(model: BartForConditionalGeneration, base: Path, folder
         cls_token=_START,
         eos_token=_END,
         sep_token=_END,
+        unk_token=_UNKNOWN,
     ).save_pretrained(folder)
 
 
