@@ -1,6 +1,6 @@
 """Batches of a source on their way through the stages, with what has ended before it could be written."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
@@ -33,45 +33,68 @@ class Batch(Generic[T]):
 class BatchReader:
     """Groups a source's items and ends those that need no work."""
 
-    def __init__(self, changed: Callable[[Sequence[Document]], list[Document]] | None, *, n_items: int) -> None:
-        """`changed` tells which documents the index does not hold just so; None where it is empty."""
+    def __init__(
+        self,
+        changed: Callable[[Sequence[Document]], list[Document]] | None,
+        *,
+        max_items: int,
+        max_texts: int,
+    ) -> None:
+        """`changed` tells which documents the index does not hold just so; None where it is empty. A batch
+        holds at most `max_items` items, and `max_texts` documents that models have to read."""
         self._changed = changed
-        self._n_items = n_items
+        self._max_items = max_items
+        self._max_texts = max_texts
         self._seen: set[int] = set()
         self.duplicates = 0
         self.read = 0
 
     def batches(self, items: Iterable[SourceItem]) -> Iterator[Batch[Document]]:
-        """The items in batches, in their order."""
+        """The items in batches, in their order: so that how many have ended says which."""
         remaining = iter(items)
-        while group := list(islice(remaining, self._n_items)):
+        while group := list(islice(remaining, self._max_items)):
             self.read += len(group)
-            yield self._batch(group)
+            yield from self._split(group, self._ended(group))
 
-    def _batch(self, group: Sequence[SourceItem]) -> Batch[Document]:
-        ended: list[tuple[SourceItem, Outcome]] = []
-        last: dict[str, Document] = {}
+    def _split(self, group: Sequence[SourceItem], ended: Mapping[int, Outcome]) -> Iterator[Batch[Document]]:
+        documents: list[Document] = []
+        over: list[tuple[SourceItem, Outcome]] = []
+        n_texts = 0
+        for position, item in enumerate(group):
+            if isinstance(item, Document) and position not in ended:
+                documents.append(item)
+                n_texts += any(text.strip() for text in item.texts.values())
+            else:
+                over.append((item, ended[position]))
+            if n_texts == self._max_texts:
+                yield Batch(documents, over)
+                documents, over, n_texts = [], [], 0
+        if documents or over:
+            yield Batch(documents, over)
+
+    def _ended(self, group: Sequence[SourceItem]) -> dict[int, Outcome]:
+        """By position in the group: the items that need no work."""
+        ended: dict[int, Outcome] = {}
+        last: dict[str, tuple[int, Document]] = {}
         repeated: set[str] = set()
-        for item in group:
+        for position, item in enumerate(group):
             if isinstance(item, Unreadable):
-                ended.append((item, Outcome("dead_lettered", Failure(item.kind, item.reason))))
+                ended[position] = Outcome("dead_lettered", Failure(item.kind, item.reason))
                 continue
             if (earlier := last.get(item.doc_id)) is not None:
                 # Inside one bulk request, an item that is sent again could overtake the later one.
-                ended.append((earlier, Outcome("superseded", _REPEATED)))
+                ended[earlier[0]] = Outcome("superseded", _REPEATED)
             if hash(item.doc_id) in self._seen:
                 self.duplicates += 1
                 repeated.add(item.doc_id)
             self._seen.add(hash(item.doc_id))
-            last[item.doc_id] = item
-        documents = list(last.values())
+            last[item.doc_id] = (position, item)
         if self._changed is not None:
             # What the index holds of an id that came before is this run's own doing, not yet finished.
-            comparable = [document for document in documents if document.doc_id not in repeated]
-            stale = {document.doc_id for document in self._changed(comparable)} | repeated
-            ended += [(document, Outcome("unchanged")) for document in documents if document.doc_id not in stale]
-            documents = [document for document in documents if document.doc_id in stale]
-        return Batch(documents, ended)
+            compared = {doc_id: found for doc_id, found in last.items() if doc_id not in repeated}
+            stale = {document.doc_id for document in self._changed([document for _, document in compared.values()])}
+            ended.update((at, Outcome("unchanged")) for doc_id, (at, _) in compared.items() if doc_id not in stale)
+        return ended
 
 
 class Stage(Generic[A, B]):

@@ -62,6 +62,7 @@ class Run:
         self._stopped = stopped
         self._strict = strict
         self._max_dead_letters = settings.max_errors
+        self._max_items = settings.bulk_documents
         self._expansion = Stage(expansion(profile, models, settings))
         self._embedding = Stage(Embedding(models.encoder, stamp=stamp))
         self._began = time.monotonic()
@@ -86,7 +87,7 @@ class Run:
             IngestError: too many dead letters, or the disk refuses the books.
             BridgeError: what `BulkWriter.write` and the source say.
         """
-        reader = BatchReader(changed, n_items=BATCH_DOCUMENTS)
+        reader = BatchReader(changed, max_items=self._max_items, max_texts=BATCH_DOCUMENTS)
         read_before = self.read
         try:
             with Stages(self._stopped) as stages:

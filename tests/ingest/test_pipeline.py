@@ -118,11 +118,29 @@ def test_of_two_documents_with_one_id_the_last_wins_every_time(setting: Setting)
 
     setting.write_corpus(200, same_id)
     for _ in range(2):
-        report = setting.run()
+        report = setting.run(settings=IngestSettings(bulk_documents=50))
         assert setting.stored("twin")["price"] == 190
         assert report.duplicates == 2
         assert report.exit_code == 0
     assert report.ledger.superseded == 1
+
+
+def test_items_end_in_the_order_of_the_source(setting: Setting) -> None:
+    """A run goes on behind the number of items that ended, so these must be the first ones."""
+
+    def mixed(i: int, document: dict[str, Any]) -> None:
+        document["text"] = "" if i % 7 == 0 else document["text"]
+        document["title"] = "" if i % 7 == 0 else document["title"]
+        document["_id"] = "" if i % 11 == 0 else document["_id"]
+
+    setting.write_corpus(300, mixed)
+    stopped = threading.Event()
+    first = setting.run(stopped=stopped, on_progress=lambda _: stopped.set())
+    assert 0 < first.ledger.answered < 300
+    letters = len(list(read_dead_letters(Path(first.dead_letters or ""))))
+    assert letters == len(range(0, first.ledger.answered, 11))
+    second = setting.run()
+    assert (second.ledger.read, len(setting.cluster.documents)) == (300, 300 - len(range(0, 300, 11)))
 
 
 @pytest.mark.case("I5")
