@@ -38,7 +38,7 @@ class RankingSettings:
 
     lists_per_step: int = 8
     negatives: int = 5
-    max_tokens: int = 256
+    max_tokens: int = 224
     chunk_tokens: int = 2048
     window_words: tuple[int, int] = (24, 64)
     whole_share: float = 0.1
@@ -145,6 +145,7 @@ class RankingLoss:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Steps in which every list is seen once, but for a last incomplete batch."""
         return len(self._lists) // self._settings.lists_per_step
 
     def __call__(self, step: int, progress: float) -> Tensor:
@@ -203,6 +204,7 @@ class RankingLoss:
             passage = self._passages[row]
             text = passage.text if whole else best_window(asked, passage.text, n_words, self._weights)
             texts.append((asked, f"{passage.title}. {text}" if titled and passage.title else text))
+        # A random passage of the domain is about orthogonal to the query.
         cosines = [known.get(row, 0.0) if asked == query else float("nan") for asked, row in pairs]
         return texts, cosines
 
@@ -220,7 +222,7 @@ class RankingLoss:
         avoided = {candidates.positive, *chosen}
         while len(chosen) < self._settings.negatives:
             row = generator.choice(domain)
-            if row not in avoided or len(domain) <= len(avoided):
+            if row != candidates.positive and (row not in avoided or len(domain) <= len(avoided)):
                 chosen.append(row)
                 avoided.add(row)
         return chosen

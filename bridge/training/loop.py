@@ -39,7 +39,7 @@ class LoopSettings:
     warmup_steps: int = 100
     cooldown_share: float = 0.25
     weight_decay: float = 0.01
-    averaging: float = 0.995
+    averaging: float = 0.99
     time_limit_s: float = float("inf")
     checkpoint_every_s: float = 180.0
     evaluate_every_s: float = 600.0
@@ -84,10 +84,15 @@ class TrainingLoop:
 
     @property
     def step(self) -> int:
+        """Steps taken so far, those before a resume included."""
         return self._step
 
     def resume(self) -> bool:
-        """Take up the checkpoint in the folder; False where there is none."""
+        """Take up the checkpoint in the folder; False where there is none.
+
+        Raises:
+            UsageError: the checkpoint is of a model that trains other weights.
+        """
         file = self._folder / "checkpoint.pt"
         if not file.exists():
             return False

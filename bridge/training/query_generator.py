@@ -179,6 +179,7 @@ class GenerationLoss:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Steps in which every pair is seen once."""
         return -(-len(self._pairs) // self._settings.pairs_per_step)
 
     def __call__(self, step: int, progress: float) -> Tensor:
