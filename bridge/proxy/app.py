@@ -17,7 +17,9 @@ from bridge.errors import UsageError
 from bridge.http_deadlines import FirstRequestDeadline, SlowClient
 from bridge.proxy import passthrough
 from bridge.proxy.admin import admin_app
+from bridge.proxy.composing import Composer
 from bridge.proxy.metrics import Metrics
+from bridge.proxy.planning import Planner
 from bridge.proxy.profiles import Profiles
 from bridge.proxy.ranking import Ranker
 from bridge.proxy.refusals import Refused
@@ -129,7 +131,8 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
         upstream = await stack.enter_async_context(Upstream(settings.cluster))
         sidecar = await stack.enter_async_context(Sidecar(settings.proxy, api_key=_secret(settings.sidecar.api_key)))
         profiles = Profiles(upstream, settings.cluster, ttl_s=settings.proxy.profile_ttl_s)
-        search = Search(upstream, profiles, Ranker(upstream, sidecar), settings.proxy, metrics)
+        planner = Planner(profiles, budget_s=settings.proxy.budget_ms / 1000)
+        search = Search(upstream, planner, Composer(Ranker(upstream, sidecar)), settings.proxy, metrics)
         deadline = FirstRequestDeadline(settings.proxy.header_timeout_s)
         data = web.ServerRunner(
             web.Server(

@@ -2,10 +2,11 @@
 
 The profile says how to search an index and holds nothing of its documents, so one caller's reading
 serves all; whether a caller may search the index is decided by the cluster, at each search. A failed
-reading is never shared: it may be the caller's own.
+reading is never shared between callers: it may be for want of a permission.
 """
 
 import base64
+import hashlib
 import re
 import time
 from collections.abc import Callable
@@ -51,6 +52,7 @@ class Profiles:
         self._upstream = upstream
         self._own_identity = _basic(cluster)
         self._known: TTLCache[str, IndexProfile | LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
+        self._unreadable: TTLCache[tuple[str, bytes], LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
 
     async def of(self, expression: str, caller: CIMultiDict[str]) -> IndexProfile | LeaveAlone:
         """The profile of the index or alias that `expression` names, still percent-encoded.
@@ -65,11 +67,15 @@ class Profiles:
             return LeaveAlone("index_expression")
         if (known := self._known.get(expression)) is not None:
             return known
+        refused = (expression, _credentials(caller))
+        if (unreadable := self._unreadable.get(refused)) is not None:
+            return unreadable
         status, body = await self._read(expression, of_a_leg(caller))
         if status in (401, 403) and self._own_identity is not None:
             status, body = await self._read(expression, CIMultiDict({"Authorization": self._own_identity}))
         if status != 200:
-            return LeaveAlone("mapping_unreadable")
+            self._unreadable[refused] = unreadable = LeaveAlone("mapping_unreadable")
+            return unreadable
         found = _agreed(body)
         self._known[expression] = found
         return found
@@ -96,6 +102,12 @@ def _agreed(body: bytes) -> IndexProfile | LeaveAlone:
     if any(profile != profiles[0] for profile in profiles):
         return LeaveAlone("profiles_differ")
     return profiles[0]
+
+
+def _credentials(caller: CIMultiDict[str]) -> bytes:
+    """What tells callers apart, without keeping their secrets."""
+    given = repr([caller.getall(name, []) for name in ("Authorization", "Cookie")])
+    return hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
 
 
 def _basic(cluster: ClusterSettings) -> str | None:

@@ -14,11 +14,10 @@ from urllib.parse import urlencode
 import aiohttp
 import msgspec
 import structlog
-from multidict import CIMultiDict
 
 from bridge.errors import AnswerNotUnderstood
-from bridge.profile import IndexProfile, Stage
 from bridge.proxy.headers import of_a_leg
+from bridge.proxy.planning import Plan
 from bridge.proxy.refusals import Refused
 from bridge.proxy.sidecar import Sidecar, StageFailed
 from bridge.proxy.upstream import Upstream
@@ -26,7 +25,6 @@ from bridge.records import Hit, RankedHit
 from bridge.search import json_tree, legs
 from bridge.search.fusion import LegRankings, fuse
 from bridge.search.json_tree import Json
-from bridge.search.request import SearchRequest
 from bridge.search.reranking import first_stage, rerank
 from bridge.search.response import ShownHit, found_hits, leg_rankings, source_texts
 
@@ -34,24 +32,6 @@ log = structlog.get_logger(__name__)
 
 # Of the budget, what reranking leaves for showing the hits that it brought up.
 _SHOWING_SHARE = 0.15
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A search to be upgraded: what it asks, of which index, as whom, and how far to go.
-
-    `expression` is the index or alias as in the request's path; `caller` the forwarded headers;
-    `deadline` on the event loop's clock.
-    """
-
-    request: SearchRequest
-    profile: IndexProfile
-    expression: str
-    caller: CIMultiDict[str]
-    stage: Stage
-    explain: bool
-    deadline: float
-    budget_s: float
 
 
 @dataclass(slots=True)
@@ -67,6 +47,11 @@ class Ranked:
     stages: str = "lexical"
     degraded: list[str] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+    def fall_back(self, reason: str) -> None:
+        """Notes that the application's own answer is given after all."""
+        self.stages = "lexical"
+        self.degraded.append(reason)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -61,8 +61,10 @@ class ScriptedIndex:
         items = []
         for search in lines[1::2]:
             leg = leg_of(search)
-            hits = [self._hit(doc_id, 10.0 - rank, None) for rank, doc_id in enumerate(found[leg][: search["size"]])]
-            items.append(self.legs.get(leg) or {"hits": {"hits": hits}, "status": 200})
+            ids = found[leg][: search.get("size", 10)]
+            source = search.get("_source", True)
+            hits = [self._hit(doc_id, 10.0 - rank, source) for rank, doc_id in enumerate(ids)]
+            items.append(self.legs.get(leg) or {"took": 1, "hits": {"hits": hits}, "status": 200})
         return reply_json({"took": 1, "responses": items})
 
     def _search(self, kind: str, body: dict[str, Any]) -> Reply:

@@ -1,0 +1,103 @@
+"""A ranking and the application's own answer → the answer's body; hits that are missing are fetched."""
+
+from collections.abc import Sequence
+
+import structlog
+
+from bridge.errors import AnswerNotUnderstood
+from bridge.proxy import explain
+from bridge.proxy.planning import Plan
+from bridge.proxy.ranking import Ranked, Ranker
+from bridge.proxy.sidecar import StageFailed
+from bridge.records import RankedHit
+from bridge.search import legs
+from bridge.search.reranking import tail_score
+from bridge.search.response import OwnAnswer, RawObject, ShownHit, shown_hit
+
+log = structlog.get_logger(__name__)
+
+
+class Composer:
+    """Composes answers; `ranker` fetches hits in the caller's name."""
+
+    def __init__(self, ranker: Ranker) -> None:
+        self._ranker = ranker
+
+    async def rank(self, plan: Plan) -> Ranked:
+        """The ranking; never fails."""
+        try:
+            return await self._ranker.rank(plan)
+        except Exception:
+            # Whatever it is, a fault of ours must not fail a search that the cluster can answer.
+            log.exception("ranking failed")
+            return Ranked(degraded=["internal_error"])
+
+    async def compose(self, plan: Plan, ranked: Ranked, own_body: bytes) -> bytes:
+        """The body of the answer; never fails. `ranked` is told of what could not be done."""
+        try:
+            return await self._composed(plan, ranked, OwnAnswer(own_body))
+        except AnswerNotUnderstood as error:
+            log.warning("own answer left as it is", detail=str(error))
+            ranked.fall_back("answer_not_understood")
+        except Exception:
+            # Whatever it is, a fault of ours must not fail a search that the cluster has answered.
+            log.exception("composing failed")
+            ranked.fall_back("internal_error")
+        return own_body
+
+    async def _composed(self, plan: Plan, ranked: Ranked, own: OwnAnswer) -> bytes:
+        own_best = max((hit.score for hit in own.hits), default=None)
+        try:
+            with ranked.timed("show"):
+                hits = await self._page(plan, ranked, own)
+            max_score = ranked.hits[0].score if ranked.hits else own_best
+        except StageFailed as failed:
+            ranked.fall_back(failed.reason)
+            hits = [_shown(plan, hit, hit.score, None) for hit in own.hits]
+            max_score = own_best
+        more: dict[str, object] = {}
+        if plan.explain:
+            more["_bridge"] = explain.of_answer(ranked.stages, ranked.degraded, ranked.timings_ms)
+        return own.with_hits(hits, max_score=max_score, more=more, pretty=plan.request.pretty)
+
+    async def _page(self, plan: Plan, ranked: Ranked, own: OwnAnswer) -> list[RawObject]:
+        """The hits from `start` on: first of the ranking, then of the application's own results beyond it.
+
+        Raises:
+            StageFailed: hits that the own answer lacks could not be had.
+        """
+        request = plan.request
+        if not ranked.hits:
+            return [_shown(plan, hit, hit.score, None) for hit in own.hits]
+        end = request.start + request.size
+        page = ranked.hits[request.start : end]
+        available = {hit.key: hit for hit in own.hits}
+        if missing := [hit.key for hit in page if hit.key not in available]:
+            available |= {hit.key: hit for hit in await self._ranker.show(plan, legs.shown(request, missing))}
+        shown = [
+            _shown(plan, available[hit.key], hit.score, explain.of_hit(hit, rank=rank))
+            for rank, hit in enumerate(page, start=request.start + 1)
+            if hit.key in available
+        ]
+        if end > len(ranked.hits) and not ranked.complete:
+            shown += await self._tail(plan, ranked.hits)
+        return shown
+
+    async def _tail(self, plan: Plan, ranking: Sequence[RankedHit]) -> list[RawObject]:
+        request = plan.request
+        start = max(request.start - len(ranking), 0)
+        size = request.start + request.size - max(request.start, len(ranking))
+        body = legs.tail(request, without=[hit.key for hit in ranking], start=start, size=size)
+        return [
+            _shown(plan, hit, tail_score(hit.score), explain.of_tail(rank=rank, own_score=hit.score))
+            for rank, hit in enumerate(await self._ranker.show(plan, body), start=len(ranking) + start + 1)
+        ]
+
+
+def _shown(plan: Plan, hit: ShownHit, score: float, explanation: dict[str, object] | None) -> RawObject:
+    return shown_hit(
+        hit,
+        score=score,
+        object_field=None if plan.request.asks_for_ours else plan.profile.object_field,
+        explanation=explanation if plan.explain else None,
+    )

@@ -1,0 +1,88 @@
+"""`_msearch` taken apart into its searches, and its answer put together again. Pure."""
+
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+
+from bridge.search import json_tree
+from bridge.search.json_tree import Json
+from bridge.search.request import LeaveAlone
+
+_SHARED_PARAMETERS = frozenset(
+    {
+        "ccs_minimize_roundtrips",
+        "max_concurrent_searches",
+        "max_concurrent_shard_requests",
+        "pre_filter_shard_size",
+        "rest_total_hits_as_int",
+        "typed_keys",
+    }
+)
+"""URL parameters that shape how `_msearch` works or counts, and not which hits it finds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One search: `expression` (index or alias), its body, and its other parameters as a query string."""
+
+    expression: str
+    body: bytes
+    query_string: str
+
+
+def items(body: bytes, query_string: str, *, expression: str) -> list[Item] | LeaveAlone:
+    """The searches of a `_msearch` body; `expression` is the path's index, for items that name none.
+
+    An item that cannot be read as a search of one index is kept in its place, with an expression that
+    nobody understands.
+    """
+    if any(name not in _SHARED_PARAMETERS for name, _ in parse_qsl(query_string, keep_blank_values=True)):
+        return LeaveAlone("parameter")
+    lines = body.split(b"\n")
+    if not body.endswith(b"\n") or len(lines) % 2 == 0:
+        # Every search has two lines, and the last line ends too; an empty header line is one as well.
+        return LeaveAlone("malformed")
+    try:
+        headers = [json_tree.read(header or b"{}") for header in lines[:-1:2]]
+    except ValueError:
+        return LeaveAlone("not_json")
+    if not all(isinstance(header, dict) for header in headers):
+        return LeaveAlone("malformed")
+    return [_item(header, search, expression) for header, search in zip(headers, lines[1:-1:2], strict=True)]
+
+
+def _item(header: dict[str, Json], body: bytes, expression: str) -> Item:
+    named = header.pop("index", expression)
+    if isinstance(named, list) and len(named) == 1:
+        [named] = named
+    parameters = {name: str(value).lower() if isinstance(value, bool) else value for name, value in header.items()}
+    return Item(named if isinstance(named, str) else "", body, urlencode(parameters))
+
+
+class Answers:
+    """The answer to a `_msearch`; `responses` are its items' bodies, to be replaced in place."""
+
+    def __init__(self, members: dict[str, msgspec.Raw], responses: list[bytes]) -> None:
+        self._members = members
+        self.responses = responses
+
+    def body(self) -> bytes:
+        """The whole answer."""
+        responses = [msgspec.Raw(response) for response in self.responses]
+        return msgspec.json.encode({**self._members, "responses": responses})
+
+
+def answers(body: bytes, n_searches: int) -> Answers | None:
+    """The answer taken apart; None where it is no answer to so many searches."""
+    try:
+        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        responses = msgspec.json.decode(members["responses"], type=list[msgspec.Raw])
+    except (msgspec.DecodeError, KeyError):
+        return None
+    return Answers(members, [bytes(response) for response in responses]) if len(responses) == n_searches else None
+
+
+def succeeded(response: bytes) -> bool:
+    """Whether an item is an answer and no error."""
+    return "error" not in msgspec.json.decode(response, type=dict[str, msgspec.Raw])
