@@ -2,6 +2,7 @@
 (Nogueira et al. 2019, "Document expansion by query prediction": https://arxiv.org/abs/1904.08375)."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from typing import Protocol
 
@@ -13,6 +14,10 @@ from bridge.records import Document, ExpandedDocument, Passage
 
 Split = Callable[[str], list[Passage]]
 """A document's enriched text → its passages."""
+
+
+Keep = Callable[[Sequence[str], Sequence[Sequence[str]]], list[list[str]]]
+"""Passages and the queries of each → the queries that stay."""
 
 
 class QueryGenerator(Protocol):
@@ -33,15 +38,26 @@ class QueryFilter:
     """Doc2Query−−: drops predicted queries that their own passage does not answer, which would only draw
     the document into wrong results (Gospodinov et al. 2023: https://arxiv.org/abs/2301.03266)."""
 
-    def __init__(self, scorer: Scorer, *, threshold: float) -> None:
-        """Keeps queries whose score reaches `threshold`."""
+    def __init__(self, scorer: Scorer, *, threshold: float, threads: int) -> None:
+        """Keeps queries whose score reaches `threshold`. Each query is a call of its own, `threads` of them
+        at once."""
         self._scorer = scorer
         self._threshold = threshold
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="query-filter")
 
-    def __call__(self, passage: str, queries: Sequence[str]) -> list[str]:
-        """The queries that stay, best score first."""
-        scored = [(float(self._scorer.score(query, [passage])[0]), query) for query in queries]
-        return [query for score, query in sorted(scored, key=lambda pair: -pair[0]) if score >= self._threshold]
+    def __call__(self, passages: Sequence[str], queries: Sequence[Sequence[str]]) -> list[list[str]]:
+        """Of each passage's queries those that stay, best score first."""
+        pairs = [(passage, query) for passage, predicted in zip(passages, queries, strict=True) for query in predicted]
+        scores = iter(list(self._executor.map(self._score, pairs)))
+        kept = []
+        for predicted in queries:
+            ranked = sorted(((next(scores), query) for query in predicted), key=lambda pair: -pair[0])
+            kept.append([query for score, query in ranked if score >= self._threshold])
+        return kept
+
+    def _score(self, pair: tuple[str, str]) -> float:
+        passage, query = pair
+        return float(self._scorer.score(query, [passage])[0])
 
 
 class Expansion:
@@ -55,7 +71,7 @@ class Expansion:
         n_queries: int,
         max_query_tokens: int,
         max_bytes: int,
-        keep: Callable[[str, Sequence[str]], list[str]] | None = None,
+        keep: Keep | None = None,
         seed: int = 0,
     ) -> None:
         """`generator` None predicts nothing. `max_bytes` bounds the queries of one document, in UTF-8.
@@ -89,7 +105,7 @@ class Expansion:
         )
         if self._keep is None:
             return queries
-        return [self._keep(passage, found) for passage, found in zip(passages, queries, strict=True)]
+        return self._keep(passages, queries)
 
     def _chosen(self, queries: list[list[str]]) -> list[str]:
         """Different queries, the passages' best ones first, as many as the budget holds."""

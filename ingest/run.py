@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 
 from bridge.errors import IngestError
+from bridge.models.session import compute_threads
 from bridge.passages import split_passages
 from bridge.profile import IndexProfile
 from bridge.records import Document, EnrichedDocument
@@ -192,13 +193,17 @@ class Run:
 
 def expansion(profile: IndexProfile, models: Models, settings: IngestSettings) -> Expansion:
     """The expansion stage that a profile and the settings ask for."""
+    keep = None
+    if models.scorer is not None:
+        threads = compute_threads(settings.threads)
+        keep = QueryFilter(models.scorer, threshold=settings.filter_threshold, threads=threads)
     return Expansion(
         partial(split_passages, settings=profile.passages, token_spans=models.token_spans),
         models.generator,
         n_queries=settings.queries_per_passage,
         max_query_tokens=settings.max_query_tokens,
         max_bytes=settings.max_expansion_bytes,
-        keep=QueryFilter(models.scorer, threshold=settings.filter_threshold) if models.scorer else None,
+        keep=keep,
     )
 
 
