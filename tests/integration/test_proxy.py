@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from opensearchpy import AsyncOpenSearch, NotFoundError, OpenSearch, RequestError
 
 from bridge.cluster.node import EmbeddedNode
@@ -291,3 +293,108 @@ async def test_the_asynchronous_client_works(stack: ProxyStack, index: str) -> N
 
     assert ids(answer)[:2] == ["dress", "shoe"]
     assert all("neural" not in hit["_source"] for hit in answer["hits"]["hits"])
+
+
+@pytest.mark.case("P26")
+def test_several_searches_in_one_request_are_answered_each_in_its_place(through: OpenSearch, index: str) -> None:
+    searches: list[dict[str, Any]] = [
+        {"index": index},
+        match("blue dress"),
+        {"index": index},
+        match("wing", sort=["n"], size=2),
+        {"index": "no-such-index"},
+        match("wing"),
+        {"index": index},
+        match("shoe", _source=["title"], size=1),
+    ]
+
+    first, sorted_by_n, missing, last = through.msearch(body=searches)["responses"]
+
+    assert {"dress", "shoe"} <= set(ids(first))
+    assert [hit["sort"] for hit in sorted_by_n["hits"]["hits"]] == [[0], [1]]
+    assert missing["status"] == 404
+    assert [list(hit["_source"]) for hit in last["hits"]["hits"]] == [["title"]]
+
+
+_words = st.sampled_from(["wing", "shoe", "blue dress", "", "  ", "a AND b", '"red shoe"', "(", "wing~2", "x" * 3000])
+_field_names = st.sampled_from(["title", "body", "kind", "n", "neural.predicted_queries", "gone", "ti*", "title^3"])
+_leaves = st.one_of(
+    st.builds(lambda name, words: {"match": {name: words}}, _field_names, _words),
+    st.builds(lambda name, words: {"match": {name: {"query": words, "operator": "and"}}}, _field_names, _words),
+    st.builds(lambda names, words: {"multi_match": {"query": words, "fields": names}}, st.lists(_field_names), _words),
+    st.builds(lambda name, words: {"match_phrase": {name: words}}, _field_names, _words),
+    st.builds(lambda words: {"query_string": {"query": words}}, _words),
+    st.builds(lambda words: {"simple_query_string": {"query": words, "fields": ["title"]}}, _words),
+    st.sampled_from(
+        [{"match_all": {}}, {"term": {"kind": "ad"}}, {"range": {"n": {"gte": 3}}}, {"exists": {}}, {}, []]
+    ),
+)
+_queries = st.recursive(
+    _leaves,
+    lambda inner: st.one_of(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "must": inner | st.lists(inner, max_size=2),
+                "should": inner | st.lists(inner, max_size=2),
+                "filter": inner | st.lists(inner, max_size=2),
+                "must_not": inner,
+                "minimum_should_match": st.sampled_from([0, 1, 2, "50%"]),
+            },
+        ).map(lambda clauses: {"bool": clauses}),
+        inner.map(lambda query: {"constant_score": {"filter": query}}),
+        inner.map(lambda query: {"function_score": {"query": query, "functions": [{"weight": 2}]}}),
+        st.lists(inner, min_size=1, max_size=2).map(lambda queries: {"dis_max": {"queries": queries}}),
+    ),
+    max_leaves=4,
+)
+_bodies = st.fixed_dictionaries(
+    {"query": _queries},
+    optional={
+        "from": st.sampled_from([0, 3, 25, 9_999, -1, "x"]),
+        "size": st.sampled_from([0, 1, 5, 40, 20_000]),
+        "post_filter": st.just({"term": {"kind": "many"}}),
+        "min_score": st.sampled_from([0.1, 100]),
+        "sort": st.sampled_from(["_score", ["n"], [{"_score": "asc"}]]),
+        "_source": st.sampled_from([False, ["title"], "neural"]),
+        "highlight": st.just({"fields": {"title": {}}}),
+        "aggs": st.just({"n": {"max": {"field": "n"}}}),
+        "track_total_hits": st.sampled_from([True, False, 3]),
+    },
+)
+
+
+@given(body=_bodies)
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    derandomize=True,
+)
+def test_any_search_is_upgraded_or_answered_as_without_the_proxy(
+    node: EmbeddedNode, stack: ProxyStack, index: str, body: dict[str, Any]
+) -> None:
+    through, direct = (requests.post(f"{url}/{index}/_search", json=body, timeout=30) for url in (stack.url, node.url))
+
+    assert through.status_code == direct.status_code
+    mark = through.headers.get("X-Bridge", "pass")
+    assert "internal_error" not in mark
+    if mark.startswith("pass"):
+        if direct.status_code == 200:
+            assert without_took(through.json()) == without_took(direct.json())
+        else:
+            assert through.content == direct.content
+        return
+    upgraded, own = through.json(), direct.json()
+    assert {**upgraded["hits"], "hits": [], "max_score": 0} == {**own["hits"], "hits": [], "max_score": 0}
+    assert upgraded.get("aggregations") == own.get("aggregations")
+    scores = [hit["_score"] for hit in upgraded["hits"]["hits"]]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(ids(upgraded))) == len(scores) <= body.get("size", 10)
+    assert len(scores) >= len(own["hits"]["hits"])
+    if "post_filter" in body:
+        assert all(doc_id.startswith("many") for doc_id in ids(upgraded))
+
+
+def without_took(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if name != "took"}
