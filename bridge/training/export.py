@@ -27,6 +27,7 @@ from bridge.models.artifact import TOKENIZER, Manifest, ModelFolder, names_only,
 from bridge.models.query_generator import CTRANSLATE2_FILE
 from bridge.models.session import Session
 from bridge.models.tokenization import INPUT_NAMES, load_tokenizer
+from bridge.training.quantization import FIRST_STATE_ONLY
 
 OPSET = 17
 MODEL_FILE = "model.onnx"
@@ -226,7 +227,7 @@ def keep_first_token_in_last_layer(model: onnx.ModelProto) -> None:
     constants = {"first_token_start": [0], "first_token_end": [1], "first_token_axis": [1]}
     for name, value in constants.items():
         graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, dtype=np.int64), name))
-    for tensor, sliced in ((residual, "residual_first_token"), (attention.output[0], "attention_first_token")):
+    for tensor, sliced in ((residual, "residual_first_token"), (attention.output[0], FIRST_STATE_ONLY)):
         for node in graph.node:
             if tensor in node.input and node is not attention:
                 node.input[list(node.input).index(tensor)] = sliced
