@@ -8,6 +8,7 @@ from pathlib import Path
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
+from bridge.cluster.bulk_load import without_refresh
 from bridge.profile import IndexProfile
 from bridge.settings import IngestSettings
 from ingest.accounts import Accounts
@@ -68,13 +69,16 @@ def run_ingest(
             stopped=stopped,
             strict=strict,
         )
+        # A run that was killed just now may have left documents that no search sees yet.
+        client.indices.refresh(index=state.name)
         is_empty = indices.count(client, state.name) == 0
-        run.send(
-            source.items(accounts.skipped),
-            changed=None if is_empty else ChangeFilter(client, state.name, profile, made_by).changed,
-            on_progress=on_progress or (lambda _: None),
-            total=source.total(),
-        )
+        with without_refresh(client, state, is_empty=is_empty):
+            run.send(
+                source.items(accounts.skipped),
+                changed=None if is_empty else ChangeFilter(client, state.name, profile, made_by).changed,
+                on_progress=on_progress or (lambda _: None),
+                total=source.total(),
+            )
         run.finish()
         if not stopped.is_set():
             client.indices.refresh(index=state.name)

@@ -128,6 +128,9 @@ class FakeCluster:
                     return _json({"count": len(self.documents), "_shards": {"total": 1, "failed": 0}})
                 case [_, "_refresh"]:
                     return _json({"_shards": {"total": 1, "failed": 0}})
+                case [_, "_mapping"] if request.method == "PUT":
+                    self.mapping.update(json.loads(request.body))
+                    return _json({"acknowledged": True})
                 case [index, "_mapping"]:
                     return _json({index: {"mappings": self.mapping}})
                 case [index, "_settings"] if request.method == "GET":

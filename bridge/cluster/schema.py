@@ -176,6 +176,8 @@ def _wrong_settings(profile: IndexProfile, mapping: Mapping[str, Any], settings:
     vector = field_mapping(mapping, profile.embedding_field) or {}
     if vector.get("type") == "knn_vector" and not _is_true(settings.get("knn")):
         yield "setting index.knn is not true, and it can only be set when an index is created"
+    if _is_true(settings.get("verified_before_close")):
+        yield "it is closed"
     blocks = settings.get("blocks")
     for block in ("write", "read_only", "read_only_allow_delete"):
         if isinstance(blocks, dict) and _is_true(blocks.get(block)):

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,22 @@ def test_an_empty_source_is_complete(setting: Setting) -> None:
     setting.corpus.write_bytes(b"")
     report = setting.run()
     assert (report.complete, report.ledger.read, report.exit_code) == (True, 0, 0)
+
+
+@pytest.mark.case("I34")
+def test_reading_waits_for_a_slow_cluster(setting: Setting) -> None:
+    setting.write_corpus(3000)
+
+    def slow(_: int, __: object) -> None:
+        time.sleep(0.02)
+
+    setting.cluster.on_bulk = slow
+    ahead: list[int] = []
+    settings = IngestSettings(bulk_documents=100)
+    setting.run(settings=settings, on_progress=lambda progress: ahead.append(progress.read - progress.answered))
+    # Six queued batches, one in the hands of each stage and two requests in flight, of 64 or fewer, and
+    # what is read of the next hundred.
+    assert max(ahead) <= 12 * 64 + 100
 
 
 def test_progress_counts_each_stage(setting: Setting) -> None:

@@ -9,6 +9,7 @@ import pytest
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
+from bridge.cluster.bulk_load import without_refresh
 from bridge.cluster.connection import capabilities, connect, exchange
 from bridge.cluster.node import EmbeddedNode
 from bridge.errors import IndexUnsuitable
@@ -38,7 +39,7 @@ def ingest(client: OpenSearch, fresh_index: str, tmp_path: Path) -> Ingest:
         corpus.write_bytes(b"\n".join(lines))
         return run_ingest(
             JsonLines([str(corpus)], FIELDS, max_doc_bytes=100_000),
-            index=fresh_index,
+            index=options.pop("index", fresh_index),
             profile=profile,
             models=toy_models(),
             client=client,
@@ -130,6 +131,48 @@ def test_a_document_that_the_mapping_refuses_is_a_dead_letter(
     indices.create(client, fresh_index, profile, properties={"price": {"type": "integer"}})
     report = ingest([*corpus(20), b'{"_id":"bad","title":"x","price":"dear"}'], profile)
     assert (report.ledger.written, report.ledger.dead_lettered, report.exit_code) == (20, 1, 3)
+
+
+def refresh_interval(client: OpenSearch, index: str) -> object:
+    return indices.look(client, index).settings.get("refresh_interval")
+
+
+@pytest.mark.case("I38")
+@pytest.mark.parametrize("interval", [None, "30s"])
+def test_an_index_gets_its_refresh_interval_back_also_after_a_kill(
+    ingest: Ingest, client: OpenSearch, fresh_index: str, interval: str | None
+) -> None:
+    profile = profile_for(toy_models(), FIELDS.text_fields)
+    indices.create(client, fresh_index, profile, settings={"index.refresh_interval": interval} if interval else None)
+    meta = indices.look(client, fresh_index).mapping["_meta"]
+    killed = without_refresh(client, indices.look(client, fresh_index), is_empty=True)
+    killed.__enter__()
+    assert refresh_interval(client, fresh_index) == "-1"
+    report = ingest(corpus(100), profile)
+    assert report.complete
+    assert refresh_interval(client, fresh_index) == interval
+    assert indices.look(client, fresh_index).mapping["_meta"] == meta
+    killed.__exit__(None, None, None)
+    assert refresh_interval(client, fresh_index) == interval
+
+
+@pytest.mark.case("I31")
+def test_an_alias_is_written_through_and_a_closed_or_read_only_index_is_refused(
+    ingest: Ingest, client: OpenSearch, fresh_index: str
+) -> None:
+    profile = profile_for(toy_models(), FIELDS.text_fields)
+    indices.create(client, fresh_index, profile)
+    client.indices.put_settings(index=fresh_index, body={"index.blocks.write": True})
+    with pytest.raises(IndexUnsuitable, match=r"index\.blocks\.write"):
+        ingest(corpus(3), profile)
+    client.indices.put_settings(index=fresh_index, body={"index.blocks.write": None})
+    client.indices.close(index=fresh_index)
+    with pytest.raises(IndexUnsuitable, match="is closed"):
+        ingest(corpus(3), profile)
+    client.indices.open(index=fresh_index)
+    alias = f"{fresh_index}-alias"
+    client.indices.put_alias(index=fresh_index, name=alias)
+    assert ingest(corpus(3), profile, index=alias).index == fresh_index
 
 
 @pytest.mark.case("I22")
