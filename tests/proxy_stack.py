@@ -1,6 +1,7 @@
 """The proxy and a real sidecar with toy models in one background thread, before a cluster given by address."""
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,12 +18,15 @@ from bridge.cluster.schema import new_index
 from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
-from bridge.passages import enriched_text
+from bridge.passages import enriched_text, split_passages
 from bridge.profile import IndexProfile, ModelReference, PassageSettings, TextField
 from bridge.proxy.app import running
 from bridge.settings import ClusterSettings, ProxySettings, Settings, SidecarSettings
 from rerank_server.app import Models, Sidecar
 from tests.toys import make_toy_cross_encoder, make_toy_encoder
+
+NESTED = PassageSettings(layout="nested", max_tokens=8, overlap_tokens=0)
+"""Passages so short that a document of two sentences has two."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,17 @@ class ProxyStack:
     def enriched(self, document: dict[str, Any], predicted_queries: Sequence[str], *, nested: bool) -> dict[str, Any]:
         """The document with the bridge's object."""
         text = enriched_text({"title": document["title"], "body": document["body"]})
-        embedding = self.encoder.encode([text], role="passage")[0].tolist()
-        vectors = {"passages": [{"embedding": embedding, "start": 0, "end": len(text)}]} if nested else {}
-        ours = {"predicted_queries": list(predicted_queries), "stamp": "s"} | (vectors or {"embedding": embedding})
+        settings = NESTED if nested else PassageSettings()
+        passages = split_passages(text, settings, lambda each: [match.span() for match in re.finditer(r"\w+", each)])
+        embeddings = self.encoder.encode([passage.text for passage in passages], role="passage").tolist()
+        ours: dict[str, Any] = {"predicted_queries": list(predicted_queries), "stamp": "s"}
+        if nested:
+            ours["passages"] = [
+                {"embedding": embedding, "start": passage.start, "end": passage.end}
+                for passage, embedding in zip(passages, embeddings, strict=True)
+            ]
+        else:
+            [ours["embedding"]] = embeddings
         return {**document, "neural": ours}
 
     def fill(
@@ -67,7 +79,7 @@ class ProxyStack:
         dialect = dialect_of(capabilities(client))
         body = new_index(made, dialect, properties=properties, settings=settings)
         client.indices.create(index=index, body=body)
-        nested = made.passages == PassageSettings(layout="nested")
+        nested = made.passages.layout == "nested"
         lines: list[dict[str, Any]] = []
         for doc_id, (document, predicted) in documents.items():
             lines += [{"index": {"_id": doc_id}}, self.enriched(document, predicted, nested=nested)]

@@ -75,7 +75,12 @@ class Composer:
         if missing := [hit.key for hit in page if hit.key not in available]:
             available |= {hit.key: hit for hit in await self._ranker.show(plan, legs.shown(request, missing))}
         shown = [
-            _shown(plan, available[hit.key], hit.score, explain.of_hit(hit, rank=rank))
+            _shown(
+                plan,
+                available[hit.key],
+                hit.score,
+                explain.of_hit(hit, rank=rank, passage=ranked.passages.get(hit.key)),
+            )
             for rank, hit in enumerate(page, start=request.start + 1)
             if hit.key in available
         ]

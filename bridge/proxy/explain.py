@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
-from bridge.records import RankedHit
+from bridge.records import Passage, RankedHit
 
 
-def of_hit(hit: RankedHit, *, rank: int) -> dict[str, object]:
-    """Why the document stands at this rank (first is 1): what each leg and stage said of it."""
+def of_hit(hit: RankedHit, *, rank: int, passage: Passage | None) -> dict[str, object]:
+    """Why the document stands at this rank (first is 1): what each leg and stage said of it.
+
+    `passage` is what the cross-encoder read where the document has several; its offsets count characters
+    of the enriched text (the profile's fields joined).
+    """
     told: dict[str, object] = {
         "rank": rank,
         "legs": {leg: {"rank": said.rank, "score": said.score} for leg, said in sorted(hit.legs.items())},
@@ -15,6 +19,8 @@ def of_hit(hit: RankedHit, *, rank: int) -> dict[str, object]:
         told["fused_score"] = hit.fused_score
     if hit.rerank_score is not None:
         told["rerank_score"] = hit.rerank_score
+    if passage is not None:
+        told["passage"] = {"start": passage.start, "end": passage.end, "text": passage.text}
     return told
 
 

@@ -21,12 +21,12 @@ from bridge.proxy.planning import Plan
 from bridge.proxy.refusals import Refused
 from bridge.proxy.sidecar import Sidecar, StageFailed
 from bridge.proxy.upstream import Upstream
-from bridge.records import Hit, RankedHit
+from bridge.records import Hit, Passage, RankedHit
 from bridge.search import json_tree, legs
 from bridge.search.fusion import LegRankings, fuse
 from bridge.search.json_tree import Json
 from bridge.search.reranking import first_stage, rerank
-from bridge.search.response import ShownHit, found_hits, leg_rankings, source_texts
+from bridge.search.response import ShownHit, found_hits, leg_rankings, nearest_passage, source_texts
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +40,7 @@ class Ranked:
 
     `complete`: every document that the application's own query matches is in it. `stages`: what took
     part, for example `hybrid+rerank`; `degraded`: why something did not; `timings_ms` by stage.
+    `passages`: of documents with several, the one that the cross-encoder read.
     """
 
     hits: Sequence[RankedHit] = ()
@@ -47,6 +48,8 @@ class Ranked:
     stages: str = "lexical"
     degraded: list[str] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
+    passages: dict[legs.Key, Passage] = field(default_factory=dict)
+    embedding: Sequence[float] | None = None
 
     def fall_back(self, reason: str) -> None:
         """Notes that the application's own answer is given after all."""
@@ -107,7 +110,6 @@ class Ranker:
 
     async def _run_legs(self, plan: Plan, names: Sequence[str], ranked: Ranked) -> dict[str, Sequence[Hit]]:
         bodies: dict[str, Json] = {}
-        embedding: list[float] | None = None
         if "lexical" in names:
             bodies["lexical"] = legs.lexical(plan.request, plan.profile)
         if "expansion" in names:
@@ -115,21 +117,24 @@ class Ranker:
         if "vector" in names:
             try:
                 with ranked.timed("embed"):
-                    embedding = await self._sidecar.embed(
+                    ranked.embedding = await self._sidecar.embed(
                         plan.request.text,
                         dimension=plan.profile.dimension,
                         identity=plan.profile.encoder.identity,
                         deadline=plan.deadline,
                     )
-                bodies["vector"] = legs.vector(plan.request, plan.profile, embedding)
+                bodies["vector"] = legs.vector(plan.request, plan.profile, ranked.embedding)
             except StageFailed as failed:
                 self._degrade(ranked, failed)
         found = await self._msearch(plan, bodies, ranked) if bodies else {}
-        if embedding is not None and "vector" in found and len(found["vector"]) < plan.profile.window:
+        if ranked.embedding is not None and "vector" in found and len(found["vector"]) < plan.profile.window:
             # Few documents are allowed, or document-level security hid the nearest: only a full
             # comparison tells, and among few documents it costs little.
-            exact = {"vector": legs.exact_vector(plan.request, plan.profile, embedding)}
+            exact = {"vector": legs.exact_vector(plan.request, plan.profile, ranked.embedding)}
             found |= await self._msearch(plan, exact, ranked)
+        if not found.get("vector"):
+            # Vectors that the caller may not see are not compared with anything further on either.
+            ranked.embedding = None
         return found
 
     async def _msearch(self, plan: Plan, bodies: Mapping[str, Json], ranked: Ranked) -> dict[str, Sequence[Hit]]:
@@ -155,7 +160,8 @@ class Ranker:
         settings = plan.profile.rerank
         try:
             with ranked.timed("texts"):
-                passages = await self._texts(plan, [hit.key for hit in fused[: settings.depth]], deadline)
+                candidates = [hit.key for hit in fused[: settings.depth]]
+                passages = await self._texts(plan, candidates, ranked, deadline)
             # A document without visible text cannot be judged: it stays behind those that can.
             keys = [key for key, text in passages.items() if text]
             with ranked.timed("rerank"):
@@ -168,15 +174,25 @@ class Ranker:
         ranked.hits = rerank(fused, dict(zip(keys, scores, strict=True)), settings)
         ranked.stages += "+rerank"
 
-    async def _texts(self, plan: Plan, keys: Sequence[legs.Key], deadline: float) -> dict[legs.Key, str]:
-        """The text of each document that the caller may see, in the order of `keys`."""
-        body = json_tree.write(legs.texts(plan.profile, keys))
+    async def _texts(
+        self, plan: Plan, keys: Sequence[legs.Key], ranked: Ranked, deadline: float
+    ) -> dict[legs.Key, str]:
+        """What to read of each document that the caller may see, in the order of `keys`: its text, or its
+        nearest passage."""
+        body = json_tree.write(legs.texts(plan.profile, keys, ranked.embedding))
         answer = await self._ask(plan, "_search", _scope(plan), body, "texts", deadline)
         fields = [text_field.name for text_field in plan.profile.text_fields]
         try:
-            texts = {hit.key: source_texts(hit, fields) for hit in found_hits(answer)}
+            hits = found_hits(answer)
+            texts = {hit.key: source_texts(hit, fields) for hit in hits}
         except (AnswerNotUnderstood, ValueError) as error:
             raise StageFailed("texts_unavailable", str(error)) from error
+        for hit in hits:
+            offsets = nearest_passage(hit, plan.profile.passages_field)
+            # Where the caller sees less of the text than was embedded, offsets lead nowhere.
+            if offsets is not None and (text := texts[hit.key][slice(*offsets)]):
+                ranked.passages[hit.key] = Passage(text, *offsets)
+                texts[hit.key] = text
         return {key: texts[key] for key in keys if key in texts}
 
     async def _ask(

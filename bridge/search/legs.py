@@ -59,23 +59,27 @@ def exact_vector(request: SearchRequest, profile: IndexProfile, embedding: Seque
     The graph of vectors knows nothing of document-level security: where it hides the nearest neighbours,
     `vector` finds few documents or none. This query meets only what the caller may see.
     """
-    compared = {"field": profile.embedding_field, "query_value": list(embedding), "space_type": "cosinesimil"}
-    has_vector = {"exists": {"field": profile.embedding_field}}
-    scored = {
-        "script_score": {
-            "query": {"bool": {"filter": [has_vector]}},
-            "script": {"lang": "knn", "source": "knn_score", "params": compared},
-        }
-    }
-    query = {"bool": {"must": [_over_passages(profile, scored)], **_allowed(request)}}
+    query = {"bool": {"must": [_over_passages(profile, _compared(profile, embedding))], **_allowed(request)}}
     return _ids_only(request, profile.window, query, keep_conditions=False)
 
 
-def texts(profile: IndexProfile, keys: Sequence[Key]) -> Json:
-    """The enriched text fields of the given documents, whatever the application wants to see of them."""
+def texts(profile: IndexProfile, keys: Sequence[Key], embedding: Sequence[float] | None) -> Json:
+    """The enriched text fields of the given documents, whatever the application wants to see of them.
+
+    With the query's embedding and documents of several passages, each comes with its nearest passage.
+    """
+    query = _documents(keys)
+    if embedding is not None and profile.passages.layout == "nested":
+        nearest = _over_passages(profile, _compared(profile, embedding))
+        nearest["nested"]["inner_hits"] = {
+            "size": 1,
+            "_source": False,
+            "docvalue_fields": [f"{profile.passages_field}.start", f"{profile.passages_field}.end"],
+        }
+        query = {"bool": {"filter": [query], "should": [nearest]}}
     return {
         "size": len(keys),
-        "query": _documents(keys),
+        "query": query,
         "_source": {"includes": [field.name for field in profile.text_fields]},
         "track_total_hits": False,
     }
@@ -135,6 +139,17 @@ def _allowed(request: SearchRequest) -> dict[str, Json]:
         required.append(request.post_filter)
     clauses = {"filter": required, "must_not": list(request.clause.excluded)}
     return {name: conditions for name, conditions in clauses.items() if conditions}
+
+
+def _compared(profile: IndexProfile, embedding: Sequence[float]) -> Json:
+    """Every embedding compared with the query's; for unit vectors any of the usual measures ranks alike."""
+    parameters = {"field": profile.embedding_field, "query_value": list(embedding), "space_type": "cosinesimil"}
+    return {
+        "script_score": {
+            "query": {"bool": {"filter": [{"exists": {"field": profile.embedding_field}}]}},
+            "script": {"lang": "knn", "source": "knn_score", "params": parameters},
+        }
+    }
 
 
 def _over_passages(profile: IndexProfile, query: Json) -> Json:

@@ -113,6 +113,22 @@ def without_member(source: bytes, name: str) -> bytes:
     return msgspec.json.encode(members)
 
 
+class _InnerHits(msgspec.Struct):
+    """The inner hits of one nested clause, as far as offsets need them."""
+
+    class Envelope(msgspec.Struct):
+        """The envelope of the hits."""
+
+        class Hit(msgspec.Struct):
+            """One passage; `fields` are its doc values."""
+
+            fields: dict[str, list[int]]
+
+        hits: list[Hit]
+
+    hits: Envelope
+
+
 class _Leg(msgspec.Struct):
     """One item of a `_msearch` answer, as far as a leg needs it."""
 
@@ -170,6 +186,16 @@ def found_hits(body: bytes) -> list[ShownHit]:
         AnswerNotUnderstood: it is no search answer.
     """
     return OwnAnswer(body).hits
+
+
+def nearest_passage(hit: ShownHit, passages_field: str) -> tuple[int, int] | None:
+    """Character offsets of the passage that came with a document's text; None where none came."""
+    try:
+        inner = msgspec.json.decode(hit.members["inner_hits"], type=dict[str, _InnerHits])
+        fields = inner[passages_field].hits.hits[0].fields
+        return fields[f"{passages_field}.start"][0], fields[f"{passages_field}.end"][0]
+    except (msgspec.DecodeError, KeyError, IndexError):
+        return None
 
 
 def source_texts(hit: ShownHit, fields: Sequence[str]) -> str:

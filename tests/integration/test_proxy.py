@@ -12,7 +12,7 @@ from opensearchpy import AsyncOpenSearch, NotFoundError, OpenSearch, RequestErro
 from bridge.cluster.node import EmbeddedNode
 from bridge.profile import PassageSettings, RerankSettings
 from bridge.settings import ClusterSettings
-from tests.proxy_stack import ProxyStack, proxy_stack
+from tests.proxy_stack import NESTED, ProxyStack, proxy_stack
 from tests.servers import client, unused_index_name
 
 DOCUMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -57,7 +57,7 @@ def index(node: EmbeddedNode, stack: ProxyStack, request: pytest.FixtureRequest)
             DOCUMENTS,
             properties=PROPERTIES,
             settings={"number_of_shards": 2, "number_of_replicas": 0},
-            passages=PassageSettings(layout=request.param),
+            passages=NESTED if request.param == "nested" else PassageSettings(),
             rerank=RerankSettings(depth=10),
             window=20,
         )
@@ -216,6 +216,30 @@ def test_hits_are_shown_as_the_application_asks(through: OpenSearch, index: str)
     assert "_seq_no" in shoe
     assert dress["highlight"]["title"] == ["<em>blue</em> <em>dress</em>"]
     assert shoe.keys() - {"highlight"} == dress.keys() - {"highlight"}
+
+
+def test_explained_hits_of_long_documents_tell_their_nearest_passage(
+    node: EmbeddedNode, stack: ProxyStack, fresh_index: str
+) -> None:
+    documents: dict[str, tuple[dict[str, Any], list[str]]] = {
+        "long": ({"title": "cat dog bird fish", "body": "horse cow sheep goat. red shoe for the garden"}, []),
+        "short": ({"title": "blue dress", "body": "dress"}, []),
+    }
+    with client(node.url) as direct:
+        stack.fill(direct, fresh_index, documents, passages=NESTED)
+
+    answered = requests.post(
+        f"{stack.url}/{fresh_index}/_search", json=match("red shoe"), headers={"x-bridge": "explain"}, timeout=30
+    )
+
+    first = answered.json()["hits"]["hits"][0]
+    assert answered.headers["X-Bridge"].startswith("hybrid+rerank; took")
+    assert first["_id"] == "long"
+    text = "cat dog bird fish. horse cow sheep goat. red shoe for the garden"
+    start = text.index("red")
+    assert first["_bridge"]["passage"] == {"start": start, "end": len(text), "text": text[start:]}
+    assert first["_bridge"]["rerank_score"] == 2.0
+    assert "inner_hits" not in first
 
 
 def test_total_as_a_number_is_honoured(through: OpenSearch, index: str) -> None:

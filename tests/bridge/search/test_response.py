@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import AnswerNotUnderstood
 from bridge.records import Hit
-from bridge.search.response import OwnAnswer, leg_rankings, shown_hit, source_texts, without_member
+from bridge.search.response import OwnAnswer, leg_rankings, nearest_passage, shown_hit, source_texts, without_member
 
 SOURCE = b'{ "n":12345678901234567890123 ,"d":1.10000000000000000001,"e":"\\u00e9","t":"red shoe","a":{"b":[1.0,1]}'
 HIT = b'{"_index":"docs","_id":"1","_score":3.5,"_source":' + SOURCE + b',"neural":{"embedding":[0.5]}}}'
@@ -85,6 +85,17 @@ def test_text_is_read_as_ingest_reads_it() -> None:
     hit = OwnAnswer(answer(b'{"_index":"docs","_id":"1","_source":' + source + b"}")).hits[0]
 
     assert source_texts(hit, ["title", "a.b", "c.d", "gone", "year"]) == "A title. dotted. one\ntwo. 2020"
+
+
+def test_nearest_passage_is_read_from_inner_hits() -> None:
+    inner = (
+        b'{"neural.passages":{"hits":{"hits":[{"fields":{"neural.passages.start":[7],"neural.passages.end":[12]}}]}}}'
+    )
+    hit = OwnAnswer(answer(HIT[:-1] + b',"inner_hits":' + inner + b"}")).hits[0]
+
+    assert nearest_passage(hit, "neural.passages") == (7, 12)
+    assert nearest_passage(hit, "other.passages") is None
+    assert nearest_passage(OwnAnswer(answer(HIT)).hits[0], "neural.passages") is None
 
 
 def test_legs_keep_the_first_of_a_document_found_twice() -> None:
