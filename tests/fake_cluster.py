@@ -66,10 +66,17 @@ class FakeCluster:
     url: str = ""
     cancelled: int = 0
     _tasks: list["asyncio.Task[None] | None"] = field(default_factory=list)
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     def requests(self, path_end: str = "") -> list[Received]:
         """What came to paths that end so."""
         return [request for request in self.received if request.path.endswith(path_end)]
+
+    async def has_received(self, n_requests: int) -> None:
+        """Returns when so many requests have come."""
+        while len(self.received) < n_requests:
+            self._arrived.clear()
+            await self._arrived.wait()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serves one connection."""
@@ -78,6 +85,7 @@ class FakeCluster:
         try:
             while (request := await _read_request(reader, number)) is not None:
                 self.received.append(request)
+                self._arrived.set()
                 if not request.complete:
                     break
                 reply = self.script(request)

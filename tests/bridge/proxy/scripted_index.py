@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.profile import META_KEY, IndexProfile, ModelReference, RerankSettings, TextField
+from bridge.profile import META_KEY, FusionSettings, IndexProfile, ModelReference, RerankSettings, TextField
 from tests.fake_cluster import Received, Reply, reply_json
 
 PROFILE = IndexProfile(
@@ -19,6 +19,7 @@ PROFILE = IndexProfile(
     generator=ModelReference("toy", "1" * 12),
     dimension=4,
     window=8,
+    fusion=FusionSettings(method="rrf"),  # expected orders are told by ranks
     rerank=RerankSettings(depth=4),
 )
 QUERY: dict[str, Any] = {"query": {"match": {"title": "red shoe"}}}

@@ -1,0 +1,55 @@
+"""`neural-bridge search` before a scripted cluster."""
+
+import asyncio
+import json
+
+from click.testing import CliRunner, Result
+
+from bridge.cli import cli
+from tests.bridge.proxy.conftest import MakeStack
+from tests.bridge.proxy.scripted_index import ScriptedIndex
+from tests.fake_cluster import Reply
+
+
+async def search(url: str, *options: str) -> Result:
+    arguments = ["search", "docs", "red shoe", "--url", url, *options]
+    return await asyncio.to_thread(CliRunner().invoke, cli, arguments)
+
+
+async def test_ranks_and_scores_of_each_stage_are_shown(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(titles={"d": "red shoe"}))
+
+    outcome = await search(stack.proxy.url)
+
+    assert outcome.exit_code == 0
+    assert "hybrid+rerank" in outcome.output
+    assert "#4" in outcome.output
+
+
+async def test_json_holds_the_whole_answer(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex())
+
+    outcome = await search(stack.proxy.url, "--json", "--stage", "hybrid", "--size", "2", "--fields", "title")
+
+    printed = json.loads(outcome.output)
+    assert printed["x_bridge"].startswith("hybrid;")
+    assert [hit["_id"] for hit in printed["answer"]["hits"]["hits"]] == ["a", "d"]
+
+
+async def test_an_index_that_was_not_enriched_is_named(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(profile=None))
+
+    outcome = await search(stack.proxy.url)
+
+    assert outcome.exit_code != 0
+    assert "--fields" in str(outcome.exception)
+
+
+async def test_refusals_and_other_servers_are_told_apart(make_stack: MakeStack) -> None:
+    refused = await make_stack(lambda _: Reply(401, b'{"error":"no"}'))
+    web_page = await make_stack(lambda _: Reply(200, b"<html>"))
+    missing = await make_stack(lambda _: Reply(404, b'{"error":{"type":"index_not_found_exception"}}'))
+
+    assert "--user" in str((await search(refused.proxy.url)).exception)
+    assert "is it the proxy?" in str((await search(web_page.proxy.url)).exception)
+    assert "index_not_found_exception" in str((await search(missing.proxy.url)).exception)
