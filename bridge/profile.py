@@ -51,9 +51,12 @@ class PassageSettings(msgspec.Struct, frozen=True):
 
 
 class FusionSettings(msgspec.Struct, frozen=True):
-    """How the legs' rankings become one. `weights` by leg name; `k` is RRF's rank constant."""
+    """How the legs' rankings become one. `weights` by leg name; `k` is RRF's rank constant.
 
-    method: Literal["rrf", "minmax", "zscore"] = "rrf"
+    docs/decisions/0004-fusion.md says why standard scores are the default.
+    """
+
+    method: Literal["rrf", "minmax", "zscore"] = "zscore"
     k: int = 60
     weights: dict[str, float] = msgspec.field(default_factory=lambda: {"lexical": 0.0, "expansion": 1.0, "vector": 1.0})
 
