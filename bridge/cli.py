@@ -22,6 +22,7 @@ class LazyCommand(NamedTuple):
 COMMANDS: dict[str, LazyCommand] = {
     "backfill": LazyCommand("bridge.commands.backfill", "Enrich an index in place while it is in use."),
     "config": LazyCommand("bridge.commands.config", "Show the settings in force, or list all settings."),
+    "copy": LazyCommand("bridge.commands.copy", "Copy an index into a new one, enriched, and move its alias."),
     "demo": LazyCommand("bridge.commands.demo", "Show the whole bridge at work on real documents."),
     "dlq": LazyCommand("bridge.commands.dlq", "Look at dead letters, and write them again."),
     "evaluate": LazyCommand("bridge.commands.evaluate", "Measure every stage on a collection with judgements."),

@@ -13,8 +13,10 @@ from bridge.cluster.schema import (
     differences,
     field_mapping,
     in_place_obstacles,
+    incomplete_source,
     missing_fields,
     new_index,
+    new_index_like,
     object_properties,
     read_profile,
 )
@@ -69,6 +71,10 @@ def create(
         settings=settings,
         dynamic=dynamic,
     )
+    _create(client, index, body)
+
+
+def _create(client: OpenSearch, index: str, body: Mapping[str, Any]) -> None:
     try:
         client.indices.create(index=index, body=body)
     except RequestError as error:
@@ -78,6 +84,35 @@ def create(
                 f"`neural-bridge index delete {index}`"
             ) from error
         raise IndexUnsuitable(f"index {index} cannot be created: {reason_of(error)}") from error
+
+
+def create_like(client: OpenSearch, old: str, new: str, profile: IndexProfile) -> None:
+    """Creates an index as another one is, with our object beside its fields.
+
+    Raises:
+        IndexUnsuitable: the old index does not keep its documents whole, or the cluster refuses the mapping.
+    """
+    state = look(client, old)
+    if lost := incomplete_source(state.mapping):
+        raise IndexUnsuitable(
+            f"index {state.name} cannot be copied, it does not keep its documents whole ({'; '.join(lost)}): ingest "
+            f"them from where the application has them"
+        )
+    body = new_index_like(state.mapping, state.settings, profile, dialect_of(capabilities(client)))
+    _create(client, new, body)
+
+
+def move_alias(client: OpenSearch, alias: str, *, old: str, new: str) -> None:
+    """Lets an alias name the new index in place of the old one, in one step that searches cannot fall into.
+
+    Raises:
+        IndexUnsuitable: the alias does not name the old index.
+    """
+    remove, add = {"index": old, "alias": alias, "must_exist": True}, {"index": new, "alias": alias}
+    try:
+        client.indices.update_aliases(body={"actions": [{"remove": remove}, {"add": add}]})
+    except NotFoundError as error:
+        raise IndexUnsuitable(f"{alias} is no alias of {old}: nothing was moved") from error
 
 
 def find(client: OpenSearch, index: str) -> IndexState | None:

@@ -16,6 +16,11 @@ JsonObject = dict[str, Any]
 
 KNN_SETTING = "index.knn"
 
+_COPIED_SETTINGS = (
+    *("analysis", "similarity", "mapping", "number_of_shards", "number_of_replicas", "refresh_interval"),
+    *("max_result_window", "max_ngram_diff", "max_shingle_diff", "codec", "sort"),
+)
+
 _DEFAULT_FIELD_LIMIT = 1000
 _VECTOR_TYPES = ("knn_vector", "dense_vector")
 
@@ -24,7 +29,7 @@ def new_index(
     profile: IndexProfile,
     dialect: Dialect,
     *,
-    analyzer: str = "english",
+    analyzer: str | None = "english",
     engine: VectorEngine = "lucene",
     properties: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -32,19 +37,44 @@ def new_index(
 ) -> JsonObject:
     """The body that creates an index for `profile`.
 
-    The profile's text fields and the predicted queries are analysed by `analyzer`. `properties` maps the
+    The profile's text fields and the predicted queries are analysed by `analyzer`, the index's default where
+    it is None. `properties` maps the
     application's other fields, and overrides a text field of the same name; `settings` are more index
     settings.
     """
     mapped: JsonObject = {}
     for field in profile.text_fields:
-        _put(mapped, field.name, {"type": "text", "analyzer": analyzer})
+        _put(mapped, field.name, _text(analyzer))
     mapped.update(properties or {})
     mapped.update(object_properties(profile, dialect, analyzer=analyzer, engine=engine))
     return {
         "settings": {**dialect.vector_settings(), **(settings or {})},
         "mappings": {"dynamic": dynamic, "_meta": {META_KEY: profile.to_meta()}, "properties": mapped},
     }
+
+
+def new_index_like(
+    mapping: Mapping[str, Any], settings: Mapping[str, Any], profile: IndexProfile, dialect: Dialect
+) -> JsonObject:
+    """The body that creates an index as another one is, with our object beside its fields.
+
+    `mapping` and `settings` are the other's, as the cluster gives them; of the settings, those that belong
+    to the documents and not to that one index.
+    """
+    text_field = field_mapping(mapping, profile.text_fields[0].name) or {}
+    kept = {f"index.{name}": settings[name] for name in _COPIED_SETTINGS if name in settings}
+    body = new_index(
+        profile,
+        dialect,
+        analyzer=text_field.get("analyzer"),
+        properties=mapping.get("properties"),
+        settings=kept,
+        dynamic=mapping.get("dynamic", "true"),
+    )
+    ours = body["mappings"]
+    ours["_meta"] = {**mapping.get("_meta", {}), **ours["_meta"]}
+    body["mappings"] = {**mapping, **ours}
+    return body
 
 
 def object_properties(
@@ -54,7 +84,7 @@ def object_properties(
     takes the index's default."""
     vector = dialect.vector_field(profile.dimension, engine)
     fields: JsonObject = {
-        "predicted_queries": {"type": "text", "analyzer": analyzer} if analyzer else {"type": "text"},
+        "predicted_queries": _text(analyzer),
         "stamp": {"type": "keyword"},
     }
     if profile.passages.layout == "nested":
@@ -109,7 +139,8 @@ def in_place_obstacles(
     would be lost.
     """
     return [
-        *_incomplete_source(mapping, settings),
+        *incomplete_source(mapping),
+        *_reconstructed_source(settings),
         *_unmapped(profile, mapping),
         *(
             f"setting {name} is not {str(value).lower()}, and it can only be set when an index is created"
@@ -119,13 +150,17 @@ def in_place_obstacles(
     ]
 
 
-def _incomplete_source(mapping: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
+def incomplete_source(mapping: Mapping[str, Any]) -> list[str]:
+    """Why the stored documents of an index are not whole, one sentence each."""
     source = mapping.get("_source", {})
-    if source.get("enabled") is False:
-        yield "_source is disabled: an update has nothing to start from"
+    found = ["_source is disabled: there is nothing to start from"] if source.get("enabled") is False else []
     for filtered in ("includes", "excludes"):
         if source.get(filtered):
-            yield f"_source.{filtered} ({', '.join(source[filtered])}): an update would lose what is not stored"
+            found.append(f"_source.{filtered} ({', '.join(source[filtered])}): what is not stored would be lost")
+    return found
+
+
+def _reconstructed_source(settings: Mapping[str, Any]) -> Iterator[str]:
     derived = settings.get("derived_source")
     if isinstance(derived, Mapping) and _is_true(derived.get("enabled")):
         yield "setting index.derived_source.enabled is true: an update would start from a reconstruction"
@@ -211,6 +246,10 @@ def _put(properties: JsonObject, name: str, mapping: JsonObject) -> None:
     for part in objects:
         properties = properties.setdefault(part, {}).setdefault("properties", {})
     properties[last] = mapping
+
+
+def _text(analyzer: str | None) -> JsonObject:
+    return {"type": "text", "analyzer": analyzer} if analyzer else {"type": "text"}
 
 
 def _is_true(value: object) -> bool:

@@ -1,5 +1,7 @@
 """Before and after enriching a real index: plan, undo, and replaying dead letters."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +9,13 @@ import pytest
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
-from bridge.cluster.connection import connect
+from bridge.cluster.connection import connect, exchange
 from bridge.cluster.node import EmbeddedNode
+from bridge.cluster.schema import field_mapping
 from bridge.errors import IndexUnsuitable, UsageError
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.backfill import run_backfill
+from ingest.copying import run_copy
 from ingest.models import profile_for
 from ingest.pipeline import run_ingest
 from ingest.planning import Plan, plan
@@ -137,3 +141,80 @@ def test_letters_of_a_backfill_never_replace_whole_documents(
     assert report.dead_letters is not None
     with pytest.raises(UsageError, match="run `neural-bridge backfill"):
         DeadLetterDocuments(Path(report.dead_letters), FIELDS)
+
+
+@pytest.fixture
+def copy_name(client: OpenSearch, fresh_index: str) -> Iterator[str]:
+    """The name of an index to copy into; removed afterwards."""
+    yield f"{fresh_index}-copy"
+    client.indices.delete(index=f"{fresh_index}-copy", params={"ignore_unavailable": "true"})
+
+
+@pytest.mark.case("I25")
+def test_a_copy_is_exact_enriched_and_takes_over_the_alias(
+    client: OpenSearch, fresh_index: str, copy_name: str, tmp_path: Path
+) -> None:
+    analysis = {"analyzer": {"shout": {"tokenizer": "whitespace", "filter": ["uppercase"]}}}
+    mapping = {"title": {"type": "text", "analyzer": "shout"}, "price": {"type": "double"}}
+    body = {"settings": {"index.analysis": analysis}, "mappings": {"properties": mapping, "dynamic": "strict"}}
+    client.indices.create(index=fresh_index, body=body)
+    alias = f"{fresh_index}-alias"
+    client.indices.put_alias(index=fresh_index, name=alias)
+    for i in range(70):
+        exact = b'{ "title" : "item %d", "price" : 1.10000000000000000001 }' % i
+        exchange(client, "PUT", f"/{fresh_index}/_doc/d{i}", body=exact)
+    client.indices.refresh(index=fresh_index)
+    profile = profile_for(toy_models(), ["title"])
+    done = run_copy(
+        fresh_index,
+        copy_name,
+        profile=profile,
+        models=toy_models(),
+        client=client,
+        settings=IngestSettings(),
+        state_folder=tmp_path,
+    )
+    assert (done.settled, done.passes, done.old_documents, done.new_documents) == (True, 2, 70, 70)
+    raw = exchange(client, "GET", f"/{copy_name}/_doc/d7").body
+    assert b'{"title" : "item 7", "price" : 1.10000000000000000001,"neural":{"stamp":' in raw
+    predicted = field_mapping(indices.look(client, copy_name).mapping, "neural.predicted_queries")
+    assert predicted == {"type": "text", "analyzer": "shout"}
+    indices.move_alias(client, alias, old=fresh_index, new=copy_name)
+    assert indices.look(client, alias).name == copy_name
+    with pytest.raises(IndexUnsuitable, match="no alias"):
+        indices.move_alias(client, alias, old=fresh_index, new=copy_name)
+
+
+@pytest.mark.case("I25")
+def test_an_index_that_does_not_keep_its_documents_is_not_copied(
+    client: OpenSearch, fresh_index: str, copy_name: str, tmp_path: Path
+) -> None:
+    client.indices.create(index=fresh_index, body={"mappings": {"_source": {"excludes": ["secret"]}}})
+    with pytest.raises(IndexUnsuitable, match=r"does not keep its documents whole.*secret"):
+        run_copy(
+            fresh_index,
+            copy_name,
+            profile=PROFILE,
+            models=toy_models(),
+            client=client,
+            settings=IngestSettings(),
+            state_folder=tmp_path,
+        )
+    assert not client.indices.exists(index=copy_name)
+
+
+def test_backfill_and_ingest_make_the_same_of_the_same_documents(
+    client: OpenSearch, fresh_index: str, copy_name: str, tmp_path: Path
+) -> None:
+    old_application(client, fresh_index, 80)
+    corpus = tmp_path / "corpus.jsonl"
+    lines = [{"_id": f"d{i}", "title": f"title {i}", "text": f"text of {i}", "stock": 0} for i in range(80)]
+    corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    indices.create(client, copy_name, PROFILE)
+    load(client, copy_name, JsonLines([str(corpus)], FIELDS, max_doc_bytes=1000), tmp_path / "load")
+    backfill(client, fresh_index, tmp_path / "backfill")
+    for i in range(80):
+        one, other = (source(client, index, f"d{i}") for index in (fresh_index, copy_name))
+        for ours in (one["neural"], other["neural"]):
+            ours["stamp"] = ours["stamp"].split(".")[:2]
+        assert one == other
