@@ -67,8 +67,7 @@ def run_copy(
     if source.identity == f"index {indices.identity(indices.look(client, new))}":
         raise IndexUnsuitable(f"{old} and {new} are the same index: name another one for the copy")
     passes = 0
-    settled = False
-    while not settled and passes < _PASSES and not stopped.is_set():
+    while True:
         passes += 1
         report = run_ingest(
             source,
@@ -84,4 +83,6 @@ def run_copy(
         )
         settled = report.complete and not report.ledger.written
         client.indices.refresh(index=old)
+        if settled or passes == _PASSES or stopped.is_set():
+            break
     return CopyReport(report, passes, settled, indices.count(client, old), indices.count(client, new))
