@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 import msgspec
@@ -73,6 +73,13 @@ def verify(name: str) -> None:
 @click.option("--source-note", "sources", multiple=True, help="Where the weights and their data come from; repeatable.")
 @click.option("--max-tokens", default=256, show_default=True, help="Texts are cut to so many tokens.")
 @click.option("--pooling", type=click.Choice(["mean", "cls", "max"]), default="mean", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["ctranslate2", "onnx"]),
+    default="ctranslate2",
+    show_default=True,
+    help="What is to run a query generator.",
+)
 @click.option("--query-prefix", default="", help="What the encoder wants before a query.")
 @click.option("--passage-prefix", default="", help="What the encoder wants before a passage.")
 def export(
@@ -84,6 +91,7 @@ def export(
     sources: Sequence[str],
     max_tokens: int,
     pooling: str,
+    engine: Literal["ctranslate2", "onnx"],
     query_prefix: str,
     passage_prefix: str,
 ) -> None:
@@ -106,12 +114,12 @@ def export(
         },
         exporting.Card,
     )
-    make = {
-        "encoder": exporting.export_encoder,
-        "cross_encoder": exporting.export_cross_encoder,
-        "query_generator": exporting.export_query_generator,
-    }[kind]
-    folder = make(source, out, card)
+    if kind == "query_generator":
+        folder = exporting.export_query_generator(source, out, card, engine=engine)
+    elif kind == "encoder":
+        folder = exporting.export_encoder(source, out, card)
+    else:
+        folder = exporting.export_cross_encoder(source, out, card)
     click.echo(f"{folder.identity}: {_megabytes(folder):.1f} MB in {out}")
 
 

@@ -33,7 +33,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `file` is the file whose digest names the model; `files` maps every file that may be opened to its
     SHA-256. `max_tokens` counts special tokens. `dimension`, `pooling`, `normalise` and the prefixes mean
-    something for encoders only. `figures` holds what was measured of this very file, for people.
+    something for encoders only; `start_id` and `end_id`, the ids around a query, for generators only. `figures`
+    holds what was measured of this very file, for people.
     """
 
     kind: Kind
@@ -47,6 +48,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     normalise: bool = True
     query_prefix: str = ""
     passage_prefix: str = ""
+    start_id: int | None = None
+    end_id: int | None = None
     sources: list[str] = []
     figures: dict[str, float] = {}
 

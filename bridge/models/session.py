@@ -24,10 +24,10 @@ CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 class Session:
-    """A loaded model: named arrays in, the first output back. Safe to use from several threads."""
+    """A loaded model: named arrays in, named arrays out. Safe to use from several threads."""
 
-    def __init__(self, model_file: Path, *, inputs: frozenset[str]) -> None:
-        """Opens `model_file`, which may take any of `inputs`, all int64 of shape (1, n_tokens).
+    def __init__(self, model_file: Path, *, inputs: frozenset[str] | None = None) -> None:
+        """Opens `model_file`, which may take any of `inputs` (None: whatever its caller gives).
 
         Raises:
             ModelError: ONNX Runtime refuses the file, or it wants inputs that we do not have.
@@ -48,28 +48,38 @@ class Session:
         except Exception as error:  # the binding raises its own types, without a common root
             raise ModelError(f"model file {model_file}: ONNX Runtime cannot load it: {error}") from error
         self.inputs: frozenset[str] = frozenset(given.name for given in self._session.get_inputs())
-        if unknown := self.inputs - inputs:
+        if inputs is not None and (unknown := self.inputs - inputs):
             raise ModelError(
                 f"model file {model_file} wants inputs {sorted(unknown)}, known are {sorted(inputs)}: "
                 f"export it with `neural-bridge models export`"
             )
-        self._output: str = self._session.get_outputs()[0].name
+        self._outputs: list[str] = [given.name for given in self._session.get_outputs()]
 
-    def run(self, arrays: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+    def run(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """The first output; of `arrays` those are used that the model takes.
 
         Raises:
             ModelError: the run failed (out of memory included), or a value is not finite.
         """
-        feed = {name: arrays[name] for name in self.inputs}
-        try:
-            result: Any = self._session.run([self._output], feed)[0]
-        except Exception as error:  # as above
-            raise ModelError(f"model file {self._file}: the run failed: {error}") from error
-        output = np.asarray(result, dtype=np.float32)
+        output = np.asarray(self._run(self._outputs[:1], arrays)[0], dtype=np.float32)
         if not np.isfinite(output).all():
             raise ModelError(f"model file {self._file} gave a value that is not finite (NaN or infinity)")
         return output
+
+    def run_all(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """Every output by its name; of `arrays` those are used that the model takes.
+
+        Raises:
+            ModelError: the run failed.
+        """
+        return dict(zip(self._outputs, self._run(self._outputs, arrays), strict=True))
+
+    def _run(self, outputs: list[str], arrays: Mapping[str, NDArray[Any]]) -> list[Any]:
+        try:
+            results: list[Any] = self._session.run(outputs, {name: arrays[name] for name in self.inputs})
+        except Exception as error:  # as above
+            raise ModelError(f"model file {self._file}: the run failed: {error}") from error
+        return results
 
 
 def compute_threads(threads: int) -> int:

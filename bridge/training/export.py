@@ -24,10 +24,10 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from bridge.errors import ModelError
 from bridge.models.artifact import TOKENIZER, Manifest, ModelFolder, names_only, write_manifest
-from bridge.models.query_generator import CTRANSLATE2_FILE
+from bridge.models.query_generator import CTRANSLATE2_FILE, ONNX_FILES
 from bridge.models.session import Session
 from bridge.models.tokenization import INPUT_NAMES, load_tokenizer
-from bridge.training.quantization import FIRST_STATE_ONLY
+from bridge.training.quantization import FIRST_STATE_ONLY, quantize_products
 
 OPSET = 17
 MODEL_FILE = "model.onnx"
@@ -85,30 +85,51 @@ def export_cross_encoder(source: Path, out: Path, card: Card) -> ModelFolder:
     return _export(model, "logits", config, source, out, card, kind="cross_encoder")
 
 
-def export_query_generator(source: Path, out: Path, card: Card) -> ModelFolder:
-    """Exports an encoder-decoder (BART-shaped) to `out` in int8, for CTranslate2.
+def export_query_generator(
+    source: Path, out: Path, card: Card, *, engine: Literal["ctranslate2", "onnx"] = "ctranslate2"
+) -> ModelFolder:
+    """Exports an encoder-decoder (BART-shaped) to `out` in int8.
+
+    CTranslate2's form is a third of the size of the other and runs twice as fast.
 
     Raises:
-        ModelError: the source cannot be read safely, or its shape is not one that CTranslate2 knows.
+        ModelError: the source cannot be read safely, or its shape is not one that the exporter knows.
     """
-    checked_configuration(source)
+    config = checked_configuration(source)
     out.mkdir(parents=True, exist_ok=True)
     try:
-        TransformersConverter(str(source)).convert(str(out), quantization="int8", force=True)
+        written = _for_ctranslate2(source, out) if engine == "ctranslate2" else _for_onnx_runtime(source, out)
     except (ValueError, RuntimeError) as error:
-        raise ModelError(f"model {source} cannot be converted for CTranslate2: {error}") from error
-    converted = [CTRANSLATE2_FILE, "config.json", "shared_vocabulary.json"]
+        raise ModelError(f"model {source} cannot be exported for {engine}: {error}") from error
     shutil.copyfile(source / TOKENIZER, out / TOKENIZER)
     manifest = Manifest(
         kind="query_generator",
         name=card.name,
         licence=card.licence,
         max_tokens=card.max_tokens,
-        files=names_only([*converted, TOKENIZER]),
-        file=CTRANSLATE2_FILE,
+        files=names_only([*written, TOKENIZER]),
+        file=written[0],
+        start_id=config["decoder_start_token_id"],
+        end_id=config["eos_token_id"],
         sources=list(card.sources),
     )
     return write_manifest(out, manifest)
+
+
+def _for_ctranslate2(source: Path, out: Path) -> list[str]:
+    TransformersConverter(str(source)).convert(str(out), quantization="int8", force=True)
+    return [CTRANSLATE2_FILE, "config.json", "shared_vocabulary.json"]
+
+
+def _for_onnx_runtime(source: Path, out: Path) -> list[str]:
+    # optimum takes seconds to import, and only this needs it
+    from optimum.exporters.onnx import main_export
+
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
+        main_export(str(source), scratch, task="text2text-generation-with-past", no_post_process=True)
+        for name in ONNX_FILES:
+            quantize_products(Path(scratch) / name, out / name)
+    return list(ONNX_FILES)
 
 
 def checked_configuration(source: Path) -> dict[str, Any]:

@@ -87,13 +87,20 @@ def quantize(model_file: Path, out_file: Path, calibration: Sequence[TokenArrays
     model = onnx.load(str(model_file))
     smooth(model, activation_maxima(model, calibration))
     with tempfile.TemporaryDirectory() as scratch:
-        smoothed, quantised = Path(scratch) / "smoothed.onnx", Path(scratch) / "quantised.onnx"
+        smoothed = Path(scratch) / "smoothed.onnx"
         onnx.save_model(model, str(smoothed))
+        quantize_products(smoothed, out_file)
+
+
+def quantize_products(model_file: Path, out_file: Path) -> None:
+    """Writes `model_file` with int8 products and word table, activations as they are."""
+    with tempfile.TemporaryDirectory() as scratch:
+        quantised = Path(scratch) / "quantised.onnx"
         quantize_dynamic(
-            str(smoothed),
+            str(model_file),
             str(quantised),
             op_types_to_quantize=list(_QUANTISED),
-            nodes_to_exclude=_products_for_one_token(model.graph),
+            nodes_to_exclude=_products_for_one_token(onnx.load(str(model_file)).graph),
             per_channel=True,
             # Processors without VNNI add products in 16 bits, which saturate for 4 in 100,000 pairs of the
             # shipped encoder: 2 % of a product's output. Seven-bit weights would cost more than that everywhere.

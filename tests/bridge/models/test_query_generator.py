@@ -61,7 +61,7 @@ def test_damaged_weights_are_refused_although_their_digest_fits(tmp_path_factory
 def test_weights_of_no_known_engine_are_refused(toy: ModelFolder) -> None:
     files = {name: digest for name, digest in toy.manifest.files.items() if name != "model.bin"}
     manifest = msgspec.structs.replace(toy.manifest, files=files, file="config.json")
-    with pytest.raises(ModelError, match=r"has no model\.bin"):
+    with pytest.raises(ModelError, match=r"has neither model\.bin nor encoder_model\.onnx"):
         QueryGenerator.load(ModelFolder(toy.path, manifest))
 
 
