@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import aiohttp
 import msgspec
 import structlog
+from cachetools import TTLCache
 
 from bridge.errors import AnswerNotUnderstood
 from bridge.proxy.headers import of_a_leg
@@ -30,8 +31,11 @@ from bridge.search.response import ShownHit, found_hits, leg_rankings, nearest_p
 
 log = structlog.get_logger(__name__)
 
-# Of the budget, what reranking leaves for showing the hits that it brought up.
+# Of the budget: what embedding may take, so that text legs can still be asked when it fails late; and what
+# reranking leaves for showing the hits that it brought up.
+_EMBEDDING_SHARE = 0.4
 _SHOWING_SHARE = 0.15
+_SAME_REASON_S = 10.0
 
 
 @dataclass(slots=True)
@@ -73,6 +77,7 @@ class Ranker:
     def __init__(self, upstream: Upstream, sidecar: Sidecar) -> None:
         self._upstream = upstream
         self._sidecar = sidecar
+        self._told: TTLCache[str, None] = TTLCache(1000, _SAME_REASON_S)
 
     async def rank(self, plan: Plan) -> Ranked:
         """The ranking for a plan, as far as it could be made; with no hits where no leg answered."""
@@ -121,7 +126,7 @@ class Ranker:
                         plan.request.text,
                         dimension=plan.profile.dimension,
                         identity=plan.profile.encoder.identity,
-                        deadline=plan.deadline,
+                        deadline=plan.deadline - plan.budget_s * (1 - _EMBEDDING_SHARE),
                     )
                 bodies["vector"] = legs.vector(plan.request, plan.profile, ranked.embedding)
             except StageFailed as failed:
@@ -217,7 +222,10 @@ class Ranker:
 
     def _degrade(self, ranked: Ranked, failed: StageFailed) -> None:
         ranked.degraded.append(failed.reason)
-        log.warning("stage left out", reason=failed.reason, detail=str(failed)[:500])
+        # An outage under load would write a line for every search; the metric counts them all.
+        if failed.reason not in self._told:
+            self._told[failed.reason] = None
+            log.warning("stage left out", reason=failed.reason, detail=str(failed)[:500])
 
 
 def _weights(plan: Plan) -> dict[str, float]:

@@ -31,6 +31,8 @@ MAX_OWN_ANSWER_BYTES = 64 * 1024 * 1024
 """A larger answer is passed on as it comes instead of being held in memory."""
 MAX_RANKED_AT_ONCE = 4
 """Searches of one `_msearch` that are ranked at a time."""
+MAX_UPGRADES = 64
+"""Requests that are upgraded at a time; beyond it searches pass, which costs neither time nor answers."""
 
 _SEARCH_PATH = re.compile(r"(?:/(?P<expression>[^/]+))?/(?P<endpoint>_search|_msearch)")
 _GZIP = 31  # zlib's name for "with a gzip header"
@@ -66,6 +68,7 @@ class Search:
         self._composer = composer
         self._settings = settings
         self._metrics = metrics
+        self._upgrades = 0
 
     async def answer(self, request: web.BaseRequest, asked: Inbound, target: SearchTarget) -> web.StreamResponse:
         """Answers one request.
@@ -76,13 +79,19 @@ class Search:
         started = asyncio.get_running_loop().time()
         control = read_control(request.headers.get(headers.CONTROL_HEADER))
         asked, body = await self._with_body(asked)
-        plans = await self._plans(asked, body, target, control, started)
-        if not any(isinstance(plan, Plan) for plan in plans):
+        reason = "busy"
+        if self._upgrades < MAX_UPGRADES:
+            self._upgrades += 1
+            try:
+                plans = await self._plans(asked, body, target, control, started)
+                if any(isinstance(plan, Plan) for plan in plans):
+                    return await self._upgraded(request, asked, plans, target, started)
+            finally:
+                self._upgrades -= 1
             # Searches of one request are mostly left alone for one reason.
             reason = next(plan.reason for plan in plans if isinstance(plan, LeaveAlone))
-            self._metrics.passed.labels(reason).inc()
-            return await relay(request, await send(self._upstream, asked), {MARK: f"pass; reason={reason}"})
-        return await self._upgraded(request, asked, plans, target, started)
+        self._metrics.passed.labels(reason).inc()
+        return await relay(request, await send(self._upstream, asked), {MARK: f"pass; reason={reason}"})
 
     async def _with_body(self, asked: Inbound) -> tuple[Inbound, bytes | None]:
         """The request with its body read, and that body decompressed; None where it is too large to look at."""

@@ -69,6 +69,7 @@ async def stack_of(script: Script, sidecar: SidecarScript, **proxy: Any) -> Asyn
         running_proxy = await stack.enter_async_context(running(settings))
         client = await stack.enter_async_context(
             aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
