@@ -5,6 +5,7 @@ Two engines run a generator: CTranslate2, an optional package, and ONNX Runtime,
 holds the files of one of them.
 """
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, Self
 
@@ -18,6 +19,10 @@ ONNX_FILES = ("encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_mod
 """The encoder, the decoder's first step, and its further steps."""
 
 TOP_K = 10
+
+
+_WORD_ENDING = re.compile(r"\s*'\s*(?=(?:d|ll|m|re|s|t|ve)\b)")
+"""The apostrophe of "it's" and its kind: vocabularies of word pieces keep it apart."""
 
 
 class Sample(NamedTuple):
@@ -84,7 +89,7 @@ class QueryGenerator:
 
     def _distinct(self, samples: Sequence[Sample]) -> list[str]:
         ranked = sorted(samples, key=lambda sample: -sample.score)
-        texts = (self.tokenizer.decode(sample.ids).strip() for sample in ranked)
+        texts = (_WORD_ENDING.sub("'", self.tokenizer.decode(sample.ids)).strip() for sample in ranked)
         return list({text.casefold(): text for text in texts if text}.values())
 
 

@@ -8,7 +8,7 @@ import pytest
 from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder, builtin_names, resolve, write_manifest
 from bridge.models.query_generator import QueryGenerator
-from tests.toys import make_toy_query_generator
+from tests.toys import WORDS, make_toy_query_generator
 
 pytest.importorskip("ctranslate2", reason="the extra ctranslate2 is not installed")
 
@@ -81,3 +81,10 @@ def test_the_builtin_generator_writes_queries_with_words_of_the_passage() -> Non
     assert len(queries) > 3
     words = {word for query in queries for word in query.split()}
     assert words & {"sine", "angle", "radians", "mathematics", "library", "math"}
+
+
+def test_apostrophes_inside_words_are_closed_up(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = make_toy_query_generator(tmp_path_factory.mktemp("toy"), ["'", "s", *WORDS])
+    queries = QueryGenerator.load(folder).generate(["s ' s"], n_queries=20, max_new_tokens=3)[0]
+    assert "s's" in queries
+    assert not [query for query in queries if "' s" in query]
