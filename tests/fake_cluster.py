@@ -6,6 +6,7 @@ script returns, half an answer included.
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -111,11 +112,13 @@ class FakeCluster:
 
 
 @asynccontextmanager
-async def fake_cluster(script: Script = lambda _: Reply()) -> AsyncIterator[FakeCluster]:
+async def fake_cluster(
+    script: Script = lambda _: Reply(), *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[FakeCluster]:
     """A scripted cluster on a free port."""
     cluster = FakeCluster(script)
-    server = await asyncio.start_server(cluster.serve, "127.0.0.1", 0)
-    cluster.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(cluster.serve, "127.0.0.1", 0, ssl=tls)
+    cluster.url = f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield cluster
     finally:

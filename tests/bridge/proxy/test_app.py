@@ -3,10 +3,14 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
+import ssl
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -157,3 +161,42 @@ def test_a_search_from_the_command_line_names_what_is_missing() -> None:
 
     assert outcome.exit_code != 0
     assert "neural-bridge serve" in str(outcome.exception)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that signs itself, and its key beside it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl on the path to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=cluster"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cluster.pem")]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return folder / "cluster.pem"
+
+
+@pytest.mark.case("P34")
+@pytest.mark.parametrize(("trusted", "verify", "status"), [(True, True, 200), (False, True, 503), (False, False, 200)])
+async def test_only_a_trusted_certificate_is_spoken_to(
+    certificate: Path, trusted: bool, verify: bool, status: int
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, certificate.with_name("key.pem"))
+    async with fake_cluster(tls=tls) as cluster, aiohttp.ClientSession() as client:
+        known = ClusterSettings(url=cluster.url, ca_file=certificate if trusted else None, verify_tls=verify)
+        async with (
+            running(Settings(cluster=known, proxy=ProxySettings(port=0, admin_port=0))) as proxy,
+            client.get(f"{proxy.url}/") as answer,
+        ):
+            assert answer.status == status
+            if status == 503:
+                assert "certificate" in (await answer.json())["error"]["reason"]
+                assert cluster.received == []
+
+
+def test_a_file_that_holds_no_certificate_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing")
+
+    with pytest.raises(SettingsError, match=r"ca\.pem .* PEM file"):
+        Upstream(ClusterSettings(url="https://127.0.0.1:9200", ca_file=tmp_path / "ca.pem"))
