@@ -60,6 +60,7 @@ def run_backfill(
     """
     stopped = stopped or threading.Event()
     state = indices.extend(client, index, profile)
+    indices.keep_profile(client, state, profile)
     made_by = recipe(profile, settings)
     limits = BulkLimits.of(settings)
     texts = [field.name for field in profile.text_fields]

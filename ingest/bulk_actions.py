@@ -12,7 +12,7 @@ from bridge.profile import IndexProfile
 from bridge.records import EnrichedDocument
 from ingest.json_objects import with_key
 
-BulkOp = Literal["index", "create", "update"]
+BulkOp = Literal["index", "update"]
 
 _EMBEDDING_DECIMALS = 7
 """Components of a unit vector are at most 1, where float32 resolves 6e-8: more digits only cost bytes."""
@@ -29,14 +29,14 @@ class BulkAction:
     lines: bytes
 
 
-def index_action(enriched: EnrichedDocument, profile: IndexProfile, *, op: BulkOp = "index") -> BulkAction:
+def index_action(enriched: EnrichedDocument, profile: IndexProfile) -> BulkAction:
     """Writes the whole document with our object spliced in; the rest of it stays byte for byte."""
     document = enriched.document
     target = {"_id": document.doc_id}
     if document.routing is not None:
         target["routing"] = document.routing
     body = with_key(document.body, profile.object_field, neural_object(enriched, profile))
-    return BulkAction(op, document.doc_id, _encode({op: target}) + b"\n" + body + b"\n")
+    return BulkAction("index", document.doc_id, _encode({"index": target}) + b"\n" + body + b"\n")
 
 
 def update_action(enriched: EnrichedDocument, profile: IndexProfile) -> BulkAction:

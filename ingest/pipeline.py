@@ -69,10 +69,11 @@ def run_ingest(
             stopped=stopped,
             strict=strict,
         )
+        indices.keep_profile(client, state, profile)
         # A run that was killed just now may have left documents that no search sees yet.
         client.indices.refresh(index=state.name)
         is_empty = indices.count(client, state.name) == 0
-        with without_refresh(client, state, is_empty=is_empty):
+        with without_refresh(client, state.name, is_empty=is_empty):
             run.send(
                 source.items(accounts.skipped),
                 changed=None if is_empty else ChangeFilter(client, state.name, profile, made_by).changed,

@@ -14,13 +14,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from bridge.errors import UsageError
 from bridge.records import Document, SourcePosition
 from ingest.json_objects import JsonProblem, parse_object, without_key
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 STDIN = "-"
+
+MAX_EXPANDED_BYTES = 100_000_000_000
+"""A compressed file that holds more is taken for a bomb."""
 
 _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
@@ -109,14 +115,23 @@ class JsonLines:
     refuses it there.
     """
 
-    def __init__(self, patterns: Sequence[str], fields: FieldChoice, *, max_doc_bytes: int) -> None:
-        """`patterns` are paths, globs or `-`, read in that order, a glob's files sorted by name.
+    def __init__(
+        self,
+        patterns: Sequence[str],
+        fields: FieldChoice,
+        *,
+        max_doc_bytes: int,
+        max_expanded_bytes: int = MAX_EXPANDED_BYTES,
+    ) -> None:
+        """`patterns` are paths, globs or `-`, read in that order, a glob's files sorted by name. No file may
+        grow beyond `max_expanded_bytes` when it is decompressed.
 
         Raises:
             UsageError: a path does not exist, is a folder, or a glob matches nothing.
         """
         self._fields = fields
         self._max_doc_bytes = max_doc_bytes
+        self._max_expanded_bytes = max_expanded_bytes
         self._paths = [path for pattern in patterns for path in _expand(pattern)]
         self.resumable = STDIN not in self._paths
         self.identity = "; ".join(_file_identity(path) for path in self._paths)
@@ -126,7 +141,7 @@ class JsonLines:
         remaining = skip
         for path in self._paths:
             name = "stdin" if path == STDIN else path
-            with _opened(path) as stream:
+            with _opened(path, self._max_expanded_bytes) as stream:
                 for number, line in _lines(path, stream, self._max_doc_bytes):
                     if remaining:
                         remaining -= 1
@@ -228,7 +243,7 @@ def _file_identity(path: str) -> str:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
+def _opened(path: str, max_expanded_bytes: int) -> Iterator[BinaryIO]:
     """The file's bytes, decompressed."""
     if path == STDIN:
         yield sys.stdin.buffer
@@ -241,11 +256,35 @@ def _opened(path: str) -> Iterator[BinaryIO]:
         magic = stream.peek(4)[:4]
         if magic.startswith(_GZIP):
             with gzip.GzipFile(fileobj=stream) as expanded:
-                yield cast(BinaryIO, io.BufferedReader(expanded, _READ_BYTES))
+                bounded = _Bounded(path, expanded, max_expanded_bytes)
+                yield cast(BinaryIO, io.BufferedReader(bounded, _READ_BYTES))
         elif magic == _ZSTD:
             raise UsageError(f"source file {path} is compressed by zstd: `zstd -dc {path} | neural-bridge ingest … -`")
         else:
             yield stream
+
+
+class _Bounded(io.RawIOBase):
+    """What a decompressor gives, up to a limit: a few megabytes can hold terabytes of nothing."""
+
+    def __init__(self, path: str, expanded: gzip.GzipFile, max_bytes: int) -> None:
+        self._path = path
+        self._expanded = expanded
+        self._max_bytes = max_bytes
+        self._left = max_bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        count = self._expanded.readinto(buffer)
+        self._left -= count
+        if self._left < 0:
+            raise UsageError(
+                f"source file {self._path} grows beyond {self._max_bytes:,} bytes when it is decompressed: raise "
+                f"--max-expanded-bytes if that is right"
+            )
+        return count
 
 
 def _lines(path: str, stream: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes]]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from opensearchpy import OpenSearch
 
-from bridge.cluster.index import IndexState, look
+from bridge.cluster.index import look
 
 NOTE_KEY = "neural_bridge_restore"
 """The key under the mapping's `_meta`; its value maps `refresh_interval` to what it was, null for the default."""
@@ -19,8 +19,9 @@ _NEVER = "-1"
 
 
 @contextmanager
-def without_refresh(client: OpenSearch, state: IndexState, *, is_empty: bool) -> Iterator[None]:
+def without_refresh(client: OpenSearch, index: str, *, is_empty: bool) -> Iterator[None]:
     """Turns refreshing off if the index is empty, and restores what was, also what a killed run left behind."""
+    state = look(client, index)
     noted = NOTE_KEY in state.mapping.get("_meta", {})
     if is_empty and not noted and state.settings.get("refresh_interval") != _NEVER:
         note = {"refresh_interval": state.settings.get("refresh_interval")}

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from opensearchpy import NotFoundError, OpenSearch, RequestError
 
 from bridge.cluster.connection import capabilities
@@ -200,6 +201,15 @@ def check(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
             + "\nCreate a new index with `neural-bridge index create`, or correct the options"
         )
     return state
+
+
+def keep_profile(client: OpenSearch, state: IndexState, profile: IndexProfile) -> None:
+    """Notes in the mapping which generator predicts queries from now on, and the whole profile where there
+    was none. What an operator chose stays."""
+    chosen = msgspec.structs.replace(state.profile, generator=profile.generator) if state.profile else profile
+    if chosen != state.profile:
+        meta = {**look(client, state.name).mapping.get("_meta", {}), META_KEY: chosen.to_meta()}
+        client.indices.put_mapping(index=state.name, body={"_meta": meta})
 
 
 def delete(client: OpenSearch, index: str) -> None:

@@ -27,6 +27,13 @@ from bridge.commands.index import cluster_option, json_option, passage_options, 
 @click.option("--threads", type=click.IntRange(min=0), help="Compute threads; 0 takes all that may be used.")
 @click.option("--max-errors", type=click.IntRange(min=0), help="Dead letters after which the run stops.")
 @click.option(
+    "--max-expanded-bytes",
+    type=click.IntRange(min=1),
+    default=100_000_000_000,
+    show_default=True,
+    help="Most bytes that a compressed file may hold.",
+)
+@click.option(
     "--state-folder",
     type=click.Path(path_type=Path, file_okay=False),
     help="Where checkpoint and dead letters are kept; one folder per index by default.",
@@ -54,6 +61,7 @@ def command(
     queries_per_passage: int | None,
     threads: int | None,
     max_errors: int | None,
+    max_expanded_bytes: int,
     state_folder: Path | None,
     from_start: bool,
     strict: bool,
@@ -99,7 +107,10 @@ def command(
     if not names:
         raise UsageError(f"which fields of {index} hold text is not known: name them with --text-field")
     source = JsonLines(
-        sources, FieldChoice(names, id_field, routing_field), max_doc_bytes=settings.ingest.max_doc_bytes
+        sources,
+        FieldChoice(names, id_field, routing_field),
+        max_doc_bytes=settings.ingest.max_doc_bytes,
+        max_expanded_bytes=max_expanded_bytes,
     )
     models = load_models(settings.ingest)
     passages = kept.passages if kept else passage_settings(layout, max_tokens, overlap_tokens)

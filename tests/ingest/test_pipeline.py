@@ -330,6 +330,17 @@ def test_progress_counts_each_stage(setting: Setting) -> None:
     assert [progress.answered for progress in seen] == sorted(progress.answered for progress in seen)
 
 
+def test_the_index_knows_which_generator_its_documents_were_made_with(setting: Setting) -> None:
+    def noted() -> Any:
+        return setting.cluster.mapping["_meta"]["neural_bridge"]["generator"]
+
+    setting.write_corpus(3)
+    setting.run(toy_models(with_generator=False))
+    assert noted() is None
+    assert setting.run().ledger.written == 3
+    assert noted()["name"] == "toy-generator"
+
+
 def test_models_may_lack_a_generator(setting: Setting) -> None:
     setting.write_corpus(3)
     setting.run(toy_models(with_generator=False))

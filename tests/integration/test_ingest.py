@@ -145,7 +145,7 @@ def test_an_index_gets_its_refresh_interval_back_also_after_a_kill(
     profile = profile_for(toy_models(), FIELDS.text_fields)
     indices.create(client, fresh_index, profile, settings={"index.refresh_interval": interval} if interval else None)
     meta = indices.look(client, fresh_index).mapping["_meta"]
-    killed = without_refresh(client, indices.look(client, fresh_index), is_empty=True)
+    killed = without_refresh(client, fresh_index, is_empty=True)
     killed.__enter__()
     assert refresh_interval(client, fresh_index) == "-1"
     report = ingest(corpus(100), profile)
