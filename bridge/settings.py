@@ -7,7 +7,7 @@ default. An unknown key is an error. Secrets are masked wherever settings are sh
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -43,6 +43,11 @@ class ClusterSettings(Section):
 class ProxySettings(Section):
     """The query proxy."""
 
+    mode: Literal["upgrade", "shadow"] = Field(
+        "upgrade",
+        description="upgrade answers searches with the better ranking; shadow answers as the cluster does, and logs "
+        "how the rankings differ.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Port = Field(9280, description="Port to listen on; 0 takes a free one.")
     admin_host: str = Field("127.0.0.1", description="Address of the admin listener (health, metrics, page).")

@@ -24,6 +24,7 @@ from bridge.proxy.profiles import Profiles
 from bridge.proxy.ranking import Ranker
 from bridge.proxy.refusals import Refused
 from bridge.proxy.search import MARK, Search, search_target
+from bridge.proxy.shadow import Shadow
 from bridge.proxy.sidecar import Sidecar
 from bridge.proxy.upstream import Upstream
 from bridge.settings import Settings
@@ -132,7 +133,10 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
         sidecar = await stack.enter_async_context(Sidecar(settings.proxy, api_key=_secret(settings.sidecar.api_key)))
         profiles = Profiles(upstream, settings.cluster, ttl_s=settings.proxy.profile_ttl_s)
         planner = Planner(profiles, budget_s=settings.proxy.budget_ms / 1000)
-        search = Search(upstream, planner, Composer(Ranker(upstream, sidecar)), settings.proxy, metrics)
+        composer = Composer(Ranker(upstream, sidecar))
+        shadow = Shadow(composer, metrics)
+        stack.push_async_callback(shadow.close)
+        search = Search(upstream, planner, composer, shadow, settings.proxy, metrics)
         deadline = FirstRequestDeadline(settings.proxy.header_timeout_s)
         data = web.ServerRunner(
             web.Server(

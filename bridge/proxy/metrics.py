@@ -45,6 +45,12 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self.shadow_overlap = Histogram(
+            "bridge_proxy_shadow_overlap",
+            "Shadow mode: share of the first ten hits that both rankings have.",
+            buckets=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "bridge_proxy_requests_in_flight", "Requests being answered now.", registry=self.registry
         )

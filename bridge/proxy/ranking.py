@@ -44,7 +44,7 @@ class Ranked:
 
     `complete`: every document that the application's own query matches is in it. `stages`: what took
     part, for example `hybrid+rerank`; `degraded`: why something did not; `timings_ms` by stage.
-    `passages`: of documents with several, the one that the cross-encoder read.
+    `found`: what each leg found; `passages`: of documents with several, the one that the cross-encoder read.
     """
 
     hits: Sequence[RankedHit] = ()
@@ -52,6 +52,7 @@ class Ranked:
     stages: str = "lexical"
     degraded: list[str] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
+    found: LegRankings = field(default_factory=dict)
     passages: dict[legs.Key, Passage] = field(default_factory=dict)
     embedding: Sequence[float] | None = None
 
@@ -86,6 +87,7 @@ class Ranker:
         found = await self._run_legs(plan, sorted(weights.keys() | _told_legs(plan)), ranked)
         if plan.request.min_score is not None and "vector" in found:
             found["vector"] = _reaching_min_score(found)
+        ranked.found = found
         live = [leg for leg in found if weights.get(leg, 0) > 0]
         if not live:
             return ranked

@@ -22,6 +22,7 @@ from bridge.proxy.passthrough import Body, Inbound, RelayedResponse, relay, send
 from bridge.proxy.planning import Plan, Planner, left_alone
 from bridge.proxy.ranking import Ranked
 from bridge.proxy.refusals import Refused
+from bridge.proxy.shadow import Shadow
 from bridge.proxy.upstream import Upstream
 from bridge.search.request import LeaveAlone
 from bridge.settings import ProxySettings
@@ -61,9 +62,16 @@ class Search:
     """Answers searches."""
 
     def __init__(
-        self, upstream: Upstream, planner: Planner, composer: Composer, settings: ProxySettings, metrics: Metrics
+        self,
+        upstream: Upstream,
+        planner: Planner,
+        composer: Composer,
+        shadow: Shadow,
+        settings: ProxySettings,
+        metrics: Metrics,
     ) -> None:
         self._upstream = upstream
+        self._shadow = shadow
         self._planner = planner
         self._composer = composer
         self._settings = settings
@@ -84,6 +92,8 @@ class Search:
             self._upgrades += 1
             try:
                 plans = await self._plans(asked, body, target, control, started)
+                if self._settings.mode == "shadow":
+                    return await self._shadowed(request, asked, plans)
                 if any(isinstance(plan, Plan) for plan in plans):
                     return await self._upgraded(request, asked, plans, target, started)
             finally:
@@ -92,6 +102,14 @@ class Search:
             reason = next(plan.reason for plan in plans if isinstance(plan, LeaveAlone))
         self._metrics.passed.labels(reason).inc()
         return await relay(request, await send(self._upstream, asked), {MARK: f"pass; reason={reason}"})
+
+    async def _shadowed(
+        self, request: web.BaseRequest, asked: Inbound, plans: Sequence[Plan | LeaveAlone]
+    ) -> web.StreamResponse:
+        for plan in plans:
+            if isinstance(plan, Plan):
+                self._shadow.compare(plan)
+        return await relay(request, await send(self._upstream, asked), {})
 
     async def _with_body(self, asked: Inbound) -> tuple[Inbound, bytes | None]:
         """The request with its body read, and that body decompressed; None where it is too large to look at."""
