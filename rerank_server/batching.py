@@ -2,8 +2,8 @@
 
 A request is admitted or refused at once, by the number of its sequences. What is admitted shares the threads
 by turns: a thread takes sequences of one request up to a number of tokens, then looks at the next request, so
-a small request never waits for all of a big one. Work whose client has left, or whose time is over, is
-dropped before it is computed.
+a small request never waits for all of a big one, and a tiny one hardly waits. Work whose client has left, or
+whose time is over, is dropped before it is computed.
 """
 
 import asyncio
@@ -18,6 +18,10 @@ from typing import Any, Generic, TypeVar
 from bridge.models.tokenization import TokenArrays
 from rerank_server.errors import DeadlineExceeded, Overloaded
 from rerank_server.metrics import Metrics
+
+TINY_TOKENS = 64
+"""A request up to this size goes first: mostly a query to embed, for which a whole search waits, and which takes the
+others no more than a few milliseconds."""
 
 Result = TypeVar("Result")
 
@@ -121,8 +125,12 @@ class WorkQueue:
         if not sequences:
             return []
         job = _Job(sequences, compute)
+        is_tiny = sum(_tokens(sequence) for sequence in sequences) <= TINY_TOKENS
         with self._changed:
-            self._jobs.append(job)
+            if is_tiny:
+                self._jobs.appendleft(job)
+            else:
+                self._jobs.append(job)
             self._changed.notify_all()
         try:
             async with asyncio.timeout_at(deadline):

@@ -248,6 +248,23 @@ async def test_a_small_request_does_not_wait_for_all_of_a_big_one(slow_models: M
         await big
 
 
+async def test_a_query_is_embedded_before_the_pairs_that_wait(slow_models: Models) -> None:
+    async with running(slow_models, max_batch_tokens=16) as client:
+        finished: list[str] = []
+
+        async def rerank() -> None:
+            assert (await client.post("/rerank", {"query": "cat", "texts": ["cat"] * 30})).status == 200
+            finished.append("rerank")
+
+        big = [asyncio.create_task(rerank()) for _ in range(4)]
+        await _until(client, "bridge_rerank_queue_size", at_least=120)
+        computed = await client.metric("bridge_rerank_batch_pairs_sum")
+        assert (await client.post("/embed", {"inputs": "cat"})).status == 200
+        assert await client.metric("bridge_rerank_batch_pairs_sum") <= computed + 6
+        assert not finished
+        await asyncio.gather(*big)
+
+
 @pytest.mark.case("R10")
 async def test_work_of_a_client_that_left_is_dropped(slow_models: Models) -> None:
     async with running(slow_models, max_batch_tokens=16) as client:
