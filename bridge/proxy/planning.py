@@ -49,11 +49,7 @@ class Planner:
         control: Control,
         started: float,
     ) -> Plan | LeaveAlone:
-        """Plans one search of the index or alias `expression`; `started` is when its request came.
-
-        Raises:
-            Refused: the cluster cannot be reached.
-        """
+        """Plans one search of the index or alias `expression`; `started` is when its request came."""
         profile = await self._profiles.of(expression, caller)
         if isinstance(profile, LeaveAlone):
             return profile

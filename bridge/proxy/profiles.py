@@ -5,6 +5,7 @@ serves all; whether a caller may search the index is decided by the cluster, at 
 reading is never shared between callers: it may be for want of a permission.
 """
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -25,6 +26,8 @@ from bridge.search.request import LeaveAlone
 from bridge.settings import ClusterSettings
 
 _CACHED_INDICES = 10_000
+_READ_TIMEOUT_S = 1.0
+"""A search waits for its profile, so it must not wait long; without one it passes."""
 _ONE_NAME = re.compile(r"[a-z0-9.][a-z0-9._-]{0,254}")
 """An index or alias by its plain name: no pattern, list, date arithmetic or other cluster."""
 
@@ -59,9 +62,6 @@ class Profiles:
 
         `caller` are the forwarded headers of the search. A caller that may not read mappings is read for
         with the configured identity, which serves for nothing else.
-
-        Raises:
-            Refused: the cluster cannot be reached.
         """
         if not _ONE_NAME.fullmatch(expression):
             return LeaveAlone("index_expression")
@@ -70,9 +70,14 @@ class Profiles:
         refused = (expression, _credentials(caller))
         if (unreadable := self._unreadable.get(refused)) is not None:
             return unreadable
-        status, body = await self._read(expression, of_a_leg(caller))
-        if status in (401, 403) and self._own_identity is not None:
-            status, body = await self._read(expression, CIMultiDict({"Authorization": self._own_identity}))
+        try:
+            async with asyncio.timeout(_READ_TIMEOUT_S):
+                status, body = await self._read(expression, of_a_leg(caller))
+                if status in (401, 403) and self._own_identity is not None:
+                    status, body = await self._read(expression, CIMultiDict({"Authorization": self._own_identity}))
+        except (Refused, TimeoutError, aiohttp.ClientError):
+            # Whether the cluster can be searched is for the search itself to find out.
+            return LeaveAlone("mapping_unreadable")
         if status != 200:
             self._unreadable[refused] = unreadable = LeaveAlone("mapping_unreadable")
             return unreadable
@@ -82,12 +87,8 @@ class Profiles:
 
     async def _read(self, expression: str, headers: CIMultiDict[str]) -> tuple[int, bytes]:
         answer = await self._upstream.send("GET", f"/{expression}/_mapping", headers, None)
-        try:
+        async with answer:
             return answer.status, await answer.read()
-        except aiohttp.ClientError as error:
-            raise Refused(502, "cluster_connection_exception", f"the mapping broke off: {error}") from error
-        finally:
-            answer.release()
 
 
 def _agreed(body: bytes) -> IndexProfile | LeaveAlone:

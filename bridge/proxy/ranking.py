@@ -36,6 +36,8 @@ log = structlog.get_logger(__name__)
 _EMBEDDING_SHARE = 0.4
 _SHOWING_SHARE = 0.15
 _SAME_REASON_S = 10.0
+# More than a cross-encoder reads of a passage; the rest of a long text need not travel.
+_READ_CHARS = 2_000
 
 
 @dataclass(slots=True)
@@ -169,23 +171,25 @@ class Ranker:
             with ranked.timed("texts"):
                 candidates = [hit.key for hit in fused[: settings.depth]]
                 passages = await self._texts(plan, candidates, ranked, deadline)
-            # A document without visible text cannot be judged: it stays behind those that can.
-            keys = [key for key, text in passages.items() if text]
             with ranked.timed("rerank"):
-                scores = await self._sidecar.rerank(
-                    plan.request.text, [passages[key] for key in keys], deadline=deadline
-                )
+                scores = await self._sidecar.rerank(plan.request.text, list(passages.values()), deadline=deadline)
         except StageFailed as failed:
             self._degrade(ranked, failed)
             return
-        ranked.hits = rerank(fused, dict(zip(keys, scores, strict=True)), settings)
+        ranked.hits = rerank(fused, dict(zip(passages, scores, strict=True)), settings)
         ranked.stages += "+rerank"
 
     async def _texts(
         self, plan: Plan, keys: Sequence[legs.Key], ranked: Ranked, deadline: float
     ) -> dict[legs.Key, str]:
-        """What to read of each document that the caller may see, in the order of `keys`: its text, or its
-        nearest passage."""
+        """What to read of each document, in the order of `keys`: its text, or its nearest passage.
+
+        A document without text that the caller may see cannot be judged; it is left out, and stays behind
+        those that can.
+
+        Raises:
+            StageFailed: no text could be had.
+        """
         body = json_tree.write(legs.texts(plan.profile, keys, ranked.embedding))
         answer = await self._ask(plan, "_search", _scope(plan), body, "texts", deadline)
         fields = [text_field.name for text_field in plan.profile.text_fields]
@@ -200,7 +204,10 @@ class Ranker:
             if offsets is not None and (text := texts[hit.key][slice(*offsets)]):
                 ranked.passages[hit.key] = Passage(text, *offsets)
                 texts[hit.key] = text
-        return {key: texts[key] for key in keys if key in texts}
+        visible = {key: texts[key][:_READ_CHARS] for key in keys if texts.get(key)}
+        if not visible:
+            raise StageFailed("texts_hidden", "the caller may see no text of the documents found")
+        return visible
 
     async def _ask(
         self, plan: Plan, endpoint: str, parameters: Mapping[str, str], body: bytes, stage: str, deadline: float

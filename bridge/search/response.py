@@ -54,12 +54,6 @@ class OwnAnswer:
         except (msgspec.DecodeError, KeyError) as error:
             raise AnswerNotUnderstood(f"the cluster's answer to a search cannot be read: {error!r}") from error
 
-    @property
-    def whole(self) -> bool:
-        """Whether every shard answered in time."""
-        shards = msgspec.json.decode(self.members.get("_shards", msgspec.Raw(b"{}")), type=dict[str, msgspec.Raw])
-        return self.members.get("timed_out") != b"true" and shards.get("failed", b"0") == b"0"
-
     def with_hits(
         self, hits: Sequence[RawObject], *, max_score: float | None, more: Mapping[str, object], pretty: bool
     ) -> bytes:

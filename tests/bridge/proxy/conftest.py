@@ -63,7 +63,8 @@ async def stack_of(script: Script, sidecar: SidecarScript, **proxy: Any) -> Asyn
             proxy=ProxySettings(
                 port=0,
                 admin_port=0,
-                **{"sidecar_url": helper.url, "shutdown_timeout_s": 0.2, **proxy},
+                # Ample, so that a busy machine takes no stage out of a test that is not about time.
+                **{"sidecar_url": helper.url, "shutdown_timeout_s": 0.2, "budget_ms": 20_000, **proxy},
             ),
         )
         running_proxy = await stack.enter_async_context(running(settings))

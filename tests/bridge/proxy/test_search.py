@@ -124,6 +124,27 @@ async def test_reranked_text_is_fetched_apart_and_never_shown(make_stack: MakeSt
     assert all(("_source" in hit) is (source is not False) for hit in answer["hits"]["hits"])
 
 
+async def test_long_texts_are_cut_before_they_travel(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(titles={"a": "red shoe " * 10_000}))
+
+    _, mark, _ = await search(stack)
+
+    assert mark.startswith("hybrid+rerank; took")
+    assert (
+        max(len(text) for path, body in stack.sidecar.received if path == "/rerank" for text in body["texts"]) == 2000
+    )
+
+
+async def test_without_visible_text_the_fused_order_stands(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(titles=dict.fromkeys("abcde", "")))
+
+    _, mark, answer = await search(stack)
+
+    assert mark.startswith("hybrid; degraded=texts_hidden")
+    assert ids(answer) == ["a", "d", "e", "b", "c"]
+    assert "/rerank" not in [path for path, _ in stack.sidecar.received]
+
+
 async def test_explained_hits_tell_what_every_stage_said(make_stack: MakeStack) -> None:
     stack = await make_stack(ScriptedIndex(titles={"d": "red shoe"}))
 
@@ -232,7 +253,7 @@ async def rerank_overloaded(path: str, body: dict[str, Any]) -> web.Response:
 
 async def rerank_slow(path: str, body: dict[str, Any]) -> web.Response:
     if path == "/rerank":
-        await asyncio.sleep(3)
+        await asyncio.sleep(10)
     return await kind_sidecar(path, body)
 
 
@@ -276,12 +297,12 @@ async def rerank_nan(path: str, body: dict[str, Any]) -> web.Response:
 async def test_a_failing_reranker_leaves_the_fused_order_within_the_budget(
     make_stack: MakeStack, sidecar: Any, reason: str
 ) -> None:
-    stack = await make_stack(ScriptedIndex(titles={"d": "red shoe"}), sidecar, budget_ms=500)
+    stack = await make_stack(ScriptedIndex(titles={"d": "red shoe"}), sidecar, budget_ms=2000)
     started = asyncio.get_running_loop().time()
 
     status, mark, answer = await search(stack)
 
-    assert asyncio.get_running_loop().time() - started < 1.0
+    assert asyncio.get_running_loop().time() - started < 4.0
     assert status == 200
     assert mark.startswith(f"hybrid; degraded={reason}; took_ms=")
     assert ids(answer) == ["a", "d", "e", "b", "c"]
@@ -379,12 +400,12 @@ async def test_a_failing_vector_leg_leaves_the_others(make_stack: MakeStack, ite
         (Reply(200, b"<html>"), "legs_unavailable"),
         (reply_json({"responses": []}), "legs_unavailable"),
         (Reply(break_after=0), "legs_unavailable"),
-        (Reply(delay_s=2.0), "legs_slow"),
+        (Reply(delay_s=6.0), "legs_slow"),
     ],
     ids=["503", "403", "html", "too few", "cut", "slow"],
 )
 async def test_failing_legs_leave_the_own_answer(make_stack: MakeStack, fault: Reply, reason: str) -> None:
-    stack = await make_stack(ScriptedIndex(faults={"_msearch": fault}), budget_ms=400)
+    stack = await make_stack(ScriptedIndex(faults={"_msearch": fault}), budget_ms=2000)
 
     status, mark, answer = await search(stack)
 
@@ -509,6 +530,9 @@ async def test_bodies_beyond_the_limit_pass_unread(make_stack: MakeStack) -> Non
             "profiles_differ",
         ),
         (Reply(403, b"{}"), "mapping_unreadable"),
+        (Reply(break_after=0), "mapping_unreadable"),
+        (Reply(body=b"x" * 100, break_after=10, headers=(("content-length", "100"),)), "mapping_unreadable"),
+        (Reply(delay_s=3.0), "mapping_unreadable"),
         (Reply(200, b"<html>"), "profile_unreadable"),
     ],
 )
@@ -621,9 +645,7 @@ async def test_embeddings_of_a_query_are_asked_for_once(make_stack: MakeStack) -
 
 @pytest.mark.case("P37")
 async def test_logs_hold_neither_words_nor_secrets(make_stack: MakeStack, capsys: pytest.CaptureFixture[str]) -> None:
-    stack = await make_stack(
-        ScriptedIndex(legs={"vector": {"error": {"type": "x"}, "status": 400}}), rerank_fails, budget_ms=300
-    )
+    stack = await make_stack(ScriptedIndex(legs={"vector": {"error": {"type": "x"}, "status": 400}}), rerank_fails)
 
     await search(stack, authorization="Basic c2VjcmV0", cookie="session=hidden")
     await search(stack, x_bridge="nonsense", authorization="Basic c2VjcmV0")
