@@ -1,0 +1,54 @@
+"""`neural-bridge models`, as it is typed."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bridge.commands.models import command, read_pairs
+from bridge.errors import ModelError, UsageError
+from bridge.models.artifact import builtin_names
+from tests.toys import make_toy_cross_encoder, make_toy_encoder, make_toy_query_generator
+
+
+def _output(*arguments: str) -> str:
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_list_names_every_builtin() -> None:
+    listed = json.loads(_output("list", "--json"))
+    assert [entry["name"] for entry in listed] == builtin_names()
+    assert [line.split("@")[0] for line in _output("list").splitlines()] == builtin_names()
+
+
+def test_show_prints_the_manifest(tmp_path: Path) -> None:
+    folder = make_toy_encoder(tmp_path)
+    shown = json.loads(_output("show", str(tmp_path)))
+    assert shown["identity"] == folder.identity
+    assert shown["dimension"] == folder.manifest.dimension
+
+
+@pytest.mark.parametrize("make", [make_toy_encoder, make_toy_cross_encoder, make_toy_query_generator])
+def test_verify_loads_the_model_whatever_its_kind(tmp_path: Path, make: object) -> None:
+    assert callable(make)
+    folder = make(tmp_path)
+    assert _output("verify", str(tmp_path)) == f"{folder.identity}: whole, and it runs\n"
+
+
+def test_verify_refuses_what_was_changed(tmp_path: Path) -> None:
+    folder = make_toy_encoder(tmp_path)
+    folder.tokenizer_file.write_text(folder.tokenizer_file.read_text() + " ")
+    with pytest.raises(ModelError, match="has SHA-256"):
+        _output("verify", str(tmp_path))
+
+
+def test_texts_for_quantisation_name_the_line_that_is_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"passage": "a", "query": "b"}\n{"passage": "c"}\n{"text": "d"}\n')
+    with pytest.raises(UsageError, match=r"texts\.jsonl:3: a JSON object with `passage` is needed"):
+        read_pairs(file)
+    file.write_text('{"passage": "a", "query": "b"}\n{"passage": "c"}\n')
+    assert read_pairs(file) == [("b", "a"), ("", "c")]
