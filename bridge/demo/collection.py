@@ -22,30 +22,32 @@ PROPERTIES: dict[str, Any] = {
     "module": {"type": "keyword"},
 }
 
-INDEX_SETTINGS: dict[str, Any] = {
-    "number_of_shards": 1,
-    "number_of_replicas": 0,
-    "analysis": {
-        "filter": {"parts_of_names": {"type": "word_delimiter_graph"}},
-        # `TestCase.assertEqual` is found by its words: BM25 is given what a careful application gives it.
-        "analyzer": {
-            "identifiers": {
-                "type": "custom",
-                "tokenizer": "whitespace",
-                "filter": ["parts_of_names", "lowercase", "stop", "porter_stem"],
-            }
-        },
+# `TestCase.assertEqual` is found by its words: BM25 is given what a careful application gives it.
+_ANALYSIS: dict[str, Any] = {
+    "filter": {"parts_of_names": {"type": "word_delimiter_graph"}},
+    "analyzer": {
+        "identifiers": {
+            "type": "custom",
+            "tokenizer": "whitespace",
+            "filter": ["parts_of_names", "lowercase", "stop", "porter_stem"],
+        }
     },
 }
+
+INDEX_SETTINGS: dict[str, Any] = {"number_of_shards": 1, "number_of_replicas": 0, "analysis": _ANALYSIS}
 
 
 def make_index(cluster: OpenSearch, index: str, profile: IndexProfile, *, n_documents: int) -> None:
     """Makes the demo's index, unless there is one that `n_documents` can be written to or already are.
 
-    An index of other models, or with documents of another Python, is the demo's own: it is made anew.
+    An index of other models or mappings, or with documents of another Python, is the demo's own: it is made
+    anew.
     """
     if cluster.indices.exists(index=index):
-        if indices.look(cluster, index).profile == profile and indices.count(cluster, index) <= n_documents:
+        state = indices.look(cluster, index)
+        mapped = {name: state.mapping.get("properties", {}).get(name) for name in PROPERTIES}
+        same = (state.profile, mapped, state.settings.get("analysis")) == (profile, PROPERTIES, _ANALYSIS)
+        if same and indices.count(cluster, index) <= n_documents:
             return
         indices.delete(cluster, index)
     indices.create(cluster, index, profile, properties=PROPERTIES, settings=INDEX_SETTINGS)

@@ -21,6 +21,9 @@ NODE = "demo"
 
 STATE_FILE = "stack.json"
 
+START_TIMEOUT_S = 180.0
+"""A demo is often the first thing that a machine is asked to do, and not the only one."""
+
 MEASURING: Overrides = {
     # A measured ranking must not depend on how busy the machine is: no stage is cut short.
     "proxy": {"port": 0, "admin_port": 0, "budget_ms": 30_000},
@@ -43,6 +46,7 @@ def running_node(settings: NodeSettings, *, keep: bool) -> Iterator[EmbeddedNode
     Raises:
         NodeError: it cannot be made or started, or runs for a kept stack already.
     """
+    settings = settings.model_copy(update={"start_timeout_s": max(settings.start_timeout_s, START_TIMEOUT_S)})
     if not keep:
         with EmbeddedNode.kept(NODE, settings) as node:
             yield node
