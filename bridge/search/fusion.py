@@ -24,7 +24,7 @@ def fuse(rankings: LegRankings, settings: FusionSettings, *, window: int) -> lis
     absent: dict[str, float] = {}
     for leg in weights:
         hits = rankings[leg]
-        contributions, absent[leg] = _contributions([hit.score for hit in hits], settings)
+        contributions, absent[leg] = _contributions([hit.score for hit in hits], settings, complete=len(hits) < window)
         given[leg] = {hit.key: value for hit, value in zip(hits, contributions, strict=True)}
     fused = {
         key: sum(weight / total * given[leg].get(key, absent[leg]) for leg, weight in weights.items())
@@ -41,16 +41,20 @@ def fuse(rankings: LegRankings, settings: FusionSettings, *, window: int) -> lis
     return [RankedHit(key[0], key[1], score=fused[key], legs=found_by[key], fused_score=fused[key]) for key in best]
 
 
-def _contributions(scores: Sequence[float], settings: FusionSettings) -> tuple[list[float], float]:
-    """What a leg gives to each of its hits, and to every document that it did not find."""
+def _contributions(scores: Sequence[float], settings: FusionSettings, *, complete: bool) -> tuple[list[float], float]:
+    """What a leg gives to each of its hits, and to every document that it did not find.
+
+    A complete leg found all that match at all: then even its last hit stands above the documents that it
+    lacks. A full window may have been cut just below its last hit.
+    """
     match settings.method:
         case "rrf":
             return _reciprocal_ranks(len(scores), settings.k), 0.0
         case "minmax":
-            return minmax(scores), 0.0
+            return minmax([0.0, *scores])[1:] if complete else minmax(scores), 0.0
         case "zscore":
             standard = _standard_scores(scores)
-            return standard, min(standard, default=0.0)
+            return standard, min(standard, default=0.0) - (1.0 if complete else 0.0)
 
 
 def _reciprocal_ranks(n: int, k: int) -> list[float]:

@@ -39,7 +39,27 @@ def test_minmax_weighs_stretched_scores() -> None:
 
     fused = fuse(rankings, settings("minmax", a=3, b=1), window=10)
 
-    assert [(hit.doc_id, hit.fused_score) for hit in fused] == [("x", 0.75), ("y", 0.375), ("z", 0.25)]
+    assert {hit.doc_id: hit.fused_score for hit in fused} == pytest.approx(
+        {"x": 0.75, "y": 0.375 + 0.25 * 5 / 9, "z": 0.25}
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_only_hit_of_a_leg_stands_above_documents_that_it_lacks(method: Literal["rrf", "minmax", "zscore"]) -> None:
+    rankings = {"a": leg(("found", 3.0)), "b": leg(("a", 1.9), ("found", 1.9), ("y", 1.5))}
+
+    assert ids(rankings, settings(method, a=1, b=1))[0] == "found"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_last_hit_of_a_short_leg_stands_above_documents_that_it_lacks(
+    method: Literal["rrf", "minmax", "zscore"],
+) -> None:
+    rankings = {"a": leg(("first", 3.0), ("last", 1.0)), "b": leg(("x", 1.9), ("z", 1.0), ("last", 1.0))}
+
+    order = ids(rankings, settings(method, a=1, b=1))
+
+    assert order.index("last") < order.index("z")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -92,7 +112,6 @@ def test_a_fused_ranking_is_sorted_unique_bounded_and_stable(
     found = {hit.key for ranking in rankings.values() for hit in ranking}
     assert len({hit.key for hit in fused}) == len(fused) == min(window, len(found))
     assert fused == fuse(dict(reversed(rankings.items())), chosen, window=window)
-    assert fused[:3] == fuse(rankings, chosen, window=min(3, window))
 
 
 def test_minmax_of_equal_scores_is_one() -> None:
