@@ -11,12 +11,15 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
+import structlog
 from multidict import CIMultiDict
 from yarl import URL
 
 from bridge.errors import SettingsError
 from bridge.proxy.refusals import Refused
 from bridge.settings import ClusterSettings
+
+log = structlog.get_logger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 # Load balancers commonly drop idle connections after 60 s or less; ours go first, so that a request
@@ -144,6 +147,7 @@ def _tls(settings: ClusterSettings) -> ssl.SSLContext:
             f"cluster.ca_file {settings.ca_file} cannot be used ({error}): expected a PEM file of certificates"
         ) from error
     if not settings.verify_tls:
+        log.warning("the cluster's certificate is not verified: anybody may answer in its place (cluster.verify_tls)")
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
