@@ -26,11 +26,12 @@ _PASSES = 5
 
 @dataclass(frozen=True, slots=True)
 class CopyReport:
-    """`last` is the last pass's report. `settled`: it found nothing new, so that the copy holds what the old
-    index held when it began. Documents that were deleted from the old index meanwhile are in the copy still:
-    the two counts tell."""
+    """`last` is the last pass's report, `written` what all passes wrote. `settled`: the last one found nothing
+    new, so that the copy holds what the old index held when it began. Documents that were deleted from the
+    old index meanwhile are in the copy still: the two counts tell."""
 
     last: Report
+    written: int
     passes: int
     settled: bool
     old_documents: int
@@ -66,7 +67,7 @@ def run_copy(
     source = IndexDocuments(client, old, [], text_fields=texts, retry=limits.retry, stopped=stopped)
     if source.identity == f"index {indices.identity(indices.look(client, new))}":
         raise IndexUnsuitable(f"{old} and {new} are the same index: name another one for the copy")
-    passes = 0
+    passes = written = 0
     while True:
         passes += 1
         report = run_ingest(
@@ -81,8 +82,9 @@ def run_copy(
             stopped=stopped,
             from_start=True,
         )
+        written += report.ledger.written
         settled = report.complete and not report.ledger.written
         client.indices.refresh(index=old)
         if settled or passes == _PASSES or stopped.is_set():
             break
-    return CopyReport(report, passes, settled, indices.count(client, old), indices.count(client, new))
+    return CopyReport(report, written, passes, settled, indices.count(client, old), indices.count(client, new))

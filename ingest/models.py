@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from bridge.models.artifact import ModelFolder, resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
@@ -54,6 +56,17 @@ def profile_for(models: Models, text_fields: Sequence[str], *, passages: Passage
         dimension=models.encoder.dimension,
         generator=models.generator_reference,
         passages=passages or PassageSettings(),
+    )
+
+
+def profile_like(kept: IndexProfile, models: Models) -> IndexProfile:
+    """The profile of an index that exists, as these models would make it; predicted queries only where it has
+    them already."""
+    return msgspec.structs.replace(
+        kept,
+        encoder=models.encoder_reference,
+        dimension=models.encoder.dimension,
+        generator=models.generator_reference if kept.generator else None,
     )
 
 

@@ -199,7 +199,7 @@ def expansion(profile: IndexProfile, models: Models, settings: IngestSettings) -
         keep = QueryFilter(models.scorer, threshold=settings.filter_threshold, threads=threads)
     return Expansion(
         partial(split_passages, settings=profile.passages, token_spans=models.token_spans),
-        models.generator,
+        models.generator if profile.generator else None,
         n_queries=settings.queries_per_passage,
         max_query_tokens=settings.max_query_tokens,
         max_bytes=settings.max_expansion_bytes,

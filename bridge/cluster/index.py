@@ -161,7 +161,7 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
         raise IndexUnsuitable(
             f"index {state.name} cannot be enriched in place; nothing was changed:\n"
             + "\n".join(f"  - {sentence}" for sentence in obstacles)
-            + "\nCreate a new index with `neural-bridge index create` and ingest into it"
+            + f"\nCopy it instead: `neural-bridge copy {state.name} NEW_INDEX`"
         )
     if missing_fields(profile, state.mapping) or state.profile is None:
         first = field_mapping(state.mapping, profile.text_fields[0].name) or {}

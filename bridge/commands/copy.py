@@ -76,7 +76,10 @@ def command(
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(done), indent=2))
     else:
-        click.echo(f"{done.last}\n  {old} {done.old_documents:,} documents, {new} {done.new_documents:,}")
+        click.echo(f"{old} → {new}: {done.written:,} documents written in {done.passes} passes")
+        click.echo(f"  {old} holds {done.old_documents:,} documents, {new} {done.new_documents:,}")
+        if done.last.dead_letters:
+            click.echo(f"  why documents are dead letters: {done.last.dead_letters}")
     if alias and not done.settled:
         click.echo(f"alias {alias} was not moved: {old} kept changing; run it again", err=True)
     ctx.exit(request.exit_code if request.number is not None and not done.last.complete else done.last.exit_code)

@@ -57,7 +57,7 @@ def replay(ctx: click.Context, file: Path, id_field: str, cluster_url: str | Non
     from bridge.cluster.connection import connect
     from bridge.errors import UsageError
     from ingest.dead_letters import read_dead_letters
-    from ingest.models import load_models
+    from ingest.models import load_models, profile_like
     from ingest.pipeline import run_ingest
     from ingest.replay import DeadLetterDocuments, mark_replayed
     from ingest.sources import FieldChoice
@@ -70,11 +70,12 @@ def replay(ctx: click.Context, file: Path, id_field: str, cluster_url: str | Non
     if state.profile is None:
         raise UsageError(f"index {state.name} is not enriched: there is no profile to write {file} for")
     fields = FieldChoice([field.name for field in state.profile.text_fields], id_field)
+    models = load_models(settings.ingest)
     report = run_ingest(
         DeadLetterDocuments(file, fields),
         index=state.name,
-        profile=state.profile,
-        models=load_models(settings.ingest),
+        profile=profile_like(state.profile, models),
+        models=models,
         client=client,
         settings=settings.ingest,
         state_folder=file.parent / "replay",

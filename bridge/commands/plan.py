@@ -56,12 +56,15 @@ def command(
 
 
 def _told(plan: "Plan") -> str:
-    way = {"in_place": f"in place: neural-bridge backfill {plan.index}", "copy": "into a new index"}[plan.way]
+    way = {
+        "in_place": f"in place: neural-bridge backfill {plan.index}",
+        "copy": f"into a new index: neural-bridge copy {plan.index} NEW_INDEX",
+    }[plan.way]
     lines = [
         f"{plan.index}: {plan.documents:,} documents, {plan.stale:,} to enrich, {plan.passages:,} passages",
         f"  way      {way}",
         *(f"           since {obstacle}" for obstacle in plan.obstacles),
-        f"  time     {plan.hours:.2f} h at {plan.documents_per_s:.1f} documents/s "
+        f"  time     {_duration(plan.hours)} at {plan.documents_per_s:.1f} documents/s "
         f"(measured on {plan.measured:,} of {plan.sampled:,} sampled)",
         f"  index    grows by about {plan.index_growth_bytes / 1e6:,.0f} MB",
         f"  memory   {plan.vector_memory_bytes / 1e6:,.0f} MB for the vectors' graphs, over all nodes",
@@ -69,3 +72,7 @@ def _told(plan: "Plan") -> str:
         *(f"  risk     {risk}" for risk in plan.risks),
     ]
     return "\n".join(lines)
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} minutes"
