@@ -35,7 +35,7 @@ PROPERTIES = {"kind": {"type": "keyword"}, "n": {"type": "integer"}}
 
 @pytest.fixture(scope="module")
 def stack(node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyStack]:
-    with proxy_stack(ClusterSettings(url=node.url), tmp_path_factory.mktemp("models"), budget_ms=5000) as running:
+    with proxy_stack(ClusterSettings(url=node.url), tmp_path_factory.mktemp("models"), budget_ms=60_000) as running:
         yield running
 
 

@@ -57,7 +57,7 @@ def secured(
     secured_node.add_user("mask", READ | {"masked_fields": ["title"]}, cluster=SEARCHER)
     secured_node.add_user("nothing", cluster=SEARCHER)
     cluster = ClusterSettings(url=secured_node.url, username="mapper", password=SecretStr(secured_node.password))
-    with proxy_stack(cluster, tmp_path_factory.mktemp("models"), budget_ms=5000, profile_ttl_s=0) as stack:
+    with proxy_stack(cluster, tmp_path_factory.mktemp("models"), budget_ms=60_000, profile_ttl_s=0) as stack:
         with secured_node.client() as admin:
             stack.fill(
                 admin,
