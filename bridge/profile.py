@@ -66,8 +66,8 @@ class RerankSettings(msgspec.Struct, frozen=True):
     fused score, normalised to 0…1 over the candidates, beside the cross-encoder's (1 - blend)."""
 
     model: str = "rerank-base"
-    depth: int = 50
-    blend: float = 0.0
+    depth: int = 30
+    blend: float = 0.5
 
 
 class IndexProfile(msgspec.Struct, frozen=True):

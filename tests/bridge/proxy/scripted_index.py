@@ -20,7 +20,7 @@ PROFILE = IndexProfile(
     dimension=4,
     window=8,
     fusion=FusionSettings(method="rrf"),  # expected orders are told by ranks
-    rerank=RerankSettings(depth=4),
+    rerank=RerankSettings(depth=4, blend=0.0),  # … and by the toy's scores
 )
 QUERY: dict[str, Any] = {"query": {"match": {"title": "red shoe"}}}
 

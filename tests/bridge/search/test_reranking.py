@@ -11,7 +11,7 @@ FUSED = [RankedHit("docs", doc_id, score, fused_score=score) for doc_id, score i
 
 
 def test_order_is_that_of_the_logits() -> None:
-    ranked = rerank(FUSED, {("docs", "a"): -3.0, ("docs", "b"): 8.5, ("docs", "c"): 0.0}, RerankSettings())
+    ranked = rerank(FUSED, {("docs", "a"): -3.0, ("docs", "b"): 8.5, ("docs", "c"): 0.0}, RerankSettings(blend=0.0))
 
     assert [hit.doc_id for hit in ranked] == ["b", "c", "a"]
     assert [hit.rerank_score for hit in ranked] == [8.5, 0.0, -3.0]
