@@ -88,7 +88,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
     fusion: FusionSettings = msgspec.field(default_factory=FusionSettings)
     rerank: RerankSettings = RerankSettings()
     window: int = 100
-    expansion_boost: float = 0.5
+    expansion_boost: float = 0.25
     stages: list[Stage] = msgspec.field(default_factory=lambda: ["lexical", "expansion", "vector", "hybrid", "rerank"])
     generation: int = 1
     version: int = PROFILE_VERSION
