@@ -16,6 +16,7 @@ PROFILE = IndexProfile(
     generator=ModelReference("toy", "1" * 12),
     dimension=2,
     window=50,
+    expansion_boost=0.5,
 )
 PREDICTED = {"match": {"neural.predicted_queries": {"query": "red shoe", "boost": 0.5}}}
 MATCH: dict[str, Any] = {"match": {"title": "red shoe"}}
