@@ -38,10 +38,11 @@ def field_texts(values: Mapping[str, object], names: Sequence[str]) -> dict[str,
     A dotted name leads into objects, also where the document writes the dots into its key. Several
     values (an array) become lines of one text.
     """
-    return {name: _as_text(_value_at(values, name)) for name in names}
+    return {name: _as_text(value_at(values, name)) for name in names}
 
 
-def _value_at(values: Mapping[str, object], name: str) -> object:
+def value_at(values: Mapping[str, object], name: str) -> object:
+    """The value of a field with a dotted name, also where the document writes the dots into its key."""
     if name in values:
         return values[name]
     head, _, rest = name.partition(".")
@@ -49,8 +50,8 @@ def _value_at(values: Mapping[str, object], name: str) -> object:
     if not rest:
         return inner
     if isinstance(inner, list):
-        return [_value_at(entry, rest) for entry in inner if isinstance(entry, dict)]
-    return _value_at(inner, rest) if isinstance(inner, dict) else None
+        return [value_at(entry, rest) for entry in inner if isinstance(entry, dict)]
+    return value_at(inner, rest) if isinstance(inner, dict) else None
 
 
 def _as_text(value: object) -> str:

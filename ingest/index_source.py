@@ -19,10 +19,11 @@ from bridge.cluster import index as indices
 from bridge.cluster.connection import Answer, capabilities, exchange
 from bridge.cluster.dialects import dialect_of
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable
+from bridge.passages import field_texts
 from bridge.records import Document, DocumentVersion, SourcePosition
 from ingest.json_objects import JsonProblem, parse_object
 from ingest.patience import Patience, RetryLimits
-from ingest.sources import SourceItem, Unreadable, text_values
+from ingest.sources import SourceItem, Unreadable
 
 T = TypeVar("T")
 
@@ -251,5 +252,5 @@ class IndexDocuments:
             values = parse_object(body)
         except JsonProblem as problem:
             return Unreadable(position, problem.kind, str(problem), body, hit.id)
-        texts = text_values(values, self._text_fields)
+        texts = field_texts(values, self._text_fields)
         return Document(hit.id, body, texts, position, hit.routing, DocumentVersion(hit.seq_no, hit.primary_term))

@@ -7,10 +7,11 @@ from itertools import islice
 from pathlib import Path
 
 from bridge.errors import UsageError
+from bridge.passages import field_texts
 from bridge.records import Document, SourcePosition
 from ingest.dead_letters import DeadLetter, read_dead_letters
 from ingest.json_objects import JsonProblem, parse_object
-from ingest.sources import FieldChoice, SourceItem, Unreadable, document_from_json, text_values
+from ingest.sources import FieldChoice, SourceItem, Unreadable, document_from_json
 
 REPLAYED = ".replayed"
 """Suffix of a file whose letters are all written."""
@@ -54,7 +55,7 @@ class DeadLetterDocuments:
         if letter.id is None:
             return document_from_json(body, position, self._fields)
         try:
-            texts = text_values(parse_object(body), self._fields.text_fields)
+            texts = field_texts(parse_object(body), self._fields.text_fields)
         except JsonProblem as problem:
             return Unreadable(position, problem.kind, str(problem), body, letter.id)
         return Document(letter.id, body, texts, position, letter.routing)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from bridge.errors import UsageError
+from bridge.passages import field_texts, value_at
 from bridge.records import Document, SourcePosition
 from ingest.json_objects import JsonProblem, parse_object, without_key
 
@@ -168,23 +169,18 @@ def document_from_json(body: bytes, position: SourcePosition, fields: FieldChoic
     try:
         values = parse_object(body)
         doc_id = _identifier(values, fields.id_field)
-        routed = fields.routing_field is not None and _value_at(values, fields.routing_field) is not None
+        routed = fields.routing_field is not None and value_at(values, fields.routing_field) is not None
         routing = _identifier(values, fields.routing_field) if fields.routing_field and routed else None
     except JsonProblem as problem:
         return Unreadable(position, problem.kind, str(problem), body)
-    texts = text_values(values, fields.text_fields)
+    texts = field_texts(values, fields.text_fields)
     if fields.id_field == _METADATA_ID:
         body = without_key(body, _METADATA_ID)
     return Document(doc_id, body, texts, position, routing)
 
 
-def text_values(values: Mapping[str, Any], text_fields: Sequence[str]) -> dict[str, str]:
-    """The text of each field, in the order of `text_fields`; empty where the document has none."""
-    return {name: _as_text(_value_at(values, name)) for name in text_fields}
-
-
 def _identifier(values: Mapping[str, Any], field: str) -> str:
-    value = _value_at(values, field)
+    value = value_at(values, field)
     if value is None:
         raise JsonProblem("invalid_id", f"field {field} is missing: ids are never made up, name the field that has it")
     # Numbers come here as they were written: see `parse_object`.
@@ -195,28 +191,6 @@ def _identifier(values: Mapping[str, Any], field: str) -> str:
     if (length := len(value.encode())) > _MAX_ID_BYTES:
         raise JsonProblem("invalid_id", f"field {field} has {length} bytes, OpenSearch allows {_MAX_ID_BYTES}")
     return value
-
-
-def _value_at(values: Mapping[str, Any], name: str) -> object:
-    """The value of a field with a dotted name, also where the document writes the dots into its key."""
-    if name in values:
-        return values[name]
-    head, _, rest = name.partition(".")
-    inner = values.get(head)
-    if not rest:
-        return inner
-    if isinstance(inner, list):
-        return [_value_at(entry, rest) for entry in inner if isinstance(entry, dict)]
-    return _value_at(inner, rest) if isinstance(inner, dict) else None
-
-
-def _as_text(value: object) -> str:
-    """A text field's text; several values (an array) as sentences of one text."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return "\n".join(text for entry in value if (text := _as_text(entry)))
-    return ""
 
 
 def _expand(pattern: str) -> list[str]:
