@@ -95,6 +95,7 @@ def test_both_servers_end_with_a_supervisor_that_is_killed(serve: subprocess.Pop
     assert eventually(lambda: not any(is_alive(pid) for pid in servers.values()))
 
 
+@pytest.mark.case("R19")
 def test_server_that_crashes_comes_back_where_it_was(serve: subprocess.Popen[bytes], tmp_path: Path) -> None:
     first = children(serve.pid)["proxy"]
     url = proxy_url(tmp_path / "serve.log")
