@@ -10,6 +10,8 @@ from aiohttp import web
 
 from bridge.http_deadlines import FirstRequestDeadline, SlowClient, body_chunks, read_body
 
+pytestmark = pytest.mark.slow
+
 CHUNKED = b"POST /chunks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 WHOLE = b"POST /whole HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
 

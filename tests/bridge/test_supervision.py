@@ -13,6 +13,8 @@ import pytest
 from bridge.errors import ServiceError
 from bridge.supervision import Service, Supervisor, answers, ended_by_signals
 
+pytestmark = pytest.mark.slow
+
 SERVER = """
 import http.server, os, signal, sys
 port, behaviour = int(sys.argv[1]), sys.argv[2]

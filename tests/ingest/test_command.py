@@ -20,6 +20,8 @@ from ingest.models import planned_profile
 from tests.fake_bulk import FakeCluster, Reply, fake_cluster
 from tests.toys import make_toy_encoder
 
+pytestmark = pytest.mark.slow
+
 N_DOCUMENTS = 1000
 
 

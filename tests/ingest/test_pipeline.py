@@ -22,6 +22,8 @@ from ingest.sources import FieldChoice, JsonLines
 from tests.fake_bulk import FakeCluster, Reply, error_body, fake_cluster, refusal
 from tests.ingest.toys import CountingEncoder, EchoGenerator, toy_models
 
+pytestmark = pytest.mark.slow
+
 FIELDS = FieldChoice(text_fields=["title", "text"])
 
 
