@@ -19,6 +19,12 @@ _EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: 
 Overrides = dict[str, dict[str, Any]]
 """Values of settings by section and key."""
 
+MEASURING: Overrides = {
+    # A measured ranking must not depend on how busy the machine is: no stage is cut short.
+    "proxy": {"port": 0, "admin_port": 0, "budget_ms": 30_000},
+    "sidecar": {"port": 0},
+}
+
 
 def sidecar_and_proxy(
     settings: Settings, *, config_file: Path | None, overrides: Overrides, log_folder: Path | None = None

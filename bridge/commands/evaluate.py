@@ -96,8 +96,8 @@ def _measure(
     from bridge.cluster.node_assembly import cache_folder
     from bridge.demo.display import Display
     from bridge.evaluation.stage_results import measure_stages
-    from bridge.serving import sidecar_and_proxy, stop_timeout_s, with_ports
-    from bridge.settings import ClusterSettings
+    from bridge.serving import MEASURING, sidecar_and_proxy, stop_timeout_s, with_ports
+    from bridge.settings import ClusterSettings, load_settings
     from bridge.supervision import Supervisor, ended_by_signals
 
     display = Display(Console(stderr=True, quiet=as_json))
@@ -109,14 +109,8 @@ def _measure(
         with display.step("Start OpenSearch"):
             node = running.enter_context(EmbeddedNode.kept(NODE, settings.node))
         n_documents = _fill(node.url, index, collection, settings, state_folder, display)
-        flags: dict[str, dict[str, Any]] = {
-            "cluster": {"url": node.url},
-            # A measured ranking must not depend on how busy the machine is: no stage is cut short.
-            "proxy": {"port": 0, "admin_port": 0, "budget_ms": 30_000},
-            "sidecar": {"port": 0},
-        }
-        overrides = with_ports(flags, settings_of(ctx, **flags))
-        served = settings_of(ctx, **{section: dict(values) for section, values in overrides.items()})
+        overrides = with_ports({**MEASURING, "cluster": {"url": node.url}}, load_settings(config_file, **MEASURING))
+        served = load_settings(config_file, **overrides)
         with display.step("Start the rerank sidecar and the query proxy"):
             services = sidecar_and_proxy(served, config_file=config_file, overrides=overrides, log_folder=state_folder)
             running.enter_context(Supervisor(services, stop_timeout_s=stop_timeout_s(served)))

@@ -12,7 +12,14 @@ from bridge.cluster import node as nodes
 from bridge.cluster.node import EmbeddedNode
 from bridge.cluster.node_assembly import cache_folder
 from bridge.demo.background import Background, Stack, start_log_afresh
-from bridge.serving import Overrides, as_environment, neural_bridge, sidecar_and_proxy, stop_timeout_s, with_ports
+from bridge.serving import (
+    MEASURING,
+    as_environment,
+    neural_bridge,
+    sidecar_and_proxy,
+    stop_timeout_s,
+    with_ports,
+)
 from bridge.settings import NodeSettings, Settings, load_settings
 from bridge.supervision import Supervisor
 
@@ -23,12 +30,6 @@ STATE_FILE = "stack.json"
 
 START_TIMEOUT_S = 180.0
 """A demo is often the first thing that a machine is asked to do, and not the only one."""
-
-MEASURING: Overrides = {
-    # A measured ranking must not depend on how busy the machine is: no stage is cut short.
-    "proxy": {"port": 0, "admin_port": 0, "budget_ms": 30_000},
-    "sidecar": {"port": 0},
-}
 
 
 def folder_of(settings: NodeSettings) -> Path:
