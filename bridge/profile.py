@@ -15,9 +15,10 @@ META_KEY = "neural_bridge"
 PROFILE_VERSION = 1
 """Rises when a reader of an older version would misunderstand the profile."""
 
-Stage = Literal["lexical", "expansion", "vector", "hybrid", "rerank"]
+Stage = Literal["lexical", "expansion", "vector", "hybrid", "cascade", "rerank"]
 """Where a search stops. lexical: the application's own query; expansion: it and the predicted queries;
-vector: k-NN alone; hybrid: expansion and vector fused; rerank: hybrid, then the cross-encoder."""
+vector: k-NN alone; hybrid: expansion and vector fused; cascade: hybrid, then a small cross-encoder over many
+candidates and the large one over the best of them; rerank: hybrid, then the large one alone."""
 
 
 class ModelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
@@ -61,13 +62,23 @@ class FusionSettings(msgspec.Struct, frozen=True):
     weights: dict[str, float] = msgspec.field(default_factory=lambda: {"lexical": 0.0, "expansion": 1.0, "vector": 1.0})
 
 
+class CascadeSettings(msgspec.Struct, frozen=True):
+    """The cascade of two cross-encoders: the small one reads the first `candidates` documents, the large one
+    the best `depth` of them (Matveeva et al. 2006, "High accuracy retrieval with multiple nested ranker")."""
+
+    candidates: int = 100
+    depth: int = 20
+
+
 class RerankSettings(msgspec.Struct, frozen=True):
-    """How the fused ranking is reranked: the first `depth` documents; `blend` is the weight of the
-    fused score, normalised to 0…1 over the candidates, beside the cross-encoder's (1 - blend)."""
+    """How the fused ranking is reranked: the first `depth` documents (stage rerank), or as `cascade` says
+    (stage cascade); `blend` is the weight of the fused score, normalised to 0…1 over the candidates, beside
+    the cross-encoder's (1 - blend)."""
 
     model: str = "rerank-base"
     depth: int = 30
     blend: float = 0.5
+    cascade: CascadeSettings = CascadeSettings()
 
 
 class IndexProfile(msgspec.Struct, frozen=True):
