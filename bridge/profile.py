@@ -81,13 +81,76 @@ class RerankSettings(msgspec.Struct, frozen=True):
     cascade: CascadeSettings = CascadeSettings()
 
 
+class Measurement(msgspec.Struct, frozen=True):
+    """What a verdict rests on: which judgements of how many queries, of which kind of measure, and when
+    (ISO 8601, UTC)."""
+
+    judgements: str
+    queries: int
+    measure: str
+    measured_at: str
+
+
+class StageVerdict(msgspec.Struct, frozen=True):
+    """What the gate found of one stage.
+
+    `mean`: of the measure; `p50_ms`, `p95_ms`: of a search, at the client. `difference` to the mean of the
+    stage `against`, over the same queries, with its paired 95 % interval `low`…`high`; `against` is None for
+    the stage that all begins with. `forced`: the operator's reason where the verdict is his.
+    """
+
+    stage: Stage
+    enabled: bool
+    mean: float | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    against: Stage | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    forced: str | None = None
+
+
+class GateRecord(msgspec.Struct, frozen=True):
+    """Why `stages` are what they are. A stage is enabled where `low` is no further below zero than `tolerance`.
+    `measurement` is None where stages were forced without one."""
+
+    verdicts: list[StageVerdict]
+    tolerance: float
+    measurement: Measurement | None = None
+
+
+class TunedPoint(msgspec.Struct, frozen=True):
+    """A setting on the front of quality against time: `mean` of the measure over queries that did not choose
+    it, `p95_ms` as estimated, `setting` in words."""
+
+    p95_ms: float
+    mean: float
+    setting: str
+
+
+class TuningRecord(msgspec.Struct, frozen=True):
+    """Where fusion and rerank settings come from: held-out means of the settings before (`default_mean`) and of
+    those chosen (`tuned_mean`), their paired difference with its 95 % interval, and the front."""
+
+    measurement: Measurement
+    folds: int
+    budget_p95_ms: float | None
+    default_mean: float
+    tuned_mean: float
+    low: float
+    high: float
+    front: list[TunedPoint]
+
+
 class IndexProfile(msgspec.Struct, frozen=True):
     """The whole of `_meta.neural_bridge`.
 
     `object_field`: our one object in each document. `window`: how many documents each leg gives and
     the fused ranking holds; pages inside it are stable. `expansion_boost`: weight of the predicted
     queries' BM25 beside the application's own score. `stages`: the stages that may serve this index
-    (the gate's verdict); a search stops at the last one.
+    (the gate's verdict); a search stops at the last one. `gate` and `tuning` keep the evidence; no search
+    reads them.
     """
 
     text_fields: list[TextField]
@@ -101,6 +164,8 @@ class IndexProfile(msgspec.Struct, frozen=True):
     window: int = 100
     expansion_boost: float = 0.25
     stages: list[Stage] = msgspec.field(default_factory=lambda: ["lexical", "expansion", "vector", "hybrid", "rerank"])
+    gate: GateRecord | None = None
+    tuning: TuningRecord | None = None
     generation: int = 1
     version: int = PROFILE_VERSION
 

@@ -6,11 +6,16 @@ import pytest
 from bridge.errors import IndexUnsuitable
 from bridge.profile import (
     META_KEY,
+    GateRecord,
     IndexProfile,
+    Measurement,
     ModelReference,
     PassageSettings,
     RerankSettings,
+    StageVerdict,
     TextField,
+    TunedPoint,
+    TuningRecord,
     profile_of,
 )
 
@@ -27,6 +32,21 @@ PROFILE = IndexProfile(
 def test_a_profile_survives_the_mapping() -> None:
     stored = msgspec.json.decode(msgspec.json.encode({META_KEY: PROFILE.to_meta(), "owner": "shop"}))
     assert profile_of(stored, index="products") == PROFILE
+
+
+def test_the_evidence_of_gate_and_tuning_survives_the_mapping() -> None:
+    measured = Measurement("judgements.csv", 40, "nDCG@10", "2026-01-02T03:04:05Z")
+    verdicts = [
+        StageVerdict("lexical", enabled=True, mean=0.4, p50_ms=5.0, p95_ms=9.0),
+        StageVerdict("rerank", enabled=False, mean=0.3, against="lexical", difference=-0.1, low=-0.2, high=0.0),
+    ]
+    judged = msgspec.structs.replace(
+        PROFILE,
+        gate=GateRecord(verdicts, tolerance=0.02, measurement=measured),
+        tuning=TuningRecord(measured, 5, 100.0, 0.4, 0.45, 0.01, 0.09, [TunedPoint(80.0, 0.45, "zscore")]),
+    )
+    stored = msgspec.json.decode(msgspec.json.encode({META_KEY: judged.to_meta()}))
+    assert profile_of(stored, index="products") == judged
 
 
 def test_an_index_without_our_block_has_no_profile() -> None:
