@@ -52,6 +52,11 @@ class ProxySettings(Section):
     port: Port = Field(9280, description="Port to listen on; 0 takes a free one.")
     admin_host: str = Field("127.0.0.1", description="Address of the admin listener (health, metrics, page).")
     admin_port: Port = Field(9281, description="Port of the admin listener; 0 takes a free one.")
+    page: bool = Field(
+        True,
+        description="Serve the page that compares rankings on the admin listener; viewers search with their own "
+        "credentials.",
+    )
     sidecar_url: str = Field("http://127.0.0.1:9290", description="Address of the rerank sidecar.")
     budget_ms: int = Field(
         1000, gt=0, description="Longest time, in milliseconds, that the bridge may add to one search."

@@ -1,12 +1,15 @@
-"""The operators' listener: `/_bridge/health`, `/_bridge/ready`, `/_bridge/metrics`, `/_bridge/config`."""
+"""The operators' listener: the page, `/_bridge/health`, `/_bridge/ready`, `/_bridge/metrics`, `/_bridge/config`."""
 
 import asyncio
+from typing import get_args
 
 from aiohttp import web
 from multidict import CIMultiDict
 
 from bridge import __version__
+from bridge.profile import Stage
 from bridge.proxy.metrics import Metrics
+from bridge.proxy.page import static_files, viewer_searches
 from bridge.proxy.refusals import Refused
 from bridge.proxy.sidecar import Sidecar
 from bridge.proxy.upstream import Upstream
@@ -15,8 +18,11 @@ from bridge.settings import Settings
 _READY_TIMEOUT_S = 3.0
 
 
-def admin_app(upstream: Upstream, sidecar: Sidecar, settings: Settings, metrics: Metrics) -> web.Application:
-    """The application behind the admin listener. It answers nothing about documents or searches."""
+def admin_app(
+    upstream: Upstream, sidecar: Sidecar, settings: Settings, metrics: Metrics, answer: viewer_searches.Answer
+) -> web.Application:
+    """The application behind the admin listener. Of documents it tells only what `answer`, the proxy for
+    applications, tells the viewer of the page."""
 
     async def health(_: web.Request) -> web.Response:
         return web.json_response({"status": "ok", "version": __version__})
@@ -38,11 +44,19 @@ def admin_app(upstream: Upstream, sidecar: Sidecar, settings: Settings, metrics:
         shown = settings.model_dump_json(include={"cluster", "proxy"})
         return web.Response(text=shown, content_type="application/json")
 
+    async def about(_: web.Request) -> web.Response:
+        """What the page has to know of this proxy."""
+        return web.json_response({"version": __version__, "mode": settings.proxy.mode, "stages": list(get_args(Stage))})
+
     app = web.Application()
     app.router.add_get("/_bridge/health", health)
     app.router.add_get("/_bridge/ready", ready)
     app.router.add_get("/_bridge/metrics", exposition)
     app.router.add_get("/_bridge/config", config)
+    if settings.proxy.page:
+        app.router.add_get("/_bridge/about", about)
+        static_files.add_routes(app.router)
+        viewer_searches.add_routes(app, answer)
     return app
 
 

@@ -138,9 +138,10 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
         stack.push_async_callback(shadow.close)
         search = Search(upstream, planner, composer, shadow, settings.proxy, metrics)
         deadline = FirstRequestDeadline(settings.proxy.header_timeout_s)
+        proxy = Proxy(upstream, search, deadline, settings, metrics)
         data = web.ServerRunner(
             web.Server(
-                Proxy(upstream, search, deadline, settings, metrics),
+                proxy,
                 # A client that left needs no answer: its request to the cluster is cancelled.
                 handler_cancellation=True,
                 auto_decompress=False,
@@ -151,7 +152,8 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
             ),
             shutdown_timeout=settings.proxy.shutdown_timeout_s,
         )
-        admin = web.AppRunner(admin_app(upstream, sidecar, settings, metrics), access_log=None, shutdown_timeout=1.0)
+        operators = admin_app(upstream, sidecar, settings, metrics, answer=proxy)
+        admin = web.AppRunner(operators, access_log=None, shutdown_timeout=1.0)
         for runner, host, port in (
             (admin, settings.proxy.admin_host, settings.proxy.admin_port),
             (data, settings.proxy.host, settings.proxy.port),

@@ -23,9 +23,12 @@ class Stack:
     sidecar: FakeSidecar
     client: aiohttp.ClientSession
 
-    async def raw(self, request: bytes, *, until_closed: bool = True, timeout_s: float = 5.0) -> bytes:
-        """Sends bytes on a fresh connection; returns what comes until the proxy closes it, or falls silent."""
-        reader, writer = await asyncio.open_connection(self.proxy.host, self.proxy.port)
+    async def raw(
+        self, request: bytes, *, until_closed: bool = True, timeout_s: float = 5.0, port: int | None = None
+    ) -> bytes:
+        """Sends bytes on a fresh connection, by default to the applications' port; returns what comes until
+        the proxy closes it, or falls silent."""
+        reader, writer = await asyncio.open_connection(self.proxy.host, port or self.proxy.port)
         received = b""
         try:
             writer.write(request)

@@ -1,0 +1,1 @@
+"""The page that compares two rankings: its files, and its narrow way to the cluster, on the operators' listener."""
