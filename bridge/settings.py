@@ -72,6 +72,7 @@ class ProxySettings(Section):
         30.0, gt=0, description="Longest silence inside a request's body before it is cut off, in seconds."
     )
     shutdown_timeout_s: float = Field(20.0, ge=0, description="How long running requests may finish, in seconds.")
+    cached_embeddings: int = Field(10_000, gt=0, description="Embeddings of queries that are remembered.")
     breaker_failures: int = Field(5, gt=0, description="Failures in a row before the sidecar is left alone.")
     breaker_reset_s: float = Field(5.0, gt=0, description="How long it is left alone, in seconds.")
 
