@@ -12,6 +12,10 @@ from bridge.errors import IndexUnsuitable
 META_KEY = "neural_bridge"
 """The key under the mapping's `_meta`."""
 
+BESIDE_KEY = "neural_bridge_beside"
+"""The key of the profile of the generation that stands beside the serving one while models change. Only the
+operator's commands read it: a search knows one generation."""
+
 PROFILE_VERSION = 1
 """Rises when a reader of an older version would misunderstand the profile."""
 
@@ -19,6 +23,10 @@ Stage = Literal["lexical", "expansion", "vector", "hybrid", "cascade", "rerank"]
 """Where a search stops. lexical: the application's own query; expansion: it and the predicted queries;
 vector: k-NN alone; hybrid: expansion and vector fused; cascade: hybrid, then a small cross-encoder over many
 candidates and the large one over the best of them; rerank: hybrid, then the large one alone."""
+
+VectorType = Literal["knn_vector", "dense_vector", "none"]
+"""How an index holds embeddings: OpenSearch's field type, Elasticsearch's, or not at all, where the cluster
+cannot search vectors."""
 
 
 class ModelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
@@ -150,7 +158,8 @@ class IndexProfile(msgspec.Struct, frozen=True):
     the fused ranking holds; pages inside it are stable. `expansion_boost`: weight of the predicted
     queries' BM25 beside the application's own score. `stages`: the stages that may serve this index
     (the gate's verdict); a search stops at the last one. `gate` and `tuning` keep the evidence; no search
-    reads them.
+    reads them. `generation`: which set of our fields, counted from 1; each is made by its own models.
+    `vector_type`: where it is none, the encoder only says how long passages are.
     """
 
     text_fields: list[TextField]
@@ -167,29 +176,36 @@ class IndexProfile(msgspec.Struct, frozen=True):
     gate: GateRecord | None = None
     tuning: TuningRecord | None = None
     generation: int = 1
+    vector_type: VectorType = "knn_vector"
     version: int = PROFILE_VERSION
+
+    @property
+    def generation_field(self) -> str:
+        """Full name of the object that holds the fields of this generation: the first one's stand in our
+        object itself, a later one's in an object of its own within it."""
+        return self.object_field if self.generation == 1 else f"{self.object_field}.generation_{self.generation}"
 
     @property
     def predicted_queries_field(self) -> str:
         """Full name of the text field that holds the predicted queries."""
-        return f"{self.object_field}.predicted_queries"
+        return f"{self.generation_field}.predicted_queries"
 
     @property
     def embedding_field(self) -> str:
         """Full name of the knn_vector field."""
         if self.passages.layout == "nested":
             return f"{self.passages_field}.embedding"
-        return f"{self.object_field}.embedding"
+        return f"{self.generation_field}.embedding"
 
     @property
     def passages_field(self) -> str:
         """Full name of the nested object that holds one embedding per passage."""
-        return f"{self.object_field}.passages"
+        return f"{self.generation_field}.passages"
 
     @property
     def stamp_field(self) -> str:
         """Full name of the keyword field that holds the stamp."""
-        return f"{self.object_field}.stamp"
+        return f"{self.generation_field}.stamp"
 
     def to_meta(self) -> dict[str, Any]:
         """The value to store under `META_KEY`."""

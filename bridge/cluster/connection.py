@@ -25,6 +25,7 @@ from opensearchpy import (
 from opensearchpy.exceptions import ConnectionError as TransportFailed
 from opensearchpy.exceptions import TransportError
 
+from bridge.cluster.capabilities import Capabilities, read_capabilities
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, SettingsError
 from bridge.settings import ClusterSettings
 
@@ -52,18 +53,6 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a cluster is: `distribution` (opensearch, elasticsearch), version, k-NN plugin or built in."""
-
-    distribution: str
-    version: tuple[int, int, int]
-    has_knn: bool
-
-    def __str__(self) -> str:
-        return f"{self.distribution} {'.'.join(map(str, self.version))}"
 
 
 def connect(settings: ClusterSettings) -> OpenSearch:
@@ -144,19 +133,14 @@ def capabilities(client: OpenSearch) -> Capabilities:
         AnswerNotUnderstood: whatever answers is neither OpenSearch nor Elasticsearch.
     """
     info = client.info()
-    version = info.get("version") if isinstance(info, dict) else None
-    if not isinstance(version, dict) or "number" not in version:
-        raise AnswerNotUnderstood(
-            "the address answers, but not as OpenSearch or Elasticsearch do: check cluster.url and any "
-            "gateway on the way"
-        )
-    distribution = str(version.get("distribution", "elasticsearch"))
-    major, minor, patch = (int(part) for part in str(version["number"]).split("-")[0].split("."))
-    if distribution == "elasticsearch":
-        return Capabilities(distribution, (major, minor, patch), has_knn=major >= 8)
-    plugins = client.cat.plugins(format="json")
-    names = {str(plugin.get("component", "")) for plugin in plugins if isinstance(plugin, dict)}
-    return Capabilities(distribution, (major, minor, patch), has_knn="opensearch-knn" in names)
+    found = read_capabilities(info, plugins=[])
+    if found.distribution == "elasticsearch":
+        return found
+    try:
+        plugins = client.cat.plugins(format="json")
+    except AccessDenied:
+        plugins = None
+    return read_capabilities(info, plugins)
 
 
 def _tls_context(settings: ClusterSettings) -> ssl.SSLContext:

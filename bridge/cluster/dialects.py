@@ -1,10 +1,11 @@
 """Where OpenSearch and Elasticsearch differ in what the bridge asks of them, and nowhere else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from bridge.cluster.connection import Capabilities
+from bridge.cluster.capabilities import Capabilities
+from bridge.profile import VectorType
 
 VectorEngine = Literal["lucene", "faiss"]
 """Which library builds OpenSearch's vector graphs. Lucene's is part of every distribution; faiss takes less
@@ -16,11 +17,15 @@ _HNSW = {"m": 16, "ef_construction": 128}
 class Dialect(Protocol):
     """One engine's way to say things."""
 
+    @property
+    def vector_type(self) -> VectorType:
+        """How the cluster's indices hold embeddings."""
+
     def vector_field(self, dimension: int, engine: VectorEngine) -> dict[str, Any]:
         """Mapping of a field that holds unit vectors and is searched by inner product."""
 
     def vector_settings(self) -> dict[str, Any]:
-        """Index settings without which vectors are not searchable; they cannot be set later."""
+        """Settings that an index for vectors is created with; most cannot be set later."""
 
     def pit_path(self, index: str) -> str:
         """Path that opens a point in time (POST) on an index; `index` is quoted for a URL."""
@@ -34,9 +39,10 @@ class Dialect(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OpenSearchDialect:
-    """OpenSearch with its k-NN plugin."""
+    """OpenSearch; `vector_type` none without its k-NN plugin."""
 
     version: tuple[int, int, int]
+    vector_type: VectorType = "knn_vector"
 
     def vector_field(self, dimension: int, engine: VectorEngine) -> dict[str, Any]:
         """See `Dialect`. For unit vectors the inner product ranks as the cosine does, and costs less."""
@@ -52,6 +58,8 @@ class OpenSearchDialect:
         Since 3.0 vectors are left out of the stored `_source` and put back when it is read, which writes
         the whole document anew: 1.10 comes back as 1.1. Applications get their documents as they are.
         """
+        if self.vector_type == "none":
+            return {}
         if self.version < (3, 0, 0):
             return {"index.knn": True}
         return {"index.knn": True, "index.knn.derived_source.enabled": False}
@@ -69,8 +77,12 @@ class OpenSearchDialect:
         return "/_search/point_in_time", {"pit_id": [pit]}
 
 
+@dataclass(frozen=True, slots=True)
 class ElasticsearchDialect:
-    """Elasticsearch 8 and later, whose vectors are built in."""
+    """Elasticsearch, whose vectors are built in; `vector_type` none where it is too old to search them."""
+
+    version: tuple[int, int, int]
+    vector_type: VectorType = "dense_vector"
 
     def vector_field(self, dimension: int, engine: VectorEngine) -> dict[str, Any]:
         """See `Dialect`; there is one engine."""
@@ -84,8 +96,10 @@ class ElasticsearchDialect:
         }
 
     def vector_settings(self) -> dict[str, Any]:
-        """See `Dialect`."""
-        return {}
+        """See `Dialect`. Since 9.2 vectors are left out of the stored `_source`, as in OpenSearch 3."""
+        if self.vector_type == "none" or self.version < (9, 2, 0):
+            return {}
+        return {"index.mapping.exclude_source_vectors": False}
 
     def pit_path(self, index: str) -> str:
         """See `Dialect`."""
@@ -102,4 +116,28 @@ class ElasticsearchDialect:
 
 def dialect_of(found: Capabilities) -> Dialect:
     """The dialect of a cluster."""
-    return ElasticsearchDialect() if found.distribution == "elasticsearch" else OpenSearchDialect(found.version)
+    if found.distribution == "elasticsearch":
+        return ElasticsearchDialect(found.version, "dense_vector" if found.has_knn else "none")
+    return OpenSearchDialect(found.version, "knn_vector" if found.has_knn else "none")
+
+
+def nearest(
+    vector_type: VectorType, field: str, embedding: Sequence[float], *, k: int, allowed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The query for the `k` nearest vectors of each shard, among the documents that the clauses of a `bool` in
+    `allowed` let through. These stand inside it: beside it they would only thin out what was found."""
+    condition = {"filter": {"bool": dict(allowed)}} if allowed else {}
+    if vector_type == "dense_vector":
+        return {"knn": {"field": field, "query_vector": list(embedding), "num_candidates": k, **condition}}
+    return {"knn": {field: {"vector": list(embedding), "k": k, **condition}}}
+
+
+def compared(vector_type: VectorType, field: str, embedding: Sequence[float]) -> dict[str, Any]:
+    """The query that compares every vector of `field` with `embedding`, by cosine: slow and exact."""
+    if vector_type == "dense_vector":
+        source = "cosineSimilarity(params.query_value, params.field) + 1.0"
+        script: dict[str, Any] = {"source": source, "params": {"field": field, "query_value": list(embedding)}}
+    else:
+        parameters = {"field": field, "query_value": list(embedding), "space_type": "cosinesimil"}
+        script = {"lang": "knn", "source": "knn_score", "params": parameters}
+    return {"script_score": {"query": {"bool": {"filter": [{"exists": {"field": field}}]}}, "script": script}}

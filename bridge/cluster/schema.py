@@ -6,8 +6,10 @@ Pure: mappings and settings in, mappings or findings out; `bridge.cluster.index`
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+import msgspec
+
 from bridge.cluster.dialects import Dialect, VectorEngine
-from bridge.profile import META_KEY, IndexProfile, profile_of
+from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, profile_of
 
 Dynamic = Literal["true", "false", "strict"]
 """What the cluster does with fields that the mapping lacks: add them, keep them unsearchable, refuse them."""
@@ -23,6 +25,13 @@ _COPIED_SETTINGS = (
 
 _DEFAULT_FIELD_LIMIT = 1000
 _VECTOR_TYPES = ("knn_vector", "dense_vector")
+_VECTOR_STAGES = ("vector", "hybrid")
+
+
+def fitted(profile: IndexProfile, dialect: Dialect) -> IndexProfile:
+    """The profile as a cluster can serve it: which vectors it has, and without any no stage that needs them."""
+    stages = [stage for stage in profile.stages if dialect.vector_type != "none" or stage not in _VECTOR_STAGES]
+    return msgspec.structs.replace(profile, vector_type=dialect.vector_type, stages=stages)
 
 
 def new_index(
@@ -49,7 +58,7 @@ def new_index(
     mapped.update(object_properties(profile, dialect, analyzer=analyzer, engine=engine))
     return {
         "settings": {**dialect.vector_settings(), **(settings or {})},
-        "mappings": {"dynamic": dynamic, "_meta": {META_KEY: profile.to_meta()}, "properties": mapped},
+        "mappings": {"dynamic": dynamic, "_meta": {META_KEY: fitted(profile, dialect).to_meta()}, "properties": mapped},
     }
 
 
@@ -72,7 +81,7 @@ def new_index_like(
         dynamic=mapping.get("dynamic", "true"),
     )
     ours = body["mappings"]
-    ours["_meta"] = {**mapping.get("_meta", {}), **ours["_meta"]}
+    ours["_meta"] = {**without_ours(mapping.get("_meta", {})), **ours["_meta"]}
     body["mappings"] = {**mapping, **ours}
     return body
 
@@ -82,30 +91,61 @@ def object_properties(
 ) -> JsonObject:
     """The mapping of our object alone: what an index that exists already must be given. `analyzer` None
     takes the index's default."""
-    vector = dialect.vector_field(profile.dimension, engine)
     fields: JsonObject = {
         "predicted_queries": _text(analyzer),
         "stamp": {"type": "keyword"},
     }
-    if profile.passages.layout == "nested":
-        offset = {"type": "integer", "index": False}
-        fields["passages"] = {
-            "type": "nested",
-            "dynamic": "strict",
-            "properties": {"embedding": vector, "start": offset, "end": offset},
-        }
-    else:
-        fields["embedding"] = vector
-    return {profile.object_field: {"type": "object", "dynamic": "strict", "properties": fields}}
+    if dialect.vector_type != "none":
+        vector = dialect.vector_field(profile.dimension, engine)
+        fields |= {"embedding": vector} if profile.passages.layout == "single" else {"passages": _passages(vector)}
+    path = profile.generation_field.split(".")
+    for name in reversed(path):
+        fields = {name: {"type": "object", "dynamic": "strict", "properties": fields}}
+    return fields
+
+
+def _passages(vector: JsonObject) -> JsonObject:
+    offset = {"type": "integer", "index": False}
+    fields = {"embedding": vector, "start": offset, "end": offset}
+    return {"type": "nested", "dynamic": "strict", "properties": fields}
 
 
 def read_profile(mapping: Mapping[str, Any], *, index: str) -> IndexProfile | None:
-    """The profile in an index's mapping; None where the bridge has not been.
+    """The profile in an index's mapping, which its searches go by; None where the bridge has not been.
 
     Raises:
         IndexUnsuitable: the profile cannot be read.
     """
     return profile_of(mapping.get("_meta"), index=index)
+
+
+def read_beside(mapping: Mapping[str, Any], *, index: str) -> IndexProfile | None:
+    """The profile of the generation that stands beside the serving one; None where there is none.
+
+    Raises:
+        IndexUnsuitable: the profile cannot be read.
+    """
+    beside = mapping.get("_meta", {}).get(BESIDE_KEY)
+    return profile_of({META_KEY: beside}, index=index) if beside is not None else None
+
+
+def without_ours(meta: Mapping[str, Any]) -> JsonObject:
+    """A mapping's `_meta` as it was before the bridge came."""
+    return {key: value for key, value in meta.items() if key not in (META_KEY, BESIDE_KEY)}
+
+
+def our_fields(mapping: Mapping[str, Any], object_field: str) -> list[str]:
+    """Full names of all fields in our object, those of every generation that the mapping remembers."""
+    found = field_mapping(mapping, object_field) or {}
+    return [f"{object_field}.{name}" for name in _leaves(found)]
+
+
+def _leaves(mapping: Mapping[str, Any]) -> Iterator[str]:
+    for name, field in mapping.get("properties", {}).items():
+        if "properties" in field:
+            yield from (f"{name}.{inner}" for inner in _leaves(field))
+        else:
+            yield name
 
 
 def field_mapping(mapping: Mapping[str, Any], name: str) -> JsonObject | None:
@@ -178,7 +218,9 @@ def _unmapped(profile: IndexProfile, mapping: Mapping[str, Any]) -> Iterator[str
 
 def missing_fields(profile: IndexProfile, mapping: Mapping[str, Any]) -> list[str]:
     """Full names of the fields of ours that the mapping lacks."""
-    ours = (profile.predicted_queries_field, profile.stamp_field, profile.embedding_field)
+    ours = [profile.predicted_queries_field, profile.stamp_field]
+    if profile.vector_type != "none":
+        ours.append(profile.embedding_field)
     return [name for name in ours if field_mapping(mapping, name) is None]
 
 

@@ -7,6 +7,7 @@ among the allowed ones are found and not the allowed ones among the nearest.
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from bridge.cluster import dialects
 from bridge.profile import IndexProfile
 from bridge.search import json_tree
 from bridge.search.json_tree import Json
@@ -14,7 +15,7 @@ from bridge.search.request import SearchRequest
 from bridge.search.text_clause import Path
 
 MAX_K = 10_000
-"""The k-NN plugin's own limit."""
+"""The limit of OpenSearch's k-NN plugin, and of Elasticsearch."""
 
 _K_PER_RESULT = 2
 """Document-level security drops neighbours after they were found: ask for more than are needed."""
@@ -43,13 +44,8 @@ def expansion(request: SearchRequest, profile: IndexProfile) -> Json:
 
 def vector(request: SearchRequest, profile: IndexProfile, embedding: Sequence[float]) -> Json:
     """The documents nearest to the query's embedding, among those that the application's conditions allow."""
-    nearest: dict[str, Json] = {
-        "vector": list(embedding),
-        "k": min(profile.window * _K_PER_RESULT, MAX_K),
-    }
-    if allowed := _allowed(request):
-        nearest["filter"] = {"bool": allowed}
-    query: Json = {"knn": {profile.embedding_field: nearest}}
+    k = min(profile.window * _K_PER_RESULT, MAX_K)
+    query = dialects.nearest(profile.vector_type, profile.embedding_field, embedding, k=k, allowed=_allowed(request))
     return _ids_only(request, profile.window, _over_passages(profile, query), keep_conditions=False)
 
 
@@ -142,14 +138,8 @@ def _allowed(request: SearchRequest) -> dict[str, Json]:
 
 
 def _compared(profile: IndexProfile, embedding: Sequence[float]) -> Json:
-    """Every embedding compared with the query's; for unit vectors any of the usual measures ranks alike."""
-    parameters = {"field": profile.embedding_field, "query_value": list(embedding), "space_type": "cosinesimil"}
-    return {
-        "script_score": {
-            "query": {"bool": {"filter": [{"exists": {"field": profile.embedding_field}}]}},
-            "script": {"lang": "knn", "source": "knn_score", "params": parameters},
-        }
-    }
+    """Every embedding compared with the query's."""
+    return dialects.compared(profile.vector_type, profile.embedding_field, embedding)
 
 
 def _over_passages(profile: IndexProfile, query: Json) -> Json:

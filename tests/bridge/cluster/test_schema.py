@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bridge.cluster.dialects import ElasticsearchDialect, OpenSearchDialect
+from bridge.cluster.dialects import Dialect, ElasticsearchDialect, OpenSearchDialect
 from bridge.cluster.schema import count_fields, differences, field_mapping, new_index, read_profile
 from bridge.profile import IndexProfile, ModelReference, PassageSettings, TextField
 
@@ -39,12 +39,39 @@ def test_the_applications_own_mapping_overrides_a_text_field() -> None:
     assert field_mapping(mapping, "title") == {"type": "text", "analyzer": "french"}
 
 
-def test_elasticsearch_gets_its_own_vector_field() -> None:
-    body = new_index(SINGLE, ElasticsearchDialect())
+@pytest.mark.parametrize(
+    ("version", "settings"),
+    [
+        pytest.param((8, 16, 6), {}, id="8"),
+        pytest.param((9, 4, 3), {"index.mapping.exclude_source_vectors": False}, id="9"),
+    ],
+)
+def test_elasticsearch_gets_its_own_vector_field(version: tuple[int, int, int], settings: dict[str, Any]) -> None:
+    body = new_index(SINGLE, ElasticsearchDialect(version))
     embedding = field_mapping(body["mappings"], "neural.embedding")
     assert embedding is not None
-    assert (embedding["type"], embedding["dims"], body["settings"]) == ("dense_vector", 8, {})
+    assert (embedding["type"], embedding["dims"], body["settings"]) == ("dense_vector", 8, settings)
     assert differences(SINGLE, body["mappings"], {}) == []
+    profile = read_profile(body["mappings"], index="x")
+    assert profile is not None
+    assert profile.vector_type == "dense_vector"
+
+
+@pytest.mark.parametrize("profile", [pytest.param(SINGLE, id="single"), pytest.param(NESTED, id="nested")])
+@pytest.mark.parametrize(
+    "dialect",
+    [
+        pytest.param(OpenSearchDialect((2, 19, 1), "none"), id="opensearch"),
+        pytest.param(ElasticsearchDialect((7, 17, 0), "none"), id="elasticsearch"),
+    ],
+)
+def test_a_cluster_without_vectors_gets_the_rest(profile: IndexProfile, dialect: Dialect) -> None:
+    body = new_index(profile, dialect)
+    kept = read_profile(body["mappings"], index="x")
+    assert kept is not None
+    assert (kept.vector_type, kept.stages, body["settings"]) == ("none", ["lexical", "expansion", "rerank"], {})
+    assert sorted(body["mappings"]["properties"]["neural"]["properties"]) == ["predicted_queries", "stamp"]
+    assert differences(kept, body["mappings"], {}) == []
 
 
 def without(mapping: dict[str, Any], name: str) -> dict[str, Any]:
