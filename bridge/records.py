@@ -106,7 +106,7 @@ class RankedHit:
     """A document in a ranking, with what each stage said of it.
 
     `legs` holds the legs that found it. `rerank_score` is the cross-encoder's logit, None where it was
-    not read.
+    not read; `cascade_score` the small cross-encoder's, where in a cascade that one alone read it.
     """
 
     index: str
@@ -115,6 +115,7 @@ class RankedHit:
     legs: Mapping[str, LegScore] = field(default_factory=dict)
     fused_score: float | None = None
     rerank_score: float | None = None
+    cascade_score: float | None = None
 
     @property
     def key(self) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from bridge.proxy import passthrough
 from bridge.proxy.admin import admin_app
 from bridge.proxy.composing import Composer
 from bridge.proxy.metrics import Metrics
+from bridge.proxy.own_searches import OwnSearches
 from bridge.proxy.planning import Planner
 from bridge.proxy.profiles import Profiles
 from bridge.proxy.ranking import Ranker
@@ -133,7 +134,8 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
         sidecar = await stack.enter_async_context(Sidecar(settings.proxy, api_key=_secret(settings.sidecar.api_key)))
         profiles = Profiles(upstream, settings.cluster, ttl_s=settings.proxy.profile_ttl_s)
         planner = Planner(profiles, budget_s=settings.proxy.budget_ms / 1000)
-        composer = Composer(Ranker(upstream, sidecar))
+        searches = OwnSearches(upstream)
+        composer = Composer(Ranker(searches, sidecar), searches)
         shadow = Shadow(composer, metrics)
         stack.push_async_callback(shadow.close)
         search = Search(upstream, planner, composer, shadow, settings.proxy, metrics)

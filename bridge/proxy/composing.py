@@ -6,8 +6,10 @@ import structlog
 
 from bridge.errors import AnswerNotUnderstood
 from bridge.proxy import explain
+from bridge.proxy.own_searches import OwnSearches
 from bridge.proxy.planning import Plan
-from bridge.proxy.ranking import Ranked, Ranker
+from bridge.proxy.ranked import Ranked
+from bridge.proxy.ranking import Ranker
 from bridge.proxy.sidecar import StageFailed
 from bridge.records import RankedHit
 from bridge.search import legs
@@ -18,10 +20,11 @@ log = structlog.get_logger(__name__)
 
 
 class Composer:
-    """Composes answers; `ranker` fetches hits in the caller's name."""
+    """Composes answers."""
 
-    def __init__(self, ranker: Ranker) -> None:
+    def __init__(self, ranker: Ranker, searches: OwnSearches) -> None:
         self._ranker = ranker
+        self._searches = searches
 
     async def rank(self, plan: Plan) -> Ranked:
         """The ranking; never fails."""
@@ -30,7 +33,7 @@ class Composer:
         except Exception:
             # Whatever it is, a fault of ours must not fail a search that the cluster can answer.
             log.exception("ranking failed")
-            return Ranked(degraded=["internal_error"])
+            return Ranked(failures=[_internal_error()])
 
     async def compose(self, plan: Plan, ranked: Ranked, own_body: bytes) -> bytes:
         """The body of the answer; never fails. `ranked` is told of what could not be done."""
@@ -38,11 +41,11 @@ class Composer:
             return await self._composed(plan, ranked, OwnAnswer(own_body))
         except AnswerNotUnderstood as error:
             log.warning("own answer left as it is", detail=str(error))
-            ranked.fall_back("answer_not_understood")
+            ranked.fall_back(StageFailed("answer_not_understood", str(error)))
         except Exception:
             # Whatever it is, a fault of ours must not fail a search that the cluster has answered.
             log.exception("composing failed")
-            ranked.fall_back("internal_error")
+            ranked.fall_back(_internal_error())
         return own_body
 
     async def _composed(self, plan: Plan, ranked: Ranked, own: OwnAnswer) -> bytes:
@@ -52,7 +55,7 @@ class Composer:
                 hits = await self._page(plan, ranked, own)
             max_score = ranked.hits[0].score if ranked.hits else own_best
         except StageFailed as failed:
-            ranked.fall_back(failed.reason)
+            ranked.fall_back(failed)
             hits = [_shown(plan, hit, hit.score, None) for hit in own.hits]
             max_score = own_best
         more: dict[str, object] = {}
@@ -73,7 +76,7 @@ class Composer:
         page = ranked.hits[request.start : end]
         available = {hit.key: hit for hit in own.hits}
         if missing := [hit.key for hit in page if hit.key not in available]:
-            available |= {hit.key: hit for hit in await self._ranker.show(plan, legs.shown(request, missing))}
+            available |= {hit.key: hit for hit in await self._searches.show(plan, legs.shown(request, missing))}
         shown = [
             _shown(
                 plan,
@@ -95,8 +98,12 @@ class Composer:
         body = legs.tail(request, without=[hit.key for hit in ranking], start=start, size=size)
         return [
             _shown(plan, hit, tail_score(hit.score), explain.of_tail(rank=rank, own_score=hit.score))
-            for rank, hit in enumerate(await self._ranker.show(plan, body), start=len(ranking) + start + 1)
+            for rank, hit in enumerate(await self._searches.show(plan, body), start=len(ranking) + start + 1)
         ]
+
+
+def _internal_error() -> StageFailed:
+    return StageFailed("internal_error", "a fault of the proxy's own: its log has the traceback")
 
 
 def _shown(plan: Plan, hit: ShownHit, score: float, explanation: dict[str, object] | None) -> RawObject:

@@ -19,6 +19,8 @@ def of_hit(hit: RankedHit, *, rank: int, passage: Passage | None) -> dict[str, o
         told["fused_score"] = hit.fused_score
     if hit.rerank_score is not None:
         told["rerank_score"] = hit.rerank_score
+    if hit.cascade_score is not None:
+        told["cascade_score"] = hit.cascade_score
     if passage is not None:
         told["passage"] = {"start": passage.start, "end": passage.end, "text": passage.text}
     return told

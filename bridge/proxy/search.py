@@ -20,9 +20,10 @@ from bridge.proxy.control import Control, read_control
 from bridge.proxy.metrics import Metrics
 from bridge.proxy.passthrough import Body, Inbound, RelayedResponse, relay, send
 from bridge.proxy.planning import Plan, Planner, left_alone
-from bridge.proxy.ranking import Ranked
+from bridge.proxy.ranked import Ranked
 from bridge.proxy.refusals import Refused
 from bridge.proxy.shadow import Shadow
+from bridge.proxy.sidecar import StageFailed
 from bridge.proxy.upstream import Upstream
 from bridge.search.request import LeaveAlone
 from bridge.settings import ProxySettings
@@ -195,7 +196,7 @@ class Search:
         answers = multisearch.answers(own_body, len(plans))
         if answers is None:
             for _, ranking in upgrades.values():
-                ranking.fall_back("answer_not_understood")
+                ranking.fall_back(StageFailed("answer_not_understood", "no answer to so many searches"))
             return own_body
         for i, (plan, ranking) in upgrades.items():
             if multisearch.succeeded(answers.responses[i]):

@@ -18,8 +18,8 @@ from bridge.errors import SettingsError, SidecarError
 from bridge.proxy.breaker import CircuitBreaker
 from bridge.settings import ProxySettings
 
-_CACHED_EMBEDDINGS = 10_000
 _ENCODER = "encoder"
+_NOT_TAKEN = (400, 404, 422)
 _READY_TIMEOUT = aiohttp.ClientTimeout(total=3.0)
 _T = TypeVar("_T")
 
@@ -30,6 +30,17 @@ class StageFailed(SidecarError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class CascadeMissing(StageFailed):
+    """The sidecar has no small cross-encoder beside the large one."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("cascade_unavailable", detail)
+
+
+class _NotTaken(StageFailed):
+    """The sidecar is well, and does not take such a request."""
 
 
 class _Info(msgspec.Struct):
@@ -52,9 +63,11 @@ class Sidecar:
         self._embedder, self._reranker = (
             CircuitBreaker(failures=settings.breaker_failures, reset_s=settings.breaker_reset_s) for _ in range(2)
         )
-        self._embeddings: LRUCache[tuple[str, str], list[float]] = LRUCache(_CACHED_EMBEDDINGS)
+        self._embeddings: LRUCache[tuple[str, str], list[float]] = LRUCache(settings.cached_embeddings)
         # Another encoder may be there after a restart; nothing tells of it but the sidecar itself.
         self._encoder: TTLCache[str, str | None] = TTLCache(1, settings.profile_ttl_s)
+        # One that lacks a small cross-encoder may have been given one by its next start.
+        self._lacks_cascade: TTLCache[str, CascadeMissing] = TTLCache(1, settings.profile_ttl_s)
         self._api_key = api_key
         self._session: aiohttp.ClientSession | None = None
 
@@ -105,15 +118,39 @@ class Sidecar:
         self._embeddings[identity, text] = embeddings[0]
         return embeddings[0]
 
-    async def rerank(self, query: str, passages: Sequence[str], *, deadline: float) -> list[float]:
+    def check_cascade(self) -> None:
+        """Asks nothing of the sidecar, but remembers what it said.
+
+        Raises:
+            CascadeMissing: the sidecar said a short while ago that it has no small cross-encoder.
+        """
+        if (missing := self._lacks_cascade.get(self.url)) is not None:
+            raise missing
+
+    async def rerank(
+        self, query: str, passages: Sequence[str], *, deadline: float, cascade_depth: int | None = None
+    ) -> list[float]:
         """The cross-encoder's logits, one per passage, in their order.
+
+        With `cascade_depth` the small cross-encoder reads all passages and the large one only so many of the
+        best: those have the highest scores.
 
         Raises:
             StageFailed: `rerank_unavailable`, `rerank_slow`, `rerank_overloaded`, or `rerank_unusable` for
                 an answer that lacks a score or holds a wrong one.
+            CascadeMissing: the sidecar has no small cross-encoder.
         """
-        body = {"query": query, "texts": list(passages), "raw_scores": True, "truncate": True}
-        answer = await self._ask("rerank", self._reranker, "/rerank", body, deadline)
+        body: dict[str, object] = {"query": query, "texts": list(passages), "raw_scores": True, "truncate": True}
+        if cascade_depth is not None:
+            body["cascade_depth"] = cascade_depth
+        try:
+            answer = await self._ask("rerank", self._reranker, "/rerank", body, deadline)
+        except _NotTaken as refusal:
+            if cascade_depth is None:
+                raise
+            missing = CascadeMissing(f"the sidecar at {self.url} takes no cascade_depth: {refusal}")
+            self._lacks_cascade[self.url] = missing
+            raise missing from refusal
         scores = self._decoded("rerank", self._reranker, answer, list[_Score])
         logits = {score.index: score.score for score in scores if math.isfinite(score.score)}
         if len(scores) != len(passages) or logits.keys() != set(range(len(passages))):
@@ -173,7 +210,8 @@ class Sidecar:
         if answer.status != 200:
             breaker.failed()
             reason = "overloaded" if answer.status == 429 else "unavailable"
-            raise StageFailed(f"{stage}_{reason}", f"the sidecar answered {path} with status {answer.status}")
+            failure = _NotTaken if answer.status in _NOT_TAKEN else StageFailed
+            raise failure(f"{stage}_{reason}", f"the sidecar answered {path} with status {answer.status}")
         return content
 
     @staticmethod

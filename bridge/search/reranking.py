@@ -1,7 +1,8 @@
 """A fused ranking and a cross-encoder's scores → the final ranking. Pure: the proxy calls the sidecar.
 
-The `score` of a hit tells which stage ranked it: 2…3 the cross-encoder, 1…2 the fusion, 0…1 the tail in
-the application's own order. So it never rises down the ranking, on no page.
+The `score` of a hit tells which stage ranked it: 2…3 the cross-encoder (in a cascade 2.5…3 the large one and
+2…2.5 the small one), 1…2 the fusion, 0…1 the tail in the application's own order. So it never rises down the
+ranking, on no page.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from bridge.search.fusion import minmax
 
 FUSED_FLOOR = 1.0
 RERANKED_FLOOR = 2.0
+GLANCED_AT_CEILING = 2.5
+RERANKED_CEILING = 3.0
 
 Key = tuple[str, str]
 """Index and `_id` of a document."""
@@ -29,19 +32,44 @@ def rerank(fused: Sequence[RankedHit], logits: Mapping[Key, float], settings: Re
     Where `blend` is not zero, the order is by `(1 - blend) × logit + blend × fused score`, both stretched
     to 0…1 over these documents. Ties keep their fused order.
     """
-    candidates = [hit for hit in fused if hit.key in logits]
-    rest = [hit for hit in fused if hit.key not in logits]
-    by_model = minmax([logits[hit.key] for hit in candidates])
+    read = _by_score(fused, logits, settings, RERANKED_FLOOR, RERANKED_CEILING)
+    return [*(replace(hit, rerank_score=logits[hit.key]) for hit in read), *_rest(fused, logits)]
+
+
+def cascade(fused: Sequence[RankedHit], scores: Mapping[Key, float], settings: RerankSettings) -> list[RankedHit]:
+    """Orders the documents that have a score of a cascade before all others.
+
+    The best `settings.cascade.depth` of them were read by the large cross-encoder, and stay before those that
+    the small one alone read. Each of the two groups is ordered as by `rerank`.
+    """
+    large = set(sorted(scores, key=lambda key: -scores[key])[: settings.cascade.depth])
+    read = {key: score for key, score in scores.items() if key in large}
+    glanced_at = {key: score for key, score in scores.items() if key not in large}
+    best = _by_score(fused, read, settings, GLANCED_AT_CEILING, RERANKED_CEILING)
+    others = _by_score(fused, glanced_at, settings, RERANKED_FLOOR, GLANCED_AT_CEILING)
+    return [
+        *(replace(hit, rerank_score=scores[hit.key]) for hit in best),
+        *(replace(hit, cascade_score=scores[hit.key]) for hit in others),
+        *_rest(fused, scores),
+    ]
+
+
+def _by_score(
+    fused: Sequence[RankedHit], scores: Mapping[Key, float], settings: RerankSettings, floor: float, ceiling: float
+) -> list[RankedHit]:
+    """The documents that have a score, by it and the fused score together, between `floor` and `ceiling`."""
+    candidates = [hit for hit in fused if hit.key in scores]
+    by_model = minmax([scores[hit.key] for hit in candidates])
     by_fusion = minmax([hit.fused_score or 0.0 for hit in candidates])
     scored = [
-        replace(
-            hit,
-            score=RERANKED_FLOOR + (1 - settings.blend) * model + settings.blend * fusion,
-            rerank_score=logits[hit.key],
-        )
+        replace(hit, score=floor + (ceiling - floor) * ((1 - settings.blend) * model + settings.blend * fusion))
         for hit, model, fusion in zip(candidates, by_model, by_fusion, strict=True)
     ]
-    return [*sorted(scored, key=lambda hit: -hit.score), *first_stage(rest)]
+    return sorted(scored, key=lambda hit: -hit.score)
+
+
+def _rest(fused: Sequence[RankedHit], scores: Mapping[Key, float]) -> list[RankedHit]:
+    return first_stage([hit for hit in fused if hit.key not in scores])
 
 
 def tail_score(own_score: float) -> float:

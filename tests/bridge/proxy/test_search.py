@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from bridge.profile import FusionSettings
+from bridge.profile import CascadeSettings, FusionSettings, RerankSettings
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex, kind_of_search
 from tests.fake_cluster import Received, Reply, kind_sidecar, reply_json
@@ -158,6 +158,49 @@ async def test_explained_hits_tell_what_every_stage_said(make_stack: MakeStack) 
     assert {"embed", "legs", "texts", "rerank", "show"} <= answer["_bridge"]["timings_ms"].keys()
     told = {hit["_id"]: hit["_bridge"]["legs"] for hit in answer["hits"]["hits"]}
     assert told["a"]["lexical"] == {"rank": 1, "score": 10.0}
+
+
+async def cascading(path: str, body: dict[str, Any]) -> web.Response:
+    """A sidecar whose two models agree: what the large one reads gets ten more."""
+    answer = await kind_sidecar(path, body)
+    if "cascade_depth" not in body:
+        return answer
+    assert isinstance(answer.body, bytes)
+    scored = sorted(json.loads(answer.body), key=lambda each: -each["score"])
+    for rank, each in enumerate(scored):
+        each["score"] += (10 if rank < body["cascade_depth"] else 0) - rank / 100
+    return web.json_response(scored)
+
+
+async def test_a_cascade_reads_many_documents_and_the_best_of_them_again(make_stack: MakeStack) -> None:
+    cascade = RerankSettings(depth=1, blend=0.0, cascade=CascadeSettings(candidates=5, depth=2))
+    index = ScriptedIndex(
+        titles={"c": "red shoe", "b": "shoe"}, profile=msgspec.structs.replace(PROFILE, rerank=cascade)
+    )
+    stack = await make_stack(index, cascading)
+
+    _, mark, answer = await search(stack, x_bridge="cascade, explain")
+
+    assert mark.startswith("hybrid+cascade; took_ms=")
+    assert ids(answer)[:2] == ["c", "b"]
+    [asked] = [body for path, body in stack.sidecar.received if path == "/rerank"]
+    assert (len(asked["texts"]), asked["cascade_depth"]) == (5, 2)
+    told = [sorted(hit["_bridge"].keys() & {"rerank_score", "cascade_score"}) for hit in answer["hits"]["hits"]]
+    assert told == [["rerank_score"]] * 2 + [["cascade_score"]] * 3
+
+
+async def test_without_a_small_model_the_large_one_reads_alone(make_stack: MakeStack) -> None:
+    async def without_cascade(path: str, body: dict[str, Any]) -> web.Response:
+        return web.Response(status=400) if "cascade_depth" in body else await kind_sidecar(path, body)
+
+    stack = await make_stack(ScriptedIndex(titles={"d": "red shoe"}), without_cascade, breaker_failures=2)
+
+    answers = [await search(stack, x_bridge="cascade") for _ in range(4)]
+
+    assert {mark.partition("; took")[0] for _, mark, _ in answers} == {"hybrid+rerank; degraded=cascade_unavailable"}
+    assert {ids(answer)[0] for _, _, answer in answers} == {"d"}
+    asked = ["cascade_depth" in body for path, body in stack.sidecar.received if path == "/rerank"]
+    assert asked == [True, False, False, False, False]
 
 
 @pytest.mark.case("P21")

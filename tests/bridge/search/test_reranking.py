@@ -1,11 +1,12 @@
+from collections.abc import Callable
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.profile import RerankSettings
+from bridge.profile import CascadeSettings, RerankSettings
 from bridge.records import RankedHit
-from bridge.search.reranking import first_stage, rerank, tail_score
+from bridge.search.reranking import cascade, first_stage, rerank, tail_score
 
 FUSED = [RankedHit("docs", doc_id, score, fused_score=score) for doc_id, score in (("a", 0.9), ("b", 0.6), ("c", 0.3))]
 
@@ -36,20 +37,54 @@ def test_blending_mixes_fused_scores_in() -> None:
     assert [hit.doc_id for hit in rerank(FUSED, logits, RerankSettings(blend=0.0))] == ["b", "c", "a"]
 
 
+def test_what_the_large_model_read_stays_before_what_the_small_one_read() -> None:
+    fused = [
+        RankedHit("docs", doc_id, 1.0, fused_score=score)
+        for doc_id, score in zip("abcde", (9, 7, 5, 3, 1), strict=True)
+    ]
+    scores = {("docs", "b"): -8.0, ("docs", "c"): -2.0, ("docs", "d"): -1.0, ("docs", "e"): -9.0}
+
+    ranked = cascade(fused, scores, RerankSettings(blend=0.0, cascade=CascadeSettings(depth=2)))
+
+    assert [(hit.doc_id, hit.rerank_score, hit.cascade_score) for hit in ranked] == [
+        ("d", -1.0, None),
+        ("c", -2.0, None),
+        ("b", None, -8.0),
+        ("e", None, -9.0),
+        ("a", None, None),
+    ]
+
+
+def test_fused_scores_move_documents_inside_their_group_alone() -> None:
+    fused = [
+        RankedHit("docs", doc_id, 1.0, fused_score=score) for doc_id, score in zip("abcd", (9, 7, 5, 3), strict=True)
+    ]
+    scores = {("docs", "a"): 1.0, ("docs", "b"): 2.0, ("docs", "c"): 8.0, ("docs", "d"): 9.0}
+
+    ranked = cascade(fused, scores, RerankSettings(blend=1.0, cascade=CascadeSettings(depth=2)))
+
+    assert [hit.doc_id for hit in ranked] == ["c", "d", "a", "b"]
+
+
 @given(
     st.lists(st.floats(0, 1), min_size=1, max_size=30),
     st.lists(st.floats(-30, 30), max_size=30),
     st.floats(0, 1),
     st.lists(st.floats(0, 1e12), max_size=5),
+    st.sampled_from([rerank, cascade]),
 )
 def test_scores_never_rise_from_the_first_hit_to_the_tail(
-    fused_scores: list[float], logits: list[float], blend: float, own: list[float]
+    fused_scores: list[float],
+    logits: list[float],
+    blend: float,
+    own: list[float],
+    order: Callable[..., list[RankedHit]],
 ) -> None:
     descending = enumerate(sorted(fused_scores, reverse=True))
     fused = [RankedHit("docs", str(i), score, fused_score=score) for i, score in descending]
     read = {hit.key: logit for hit, logit in zip(fused, logits, strict=False)}
 
-    ranked = rerank(fused, read, RerankSettings(blend=blend))
+    ranked = order(fused, read, RerankSettings(blend=blend, cascade=CascadeSettings(depth=3)))
 
     scores = [hit.score for hit in ranked] + [tail_score(score) for score in sorted(own, reverse=True)]
     assert all(low <= high for high, low in pairwise(scores))
