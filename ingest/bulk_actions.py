@@ -49,15 +49,17 @@ def update_action(enriched: EnrichedDocument, profile: IndexProfile) -> BulkActi
         target["if_seq_no"] = document.version.seq_no
         target["if_primary_term"] = document.version.primary_term
     # An update merges objects: what an earlier recipe wrote and this one does not is overwritten by null.
-    vectors = "embedding" if profile.passages.layout == "single" else "passages"
-    value = neural_object(enriched, profile, nulls=("predicted_queries", vectors))
+    cleared = ["predicted_queries"]
+    if profile.vector_type != "none":
+        cleared.append("embedding" if profile.passages.layout == "single" else "passages")
+    value = neural_object(enriched, profile, nulls=cleared)
     body = b'{"doc":{' + _encode(profile.object_field) + b":" + value + b"}}"
     return BulkAction("update", document.doc_id, _encode({"update": target}) + b"\n" + body + b"\n")
 
 
 def neural_object(enriched: EnrichedDocument, profile: IndexProfile, *, nulls: Collection[str] = ()) -> bytes:
-    """The value of our field, as JSON. A document without text has neither queries nor vectors; of these
-    fields, those in `nulls` are then null."""
+    """The value of our field, as JSON: this generation's fields, and no others. A document without text has
+    neither queries nor vectors; of these fields, those in `nulls` are then null."""
     fields = {"stamp": _encode(enriched.stamp)}
     if enriched.predicted_queries:
         fields["predicted_queries"] = _encode(list(enriched.predicted_queries))
@@ -66,7 +68,11 @@ def neural_object(enriched: EnrichedDocument, profile: IndexProfile, *, nulls: C
     elif len(enriched.embeddings):
         fields["passages"] = _passages(enriched)
     fields.update({name: b"null" for name in nulls if name not in fields})
-    return b"{" + b",".join(_encode(name) + b":" + value for name, value in fields.items()) + b"}"
+    value = b"{" + b",".join(_encode(name) + b":" + value for name, value in fields.items()) + b"}"
+    _, *within = profile.generation_field.split(".")
+    for name in reversed(within):
+        value = b"{" + _encode(name) + b":" + value + b"}"
+    return value
 
 
 def _passages(enriched: EnrichedDocument) -> bytes:

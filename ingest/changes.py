@@ -10,13 +10,13 @@ from bridge.cluster.connection import exchange
 from bridge.errors import AnswerNotUnderstood
 from bridge.profile import IndexProfile
 from bridge.records import Document
-from ingest.json_objects import member
+from ingest.json_objects import within
 from ingest.stamp import is_current, stamp
 
 
 class _Found(msgspec.Struct):
     id: str = msgspec.field(name="_id")
-    source: dict[str, dict[str, str]] | None = msgspec.field(name="_source", default=None)
+    source: msgspec.Raw = msgspec.field(name="_source", default_factory=lambda: msgspec.Raw(b"{}"))
 
 
 class _Answer(msgspec.Struct):
@@ -30,7 +30,6 @@ class ChangeFilter:
         """`recipe` as `ingest.stamp.recipe` names it."""
         self._client = client
         self._index = index
-        self._object_field = profile.object_field
         self._stamp_field = profile.stamp_field
         self._recipe = recipe
 
@@ -64,7 +63,7 @@ class ChangeFilter:
             ) from error
         if [entry.id for entry in found] != [document.doc_id for document in documents]:
             raise AnswerNotUnderstood(f"_mget of {self._index} answered for other documents than were asked for")
-        return {entry.id: (entry.source or {}).get(self._object_field, {}).get("stamp") for entry in found}
+        return {entry.id: stamp_within(bytes(entry.source), self._stamp_field) for entry in found}
 
 
 def stale(documents: Sequence[Document], profile: IndexProfile, recipe: str) -> list[Document]:
@@ -73,14 +72,15 @@ def stale(documents: Sequence[Document], profile: IndexProfile, recipe: str) -> 
     return [
         document
         for document in documents
-        if not is_current(_stamp_within(document.body, profile.object_field), recipe, document)
+        if not is_current(stamp_within(document.body, profile.stamp_field), recipe, document)
     ]
 
 
-def _stamp_within(body: bytes, object_field: str) -> str | None:
-    ours = member(body, object_field)
-    kept = member(ours, "stamp") if ours is not None else None
+def stamp_within(body: bytes, stamp_field: str) -> str | None:
+    """The stamp that a document carries, by its field's full name; None where it has none, or somebody else's
+    value stands under our name."""
+    value = within(body, stamp_field)
     try:
-        return msgspec.json.decode(kept, type=str) if kept is not None else None
+        return msgspec.json.decode(value, type=str) if value is not None else None
     except msgspec.ValidationError:
-        return None  # Somebody else's value under our name: stale.
+        return None

@@ -5,7 +5,7 @@ again.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 import msgspec
@@ -40,11 +40,11 @@ def parse_object(body: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise JsonProblem("nested_too_deeply", "the object is nested too deeply") from error
     except UnicodeDecodeError as error:
-        raise JsonProblem("invalid_utf8", f"the line is not UTF-8: {error.reason} at byte {error.start}") from error
+        raise JsonProblem("invalid_utf8", f"the object is not UTF-8: {error.reason} at byte {error.start}") from error
     except msgspec.ValidationError as error:
-        raise JsonProblem("not_an_object", f"the line is no JSON object: {error}") from error
+        raise JsonProblem("not_an_object", f"this is no JSON object: {error}") from error
     except (msgspec.DecodeError, ValueError) as error:
-        raise JsonProblem("invalid_json", f"the line is no JSON: {error}") from error
+        raise JsonProblem("invalid_json", f"this is no JSON: {error}") from error
     return values
 
 
@@ -52,6 +52,18 @@ def member(body: bytes, key: str) -> bytes | None:
     """The value of one of the object's keys, as JSON; None where it has no such key, or is null."""
     value = (_optional_decoder.decode(body) or {}).get(key)
     return None if value is None or bytes(value) == b"null" else bytes(value)
+
+
+def within(body: bytes, name: str) -> bytes | None:
+    """The value of the field with this full name (dots for objects), as JSON; None where there is none, or what
+    should be an object is something else."""
+    value: bytes | None = body
+    try:
+        for key in name.split("."):
+            value = member(value, key) if value is not None else None
+    except msgspec.ValidationError:
+        return None
+    return value
 
 
 def without_key(body: bytes, key: str) -> bytes:
@@ -63,6 +75,25 @@ def without_key(body: bytes, key: str) -> bytes:
         return body
     del values[key]
     return _joined(values)
+
+
+def reshaped(body: bytes, *, rename: Mapping[str, str], drop: Collection[str]) -> bytes:
+    """The object with some of its keys renamed and others gone; the values byte for byte.
+
+    Raises:
+        JsonProblem: two keys would have one name.
+    """
+    values = _raw_decoder.decode(body)
+    if values.keys().isdisjoint((*rename, *drop)):
+        return body
+    kept: RawObject = {}
+    for key, value in values.items():
+        if key not in drop:
+            name = rename.get(key, key)
+            if name in kept:
+                raise JsonProblem("duplicate_key", f"key {name!r} would stand twice after renaming")
+            kept[name] = value
+    return _joined(kept)
 
 
 def with_key(body: bytes, key: str, value: bytes) -> bytes:

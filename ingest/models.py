@@ -48,14 +48,21 @@ def load_models(settings: IngestSettings) -> Models:
     return Models(encoder, reference, token_spans, generator, _reference(generator_folder), scorer)
 
 
-def profile_for(models: Models, text_fields: Sequence[str], *, passages: PassageSettings | None = None) -> IndexProfile:
-    """The profile of an index whose documents these models enrich."""
+def profile_for(
+    models: Models,
+    text_fields: Sequence[str],
+    *,
+    passages: PassageSettings | None = None,
+    kept: IndexProfile | None = None,
+) -> IndexProfile:
+    """The profile of an index whose documents these models enrich; `kept` is the one that it has already."""
     return IndexProfile(
         text_fields=[TextField(name) for name in text_fields],
         encoder=models.encoder_reference,
         dimension=models.encoder.dimension,
         generator=models.generator_reference,
         passages=passages or PassageSettings(),
+        generation=kept.generation if kept else 1,
     )
 
 

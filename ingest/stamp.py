@@ -23,6 +23,8 @@ def recipe(profile: IndexProfile, settings: IngestSettings) -> str:
         "text_fields": [field.name for field in profile.text_fields],
         "passages": msgspec.structs.asdict(profile.passages),
     }
+    if profile.vector_type == "none":
+        made_by["vectors"] = False
     if profile.generator:
         made_by["queries"] = [settings.queries_per_passage, settings.max_query_tokens, settings.max_expansion_bytes]
         made_by["filter"] = [settings.filter_model, settings.filter_threshold] if settings.filter_model else None
@@ -44,6 +46,11 @@ def is_current(kept: str | None, recipe: str, document: Document) -> bool:
     """Whether fields that carry the stamp `kept` are what would be made of the document now."""
     made_from = text_stamp(recipe, document)
     return kept is not None and (kept == made_from or kept.startswith(made_from + "."))
+
+
+def recipe_of(stamp: str) -> str:
+    """The recipe that a stamp names."""
+    return stamp.partition(".")[0]
 
 
 def _digest(content: bytes) -> str:

@@ -1,6 +1,7 @@
 """Indices that hold our object: create, look, check, delete."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,26 +20,45 @@ from bridge.cluster.schema import (
     new_index,
     new_index_like,
     object_properties,
+    read_beside,
     read_profile,
 )
-from bridge.errors import ClusterBlocked, IndexUnsuitable
-from bridge.profile import META_KEY, IndexProfile
+from bridge.cluster.schema import fitted as schema_fitted
+from bridge.errors import IndexUnsuitable
+from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile
 
-_UNDO_DOCUMENTS = 5000
-"""Few enough that one request ends within the client's time-out."""
-
-_IDLE_ROUNDS = 5
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class IndexState:
     """One index as the cluster holds it. `name` is the index itself, also where an alias was asked for;
-    `settings` without the outer `index` object; `profile` None where the bridge has not been."""
+    `settings` without the outer `index` object; `profile` None where the bridge has not been. `beside`: the
+    profile of a second generation, see `bridge.cluster.generations`."""
 
     name: str
     mapping: Mapping[str, Any]
     settings: Mapping[str, Any]
     profile: IndexProfile | None
+    beside: IndexProfile | None = None
+
+    def generation(self, number: int) -> IndexProfile | None:
+        """The profile of one of the generations that stand in the index; None where it is not among them."""
+        standing = (self.profile, self.beside)
+        return next((profile for profile in standing if profile and profile.generation == number), None)
+
+
+def fitted(client: OpenSearch, profile: IndexProfile) -> IndexProfile:
+    """The profile as this cluster can serve it; see `bridge.cluster.schema.fitted`. Says so where it has no
+    vectors."""
+    cluster = capabilities(client)
+    if not cluster.has_knn:
+        log.warning(
+            "%s cannot search vectors: documents get predicted queries, and searches are reranked, without them "
+            "(`neural-bridge doctor` says what is missing)",
+            cluster,
+        )
+    return schema_fitted(profile, dialect_of(cluster))
 
 
 def create(
@@ -55,17 +75,11 @@ def create(
     """Creates an index for `profile`; see `bridge.cluster.schema.new_index`.
 
     Raises:
-        IndexUnsuitable: it exists already, the cluster has no k-NN, or refuses the mapping.
+        IndexUnsuitable: it exists already, or the cluster refuses the mapping.
     """
-    cluster = capabilities(client)
-    if not cluster.has_knn:
-        raise IndexUnsuitable(
-            f"{cluster} cannot search vectors: install the opensearch-knn plugin on its nodes, or use "
-            f"Elasticsearch 8 or later"
-        )
     body = new_index(
         profile,
-        dialect_of(cluster),
+        dialect_of(capabilities(client)),
         analyzer=analyzer,
         engine=engine,
         properties=properties,
@@ -131,7 +145,8 @@ def find(client: OpenSearch, index: str) -> IndexState | None:
     ((name, state),) = found.items()
     mapping = state.get("mappings", {})
     settings = state.get("settings", {}).get("index", {})
-    return IndexState(name, mapping, settings, read_profile(mapping, index=name))
+    serving, beside = read_profile(mapping, index=name), read_beside(mapping, index=name)
+    return IndexState(name, mapping, settings, serving, beside)
 
 
 def look(client: OpenSearch, index: str) -> IndexState:
@@ -147,9 +162,10 @@ def look(client: OpenSearch, index: str) -> IndexState:
 
 
 def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
-    """Adds our object and the profile to the mapping of an index that is in use; nothing else changes.
+    """Adds the fields of `profile` and itself to the mapping of an index that is in use; nothing else changes.
 
-    The predicted queries are analysed as the first text field is.
+    Where another generation serves searches, this one is put beside it. The predicted queries are analysed as
+    the first text field is.
 
     Raises:
         IndexUnsuitable: the index cannot be enriched in place, or is enriched for another profile already.
@@ -163,10 +179,13 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
             + "\n".join(f"  - {sentence}" for sentence in obstacles)
             + f"\nCopy it instead: `neural-bridge copy {state.name} NEW_INDEX`"
         )
-    if missing_fields(profile, state.mapping) or state.profile is None:
+    if missing_fields(profile, state.mapping) or state.generation(profile.generation) is None:
         first = field_mapping(state.mapping, profile.text_fields[0].name) or {}
         body = {
-            "_meta": {**state.mapping.get("_meta", {}), META_KEY: profile.to_meta()},
+            "_meta": {
+                **state.mapping.get("_meta", {}),
+                _meta_key(state, profile): schema_fitted(profile, dialect).to_meta(),
+            },
             "properties": object_properties(profile, dialect, analyzer=first.get("analyzer")),
         }
         try:
@@ -190,26 +209,39 @@ def check(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
     state = look(client, index)
     found = differences(profile, state.mapping, state.settings)
     if state.profile is not None:
-        found += [
-            f"its profile says {name} {kept}, this run {asked}: searches would mix the two"
-            for name, kept, asked in _contradictions(state.profile, profile)
-        ]
+        found += _contradictions(state, profile)
     if found:
         raise IndexUnsuitable(
             f"index {state.name} cannot be written as asked; nothing was changed:\n"
             + "\n".join(f"  - {sentence}" for sentence in found)
-            + "\nCreate a new index with `neural-bridge index create`, or correct the options"
+            + "\nCreate a new index with `neural-bridge index create`, fill a second generation of vectors beside the "
+            f"first with `neural-bridge generation fill {state.name}`, or correct the options"
         )
     return state
 
 
 def keep_profile(client: OpenSearch, state: IndexState, profile: IndexProfile) -> None:
-    """Notes in the mapping which generator predicts queries from now on, and the whole profile where there
-    was none. What an operator chose stays."""
-    chosen = msgspec.structs.replace(state.profile, generator=profile.generator) if state.profile else profile
-    if chosen != state.profile:
-        meta = {**look(client, state.name).mapping.get("_meta", {}), META_KEY: chosen.to_meta()}
-        client.indices.put_mapping(index=state.name, body={"_meta": meta})
+    """Notes in the mapping which generator predicts a generation's queries from now on, and the whole profile
+    where there was none. What an operator chose stays."""
+    kept = state.generation(profile.generation)
+    chosen = msgspec.structs.replace(kept, generator=profile.generator) if kept else profile
+    if chosen != kept:
+        key = _meta_key(state, profile)
+        put_meta(client, state.name, lambda meta: {**meta, key: chosen.to_meta()})
+
+
+def put_meta(client: OpenSearch, index: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+    """Changes the mapping's `_meta`, which a cluster only replaces as a whole, in one request. `change` gets
+    what it holds now."""
+    meta = look(client, index).mapping.get("_meta", {})
+    client.indices.put_mapping(index=index, body={"_meta": dict(change(meta))})
+
+
+def _meta_key(state: IndexState, profile: IndexProfile) -> str:
+    """Where a profile is kept: a generation that does not serve searches must not be taken for the one that
+    does."""
+    serves = state.profile is None or state.profile.generation == profile.generation
+    return META_KEY if serves else BESIDE_KEY
 
 
 def delete(client: OpenSearch, index: str) -> None:
@@ -222,65 +254,6 @@ def delete(client: OpenSearch, index: str) -> None:
         client.indices.delete(index=index)
     except NotFoundError as error:
         raise IndexUnsuitable(f"index {index} does not exist: nothing to delete") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Undone:
-    """What `undo` did: documents that held our object, and the fields that stay in the mapping, where no
-    cluster can remove a field."""
-
-    documents: int
-    mapped_fields: list[str]
-
-
-def undo(client: OpenSearch, index: str, *, on_progress: Callable[[int, int], None] | None = None) -> Undone:
-    """Takes our object out of every document and the profile out of the mapping, and counts that it is so.
-
-    Documents that the application changes meanwhile are taken again. `on_progress` gets how many are done
-    and how many there were.
-
-    Raises:
-        IndexUnsuitable: the bridge has not been here.
-        ClusterBlocked: documents could not be written, or came back as fast as they were cleaned.
-    """
-    state = look(client, index)
-    if state.profile is None:
-        raise IndexUnsuitable(f"index {state.name} holds nothing of the bridge: nothing to undo")
-    client.indices.refresh(index=state.name)
-    total = left = count_enriched(client, state.name, state.profile)
-    idle_rounds = 0
-    while left:
-        _remove_objects(client, state.name, state.profile)
-        before, left = left, count_enriched(client, state.name, state.profile)
-        idle_rounds = 0 if left < before else idle_rounds + 1
-        if idle_rounds == _IDLE_ROUNDS:
-            raise ClusterBlocked(
-                f"{left:,} documents of {state.name} still hold our object after {_IDLE_ROUNDS} attempts: stop "
-                f"whatever enriches it, and run it again"
-            )
-        if on_progress is not None:
-            on_progress(total - left, total)
-    meta = {key: value for key, value in state.mapping.get("_meta", {}).items() if key != META_KEY}
-    client.indices.put_mapping(index=state.name, body={"_meta": meta})
-    ours = [state.profile.predicted_queries_field, state.profile.embedding_field, state.profile.stamp_field]
-    return Undone(total, [name for name in ours if field_mapping(state.mapping, name) is not None])
-
-
-def _remove_objects(client: OpenSearch, index: str, profile: IndexProfile) -> None:
-    answer = client.update_by_query(
-        index=index,
-        body={
-            "query": {"exists": {"field": profile.stamp_field}},
-            "script": {"source": "ctx._source.remove(params.field)", "params": {"field": profile.object_field}},
-        },
-        params={"conflicts": "proceed", "refresh": "true", "max_docs": _UNDO_DOCUMENTS},
-    )
-    if failures := answer.get("failures"):
-        cause = failures[0].get("cause", {})
-        raise ClusterBlocked(
-            f"{len(failures)} documents of {index} could not be written ({cause.get('type')}: {cause.get('reason')}): "
-            f"see to that, and run it again"
-        )
 
 
 def count(client: OpenSearch, index: str) -> int:
@@ -302,12 +275,18 @@ def reason_of(error: RequestError) -> str:
     return str(error.error)
 
 
-def _contradictions(kept: IndexProfile, asked: IndexProfile) -> list[tuple[str, object, object]]:
-    """What two profiles must share for their documents to stand in one index."""
+def _contradictions(state: IndexState, asked: IndexProfile) -> Iterator[str]:
+    """What keeps documents of `asked` from standing in one index with those that it holds."""
+    kept = state.generation(asked.generation)
+    if kept is None:
+        yield f"it has no generation {asked.generation}, or has it no longer"
+        return
     pairs: list[tuple[str, object, object]] = [
         ("encoder", kept.encoder.identity, asked.encoder.identity),
         ("object field", kept.object_field, asked.object_field),
         ("passage layout", kept.passages.layout, asked.passages.layout),
         ("text fields", [f.name for f in kept.text_fields], [f.name for f in asked.text_fields]),
     ]
-    return [(name, a, b) for name, a, b in pairs if a != b]
+    for name, has, wants in pairs:
+        if has != wants:
+            yield f"its profile says {name} {has}, this run {wants}: searches would mix the two"

@@ -65,7 +65,7 @@ def command(
     with stop_on_signals() as request, shown(f"backfill {index}", quiet=quiet) as on_progress:
         done = run_backfill(
             index,
-            profile=profile_for(models, names, passages=passages),
+            profile=profile_for(models, names, passages=passages, kept=kept),
             models=models,
             client=client,
             settings=settings.ingest,

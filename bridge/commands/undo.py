@@ -21,13 +21,13 @@ def command(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, 
     behind, empty, is said.
     """
     settings = settings_of(ctx, cluster={"url": cluster_url})
-    from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
+    from bridge.cluster.removal import undo
 
     client = connect(settings.cluster)
     if not yes:
         click.confirm(f"Remove predicted queries, vectors and stamps from index {index}?", abort=True, err=True)
-    done = indices.undo(client, index)
+    done = undo(client, index)
     if as_json:
         click.echo(json.dumps({"documents": done.documents, "mapped_fields": done.mapped_fields}))
         return

@@ -1,0 +1,111 @@
+"""A change of models: a second generation of our fields beside the first, and which of the two serves searches.
+
+Each generation has fields of its own, made by one encoder, so no search can mix the vectors of two. The
+serving one's profile stands in `_meta` where proxies look for it, the other one's beside it; both change in
+one mapping update.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from opensearchpy import OpenSearch
+
+from bridge.cluster.index import IndexState, look, put_meta
+from bridge.cluster.schema import field_mapping
+from bridge.errors import IndexUnsuitable
+from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile
+
+_NAME = re.compile(r"generation_(\d+)")
+
+
+def next_generation(state: IndexState, made_by: IndexProfile) -> IndexProfile:
+    """The profile under which the models, text fields and passages of `made_by` are filled in beside the
+    serving generation: the one that stands there already, or one with a new number.
+
+    What the operator chose for searches is taken over, but not the evidence: it was measured with other
+    models.
+
+    Raises:
+        IndexUnsuitable: nothing serves searches yet, the serving generation is made just so, or another
+            one stands beside it.
+    """
+    serving, beside = state.profile, state.beside
+    if serving is None:
+        raise IndexUnsuitable(
+            f"index {state.name} holds nothing of the bridge yet: begin with `neural-bridge backfill {state.name}`"
+        )
+    if _alike(serving, made_by):
+        raise IndexUnsuitable(
+            f"generation {serving.generation} of {state.name}, which serves searches, is made by {_models(serving)} "
+            f"already: name the models to change to with --encoder and --generator"
+        )
+    if beside is not None:
+        if _alike(beside, made_by):
+            return beside
+        raise IndexUnsuitable(
+            f"beside the serving generation of {state.name} stands generation {beside.generation}, made by "
+            f"{_models(beside)}, and there is room for one: go on with these models, or make room with "
+            f"`neural-bridge generation drop {state.name}`"
+        )
+    return msgspec.structs.replace(
+        serving,
+        text_fields=made_by.text_fields,
+        encoder=made_by.encoder,
+        dimension=made_by.dimension,
+        generator=made_by.generator,
+        passages=made_by.passages,
+        gate=None,
+        tuning=None,
+        generation=_highest(state) + 1,
+    )
+
+
+def serve_other(client: OpenSearch, index: str) -> IndexProfile:
+    """Lets the generation that stands beside serve searches, and the serving one stand beside it, by one
+    mapping update. Done twice, all is as it was. Gives back the profile that serves now.
+
+    Raises:
+        IndexUnsuitable: none stands beside the serving one.
+    """
+    state = look(client, index)
+    beside = other(state)
+
+    def swapped(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**meta, META_KEY: meta[BESIDE_KEY], BESIDE_KEY: meta[META_KEY]}
+
+    put_meta(client, state.name, swapped)
+    return beside
+
+
+def other(state: IndexState) -> IndexProfile:
+    """The profile of the generation beside the serving one.
+
+    Raises:
+        IndexUnsuitable: there is none.
+    """
+    if state.beside is None:
+        raise IndexUnsuitable(
+            f"index {state.name} has no generation beside the serving one: fill one with `neural-bridge generation "
+            f"fill {state.name}`"
+        )
+    return state.beside
+
+
+def _alike(one: IndexProfile, other: IndexProfile) -> bool:
+    """Whether two profiles give documents the same vectors and predicted queries."""
+    pairs = ((p.encoder, p.generator, p.passages, p.text_fields) for p in (one, other))
+    return next(pairs) == next(pairs)
+
+
+def _models(profile: IndexProfile) -> str:
+    return " and ".join(model.identity for model in (profile.encoder, profile.generator) if model)
+
+
+def _highest(state: IndexState) -> int:
+    """The highest number that was ever given in this index: fields of a dropped generation stay in the
+    mapping, with a dimension that the next one need not have."""
+    object_field = state.profile.object_field if state.profile else ""
+    inner = (field_mapping(state.mapping, object_field) or {}).get("properties", {})
+    return max([1, *(int(match[1]) for name in inner if (match := _NAME.fullmatch(name)))])
