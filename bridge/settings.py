@@ -83,13 +83,22 @@ class SidecarSettings(Section):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Port = Field(9290, description="Port to listen on; 0 takes a free one.")
     rerank_model: str = Field("rerank-base", description="Cross-encoder: path, built-in or hub name.")
+    cascade_model: str | None = Field(
+        "rerank-tiny",
+        description="Small cross-encoder that reads all passages of a cascade: path, built-in or hub name; empty loads "
+        "none.",
+    )
+    more_rerank_models: list[str] = Field(
+        [], description="Further cross-encoders, which a request asks for by `model`; a JSON array in the environment."
+    )
     encoder: str = Field("embed-base", description="Encoder for /embed: path, built-in or hub name.")
+    generator: str | None = Field(None, description="Query generator for /expand; none by default.")
     threads: int = Field(0, ge=0, description="Compute threads; 0 takes the CPUs that the cgroup allows.")
     max_queued_pairs: int = Field(
         4096, gt=0, description="Query-passage pairs accepted and not yet answered; beyond it 429."
     )
     max_batch_tokens: int = Field(
-        512, gt=0, description="Tokens that one request computes before another one has its turn."
+        256, gt=0, description="Tokens that one request computes before another one has its turn."
     )
     max_documents: int = Field(1000, gt=0, description="Most documents in one request; beyond it 413.")
     max_body_bytes: int = Field(2_000_000, gt=0, description="Largest request body, in bytes; beyond it 413.")
@@ -100,6 +109,10 @@ class SidecarSettings(Section):
     request_timeout_s: float = Field(30.0, gt=0, description="Longest stay of a request, in seconds.")
     shutdown_timeout_s: float = Field(20.0, ge=0, description="How long running requests may finish, in seconds.")
     api_key: SecretStr | None = Field(None, description="Where set, callers must send it as a bearer token.")
+    tls_certificate_file: Path | None = Field(
+        None, description="PEM file of the sidecar's certificate and its chain; where set, it speaks HTTPS only."
+    )
+    tls_key_file: Path | None = Field(None, description="PEM file of the certificate's key, where it is another one.")
 
 
 class IngestSettings(Section):

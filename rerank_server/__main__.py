@@ -4,7 +4,7 @@ import sys
 
 from bridge.errors import BridgeError, exit_code
 from bridge.settings import load_settings
-from rerank_server.app import run
+from rerank_server.server import run
 
 if __name__ == "__main__":
     try:

@@ -1,9 +1,10 @@
 """Admission, one queue for all requests, and the threads that compute.
 
 A request is admitted or refused at once, by the number of its sequences. What is admitted shares the threads
-by turns: a thread takes sequences of one request up to a number of tokens, then looks at the next request, so
-a small request never waits for all of a big one, and a tiny one hardly waits. Work whose client has left, or
-whose time is over, is dropped before it is computed.
+by turns: a thread takes sequences of one request up to a number of tokens, then looks which request is next. The
+one with the least left comes first, so a small request waits for one turn of a big one at most, and a query to
+embed, for which a whole search waits, hardly at all. Work whose client has left, or whose time is over, is dropped
+before it is computed.
 """
 
 import asyncio
@@ -12,22 +13,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from bridge.models.tokenization import TokenArrays
-from rerank_server.errors import DeadlineExceeded, Overloaded
+from rerank_server.errors import DeadlineExceeded, Overloaded, TooLarge
 from rerank_server.metrics import Metrics
 
-TINY_TOKENS = 64
-"""A request up to this size goes first: mostly a query to embed, for which a whole search waits, and which takes the
-others no more than a few milliseconds."""
+OLDEST_EVERY = 4
+"""Each so manyth turn goes to the request that came first: small ones without end cannot starve a big one."""
 
 Result = TypeVar("Result")
 
 
 class _Job(Generic[Result]):
-    """One request's sequences, and the results so far. `turn_to` is guarded by the queue's lock."""
+    """One request's sequences, and the results so far. `waiting` and `tokens_left` are guarded by the queue's lock."""
 
     def __init__(self, sequences: Sequence[TokenArrays], compute: Callable[[TokenArrays], Result]) -> None:
         self.sequences = sequences
@@ -35,6 +36,7 @@ class _Job(Generic[Result]):
         self.results: list[Result | None] = [None] * len(sequences)
         # Longest first, so that the threads end together.
         self.waiting = deque(sorted(range(len(sequences)), key=lambda row: -_tokens(sequences[row])))
+        self.tokens_left = sum(map(_tokens, sequences))
         self.unfinished = len(sequences)
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[list[Result]] = self.loop.create_future()
@@ -65,13 +67,15 @@ class WorkQueue:
         self._metrics = metrics
         self._admitted = 0
         self._seconds_per_sequence = 0.0
-        self._jobs: deque[_Job[Any]] = deque()
+        self._turns = 0
+        self._jobs: list[_Job[Any]] = []
         self._changed = threading.Condition()
         self._stopping = False
         self._threads = [
             threading.Thread(target=self._compute_until_stopped, name=f"compute-{number}", daemon=True)
             for number in range(threads)
         ]
+        self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
 
     def start(self) -> None:
         """Starts the computing threads."""
@@ -85,19 +89,30 @@ class WorkQueue:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+        self._preparing.shutdown()
 
     @property
     def is_alive(self) -> bool:
         """Whether every computing thread lives."""
         return all(thread.is_alive() for thread in self._threads)
 
+    @property
+    def n_threads(self) -> int:
+        """How many threads compute."""
+        return len(self._threads)
+
     @contextmanager
     def admitted(self, n_sequences: int) -> Iterator[None]:
         """Holds room for a request's sequences.
 
         Raises:
-            Overloaded: there is no room; nothing waits for room.
+            TooLarge: there never is so much room.
+            Overloaded: there is no room now; nothing waits for room.
         """
+        if n_sequences > self._max_queued:
+            raise TooLarge(
+                f"the request has {n_sequences} sequences, room is for {self._max_queued}: send several requests"
+            )
         if self._admitted + n_sequences > self._max_queued:
             self._metrics.rejected.labels("overloaded").inc()
             raise Overloaded(
@@ -113,6 +128,10 @@ class WorkQueue:
             self._admitted -= n_sequences
             self._metrics.queue_size.set(self._admitted)
 
+    async def prepared(self, prepare: Callable[[], Result]) -> Result:
+        """What `prepare` gives, called beside the event loop: to tokenise a full request takes up to a second."""
+        return await asyncio.get_running_loop().run_in_executor(self._preparing, prepare)
+
     async def run(
         self, sequences: Sequence[TokenArrays], compute: Callable[[TokenArrays], Result], *, deadline: float
     ) -> list[Result]:
@@ -125,12 +144,8 @@ class WorkQueue:
         if not sequences:
             return []
         job = _Job(sequences, compute)
-        is_tiny = sum(_tokens(sequence) for sequence in sequences) <= TINY_TOKENS
         with self._changed:
-            if is_tiny:
-                self._jobs.appendleft(job)
-            else:
-                self._jobs.append(job)
+            self._jobs.append(job)
             self._changed.notify_all()
         try:
             async with asyncio.timeout_at(deadline):
@@ -143,7 +158,7 @@ class WorkQueue:
             raise
         finally:
             with self._changed:
-                job.abandoned = True
+                self._abandon(job)
 
     def _seconds_until_room(self) -> int:
         return max(1, math.ceil(self._admitted * self._seconds_per_sequence / len(self._threads)))
@@ -155,7 +170,7 @@ class WorkQueue:
                 self._compute(job, rows)
             except Exception as error:  # noqa: BLE001 - a thread must outlive whatever a model raises
                 with self._changed:
-                    job.abandoned = True
+                    self._abandon(job)
                 job.finish(error)
 
     def _compute(self, job: _Job[Any], rows: list[int]) -> None:
@@ -174,31 +189,42 @@ class WorkQueue:
         if is_finished:
             job.finish(None)
 
+    def _abandon(self, job: _Job[Any]) -> None:
+        job.abandoned = True
+        if job in self._jobs:
+            self._jobs.remove(job)
+
     def _next_turn(self) -> tuple[_Job[Any], list[int]] | None:
-        """Waits for work; None when stopping. The request goes to the end of the queue with what it has left."""
+        """Waits for work; None when stopping."""
         with self._changed:
             while not self._stopping:
                 if not self._jobs:
                     self._changed.wait()
                     continue
-                job = self._jobs.popleft()
-                if job.abandoned:
-                    continue
+                job = self._next_job()
                 if not job.started:
                     job.started = True
                     self._metrics.queue_duration.observe(time.monotonic() - job.enqueued_at)
                 rows = self._take(job)
-                if job.waiting:
-                    self._jobs.append(job)
+                if not job.waiting:
+                    self._jobs.remove(job)
                 return job, rows
         return None
+
+    def _next_job(self) -> _Job[Any]:
+        self._turns += 1
+        if self._turns % OLDEST_EVERY == 0:
+            return self._jobs[0]
+        return min(self._jobs, key=lambda job: job.tokens_left)
 
     def _take(self, job: _Job[Any]) -> list[int]:
         """At least one sequence, and as many as `max_batch_tokens` hold."""
         rows = [job.waiting.popleft()]
         tokens = _tokens(job.sequences[rows[0]])
-        while job.waiting and (tokens := tokens + _tokens(job.sequences[job.waiting[0]])) <= self._max_batch_tokens:
+        while job.waiting and tokens + _tokens(job.sequences[job.waiting[0]]) <= self._max_batch_tokens:
             rows.append(job.waiting.popleft())
+            tokens += _tokens(job.sequences[rows[-1]])
+        job.tokens_left -= tokens
         return rows
 
 

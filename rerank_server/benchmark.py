@@ -27,7 +27,8 @@ from bridge.models.encoder import Encoder
 from bridge.models.session import compute_threads
 from bridge.models.tokenization import TokenArrays
 from bridge.settings import SidecarSettings
-from rerank_server.app import Models, listening
+from rerank_server.models import Models
+from rerank_server.server import listening
 
 QUERY = "what happens when an exception is raised inside a with statement"
 N_PASSAGES = 100

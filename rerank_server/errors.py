@@ -2,10 +2,15 @@
 
 RequestRefused                 the client's request was not served
 ├── InvalidRequest             a field is missing or wrong          names the field
+│   ├── EmptyRequest           nothing to score or to embed
+│   └── NotServed              asks for a model that is not here
 ├── TooLarge                   more than a limit allows             names the limit
 ├── Overloaded                 the queue is full                    says when to come again
 └── DeadlineExceeded           the time given was over before the answer
 """
+
+import msgspec
+from aiohttp import web
 
 from bridge.errors import ModelError
 
@@ -27,6 +32,10 @@ class EmptyRequest(InvalidRequest):
     """Nothing to score or to embed."""
 
 
+class NotServed(InvalidRequest):
+    """The request needs a model that this sidecar does not have."""
+
+
 class TooLarge(RequestRefused):
     """The request exceeds a limit."""
 
@@ -46,6 +55,7 @@ class DeadlineExceeded(RequestRefused):
 
 STATUSES: dict[type[Exception], tuple[int, str]] = {
     EmptyRequest: (400, "empty"),
+    NotServed: (422, "not_served"),
     InvalidRequest: (422, "validation"),
     TooLarge: (413, "too_large"),
     Overloaded: (429, "overloaded"),
@@ -58,3 +68,14 @@ STATUSES: dict[type[Exception], tuple[int, str]] = {
 def status_of(error: Exception) -> tuple[int, str]:
     """The entry of the nearest class in `STATUSES`."""
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def error_answer(
+    status: int, kind: str, message: str, *, field: str | None = None, close: bool = False
+) -> web.Response:
+    """A refusal as every client gets it; `close` ends the connection, for bodies that nobody will read."""
+    body = {"error": message, "error_type": kind, **({"field": field} if field is not None else {})}
+    response = web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+    if close:
+        response.force_close()
+    return response

@@ -10,7 +10,7 @@ import base64
 import json
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -18,6 +18,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rerank_server.errors import EmptyRequest, InvalidRequest, TooLarge
+
+
+class Scored(NamedTuple):
+    """A request's scores: logits, input order. `tokens` were computed for them."""
+
+    model: str
+    scores: list[float]
+    tokens: int
 
 
 class Message(BaseModel):
@@ -44,7 +52,20 @@ class RerankRequest(Message):
     return_text: bool = Field(False, description="Repeat each passage in the answer (`texts`).")
     return_documents: bool = Field(False, description="Repeat each passage in the answer (`documents`).")
     raw_scores: bool = Field(False, description="Give the model's logits; by default they are mapped to 0…1.")
-    model: str | None = Field(None, description="Ignored: the sidecar serves one model.")
+    model: str | None = Field(None, description="One of the models in /info; another name means the default one.")
+    cascade_depth: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="The small model reads all passages, and the model only this many, the best of them."
+    )
+    cascade_margin: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="With `cascade_depth` and `top_n`: leave out what the small model puts more logits than this below "
+        "its own `top_n`-th.",
+    )
+    max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Read so many tokens of each document, in windows of which the best counts; by default a document "
+        "is cut to what fits beside the query.",
+    )
 
     @model_validator(mode="after")
     def _one_list(self) -> Self:
@@ -73,7 +94,23 @@ class EmbeddingsRequest(Message):
     input: str | list[str]
     role: Literal["query", "passage"] = Field("query", description="What the texts are; some models tell them apart.")
     encoding_format: Literal["float", "base64"] = "float"
-    model: str | None = Field(None, description="Ignored: the sidecar serves one model.")
+    model: str | None = Field(None, description="Ignored: one encoder is served.")
+
+
+class ExpandRequest(Message):
+    """Predicts queries that texts may answer; the same request gives the same queries."""
+
+    inputs: str | list[str]
+    n_queries: Annotated[int, Field(ge=1, le=100)] = Field(
+        3, description="Queries sampled per text; equal ones count once."
+    )
+    max_new_tokens: Annotated[int, Field(ge=1, le=256)] = Field(20, description="Longest query, in tokens.")
+    seed: Annotated[int, Field(ge=0, le=2**31)] = Field(0, description="Another seed gives other samples.")
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts, be it one."""
+        return [self.inputs] if isinstance(self.inputs, str) else self.inputs
 
 
 Parsed = TypeVar("Parsed", bound=Message)
@@ -107,11 +144,11 @@ def checked_texts(texts: Sequence[str], *, field: str, most: int) -> Sequence[st
     return texts
 
 
-def rerank_answer(request: RerankRequest, scores: Sequence[float], *, model: str, tokens: int) -> bytes:
+def rerank_answer(request: RerankRequest, scored: Scored) -> bytes:
     """The answer in the request's own dialect: best first, equal scores in the order given."""
-    ranked = _ranked(scores)[: request.top_n]
+    ranked = _ranked(scored.scores)[: request.top_n]
     passages = request.passages
-    shown = list(scores) if request.raw_scores else [_sigmoid(score) for score in scores]
+    shown = _shown(request, scored)
     if request.texts is not None:
         return msgspec.json.encode(
             [
@@ -127,15 +164,15 @@ def rerank_answer(request: RerankRequest, scores: Sequence[float], *, model: str
         }
         for index in ranked
     ]
-    usage = {"total_tokens": tokens, "prompt_tokens": tokens}
-    return msgspec.json.encode({"model": model, "results": results, "usage": usage, "meta": {}})
+    usage = {"total_tokens": scored.tokens, "prompt_tokens": scored.tokens}
+    return msgspec.json.encode({"model": scored.model, "results": results, "usage": usage, "meta": {}})
 
 
-def opensearch_rerank_answer(request: RerankRequest, scores: Sequence[float]) -> bytes:
+def opensearch_rerank_answer(request: RerankRequest, scored: Scored) -> bytes:
     """The array that OpenSearch's default rerank post-processor reads. `top_n` is not applied, since it sizes
     its own array by the answer and fills it by index."""
-    shown = list(scores) if request.raw_scores else [_sigmoid(score) for score in scores]
-    return msgspec.json.encode([{"index": index, "relevance_score": shown[index]} for index in _ranked(scores)])
+    shown = _shown(request, scored)
+    return msgspec.json.encode([{"index": index, "relevance_score": shown[index]} for index in _ranked(scored.scores)])
 
 
 def embed_answer(embeddings: NDArray[np.float32]) -> bytes:
@@ -153,6 +190,15 @@ def embeddings_answer(request: EmbeddingsRequest, embeddings: NDArray[np.float32
     data = [{"object": "embedding", "index": index, "embedding": value} for index, value in enumerate(values)]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return msgspec.json.encode({"object": "list", "data": data, "model": model, "usage": usage})
+
+
+def expand_answer(queries: Sequence[Sequence[str]]) -> bytes:
+    """One array of queries per text, input order."""
+    return msgspec.json.encode(queries)
+
+
+def _shown(request: RerankRequest, scored: Scored) -> list[float]:
+    return scored.scores if request.raw_scores else [_sigmoid(score) for score in scored.scores]
 
 
 def _ranked(scores: Sequence[float]) -> list[int]:

@@ -1,5 +1,7 @@
 """The sidecar's Prometheus metrics, in a registry of their own; no label value comes from a request."""
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from bridge import __version__
@@ -67,8 +69,9 @@ class Metrics:
             "bridge_rerank_model_errors", "Requests that a model failed on.", registry=self._registry
         )
 
-    def show_models(self, *identities: str) -> None:
-        """Publishes which models serve."""
+    def show_models(self, identities: Iterable[str]) -> None:
+        """Publishes which models serve, and no others."""
+        self.build_info.clear()
         for identity in identities:
             self.build_info.labels(__version__, identity).set(1)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from bridge import __version__
-from rerank_server.messages import EmbeddingsRequest, EmbedRequest, Message, RerankRequest
+from rerank_server.messages import EmbeddingsRequest, EmbedRequest, ExpandRequest, Message, RerankRequest
 
 _SHAPES: dict[str, tuple[str, type[Message]]] = {
     "/rerank": ("Scores passages for a query.", RerankRequest),
@@ -11,6 +11,7 @@ _SHAPES: dict[str, tuple[str, type[Message]]] = {
     "/v2/rerank": ("As /rerank; the path that Cohere's second client uses.", RerankRequest),
     "/opensearch/rerank": ("As /rerank; answers as OpenSearch's default post-processor reads.", RerankRequest),
     "/embed": ("Embeds texts.", EmbedRequest),
+    "/expand": ("Predicts queries that texts may answer.", ExpandRequest),
     "/v1/embeddings": ("Embeds texts; the shape of OpenAI's clients.", EmbeddingsRequest),
 }
 
@@ -28,7 +29,7 @@ _REFUSALS = {
     "408": "The body came too slowly.",
     "413": "The body or the number of texts exceeds a limit.",
     "415": "The body is not plain `application/json`.",
-    "422": "A field is missing or wrong; `field` names it.",
+    "422": "A field is missing or wrong, or needs a model that is not here; `field` names it.",
     "429": "The queue is full; `Retry-After` says when to come again.",
     "500": "The model failed.",
     "504": "The time given by `x-request-timeout-ms`, or the server's own, was over.",

@@ -22,7 +22,8 @@ from bridge.passages import enriched_text, split_passages
 from bridge.profile import IndexProfile, ModelReference, PassageSettings, TextField
 from bridge.proxy.app import running
 from bridge.settings import ClusterSettings, ProxySettings, Settings, SidecarSettings
-from rerank_server.app import Models, Sidecar
+from rerank_server.app import Sidecar
+from rerank_server.models import Models
 from tests.toys import make_toy_cross_encoder, make_toy_encoder
 
 NESTED = PassageSettings(layout="nested", max_tokens=8, overlap_tokens=0)

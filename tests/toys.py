@@ -61,9 +61,11 @@ def make_toy_encoder(folder: Path, words: Sequence[str] = WORDS, *, max_tokens: 
     return _write(folder, graph, "encoder", words, max_tokens=max_tokens, dimension=len(words))
 
 
-def make_toy_cross_encoder(folder: Path, words: Sequence[str] = WORDS, *, max_tokens: int = 64) -> ModelFolder:
+def make_toy_cross_encoder(
+    folder: Path, words: Sequence[str] = WORDS, *, max_tokens: int = 64, name: str | None = None
+) -> ModelFolder:
     """Writes the toy cross-encoder into `folder`."""
-    return _write_cross_encoder(folder, [], {}, "found_words_count", words, max_tokens=max_tokens)
+    return _write_cross_encoder(folder, [], {}, "found_words_count", words, max_tokens=max_tokens, name=name)
 
 
 def make_toy_query_generator(folder: Path, words: Sequence[str] = WORDS, *, max_tokens: int = 64) -> ModelFolder:
@@ -168,6 +170,7 @@ def _write_cross_encoder(
     words: Sequence[str],
     *,
     max_tokens: int = 64,
+    name: str | None = None,
 ) -> ModelFolder:
     """The graph that counts the query's words in the passage (`found_words_count`), and what follows it."""
     constants: dict[str, NDArray[np.generic]] = {
@@ -201,7 +204,7 @@ def _write_cross_encoder(
         [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", 1])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    return _write(folder, graph, "cross_encoder", words, max_tokens=max_tokens)
+    return _write(folder, graph, "cross_encoder", words, max_tokens=max_tokens, name=name)
 
 
 def _write(
@@ -212,13 +215,14 @@ def _write(
     *,
     max_tokens: int,
     dimension: int | None = None,
+    name: str | None = None,
 ) -> ModelFolder:
     folder.mkdir(parents=True, exist_ok=True)
     save_model(folder / "model.onnx", graph)
     toy_tokenizer(words).save(str(folder / TOKENIZER))
     manifest = Manifest(
         kind=kind,
-        name=f"toy-{kind.replace('_', '-')}",
+        name=name or f"toy-{kind.replace('_', '-')}",
         licence="Apache-2.0",
         max_tokens=max_tokens,
         dimension=dimension,

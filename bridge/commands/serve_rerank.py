@@ -21,7 +21,7 @@ def command(
     threads: int | None,
 ) -> None:
     """Score query-passage pairs and embed queries over HTTP, until SIGTERM or Ctrl-C."""
-    from rerank_server.app import run
+    from rerank_server.server import run
 
     flags = {"host": host, "port": port, "rerank_model": rerank_model, "encoder": encoder, "threads": threads}
     run(settings_of(ctx, sidecar=flags).sidecar)

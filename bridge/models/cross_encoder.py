@@ -29,6 +29,7 @@ class CrossEncoder:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="cross-encoder")
         self.tokenizer = tokenizer
         self.identity = folder.identity
+        self.provider = session.provider
 
     @classmethod
     def load(cls, folder: ModelFolder, *, threads: int = 0) -> Self:

@@ -47,6 +47,7 @@ class Session:
             )
         except Exception as error:  # the binding raises its own types, without a common root
             raise ModelError(f"model file {model_file}: ONNX Runtime cannot load it: {error}") from error
+        self.provider: str = self._session.get_providers()[0]
         self.inputs: frozenset[str] = frozenset(given.name for given in self._session.get_inputs())
         if inputs is not None and (unknown := self.inputs - inputs):
             raise ModelError(

@@ -63,6 +63,18 @@ class TextTokenizer:
         left = room - len(query_part.ids)
         return [_arrays(self._finished(query_part, _cut(encoding, left))) for encoding in encodings]
 
+    def passage_room(self, query: str, *, max_tokens: int | None = None) -> int:
+        """Tokens that a passage may have beside `query`, at least one: see `pairs`."""
+        limit = min(max_tokens or self.max_tokens, self.max_tokens)
+        room = limit - self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        return max(1, room - min(room // 2, len(self.token_offsets(query[: limit * CHARACTERS_PER_TOKEN]))))
+
+    def beginning(self, text: str, *, max_tokens: int) -> str:
+        """The first `max_tokens` tokens of `text`, as text."""
+        bounded = text[: max_tokens * CHARACTERS_PER_TOKEN]
+        offsets = self.token_offsets(bounded)
+        return bounded[: offsets[max_tokens - 1][1]] if len(offsets) > max_tokens else bounded
+
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
         """Character offsets `[start, end)` of each token of the whole text, no special tokens."""
         offsets: list[tuple[int, int]] = self._tokenizer.encode(_encodable(text), add_special_tokens=False).offsets

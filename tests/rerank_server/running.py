@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,10 @@ from aiohttp import ClientSession, ClientTimeout
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.settings import SidecarSettings
-from rerank_server.app import Models, Sidecar, listening
-from tests.toys import make_slow_cross_encoder, make_toy_cross_encoder, make_toy_encoder
+from rerank_server.app import Sidecar
+from rerank_server.models import Models
+from rerank_server.server import listening
+from tests.toys import WORDS, make_slow_cross_encoder, make_toy_cross_encoder, make_toy_encoder
 
 
 class Answer(NamedTuple):
@@ -63,6 +66,15 @@ def toy_models(folder: Path, *, slow_products: int = 0) -> Models:
         cross_encoder=CrossEncoder.load(cross_encoder, threads=1),
         encoder=Encoder.load(make_toy_encoder(folder / "encoder"), threads=1),
     )
+
+
+def toy_cascade(folder: Path) -> Models:
+    """Two cross-encoders that disagree: the small one, `half`, knows all words but `fish`, and the large one no
+    other word than that."""
+    models = toy_models(folder)
+    small = make_toy_cross_encoder(folder / "half", [word for word in WORDS if word != "fish"], name="half")
+    large = make_toy_cross_encoder(folder / "fish", ["fish"], name="fish")
+    return replace(models, cross_encoder=CrossEncoder.load(large), cascade=CrossEncoder.load(small))
 
 
 @contextlib.asynccontextmanager

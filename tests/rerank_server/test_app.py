@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from bridge.models.cross_encoder import CrossEncoder
-from rerank_server import app
-from rerank_server.app import Models
+from rerank_server import app, server
+from rerank_server.models import Models
 from tests.rerank_server.running import Client, running, toy_models
 from tests.toys import WORDS, make_faulty_cross_encoder
 
@@ -348,9 +348,9 @@ async def test_neither_key_nor_texts_are_logged(models: Models, capsys: pytest.C
 async def test_slow_clients_are_cut_off_and_do_not_hinder_others(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "HEADER_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(server, "HEADER_TIMEOUT_S", 1.0)
     monkeypatch.setattr(app, "BODY_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(app, "LINGERING_S", 0.5)
+    monkeypatch.setattr(server, "LINGERING_S", 0.5)
     async with running(models) as client:
         half_head = b"POST /rerank HTTP/1.1\r\nHost: x\r\nX-Slow: "
         half_body = (

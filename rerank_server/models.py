@@ -1,0 +1,86 @@
+"""Which models a sidecar serves, and which of them a request means."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import structlog
+
+from bridge.models.artifact import builtin_names, resolve
+from bridge.models.cross_encoder import CrossEncoder
+from bridge.models.encoder import Encoder
+from bridge.models.query_generator import QueryGenerator
+from bridge.settings import SidecarSettings
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The loaded models.
+
+    `cross_encoder` reranks where a request names no other one of `more`; `cascade` is the small one that reads
+    all passages before it.
+    """
+
+    cross_encoder: CrossEncoder
+    encoder: Encoder
+    cascade: CrossEncoder | None = None
+    more: tuple[CrossEncoder, ...] = ()
+    generator: QueryGenerator | None = None
+
+    @classmethod
+    def load(cls, settings: SidecarSettings) -> Self:
+        """Opens the models that the settings name.
+
+        Raises:
+            ModelError: a folder is missing, damaged, or of the wrong kind.
+        """
+        return cls(
+            cross_encoder=_cross_encoder(settings.rerank_model),
+            encoder=Encoder.load(resolve(settings.encoder), threads=1),
+            cascade=_cascade(settings.cascade_model),
+            more=tuple(_cross_encoder(name) for name in settings.more_rerank_models),
+            generator=QueryGenerator.load(resolve(settings.generator), threads=settings.threads)
+            if settings.generator
+            else None,
+        )
+
+    @property
+    def cross_encoders(self) -> Iterator[CrossEncoder]:
+        """All that can be asked for by name, the one for requests without a name first."""
+        yield self.cross_encoder
+        yield from self.more
+        if self.cascade is not None:
+            yield self.cascade
+
+    @property
+    def identities(self) -> list[str]:
+        """`name@digest` of every model."""
+        identities = [*(model.identity for model in self.cross_encoders), self.encoder.identity]
+        return list(dict.fromkeys(identities + ([self.generator.identity] if self.generator else [])))
+
+    def reranker(self, name: str | None) -> CrossEncoder:
+        """The cross-encoder called `name` (`name` or `name@digest`), or the default one.
+
+        A name that is none of ours gets the default too: applications written for a hosted service send the
+        names of its models, and the answer says which model it was.
+        """
+        for model in self.cross_encoders:
+            if name in (model.identity, model.identity.partition("@")[0]):
+                return model
+        return self.cross_encoder
+
+
+def _cross_encoder(name: str) -> CrossEncoder:
+    return CrossEncoder.load(resolve(name), threads=1)  # the queue's threads compute, not its own
+
+
+def _cascade(name: str | None) -> CrossEncoder | None:
+    """None without a name, and where the default is meant and not installed: all but cascades works without."""
+    if not name:
+        return None
+    if name == SidecarSettings.model_fields["cascade_model"].default and name not in builtin_names():
+        log.warning("no cascade", model=name, reason="the model is not installed")
+        return None
+    return _cross_encoder(name)

@@ -1,0 +1,122 @@
+"""A rerank request → a score per passage: what is remembered, what one model computes, and what a cascade of two."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from bridge.models.cross_encoder import CrossEncoder
+from bridge.models.tokenization import TokenArrays
+from bridge.settings import SidecarSettings
+from rerank_server import cascade
+from rerank_server.batching import WorkQueue
+from rerank_server.errors import NotServed
+from rerank_server.long_documents import best_windows, windows
+from rerank_server.messages import RerankRequest, Scored, checked_texts
+from rerank_server.models import Models
+from rerank_server.score_cache import ScoreCache
+
+TOKENISED_AT_ONCE, SPLIT_AT_ONCE = 64, 8
+"""Passages, and long documents, of one request before another request has its turn: a few milliseconds."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One request on its way: `texts` are its windows, `n_windows` of each document one after the other."""
+
+    query: str
+    texts: Sequence[str]
+    n_windows: Sequence[int]
+    deadline: float
+    tokens: int = 0
+
+
+class Scorer:
+    """Scores passages with the models of a sidecar, through its queue."""
+
+    def __init__(self, settings: SidecarSettings, queue: WorkQueue, cache: ScoreCache) -> None:
+        """`queue` must run while requests are scored."""
+        self._settings = settings
+        self._queue = queue
+        self._cache = cache
+
+    async def scored(self, request: RerankRequest, models: Models, *, deadline: float) -> Scored:
+        """Scores the request's passages; `deadline` in the event loop's time.
+
+        Raises:
+            RequestRefused: too many passages, no room in the queue, no time, or no model for a cascade.
+            ModelError: a model failed.
+        """
+        name = "texts" if request.texts is not None else "documents"
+        passages = checked_texts(request.passages, field=name, most=self._settings.max_documents)
+        model = models.reranker(request.model)
+        if request.cascade_depth is not None and models.cascade is None:
+            raise NotServed(
+                "cascade_depth: this sidecar has no cascade model: set sidecar.cascade_model, or leave the field out",
+                field="cascade_depth",
+            )
+        split = await self._windows(model, request, passages)
+        texts = [text for each in split for text in each]
+        asked = _Asked(request.query, texts, [len(each) for each in split], deadline)
+        if request.cascade_depth is None or models.cascade is None:
+            scores = await self._best_of_windows(model, asked)
+        else:
+            scores = await self._cascaded(models.cascade, model, request, asked)
+        return Scored(model.identity, scores, asked.tokens)
+
+    async def _windows(self, model: CrossEncoder, request: RerankRequest, passages: Sequence[str]) -> list[list[str]]:
+        if request.max_tokens_per_doc is None:
+            return [[passage] for passage in passages]
+        split: list[list[str]] = []
+        for start in range(0, len(passages), SPLIT_AT_ONCE):
+            split += await self._queue.prepared(
+                partial(
+                    windows,
+                    model.tokenizer,
+                    request.query,
+                    passages[start : start + SPLIT_AT_ONCE],
+                    max_pair_tokens=self._settings.max_pair_tokens,
+                    max_tokens_per_doc=request.max_tokens_per_doc,
+                )
+            )
+        return split
+
+    async def _best_of_windows(self, model: CrossEncoder, asked: _Asked) -> list[float]:
+        known = self._cache.known(model.identity, asked.query, asked.texts)
+        with self._queue.admitted(known.count(None)):
+            scores = await self._completed(model, asked, asked.texts, known)
+        return [scores[place] for place in best_windows(asked.n_windows, scores)]
+
+    async def _cascaded(
+        self, small: CrossEncoder, large: CrossEncoder, request: RerankRequest, asked: _Asked
+    ) -> list[float]:
+        """The large model reads of each document only the window that the small one finds best (Hofstätter et al.
+        2021, "Intra-document cascading": https://arxiv.org/abs/2105.09816)."""
+        depth = request.cascade_depth or len(asked.n_windows)
+        known = self._cache.known(small.identity, asked.query, asked.texts)
+        # Room for both stages at once: to be refused half-way would waste the first one.
+        with self._queue.admitted(max(known.count(None), min(depth, len(asked.n_windows)))):
+            by_window = await self._completed(small, asked, asked.texts, known)
+            best = best_windows(asked.n_windows, by_window)
+            first = [by_window[place] for place in best]
+            chosen = cascade.going_on(first, depth=depth, top_n=request.top_n, margin=request.cascade_margin)
+            texts = [asked.texts[best[document]] for document in chosen]
+            again = self._cache.known(large.identity, asked.query, texts)
+            second = await self._completed(large, asked, texts, again)
+        return cascade.joined(first, dict(zip(chosen, second, strict=True)))
+
+    async def _completed(
+        self, model: CrossEncoder, asked: _Asked, texts: Sequence[str], known: Sequence[float | None]
+    ) -> list[float]:
+        """`known`, the remembered scores of `texts`, with those that are missing computed."""
+        missing = [text for text, score in zip(texts, known, strict=True) if score is None]
+        pairs: list[TokenArrays] = []
+        for start in range(0, len(missing), TOKENISED_AT_ONCE):
+            some = missing[start : start + TOKENISED_AT_ONCE]
+            pairs += await self._queue.prepared(
+                partial(model.pairs, asked.query, some, max_tokens=self._settings.max_pair_tokens)
+            )
+        computed = await self._queue.run(pairs, model.score_pair, deadline=asked.deadline)
+        self._cache.remember(model.identity, asked.query, missing, computed)
+        asked.tokens += sum(pair["input_ids"].size for pair in pairs)
+        rest = iter(computed)
+        return [next(rest) if score is None else score for score in known]

@@ -1,0 +1,125 @@
+"""The sidecar as a process: it listens, takes new models on SIGHUP, and stops on SIGTERM after what it has accepted."""
+
+import asyncio
+import signal
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from aiohttp import web
+
+from bridge.errors import BridgeError, SettingsError
+from bridge.http_deadlines import FirstRequestDeadline
+from bridge.settings import SidecarSettings
+from rerank_server.app import Sidecar
+from rerank_server.models import Models
+
+HEADER_TIMEOUT_S = 10.0
+LINGERING_S = 2.0
+"""How long the rest of a refused body is read, so that the client sees the answer and not a reset."""
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def listening(
+    settings: SidecarSettings, models: Models, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[Sidecar, int]]:
+    """The sidecar, listening, and its port; at the end it finishes what it has accepted."""
+    sidecar = Sidecar(settings, models)
+    first_request = FirstRequestDeadline(HEADER_TIMEOUT_S)
+    runner = web.AppRunner(
+        sidecar.application(middlewares=[first_request.middleware]),
+        access_log=None,
+        handler_cancellation=True,  # a client that left cancels its handler, which drops its work
+        lingering_time=LINGERING_S,
+        shutdown_timeout=settings.shutdown_timeout_s,
+    )
+    await runner.setup()
+    watch = asyncio.create_task(first_request.watch(runner))
+    try:
+        await web.TCPSite(runner, settings.host, settings.port, ssl_context=tls).start()
+        yield sidecar, runner.addresses[0][1]
+        sidecar.draining = True
+    finally:
+        watch.cancel()
+        await runner.cleanup()
+
+
+async def serve(settings: SidecarSettings, models: Models) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: the certificate or its key cannot be used.
+    """
+    stopping, reloading = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, reloading.set)
+    tls = _tls(settings)
+    async with listening(settings, models, tls=tls) as (sidecar, port):
+        log.info("listening", host=settings.host, port=port, tls=tls is not None, models=models.identities)
+        renewal = asyncio.create_task(_reload_when_told(sidecar, reloading, tls))
+        await stopping.wait()
+        renewal.cancel()
+        log.info("stopping", shutdown_timeout_s=settings.shutdown_timeout_s)
+
+
+def run(settings: SidecarSettings) -> None:
+    """Loads the models and serves until a signal; logs are JSON lines on stderr.
+
+    Raises:
+        ModelError: a model cannot be used; nothing was served.
+        SettingsError: the certificate or its key cannot be used; nothing was served.
+    """
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    asyncio.run(serve(settings, Models.load(settings)))
+
+
+async def _reload_when_told(sidecar: Sidecar, told: asyncio.Event, tls: ssl.SSLContext | None) -> None:
+    """Loads the models and the certificate anew from where the settings have them, beside the requests. What cannot
+    be used changes nothing: the old ones go on serving."""
+    while True:
+        await told.wait()
+        told.clear()
+        try:
+            models = await asyncio.to_thread(Models.load, sidecar.settings)
+            if tls is not None:
+                _load_certificate(tls, sidecar.settings)
+        except BridgeError as error:
+            log.warning("not reloaded", error=str(error))
+        else:
+            sidecar.use(models)
+            log.info("reloaded", models=models.identities)
+
+
+def _tls(settings: SidecarSettings) -> ssl.SSLContext | None:
+    if settings.tls_certificate_file is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    _load_certificate(context, settings)
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, settings: SidecarSettings) -> None:
+    certificate, key = settings.tls_certificate_file, settings.tls_key_file
+    if certificate is None:
+        return
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"sidecar.tls_certificate_file {certificate} with key {key or '(in the same file)'} cannot be used "
+            f"({error}): both must be PEM files, and belong together"
+        ) from error

@@ -1,0 +1,125 @@
+"""Requests that more than one model answers, or more than one window of a document."""
+
+from pathlib import Path
+
+import pytest
+
+from rerank_server.models import Models
+from tests.rerank_server.running import running, toy_cascade, toy_models
+from tests.toys import WORDS
+
+QUERY = "cat dog fish"
+PASSAGES = ["cat", "fish", "cat dog", "nothing", "cat fish", "dog fish"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return toy_cascade(tmp_path_factory.mktemp("cascade"))
+
+
+async def test_the_large_model_reads_the_best_of_the_small_one_and_they_come_first(models: Models) -> None:
+    async with running(models) as client:
+        answer = await client.post(
+            "/rerank", {"query": QUERY, "texts": PASSAGES, "cascade_depth": 3, "raw_scores": True}
+        )
+        # The small one: 1 0 2 0 1 1; so 2, 0 and 4 are read, of which only 4 holds a fish.
+        assert [hit["index"] for hit in answer.body] == [4, 0, 2, 5, 1, 3]
+        assert [hit["score"] for hit in answer.body] == [1.0, 0.0, 0.0, -1.0, -2.0, -2.0]
+        assert await client.metric("bridge_rerank_batch_pairs_sum") == len(PASSAGES) + 3
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/opensearch/rerank"])
+async def test_a_cascade_answers_in_every_dialect_with_every_document(models: Models, path: str) -> None:
+    async with running(models) as client:
+        answer = await client.post(path, {"query": QUERY, "documents": PASSAGES, "cascade_depth": 3})
+        hits = answer.body if isinstance(answer.body, list) else answer.body["results"]
+        assert [hit["index"] for hit in hits] == [4, 0, 2, 5, 1, 3]
+        shown = [hit["relevance_score"] for hit in hits]
+        assert shown == sorted(shown, reverse=True)
+        assert shown[2] > shown[3]
+
+
+async def test_a_depth_beyond_all_passages_is_the_large_model_alone(models: Models) -> None:
+    async with running(models) as client:
+        request = {"query": QUERY, "texts": PASSAGES, "raw_scores": True}
+        deep = await client.post("/rerank", request | {"cascade_depth": 100})
+        assert deep.body == (await client.post("/rerank", request)).body
+
+
+async def test_the_margin_spares_the_large_model_what_cannot_come_first(models: Models) -> None:
+    async with running(models) as client:
+        request = {"query": QUERY, "texts": PASSAGES, "cascade_depth": 6, "top_n": 1, "cascade_margin": 1}
+        assert (await client.post("/rerank", request)).body[0]["index"] == 4
+        assert await client.metric("bridge_rerank_batch_pairs_sum") == len(PASSAGES) + 4
+
+
+async def test_each_model_remembers_its_own_scores(models: Models) -> None:
+    async with running(models, cached_pairs=100) as client:
+        request = {"query": QUERY, "texts": PASSAGES, "cascade_depth": 3, "raw_scores": True}
+        first = await client.post("/rerank", request)
+        assert (await client.post("/rerank", request)).body == first.body
+        assert await client.metric("bridge_rerank_batch_pairs_sum") == len(PASSAGES) + 3
+        await client.post("/rerank", request | {"cascade_depth": 4})
+        assert await client.metric("bridge_rerank_batch_pairs_sum") == len(PASSAGES) + 4
+
+
+@pytest.mark.parametrize(("depth", "field"), [(0, "cascade_depth"), (-1, "cascade_depth"), ("3", "cascade_depth")])
+async def test_a_depth_is_a_number_above_zero(models: Models, depth: object, field: str) -> None:
+    async with running(models) as client:
+        answer = await client.post("/rerank", {"query": QUERY, "texts": PASSAGES, "cascade_depth": depth})
+        assert (answer.status, answer.body["field"]) == (422, field)
+
+
+async def test_without_a_cascade_model_a_cascade_is_refused_and_all_else_served(tmp_path: Path) -> None:
+    async with running(toy_models(tmp_path)) as client:
+        answer = await client.post("/rerank", {"query": QUERY, "texts": PASSAGES, "cascade_depth": 3})
+        assert (answer.status, answer.body["error_type"], answer.body["field"]) == (422, "not_served", "cascade_depth")
+        assert "sidecar.cascade_model" in answer.body["error"]
+        assert (await client.get("/info")).body["cascade_model_id"] is None
+        assert (await client.post("/rerank", {"query": QUERY, "texts": PASSAGES})).status == 200
+
+
+@pytest.mark.parametrize(
+    ("asked", "served"),
+    [(None, "fish"), ("fish", "fish"), ("half", "half"), ("half@DIGEST", "half"), ("rerank-v3.5", "fish")],
+)
+async def test_a_model_is_asked_for_by_name_and_the_answer_says_which_it_was(
+    models: Models, asked: str | None, served: str
+) -> None:
+    async with running(models) as client:
+        listed = {each.partition("@")[0]: each for each in (await client.get("/info")).body["rerank_model_ids"]}
+        name = listed["half"] if asked == "half@DIGEST" else asked
+        answer = await client.post("/v2/rerank", {"query": QUERY, "documents": PASSAGES, "model": name})
+        assert answer.body["model"] == listed[served]
+        assert answer.body["results"][0]["index"] == {"fish": 1, "half": 2}[served]
+
+
+async def test_a_long_document_counts_as_its_best_window(tmp_path: Path) -> None:
+    async with running(toy_models(tmp_path), max_pair_tokens=16) as client:
+        words = [word for word in WORDS if word not in QUERY.split()]
+        texts = [" ".join([*words[:30], "cat dog fish"]), " ".join(["cat", *words[:30], "dog"]), "cat dog"]
+        request = {"query": QUERY, "texts": texts, "raw_scores": True}
+        short = {hit["index"]: hit["score"] for hit in (await client.post("/rerank", request)).body}
+        assert short == {0: 0.0, 1: 1.0, 2: 2.0}
+        whole = await client.post("/rerank", request | {"max_tokens_per_doc": 100})
+        assert {hit["index"]: hit["score"] for hit in whole.body} == {0: 3.0, 1: 1.0, 2: 2.0}
+        cut = await client.post("/rerank", request | {"max_tokens_per_doc": 31})
+        assert {hit["index"]: hit["score"] for hit in cut.body} == {0: 1.0, 1: 1.0, 2: 2.0}
+
+
+async def test_the_large_model_reads_one_window_of_each_document(models: Models) -> None:
+    async with running(models, max_pair_tokens=16) as client:
+        filler = " ".join(word for word in WORDS if word not in QUERY.split())
+        texts = [f"{filler} cat dog fish", "fish", "cat"]
+        request = {"query": QUERY, "texts": texts, "max_tokens_per_doc": 100, "cascade_depth": 1, "raw_scores": True}
+        answer = await client.post("/rerank", request)
+        assert answer.body[0] == {"index": 0, "score": 1.0}
+        all_of_the_large = await client.metric("bridge_rerank_batch_pairs_sum")
+        await client.post("/rerank", request | {"cascade_depth": 2})
+        assert await client.metric("bridge_rerank_batch_pairs_sum") == 2 * all_of_the_large + 1
+
+
+async def test_a_request_that_never_fits_the_queue_is_too_large(models: Models) -> None:
+    async with running(models, max_queued_pairs=5) as client:
+        answer = await client.post("/rerank", {"query": QUERY, "texts": PASSAGES})
+        assert (answer.status, answer.body["error_type"]) == (413, "too_large")
