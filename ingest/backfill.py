@@ -59,6 +59,7 @@ def run_backfill(
         BridgeError: what `Run.send` and `IndexDocuments` say.
     """
     stopped = stopped or threading.Event()
+    profile = indices.fitted(client, profile)
     state = indices.extend(client, index, profile)
     indices.keep_profile(client, state, profile)
     made_by = recipe(profile, settings)

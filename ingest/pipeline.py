@@ -47,6 +47,7 @@ def run_ingest(
         CheckpointUnusable: the state folder is in use, or its checkpoint is damaged or of another run.
         BridgeError: what `Run.send` says; a checkpoint is kept.
     """
+    profile = indices.fitted(client, profile)
     state = indices.check(client, index, profile)
     made_by = recipe(profile, settings)
     stopped = stopped or threading.Event()
