@@ -145,18 +145,20 @@ def _reranked(plan: Plan) -> int:
 def _weights(plan: Plan) -> dict[str, float]:
     """Leg → weight, for the stage at which the search stops.
 
-    Where nothing was expanded the application's own query takes the place of the expansion leg.
+    Where nothing was expanded the application's own query takes the place of the expansion leg; where there
+    are no vectors the texts rank alone.
     """
+    has_vectors = plan.profile.vector_type != "none"
     text_leg = "expansion" if plan.profile.generator is not None else "lexical"
     match plan.stage:
         case "expansion" | "lexical":
             return {text_leg: 1.0}
-        case "vector":
+        case "vector" if has_vectors:
             return {"vector": 1.0}
-    weights = dict(plan.profile.fusion.weights)
+    weights = {leg: weight for leg, weight in plan.profile.fusion.weights.items() if has_vectors or leg != "vector"}
     if text_leg == "lexical":
         weights["lexical"] = max(weights.get("lexical", 0.0), weights.pop("expansion", 0.0))
-    return {leg: weight for leg, weight in weights.items() if weight > 0}
+    return {leg: weight for leg, weight in weights.items() if weight > 0} or {text_leg: 1.0}
 
 
 def _told_legs(plan: Plan) -> set[str]:
