@@ -1,0 +1,76 @@
+/** What the page asks of the proxy and, through it, of the cluster. The credentials live in this module only. */
+
+let authorization = null;
+
+/** Uses a user's name and password for all further searches; an empty name stands for none. */
+export function signIn(user, password) {
+  const bytes = new TextEncoder().encode(`${user}:${password}`);
+  authorization = user ? `Basic ${btoa(String.fromCharCode(...bytes))}` : null;
+}
+
+/** An answer other than the one hoped for; `message` is for the viewer. */
+export class Refusal extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** Version, mode and stages of this proxy. */
+export async function about() {
+  return (await asked("about", {})).json();
+}
+
+/**
+ * Index name → profile, of all enriched indices whose mapping the viewer may read. `beside` in it is the profile of
+ * the generation that is being made beside the serving one, where there is one.
+ */
+export async function profiles(name = "") {
+  const path = name ? `/${encodeURIComponent(name)}/_mapping` : "/_mapping";
+  const mappings = await (await asked(`cluster${path}?filter_path=*.mappings._meta.neural_bridge*`, {})).json();
+  return Object.fromEntries(
+    Object.entries(mappings)
+      .map(([index, { mappings: { _meta } }]) => [index, { ..._meta.neural_bridge, beside: _meta.neural_bridge_beside }])
+      .filter(([, { version }]) => version !== undefined),
+  );
+}
+
+/**
+ * Runs one search as an application would. `body` is JSON text; `control` the x-bridge header.
+ * Gives `{answer, mark, timings, elapsedMs}`: the JSON, X-Bridge and Server-Timing as text, and the time here.
+ */
+export async function search(index, body, control) {
+  const headers = { "content-type": "application/json", ...(control && { "x-bridge": control }) };
+  const started = performance.now();
+  const response = await asked(`cluster/${encodeURIComponent(index)}/_search`, { method: "POST", headers, body });
+  const answer = await response.json();
+  return {
+    answer,
+    mark: response.headers.get("x-bridge") ?? "",
+    timings: response.headers.get("server-timing") ?? "",
+    elapsedMs: performance.now() - started,
+  };
+}
+
+async function asked(path, options) {
+  const headers = { ...options.headers, ...(authorization && { authorization }) };
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers, credentials: "omit" });
+  } catch {
+    throw new Refusal(0, "The proxy does not answer: is it running?");
+  }
+  if (!response.ok) throw new Refusal(response.status, await reason(response));
+  return response;
+}
+
+async function reason(response) {
+  const text = await response.text();
+  if (response.status === 401) return "The cluster wants to know who you are: sign in.";
+  try {
+    const { error } = JSON.parse(text);
+    return `${response.status}: ${error.root_cause?.[0]?.reason ?? error.reason ?? error}`;
+  } catch {
+    return `${response.status}: ${text.slice(0, 300)}`;
+  }
+}
