@@ -33,10 +33,11 @@ from bridge.records import Document, Passage
 from bridge.settings import ClusterSettings, load_settings
 from ingest.embedding import Embedding
 from ingest.expansion import Expansion
+from ingest.field_choice import FieldChoice
+from ingest.file_source import FileDocuments
 from ingest.models import load_models, planned_profile, profile_for
 from ingest.pipeline import run_ingest
 from ingest.run import BATCH_DOCUMENTS, expansion
-from ingest.sources import FieldChoice, JsonLines
 
 INDEX = "bench-ingest"
 N_ENRICHED = 512
@@ -202,8 +203,8 @@ def _fresh_index(client: OpenSearch, profile: IndexProfile) -> None:
     indices.create(client, INDEX, profile, settings={"index.number_of_replicas": 0})
 
 
-def _source(corpus: Path, fields: FieldChoice) -> JsonLines:
-    return JsonLines([str(corpus)], fields, max_doc_bytes=MAX_DOC_BYTES)
+def _source(corpus: Path, fields: FieldChoice) -> FileDocuments:
+    return FileDocuments([str(corpus)], fields, max_doc_bytes=MAX_DOC_BYTES)
 
 
 def _timed(work: Callable[[], object], *, tokens: int = 0) -> _Timed:

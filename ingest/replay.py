@@ -10,8 +10,9 @@ from bridge.errors import UsageError
 from bridge.passages import field_texts
 from bridge.records import Document, SourcePosition
 from ingest.dead_letters import DeadLetter, read_dead_letters
+from ingest.field_choice import FieldChoice
 from ingest.json_objects import JsonProblem, parse_object
-from ingest.sources import FieldChoice, SourceItem, Unreadable, document_from_json
+from ingest.sources import SourceItem, Unreadable, document_from_json
 
 REPLAYED = ".replayed"
 """Suffix of a file whose letters are all written."""

@@ -57,10 +57,10 @@ def replay(ctx: click.Context, file: Path, id_field: str, cluster_url: str | Non
     from bridge.cluster.connection import connect
     from bridge.errors import UsageError
     from ingest.dead_letters import read_dead_letters
+    from ingest.field_choice import FieldChoice
     from ingest.models import load_models, profile_like
     from ingest.pipeline import run_ingest
     from ingest.replay import DeadLetterDocuments, mark_replayed
-    from ingest.sources import FieldChoice
 
     names = {letter.index for letter in read_dead_letters(file)}
     if len(names) != 1:

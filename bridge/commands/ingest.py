@@ -94,10 +94,11 @@ def command(
     from bridge.cluster.connection import connect
     from bridge.errors import UsageError
     from ingest.display import shown
+    from ingest.field_choice import FieldChoice
+    from ingest.file_source import FileDocuments
     from ingest.models import load_models, profile_for
     from ingest.pipeline import run_ingest
     from ingest.signals import stop_on_signals
-    from ingest.sources import FieldChoice, JsonLines
     from ingest.state import default_state_folder
 
     client = connect(settings.cluster)
@@ -106,7 +107,7 @@ def command(
     names = text_fields or tuple(field.name for field in kept.text_fields) if kept else text_fields
     if not names:
         raise UsageError(f"which fields of {index} hold text is not known: name them with --text-field")
-    source = JsonLines(
+    source = FileDocuments(
         sources,
         FieldChoice(names, id_field, routing_field),
         max_doc_bytes=settings.ingest.max_doc_bytes,
@@ -114,7 +115,7 @@ def command(
     )
     models = load_models(settings.ingest)
     passages = kept.passages if kept else passage_settings(layout, max_tokens, overlap_tokens)
-    profile = profile_for(models, names, passages=passages)
+    profile = profile_for(models, names, passages=passages, kept=kept)
     if existing is None:
         indices.create(client, index, profile, analyzer=analyzer)
         click.echo(f"index {index} is new: made for {', '.join(names)}", err=True)

@@ -15,10 +15,11 @@ from bridge.cluster.schema import new_index
 from bridge.errors import AccessDenied, CheckpointUnusable, IndexUnsuitable, IngestError
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.dead_letters import read_dead_letters
+from ingest.field_choice import FieldChoice
+from ingest.file_source import FileDocuments
 from ingest.models import Models, profile_for
 from ingest.pipeline import run_ingest
 from ingest.report import Progress, Report
-from ingest.sources import FieldChoice, JsonLines
 from tests.fake_bulk import FakeCluster, Reply, error_body, fake_cluster, refusal
 from tests.ingest.toys import CountingEncoder, EchoGenerator, toy_models
 
@@ -49,7 +50,7 @@ class Setting:
         models = models or self.models
         settings = options.pop("settings", IngestSettings(max_stall_s=1.0))
         return run_ingest(
-            JsonLines([str(self.corpus)], FIELDS, max_doc_bytes=100_000),
+            FileDocuments([str(self.corpus)], FIELDS, max_doc_bytes=100_000),
             index="things",
             profile=options.pop("profile", profile_for(models, FIELDS.text_fields)),
             models=models,

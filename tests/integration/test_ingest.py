@@ -15,10 +15,11 @@ from bridge.cluster.node import EmbeddedNode
 from bridge.errors import IndexUnsuitable
 from bridge.profile import IndexProfile, PassageSettings
 from bridge.settings import ClusterSettings, IngestSettings
+from ingest.field_choice import FieldChoice
+from ingest.file_source import FileDocuments
 from ingest.models import profile_for
 from ingest.pipeline import run_ingest
 from ingest.report import Report
-from ingest.sources import FieldChoice, JsonLines
 from tests.ingest.toys import toy_models
 
 FIELDS = FieldChoice(text_fields=["title", "text"])
@@ -38,7 +39,7 @@ def ingest(client: OpenSearch, fresh_index: str, tmp_path: Path) -> Ingest:
         corpus = tmp_path / "corpus.jsonl"
         corpus.write_bytes(b"\n".join(lines))
         return run_ingest(
-            JsonLines([str(corpus)], FIELDS, max_doc_bytes=100_000),
+            FileDocuments([str(corpus)], FIELDS, max_doc_bytes=100_000),
             index=options.pop("index", fresh_index),
             profile=profile,
             models=toy_models(),

@@ -10,13 +10,15 @@ import pytest
 
 from bridge.errors import UsageError
 from bridge.records import Document, SourcePosition
-from ingest.sources import DocumentsInMemory, FieldChoice, JsonLines, SourceItem, Unreadable, document_from_json
+from ingest.field_choice import FieldChoice
+from ingest.file_source import FileDocuments
+from ingest.sources import DocumentsInMemory, SourceItem, Unreadable, document_from_json
 
 FIELDS = FieldChoice(text_fields=["title", "text"])
 
 
 def read(path: Path, *, fields: FieldChoice = FIELDS, max_doc_bytes: int = 10_000, skip: int = 0) -> list[SourceItem]:
-    return list(JsonLines([str(path)], fields, max_doc_bytes=max_doc_bytes).items(skip))
+    return list(FileDocuments([str(path)], fields, max_doc_bytes=max_doc_bytes).items(skip))
 
 
 def outcome(item: SourceItem) -> tuple[int, str]:
@@ -124,7 +126,7 @@ def test_a_bomb_is_read_as_a_stream_and_stopped_at_the_limit(tmp_path: Path) -> 
         bomb.write(b'{"_id": "1"}\n')
         for _ in range(64):
             bomb.write(bytes(1_000_000))
-    source = JsonLines([str(file)], FIELDS, max_doc_bytes=1000, max_expanded_bytes=20_000_000)
+    source = FileDocuments([str(file)], FIELDS, max_doc_bytes=1000, max_expanded_bytes=20_000_000)
     items = source.items()
     assert outcome(next(items)) == (1, "1")
     tracemalloc.start()
@@ -152,7 +154,7 @@ def test_skipping_counts_items_and_keeps_line_numbers(tmp_path: Path) -> None:
 def test_a_glob_reads_its_files_by_name(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.jsonl"):
         (tmp_path / name).write_text(f'{{"_id": "{name}"}}')
-    items = JsonLines([f"{tmp_path}/*.jsonl"], FIELDS, max_doc_bytes=1000).items()
+    items = FileDocuments([f"{tmp_path}/*.jsonl"], FIELDS, max_doc_bytes=1000).items()
     assert [item.doc_id for item in items if isinstance(item, Document)] == ["a.jsonl", "b.jsonl"]
 
 
@@ -163,13 +165,13 @@ def test_a_source_that_cannot_be_read_is_a_usage_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError):
-        JsonLines([pattern], FIELDS, max_doc_bytes=1000)
+        FileDocuments([pattern], FIELDS, max_doc_bytes=1000)
 
 
 @pytest.mark.case("I36")
 def test_an_empty_pipe_has_no_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
-    source = JsonLines(["-"], FIELDS, max_doc_bytes=1000)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(b""))))
+    source = FileDocuments(["-"], FIELDS, max_doc_bytes=1000)
     assert list(source.items()) == []
     assert not source.resumable
 
@@ -177,9 +179,9 @@ def test_an_empty_pipe_has_no_documents(monkeypatch: pytest.MonkeyPatch) -> None
 def test_identity_changes_with_the_file(tmp_path: Path) -> None:
     file = tmp_path / "corpus.jsonl"
     file.write_text('{"_id": "1"}\n')
-    before = JsonLines([str(file)], FIELDS, max_doc_bytes=1000).identity
+    before = FileDocuments([str(file)], FIELDS, max_doc_bytes=1000).identity
     file.write_text('{"_id": "1"}\n{"_id": "2"}\n')
-    assert JsonLines([str(file)], FIELDS, max_doc_bytes=1000).identity != before
+    assert FileDocuments([str(file)], FIELDS, max_doc_bytes=1000).identity != before
 
 
 def test_documents_in_memory_are_items_in_order() -> None:
