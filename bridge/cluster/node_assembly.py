@@ -18,6 +18,7 @@ from typing import TextIO
 from bridge.cluster.node_blueprint import Blueprint, Part
 from bridge.cluster.node_download import fetch
 from bridge.errors import NodeError
+from bridge.user_cache import user_cache_folder
 
 NEEDED_BYTES = 1_000_000_000
 """Downloads, home and a small index; less free space ends in a half-written index sooner or later."""
@@ -37,13 +38,8 @@ def cache_folder(configured: Path | None) -> Path:
     """
     if configured is not None:
         return configured.expanduser().resolve()
-    if named := os.environ.get("XDG_CACHE_HOME"):
-        return Path(named).resolve() / "neural-bridge"
-    # A node started by root runs as another user, who cannot enter root's home.
-    if os.geteuid() == 0:
-        return Path("/var/cache/neural-bridge")
     try:
-        return Path.home() / ".cache" / "neural-bridge"
+        return user_cache_folder()
     except RuntimeError as error:
         raise NodeError(
             f"user {os.geteuid()} has no home folder to keep the embedded node in: "

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +12,8 @@ import msgspec
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
-    from bridge.models.artifact import ModelFolder
+    from bridge.models.artifact import Kind, ModelFolder
+    from bridge.models.hub import HubModel
 
 CALIBRATION_TEXTS = 128
 
@@ -27,7 +29,7 @@ texts_option = click.option(
 
 @click.group(name="models")
 def command() -> None:
-    """Export, quantise, verify and list models."""
+    """Fetch, export, quantise, verify and list models."""
 
 
 @command.command("list")
@@ -47,7 +49,7 @@ def list_models(as_json: bool) -> None:
 @command.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Show the manifest of a model: NAME is a path or a built-in."""
+    """Show the manifest of a model: NAME is a path, a built-in, or a fetched one."""
     from bridge.models.artifact import resolve
 
     click.echo(json.dumps(_description(resolve(name)), indent=2))
@@ -121,6 +123,77 @@ def export(
     else:
         folder = exporting.export_cross_encoder(source, out, card)
     click.echo(f"{folder.identity}: {_megabytes(folder):.1f} MB in {out}")
+
+
+@command.command()
+@click.argument("name")
+@click.option(
+    "--mirror",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder in the layout of the hub's own cache; the network is then left alone.",
+)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Model folder; by default, the cache.")
+@click.option("--kind", type=click.Choice(["encoder", "cross_encoder", "query_generator"]), help="What NAME is.")
+@click.option("--graph", help="The ONNX file to take, by its path in the repository.")
+@click.option("--query-prefix", help="What the encoder wants before a query, where its files do not say so.")
+@click.option("--passage-prefix", help="What it wants before a passage.")
+def fetch(
+    name: str,
+    mirror: Path | None,
+    out: Path | None,
+    kind: "Kind | None",
+    graph: str | None,
+    query_prefix: str | None,
+    passage_prefix: str | None,
+) -> None:
+    """Fetch the hub's model NAME (ORG/NAME), which may then be named wherever a model is.
+
+    A ready ONNX graph is taken as it is; safetensors are exported (extra: train). Weights saved by pickle and
+    code are refused.
+    """
+    from bridge.models.artifact import fetched_folder
+    from bridge.models.hub import copy_ready_graph, download
+
+    model = download(name, mirror=mirror, kind=kind, graph=graph)
+    model = replace(
+        model,
+        query_prefix=model.query_prefix if query_prefix is None else query_prefix,
+        passage_prefix=model.passage_prefix if passage_prefix is None else passage_prefix,
+    )
+    out = out or fetched_folder(name)
+    folder = copy_ready_graph(model, out, name=name) if model.graph else _exported(model, out)
+    _load(folder)
+    click.echo(f"{folder.identity}: {_megabytes(folder):.1f} MB in {out}; licence: {model.licence}")
+
+
+def _exported(model: "HubModel", out: Path) -> "ModelFolder":
+    """Makes a model folder of a repository's safetensors.
+
+    Raises:
+        UsageError: the train extra is not installed.
+    """
+    try:
+        from bridge.training import export as exporting
+    except ImportError as error:
+        raise UsageError(
+            f"model {model.name!r} has no ONNX graph and must be exported, which needs {error.name}: install the "
+            f"extra, `pip install 'opensearch-neural-bridge[train]'`, or name another file with --graph"
+        ) from error
+
+    card = exporting.Card(
+        name=model.name,
+        licence=model.licence,
+        sources=[model.source],
+        max_tokens=model.max_tokens,
+        pooling=model.pooling,
+        query_prefix=model.query_prefix,
+        passage_prefix=model.passage_prefix,
+    )
+    if model.kind == "query_generator":
+        return exporting.export_query_generator(model.folder, out, card, engine="onnx")
+    if model.kind == "encoder":
+        return exporting.export_encoder(model.folder, out, card)
+    return exporting.export_cross_encoder(model.folder, out, card)
 
 
 @command.command()

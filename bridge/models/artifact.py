@@ -5,6 +5,7 @@ saved by pickle (`.pt`, `.pkl`, `pytorch_model.bin`) and code that lies in the f
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ import msgspec
 
 from bridge.errors import ModelError
 from bridge.models import onnx_file
+from bridge.user_cache import user_cache_folder
 
 Kind = Literal["encoder", "cross_encoder", "query_generator"]
 
@@ -23,6 +25,8 @@ BUILTIN = Path(__file__).parent / "builtin"
 
 MAX_TOKENIZER_BYTES = 64_000_000
 """The largest vocabularies in use (250,000 pieces) are 17 MB as JSON."""
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 DIGEST_LENGTH = 12
 """Hex digits of a SHA-256 that name a model in stamps, caches and the index's profile."""
@@ -87,8 +91,15 @@ def builtin_names() -> list[str]:
     return sorted(path.parent.name for path in BUILTIN.glob(f"*/{MANIFEST}"))
 
 
+def fetched_folder(name: str) -> Path:
+    """Where `neural-bridge models fetch` puts the hub's model `name` (ORG/NAME)."""
+    return user_cache_folder() / "models" / name.replace("/", "--")
+
+
 def resolve(name: str) -> ModelFolder:
-    """Finds a model by path or by built-in name and reads its manifest.
+    """Finds a model by path, by built-in name, or by the name of a fetched one; reads its manifest.
+
+    Nothing is fetched here: a server that downloads for minutes when it starts is a surprise.
 
     Raises:
         ModelError: there is no such folder, or its manifest cannot be read.
@@ -101,6 +112,13 @@ def resolve(name: str) -> ModelFolder:
     if given.is_dir():
         raise ModelError(
             f"model folder {given} has no {MANIFEST}: make one with `neural-bridge models export {given} OUT`"
+        )
+    if _HUB_NAME.fullmatch(name):
+        if (fetched_folder(name) / MANIFEST).is_file():
+            return read_folder(fetched_folder(name))
+        raise ModelError(
+            f"model {name!r} is neither a folder with a {MANIFEST} nor fetched: "
+            f"give a path, or run `neural-bridge models fetch {name}`"
         )
     raise ModelError(
         f"model {name!r} is neither a folder with a {MANIFEST} nor built in: "

@@ -1,0 +1,241 @@
+"""Models of a hub: what is taken of a repository, and what its files say of the model.
+
+The files come through huggingface_hub: from the network, or from a mirror, a folder in the layout of its own
+cache (`models--ORG--NAME/` with `blobs`, `refs` and `snapshots`), as `hf download` leaves on a machine that has a
+network. Each file is compared with the digest that the hub names it by. Weights saved by pickle and code are
+never asked for.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import msgspec
+import yaml
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from bridge.errors import ModelError
+from bridge.models.artifact import TOKENIZER, Kind, Manifest, ModelFolder, names_only, write_manifest
+
+READY_GRAPHS = ("onnx/model.onnx", "model.onnx")
+"""Where repositories keep an ONNX graph in float32, first found."""
+
+SAFE_WEIGHTS = "model.safetensors"
+GENERATION_CONFIGURATION = "generation_config.json"
+
+_CONFIGURATION = "config.json"
+_CARD = "README.md"
+_POOLING_FILE = "1_Pooling/config.json"
+_LENGTH_FILE = "sentence_bert_config.json"
+_PROMPTS_FILE = "config_sentence_transformers.json"
+_MODULES_FILE = "modules.json"
+_SHA256_HEX, _SHA1_HEX = 64, 40
+_MOST_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class HubModel:
+    """A repository's model on this machine.
+
+    `folder` is the snapshot: its files under their own names. `graph`: the ready ONNX file, or None where the
+    weights (`SAFE_WEIGHTS`) must be exported. `max_tokens` with special tokens.
+    """
+
+    name: str
+    folder: Path
+    kind: Kind
+    graph: Path | None
+    licence: str
+    max_tokens: int
+    dimension: int
+    pooling: Literal["mean", "cls", "max"]
+    normalise: bool
+    query_prefix: str
+    passage_prefix: str
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, with the commit: for the manifest."""
+        return f"hub: {self.name} at {self.folder.name}"
+
+
+def download(name: str, *, mirror: Path | None = None, kind: Kind | None = None, graph: str | None = None) -> HubModel:
+    """Fetches what is needed of the repository `name` (ORG/NAME), from `mirror` alone where one is given.
+
+    `kind`: what the model is; read from its configuration by default. `graph`: the ONNX file to take, in place
+    of `READY_GRAPHS`.
+
+    Raises:
+        ModelError: there is no such repository, it has no safe weights, or a file is not what the hub has.
+    """
+    repository = _Repository(name, mirror)
+    configuration = repository.json(_CONFIGURATION)
+    if configuration is None:
+        raise ModelError(f"model {name!r} has no {_CONFIGURATION}: it is no model of transformers' layout")
+    repository.required(TOKENIZER, "only the `tokenizers` library's file is read; another model may have it")
+    kind = kind or _kind(configuration)
+    found = None
+    # A generator's graphs come in several files, whose names differ by exporter: it is exported here.
+    if kind != "query_generator" or graph is not None:
+        graphs = (graph,) if graph is not None else READY_GRAPHS
+        found = next((file for given in graphs if (file := repository.file(given)) is not None), None)
+        if graph is not None and found is None:
+            raise ModelError(f"model {name!r} has no file {graph}: leave the option out to take what it has")
+    if found is None:
+        repository.required(SAFE_WEIGHTS, "weights saved by pickle are never opened; ask its owner for safetensors")
+        repository.file(GENERATION_CONFIGURATION)
+    modules: Any = repository.json(_MODULES_FILE) or []
+    prompts = (repository.json(_PROMPTS_FILE) or {}).get("prompts") or {}
+    length = (repository.json(_LENGTH_FILE) or {}).get("max_seq_length") or _MOST_TOKENS
+    return HubModel(
+        name=name,
+        folder=repository.snapshot,
+        kind=kind,
+        graph=found,
+        licence=repository.licence(),
+        max_tokens=min(length, configuration.get("max_position_embeddings") or _MOST_TOKENS, _MOST_TOKENS),
+        dimension=configuration.get("hidden_size") or configuration.get("d_model") or 0,
+        pooling=_pooling(repository.json(_POOLING_FILE) or {}),
+        normalise=not modules or any("Normalize" in str(module.get("type")) for module in modules),
+        query_prefix=prompts.get("query", ""),
+        passage_prefix=prompts.get("document", prompts.get("passage", "")),
+    )
+
+
+def copy_ready_graph(model: HubModel, out: Path, *, name: str) -> ModelFolder:
+    """Makes the model folder `out` of a repository's own ONNX graph."""
+    if model.graph is None:
+        raise ValueError("the repository has no graph")
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(model.graph, out / "model.onnx")
+    shutil.copyfile(model.folder / TOKENIZER, out / TOKENIZER)
+    manifest = Manifest(
+        kind=model.kind,
+        name=name,
+        licence=model.licence,
+        max_tokens=model.max_tokens,
+        files=names_only(["model.onnx", TOKENIZER]),
+        dimension=model.dimension if model.kind == "encoder" else None,
+        pooling=model.pooling,
+        normalise=model.normalise,
+        query_prefix=model.query_prefix,
+        passage_prefix=model.passage_prefix,
+        sources=[model.source],
+    )
+    return write_manifest(out, manifest)
+
+
+def _kind(configuration: dict[str, Any]) -> Kind:
+    architecture = next(iter(configuration.get("architectures") or ["?"]))
+    if architecture.endswith("ForSequenceClassification"):
+        return "cross_encoder"
+    if architecture.endswith("ForConditionalGeneration"):
+        return "query_generator"
+    return "encoder"
+
+
+def _pooling(configuration: dict[str, Any]) -> Literal["mean", "cls", "max"]:
+    """What sentence-transformers' pooling layer does."""
+    if configuration.get("pooling_mode_cls_token"):
+        return "cls"
+    return "max" if configuration.get("pooling_mode_max_tokens") else "mean"
+
+
+class _Repository:
+    """The files of one repository, each fetched when it is first asked for, and checked."""
+
+    def __init__(self, name: str, mirror: Path | None) -> None:
+        self._name = name
+        self._mirror = mirror
+        self.snapshot = Path()
+
+    def file(self, path: str) -> Path | None:
+        """The checked file, or None where the repository has none of that name.
+
+        Raises:
+            ModelError: the repository cannot be had, or the file's digest is another.
+        """
+        try:
+            found = Path(
+                hf_hub_download(self._name, path, cache_dir=self._mirror, local_files_only=self._mirror is not None)
+            )
+        except LocalEntryNotFoundError as error:
+            if self._mirror is None:
+                raise ModelError(
+                    f"model {self._name!r} cannot be fetched, the hub does not answer ({error}): "
+                    f"name a mirror folder with --mirror, or a model folder by its path"
+                ) from error
+            return None
+        except EntryNotFoundError:
+            return None
+        except (HFValidationError, HfHubHTTPError, OSError) as error:
+            raise ModelError(
+                f"model {self._name!r} cannot be fetched ({error}): give ORG/NAME as the hub spells it"
+            ) from error
+        _check_digest(found)
+        self.snapshot = found.parents[path.count("/")]
+        return found
+
+    def required(self, path: str, remedy: str) -> Path:
+        """As `file`, for one that must be there.
+
+        Raises:
+            ModelError: it is not there.
+        """
+        found = self.file(path)
+        if found is None:
+            raise ModelError(f"model {self._name!r} has no {path}: {remedy}")
+        return found
+
+    def json(self, path: str) -> dict[str, Any] | None:
+        """A JSON file's content, or None where there is no such file."""
+        found = self.file(path)
+        if found is None:
+            return None
+        try:
+            return cast(dict[str, Any], msgspec.json.decode(found.read_bytes()))
+        except msgspec.DecodeError as error:
+            raise ModelError(f"model {self._name!r}: {path} is no JSON ({error}): report it to its owner") from error
+
+    def licence(self) -> str:
+        """The licence that the model card's front matter names."""
+        card = self.file(_CARD)
+        parts = card.read_text("utf-8", "replace").split("---\n", 2) if card is not None else []
+        try:
+            matter = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
+        except yaml.YAMLError:
+            matter = None
+        named = matter.get("license") if isinstance(matter, dict) else None
+        return str(named) if named else "not stated in its card"
+
+
+def _check_digest(file: Path) -> None:
+    """Compares a file with the digest that the cache names it by: SHA-256 for large files, else git's.
+
+    Raises:
+        ModelError: they differ, or the name is no digest.
+    """
+    stored = file.resolve()
+    named = stored.name
+    if len(named) == _SHA256_HEX:
+        digest = hashlib.sha256()
+    elif len(named) == _SHA1_HEX:
+        digest = hashlib.sha1(b"blob %d\0" % stored.stat().st_size, usedforsecurity=False)
+    else:
+        raise ModelError(
+            f"model file {file} is no link to a blob named by its digest: copy a mirror with its links (cp -a)"
+        )
+    for block in _blocks(stored):
+        digest.update(block)
+    if digest.hexdigest() != named:
+        raise ModelError(f"model file {file} has not the digest {named[:12]}… of the hub: fetch it anew")
+
+
+def _blocks(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as content:
+        while block := content.read(1 << 20):
+            yield block

@@ -1,0 +1,113 @@
+"""Models of a hub, from a mirror folder: what is taken, what the manifest says, what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from bridge.commands.models import command
+from bridge.errors import ModelError
+from bridge.models.artifact import resolve
+from bridge.models.cross_encoder import CrossEncoder
+from bridge.models.encoder import Encoder
+from bridge.models.hub import copy_ready_graph, download
+from tests.hub_mirror import COMMIT, mirror_model
+from tests.toys import WORDS, make_toy_cross_encoder, make_toy_encoder
+
+ENCODER = "acme/toy-embedder"
+CARD = b"---\nlicense: apache-2.0\ntags: [toy]\n---\n# A model\n"
+
+
+def _files(folder: Path, *, graph: str = "onnx/model.onnx", architecture: str = "BertModel") -> dict[str, bytes]:
+    configuration = {"architectures": [architecture], "hidden_size": len(WORDS), "max_position_embeddings": 64}
+    return {
+        "config.json": json.dumps(configuration).encode(),
+        "tokenizer.json": (folder / "tokenizer.json").read_bytes(),
+        "README.md": CARD,
+        graph: (folder / "model.onnx").read_bytes(),
+    }
+
+
+@pytest.fixture
+def encoder_files(tmp_path: Path) -> dict[str, bytes]:
+    return {
+        **_files(make_toy_encoder(tmp_path / "toy").path),
+        "1_Pooling/config.json": b'{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}',
+        "modules.json": b'[{"type": "sentence_transformers.models.Transformer"}, {"type": "x.Normalize"}]',
+        "sentence_bert_config.json": b'{"max_seq_length": 32}',
+        "config_sentence_transformers.json": b'{"prompts": {"query": "find: ", "document": "read: "}}',
+    }
+
+
+def test_an_encoder_with_a_ready_graph_is_taken_with_all_that_its_files_say(
+    tmp_path: Path, encoder_files: dict[str, bytes]
+) -> None:
+    mirror_model(tmp_path / "mirror", ENCODER, encoder_files)
+    folder = copy_ready_graph(download(ENCODER, mirror=tmp_path / "mirror"), tmp_path / "out", name=ENCODER)
+    manifest = folder.manifest
+    assert (manifest.kind, manifest.pooling, manifest.max_tokens) == ("encoder", "cls", 32)
+    assert (manifest.query_prefix, manifest.passage_prefix, manifest.normalise) == ("find: ", "read: ", True)
+    assert (manifest.licence, manifest.dimension) == ("apache-2.0", len(WORDS))
+    assert manifest.sources == [f"hub: {ENCODER} at {COMMIT}"]
+    assert Encoder.load(folder, threads=1).encode(["wing"]).shape == (1, len(WORDS))
+
+
+def test_a_fetched_model_is_found_by_its_name(
+    tmp_path: Path, encoder_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    mirror_model(tmp_path / "mirror", ENCODER, encoder_files)
+    with pytest.raises(ModelError, match=f"neural-bridge models fetch {ENCODER}"):
+        resolve(ENCODER)
+    ran = CliRunner().invoke(
+        command,
+        ["fetch", ENCODER, "--mirror", str(tmp_path / "mirror"), "--query-prefix", "q: "],
+        catch_exceptions=False,
+    )
+    assert ran.exit_code == 0
+    assert f"{ENCODER}@" in ran.stdout
+    assert resolve(ENCODER).manifest.query_prefix == "q: "
+
+
+def test_a_cross_encoder_is_told_by_its_architecture(tmp_path: Path) -> None:
+    toy = make_toy_cross_encoder(tmp_path / "toy").path
+    files = _files(toy, graph="model.onnx", architecture="BertForSequenceClassification")
+    mirror_model(tmp_path / "mirror", "acme/reranker", files)
+    folder = copy_ready_graph(download("acme/reranker", mirror=tmp_path / "mirror"), tmp_path / "out", name="reranker")
+    scores = CrossEncoder.load(folder, threads=1).score("wing flow", ["wing flow", "cat"])
+    assert np.argmax(scores) == 0
+
+
+def test_a_repository_with_nothing_but_pickled_weights_is_refused(
+    tmp_path: Path, encoder_files: dict[str, bytes]
+) -> None:
+    del encoder_files["onnx/model.onnx"]
+    mirror_model(tmp_path / "mirror", ENCODER, {**encoder_files, "pytorch_model.bin": b"\x80\x04."})
+    with pytest.raises(ModelError, match=r"has no model\.safetensors: weights saved by pickle are never opened"):
+        download(ENCODER, mirror=tmp_path / "mirror")
+
+
+def test_a_file_that_is_not_what_its_digest_says_is_refused(tmp_path: Path, encoder_files: dict[str, bytes]) -> None:
+    snapshot = mirror_model(tmp_path / "mirror", ENCODER, encoder_files)
+    blob = (snapshot / "onnx" / "model.onnx").resolve()
+    blob.write_bytes(blob.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelError, match="has not the digest"):
+        download(ENCODER, mirror=tmp_path / "mirror")
+
+
+def test_a_mirror_copied_without_its_links_is_refused(tmp_path: Path, encoder_files: dict[str, bytes]) -> None:
+    snapshot = mirror_model(tmp_path / "mirror", ENCODER, encoder_files)
+    content = (snapshot / "config.json").read_bytes()
+    (snapshot / "config.json").unlink()
+    (snapshot / "config.json").write_bytes(content)
+    with pytest.raises(ModelError, match="copy a mirror with its links"):
+        download(ENCODER, mirror=tmp_path / "mirror")
+
+
+@pytest.mark.parametrize("name", ["acme/absent", "not a name", "a/b/c"])
+def test_a_name_that_the_mirror_lacks_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mirror").mkdir()
+    with pytest.raises(ModelError, match=f"model '{name}'"):
+        download(name, mirror=tmp_path / "mirror")
