@@ -3,13 +3,15 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from bridge.errors import AnswerNotUnderstood
 
 _KNN = "opensearch-knn"
 _FIRST_KNN_QUERY = (8, 12, 0)
 """Elasticsearch's `knn` query, which can stand in a `nested` query, with filters inside."""
+
+_PRETENDED = (7, 10, 2)
+"""What OpenSearch says to old clients where `compatibility.override_main_response_version` is set."""
 
 _OLDEST = {"opensearch": (1, 3, 0), "elasticsearch": (7, 10, 0)}
 
@@ -61,21 +63,25 @@ def read_capabilities(info: object, plugins: object) -> Capabilities:
         AnswerNotUnderstood: `info` is neither OpenSearch's nor Elasticsearch's.
     """
     version = info.get("version") if isinstance(info, Mapping) else None
-    found = re.match(r"(\d+)\.(\d+)\.(\d+)", str(version.get("number"))) if isinstance(version, Mapping) else None
-    if found is None or not isinstance(version, Mapping):
+    number = _number(version.get("number")) if isinstance(version, Mapping) else None
+    if number is None or not isinstance(version, Mapping):
         raise AnswerNotUnderstood(
             "the address answers, but not as OpenSearch or Elasticsearch do: check cluster.url and any "
             "gateway on the way"
         )
-    major, minor, patch = map(int, found.groups())
+    distribution = str(version.get("distribution", "elasticsearch"))
+    entries = [entry for entry in plugins if isinstance(entry, Mapping)] if isinstance(plugins, list) else []
+    if distribution == "opensearch" and number == _PRETENDED:
+        # Plugins carry the version of the OpenSearch that they are for.
+        number = next(filter(None, (_number(entry.get("version")) for entry in entries)), _OLDEST[distribution])
     return Capabilities(
-        distribution=str(version.get("distribution", "elasticsearch")),
-        version=(major, minor, patch),
-        plugins=None if plugins is None else _components(plugins),
+        distribution=distribution,
+        version=number,
+        plugins=None if plugins is None else frozenset(str(entry.get("component")) for entry in entries),
         serverless=version.get("build_flavor") == "serverless",
     )
 
 
-def _components(plugins: Any) -> frozenset[str]:
-    entries = plugins if isinstance(plugins, list) else []
-    return frozenset(str(entry.get("component", "")) for entry in entries if isinstance(entry, Mapping))
+def _number(version: object) -> tuple[int, int, int] | None:
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", str(version))
+    return (int(found[1]), int(found[2]), int(found[3])) if found else None

@@ -1,0 +1,247 @@
+"""What stands between a cluster and the bridge: found by asking, told with its remedy. Nothing is written.
+
+Each check asks one thing and yields its findings; what this user may not ask is told as such.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from opensearchpy import OpenSearch
+
+from bridge.cluster import index as indices
+from bridge.cluster.capabilities import Capabilities
+from bridge.cluster.connection import capabilities, exchange
+from bridge.errors import BridgeError, IndexUnsuitable
+from bridge.profile import META_KEY, IndexProfile, profile_of
+from bridge.settings import Settings
+
+Level = Literal["ok", "note", "problem"]
+"""ok: as it should be. note: works, and could be better or should be known. problem: keeps the bridge from
+working, or a cluster from taking documents."""
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_REFUSED = (401, 403)
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at; `remedy` where something can be done."""
+
+    level: Level
+    subject: str
+    told: str
+    remedy: str | None = None
+
+
+class EnrichedIndex(msgspec.Struct, frozen=True):
+    """An index that the bridge serves: how much of it is enriched, by which encoder, up to which stage."""
+
+    name: str
+    documents: int
+    enriched: int
+    encoder: str
+    vector_type: str
+    stages: list[str]
+
+
+class Diagnosis(msgspec.Struct, frozen=True):
+    """What was found. `vector_engines` is empty where vectors cannot be searched."""
+
+    cluster: str
+    distribution: str
+    version: str
+    serverless: bool
+    plugins: list[str] | None
+    vector_engines: list[str]
+    indices: list[EnrichedIndex]
+    findings: list[Finding]
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether nothing was found that keeps the bridge from working."""
+        return all(finding.level != "problem" for finding in self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Patient:
+    """The cluster under examination."""
+
+    client: OpenSearch
+    found: Capabilities
+    settings: Settings
+
+    def ask(self, path: str) -> tuple[int, Any]:
+        """Status, and the answer as JSON, None where it is none."""
+        answer = exchange(self.client, "GET", path)
+        try:
+            return answer.status, msgspec.json.decode(answer.body)
+        except msgspec.DecodeError:
+            return answer.status, None
+
+
+def examine(client: OpenSearch, settings: Settings) -> Diagnosis:
+    """Looks at the cluster of `settings.cluster`, which `client` is connected to.
+
+    Raises:
+        ClusterUnreachable, AccessDenied: it cannot be asked at all.
+        AnswerNotUnderstood: it is neither OpenSearch nor Elasticsearch.
+    """
+    found = capabilities(client)
+    patient = _Patient(client, found, settings)
+    enriched: list[EnrichedIndex] = []
+    findings = [finding for check in _CHECKS for finding in check(patient)]
+    for profile, name in _profiles(patient, findings):
+        enriched.append(_enriched_index(patient, profile, name, findings))
+    return Diagnosis(
+        cluster=settings.cluster.url,
+        distribution=found.distribution,
+        version=".".join(map(str, found.version)),
+        serverless=found.serverless,
+        plugins=sorted(found.plugins) if found.plugins is not None else None,
+        vector_engines=list(found.vector_engines),
+        indices=enriched,
+        findings=findings,
+    )
+
+
+def _version(patient: _Patient) -> Iterator[Finding]:
+    if not patient.found.is_supported:
+        remedy = "upgrade to OpenSearch 1.3 or Elasticsearch 7.10, or later"
+        yield Finding("problem", "version", f"{patient.found} is older than what the bridge is written for", remedy)
+    elif patient.found.serverless:
+        told = f"{patient.found}: the service may refuse points in time, settings and refreshes; it is not tested"
+        yield Finding("note", "version", told)
+    else:
+        yield Finding("ok", "version", str(patient.found))
+
+
+def _vectors(patient: _Patient) -> Iterator[Finding]:
+    found = patient.found
+    if not found.has_knn:
+        remedy = (
+            "install the opensearch-knn plugin on every node"
+            if found.distribution == "opensearch"
+            else "upgrade to Elasticsearch 8.12 or later"
+        )
+        told = "cannot search vectors: predicted queries and reranking work, without vectors"
+        yield Finding("note", "vectors", told, f"{remedy}; then copy the index anew")
+        return
+    told = f"can be searched; engines: {', '.join(found.vector_engines)}"
+    yield Finding("ok", "vectors", told + (" (taken for granted: plugins are not shown)" if not found.plugins else ""))
+
+
+def _vector_memory(patient: _Patient) -> Iterator[Finding]:
+    if patient.found.plugins and patient.found.has_knn:
+        _, stats = patient.ask("/_plugins/_knn/stats")
+        if isinstance(stats, dict) and stats.get("circuit_breaker_triggered") is True:
+            remedy = "give the nodes more memory, or raise knn.memory.circuit_breaker.limit"
+            yield Finding("problem", "vector memory", "the k-NN plugin's circuit breaker is open", remedy)
+
+
+def _health(patient: _Patient) -> Iterator[Finding]:
+    status, health = patient.ask("/_cluster/health")
+    match health:
+        case {"status": "red", "unassigned_shards": count}:
+            remedy = "see `GET _cluster/allocation/explain`: reads of such an index are incomplete"
+            yield Finding("problem", "health", f"red: {count} shards are nowhere", remedy)
+        case {"status": str(colour)}:
+            yield Finding("ok", "health", colour)
+        case _:
+            yield _unseen("health", status)
+
+
+def _blocks(patient: _Patient) -> Iterator[Finding]:
+    status, state = patient.ask("/_cluster/state/blocks")
+    if not isinstance(state, dict) or "blocks" not in state:
+        yield _unseen("write blocks", status)
+        return
+    reasons = [block.get("description") for block in state["blocks"].get("global", {}).values()]
+    if reasons:
+        yield Finding("problem", "write blocks", f"the cluster takes no writes: {', '.join(map(str, reasons))}")
+    for index, blocks in state["blocks"].get("indices", {}).items():
+        told = f"index {index}: " + ", ".join(str(block.get("description")) for block in blocks.values())
+        yield Finding("note", "write blocks", told, "free disk space, or take the block away where it was set by hand")
+
+
+def _request_size(patient: _Patient) -> Iterator[Finding]:
+    path = "/_nodes/http?filter_path=nodes.*.http.max_content_length_in_bytes"
+    status, nodes = patient.ask(path)
+    if not isinstance(nodes, dict):
+        yield _unseen("request size", status)
+        return
+    limits = [node["http"]["max_content_length_in_bytes"] for node in nodes.get("nodes", {}).values()]
+    asked = patient.settings.ingest.bulk_bytes
+    if limits and asked > min(limits):
+        told = f"nodes take up to {min(limits):,} bytes, ingest.bulk_bytes is {asked:,}"
+        yield Finding("problem", "request size", told, f"set ingest.bulk_bytes to {min(limits) * 3 // 4} or less")
+    elif limits:
+        yield Finding("ok", "request size", f"nodes take up to {min(limits):,} bytes")
+
+
+def _identity(patient: _Patient) -> Iterator[Finding]:
+    elastic = patient.found.distribution == "elasticsearch"
+    status, who = patient.ask("/_security/_authenticate" if elastic else "/_plugins/_security/authinfo")
+    match status, who:
+        case 200, {"username": str(user), "roles": list(roles)} | {"user_name": str(user), "roles": list(roles)}:
+            yield Finding("ok", "security", f"on; we are {user}, with the roles {', '.join(map(str, roles)) or 'none'}")
+        case ((401 | 403), _):
+            yield _unseen("security", status)
+        case _:
+            yield Finding("note", "security", "off: whoever reaches the cluster can read and change everything")
+
+
+def _transport(patient: _Patient) -> Iterator[Finding]:
+    cluster = patient.settings.cluster
+    address = urlsplit(cluster.url)
+    if address.scheme == "http" and cluster.username is not None and address.hostname not in _LOOPBACK:
+        told = f"the password of {cluster.username} travels in clear to {address.hostname}"
+        yield Finding("problem", "transport", told, "use https:// in cluster.url")
+    if address.scheme == "https" and not cluster.verify_tls:
+        remedy = "name the authority in cluster.ca_file and set cluster.verify_tls"
+        yield Finding("note", "transport", "the certificate is not verified: anybody may answer in its place", remedy)
+
+
+_CHECKS: tuple[Callable[[_Patient], Iterator[Finding]], ...] = (
+    *(_version, _vectors, _vector_memory, _health, _blocks, _request_size, _identity, _transport),
+)
+
+
+def _profiles(patient: _Patient, findings: list[Finding]) -> Iterator[tuple[IndexProfile, str]]:
+    """The indices that carry a profile; those whose profile cannot be read become findings."""
+    status, mappings = patient.ask(f"/_mapping?filter_path=*.mappings._meta.{META_KEY}")
+    if status in _REFUSED or not isinstance(mappings, dict):
+        findings.append(_unseen("indices", status))
+        return
+    for name, state in sorted(mappings.items()):
+        try:
+            profile = profile_of(state["mappings"]["_meta"], index=name)
+        except IndexUnsuitable as error:
+            findings.append(Finding("problem", f"index {name}", str(error)))
+            continue
+        if profile is not None:
+            yield profile, name
+
+
+def _enriched_index(patient: _Patient, profile: IndexProfile, name: str, findings: list[Finding]) -> EnrichedIndex:
+    documents = enriched = 0
+    try:
+        documents = indices.count(patient.client, name)
+        enriched = indices.count_enriched(patient.client, name, profile)
+    except BridgeError as error:
+        findings.append(Finding("note", f"index {name}", f"cannot be counted: {error}"))
+    told = (
+        f"{enriched:,} of {documents:,} documents enriched by {profile.encoder.identity}; serves {profile.stages[-1]}"
+    )
+    if enriched < documents:
+        remedy = f"neural-bridge backfill {name}, or ingest it anew"
+        findings.append(Finding("note", f"index {name}", told, remedy))
+    else:
+        findings.append(Finding("ok", f"index {name}", told))
+    return EnrichedIndex(name, documents, enriched, profile.encoder.identity, profile.vector_type, list(profile.stages))
+
+
+def _unseen(subject: str, status: int) -> Finding:
+    reason = "this user may not ask" if status in _REFUSED else f"the cluster answered {status}"
+    return Finding("note", subject, f"not known: {reason}")

@@ -1,0 +1,67 @@
+"""What a cluster says of itself, and what follows from it."""
+
+from typing import Any
+
+import pytest
+
+from bridge.cluster.capabilities import Capabilities, read_capabilities
+from bridge.cluster.dialects import dialect_of
+from bridge.errors import AnswerNotUnderstood
+
+
+def opensearch(number: str) -> dict[str, Any]:
+    return {"version": {"distribution": "opensearch", "number": number}}
+
+
+KNN = [{"component": "opensearch-knn", "version": "2.19.1.0"}, {"component": "opensearch-security", "version": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("info", "plugins", "told", "engines", "vector_type"),
+    [
+        pytest.param(opensearch("3.6.0"), KNN, "opensearch 3.6.0", ("lucene", "faiss"), "knn_vector", id="knn"),
+        pytest.param(opensearch("2.19.1-SNAPSHOT"), [], "opensearch 2.19.1", (), "none", id="without-knn"),
+        pytest.param(opensearch("1.3.2"), KNN, "opensearch 1.3.2", ("faiss",), "knn_vector", id="before-lucene"),
+        pytest.param(opensearch("2.19.1"), None, "opensearch 2.19.1", ("lucene", "faiss"), "knn_vector", id="hidden"),
+        pytest.param(opensearch("7.10.2"), KNN, "opensearch 2.19.1", ("lucene", "faiss"), "knn_vector", id="pretends"),
+        pytest.param(opensearch("7.10.2"), None, "opensearch 1.3.0", ("faiss",), "knn_vector", id="pretends-hidden"),
+        pytest.param(
+            {"version": {"number": "9.4.3"}}, [], "elasticsearch 9.4.3", ("built in",), "dense_vector", id="9"
+        ),
+        pytest.param({"version": {"number": "8.11.4"}}, [], "elasticsearch 8.11.4", (), "none", id="before-knn-query"),
+        pytest.param(
+            {"version": {"number": "8.11.0", "build_flavor": "serverless"}},
+            [],
+            "elasticsearch 8.11.0 serverless",
+            ("built in",),
+            "dense_vector",
+            id="serverless",
+        ),
+    ],
+)
+def test_vectors_follow_from_distribution_version_and_plugins(
+    info: object, plugins: object, told: str, engines: tuple[str, ...], vector_type: str
+) -> None:
+    found = read_capabilities(info, plugins)
+    assert (str(found), found.vector_engines, found.has_knn) == (told, engines, bool(engines))
+    assert dialect_of(found).vector_type == vector_type
+
+
+@pytest.mark.parametrize("info", [{"hello": "world"}, [], "text", {"version": {"number": "soon"}}])
+def test_another_service_is_recognised(info: object) -> None:
+    with pytest.raises(AnswerNotUnderstood, match="not as OpenSearch or Elasticsearch do"):
+        read_capabilities(info, [])
+
+
+@pytest.mark.parametrize(
+    ("found", "supported"),
+    [
+        (Capabilities("opensearch", (1, 3, 0)), True),
+        (Capabilities("opensearch", (1, 2, 4)), False),
+        (Capabilities("elasticsearch", (7, 10, 0)), True),
+        (Capabilities("elasticsearch", (6, 8, 23)), False),
+        (Capabilities("another", (9, 0, 0)), False),
+    ],
+)
+def test_old_and_foreign_clusters_are_not_supported(found: Capabilities, supported: bool) -> None:
+    assert found.is_supported == supported
