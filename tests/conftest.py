@@ -10,6 +10,14 @@ from tests import servers
 from tests.secured_node import SecuredNode, start_secured_node
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--elasticsearch",
+        action="store_true",
+        help="also test against Elasticsearch nodes: 0.9 GB to fetch for each version, once",
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks every test that asks for a node, so that `-m "not node"` leaves all of them out."""
     for item in items:

@@ -1,0 +1,181 @@
+"""The query side on every engine: each stage through the proxy, with what applications ask beside."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from opensearchpy import OpenSearch
+
+from bridge.profile import PassageSettings, RerankSettings
+from tests import servers
+from tests.integration.compatibility.conftest import Engine
+from tests.proxy_stack import NESTED, ProxyStack
+
+DOCUMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "wing": (
+        {"title": "wing pressure", "body": "supersonic flow over a wing", "kind": "paper", "n": 1},
+        ["plate heat"],
+    ),
+    "plate": ({"title": "flat plate", "body": "boundary layer on a plate", "kind": "paper", "n": 2}, ["cheap wing"]),
+    "shoe": ({"title": "red shoe", "body": "cheap red shoe for the garden", "kind": "ad", "n": 3}, ["blue dress"]),
+    "dress": ({"title": "blue dress", "body": "a dress. and a shoe", "kind": "ad", "n": 4}, []),
+    "file": ({"title": "read file", "body": "open a file. and read a line", "kind": "note", "n": 5}, ["copy folder"]),
+} | {
+    f"many-{i}": ({"title": f"wing {i}", "body": "flow " * (i % 5) + "wing", "kind": "many", "n": i}, [])
+    for i in range(40)
+}
+PROPERTIES = {"kind": {"type": "keyword"}, "n": {"type": "integer"}}
+
+
+@pytest.fixture(scope="session", params=["single", "nested"])
+def enriched(engine: Engine, stack: ProxyStack, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An enriched index, for each layout of vectors."""
+    name = servers.unused_index_name()
+    with servers.client(engine.url) as direct:
+        stack.fill(
+            direct,
+            name,
+            DOCUMENTS,
+            properties=PROPERTIES,
+            settings={"number_of_shards": 2, "number_of_replicas": 0},
+            passages=NESTED if request.param == "nested" else PassageSettings(),
+            rerank=RerankSettings(depth=10),
+            window=20,
+        )
+        yield name
+        direct.indices.delete(index=name)
+
+
+@pytest.fixture
+def through(stack: ProxyStack) -> Iterator[OpenSearch]:
+    """A client that searches through the proxy."""
+    with servers.client(stack.url) as opened:
+        yield opened
+
+
+def match(words: str, **more: Any) -> dict[str, Any]:
+    return {"query": {"multi_match": {"query": words, "fields": ["title", "body"]}}, **more}
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    return [hit["_id"] for hit in answer["hits"]["hits"]]
+
+
+def staged(stack: ProxyStack, index: str, stage: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The `X-Bridge` header and the answer."""
+    url = f"{stack.url}/{index}/_search"
+    answered = requests.post(url, json=body, headers={"x-bridge": stage}, timeout=90)
+    answered.raise_for_status()
+    return answered.headers["X-Bridge"], answered.json()
+
+
+@pytest.mark.feature("stage expansion")
+def test_predicted_queries_find_documents(stack: ProxyStack, enriched: str) -> None:
+    mark, answer = staged(stack, enriched, "expansion", match("blue dress"))
+    assert mark.startswith("expansion;")
+    assert ids(answer) == ["dress", "shoe"]
+
+
+@pytest.mark.feature("stage vector (k-NN)")
+def test_vectors_find_documents_without_a_common_word(stack: ProxyStack, enriched: str) -> None:
+    mark, answer = staged(stack, enriched, "vector", match("blue dress"))
+    assert mark.startswith("vector;")
+    assert ids(answer)[0] == "dress"
+    assert len(ids(answer)) == 10
+
+
+@pytest.mark.feature("stage hybrid")
+def test_the_legs_are_fused(stack: ProxyStack, enriched: str) -> None:
+    mark, answer = staged(stack, enriched, "hybrid", match("blue dress"))
+    assert mark.startswith("hybrid;")
+    assert {"dress", "shoe"} <= set(ids(answer))
+    assert "neural" not in answer["hits"]["hits"][0]["_source"]
+
+
+@pytest.mark.feature("stage rerank")
+def test_the_first_documents_are_reranked(stack: ProxyStack, enriched: str) -> None:
+    mark, answer = staged(stack, enriched, "rerank", match("blue dress"))
+    assert mark.startswith("hybrid+rerank;")
+    assert ids(answer)[0] == "dress"
+
+
+@pytest.mark.feature("filters, exclusions and post_filter inside the k-NN query")
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(
+            {"query": {"bool": {"must": [match("wing flow")["query"]], "filter": [{"term": {"kind": "paper"}}]}}},
+            id="filter",
+        ),
+        pytest.param(
+            {
+                "query": {
+                    "bool": {
+                        "must": match("wing flow")["query"],
+                        "filter": [{"range": {"n": {"lte": 2}}}],
+                        "must_not": {"terms": {"kind": ["many", "ad"]}},
+                    }
+                }
+            },
+            id="must_not",
+        ),
+        pytest.param(match("wing flow", post_filter={"term": {"kind": "paper"}}), id="post_filter"),
+    ],
+)
+def test_conditions_hold_inside_the_vector_leg(stack: ProxyStack, enriched: str, body: dict[str, Any]) -> None:
+    """The nearest documents are all of another kind: a filter beside the k-NN query would leave nothing."""
+    _, answer = staged(stack, enriched, "vector", body | {"size": 30})
+    assert set(ids(answer)) == {"wing", "plate"}
+
+
+@pytest.mark.feature("totals, aggregations and highlights as in the application's own answer")
+def test_the_rest_of_the_answer_is_the_applications_own(stack: ProxyStack, enriched: str) -> None:
+    body = match("blue dress", aggs={"kinds": {"terms": {"field": "kind"}}}, highlight={"fields": {"title": {}}})
+    _, own = staged(stack, enriched, "off", body)
+    mark, answer = staged(stack, enriched, "rerank", body)
+    assert mark.startswith("hybrid+rerank;")
+    assert answer["hits"]["total"] == own["hits"]["total"]
+    assert answer["aggregations"] == own["aggregations"]
+    highlights = {hit["_id"]: hit.get("highlight") for hit in answer["hits"]["hits"]}
+    assert highlights["dress"] == {"title": ["<em>blue</em> <em>dress</em>"]}
+
+
+@pytest.mark.feature("pages of one ranking: nothing twice, nothing missing")
+def test_pages_fit_together(stack: ProxyStack, enriched: str) -> None:
+    _, whole = staged(stack, enriched, "rerank", match("wing", size=40))
+    pages = [
+        staged(stack, enriched, "rerank", match("wing", size=8, **{"from": start}))[1] for start in range(0, 40, 8)
+    ]
+    assert [doc_id for page in pages for doc_id in ids(page)] == ids(whole)
+    assert len(set(ids(whole))) == 40
+
+
+@pytest.mark.feature("several searches in one request (_msearch)")
+def test_searches_of_one_request_are_answered_each_in_its_place(through: OpenSearch, enriched: str) -> None:
+    searches = [{"index": enriched}, match("blue dress"), {"index": enriched}, match("wing", sort=["n"], size=2)]
+    first, second = through.msearch(body=searches)["responses"]
+    assert {"dress", "shoe"} <= set(ids(first))
+    assert [hit["sort"] for hit in second["hits"]["hits"]] == [[0], [1]]
+
+
+@pytest.mark.feature("scroll passes through")
+def test_scrolls_pass_through(through: OpenSearch, enriched: str) -> None:
+    body = {"size": 10, "query": {"match_all": {}}}
+    page = through.search(index=enriched, body=body, params={"scroll": "1m"})
+    seen = ids(page)
+    while page["hits"]["hits"]:
+        page = through.scroll(body={"scroll_id": page["_scroll_id"], "scroll": "1m"})
+        seen += ids(page)
+    through.clear_scroll(body={"scroll_id": [page["_scroll_id"]]})
+    assert sorted(seen) == sorted(DOCUMENTS)
+
+
+@pytest.mark.feature("errors are the cluster's own")
+def test_errors_come_back_as_the_cluster_gave_them(stack: ProxyStack, engine: Engine, enriched: str) -> None:
+    body = match("wing", highlight={"fields": {"title": {"type": "no such type"}}})
+    upgraded, own = (
+        requests.post(f"{url}/{enriched}/_search", json=body, timeout=90) for url in (stack.url, engine.url)
+    )
+    assert own.status_code == 400
+    assert (upgraded.status_code, upgraded.content) == (own.status_code, own.content)
