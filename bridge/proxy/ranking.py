@@ -18,7 +18,7 @@ from bridge.proxy.reranking import Reranker
 from bridge.proxy.sidecar import CascadeMissing, Sidecar, StageFailed
 from bridge.records import Hit, RankedHit
 from bridge.search import legs
-from bridge.search.fusion import LegRankings, fuse
+from bridge.search.fusion import LegRankings, fuse, leg_weights
 from bridge.search.json_tree import Json
 from bridge.search.reranking import first_stage
 from bridge.search.response import leg_rankings
@@ -48,7 +48,7 @@ class Ranker:
         return ranked
 
     async def _rank(self, plan: Plan, ranked: Ranked) -> None:
-        weights = _weights(plan)
+        weights = leg_weights(plan.profile, plan.stage)
         found = await self._run_legs(plan, sorted(weights.keys() | _told_legs(plan)), ranked)
         if plan.request.min_score is not None and "vector" in found:
             found["vector"] = _reaching_min_score(found)
@@ -140,25 +140,6 @@ def _reranked(plan: Plan) -> int:
         case "cascade":
             return max(settings.cascade.candidates, settings.depth)
     return 0
-
-
-def _weights(plan: Plan) -> dict[str, float]:
-    """Leg → weight, for the stage at which the search stops.
-
-    Where nothing was expanded the application's own query takes the place of the expansion leg; where there
-    are no vectors the texts rank alone.
-    """
-    has_vectors = plan.profile.vector_type != "none"
-    text_leg = "expansion" if plan.profile.generator is not None else "lexical"
-    match plan.stage:
-        case "expansion" | "lexical":
-            return {text_leg: 1.0}
-        case "vector" if has_vectors:
-            return {"vector": 1.0}
-    weights = {leg: weight for leg, weight in plan.profile.fusion.weights.items() if has_vectors or leg != "vector"}
-    if text_leg == "lexical":
-        weights["lexical"] = max(weights.get("lexical", 0.0), weights.pop("expansion", 0.0))
-    return {leg: weight for leg, weight in weights.items() if weight > 0} or {text_leg: 1.0}
 
 
 def _told_legs(plan: Plan) -> set[str]:

@@ -4,11 +4,30 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
 
-from bridge.profile import FusionSettings
+from bridge.profile import FusionSettings, IndexProfile, Stage
 from bridge.records import Hit, LegScore, RankedHit
 
 LegRankings = Mapping[str, Sequence[Hit]]
 """Leg name → its hits, best first, each document once."""
+
+
+def leg_weights(profile: IndexProfile, stage: Stage) -> dict[str, float]:
+    """Leg → weight, for a search that stops at `stage`; all above zero.
+
+    Where nothing was expanded the application's own query takes the place of the expansion leg; where there
+    are no vectors the texts rank alone.
+    """
+    has_vectors = profile.vector_type != "none"
+    text_leg = "expansion" if profile.generator is not None else "lexical"
+    match stage:
+        case "expansion" | "lexical":
+            return {text_leg: 1.0}
+        case "vector" if has_vectors:
+            return {"vector": 1.0}
+    weights = {leg: weight for leg, weight in profile.fusion.weights.items() if has_vectors or leg != "vector"}
+    if text_leg == "lexical":
+        weights["lexical"] = max(weights.get("lexical", 0.0), weights.pop("expansion", 0.0))
+    return {leg: weight for leg, weight in weights.items() if weight > 0} or {text_leg: 1.0}
 
 
 def fuse(rankings: LegRankings, settings: FusionSettings, *, window: int) -> list[RankedHit]:

@@ -1,12 +1,13 @@
-from typing import Literal
+from typing import Any, Literal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.profile import FusionSettings
+from bridge.profile import FusionSettings, IndexProfile, ModelReference, Stage, TextField
 from bridge.records import Hit
-from bridge.search.fusion import fuse, minmax
+from bridge.search.fusion import fuse, leg_weights, minmax
 
 METHODS: list[Literal["rrf", "minmax", "zscore"]] = ["rrf", "minmax", "zscore"]
 
@@ -117,3 +118,28 @@ def test_a_fused_ranking_is_sorted_unique_bounded_and_stable(
 def test_minmax_of_equal_scores_is_one() -> None:
     assert minmax([3.0, 3.0]) == [1.0, 1.0]
     assert minmax([]) == []
+
+
+PROFILE = IndexProfile(
+    text_fields=[TextField("body")],
+    encoder=ModelReference("encoder", "0" * 12),
+    generator=ModelReference("generator", "0" * 12),
+    dimension=8,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage", "weights"),
+    [
+        ({}, "expansion", {"expansion": 1.0}),
+        ({}, "vector", {"vector": 1.0}),
+        ({}, "hybrid", {"expansion": 1.0, "vector": 1.0}),
+        ({}, "cascade", {"expansion": 1.0, "vector": 1.0}),
+        ({"generator": None}, "rerank", {"lexical": 1.0, "vector": 1.0}),
+        ({"vector_type": "none"}, "hybrid", {"expansion": 1.0}),
+        ({"vector_type": "none"}, "vector", {"expansion": 1.0}),
+        ({"fusion": FusionSettings(weights={"vector": 0.0})}, "hybrid", {"expansion": 1.0}),
+    ],
+)
+def test_legs_weigh_as_stage_and_profile_say(changes: dict[str, Any], stage: Stage, weights: dict[str, float]) -> None:
+    assert leg_weights(msgspec.structs.replace(PROFILE, **changes), stage) == weights
