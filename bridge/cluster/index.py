@@ -230,6 +230,19 @@ def keep_profile(client: OpenSearch, state: IndexState, profile: IndexProfile) -
         put_meta(client, state.name, lambda meta: {**meta, key: chosen.to_meta()})
 
 
+def put_profile(client: OpenSearch, index: str, change: Callable[[IndexProfile], IndexProfile]) -> None:
+    """Changes the profile of an index that has one; `change` gets what it is now.
+
+    Raises:
+        IndexUnsuitable: it has none.
+    """
+    state = look(client, index)
+    if state.profile is None:
+        raise IndexUnsuitable(f"index {state.name} was not enriched: it has no profile to change")
+    changed = change(state.profile)
+    put_meta(client, state.name, lambda meta: {**meta, META_KEY: changed.to_meta()})
+
+
 def put_meta(client: OpenSearch, index: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
     """Changes the mapping's `_meta`, which a cluster only replaces as a whole, in one request. `change` gets
     what it holds now."""

@@ -38,7 +38,7 @@ def command(ctx: click.Context, keep: bool, stop_kept: bool, check: bool, limit:
     try:
         from rich.console import Console
 
-        from bridge.demo.display import Display
+        from bridge.console import Display
         from bridge.demo.tour import run
         from bridge.supervision import ended_by_signals
     except ModuleNotFoundError as error:

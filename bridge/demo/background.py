@@ -7,7 +7,6 @@ given the same id is never mistaken for it.
 import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bridge.errors import ServiceError, UsageError
+from bridge.serving import start_log_afresh
 from bridge.supervision import answers
 
 POLL_S = 0.2
@@ -118,12 +118,6 @@ class Background:
     def _opened(self) -> TextIO:
         self._file.touch()
         return self._file.open("r+", encoding="utf-8")
-
-
-def start_log_afresh(file: Path) -> None:
-    """Keeps the log of the time before as `NAME.log.1`."""
-    if file.exists():
-        shutil.move(file, f"{file}.1")
 
 
 def _try_lock(file: TextIO) -> bool:

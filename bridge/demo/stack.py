@@ -11,17 +11,9 @@ from pathlib import Path
 from bridge.cluster import node as nodes
 from bridge.cluster.node import EmbeddedNode
 from bridge.cluster.node_assembly import cache_folder
-from bridge.demo.background import Background, Stack, start_log_afresh
-from bridge.serving import (
-    MEASURING,
-    as_environment,
-    neural_bridge,
-    sidecar_and_proxy,
-    stop_timeout_s,
-    with_ports,
-)
-from bridge.settings import NodeSettings, Settings, load_settings
-from bridge.supervision import Supervisor
+from bridge.demo.background import Background, Stack
+from bridge.serving import MeasuringServers, as_environment, neural_bridge, stop_timeout_s
+from bridge.settings import NodeSettings, Settings
 
 NODE = "demo"
 """The name of the node's instance."""
@@ -71,39 +63,31 @@ def running_servers(settings: Settings, node: EmbeddedNode, *, config_file: Path
         ServiceError: one of them does not come up.
     """
     folder = folder_of(settings.node)
-    overrides = with_ports(
-        {**MEASURING, "cluster": {"url": node.url}},
-        load_settings(config_file, **MEASURING),
-    )
-    settings = load_settings(config_file, **overrides)
-    stack = Stack(node.url, f"http://{settings.proxy.host}:{settings.proxy.port}")
-    services = sidecar_and_proxy(settings, config_file=config_file, overrides=overrides, log_folder=folder)
+    servers = MeasuringServers.before(node.url, config_file, log_folder=folder)
+    stack = Stack(node.url, servers.proxy_url)
     if not keep:
-        for service in services:
-            if service.log_file is not None:
-                start_log_afresh(service.log_file)
-        with Supervisor(services, stop_timeout_s=stop_timeout_s(settings)):
+        with servers.supervised():
             yield stack
         return
     background = Background(folder / STATE_FILE)
     found = background.find()
     if found is not None and found.node_url != node.url:
-        background.stop(stop_timeout_s(settings))  # it serves a node that is gone
+        background.stop(stop_timeout_s(servers.settings))  # it serves a node that is gone
         found = None
     if found is None:
         background.start(
             neural_bridge(config_file, "serve"),
             stack,
-            environment=as_environment(overrides),
-            ready_urls=[service.ready_url for service in services],
-            timeout_s=sum(service.start_timeout_s for service in services),
+            environment=as_environment(servers.overrides),
+            ready_urls=[service.ready_url for service in servers.services],
+            timeout_s=sum(service.start_timeout_s for service in servers.services),
             log_file=folder / "serve.log",
         )
     try:
         yield found or stack
     except BaseException:
         if found is None:
-            background.stop(stop_timeout_s(settings))
+            background.stop(stop_timeout_s(servers.settings))
         raise
 
 

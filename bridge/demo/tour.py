@@ -4,18 +4,20 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
+from bridge.console import Display
 from bridge.demo.background import Stack
 from bridge.demo.collection import INDEX, make_index
 from bridge.demo.comparison import QUESTIONS, compare
-from bridge.demo.display import Display
+from bridge.demo.display import comparisons_table, measures_table, questions_line
 from bridge.demo.documents import ENRICHED_FIELDS, DocumentationEntry, documents, standard_library
-from bridge.demo.measurement import StageResult, measure, total_searches
+from bridge.demo.measurement import StageMeasure, measure, total_searches
 from bridge.demo.stack import folder_of, is_kept, running_node, running_servers
 from bridge.errors import IngestError
 from bridge.evaluation.known_items import known_items
@@ -30,7 +32,7 @@ class Outcome:
     """What a demo found. `kept`: where the stack goes on, if it does."""
 
     n_documents: int
-    results: Sequence[StageResult]
+    results: Sequence[StageMeasure]
     seconds: float
     index: str
     kept: Stack | None
@@ -60,11 +62,13 @@ def run(settings: Settings, display: Display, *, config_file: Path | None, keep:
         with connect(ClusterSettings(url=stack.proxy_url)) as proxy:
             with display.step(f"Ask {len(QUESTIONS)} questions, past the bridge and through it"):
                 comparisons = [compare(proxy, index, question) for question in QUESTIONS]
-            display.comparisons(comparisons)
+            display.table(comparisons_table(comparisons))
             items = known_items({entry.name for entry in entries})
             with display.progress("Measure every stage", total_searches(items)) as on_search:
-                results = measure(proxy, index, items, on_search=on_search)
-            display.measures(results, items)
+                searches = count(1)
+                results = measure(proxy, index, items, on_search=lambda: on_search(next(searches)), say=display.say)
+            display.table(measures_table(results))
+            display.say(questions_line(items))
     return Outcome(len(entries), results, time.perf_counter() - started, index, stack if keep else None)
 
 

@@ -2,50 +2,46 @@
 
 FOLDER/corpus.jsonl         {"_id": …, "title": …, "text": …}      a line per document
 FOLDER/queries.jsonl        {"_id": …, "text": …}                  a line per query
-FOLDER/qrels/SPLIT.tsv      query-id <tab> corpus-id <tab> score   with a heading
+FOLDER/qrels/SPLIT.tsv      query-id <tab> corpus-id <tab> score   with or without a heading
+
+Titles may be missing, ids may be numbers, documents may be empty, and a judgement file may also be as TREC has
+it (query 0 document grade).
 """
 
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from bridge.errors import UsageError
+from bridge.evaluation.judged_queries import JudgedQueries
 
 
-class _QueryLine(msgspec.Struct):
-    id: str = msgspec.field(name="_id")
-    text: str = ""
+class _Query(msgspec.Struct):
+    id: str | int = msgspec.field(name="_id")
+    text: str
+
+
+class _Document(msgspec.Struct):
+    id: str | int | None = msgspec.field(name="_id", default=None)
+    text: object = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """One split of a collection.
-
-    `queries`: query_id → text, only judged ones, in the file's order. `qrels`: query_id → doc_id →
-    grade; 0 and below are judged not relevant.
-    """
+    """One split of a collection. `n_documents`: lines of the corpus; `digest`: of its bytes, 12 hex digits."""
 
     name: str
     corpus: Path
-    queries: dict[str, str]
-    qrels: dict[str, dict[str, int]]
-
-    def spread(self, n_queries: int) -> "Collection":
-        """The collection with `n_queries` of its queries, at even distances."""
-        query_ids = list(self.queries)
-        if n_queries >= len(query_ids):
-            return self
-        chosen = [query_ids[n * len(query_ids) // n_queries] for n in range(n_queries)]
-        return replace(
-            self,
-            queries={query_id: self.queries[query_id] for query_id in chosen},
-            qrels={query_id: self.qrels[query_id] for query_id in chosen},
-        )
+    n_documents: int
+    digest: str
+    judged: JudgedQueries
 
 
 def load_collection(folder: Path, split: str = "test") -> Collection:
-    """Reads queries and judgements; the corpus stays on disk, for ingest to stream.
+    """Reads queries and judgements; the corpus is only looked through, for ingest to stream.
 
     Raises:
         UsageError: a file is missing or a line of it cannot be read.
@@ -58,39 +54,82 @@ def load_collection(folder: Path, split: str = "test") -> Collection:
                 f"collection {folder}: {file.relative_to(folder)} is missing; expected corpus.jsonl, queries.jsonl "
                 f"and qrels/{split}.tsv (splits there: {', '.join(splits) or 'none'})"
             )
-    qrels = _read_qrels(qrels_file)
-    queries = {query_id: text for query_id, text in _read_queries(queries_file) if query_id in qrels}
-    unknown = sorted(qrels.keys() - queries.keys())
-    if unknown:
-        raise UsageError(
-            f"{qrels_file}: judges {len(unknown)} queries that {queries_file.name} lacks, first {unknown[0]}"
-        )
-    return Collection(folder.resolve().name, corpus, queries, {query_id: qrels[query_id] for query_id in queries})
+    name = folder.resolve().name
+    judged = JudgedQueries.joined(f"{name}, {split}", read_queries(queries_file), read_qrels(qrels_file))
+    n_documents, digest, own_documents = _look_through(corpus, judged.queries)
+    return Collection(name, corpus, n_documents, digest, replace(judged, own_documents=own_documents))
 
 
-def _read_queries(file: Path) -> list[tuple[str, str]]:
-    queries = []
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    query = msgspec.json.decode(line, type=_QueryLine)
-                except msgspec.DecodeError as error:
-                    raise UsageError(
-                        f'{file}:{number}: not a query ({error}); expected {{"_id": …, "text": …}}'
-                    ) from error
-                queries.append((query.id, query.text))
+def read_queries(file: Path) -> dict[str, str]:
+    """Queries of a `queries.jsonl`, by id.
+
+    Raises:
+        UsageError: a line is no query.
+    """
+    queries = {}
+    for number, line in _lines(file):
+        try:
+            query = msgspec.json.decode(line, type=_Query)
+        except msgspec.DecodeError as error:
+            raise UsageError(f'{file}:{number}: not a query ({error}); expected {{"_id": …, "text": …}}') from error
+        queries[str(query.id)] = query.text
     return queries
 
 
-def _read_qrels(file: Path) -> dict[str, dict[str, int]]:
+def read_qrels(file: Path) -> dict[str, dict[str, int]]:
+    """Judgements by query_id and doc_id: three columns as BEIR has them, or TREC's four.
+
+    Raises:
+        UsageError: a line has other columns, or a grade is no whole number.
+    """
     qrels: dict[str, dict[str, int]] = {}
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            cells = line.rstrip("\n").split("\t")
-            if number == 1 and cells[-1] == "score":
-                continue
-            if len(cells) != 3 or not cells[2].lstrip("-").isdecimal():
-                raise UsageError(f"{file}:{number}: expected query-id, corpus-id and a whole number, tab-separated")
-            qrels.setdefault(cells[0], {})[cells[1]] = int(cells[2])
+    for number, line in _lines(file):
+        text = line.decode("utf-8", "replace").rstrip("\r\n")
+        cells = text.split("\t") if "\t" in text else text.split()
+        grade = _grade(cells[-1])
+        if grade is None and number == 1:
+            continue  # the heading
+        if len(cells) not in (3, 4) or grade is None:
+            raise UsageError(
+                f"{file}:{number}: expected query-id, corpus-id and a whole number, tab-separated, or TREC's four "
+                f"columns; found {text[:80]!r}"
+            )
+        qrels.setdefault(cells[0].strip(), {})[cells[-2].strip()] = grade
     return qrels
+
+
+def _look_through(corpus: Path, queries: Mapping[str, str]) -> tuple[int, str, frozenset[str]]:
+    """Number of documents, digest of the bytes, and the queries that are documents under the same id."""
+    digest = hashlib.sha256()
+    n_documents = 0
+    own_documents = set()
+    decoder = msgspec.json.Decoder(_Document)
+    for _, line in _lines(corpus):
+        digest.update(line)
+        n_documents += 1
+        try:
+            document = decoder.decode(line)
+        except msgspec.DecodeError:
+            continue  # ingest says what is wrong with it
+        doc_id = str(document.id)
+        if doc_id in queries and document.text == queries[doc_id]:
+            own_documents.add(doc_id)
+    return n_documents, digest.hexdigest()[:12], frozenset(own_documents)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines that hold something, with their numbers; a byte order mark is left out."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if content.strip():
+                yield number, content
+
+
+def _grade(cell: str) -> int | None:
+    """A whole number, also written as 1.0; None for anything else."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return int(value) if value.is_integer() else None

@@ -1,7 +1,9 @@
 """Runs queries through the proxy, stopped at a stage, as an application would send them."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from time import perf_counter
 from typing import Any
 
@@ -11,11 +13,21 @@ from numpy.typing import NDArray
 from opensearchpy import OpenSearch
 
 from bridge.cluster.connection import exchange
-from bridge.errors import AnswerNotUnderstood
+from bridge.errors import AnswerNotUnderstood, BridgeError
 from bridge.profile import Stage
 
 CONTROL_HEADER = "x-bridge"
 MARKER_HEADER = "x-bridge"
+
+WARM_UP = 10
+"""Searches before the measured ones: the first ones after a start pay for what later ones find done."""
+
+_OF_THE_STACK = ("no_profile", "profile", "mapping", "index_expression", "off", "signed")
+"""Beginnings of reasons to let a search pass that lie in the stack and not in the query."""
+
+
+class StageUnavailable(BridgeError):
+    """No search reached the stage that was asked for."""
 
 
 class _Hit(msgspec.Struct):
@@ -34,15 +46,42 @@ class _SearchAnswer(msgspec.Struct):
 class StageRun:
     """What a stage answered.
 
-    `rankings`: doc_ids by query_id, best first. `took_ms`: float64, (n_queries,), wall-clock time of
-    each search at the client, in milliseconds, in the order of the queries. `degraded`: how many
-    searches ended at an earlier stage than asked for.
+    `rankings`: doc_ids by query_id, best first; none where the cluster refused the search. `took_ms`:
+    float64, (n_queries,), wall-clock time of each search at the client, in milliseconds, in the order of the
+    queries. `degraded`: how many searches ended at an earlier stage than asked for. `left_alone`: how many the
+    proxy answered as the cluster does since it upgrades no query like it, by reason; `refused`: how many the
+    cluster refused, by status.
     """
 
     stage: Stage
     rankings: Mapping[str, list[str]]
     took_ms: NDArray[np.float64]
-    degraded: int
+    degraded: int = 0
+    left_alone: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """One answered search: `marker` is the proxy's header; `doc_ids` None where the cluster refused."""
+
+    status: int
+    marker: str
+    doc_ids: list[str] | None
+    took_ms: float
+
+    def reached(self, stage: Stage) -> bool:
+        """Whether the answer is the stage's, and nothing of it was left out."""
+        if self.left_alone is not None:
+            # The lexical stage is the application's own search, which the proxy has no reason to touch.
+            return stage == "lexical"
+        read = stage in ("rerank", "cascade") and bool(self.doc_ids)
+        return "degraded=" not in self.marker and (not read or stage in self.marker)
+
+    @property
+    def left_alone(self) -> str | None:
+        """Why the proxy did not upgrade it."""
+        return self.marker.removeprefix("pass; reason=") if self.marker.startswith("pass") else None
 
 
 def run_stage(
@@ -62,27 +101,49 @@ def run_stage(
         on_query: called after each search.
 
     Raises:
-        AnswerNotUnderstood: the proxy let a search pass instead of serving it: the measurement would be
-            of another stage than its name says.
+        AnswerNotUnderstood: the proxy lets searches of this index pass instead of serving them, or the cluster
+            refuses them all.
+        StageUnavailable: none of the first searches reached the stage.
     """
+    warm_up = [_search(client, index, stage, body_of(text)) for text in islice(queries.values(), WARM_UP)]
+    if warm_up and not any(search.reached(stage) for search in warm_up):
+        raise StageUnavailable(f"the proxy answers {MARKER_HEADER}: {warm_up[0].marker}")
+    if all(search.doc_ids is None for search in warm_up):
+        raise AnswerNotUnderstood(
+            f"stage {stage}: the cluster answers every search of index {index} with status {warm_up[0].status}: does "
+            f"the index exist, may this user search it, is the search body right?"
+        )
     rankings: dict[str, list[str]] = {}
     took_ms = np.zeros(len(queries))
     degraded = 0
+    left_alone: Counter[str] = Counter()
+    refused: Counter[int] = Counter()
     for row, (query_id, text) in enumerate(queries.items()):
-        body = msgspec.json.encode({**body_of(text), "_source": False})
-        begun = perf_counter()
-        answer = exchange(client, "POST", f"/{index}/_search", body=body, headers={CONTROL_HEADER: stage})
-        took_ms[row] = (perf_counter() - begun) * 1000
-        marker = answer.headers.get(MARKER_HEADER, "")
-        # The lexical stage is the application's own search, which the proxy has no reason to touch.
-        passed = marker.startswith("pass") and marker != "pass; reason=lexical"
-        if answer.status != 200 or not marker or passed:
-            raise AnswerNotUnderstood(
-                f"stage {stage}, query {query_id}: the proxy answered {answer.status}, {MARKER_HEADER}: {marker!r}; "
-                f"expected 200 and the stage: is the address the proxy's, and index {index} enriched?"
-            )
-        degraded += "degraded=" in marker
-        found = msgspec.json.decode(answer.body, type=_SearchAnswer)
-        rankings[query_id] = [hit.id for hit in found.hits.hits]
+        search = _search(client, index, stage, body_of(text))
+        rankings[query_id], took_ms[row] = search.doc_ids or [], search.took_ms
+        if search.doc_ids is None:
+            refused[search.status] += 1
+        elif search.left_alone is not None and stage != "lexical":
+            left_alone[search.left_alone] += 1
+        else:
+            degraded += not search.reached(stage)
         on_query()
-    return StageRun(stage, rankings, took_ms, degraded)
+    return StageRun(stage, rankings, took_ms, degraded, left_alone, refused)
+
+
+def _search(client: OpenSearch, index: str, stage: Stage, body: dict[str, Any]) -> _Search:
+    content = msgspec.json.encode({**body, "_source": False})
+    begun = perf_counter()
+    answer = exchange(client, "POST", f"/{index}/_search", body=content, headers={CONTROL_HEADER: stage})
+    took_ms = (perf_counter() - begun) * 1000
+    marker = answer.headers.get(MARKER_HEADER, "")
+    if answer.status != 200:
+        return _Search(answer.status, marker, None, took_ms)
+    search = _Search(answer.status, marker, [], took_ms)
+    if not marker or (search.left_alone or "").startswith(_OF_THE_STACK):
+        raise AnswerNotUnderstood(
+            f"stage {stage}: {MARKER_HEADER} of the answer is {marker!r}, expected the stage: is the address the "
+            f"proxy's, and index {index} enriched?"
+        )
+    hits = msgspec.json.decode(answer.body, type=_SearchAnswer).hits.hits
+    return _Search(answer.status, marker, [hit.id for hit in hits], took_ms)

@@ -1,0 +1,88 @@
+"""How a command shows itself while it works: steps with their times, and progress bars."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+LINE_EVERY_S = 10.0
+
+
+class _Rate(ProgressColumn):
+    """Items per second so far."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f}/s" if speed else "–/s", style="progress.data.speed")
+
+
+class Display:
+    """Writes to one console; where that is no terminal, lines instead of bars."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def say(self, text: str) -> None:
+        """One line, in rich's markup."""
+        self._console.print(text)
+
+    def table(self, table: Table) -> None:
+        """A table, as wide as the console."""
+        self._console.print(table)
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """A step: says that it begins, and how long it took."""
+        started = time.perf_counter()
+        with self._console.status(title):
+            if not self._console.is_terminal:
+                self.say(f"{title} …")
+            yield
+        self.done(title, time.perf_counter() - started)
+
+    def done(self, title: str, seconds: float) -> None:
+        """A step that has ended."""
+        self.say(f"[green]✓[/] {title}  [dim]{seconds:.1f} s[/]")
+
+    @contextmanager
+    def progress(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A progress bar with rate and time left; call what is given with how many are done."""
+        if not self._console.is_terminal:
+            yield self._lines(title, total)
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TextColumn("time left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as bars:
+            task = bars.add_task(title, total=total)
+            yield lambda done: bars.update(task, completed=done)
+
+    def _lines(self, title: str, total: int) -> Callable[[int], None]:
+        started = last = time.perf_counter()
+
+        def show(done: int) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            if now - last >= LINE_EVERY_S and done:
+                last = now
+                rate = done / (now - started)
+                self.say(f"  {title}: {done:,} of {total:,}, {rate:,.0f}/s, {(total - done) / rate:,.0f} s left")
+
+        return show

@@ -1,0 +1,136 @@
+"""Judgements in the formats that search teams have: TREC topics and qrels, and judgement lists of Quepid and
+OpenSearch's Search Relevance Workbench."""
+
+import csv
+import re
+from pathlib import Path
+
+import msgspec
+
+from bridge.errors import UsageError
+from bridge.evaluation.collections import read_qrels, read_queries
+from bridge.evaluation.judged_queries import JudgedQueries
+
+_QUERY_COLUMNS = ("query", "query_text", "querytext", "search_query")
+_DOCUMENT_COLUMNS = ("docid", "doc_id", "document_id", "documentid", "document")
+_GRADE_COLUMNS = ("rating", "grade", "judgement", "judgment", "relevance")
+
+_TOPIC = re.compile(r"<top>(.*?)</top>", re.DOTALL | re.IGNORECASE)
+_NUMBER = re.compile(r"<num>\s*(?:Number:)?\s*(\S+?)\s*(?=<|\n|$)", re.IGNORECASE)
+_TITLE = re.compile(r"<title>\s*(?:Topic:)?\s*(.*?)\s*(?=<|$)", re.DOTALL | re.IGNORECASE)
+
+
+class _Rating(msgspec.Struct, rename="camel"):
+    doc_id: str
+    rating: str | int | float
+
+
+class _RatedQuery(msgspec.Struct):
+    query: str
+    ratings: list[_Rating]
+
+
+class _JudgementList(msgspec.Struct, rename="camel"):
+    """What the Workbench's API takes and gives as a judgement list."""
+
+    judgment_ratings: list[_RatedQuery]
+
+
+def read_topics(queries: Path, qrels: Path) -> JudgedQueries:
+    """Queries and judgements in two files.
+
+    `queries`: TREC topics (`<top>`, of which the title counts), BEIR's JSON lines, or lines of id, tab and
+    text. `qrels`: TREC's four columns or BEIR's three.
+
+    Raises:
+        UsageError: a file cannot be read, or the two do not belong together.
+    """
+    _must_exist(queries, qrels)
+    beginning = queries.read_text(encoding="utf-8", errors="replace").lstrip("\ufeff \t\r\n")
+    if beginning.startswith("{"):
+        texts = read_queries(queries)
+    elif "<top>" in beginning.lower():
+        texts = _trec_topics(beginning, queries)
+    else:
+        texts = _tabbed(beginning, queries)
+    return JudgedQueries.joined(f"{queries.name} with {qrels.name}", texts, read_qrels(qrels))
+
+
+def read_judgement_list(file: Path) -> JudgedQueries:
+    """A judgement list: CSV with the columns query, docid and rating (Quepid), or the JSON of the Search
+    Relevance Workbench (`judgmentRatings`). A query's text is its id.
+
+    Raises:
+        UsageError: it cannot be read; the line is named.
+    """
+    _must_exist(file)
+    qrels = _from_workbench(file) if file.suffix.lower() == ".json" else _from_csv(file)
+    return JudgedQueries.joined(file.name, {query: query for query in qrels}, qrels)
+
+
+def _from_csv(file: Path) -> dict[str, dict[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        rows = csv.DictReader(lines, skipinitialspace=True)
+        columns = {name.strip().lower(): name for name in rows.fieldnames or []}
+        query, document, grade = (
+            next((columns[name] for name in names if name in columns), None)
+            for names in (_QUERY_COLUMNS, _DOCUMENT_COLUMNS, _GRADE_COLUMNS)
+        )
+        if query is None or document is None or grade is None:
+            raise UsageError(f"{file}: its columns are {', '.join(columns) or 'none'}; expected query, docid, rating")
+        for row in rows:
+            if row[grade] in (None, ""):
+                continue  # Quepid writes hits that nobody has rated yet
+            qrels.setdefault(row[query].strip(), {})[row[document].strip()] = _whole(
+                row[grade], f"{file}:{rows.line_num}"
+            )
+    return qrels
+
+
+def _from_workbench(file: Path) -> dict[str, dict[str, int]]:
+    try:
+        judged = msgspec.json.decode(file.read_bytes(), type=_JudgementList).judgment_ratings
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{file}: no judgement list of the Search Relevance Workbench ({error})") from error
+    return {
+        rated.query: {
+            rating.doc_id: _whole(rating.rating, f"{file}, query {rated.query!r}") for rating in rated.ratings
+        }
+        for rated in judged
+    }
+
+
+def _trec_topics(text: str, file: Path) -> dict[str, str]:
+    topics = {}
+    for topic in _TOPIC.findall(text):
+        number, title = _NUMBER.search(topic), _TITLE.search(topic)
+        if number is None or title is None:
+            raise UsageError(f"{file}: a topic lacks <num> or <title>: {' '.join(topic.split())[:80]!r}")
+        topics[number[1]] = " ".join(title[1].split())
+    return topics
+
+
+def _tabbed(text: str, file: Path) -> dict[str, str]:
+    queries = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        query_id, tab, query = line.partition("\t")
+        if line.strip():
+            if not tab:
+                raise UsageError(f"{file}:{number}: expected id, tab and text; or TREC topics, or JSON lines")
+            queries[query_id.strip()] = query.strip()
+    return queries
+
+
+def _whole(grade: str | float, where: str) -> int:
+    """Graded means such as 2.4, of several judges or of clicks, are rounded: measures know whole grades."""
+    try:
+        return round(float(grade))
+    except ValueError as error:
+        raise UsageError(f"{where}: rating {grade!r} is no number") from error
+
+
+def _must_exist(*files: Path) -> None:
+    for file in files:
+        if not file.is_file():
+            raise UsageError(f"judgement file {file} does not exist or is no file")

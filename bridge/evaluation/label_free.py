@@ -1,0 +1,91 @@
+"""Questions without judges: each is predicted anew from a document, which is then the one right answer.
+
+A known-item test (Azzopardi, de Rijke, Balog 2007, "Building simulated queries for known-item topics"). It
+favours the generator's own words: expansions come from the same model, so the stages that use them look
+better here than to people. Which stage of two is the better one can be told; by how much cannot.
+"""
+
+from collections.abc import Sequence
+
+from opensearchpy import OpenSearch
+
+from bridge.errors import UsageError
+from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.models.artifact import resolve
+from bridge.models.query_generator import QueryGenerator
+from bridge.passages import enriched_text, field_texts, value_at
+from bridge.profile import IndexProfile
+
+_SEED = 20_001
+"""Other than ingest's: the index holds what that one predicted."""
+
+_QUERIES_PER_DOCUMENT = 3
+_QUERY_TOKENS = 20
+_BEGINNING_CHARS = 1_500
+"""As much as the generator reads of a text."""
+
+_BATCH = 16
+
+CAVEAT = (
+    "label-free: the questions were predicted by the model that also wrote the expansions, so they favour its words; "
+    "trust the order of stages rather than the size of a difference, and expansion least"
+)
+
+
+def predict_questions(client: OpenSearch, index: str, profile: IndexProfile, *, n_questions: int) -> JudgedQueries:
+    """Up to `n_questions` questions, each with one relevant document; the same for the same index.
+
+    A question that the index holds for its document already is not held out, and is not asked.
+
+    Raises:
+        UsageError: the index names no generator, or none of its documents gives a question.
+        ModelError: the generator is not here.
+    """
+    if profile.generator is None:
+        raise UsageError(f"index {index} was enriched without predicted queries: --label-free needs their generator")
+    generator = QueryGenerator.load(resolve(profile.generator.name))
+    documents = _sample(client, index, profile, n_questions)
+    questions: dict[str, str] = {}
+    for start in range(0, len(documents), _BATCH):
+        batch = documents[start : start + _BATCH]
+        predicted = generator.generate(
+            [text[:_BEGINNING_CHARS] for _, text, _ in batch],
+            n_queries=_QUERIES_PER_DOCUMENT,
+            max_new_tokens=_QUERY_TOKENS,
+            seed=_SEED,
+        )
+        for (doc_id, _, known), queries in zip(batch, predicted, strict=True):
+            held_out = next((query for query in queries if query and query not in known), None)
+            if held_out is not None and held_out not in questions.values():
+                questions[doc_id] = held_out
+    if not questions:
+        raise UsageError(f"index {index}: none of its documents gives a question of its own for --label-free")
+    return JudgedQueries(
+        source=f"label-free, {len(questions):,} predicted questions",
+        queries={f"q-{doc_id}": question for doc_id, question in questions.items()},
+        qrels={f"q-{doc_id}": {doc_id: 1} for doc_id in questions},
+        remarks=[CAVEAT],
+    )
+
+
+def _sample(
+    client: OpenSearch, index: str, profile: IndexProfile, n_documents: int
+) -> Sequence[tuple[str, str, frozenset[object]]]:
+    """doc_id, text and known predicted queries of documents that were chosen by chance, but always alike."""
+    fields = [field.name for field in profile.text_fields]
+    by_chance = {"random_score": {"seed": _SEED, "field": "_seq_no"}, "boost_mode": "replace"}
+    answer = client.search(
+        index=index,
+        body={
+            "size": n_documents,
+            "query": {"function_score": {"query": {"exists": {"field": profile.stamp_field}}, **by_chance}},
+            "_source": {"includes": [*fields, profile.predicted_queries_field]},
+        },
+    )
+    sampled = []
+    for hit in answer["hits"]["hits"]:
+        text = enriched_text(field_texts(hit["_source"], fields))
+        if text:
+            known = value_at(hit["_source"], profile.predicted_queries_field) or []
+            sampled.append((hit["_id"], text, frozenset(known if isinstance(known, list) else [known])))
+    return sampled

@@ -1,0 +1,61 @@
+"""What a stage did to single queries: how many it won and lost, and the worst of them side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bridge.evaluation.stage_results import StageResult
+
+SHOWN_HITS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class WonAndLost:
+    """Queries whose measure rose, fell, or stayed."""
+
+    won: int
+    lost: int
+    same: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A query that was answered worse: its measure before and after, and the first doc_ids of both rankings."""
+
+    query_id: str
+    before: float
+    after: float
+    ranking_before: Sequence[str]
+    ranking_after: Sequence[str]
+
+
+def won_and_lost(before: StageResult, after: StageResult, measure: str) -> WonAndLost:
+    """Counts by the sign of each query's difference."""
+    differences = after.evaluation.values[measure] - before.evaluation.values[measure]
+    won, lost = int((differences > 0).sum()), int((differences < 0).sum())
+    return WonAndLost(won, lost, len(differences) - won - lost)
+
+
+def worst_losses(before: StageResult, after: StageResult, measure: str, *, most: int = 10) -> list[Loss]:
+    """The queries that lost most, worst first; ties in the order of the queries."""
+    differences = after.evaluation.values[measure] - before.evaluation.values[measure]
+    return [
+        Loss(
+            query_id,
+            float(before.evaluation.values[measure][row]),
+            float(after.evaluation.values[measure][row]),
+            before.run.rankings[query_id][:SHOWN_HITS],
+            after.run.rankings[query_id][:SHOWN_HITS],
+        )
+        for row in np.argsort(differences, kind="stable")[:most]
+        if differences[row] < 0
+        for query_id in [before.evaluation.query_ids[row]]
+    ]
+
+
+def marked(doc_ids: Sequence[str], grades: Mapping[str, int], titles: Mapping[str, str]) -> str:
+    """The hits as lines, relevant ones with a mark: `+ d7 Beginning of its text`."""
+    return "\n".join(
+        f"{'+' if grades.get(doc_id, 0) > 0 else '·'} {doc_id} {titles.get(doc_id, '')}".rstrip() for doc_id in doc_ids
+    )

@@ -1,0 +1,88 @@
+"""An evaluation as tables for people, and as one JSON object for programs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.evaluation.losses import Loss, marked, won_and_lost
+from bridge.evaluation.stage_results import REPORTED, StageResult
+
+COMPARED = "nDCG@10"
+"""The measure by which queries are won and lost."""
+
+
+def to_json(name: str, n_documents: int, judged: JudgedQueries, results: Sequence[StageResult]) -> dict[str, Any]:
+    """The whole as one object; `stages` in the order in which they were measured."""
+    return {
+        "collection": name,
+        "documents": n_documents,
+        "queries": len(judged.queries),
+        "stages": {result.name: result.figures() for result in results},
+    }
+
+
+def stages_table(title: str, results: Sequence[StageResult]) -> Table:
+    """Means with 95 % bootstrap intervals; p, won and lost against the first stage."""
+    table = Table(title=title)
+    table.add_column("stage")
+    for heading in (*(f"{name} [95 %]" for name in REPORTED), "p (nDCG@10)", "won", "lost", "p50 ms", "p95 ms"):
+        table.add_column(heading, justify="right")
+    for result in results:
+        estimates = [result.evaluation.estimate(measure) for measure in REPORTED.values()]
+        p50, p95 = result.latencies()
+        compared = ["", "", ""]
+        if result.p_value is not None:
+            counts = won_and_lost(results[0], result, COMPARED)
+            compared = [f"{result.p_value:.4f}", str(counts.won), str(counts.lost)]
+        table.add_row(
+            result.name,
+            *(f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]" for estimate in estimates),
+            *compared,
+            f"{p50:.0f}",
+            f"{p95:.0f}",
+        )
+    return table
+
+
+def losses_table(
+    before: str, after: str, losses: Sequence[Loss], judged: JudgedQueries, titles: Mapping[str, str]
+) -> Table:
+    """The worst queries side by side; `titles` holds a few words of each document, as far as they are known."""
+    table = Table(title=f"Where {after} answers worst, beside {before} (+ judged relevant)", show_lines=True)
+    table.add_column("query", overflow="fold", max_width=40)
+    table.add_column("nDCG@10", justify="right")
+    table.add_column(before, overflow="fold")
+    table.add_column(after, overflow="fold")
+    for loss in losses:
+        grades = judged.qrels[loss.query_id]
+        table.add_row(
+            judged.queries[loss.query_id],
+            f"{loss.before:.2f} → {loss.after:.2f}",
+            marked(loss.ranking_before, grades, titles),
+            marked(loss.ranking_after, grades, titles),
+        )
+    return table
+
+
+def remarks(judged: JudgedQueries, results: Sequence[StageResult]) -> list[str]:
+    """What an operator should know before trusting the figures."""
+    lines = list(judged.remarks)
+    n_queries = len(judged.queries)
+    for result in results:
+        run = result.run
+        if run.degraded:
+            lines.append(
+                f"stage {result.name}: {run.degraded} of {n_queries} searches were answered by an earlier stage; its "
+                f"figures are not its own"
+            )
+        lines += [
+            f"stage {result.name}: {count} of {n_queries} searches were left as they are ({reason})"
+            for reason, count in run.left_alone.items()
+        ]
+        lines += [
+            f"stage {result.name}: the cluster refused {count} of {n_queries} searches, which count 0 (status {status})"
+            for status, count in run.refused.items()
+        ]
+    return lines

@@ -1,0 +1,85 @@
+"""Judgements as search teams keep them: every format gives the same queries and grades."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import UsageError
+from bridge.evaluation.judgement_files import read_judgement_list, read_topics
+
+TOPICS = """
+<top>
+<num> Number: 301
+<title> International Organized Crime
+
+<desc> Description:
+Identify organizations.
+</top>
+<top>
+<num> 302 </num>
+<title> Poliomyelitis and
+ Post-Polio </title>
+</top>
+"""
+
+
+@pytest.mark.parametrize(
+    "queries",
+    [
+        TOPICS,
+        '{"_id":"301","text":"International Organized Crime"}\n{"_id":"302","text":"Poliomyelitis and Post-Polio"}\n',
+        "301\tInternational Organized Crime\n\n302\tPoliomyelitis and Post-Polio\n",
+    ],
+    ids=["topics", "json-lines", "tabs"],
+)
+def test_queries_of_every_format_are_the_same(tmp_path: Path, queries: str) -> None:
+    (tmp_path / "queries").write_text(queries, encoding="utf-8")
+    (tmp_path / "qrels").write_text("301 0 FR-1 2\n302 0 FT 9 1\n".replace("FT 9", "FT9"), encoding="utf-8")
+    judged = read_topics(tmp_path / "queries", tmp_path / "qrels")
+    assert judged.queries == {"301": "International Organized Crime", "302": "Poliomyelitis and Post-Polio"}
+    assert judged.qrels == {"301": {"FR-1": 2}, "302": {"FT9": 1}}
+
+
+@pytest.mark.parametrize("heading", ["query,docid,rating", "Query, DocId, Grade", "rating_by,query,doc_id,rating"])
+def test_a_csv_is_read_by_the_names_of_its_columns(tmp_path: Path, heading: str) -> None:
+    row = {"query": '"tent, small"', "docid": "7", "doc_id": "7", "rating": "3", "grade": "3", "rating_by": "ann"}
+    names = [name.strip().lower() for name in heading.split(",")]
+    content = f"\ufeff{heading}\r\n{','.join(row[name] for name in names)}\r\n"
+    (tmp_path / "judged.csv").write_text(content, encoding="utf-8", newline="")
+    judged = read_judgement_list(tmp_path / "judged.csv")
+    assert judged.queries == {"tent, small": "tent, small"}
+    assert judged.qrels == {"tent, small": {"7": 3}}
+
+
+def test_hits_that_nobody_rated_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "judged.csv").write_text("query,docid,rating\ntent,7,\ntent,8,0\n", encoding="utf-8")
+    assert read_judgement_list(tmp_path / "judged.csv").qrels == {"tent": {"8": 0}}
+
+
+def test_a_list_of_the_workbench_is_read(tmp_path: Path) -> None:
+    ratings = [{"docId": "7", "rating": "2.6"}, {"docId": "8", "rating": 0}]
+    content = {"name": "n", "type": "IMPORT_JUDGMENT", "judgmentRatings": [{"query": "tent", "ratings": ratings}]}
+    (tmp_path / "judged.json").write_text(json.dumps(content), encoding="utf-8")
+    assert read_judgement_list(tmp_path / "judged.json").qrels == {"tent": {"7": 3, "8": 0}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "question,answer\nx,y\n", "columns are question, answer; expected query, docid, rating"),
+        ("a.csv", "query,docid,rating\nx,y,good\n", r"a\.csv:2: rating 'good' is no number"),
+        ("a.csv", "", "columns are none"),
+        ("a.json", "[]", "no judgement list"),
+        ("a.csv", "query,docid,rating\n", "none of its 0 queries"),
+    ],
+)
+def test_a_wrong_list_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(UsageError, match=message):
+        read_judgement_list(tmp_path / name)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"gone\.csv does not exist"):
+        read_judgement_list(tmp_path / "gone.csv")
