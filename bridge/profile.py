@@ -89,6 +89,14 @@ class RerankSettings(msgspec.Struct, frozen=True):
     cascade: CascadeSettings = CascadeSettings()
 
 
+class SearchRules(msgspec.Struct, frozen=True):
+    """Which searches are left alone although they are understood: words in quotation marks, and single words
+    with three digits or more, such as part numbers. Both ask for these very words and for nothing like them."""
+
+    leave_quoted: bool = True
+    leave_identifiers: bool = True
+
+
 class Measurement(msgspec.Struct, frozen=True):
     """What a verdict rests on: which judgements of how many queries, of which kind of measure, and when
     (ISO 8601, UTC)."""
@@ -156,7 +164,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
 
     `object_field`: our one object in each document. `window`: how many documents each leg gives and
     the fused ranking holds; pages inside it are stable. `expansion_boost`: weight of the predicted
-    queries' BM25 beside the application's own score. `stages`: the stages that may serve this index
+    queries' BM25 beside the application's own score. `rules`: which searches are left alone. `stages`: the stages that may serve this index
     (the gate's verdict); a search stops at the last one. `gate` and `tuning` keep the evidence; no search
     reads them. `generation`: which set of our fields, counted from 1; each is made by its own models.
     `vector_type`: where it is none, the encoder only says how long passages are.
@@ -172,6 +180,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
     rerank: RerankSettings = RerankSettings()
     window: int = 100
     expansion_boost: float = 0.25
+    rules: SearchRules = SearchRules()
     stages: list[Stage] = msgspec.field(default_factory=lambda: ["lexical", "expansion", "vector", "hybrid", "rerank"])
     gate: GateRecord | None = None
     tuning: TuningRecord | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import structlog
 
 from bridge.errors import AnswerNotUnderstood
@@ -13,8 +14,10 @@ from bridge.proxy.ranking import Ranker
 from bridge.proxy.sidecar import StageFailed
 from bridge.records import RankedHit
 from bridge.search import legs
+from bridge.search.filter_path import filtered
+from bridge.search.hiding import RawObject, hidden
 from bridge.search.reranking import tail_score
-from bridge.search.response import OwnAnswer, RawObject, ShownHit, shown_hit
+from bridge.search.response import OwnAnswer, ShownHit, shown_hit
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +41,7 @@ class Composer:
     async def compose(self, plan: Plan, ranked: Ranked, own_body: bytes) -> bytes:
         """The body of the answer; never fails. `ranked` is told of what could not be done."""
         try:
-            return await self._composed(plan, ranked, OwnAnswer(own_body))
+            return self._finished(plan, await self._composed(plan, ranked, OwnAnswer(own_body)))
         except AnswerNotUnderstood as error:
             log.warning("own answer left as it is", detail=str(error))
             ranked.fall_back(StageFailed("answer_not_understood", str(error)))
@@ -61,7 +64,16 @@ class Composer:
         more: dict[str, object] = {}
         if plan.explain:
             more["_bridge"] = explain.of_answer(ranked.stages, ranked.degraded, ranked.timings_ms)
-        return own.with_hits(hits, max_score=max_score, more=more, pretty=plan.request.pretty)
+        return own.with_hits(hits, max_score=max_score, more=more)
+
+    @staticmethod
+    def _finished(plan: Plan, body: bytes) -> bytes:
+        """The answer as it is sent: without the bridge's object, and only what is wanted of it."""
+        if not plan.request.asks_for_ours:
+            body = hidden(body, plan.profile.object_field)
+        if plan.request.filter_path is not None:
+            body = filtered(body, plan.request.filter_path)
+        return msgspec.json.format(body, indent=2) + b"\n" if plan.request.pretty else body
 
     async def _page(self, plan: Plan, ranked: Ranked, own: OwnAnswer) -> list[RawObject]:
         """The hits from `start` on: first of the ranking, then of the application's own results beyond it.
@@ -110,6 +122,5 @@ def _shown(plan: Plan, hit: ShownHit, score: float, explanation: dict[str, objec
     return shown_hit(
         hit,
         score=score,
-        object_field=None if plan.request.asks_for_ours else plan.profile.object_field,
         explanation=explanation if plan.explain else None,
     )

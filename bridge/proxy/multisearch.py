@@ -24,7 +24,7 @@ _SHARED_PARAMETERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One search: `expression` (index or alias), its body, and its other parameters as a query string."""
+    """One search: `expression` (indices or aliases), its body, and its other parameters as a query string."""
 
     expression: str
     body: bytes
@@ -38,7 +38,7 @@ def items(body: bytes, query_string: str, *, expression: str) -> list[Item] | Le
     nobody understands.
     """
     if any(name not in _SHARED_PARAMETERS for name, _ in parse_qsl(query_string, keep_blank_values=True)):
-        return LeaveAlone("parameter")
+        return LeaveAlone("unknown_parameter")
     lines = body.split(b"\n")
     if not body.endswith(b"\n") or len(lines) % 2 == 0:
         # Every search has two lines, and the last line ends too; an empty header line is one as well.
@@ -54,8 +54,8 @@ def items(body: bytes, query_string: str, *, expression: str) -> list[Item] | Le
 
 def _item(header: dict[str, Json], body: bytes, expression: str) -> Item:
     named = header.pop("index", expression)
-    if isinstance(named, list) and len(named) == 1:
-        [named] = named
+    if isinstance(named, list) and all(isinstance(name, str) for name in named):
+        named = ",".join(named)
     parameters = {name: str(value).lower() if isinstance(value, bool) else value for name, value in header.items()}
     return Item(named if isinstance(named, str) else "", body, urlencode(parameters))
 

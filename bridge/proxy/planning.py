@@ -8,6 +8,7 @@ from multidict import CIMultiDict
 from bridge.profile import IndexProfile, Stage
 from bridge.proxy.control import Control
 from bridge.proxy.profiles import Profiles
+from bridge.search.hiding import hidden_object
 from bridge.search.request import LeaveAlone, SearchRequest, parse
 
 _JSON_BODIES = ("application/json", "application/x-ndjson", "")
@@ -55,12 +56,13 @@ class Planner:
             return profile
         stage = control.stage or profile.stages[-1]
         if stage == "lexical":
-            return LeaveAlone("lexical")
+            return LeaveAlone("lexical", hidden_object(body, query_string, profile.object_field))
         understood = parse(
             body,
             query_string,
             text_fields=[text_field.name for text_field in profile.text_fields],
             object_field=profile.object_field,
+            rules=profile.rules,
         )
         if isinstance(understood, LeaveAlone):
             return understood
@@ -70,7 +72,7 @@ class Planner:
             expression=expression,
             caller=caller,
             stage=stage,
-            explain=control.explain,
+            explain=control.explain or understood.explain,
             deadline=started + self._budget_s,
             budget_s=self._budget_s,
         )

@@ -28,8 +28,9 @@ from bridge.settings import ClusterSettings
 _CACHED_INDICES = 10_000
 _READ_TIMEOUT_S = 1.0
 """A search waits for its profile, so it must not wait long; without one it passes."""
-_ONE_NAME = re.compile(r"[a-z0-9.][a-z0-9._-]{0,254}")
-"""An index or alias by its plain name: no pattern, list, date arithmetic or other cluster."""
+_NAME = r"-?[a-z0-9.*](?:[a-z0-9._*-]|%2[Aa]){0,254}"
+_NAMES = re.compile(rf"(?!\*+$){_NAME}(?:(?:,|%2[Cc]){_NAME})*")
+"""Indices and aliases by name or pattern, also several: not all of them, no date arithmetic, no other cluster."""
 
 
 class _Mapping(msgspec.Struct):
@@ -58,12 +59,12 @@ class Profiles:
         self._unreadable: TTLCache[tuple[str, bytes], LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
 
     async def of(self, expression: str, caller: CIMultiDict[str]) -> IndexProfile | LeaveAlone:
-        """The profile of the index or alias that `expression` names, still percent-encoded.
+        """The profile of the indices that `expression` names, still percent-encoded; they have to agree.
 
         `caller` are the forwarded headers of the search. A caller that may not read mappings is read for
         with the configured identity, which serves for nothing else.
         """
-        if not _ONE_NAME.fullmatch(expression):
+        if not _NAMES.fullmatch(expression):
             return LeaveAlone("index_expression")
         if (known := self._known.get(expression)) is not None:
             return known
@@ -98,11 +99,12 @@ def _agreed(body: bytes) -> IndexProfile | LeaveAlone:
         profiles = [profile_of(mapping.mappings.meta, index=index) for index, mapping in mappings.items()]
     except (msgspec.DecodeError, IndexUnsuitable):
         return LeaveAlone("profile_unreadable")
-    if not profiles or profiles[0] is None:
+    known = [msgspec.structs.replace(profile, gate=None, tuning=None) for profile in profiles if profile is not None]
+    if not known:
         return LeaveAlone("no_profile")
-    if any(profile != profiles[0] for profile in profiles):
+    if len(known) < len(profiles) or any(profile != known[0] for profile in known):
         return LeaveAlone("profiles_differ")
-    return profiles[0]
+    return known[0]
 
 
 def _credentials(caller: CIMultiDict[str]) -> bytes:

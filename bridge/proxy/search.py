@@ -6,25 +6,26 @@ aggregations and errors. Beside it the ranking is made; what is missing then fal
 
 import asyncio
 import re
-import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import aiohttp
 from aiohttp import hdrs, web
-from multidict import CIMultiDict
 
 from bridge.proxy import headers, multisearch
 from bridge.proxy.composing import Composer
 from bridge.proxy.control import Control, read_control
 from bridge.proxy.metrics import Metrics
-from bridge.proxy.passthrough import Body, Inbound, RelayedResponse, relay, send
+from bridge.proxy.passthrough import Inbound, RelayedResponse, relay, send
 from bridge.proxy.planning import Plan, Planner, left_alone
 from bridge.proxy.ranked import Ranked
 from bridge.proxy.refusals import Refused
+from bridge.proxy.search_body import read_body
 from bridge.proxy.shadow import Shadow
 from bridge.proxy.sidecar import StageFailed
 from bridge.proxy.upstream import Upstream
+from bridge.search.filter_path import without_parameter
+from bridge.search.hiding import hidden
 from bridge.search.request import LeaveAlone
 from bridge.settings import ProxySettings
 
@@ -37,7 +38,6 @@ MAX_UPGRADES = 64
 """Requests that are upgraded at a time; beyond it searches pass, which costs neither time nor answers."""
 
 _SEARCH_PATH = re.compile(r"(?:/(?P<expression>[^/]+))?/(?P<endpoint>_search|_msearch)")
-_GZIP = 31  # zlib's name for "with a gzip header"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Search:
         """
         started = asyncio.get_running_loop().time()
         control = read_control(request.headers.get(headers.CONTROL_HEADER))
-        asked, body = await self._with_body(asked)
+        asked, body = await read_body(asked, limit=self._settings.max_search_body_bytes)
         reason = "busy"
         if self._upgrades < MAX_UPGRADES:
             self._upgrades += 1
@@ -95,14 +95,12 @@ class Search:
                 plans = await self._plans(asked, body, target, control, started)
                 if self._settings.mode == "shadow":
                     return await self._shadowed(request, asked, plans)
-                if any(isinstance(plan, Plan) for plan in plans):
-                    return await self._upgraded(request, asked, plans, target, started)
+                if any(isinstance(plan, Plan) or plan.hide is not None for plan in plans):
+                    return await self._composed(request, asked, plans, target, started)
             finally:
                 self._upgrades -= 1
-            # Searches of one request are mostly left alone for one reason.
-            reason = next(plan.reason for plan in plans if isinstance(plan, LeaveAlone))
-        self._metrics.passed.labels(reason).inc()
-        return await relay(request, await send(self._upstream, asked), {MARK: f"pass; reason={reason}"})
+            reason = _reason(plans)
+        return await relay(request, await send(self._upstream, asked), self._passed(reason))
 
     async def _shadowed(
         self, request: web.BaseRequest, asked: Inbound, plans: Sequence[Plan | LeaveAlone]
@@ -111,19 +109,6 @@ class Search:
             if isinstance(plan, Plan):
                 self._shadow.compare(plan)
         return await relay(request, await send(self._upstream, asked), {})
-
-    async def _with_body(self, asked: Inbound) -> tuple[Inbound, bytes | None]:
-        """The request with its body read, and that body decompressed; None where it is too large to look at."""
-        if asked.body is None or isinstance(asked.body, bytes):
-            return asked, asked.body or b""
-        limit = self._settings.max_search_body_bytes
-        read = bytearray()
-        async for chunk in asked.body:
-            read += chunk
-            if len(read) > limit:
-                return replace(asked, body=_chained(bytes(read), asked.body)), None
-        body = bytes(read)
-        return replace(asked, body=body), _decompressed(body, asked.headers, limit)
 
     async def _plans(
         self, asked: Inbound, body: bytes | None, target: SearchTarget, control: Control, started: float
@@ -146,7 +131,7 @@ class Search:
             for item in items
         ]
 
-    async def _upgraded(
+    async def _composed(
         self,
         request: web.BaseRequest,
         asked: Inbound,
@@ -154,6 +139,7 @@ class Search:
         target: SearchTarget,
         started: float,
     ) -> web.StreamResponse:
+        """An answer that differs from the cluster's: better ranked, or without the bridge's own object."""
         at_once = asyncio.Semaphore(MAX_RANKED_AT_ONCE)
 
         async def ranked_in_turn(plan: Plan) -> Ranked:
@@ -162,15 +148,16 @@ class Search:
 
         rankings = [asyncio.create_task(ranked_in_turn(plan)) if isinstance(plan, Plan) else None for plan in plans]
         try:
-            # Hits have to be read here; a compressed answer would only be unpacked again.
-            own_request = replace(asked, headers=_with_header(asked.headers, hdrs.ACCEPT_ENCODING, "identity"))
-            answer = await send(self._upstream, own_request, repeatable=True)
-            length = answer.content_length
-            if answer.status != 200 or length is None or length > MAX_OWN_ANSWER_BYTES:
+            answer = await send(self._upstream, _readable(asked, plans), repeatable=True)
+            if not _can_be_held(answer):
                 # The cluster's own error, or an answer too large to hold: as a direct search would get it.
-                return await relay(request, answer, {})
+                if answer.status != 200 and _filters(plans):
+                    answer.release()
+                    answer = await send(self._upstream, asked, repeatable=True)
+                upgradable = any(isinstance(plan, Plan) for plan in plans)
+                return await relay(request, answer, {} if upgradable else self._passed(_reason(plans)))
             async with answer:
-                body = await answer.read()
+                own_body = await answer.read()
             ranked = [await ranking if ranking is not None else None for ranking in rankings]
         except aiohttp.ClientError as error:
             raise Refused(502, "cluster_connection_exception", f"the cluster's answer broke off: {error}") from error
@@ -178,40 +165,39 @@ class Search:
             for ranking in rankings:
                 if ranking is not None:
                     ranking.cancel()
-        body = await self._composed(plans, ranked, body, several=target.several)
-        return await self._reply(
-            request, [each for each in ranked if each is not None], len(plans), answer, body, started
-        )
+        body = await self._body(plans, ranked, own_body, several=target.several)
+        took_part = [each for each in ranked if each is not None]
+        added = self._marks(took_part, len(plans), started) if took_part else self._passed(_reason(plans))
+        return await _reply(request, answer, body, added)
 
-    async def _composed(
+    async def _body(
         self, plans: Sequence[Plan | LeaveAlone], ranked: Sequence[Ranked | None], own_body: bytes, *, several: bool
     ) -> bytes:
-        upgrades = {
-            i: (plan, ranking)
-            for i, (plan, ranking) in enumerate(zip(plans, ranked, strict=True))
-            if isinstance(plan, Plan) and ranking is not None
-        }
         if not several:
-            return await self._composer.compose(*upgrades[0], own_body)
+            return await self._one(plans[0], ranked[0], own_body)
         answers = multisearch.answers(own_body, len(plans))
         if answers is None:
-            for _, ranking in upgrades.values():
-                ranking.fall_back(StageFailed("answer_not_understood", "no answer to so many searches"))
+            for ranking in ranked:
+                if ranking is not None:
+                    ranking.fall_back(StageFailed("answer_not_understood", "no answer to so many searches"))
             return own_body
-        for i, (plan, ranking) in upgrades.items():
+        for i, (plan, ranking) in enumerate(zip(plans, ranked, strict=True)):
             if multisearch.succeeded(answers.responses[i]):
-                answers.responses[i] = await self._composer.compose(plan, ranking, answers.responses[i])
+                answers.responses[i] = await self._one(plan, ranking, answers.responses[i])
         return answers.body()
 
-    async def _reply(
-        self,
-        request: web.BaseRequest,
-        ranked: Sequence[Ranked],
-        n_searches: int,
-        answer: aiohttp.ClientResponse,
-        body: bytes,
-        started: float,
-    ) -> web.StreamResponse:
+    async def _one(self, plan: Plan | LeaveAlone, ranking: Ranked | None, own_body: bytes) -> bytes:
+        """The answer to one search, from the cluster's."""
+        if isinstance(plan, Plan) and ranking is not None:
+            return await self._composer.compose(plan, ranking, own_body)
+        return own_body if isinstance(plan, Plan) or plan.hide is None else hidden(own_body, plan.hide)
+
+    def _passed(self, reason: str) -> dict[str, str]:
+        self._metrics.passed.labels(reason).inc()
+        return {MARK: f"pass; reason={reason}"}
+
+    def _marks(self, ranked: Sequence[Ranked], n_searches: int, started: float) -> dict[str, str]:
+        """The headers that tell what was done, which the metrics count too."""
         took_s = asyncio.get_running_loop().time() - started
         degraded = [reason for each in ranked for reason in each.degraded]
         timings = [(stage, ms) for each in ranked for stage, ms in each.timings_ms.items()]
@@ -226,38 +212,38 @@ class Search:
         added = {MARK: "; ".join(marks)}
         if n_searches == 1:
             added["Server-Timing"] = ", ".join(f"{stage};dur={ms:.1f}" for stage, ms in timings)
-        given = headers.answered(answer.headers)
-        given[hdrs.CONTENT_LENGTH] = str(len(body))
-        response = RelayedResponse(answer.status, answer.reason, given, added)
-        await response.prepare(request)
-        await response.write(body)
-        await response.write_eof()
-        return response
+        return added
 
 
-def _with_header(given: CIMultiDict[str], name: str, value: str) -> CIMultiDict[str]:
-    changed = given.copy()
-    changed[name] = value
-    return changed
+def _reason(plans: Sequence[Plan | LeaveAlone]) -> str:
+    # Searches of one request are mostly left alone for one reason.
+    return next(plan.reason for plan in plans if isinstance(plan, LeaveAlone))
 
 
-def _decompressed(body: bytes, given: CIMultiDict[str], limit: int) -> bytes | None:
-    """The body without its Content-Encoding; None where that is unknown, wrong, or beyond the limit."""
-    encoding = given.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
-    if encoding == "identity":
-        return body
-    if encoding != "gzip":
-        return None
-    unpacking = zlib.decompressobj(_GZIP)
-    try:
-        unpacked = unpacking.decompress(body, limit)
-    except zlib.error:
-        return None
-    return unpacked if unpacking.eof and not unpacking.unused_data else None
+def _filters(plans: Sequence[Plan | LeaveAlone]) -> bool:
+    return any(isinstance(plan, Plan) and plan.request.filter_path is not None for plan in plans)
 
 
-async def _chained(read: bytes, rest: Body) -> AsyncIterator[bytes]:
-    yield read
-    if rest is not None and not isinstance(rest, bytes):
-        async for chunk in rest:
-            yield chunk
+def _readable(asked: Inbound, plans: Sequence[Plan | LeaveAlone]) -> Inbound:
+    """The application's request, so that the whole answer can be read here: not compressed, which would only be
+    undone again, and without `filter_path`, which is applied to the answer that is composed."""
+    given = asked.headers.copy()
+    given[hdrs.ACCEPT_ENCODING] = "identity"
+    return replace(asked, headers=given, target=without_parameter(asked.target) if _filters(plans) else asked.target)
+
+
+def _can_be_held(answer: aiohttp.ClientResponse) -> bool:
+    length = answer.content_length
+    return answer.status == 200 and length is not None and length <= MAX_OWN_ANSWER_BYTES
+
+
+async def _reply(
+    request: web.BaseRequest, answer: aiohttp.ClientResponse, body: bytes, added: dict[str, str]
+) -> web.StreamResponse:
+    given = headers.answered(answer.headers)
+    given[hdrs.CONTENT_LENGTH] = str(len(body))
+    response = RelayedResponse(answer.status, answer.reason, given, added)
+    await response.prepare(request)
+    await response.write(body)
+    await response.write_eof()
+    return response

@@ -35,10 +35,12 @@ def expansion(request: SearchRequest, profile: IndexProfile) -> Json:
     A document matches by its own text, by its predicted queries, or by both; everything around the
     words is unchanged.
     """
-    predicted = {"query": request.text, "boost": profile.expansion_boost}
-    query = _with_alternative(
-        request.query, request.clause.path, {"match": {profile.predicted_queries_field: predicted}}
-    )
+    predicted: Json = {
+        "match": {profile.predicted_queries_field: {"query": request.text, "boost": profile.expansion_boost}}
+    }
+    if request.clause.inside:
+        predicted = {"bool": {"must": [predicted], "filter": list(request.clause.inside)}}
+    query = _with_alternative(request.query, request.clause.path, predicted)
     return _ids_only(request, profile.window, query, keep_conditions=True)
 
 

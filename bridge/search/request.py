@@ -4,13 +4,18 @@ The lists below say what is understood; whatever they do not name makes the sear
 application's own request is never rebuilt from this: it goes to the cluster byte for byte.
 """
 
+import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl
 
-from bridge.search import json_tree
+from bridge.profile import SearchRules
+from bridge.search import json_tree, url_parameters
+from bridge.search.hiding import hidden_object, names_any
 from bridge.search.json_tree import Json
-from bridge.search.text_clause import NotUnderstood, TextClause, find_text
+from bridge.search.known_clauses import NotUnderstood
+from bridge.search.text_clause import TextClause, find_text
+from bridge.search.url_parameters import is_set, parameters_of
 
 DEFAULT_SIZE = 10
 MAX_RESULT_WINDOW = 10_000
@@ -26,8 +31,8 @@ class SearchRequest:
     `query` is the application's whole scoring query, `clause` the place of the user's words in it.
     `start` and `size` are the page. `presentation` and `url_presentation` say how hits are shown: body
     members and URL parameters that a search for further hits must repeat. `scope` holds the URL
-    parameters that decide which shards are asked. `asks_for_ours`: fields of the bridge's object are
-    asked for by name.
+    parameters that decide which shards are asked. `filter_path`: which parts of the answer are wanted, all
+    where it is None. `asks_for_ours`: fields of the bridge's object are asked for by name.
     """
 
     query: Json
@@ -40,7 +45,9 @@ class SearchRequest:
     presentation: Mapping[str, Json] = field(default_factory=dict)
     url_presentation: Mapping[str, str] = field(default_factory=dict)
     scope: Mapping[str, str] = field(default_factory=dict)
+    filter_path: str | None = None
     asks_for_ours: bool = False
+    explain: bool = False
     pretty: bool = False
 
     @property
@@ -51,25 +58,31 @@ class SearchRequest:
 
 @dataclass(frozen=True, slots=True)
 class LeaveAlone:
-    """The search passes through unchanged; `reason` is one word of a bounded set."""
+    """The search passes through unchanged; `reason` is a word of `bridge.search.reasons`.
+
+    `hide`: the bridge's object, where the answer shows documents and did not ask for it.
+    """
 
     reason: str
+    hide: str | None = None
 
 
 _PRESENTATION = (
     "_source",
     "docvalue_fields",
+    "explain",
     "fields",
     "highlight",
+    "include_named_queries_score",
     "script_fields",
     "seq_no_primary_term",
     "stored_fields",
     "version",
 )
-_OWN_ANSWER_ONLY = ("aggregations", "aggs", "profile", "suggest", "track_scores", "track_total_hits")
-"""What the answer to the application's own request already holds."""
+_OWN_ANSWER_ONLY = ("aggregations", "aggs", "profile", "stats", "suggest", "track_scores", "track_total_hits")
+"""What the answer to the application's own request already holds, or what makes no difference to hits."""
 _BODY_KEYS = frozenset(
-    {"query", "from", "size", "post_filter", "min_score", "timeout", "sort", "explain"}
+    {"query", "from", "size", "post_filter", "min_score", "timeout", "sort"}
     | set(_PRESENTATION)
     | set(_OWN_ANSWER_ONLY)
 )
@@ -88,82 +101,52 @@ _BODY_REASONS = frozenset(
         "search_after",
         "search_pipeline",
         "slice",
-        "stats",
         "terminate_after",
     }
 )
 
-_URL_QUERY = {
-    "analyze_wildcard": "analyze_wildcard",
-    "analyzer": "analyzer",
-    "default_operator": "default_operator",
-    "df": "default_field",
-    "lenient": "lenient",
-    "q": "query",
-}
-"""URL parameters of a query, and their names in `query_string`."""
-_URL_SCOPE = (
-    "allow_no_indices",
-    "allow_partial_search_results",
-    "expand_wildcards",
-    "ignore_unavailable",
-    "preference",
-    "routing",
-    "search_type",
-)
-_URL_PRESENTATION = (
-    "_source",
-    "_source_excludes",
-    "_source_includes",
-    "docvalue_fields",
-    "seq_no_primary_term",
-    "stored_fields",
-    "version",
-)
-_URL_OWN_ANSWER_ONLY = (
-    "batched_reduce_size",
-    "cancel_after_time_interval",
-    "error_trace",
-    "human",
-    "max_concurrent_shard_requests",
-    "pre_filter_shard_size",
-    "request_cache",
-    "rest_total_hits_as_int",
-    "track_scores",
-    "track_total_hits",
-    "typed_keys",
-)
-_URL_KEYS = frozenset(
-    {"from", "size", "sort", "timeout", "pretty", "format", "source", "source_content_type"}
-    | set(_URL_QUERY)
-    | set(_URL_SCOPE)
-    | set(_URL_PRESENTATION)
-    | set(_URL_OWN_ANSWER_ONLY)
-)
-_URL_REASONS = frozenset({"explain", "filter_path", "scroll", "search_pipeline", "terminate_after"})
-
 _BY_SCORE: tuple[Json, ...] = ("_score", {"_score": "desc"}, {"_score": {"order": "desc"}}, "_score:desc")
+
+_IDENTIFIER = re.compile(r"(?=(?:\D*\d){3})[\w.:/\\#@+-]{4,}")
+"""One word with three digits or more: a part number, an ISBN, a version, an address."""
 
 
 def parse(
-    body: bytes, query_string: str, *, text_fields: Sequence[str], object_field: str
+    body: bytes,
+    query_string: str,
+    *,
+    text_fields: Sequence[str],
+    object_field: str,
+    rules: SearchRules = SearchRules(),  # noqa: B008, immutable
 ) -> SearchRequest | LeaveAlone:
     """Understands a search, or says why not.
 
     `body` is uncompressed JSON, empty where there is none; `query_string` is the URL's, still encoded;
-    `text_fields` and `object_field` are the index profile's.
+    `text_fields`, `object_field` and `rules` are the index profile's.
     """
     try:
-        parameters = _parameters(query_string)
-        tree = _body(body, parameters)
-        query = _query(tree, parameters)
-        clause = find_text(query, text_fields)
-        _check_text(clause.text)
-        start, size = _page(tree, parameters)
+        return _understood(body, query_string, text_fields, object_field, rules)
     except NotUnderstood as error:
-        return LeaveAlone(error.reason)
+        return LeaveAlone(error.reason, hidden_object(body, query_string, object_field))
+    except RecursionError:
+        return LeaveAlone("too_deep")
+
+
+def _understood(
+    body: bytes, query_string: str, text_fields: Sequence[str], object_field: str, rules: SearchRules
+) -> SearchRequest:
+    parameters = parameters_of(query_string)
+    tree = _body(body, parameters)
+    _check_sort(tree, parameters)
+    query = _query(tree, parameters)
+    clause = find_text(query, text_fields)
+    _check_text(clause.text, rules)
+    start, size = _page(tree, parameters)
     presentation = {key: tree[key] for key in _PRESENTATION if key in tree}
-    url_presentation = {key: parameters[key] for key in _URL_PRESENTATION if key in parameters}
+    url_presentation = {key: parameters[key] for key in url_parameters.PRESENTATION if key in parameters}
+    if "_none_" in (presentation.get("stored_fields"), url_presentation.get("stored_fields")):
+        # Then hits come without their ids.
+        raise NotUnderstood("stored_fields")
     return SearchRequest(
         query=query,
         clause=clause,
@@ -174,28 +157,12 @@ def parse(
         timeout=parameters.get("timeout", tree.get("timeout")),
         presentation=presentation,
         url_presentation=url_presentation,
-        scope={key: parameters[key] for key in _URL_SCOPE if key in parameters},
-        asks_for_ours=_names(presentation, object_field) or _names(url_presentation, object_field),
-        pretty=parameters.get("pretty", "false") in ("", "true"),
+        scope={key: parameters[key] for key in url_parameters.SCOPE if key in parameters},
+        filter_path=parameters.get("filter_path") or None,
+        asks_for_ours=names_any(presentation, object_field) or names_any(url_presentation, object_field),
+        explain=tree.get("explain") is True or is_set(parameters, "explain"),
+        pretty=is_set(parameters, "pretty"),
     )
-
-
-def _parameters(query_string: str) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(query_string, keep_blank_values=True, errors="strict", max_num_fields=100)
-    except ValueError:
-        raise NotUnderstood("parameter") from None
-    parameters = dict(pairs)
-    for key in parameters:
-        if key not in _URL_KEYS:
-            raise NotUnderstood(key if key in _URL_REASONS else "parameter")
-    if len(parameters) != len(pairs):
-        raise NotUnderstood("parameter")
-    if parameters.get("format", "json") != "json":
-        raise NotUnderstood("format")
-    if parameters.get("sort", "_score") not in _BY_SCORE:
-        raise NotUnderstood("sort")
-    return parameters
 
 
 def _body(body: bytes, parameters: Mapping[str, str]) -> dict[str, Json]:
@@ -213,34 +180,51 @@ def _body(body: bytes, parameters: Mapping[str, str]) -> dict[str, Json]:
         raise NotUnderstood("malformed")
     for key in tree:
         if key not in _BODY_KEYS:
-            raise NotUnderstood(key if key in _BODY_REASONS else "key")
-    sort = tree.get("sort", [])
-    if any(order not in _BY_SCORE for order in (sort if isinstance(sort, list) else [sort])):
-        raise NotUnderstood("sort")
-    if tree.get("explain", False) is not False:
-        raise NotUnderstood("explain")
+            raise NotUnderstood(key if key in _BODY_REASONS else "unknown_key")
     return tree
 
 
+def _check_sort(tree: Mapping[str, Json], parameters: Mapping[str, str]) -> None:
+    given: Json = parameters.get("sort", tree.get("sort", []))
+    if any(order not in _BY_SCORE for order in (given if isinstance(given, list) else [given])):
+        raise NotUnderstood("sort")
+
+
 def _query(tree: Mapping[str, Json], parameters: Mapping[str, str]) -> Json:
-    if "q" not in parameters:
-        if "query" not in tree:
+    if "q" in parameters:
+        if "query" in tree:
+            raise NotUnderstood("q_and_body")
+        given = url_parameters.OF_A_QUERY
+        return {"query_string": {given[key]: parameters[key] for key in given if key in parameters}}
+    match tree.get("query"):
+        case None:
             raise NotUnderstood("no_text")
-        return tree["query"]
-    if "query" in tree:
-        raise NotUnderstood("q_and_body")
-    return {"query_string": {_URL_QUERY[key]: parameters[key] for key in _URL_QUERY if key in parameters}}
+        case {"wrapper": {"query": str(packed), **rest}} if not rest:
+            # How Spring Data sends a query that was written as text.
+            return _unpacked(packed)
+        case query:
+            return query
 
 
-def _check_text(text: str) -> None:
+def _unpacked(packed: str) -> Json:
+    try:
+        return json_tree.read(base64.b64decode(packed, validate=True))
+    except ValueError:
+        raise NotUnderstood("wrapper") from None
+
+
+def _check_text(text: str, rules: SearchRules) -> None:
     stripped = text.strip()
     if not stripped:
         raise NotUnderstood("empty_text")
     if len(text) > MAX_TEXT_CHARS:
         raise NotUnderstood("long_text")
-    if len(stripped) > 1 and stripped[0] == stripped[-1] == '"':
+    if rules.leave_quoted and len(stripped) > 1 and stripped[0] == stripped[-1] == '"':
         # Whoever types quotation marks wants these very words.
         raise NotUnderstood("quoted")
+    if rules.leave_identifiers and _IDENTIFIER.fullmatch(stripped):
+        # Whoever types a part number wants this very part, and nothing that is like it.
+        raise NotUnderstood("identifier")
 
 
 def _page(tree: Mapping[str, Json], parameters: Mapping[str, str]) -> tuple[int, int]:
@@ -259,20 +243,3 @@ def _count(value: Json) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise NotUnderstood("malformed")
-
-
-def _names(presentation: Json, object_field: str) -> bool:
-    """Whether a field of the bridge's object is named anywhere in it."""
-    if isinstance(presentation, str):
-        return any(
-            name.strip() == object_field or name.strip().startswith(f"{object_field}.")
-            for name in presentation.split(",")
-        )
-    if isinstance(presentation, dict):
-        # What is excluded is named in order not to be seen.
-        return any(
-            _names(key, object_field) or _names(value, object_field)
-            for key, value in presentation.items()
-            if key not in ("excludes", "exclude", "_source_excludes")
-        )
-    return isinstance(presentation, list) and any(_names(each, object_field) for each in presentation)

@@ -1,8 +1,7 @@
 """A ranking → the answer that the application expects.
 
 Totals, aggregations, suggestions, profile and shards are the ones of its own answer; hits are the
-cluster's, byte for byte but for `_score`, the bridge's own fields (left out) and, where asked for, an
-explanation.
+cluster's, byte for byte but for `_score` and, where asked for, an explanation.
 """
 
 import json
@@ -14,12 +13,10 @@ import msgspec
 from bridge.errors import AnswerNotUnderstood
 from bridge.passages import enriched_text, field_texts
 from bridge.records import Hit
+from bridge.search.hiding import RawObject
 
 Key = tuple[str, str]
 """Index and `_id` of a document."""
-
-RawObject = dict[str, msgspec.Raw]
-"""A JSON object whose values are still text."""
 
 
 class _Identity(msgspec.Struct):
@@ -54,57 +51,22 @@ class OwnAnswer:
         except (msgspec.DecodeError, KeyError) as error:
             raise AnswerNotUnderstood(f"the cluster's answer to a search cannot be read: {error!r}") from error
 
-    def with_hits(
-        self, hits: Sequence[RawObject], *, max_score: float | None, more: Mapping[str, object], pretty: bool
-    ) -> bytes:
+    def with_hits(self, hits: Sequence[RawObject], *, max_score: float | None, more: Mapping[str, object]) -> bytes:
         """This answer with other hits. `max_score`: the best score of the whole ranking; `more`: members
         to add at the end."""
         inner: dict[str, object] = {**self._hits, "hits": hits}
         if "max_score" in inner:
             inner["max_score"] = max_score
-        body = msgspec.json.encode({**self.members, "hits": inner, **more})
-        return msgspec.json.format(body, indent=2) + b"\n" if pretty else body
+        return msgspec.json.encode({**self.members, "hits": inner, **more})
 
 
-def shown_hit(
-    hit: ShownHit, *, score: float, object_field: str | None, explanation: Mapping[str, object] | None
-) -> RawObject:
-    """A hit as the answer holds it. `object_field`: the bridge's object, to be left out (None: kept)."""
+def shown_hit(hit: ShownHit, *, score: float, explanation: Mapping[str, object] | None) -> RawObject:
+    """A hit as the answer holds it."""
     members = dict(hit.members)
     members["_score"] = _raw(score)
-    if object_field is not None:
-        if "_source" in members:
-            members["_source"] = msgspec.Raw(without_member(bytes(members["_source"]), object_field))
-        for section in ("fields", "highlight"):
-            if section in members:
-                members[section] = _without_names(members[section], object_field)
     if explanation is not None:
         members["_bridge"] = _raw(explanation)
     return members
-
-
-def without_member(source: bytes, name: str) -> bytes:
-    """A JSON object without one member; every other byte stays as it is.
-
-    The member is cut out with its comma. Where that would not give the very same other members (odd
-    spacing, a look-alike inside a string), the object is put together anew from its members.
-    """
-    members = msgspec.json.decode(source, type=RawObject)
-    if name not in members:
-        return source
-    alone = msgspec.json.encode({name: members.pop(name)})[1:-1]
-    for member in (b"," + alone, alone + b",", alone):
-        # The bridge writes its object last: look from the end.
-        at = source.rfind(member)
-        if at < 0:
-            continue
-        cut = source[:at] + source[at + len(member) :]
-        try:
-            if msgspec.json.decode(cut, type=RawObject) == members:
-                return cut
-        except msgspec.DecodeError:
-            continue
-    return msgspec.json.encode(members)
 
 
 class _InnerHits(msgspec.Struct):
@@ -197,16 +159,6 @@ def source_texts(hit: ShownHit, fields: Sequence[str]) -> str:
     # Numbers as text, as ingest reads them.
     source = json.loads(bytes(hit.members.get("_source", b"{}")), parse_int=str, parse_float=str)
     return enriched_text(field_texts(source, fields))
-
-
-def _without_names(section: msgspec.Raw, object_field: str) -> msgspec.Raw:
-    members = msgspec.json.decode(section, type=RawObject)
-    kept = {
-        name: value
-        for name, value in members.items()
-        if name != object_field and not name.startswith(f"{object_field}.")
-    }
-    return _raw(kept) if len(kept) < len(members) else section
 
 
 def _shown_hits(hits: msgspec.Raw) -> list[ShownHit]:

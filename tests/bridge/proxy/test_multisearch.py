@@ -18,12 +18,12 @@ def lines(*searches: tuple[dict[str, Any], dict[str, Any]]) -> bytes:
 
 
 def test_searches_are_told_apart_with_their_own_parameters() -> None:
-    body = b'{"index":"a","routing":"r","ignore_unavailable":true}\n{"size":1}\n\n{"size":2}\n{"index":["b"]}\n{}\n'
+    body = b'{"index":"a","routing":"r","ignore_unavailable":true}\n{"size":1}\n\n{"size":2}\n{"index":["b","c"]}\n{}\n'
 
     assert items(body, "typed_keys=true", expression="mine") == [
         Item("a", b'{"size":1}', "routing=r&ignore_unavailable=true"),
         Item("mine", b'{"size":2}', ""),
-        Item("b", b"{}", ""),
+        Item("b,c", b"{}", ""),
     ]
 
 
@@ -35,7 +35,7 @@ def test_searches_are_told_apart_with_their_own_parameters() -> None:
         (b"", "", "malformed"),
         (b"[]\n{}\n", "", "malformed"),
         (b"{,}\n{}\n", "", "not_json"),
-        (b"{}\n{}\n", "filter_path=took", "parameter"),
+        (b"{}\n{}\n", "filter_path=took", "unknown_parameter"),
     ],
 )
 def test_what_cannot_be_told_apart_is_left_alone(body: bytes, query_string: str, reason: str) -> None:
@@ -51,7 +51,7 @@ async def msearch(stack: Stack, body: bytes, target: str = "/_msearch") -> tuple
 
 async def test_each_search_is_upgraded_or_left_as_it_is(make_stack: MakeStack) -> None:
     stack = await make_stack(ScriptedIndex())
-    body = lines(({"index": "docs"}, QUERY), ({"index": "docs"}, SORTED), ({}, QUERY), ({"index": "docs,other"}, QUERY))
+    body = lines(({"index": "docs"}, QUERY), ({"index": "docs"}, SORTED), ({}, QUERY), ({"index": "_all"}, QUERY))
 
     status, mark, answer = await msearch(stack, body)
 
@@ -61,7 +61,9 @@ async def test_each_search_is_upgraded_or_left_as_it_is(make_stack: MakeStack) -
     assert len(first["hits"]["hits"]) == 5
     assert all("neural" not in hit["_source"] for hit in first["hits"]["hits"])
     assert [[hit["_id"] for hit in other["hits"]["hits"]] for other in others] == [["a", "b", "c"]] * 3
-    assert all("neural" in hit["_source"] for hit in others[0]["hits"]["hits"])
+    sorted_by_n, *of_all = others
+    assert all("neural" not in hit["_source"] for hit in sorted_by_n["hits"]["hits"])
+    assert all("neural" in hit["_source"] for other in of_all for hit in other["hits"]["hits"])
     assert body in [request.body for request in stack.cluster.received]
 
 

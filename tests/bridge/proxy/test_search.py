@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from bridge.profile import CascadeSettings, FusionSettings, RerankSettings
+from bridge.profile import META_KEY, CascadeSettings, FusionSettings, Measurement, RerankSettings, TuningRecord
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex, kind_of_search
 from tests.fake_cluster import Received, Reply, kind_sidecar, reply_json
@@ -19,7 +19,8 @@ async def search(
 ) -> tuple[int, str, Any]:
     """Status, `X-Bridge`, and the answer."""
     given = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    async with stack.client.post(stack.proxy.url + target, data=json.dumps(body), headers=given) as answer:
+    url = URL(stack.proxy.url + target, encoded=True)
+    async with stack.client.post(url, data=json.dumps(body), headers=given) as answer:
         return answer.status, answer.headers.get("X-Bridge", ""), await answer.json()
 
 
@@ -259,15 +260,16 @@ async def test_counts_and_pages_beyond_the_clusters_window_pass(
     ("target", "body"),
     [
         ("/docs/_search?format=yaml", QUERY),
-        ("/docs/_search?filter_path=hits.hits._id", QUERY),
         ("/docs/_search?scroll=1m", QUERY),
         ("/docs/_search?search_type=dfs_query_then_fetch&unknown=1", QUERY),
         ("/docs/_search/template", {"id": "mine", "params": {}}),
         ("/docs/_async_search", QUERY),
         ("/docs/_count", QUERY),
         ("/_search", QUERY),
-        ("/docs,other/_search", QUERY),
-        ("/doc*/_search", QUERY),
+        ("/_all/_search", QUERY),
+        ("/*/_search", QUERY),
+        ("/remote:docs/_search", QUERY),
+        ("/%3Cdocs-%7Bnow%7D%3E/_search", QUERY),
         ("/%64ocs/_search", QUERY),
         ("/docs/_search", {"pit": {"id": "x"}, **QUERY}),
     ],
@@ -284,6 +286,88 @@ async def test_other_searches_pass_byte_for_byte(make_stack: MakeStack, target: 
     *before, passed = stack.cluster.received
     assert (passed.target, passed.body) == (target, sent)
     assert [request.path for request in before] in ([], ["/docs/_mapping"])
+
+
+@pytest.mark.parametrize("expression", ["docs,other", "doc*", "docs%2Cother*", "docs,-other"])
+async def test_indices_that_agree_are_searched_together(make_stack: MakeStack, expression: str) -> None:
+    # The evidence of tuning is each index's own, and no search reads it.
+    measurement = Measurement("qrels", 50, "nDCG@10", "2026-01-01T00:00:00Z")
+    tuned = msgspec.structs.replace(PROFILE, tuning=TuningRecord(measurement, 5, None, 0.4, 0.5, 0.05, 0.15, []))
+    mapping = reply_json(
+        {
+            index: {"mappings": {"_meta": {META_KEY: profile.to_meta()}}}
+            for index, profile in (("docs", PROFILE), ("other", tuned))
+        }
+    )
+    stack = await make_stack(ScriptedIndex(faults={"_mapping": mapping}))
+
+    _, mark, answer = await search(stack, target=f"/{expression}/_search")
+
+    assert mark.startswith("hybrid+rerank;")
+    assert len(ids(answer)) == 5
+    assert {request.path.rpartition("/")[0] for request in stack.cluster.received} == {f"/{expression}"}
+
+
+@pytest.mark.case("P2")
+async def test_filter_path_is_applied_to_the_composed_answer(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(titles={"d": "red shoe"}))
+
+    _, mark, answer = await search(stack, target="/docs/_search?filter_path=hits.hits._id,hits.total&size=2")
+
+    assert mark.startswith("hybrid+rerank;")
+    assert answer == {"hits": {"total": {"value": 3, "relation": "eq"}, "hits": [{"_id": "d"}, {"_id": "a"}]}}
+    assert {request.target for request in stack.cluster.requests("_search")} & {"/docs/_search?size=2"}
+
+
+@pytest.mark.case("P16")
+async def test_errors_are_filtered_by_the_cluster_itself(make_stack: MakeStack) -> None:
+    def script(request: Received) -> Reply:
+        if request.target == "/docs/_search?filter_path=took":
+            return Reply(400, b"{}")
+        return index(request)
+
+    index = ScriptedIndex(faults={"own": Reply(400, b'{"error":{"type":"parsing_exception"}}')})
+    stack = await make_stack(script)
+
+    async with stack.client.post(
+        f"{stack.proxy.url}/docs/_search?filter_path=took",
+        data=json.dumps(QUERY),
+        headers={"Content-Type": "application/json"},
+    ) as answer:
+        assert (answer.status, await answer.read()) == (400, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("body", "target", "shown"),
+    [
+        ({**QUERY, "sort": ["n"]}, "/docs/_search", False),
+        ({}, "/docs/_search", False),
+        ({**QUERY, "sort": ["n"]}, "/docs/_search?scroll=1m", True),
+        ({**QUERY, "sort": ["n"], "_source": ["title", "neural"]}, "/docs/_search", True),
+    ],
+    ids=["sorted", "everything", "scroll", "asked for"],
+)
+async def test_our_object_is_cut_out_of_answers_that_are_the_clusters_own(
+    make_stack: MakeStack, body: Any, target: str, shown: bool
+) -> None:
+    own = b'{"took" : 1,\n"hits":{"hits":[{"_index":"docs","_id":"1","_source":{ "n":1.50,"neural":{"stamp":"s"}}}]}}'
+    stack = await make_stack(ScriptedIndex(faults={"own": Reply(body=own)}))
+
+    async with stack.client.post(
+        stack.proxy.url + target, data=json.dumps(body), headers={"Content-Type": "application/json"}
+    ) as answer:
+        assert answer.headers["X-Bridge"].startswith("pass; reason=")
+        assert await answer.read() == (own if shown else own.replace(b',"neural":{"stamp":"s"}', b""))
+
+
+async def test_an_explained_search_is_explained_by_cluster_and_bridge(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex())
+
+    _, _, answer = await search(stack, {**QUERY, "explain": True}, x_bridge="hybrid")
+
+    shown = [json.loads(request.body) for request in stack.cluster.requests("_search")]
+    assert {body["explain"] for body in shown if kind_of_search(body) in ("own", "shown")} == {True}
+    assert all(hit["_bridge"]["rank"] for hit in answer["hits"]["hits"])
 
 
 async def rerank_fails(path: str, body: dict[str, Any]) -> web.Response:

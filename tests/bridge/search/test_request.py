@@ -1,3 +1,4 @@
+import base64
 import json
 from typing import Any
 
@@ -5,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.profile import SearchRules
+from bridge.search.reasons import CLAUSES, REASONS
 from bridge.search.request import LeaveAlone, SearchRequest, parse
 
 MATCH: dict[str, Any] = {"match": {"title": "red shoe"}}
@@ -30,12 +33,11 @@ LEFT_ALONE: dict[str, tuple[Any, str, str]] = {
     "counts only": ({"query": MATCH, "size": 0}, "", "size_0"),
     "suggestions only": ({"suggest": {}}, "", "no_text"),
     "beyond the cluster's window": ({"query": MATCH, "from": 9_995}, "", "window"),
-    "explanations": ({"query": MATCH, "explain": True}, "", "explain"),
-    "filter_path": ({"query": MATCH}, "filter_path=hits.hits._id", "filter_path"),
+    "hits without ids": ({"query": MATCH, "stored_fields": "_none_"}, "", "stored_fields"),
     "yaml wanted": ({"query": MATCH}, "format=yaml", "format"),
-    "an unknown key": ({"query": MATCH, "new_key": 1}, "", "key"),
-    "an unknown parameter": ({"query": MATCH}, "new_parameter=1", "parameter"),
-    "a parameter twice": ({"query": MATCH}, "size=1&size=2", "parameter"),
+    "an unknown key": ({"query": MATCH, "new_key": 1}, "", "unknown_key"),
+    "an unknown parameter": ({"query": MATCH}, "new_parameter=1", "unknown_parameter"),
+    "a parameter twice": ({"query": MATCH}, "size=1&size=2", "unknown_parameter"),
     "words in URL and body": ({"query": MATCH}, "q=shoe", "q_and_body"),
     "operators in the URL's words": (b"", "q=title:shoe", "query_syntax"),
     "a comment": (b'{"query": /* all */ {"match": {"title": "x"}}}', "", "not_json"),
@@ -51,6 +53,14 @@ LEFT_ALONE: dict[str, tuple[Any, str, str]] = {
     "blank words": ({"query": {"match": {"title": "  "}}}, "", "empty_text"),
     "a pasted document": ({"query": {"match": {"title": "x " * 2_000}}}, "", "long_text"),
     "quoted words": ({"query": {"match": {"title": '"red shoe"'}}}, "", "quoted"),
+    "a part number": ({"query": {"match": {"title": "AB-1234/x"}}}, "", "identifier"),
+    "an ISBN": ({"query": {"match": {"title": "978-3-16-148410-0"}}}, "", "identifier"),
+    "deeper than Python follows": (
+        b'{"query":' + b'{"bool":{"must":[' * 200 + b"{}" + b"]}}" * 200 + b"}",
+        "",
+        "too_deep",
+    ),
+    "packed nonsense": ({"query": {"wrapper": {"query": "!"}}}, "", "wrapper"),
 }
 
 
@@ -60,7 +70,11 @@ LEFT_ALONE: dict[str, tuple[Any, str, str]] = {
 def test_left_alone(name: str) -> None:
     body, query_string, reason = LEFT_ALONE[name]
 
-    assert understand(body, query_string) == LeaveAlone(reason)
+    left = understand(body, query_string)
+
+    assert isinstance(left, LeaveAlone)
+    assert left.reason == reason
+    assert reason in REASONS or reason in CLAUSES
 
 
 def test_page_presentation_and_conditions_are_read() -> None:
@@ -113,6 +127,47 @@ def test_body_in_the_url_is_read() -> None:
 
     assert isinstance(understood, SearchRequest)
     assert understood.text == "shoe"
+
+
+def test_a_query_that_spring_data_wrapped_is_read() -> None:
+    packed = base64.b64encode(json.dumps({"bool": {"must": [MATCH]}}).encode()).decode()
+
+    understood = understand({"query": {"wrapper": {"query": packed}}})
+
+    assert isinstance(understood, SearchRequest)
+    assert understood.query == {"bool": {"must": [MATCH]}}
+    assert understood.clause.path == ("bool", "must", 0)
+
+
+def test_what_javas_high_level_client_adds_to_every_search_is_known() -> None:
+    url = (
+        "rest_total_hits_as_int=true&typed_keys=true&max_concurrent_shard_requests=5&ignore_unavailable=false"
+        "&expand_wildcards=open&allow_no_indices=true&ignore_throttled=true&search_type=query_then_fetch"
+        "&batched_reduce_size=512&ccs_minimize_roundtrips=true"
+    )
+
+    assert isinstance(understand({"query": MATCH, "explain": False, "stats": ["shop"]}, url), SearchRequest)
+
+
+@pytest.mark.parametrize(("body", "url"), [({"explain": True}, ""), ({}, "explain=true"), ({}, "explain")])
+def test_explanations_are_asked_for_in_the_clusters_own_way(body: dict[str, Any], url: str) -> None:
+    understood = understand({"query": MATCH, **body}, url)
+
+    assert isinstance(understood, SearchRequest)
+    assert understood.explain
+
+
+@pytest.mark.parametrize("text", ["covid-19", "iphone 15 pro max 256", "what is 2024 about", "abc", "12", "mp3"])
+def test_words_with_a_few_digits_are_no_identifier(text: str) -> None:
+    assert isinstance(understand({"query": {"match": {"title": text}}}), SearchRequest)
+
+
+@pytest.mark.parametrize("text", ['"red shoe"', "AB-1234"])
+def test_an_index_may_have_identifiers_and_quoted_words_upgraded_too(text: str) -> None:
+    body = json.dumps({"query": {"match": {"title": text}}}).encode()
+    rules = SearchRules(leave_quoted=False, leave_identifiers=False)
+
+    assert isinstance(parse(body, "", text_fields=["title"], object_field="neural", rules=rules), SearchRequest)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,10 @@
 import json
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bridge.errors import AnswerNotUnderstood
 from bridge.records import Hit
-from bridge.search.response import OwnAnswer, leg_rankings, nearest_passage, shown_hit, source_texts, without_member
+from bridge.search.response import OwnAnswer, leg_rankings, nearest_passage, shown_hit, source_texts
 
 SOURCE = b'{ "n":12345678901234567890123 ,"d":1.10000000000000000001,"e":"\\u00e9","t":"red shoe","a":{"b":[1.0,1]}'
 HIT = b'{"_index":"docs","_id":"1","_score":3.5,"_source":' + SOURCE + b',"neural":{"embedding":[0.5]}}}'
@@ -22,30 +19,20 @@ def answer(*hits: bytes) -> bytes:
 
 
 @pytest.mark.case("P24")
-def test_everything_but_score_and_our_object_stays_byte_for_byte() -> None:
+def test_everything_but_the_score_stays_byte_for_byte() -> None:
     own = OwnAnswer(answer(HIT))
-    shown = shown_hit(own.hits[0], score=2.25, object_field="neural", explanation=None)
+    shown = shown_hit(own.hits[0], score=2.25, explanation=None)
 
-    body = own.with_hits([shown], max_score=2.25, more={}, pretty=False)
+    body = own.with_hits([shown], max_score=2.25, more={})
 
-    expected = HIT.replace(b'"_score":3.5', b'"_score":2.25').replace(b',"neural":{"embedding":[0.5]}', b"")
+    expected = HIT.replace(b'"_score":3.5', b'"_score":2.25')
     assert body == answer(expected).replace(b'"max_score":3.5', b'"max_score":2.25')
 
 
-def test_our_object_is_shown_where_it_was_asked_for() -> None:
-    shown = shown_hit(OwnAnswer(answer(HIT)).hits[0], score=1.0, object_field=None, explanation={"rank": 1})
+def test_an_explanation_is_added_to_the_hit() -> None:
+    shown = shown_hit(OwnAnswer(answer(HIT)).hits[0], score=1.0, explanation={"rank": 1})
 
-    assert b'"neural"' in bytes(shown["_source"])
     assert json.loads(bytes(shown["_bridge"])) == {"rank": 1}
-
-
-def test_our_fields_are_hidden_in_fields_and_highlight_too() -> None:
-    hit = HIT[:-1] + b',"fields":{"neural.stamp":["x"],"t":["y"]},"highlight":{"neural.predicted_queries":["z"]}}'
-
-    shown = shown_hit(OwnAnswer(answer(hit)).hits[0], score=1.0, object_field="neural", explanation=None)
-
-    assert bytes(shown["fields"]) == b'{"t":["y"]}'
-    assert bytes(shown["highlight"]) == b"{}"
 
 
 @pytest.mark.parametrize(
@@ -54,30 +41,6 @@ def test_our_fields_are_hidden_in_fields_and_highlight_too() -> None:
 def test_what_is_no_search_answer_is_refused(body: bytes) -> None:
     with pytest.raises(AnswerNotUnderstood):
         OwnAnswer(body)
-
-
-_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(
-    st.dictionaries(st.text(max_size=8), _values, max_size=4),
-    _values,
-    st.integers(0, 4),
-    st.sampled_from([(",", ":"), (", ", ": "), (" ,", " :")]),
-)
-def test_a_member_can_be_cut_out_of_any_object(
-    others: dict[str, Any], ours: Any, position: int, separators: tuple[str, str]
-) -> None:
-    others.pop("neural", None)
-    members = list(others.items())
-    members.insert(position, ("neural", ours))
-    source = json.dumps(dict(members), separators=separators).encode()
-
-    assert json.loads(without_member(source, "neural")) == others
 
 
 def test_text_is_read_as_ingest_reads_it() -> None:

@@ -1,0 +1,82 @@
+"""Why a search is left alone: every reason that `X-Bridge: pass; reason=…` and the metric can show.
+
+One word each, and a bounded set: no word of a caller's ever becomes one.
+"""
+
+from collections.abc import Iterator
+
+from bridge.search.known_clauses import LEFT_ALONE
+
+REASONS: dict[str, str] = {
+    # Asked for
+    "off": "the request says `x-bridge: off`",
+    "lexical": "the request, or the index's profile, stops at the application's own query",
+    # The request
+    "accept": "another answer than JSON is wanted",
+    "body": "the body is larger than `proxy.max_search_body_bytes`, or compressed in a way that is not known",
+    "content_type": "the body is not JSON by its `Content-Type`",
+    "format": "`format` wants another answer than JSON",
+    "malformed": "the body is JSON, and no search",
+    "not_json": "the body is no strict JSON: the cluster decides what it makes of it",
+    "q_and_body": "`q` and a query in the body: the cluster decides which counts",
+    "signed": "the signature (AWS) covers this very request: no other can be sent in the caller's name",
+    "source": "`source` beside a body, or without `source_content_type=application/json`",
+    "too_deep": "the query is nested too deeply",
+    "unknown_key": "a member of the body that the bridge does not know",
+    "unknown_parameter": "a parameter, of the URL or of a clause, that the bridge does not know, or twice",
+    # The index
+    "index_expression": "all indices, another cluster's, or a name that the bridge cannot read",
+    "mapping_unreadable": "the mapping could not be read: no such index, or no permission, or no time",
+    "no_profile": "the bridge has not enriched the index",
+    "profile_unreadable": "`_meta.neural_bridge` cannot be read, or a newer version wrote it",
+    "profiles_differ": "several indices that were enriched in different ways",
+    # What is asked
+    "collapse": "hits are grouped",
+    "derived": "fields are derived at search time",
+    "ext": "a plugin's extension of the search",
+    "indices_boost": "indices count differently",
+    "pit": "a point in time: its pages follow each other by `search_after`",
+    "rank": "the application fuses rankings itself",
+    "rescore": "the application rescores itself",
+    "retriever": "the application's own retriever decides",
+    "runtime_mappings": "fields are defined at search time",
+    "scroll": "a scroll reads everything, in the cluster's order",
+    "search_after": "the page begins after given sort values, which a ranking of the bridge's does not have",
+    "search_pipeline": "the application's own pipeline changes the answer",
+    "size_0": "no hits are wanted",
+    "slice": "a part of all documents is read",
+    "sort": "hits are sorted by more than their score",
+    "stored_fields": "hits come without ids",
+    "terminate_after": "the cluster stops early",
+    "window": "the page ends beyond 10,000, where the cluster answers with an error",
+    # The words
+    "empty_text": "no words",
+    "function_score": "functions alone decide the order",
+    "identifier": "one word with three digits or more, such as a part number (profile: `rules.leave_identifiers`)",
+    "long_text": "more than 2,000 characters: a pasted document",
+    "minimum_should_match": "a number of optional clauses is required, and there are none",
+    "nested_filter": "conditions inside a nested object, which hold for its parts and not for documents",
+    "no_text": "a query without words",
+    "other_fields": "words, but for fields that are not enriched",
+    "phrase": "only phrases are searched",
+    "query_syntax": "operators in the words of `query_string` or `simple_query_string`",
+    "quoted": "words in quotation marks (profile: `rules.leave_quoted`)",
+    "several_texts": "several texts, and no way to tell which one the user typed",
+    "unknown_clause": "a clause that the bridge does not know",
+    "wrapper": "a wrapped query that cannot be unwrapped",
+    # The proxy
+    "busy": "64 requests are being upgraded",
+}
+"""Reason → what it means. Beside these, the name of a clause that is known not to hold the user's words."""
+
+CLAUSES = sorted(LEFT_ALONE - REASONS.keys())
+"""The names of clauses that are reasons too: the query is one of them where words were looked for."""
+
+
+def table() -> Iterator[str]:
+    """The reasons as the lines of a Markdown table: docs/http-api.md holds them."""
+    yield "| reason | the search is left alone since |"
+    yield "|---|---|"
+    for reason, meaning in REASONS.items():
+        yield f"| `{reason}` | {meaning} |"
+    yield f"| {', '.join(f'`{name}`' for name in CLAUSES)} | this clause stands where the user's words would |"
