@@ -164,8 +164,8 @@ class IndexProfile(msgspec.Struct, frozen=True):
 
     `object_field`: our one object in each document. `window`: how many documents each leg gives and
     the fused ranking holds; pages inside it are stable. `expansion_boost`: weight of the predicted
-    queries' BM25 beside the application's own score. `rules`: which searches are left alone. `stages`: the stages that may serve this index
-    (the gate's verdict); a search stops at the last one. `gate` and `tuning` keep the evidence; no search
+    queries' BM25 beside the application's own score. `rules`: which searches are left alone. `stages`: the
+    stages that may serve this index (the gate's verdict); a search stops at the last one. `gate` and `tuning` keep the evidence; no search
     reads them. `generation`: which set of our fields, counted from 1; each is made by its own models.
     `vector_type`: where it is none, the encoder only says how long passages are.
     """

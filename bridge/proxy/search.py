@@ -23,6 +23,7 @@ from bridge.proxy.refusals import Refused
 from bridge.proxy.search_body import read_body
 from bridge.proxy.shadow import Shadow
 from bridge.proxy.sidecar import StageFailed
+from bridge.proxy.templates import Templates
 from bridge.proxy.upstream import Upstream
 from bridge.search.filter_path import without_parameter
 from bridge.search.hiding import hidden
@@ -37,17 +38,18 @@ MAX_RANKED_AT_ONCE = 4
 MAX_UPGRADES = 64
 """Requests that are upgraded at a time; beyond it searches pass, which costs neither time nor answers."""
 
-_SEARCH_PATH = re.compile(r"(?:/(?P<expression>[^/]+))?/(?P<endpoint>_search|_msearch)")
+_SEARCH_PATH = re.compile(r"(?:/(?P<expression>[^/]+))?/(?P<endpoint>_search|_msearch|_search/template)")
 
 
 @dataclass(frozen=True, slots=True)
 class SearchTarget:
-    """What a path names: `expression` (index or alias, still encoded, empty where there is none) and the
-    query string; `several` for `_msearch`."""
+    """What a path names: `expression` (indices or aliases, still encoded, empty where there is none) and the
+    query string; `several` for `_msearch`, `template` for `_search/template`."""
 
     expression: str
     query_string: str
     several: bool
+    template: bool = False
 
 
 def search_target(method: str, target: str) -> SearchTarget | None:
@@ -56,7 +58,10 @@ def search_target(method: str, target: str) -> SearchTarget | None:
     found = _SEARCH_PATH.fullmatch(path)
     if found is None or method not in (hdrs.METH_GET, hdrs.METH_POST):
         return None
-    return SearchTarget(found["expression"] or "", query_string, found["endpoint"] == "_msearch")
+    endpoint = found["endpoint"]
+    return SearchTarget(
+        found["expression"] or "", query_string, several=endpoint == "_msearch", template=endpoint == "_search/template"
+    )
 
 
 class Search:
@@ -72,6 +77,7 @@ class Search:
         metrics: Metrics,
     ) -> None:
         self._upstream = upstream
+        self._templates = Templates(upstream)
         self._shadow = shadow
         self._planner = planner
         self._composer = composer
@@ -118,6 +124,11 @@ class Search:
             return [reason]
         if body is None:
             return [LeaveAlone("body")]
+        if target.template:
+            rendered = await self._templates.search_body(body, asked.headers)
+            if isinstance(rendered, LeaveAlone):
+                return [rendered]
+            body = rendered
         if target.several:
             items = multisearch.items(body, target.query_string, expression=target.expression)
             if isinstance(items, LeaveAlone):

@@ -21,6 +21,7 @@ REASONS: dict[str, str] = {
     "q_and_body": "`q` and a query in the body: the cluster decides which counts",
     "signed": "the signature (AWS) covers this very request: no other can be sent in the caller's name",
     "source": "`source` beside a body, or without `source_content_type=application/json`",
+    "template_unreadable": "`_render/template` did not answer: no such template, or no permission, or no time",
     "too_deep": "the query is nested too deeply",
     "unknown_key": "a member of the body that the bridge does not know",
     "unknown_parameter": "a parameter, of the URL or of a clause, that the bridge does not know, or twice",

@@ -40,6 +40,8 @@ class ScriptedIndex:
     faults: dict[str, Reply] = field(default_factory=dict)
     legs: dict[str, Any] = field(default_factory=dict)
     """Leg name → the item to give instead of its hits."""
+    rendered: Mapping[str, Any] = field(default_factory=dict)
+    """What every template comes to."""
 
     def __call__(self, request: Received) -> Reply:
         """Answers one request."""
@@ -49,6 +51,10 @@ class ScriptedIndex:
             return self.faults.get(endpoint) or reply_json({"docs": {"mappings": {"_meta": meta}}})
         if endpoint == "_msearch":
             return self.faults.get(endpoint) or self._msearch(request.body)
+        if request.path == "/_render/template":
+            return self.faults.get("_render/template") or reply_json({"template_output": self.rendered})
+        if request.path.endswith("_search/template"):
+            return self._search("own", dict(self.rendered))
         if endpoint != "_search":
             return self.faults.get(endpoint, Reply())
         packed = request.header("content-encoding") == "gzip"

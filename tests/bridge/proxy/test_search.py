@@ -262,7 +262,7 @@ async def test_counts_and_pages_beyond_the_clusters_window_pass(
         ("/docs/_search?format=yaml", QUERY),
         ("/docs/_search?scroll=1m", QUERY),
         ("/docs/_search?search_type=dfs_query_then_fetch&unknown=1", QUERY),
-        ("/docs/_search/template", {"id": "mine", "params": {}}),
+        ("/docs/_msearch/template", {"id": "mine", "params": {}}),
         ("/docs/_async_search", QUERY),
         ("/docs/_count", QUERY),
         ("/_search", QUERY),
@@ -368,6 +368,36 @@ async def test_an_explained_search_is_explained_by_cluster_and_bridge(make_stack
     shown = [json.loads(request.body) for request in stack.cluster.requests("_search")]
     assert {body["explain"] for body in shown if kind_of_search(body) in ("own", "shown")} == {True}
     assert all(hit["_bridge"]["rank"] for hit in answer["hits"]["hits"])
+
+
+TEMPLATE = {"source": {"query": {"match": {"title": "{{words}}"}}}, "params": {"words": "red shoe"}}
+
+
+@pytest.mark.case("P2")
+async def test_a_template_is_rendered_by_the_cluster_in_the_callers_name(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(rendered=QUERY))
+
+    _, mark, answer = await search(stack, TEMPLATE, target="/docs/_search/template", authorization="alice")
+
+    assert mark.startswith("hybrid+rerank;")
+    assert len(ids(answer)) == 5
+    rendered, asked = (stack.cluster.requests(path) for path in ("/_render/template", "/docs/_search/template"))
+    assert [json.loads(request.body) for request in (*rendered, *asked)] == [TEMPLATE] * 2
+    assert {request.header("authorization") for request in stack.cluster.received} == {"alice"}
+
+
+@pytest.mark.parametrize("rendered", [Reply(403, b"{}"), Reply(200, b"<html>"), Reply(200, b"{}"), Reply(delay_s=3.0)])
+async def test_a_template_that_cannot_be_rendered_passes(make_stack: MakeStack, rendered: Reply) -> None:
+    stack = await make_stack(ScriptedIndex(faults={"_render/template": rendered}))
+
+    async with stack.client.post(
+        f"{stack.proxy.url}/docs/_search/template",
+        data=json.dumps(TEMPLATE),
+        headers={"Content-Type": "application/json"},
+    ) as answer:
+        assert answer.headers["X-Bridge"] == "pass; reason=template_unreadable"
+
+    assert stack.cluster.requests("_msearch") == []
 
 
 async def rerank_fails(path: str, body: dict[str, Any]) -> web.Response:

@@ -1,0 +1,39 @@
+"""Search templates: the cluster says, to the caller and to nobody else, which search a template comes to."""
+
+import asyncio
+
+import aiohttp
+import msgspec
+from multidict import CIMultiDict
+
+from bridge.proxy.headers import of_a_leg
+from bridge.proxy.refusals import Refused
+from bridge.proxy.upstream import Upstream
+from bridge.search.request import LeaveAlone
+
+_RENDER_TIMEOUT_S = 1.0
+"""A search waits for its template, so it must not wait long; without it, it passes."""
+
+
+class _Rendered(msgspec.Struct):
+    template_output: msgspec.Raw
+
+
+class Templates:
+    """Renders templates through `upstream`."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    async def search_body(self, body: bytes, caller: CIMultiDict[str]) -> bytes | LeaveAlone:
+        """The body of the search that a request to `_search/template` asks for."""
+        try:
+            async with asyncio.timeout(_RENDER_TIMEOUT_S):
+                answer = await self._upstream.send("POST", "/_render/template", of_a_leg(caller), body)
+                async with answer:
+                    content = await answer.read()
+            if answer.status != 200:
+                return LeaveAlone("template_unreadable")
+            return bytes(msgspec.json.decode(content, type=_Rendered).template_output)
+        except (Refused, TimeoutError, aiohttp.ClientError, msgspec.DecodeError):
+            return LeaveAlone("template_unreadable")
