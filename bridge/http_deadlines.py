@@ -84,15 +84,17 @@ async def body_chunks(
     waited_s = 0.0
     received = 0
     while True:
-        started = time.monotonic()
-        try:
-            async with asyncio.timeout(idle_timeout_s):
-                chunk = await request.content.readany()
-        except TimeoutError as error:
-            raise SlowClient(f"the body stopped for {idle_timeout_s:g} s") from error
-        if not chunk:
-            return
-        waited_s += time.monotonic() - started
+        # What is there already needs neither a wait nor a timer: most bodies come with their headers.
+        if not (chunk := request.content.read_nowait()):
+            started = time.monotonic()
+            try:
+                async with asyncio.timeout(idle_timeout_s):
+                    chunk = await request.content.readany()
+            except TimeoutError as error:
+                raise SlowClient(f"the body stopped for {idle_timeout_s:g} s") from error
+            if not chunk:
+                return
+            waited_s += time.monotonic() - started
         received += len(chunk)
         if waited_s > idle_timeout_s and received < waited_s * min_bytes_per_s:
             raise SlowClient(f"the body came slower than {min_bytes_per_s:g} bytes per second")

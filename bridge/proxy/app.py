@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -34,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 MAX_HEADER_BYTES = 16 * 1024
 """As OpenSearch allows: large tokens have to pass."""
+READ_BUFFER_BYTES = 256 * 1024
+"""Of one connection; as much as one read of the socket gives, so that large uploads are not held up by each."""
 LINGERING_S = 2.0
 """How long a client that was answered early may go on sending before its connection is closed."""
 
@@ -151,6 +154,7 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
                 lingering_time=LINGERING_S,
                 max_line_size=MAX_HEADER_BYTES,
                 max_field_size=MAX_HEADER_BYTES,
+                read_bufsize=READ_BUFFER_BYTES,
             ),
             shutdown_timeout=settings.proxy.shutdown_timeout_s,
         )
@@ -188,6 +192,9 @@ async def _serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running(settings) as proxy:
+        # What is there now stays: the collector need not look through it again while a request waits.
+        gc.collect()
+        gc.freeze()
         log.info("proxy ready", url=proxy.url, admin_url=proxy.admin_url, cluster=settings.cluster.url)
         await stop.wait()
         log.info("proxy stopping", grace_s=settings.proxy.shutdown_timeout_s)

@@ -142,6 +142,9 @@ async def relay(
 class RelayedResponse(web.StreamResponse):
     """An answer with exactly the given headers; aiohttp's server would add some of its own."""
 
+    # Headers wait for the first bytes of the body and share their packet: the client wakes up once, not twice.
+    _send_headers_immediately = False
+
     def __init__(self, status: int, reason: str | None, given: CIMultiDict[str], marks: Mapping[str, str]) -> None:
         given.update(marks)
         self._given = frozenset(name.lower() for name in given)
