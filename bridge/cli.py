@@ -28,6 +28,8 @@ COMMANDS: dict[str, LazyCommand] = {
     "doctor": LazyCommand("bridge.commands.doctor", "Examine a cluster: what it can do, and what to put right."),
     "evaluate": LazyCommand("bridge.commands.evaluate", "Measure every stage on a collection with judgements."),
     "gate": LazyCommand("bridge.commands.gate", "Let only those stages serve an index that do no harm there."),
+    "follow": LazyCommand("bridge.commands.follow", "Enrich what is written to an index, as it is written."),
+    "generation": LazyCommand("bridge.commands.generation", "Change the models of an index, and back again."),
     "index": LazyCommand("bridge.commands.index", "Create, show and remove enriched indices."),
     "ingest": LazyCommand("bridge.commands.ingest", "Enrich documents from files and write them to an index."),
     "models": LazyCommand("bridge.commands.models", "Export, quantise, verify and list models."),
@@ -36,6 +38,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "search": LazyCommand("bridge.commands.search", "Search through the proxy and show what each stage did."),
     "serve": LazyCommand("bridge.commands.serve", "Run the rerank sidecar and the query proxy."),
     "train": LazyCommand("bridge.commands.train", "Train cross-encoders and query generators (extra: train)."),
+    "tune": LazyCommand("bridge.commands.tune", "Find the settings that serve an index best within a time."),
     "undo": LazyCommand("bridge.commands.undo", "Take every trace of the bridge out of an index."),
 }
 

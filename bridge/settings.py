@@ -136,6 +136,14 @@ class IngestSettings(Section):
     max_errors: int = Field(1000, ge=0, description="Dead letters after which the run stops.")
     max_attempts: int = Field(8, gt=0, description="Attempts for one item before its chunk is given up.")
     max_stall_s: float = Field(300.0, gt=0, description="Longest time without progress, in seconds, before exit 5.")
+    follow_interval_s: float = Field(
+        1.0, gt=0, description="How often, in seconds, a follower looks for changes; it refreshes the index then."
+    )
+    max_search_ms: float = Field(
+        0.0,
+        ge=0,
+        description="Mean time of searches per shard, in milliseconds, beyond which a follower waits; 0 never waits.",
+    )
 
 
 class NodeSettings(Section):

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,6 +19,8 @@ from bridge.errors import CheckpointUnusable, IngestError
 from ingest.ledger import Ledger
 
 _VERSION = 1
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -60,6 +62,20 @@ def load(path: Path) -> Checkpoint | None:
     Raises:
         CheckpointUnusable: the file is damaged, or written by a newer version.
     """
+    checkpoint = load_state(path, Checkpoint)
+    if checkpoint is not None and checkpoint.version != _VERSION:
+        raise CheckpointUnusable(
+            f"checkpoint {path} has version {checkpoint.version}, this program knows {_VERSION}: use --from-start"
+        )
+    return checkpoint
+
+
+def load_state(path: Path, kind: type[S]) -> S | None:
+    """Reads what `save` wrote; None where there is nothing.
+
+    Raises:
+        CheckpointUnusable: the file is damaged, or holds something else.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -73,25 +89,20 @@ def load(path: Path) -> Checkpoint | None:
             f"already are recognised"
         )
     try:
-        checkpoint = msgspec.json.decode(body, type=Checkpoint)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:
         raise CheckpointUnusable(
             f"checkpoint {path} was written by another version: {error}; use --from-start"
         ) from error
-    if checkpoint.version != _VERSION:
-        raise CheckpointUnusable(
-            f"checkpoint {path} has version {checkpoint.version}, this program knows {_VERSION}: use --from-start"
-        )
-    return checkpoint
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
+def save(path: Path, state: msgspec.Struct) -> None:
     """Replaces the checkpoint; the old one stays whole until the new one is safe.
 
     Raises:
         IngestError: the disk refuses it.
     """
-    body = msgspec.json.encode(checkpoint)
+    body = msgspec.json.encode(state)
     fresh = path.with_suffix(".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

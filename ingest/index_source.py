@@ -6,7 +6,7 @@ if it changed, got a higher one. A page counts only when it is whole.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from typing import Any, TypeVar
@@ -28,7 +28,9 @@ from ingest.sources import SourceItem, Unreadable
 T = TypeVar("T")
 
 _KEEP_ALIVE = "5m"
-_BEFORE_THE_FIRST = -1
+BEFORE_THE_FIRST = -1
+"""No change has this sequence number, nor a lower one."""
+
 _CONTEXT_LOST = "search_context_missing_exception"
 
 
@@ -101,6 +103,9 @@ class IndexDocuments:
         self._index = state.name
         self._dialect = dialect_of(capabilities(client))
         self._n_shards = int(state.settings.get("number_of_shards", 1))
+        # Replicas that copy segments show changes later than their primary, whatever was refreshed.
+        by_segment = state.settings.get("replication", {}).get("type") == "SEGMENT"
+        self._copies = "|_primary" if by_segment else ""
         self._fields = list(fields)
         self._text_fields = text_fields
         self._retry = retry
@@ -116,8 +121,37 @@ class IndexDocuments:
             AnswerNotUnderstood: pages stay incomplete, however often they are asked for.
             ClusterError: the cluster does not answer, or does not let this user read.
         """
-        every = chain.from_iterable(map(self._of_shard, range(self._n_shards)))
+        every = chain.from_iterable(self.changes(shard, after=BEFORE_THE_FIRST) for shard in range(self._n_shards))
         return islice(every, skip, None)
+
+    def changes(self, shard: int, *, after: int) -> Generator[SourceItem, None, None]:
+        """The documents of one shard whose last change has a higher sequence number than `after`, in the order
+        of their changes; a document's position holds its number.
+
+        Raises:
+            AnswerNotUnderstood, ClusterError: as `items` says.
+        """
+        patience = Patience(self._retry, self._stopped)
+        while True:
+            pit = self._open(shard)
+            try:
+                while True:
+                    page = self._page(pit, after)
+                    if not page.hits.hits:
+                        return
+                    patience = Patience(self._retry, self._stopped)
+                    pit = page.pit_id or pit
+                    for hit in page.hits.hits:
+                        after = hit.seq_no
+                        yield self._item(hit)
+            except _ContextLost as lost:
+                if not patience.wait():
+                    raise AnswerNotUnderstood(
+                        f"points in time on {self._index} are lost again and again: raise the cluster's limits "
+                        f"for open contexts, or see why its nodes restart"
+                    ) from lost
+            finally:
+                self._close(pit)
 
     def sample(self, n_documents: int) -> Iterator[SourceItem]:
         """Documents chosen at random, the same ones each time while the index does not change.
@@ -160,33 +194,9 @@ class IndexDocuments:
             self._total = indices.count(self._client, self._index)
         return self._total
 
-    def _of_shard(self, shard: int) -> Iterator[SourceItem]:
-        after = _BEFORE_THE_FIRST
-        patience = Patience(self._retry, self._stopped)
-        while True:
-            pit = self._open(shard)
-            try:
-                while True:
-                    page = self._page(pit, after)
-                    if not page.hits.hits:
-                        return
-                    patience = Patience(self._retry, self._stopped)
-                    pit = page.pit_id or pit
-                    for hit in page.hits.hits:
-                        after = hit.seq_no
-                        yield self._item(hit)
-            except _ContextLost as lost:
-                if not patience.wait():
-                    raise AnswerNotUnderstood(
-                        f"points in time on {self._index} are lost again and again: raise the cluster's limits "
-                        f"for open contexts, or see why its nodes restart"
-                    ) from lost
-            finally:
-                self._close(pit)
-
     def _open(self, shard: int) -> str:
         path = self._dialect.pit_path(quote(self._index, safe=""))
-        params = {"keep_alive": _KEEP_ALIVE, "preference": f"_shards:{shard}"}
+        params = {"keep_alive": _KEEP_ALIVE, "preference": f"_shards:{shard}{self._copies}"}
         opened = self._asked("POST", path, params=params, body=None, answer_type=dict[str, Any])
         try:
             return self._dialect.pit_id(opened)

@@ -14,6 +14,12 @@ class StopRequest:
         self.stopped = threading.Event()
         self.number: int | None = None
 
+    def resume(self) -> bool:
+        """Takes back a stop that a failing run asked for by itself; False where a signal asked for one."""
+        if self.number is None:
+            self.stopped.clear()
+        return self.number is None
+
     @property
     def exit_code(self) -> int:
         """What shells expect of a program that a signal ended: 130 or 143."""

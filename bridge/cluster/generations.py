@@ -93,6 +93,36 @@ def other(state: IndexState) -> IndexProfile:
     return state.beside
 
 
+def newer(state: IndexState) -> IndexProfile:
+    """The profile of the generation to cut over to.
+
+    Raises:
+        IndexUnsuitable: none stands beside the serving one, or it is an older one.
+    """
+    beside = other(state)
+    if state.profile is not None and beside.generation < state.profile.generation:
+        raise IndexUnsuitable(
+            f"generation {state.profile.generation} of {state.name} serves searches already, generation "
+            f"{beside.generation} is the older one: go back to it with `neural-bridge generation rollback {state.name}`"
+        )
+    return beside
+
+
+def older(state: IndexState) -> IndexProfile:
+    """The profile of the generation to roll back to.
+
+    Raises:
+        IndexUnsuitable: none stands beside the serving one, or it is a newer one.
+    """
+    beside = other(state)
+    if state.profile is not None and beside.generation > state.profile.generation:
+        raise IndexUnsuitable(
+            f"generation {state.profile.generation} of {state.name} serves searches, generation {beside.generation} "
+            f"is a newer one: there is nothing to roll back"
+        )
+    return beside
+
+
 def _alike(one: IndexProfile, other: IndexProfile) -> bool:
     """Whether two profiles give documents the same vectors and predicted queries."""
     pairs = ((p.encoder, p.generator, p.passages, p.text_fields) for p in (one, other))

@@ -1,0 +1,281 @@
+"""Follows an index: what anybody writes to it is enriched a few seconds later.
+
+Every change of a document has a sequence number, and each round reads what has higher ones than the round
+before had seen: new documents, whole documents that an application replaced (our object with them), and
+partial updates, whose old stamp no longer fits their text. Stamps tell which of them need work, so reading
+one twice is harmless. Numbers are only left behind once every copy of the shard shows them: see
+`bridge.cluster.shard_progress`.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Self
+
+import msgspec
+from opensearchpy import OpenSearch
+from opensearchpy.exceptions import TransportError
+
+from bridge.cluster import index as indices
+from bridge.cluster.index import IndexState
+from bridge.cluster.shard_progress import IndexProgress, index_progress
+from bridge.errors import AnswerNotUnderstood, ClusterBlocked, ClusterUnreachable, IndexUnsuitable
+from bridge.profile import IndexProfile, ModelReference
+from bridge.settings import IngestSettings
+from ingest.accounts import Accounts
+from ingest.bulk_actions import update_action
+from ingest.changes import stale
+from ingest.follow_state import FollowState
+from ingest.index_source import IndexDocuments
+from ingest.ledger import Ledger
+from ingest.models import Models, profile_like
+from ingest.run import Run
+from ingest.search_load import SearchLoad
+from ingest.signals import StopRequest
+from ingest.sources import SourceItem
+from ingest.stamp import recipe, text_stamp
+from ingest.writer import BulkLimits, BulkWriter
+
+log = logging.getLogger(__name__)
+
+_ROUND_DOCUMENTS = 5000
+"""Of each shard: few enough that a round ends soon, and what it did is remembered."""
+
+_LONGEST_WAIT_S = 30.0
+
+# What passes by itself. opensearch-py's own error is what a cluster answers while it elects a manager.
+_PASSING = (ClusterUnreachable, ClusterBlocked, AnswerNotUnderstood, TransportError)
+
+
+class FollowStatus(msgspec.Struct, frozen=True):
+    """How a follower stands: what was written more than `lag_s` ago is enriched. `ledger` counts what it read
+    since it started; `waiting` says what it waits for, None where it works or has nothing to do."""
+
+    index: str
+    generation: int
+    lag_s: float
+    ledger: Ledger
+    waiting: str | None = None
+
+
+OnStatus = Callable[[FollowStatus], None]
+
+
+class Follower:
+    """Follows one generation of one index, round by round."""
+
+    def __init__(
+        self,
+        client: OpenSearch,
+        index: str,
+        *,
+        generation: int | None,
+        models: Models,
+        settings: IngestSettings,
+        state_folder: Path,
+        stop: StopRequest,
+    ) -> None:
+        """`generation` None follows the serving one. The state folder keeps how far it got; without it, it
+        reads everything once more.
+
+        Raises:
+            IndexUnsuitable: the index has no such generation, or other models made it.
+        """
+        state = indices.look(client, index)
+        self._profile = _followed(state, generation, models)
+        indices.check(client, index, self._profile)
+        self._client = client
+        self._asked = index
+        self._models = models
+        self._settings = settings
+        self._stop = stop
+        self._recipe = recipe(self._profile, settings)
+        self._limits = BulkLimits.of(settings)
+        texts = [field.name for field in self._profile.text_fields]
+        self._source = IndexDocuments(
+            client,
+            state.name,
+            [*texts, self._profile.stamp_field],
+            text_fields=texts,
+            retry=self._limits.retry,
+            stopped=stop.stopped,
+        )
+        self._state = FollowState(state_folder, index=indices.identity(state), recipe=self._recipe)
+        self._load = SearchLoad(settings.max_search_ms)
+        self._up_to_date_at = time.monotonic()
+        self._waiting: str | None = None
+        self._accounts = Accounts(
+            state_folder,
+            self._source,
+            index=state.name,
+            index_identity=indices.identity(state),
+            recipe=self._recipe,
+            from_start=True,
+            partial=True,
+        )
+        self._name, self._uuid = state.name, str(state.settings.get("uuid"))
+
+    def __enter__(self) -> Self:
+        """Takes the state folder.
+
+        Raises:
+            CheckpointUnusable: another follower holds it.
+        """
+        self._accounts.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Gives the state folder back."""
+        self._accounts.__exit__(*error)
+
+    def follow(self, *, once: bool = False, on_status: OnStatus | None = None) -> FollowStatus:
+        """Follows until a signal comes, or for one round that ends with everything enriched which had been
+        written when it began.
+
+        Raises:
+            IndexUnsuitable: the index or its generation is gone, or the name stands for another one now.
+            LedgerUnbalanced, IngestError: a document is unaccounted for, or too many are dead letters.
+            BridgeError: with `once`, also what would pass by itself.
+        """
+        failures = 0
+        self._begin()
+        while True:
+            began = time.monotonic()
+            try:
+                caught_up = self._round()
+                failures = 0
+            except _PASSING as error:
+                if once:
+                    raise
+                # A run that fails stops itself; only a signal stops the follower.
+                if not self._stop.resume():
+                    return self.status()
+                log.warning("follow %s: %s; trying again", self._name, error)
+                self._waiting = f"the cluster: {error}"
+                failures += 1
+                caught_up = False
+                self._begin()
+            if on_status is not None:
+                on_status(self.status())
+            if self._stop.number is not None or (once and caught_up):
+                return self.status()
+            if caught_up or self._waiting:
+                pause = min(self._settings.follow_interval_s * 2**failures, _LONGEST_WAIT_S)
+                self._stop.stopped.wait(max(0.0, pause - (time.monotonic() - began)))
+
+    def status(self) -> FollowStatus:
+        """How it stands now."""
+        lag_s = time.monotonic() - self._up_to_date_at
+        ledger = msgspec.structs.replace(self._accounts.ledger)
+        return FollowStatus(self._name, self._profile.generation, lag_s, ledger, self._waiting)
+
+    @property
+    def dead_letters(self) -> Path:
+        """The file of dead letters; it exists where there are any."""
+        return self._accounts.dead_letters
+
+    def _begin(self) -> None:
+        self._answered_before = self._accounts.ledger.answered
+        self._run = Run(
+            self._accounts,
+            self._profile,
+            self._models,
+            self._settings,
+            BulkWriter(self._client, self._name, self._limits, stopped=self._stop.stopped),
+            stamp=partial(text_stamp, self._recipe),
+            action=update_action,
+            stopped=self._stop.stopped,
+        )
+
+    def _round(self) -> bool:
+        """Enriches what changed; whether all is enriched now."""
+        asked_at = time.monotonic()
+        progress = index_progress(self._client, self._asked)
+        self._still_the_same(progress)
+        behind = [number for number, shard in progress.shards.items() if shard.last > self._state.seen(number)]
+        slow = self._load.too_high(progress)
+        self._waiting = slow if behind else None
+        if self._waiting:
+            return False
+        if behind:
+            self._still_standing()
+            self._client.indices.refresh(index=self._name)
+            if not self._enrich(behind, progress):
+                return False
+        self._up_to_date_at = asked_at
+        return True
+
+    def _enrich(self, behind: Sequence[int], progress: IndexProgress) -> bool:
+        last_read: dict[int, int | None] = {}
+        self._run.send(
+            self._changes(behind, last_read),
+            changed=partial(stale, profile=self._profile, recipe=self._recipe),
+            on_progress=lambda _: None,
+            total=None,
+        )
+        # Whoever changed a document meanwhile gave it a higher number: the next round reads it.
+        self._run.conflicts.clear()
+        if self._stop.stopped.is_set():
+            return False
+        self._accounts.complete(read=self._answered_before + self._run.read)
+        for number, last in last_read.items():
+            checkpoint = progress.shards[number].checkpoint
+            self._state.advance(number, checkpoint if last is None else min(last, checkpoint))
+        self._state.save()
+        return all(last is None for last in last_read.values())
+
+    def _changes(self, behind: Sequence[int], last_read: dict[int, int | None]) -> Iterator[SourceItem]:
+        """The next changes of each shard; `last_read` then holds the number of the last one, None where there
+        are no more."""
+        for number in behind:
+            n_read = 0
+            changes = self._source.changes(number, after=self._state.seen(number))
+            for item in islice(changes, _ROUND_DOCUMENTS):
+                n_read += 1
+                last_read[number] = item.position.offset
+                yield item
+            changes.close()
+            if n_read < _ROUND_DOCUMENTS:
+                last_read[number] = None
+
+    def _still_the_same(self, progress: IndexProgress) -> None:
+        if (progress.name, progress.uuid) != (self._name, self._uuid):
+            raise IndexUnsuitable(
+                f"{self._asked} was index {self._name} ({self._uuid}) and is {progress.name} ({progress.uuid}) now: "
+                f"start the follower again"
+            )
+
+    def _still_standing(self) -> None:
+        """A generation that was dropped must not come back."""
+        state = indices.look(self._client, self._name)
+        if state.generation(self._profile.generation) is None:
+            raise IndexUnsuitable(
+                f"generation {self._profile.generation} of {self._name} was dropped or undone: there is nothing to "
+                f"follow any more"
+            )
+
+
+def _followed(state: IndexState, generation: int | None, models: Models) -> IndexProfile:
+    """The profile of the generation to follow, as these models make it."""
+    kept = state.profile if generation is None else state.generation(generation)
+    if kept is None:
+        which = "" if generation is None else f" of generation {generation}"
+        raise IndexUnsuitable(
+            f"index {state.name} has no fields{which} to follow: begin with `neural-bridge backfill {state.name}`, or "
+            f"see `neural-bridge generation status {state.name}`"
+        )
+    profile = profile_like(kept, models)
+    if kept.generator != profile.generator:
+        raise IndexUnsuitable(
+            f"generation {kept.generation} of {state.name} has queries predicted by {_name(kept.generator)}, and this "
+            f"run's generator, {_name(profile.generator)}, would make every document anew: name the other one with "
+            f"--generator, or run `neural-bridge backfill {state.name}` once if that is meant"
+        )
+    return profile
+
+
+def _name(model: ModelReference | None) -> str:
+    return model.identity if model else "none"

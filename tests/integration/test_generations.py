@@ -1,0 +1,263 @@
+"""The models of an index change while it is in use, and back again: two generations of fields side by side."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from opensearchpy import OpenSearch
+
+from bridge.cluster import index as indices
+from bridge.cluster.connection import connect
+from bridge.cluster.generations import newer, next_generation, older, other, serve_other
+from bridge.cluster.node import EmbeddedNode
+from bridge.cluster.removal import drop, undo
+from bridge.errors import IndexUnsuitable
+from bridge.profile import FusionSettings, IndexProfile, ModelReference, PassageSettings
+from bridge.records import Document, SourcePosition
+from bridge.settings import ClusterSettings, IngestSettings
+from ingest.backfill import run_backfill
+from ingest.models import Models, profile_for
+from ingest.pipeline import run_ingest
+from ingest.report import Report
+from ingest.sources import DocumentsInMemory
+from ingest.verification import verify
+from tests.ingest.toys import CountingEncoder, toy_models
+from tests.integration.test_backfill import TEXT_FIELDS, old_application, source
+
+WIDER = 6
+
+
+class WiderEncoder(CountingEncoder):
+    """As the other toy, with more dimensions."""
+
+    dimension = WIDER
+
+    def encode(self, texts: Sequence[str], role: Literal["query", "passage"] = "query") -> NDArray[np.float32]:
+        self.texts += len(texts)
+        return np.eye(WIDER, dtype=np.float32)[[len(text) % WIDER for text in texts]]
+
+
+def wider_models() -> Models:
+    toys = toy_models()
+    return Models(
+        WiderEncoder(),
+        ModelReference("wider-encoder", "2" * 12),
+        toys.token_spans,
+        toys.generator,
+        ModelReference("other-generator", "3" * 12),
+    )
+
+
+@pytest.fixture
+def client(node: EmbeddedNode) -> OpenSearch:
+    return connect(ClusterSettings(url=node.url))
+
+
+Fill = Callable[..., Report]
+
+
+@pytest.fixture
+def fill(client: OpenSearch, fresh_index: str, tmp_path: Path) -> Fill:
+    """Fills the generation that the models are for: the first one, or one beside it."""
+
+    def run(models: Models, *, passages: PassageSettings | None = None) -> Report:
+        state = indices.look(client, fresh_index)
+        wanted = profile_for(models, TEXT_FIELDS, passages=passages)
+        profile = next_generation(state, wanted) if state.profile else wanted
+        report = run_backfill(
+            fresh_index,
+            profile=profile,
+            models=models,
+            client=client,
+            settings=IngestSettings(),
+            state_folder=tmp_path / str(profile.generation),
+        ).report
+        client.indices.refresh(index=fresh_index)
+        return report
+
+    return run
+
+
+def serving(client: OpenSearch, index: str) -> IndexProfile:
+    profile = indices.look(client, index).profile
+    assert profile is not None
+    return profile
+
+
+def ids_by_vector(client: OpenSearch, index: str, profile: IndexProfile, length: int) -> list[str]:
+    """The documents whose text has this length, as a search by vector finds them."""
+    vector = np.eye(profile.dimension)[length % profile.dimension].tolist()
+    body = {"size": 3, "query": {"knn": {profile.embedding_field: {"vector": vector, "k": 3}}}}
+    hits: list[dict[str, Any]] = client.search(index=index, body=body)["hits"]["hits"]
+    return [hit["_id"] for hit in hits]
+
+
+def test_the_second_generation_is_filled_beside_the_first_which_goes_on_serving(
+    fill: Fill, client: OpenSearch, fresh_index: str
+) -> None:
+    old_application(client, fresh_index, 120)
+    fill(toy_models())
+    first = source(client, fresh_index, "d7")["neural"]
+    report = fill(wider_models())
+    assert report.ledger.written == 120
+    assert serving(client, fresh_index).encoder.name == "toy-encoder"
+    stored = source(client, fresh_index, "d7")["neural"]
+    second = stored.pop("generation_2")
+    assert stored == first
+    assert (len(first["embedding"]), len(second["embedding"])) == (4, WIDER)
+    assert fill(wider_models()).ledger.unchanged == 120
+
+
+def test_cutting_over_and_rolling_back_change_the_profile_and_no_document(
+    fill: Fill, client: OpenSearch, fresh_index: str
+) -> None:
+    old_application(client, fresh_index, 30, _meta={"owner": "shop"})
+    fill(toy_models())
+    fill(wider_models())
+    before = indices.look(client, fresh_index)
+    document = client.get(index=fresh_index, id="d3")
+
+    assert newer(before).generation == 2
+    cut_over = serve_other(client, fresh_index)
+    assert (cut_over.encoder.name, cut_over.embedding_field) == ("wider-encoder", "neural.generation_2.embedding")
+    assert serving(client, fresh_index) == cut_over
+    assert len(ids_by_vector(client, fresh_index, cut_over, 15)) == 3
+    with pytest.raises(IndexUnsuitable, match=r"generation 2 of .* serves searches already"):
+        newer(indices.look(client, fresh_index))
+
+    assert older(indices.look(client, fresh_index)).generation == 1
+    assert serve_other(client, fresh_index) == before.profile
+    assert indices.look(client, fresh_index) == before
+    assert client.get(index=fresh_index, id="d3") == document
+    assert before.mapping["_meta"]["owner"] == "shop"
+
+
+def test_what_an_operator_chose_for_searches_is_taken_over_without_its_evidence(
+    fill: Fill, client: OpenSearch, fresh_index: str
+) -> None:
+    old_application(client, fresh_index, 5)
+    fill(toy_models())
+    state = indices.look(client, fresh_index)
+    chosen = msgspec.structs.replace(serving(client, fresh_index), fusion=FusionSettings(method="rrf"), window=50)
+    indices.put_meta(client, state.name, lambda meta: {**meta, "neural_bridge": chosen.to_meta()})
+    following = next_generation(indices.look(client, fresh_index), profile_for(wider_models(), TEXT_FIELDS))
+    assert (following.fusion.method, following.window, following.gate) == ("rrf", 50, None)
+
+
+def test_verification_finds_what_is_missing_outdated_or_made_otherwise(
+    fill: Fill, client: OpenSearch, fresh_index: str
+) -> None:
+    old_application(client, fresh_index, 60)
+    fill(toy_models())
+    fill(wider_models())
+    state = indices.look(client, fresh_index)
+    found = verify(client, state, other(state))
+    assert (found.documents, found.enriched, found.made_alike, found.outdated) == (60, 60, 60, 0)
+    assert (found.compared, found.recall, found.problems) == (20, 1.0, [])
+
+    client.update(index=fresh_index, id="d3", body={"doc": {"text": "another text"}})
+    assert "1 changed after" in verify(client, state, other(state)).problems[0]
+    client.index(index=fresh_index, id="new", body={"title": "new", "text": "came later"})
+    found = verify(client, state, other(state))
+    assert (found.documents, found.enriched) == (61, 60)
+    assert found.problems == ["1 of 61 documents lack its fields: fill it again"]
+    assert verify(client, state, other(state), max_missing=5).problems == []
+
+
+def test_verification_follows_passages_and_misses_neighbours_that_are_not_found(
+    fill: Fill, client: OpenSearch, fresh_index: str
+) -> None:
+    old_application(client, fresh_index, 40)
+    fill(toy_models())
+    fill(wider_models(), passages=PassageSettings("nested", 3, 1))
+    state = indices.look(client, fresh_index)
+    found = verify(client, state, other(state), compared=5)
+    assert (found.compared, found.recall) == (5, 1.0)
+    assert verify(client, state, other(state), compared=5, min_recall=1.01).problems
+
+
+def test_documents_ingested_after_the_cut_over_get_the_fields_that_serve(
+    fill: Fill, client: OpenSearch, fresh_index: str, tmp_path: Path
+) -> None:
+    old_application(client, fresh_index, 10)
+    fill(toy_models())
+    fill(wider_models())
+    profile = serve_other(client, fresh_index)
+    texts = {"title": "new", "text": "ingested later"}
+    documents = [Document("new", b'{"title":"new","text":"ingested later"}', texts, SourcePosition("test", 1))]
+    report = run_ingest(
+        DocumentsInMemory(documents),
+        index=fresh_index,
+        profile=profile_for(wider_models(), TEXT_FIELDS, kept=profile),
+        models=wider_models(),
+        client=client,
+        settings=IngestSettings(),
+        state_folder=tmp_path / "ingest",
+    )
+    assert report.ledger.written == 1
+    neural = source(client, fresh_index, "new")["neural"]
+    assert list(neural) == ["generation_2"]
+
+
+def test_dropping_removes_the_generation_that_serves_no_searches_and_proves_it(
+    fill: Fill, client: OpenSearch, fresh_index: str
+) -> None:
+    old_application(client, fresh_index, 50)
+    fill(toy_models())
+    first = source(client, fresh_index, "d7")
+    fill(wider_models())
+    gone, removed = drop(client, fresh_index)
+    assert (gone.generation, removed.documents) == (2, 50)
+    assert source(client, fresh_index, "d7") == first
+    with pytest.raises(IndexUnsuitable, match="nothing to drop"):
+        drop(client, fresh_index)
+
+
+def test_the_first_generation_can_be_dropped_once_the_second_serves(
+    fill: Fill, client: OpenSearch, fresh_index: str
+) -> None:
+    old_application(client, fresh_index, 50)
+    fill(toy_models())
+    fill(wider_models())
+    profile = serve_other(client, fresh_index)
+    gone, removed = drop(client, fresh_index)
+    assert (gone.generation, removed.documents) == (1, 50)
+    assert list(source(client, fresh_index, "d7")["neural"]) == ["generation_2"]
+    assert len(ids_by_vector(client, fresh_index, profile, 15)) == 3
+    # Its number is not given again: the mapping remembers its fields, with their dimension.
+    assert next_generation(indices.look(client, fresh_index), profile_for(toy_models(), TEXT_FIELDS)).generation == 3
+
+
+def test_only_one_generation_stands_beside_the_serving_one(fill: Fill, client: OpenSearch, fresh_index: str) -> None:
+    old_application(client, fresh_index, 5)
+    fill(toy_models())
+    with pytest.raises(IndexUnsuitable, match="is made by toy-encoder@000000000000 and toy-generator"):
+        fill(toy_models())
+    fill(wider_models())
+    with pytest.raises(IndexUnsuitable, match="there is room for one"):
+        fill(wider_models(), passages=PassageSettings("nested"))
+
+
+def test_undo_removes_every_generation_also_where_a_document_has_but_one(
+    fill: Fill, client: OpenSearch, fresh_index: str
+) -> None:
+    old_application(client, fresh_index, 40, _meta={"owner": "shop"})
+    untouched = source(client, fresh_index, "d7")
+    fill(toy_models())
+    fill(wider_models(), passages=PassageSettings("nested", 3, 1))
+    remove = {"lang": "painless", "source": "ctx._source.neural.remove('generation_2')"}
+    client.update(index=fresh_index, id="d3", body={"script": remove})
+    serve_other(client, fresh_index)
+    done = undo(client, fresh_index)
+    assert done.documents == 40
+    assert source(client, fresh_index, "d7") == untouched
+    assert "neural" not in source(client, fresh_index, "d3")
+    state = indices.look(client, fresh_index)
+    assert (state.mapping["_meta"], state.profile, state.beside) == ({"owner": "shop"}, None, None)
+    assert "neural.generation_2.passages.embedding" in done.mapped_fields
+    for kept in ("neural.stamp", "neural.generation_2.stamp", "neural.predicted_queries"):
+        assert client.count(index=fresh_index, body={"query": {"exists": {"field": kept}}})["count"] == 0
