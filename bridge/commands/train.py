@@ -49,6 +49,20 @@ def _run_options(function: _Command) -> _Command:
 
 @command.command(name="cross-encoder")
 @_run_options
+@click.option(
+    "--shape",
+    type=click.Choice(["base", "tiny"]),
+    default="base",
+    show_default=True,
+    help="base: that of --base. tiny: 2 layers, 128 wide, from scratch; the first stage of a cascade.",
+)
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    help="Encoder or cross-encoder to imitate in part: path, built-in or fetched; repeatable.",
+)
+@click.option("--start", type=_FOLDER, help="Trained folder to go on from, of the base's shape.")
 def cross_encoder(
     data: Path,
     collection: Sequence[Path],
@@ -59,13 +73,28 @@ def cross_encoder(
     seed: int,
     resume: bool,
     out: Path,
+    shape: str,
+    teachers: Sequence[str],
+    start: Path | None,
 ) -> None:
     """Train a reranker on mined negatives."""
     _require_training_extra()
-    from bridge.training.recipes import train_cross_encoder
+    from bridge.models.artifact import resolve
+    from bridge.training.recipes import SHAPES, train_cross_encoder
 
-    training_data, preset = _training_data(data, collection, watch), _preset(size, minutes)
-    trained = train_cross_encoder(base, training_data, preset, out, seed=seed, resume=resume)
+    if start is not None and shape != "base":
+        raise UsageError(f"--start goes with --shape base, not {shape}: a {shape} model begins from scratch")
+    trained = train_cross_encoder(
+        base,
+        _training_data(data, collection, watch),
+        _preset(size, minutes),
+        out,
+        shape=SHAPES[shape],
+        teachers=[resolve(name) for name in teachers],
+        start=start,
+        seed=seed,
+        resume=resume,
+    )
     _tell(trained, "cross_encoder", out)
 
 
@@ -115,7 +144,8 @@ def _judged(folder: Path, split: str) -> "JudgedCollection":
     from bridge.training.data import JudgedCollection, read_corpus
 
     collection = load_collection(folder, split)
-    return JudgedCollection(collection.name, read_corpus(collection.corpus), collection.queries, collection.qrels)
+    judged = collection.judged
+    return JudgedCollection(collection.name, read_corpus(collection.corpus), judged.queries, judged.qrels)
 
 
 def _preset(size: str, minutes: float | None) -> "Size":

@@ -1,13 +1,13 @@
 """Train a cross-encoder: a query and a passage in, one relevance logit out.
 
 Loss: listwise softmax over one judged passage and sampled negatives (Cao et al. 2007,
-ListNet's top-one form), a share of a bi-encoder's ranking early on (Hinton et al. 2015)
-and a little pointwise cross-entropy, so that 0 means "as likely as not" and a threshold on
-the logit makes sense across queries.
+ListNet's top-one form), a share of the teachers' distribution over the same list (Hinton
+et al. 2015) and a little pointwise cross-entropy, so that 0 means "as likely as not" and a
+threshold on the logit makes sense across queries.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +16,21 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from bridge.training.mining import CandidateList, CandidateSet
+from bridge.training.teachers import TeacherLogits
 from bridge.training.windows import best_window, rarity
 
 Pair = tuple[str, str]
 """A query and a passage."""
+
+_HEAD_WIDTH = 64
+_WORD_DEVIATION = 0.05
+
+# What the teachers have not scored: a random passage of the domain is worse than all that was mined, and a
+# passage is no answer to a question that was written to fool.
+_BELOW_MINED, _BELOW_JUDGED = 2.0, 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +41,23 @@ class RankingSettings:
     step's pairs are sorted by length and cut into chunks of at most `chunk_tokens`
     padded tokens, so padding costs little and memory is bounded. Passages are cut to
     windows of `window_words` words (lowest, highest), but `whole_share` of the lists to
-    `max_tokens` only.
+    `max_tokens` only. A mined passage whose teachers' logit is above the judged one's by
+    `trusted_margin` is probably an answer, and no negative.
     """
 
     lists_per_step: int = 8
-    negatives: int = 5
-    max_tokens: int = 224
-    chunk_tokens: int = 2048
-    window_words: tuple[int, int] = (24, 64)
-    whole_share: float = 0.1
-    teacher_share: float = 0.5
+    negatives: int = 7
+    max_tokens: int = 256
+    chunk_tokens: int = 2560
+    window_words: tuple[int, int] = (28, 80)
+    whole_share: float = 0.12
+    teacher_share: float = 0.45
     pointwise_share: float = 0.1
-    temperature: float = 0.05
+    trusted_margin: float = 2.0
 
 
 def cross_encoder_from(base: Path, *, n_frozen_layers: int = 0) -> BertForSequenceClassification:
-    """A cross-encoder with the weights of a BERT encoder and a fresh head.
+    """A cross-encoder with the weights of a BERT encoder, and a fresh head where that has none.
 
     Dropout is off: with a few passes over the data it costs a third of the speed and
     gains nothing. Word and position embeddings keep still for the same reason.
@@ -68,6 +77,54 @@ def cross_encoder_from(base: Path, *, n_frozen_layers: int = 0) -> BertForSequen
     for layer in model.bert.encoder.layer[:n_frozen_layers]:
         layer.requires_grad_(False)
     return model
+
+
+def small_cross_encoder_from(base: Path, *, n_layers: int, width: int) -> BertForSequenceClassification:
+    """A cross-encoder with the words of `base` and untrained layers; `width` is at most the base's.
+
+    Its word table is the base's along the `width` directions in which that varies most. From there a small model
+    takes thousands of steps to find out that words of the query matter which the passage holds too; so its first
+    layer begins as a word matcher: a token attends to its likes in both segments, and what it reads tells
+    from which segment they are.
+    """
+    table = BertModel.from_pretrained(base, dtype=torch.float32, use_safetensors=True).embeddings.word_embeddings.weight
+    width = min(width, table.shape[1])
+    configuration = BertConfig(
+        vocab_size=table.shape[0],
+        hidden_size=width,
+        num_hidden_layers=n_layers,
+        num_attention_heads=max(1, width // _HEAD_WIDTH),
+        intermediate_size=4 * width,
+        num_labels=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    configuration._attn_implementation = "eager"
+    model = BertForSequenceClassification(configuration)
+    with torch.no_grad():
+        centred = table - table.mean(dim=0)
+        _, _, directions = torch.linalg.svd(centred, full_matrices=False)
+        words = centred @ directions[:width].T
+        words *= _WORD_DEVIATION / words.std()
+        _match_words(model, words)
+    return model
+
+
+def _match_words(model: BertForSequenceClassification, words: Tensor) -> None:
+    """Writes the word table, and the matcher into the first layer."""
+    embeddings = model.bert.embeddings
+    embeddings.word_embeddings.weight.copy_(words)
+    embeddings.position_embeddings.weight.mul_(0.1)
+    # The two segments stand on two sides of one direction, which the matching does not see.
+    direction = nn.functional.normalize(embeddings.token_type_embeddings.weight[0], dim=0)
+    side = direction * _WORD_DEVIATION * words.shape[1] ** 0.5
+    embeddings.token_type_embeddings.weight.copy_(torch.stack([side, -side]))
+    attention = model.bert.encoder.layer[0].attention.self
+    identity = torch.eye(words.shape[1])
+    for projection in (attention.query, attention.key):
+        projection.weight.copy_(identity - torch.outer(direction, direction))
+    attention.value.weight.copy_(identity)
+    model.bert.encoder.layer[0].attention.output.dense.weight.copy_(identity)
 
 
 def pair_tokenizer(base: Path, max_tokens: int) -> Tokenizer:
@@ -126,6 +183,7 @@ class RankingLoss:
         model: nn.Module,
         tokenizer: Tokenizer,
         candidates: CandidateSet,
+        teachers: TeacherLogits,
         settings: RankingSettings,
         *,
         seed: int,
@@ -133,7 +191,7 @@ class RankingLoss:
         self._model = model
         self._tokenizer = tokenizer
         self._passages = candidates.passages
-        self._lists = candidates.lists
+        self._lists = list(zip(candidates.lists, teachers, strict=True))
         self._settings = settings
         self._seed = seed
         self._weights = rarity(passage.text for passage in candidates.passages)
@@ -152,29 +210,26 @@ class RankingLoss:
         settings = self._settings
         generator = random.Random(f"{self._seed}:{step}")
         pairs: list[Pair] = []
-        teacher: list[list[float]] = []
-        for candidate_list in self._lists_of(step):
-            list_pairs, cosines = self._sample(candidate_list, generator, progress)
+        teachers: list[list[float]] = []
+        for candidate_list, known in self._lists_of(step):
+            list_pairs, list_logits = self._sample(
+                candidate_list, dict(zip(candidate_list.rows, known, strict=True)), generator, progress
+            )
             pairs.extend(list_pairs)
-            teacher.append(cosines)
+            teachers.append(list_logits)
         logits = score_pairs(self._model, self._tokenizer, pairs, chunk_tokens=settings.chunk_tokens)
-        logits = logits.view(len(teacher), 1 + settings.negatives)
+        logits = logits.view(len(teachers), 1 + settings.negatives)
         log_likelihood = logits.log_softmax(dim=-1)
         listwise = -log_likelihood[:, 0].mean()
-        targets = torch.tensor(teacher, device=logits.device)
-        known = ~targets.isnan().any(dim=-1)
-        distilled = logits.new_zeros(())
-        if known.any():
-            ranking = (targets[known] / settings.temperature).softmax(dim=-1)
-            distilled = nn.functional.kl_div(log_likelihood[known], ranking, reduction="batchmean")
+        taught = torch.tensor(teachers, device=logits.device).softmax(dim=-1)
+        distilled = nn.functional.kl_div(log_likelihood, taught, reduction="batchmean")
         labels = torch.zeros_like(logits)
         labels[:, 0] = 1.0
         pointwise = nn.functional.binary_cross_entropy_with_logits(logits, labels)
-        # The bi-encoder is a quick first teacher, and a limit later on.
-        share = settings.teacher_share * max(0.0, 1.0 - 2.0 * progress)
+        share = settings.teacher_share
         return (1.0 - share) * listwise + share * distilled + settings.pointwise_share * pointwise
 
-    def _lists_of(self, step: int) -> list[CandidateList]:
+    def _lists_of(self, step: int) -> list[tuple[CandidateList, list[float]]]:
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._order = list(range(len(self._lists)))
@@ -184,18 +239,18 @@ class RankingLoss:
         return [self._lists[row] for row in self._order[first : first + self._settings.lists_per_step]]
 
     def _sample(
-        self, candidates: CandidateList, generator: random.Random, progress: float
+        self, candidates: CandidateList, known: Mapping[int, float], generator: random.Random, progress: float
     ) -> tuple[list[Pair], list[float]]:
-        """One list's pairs, the relevant one first, and the teacher's cosines (NaN: unknown)."""
+        """One list's pairs, the relevant one first, and the teachers' logit of each."""
         settings = self._settings
-        known = dict(
-            zip([candidates.positive, *candidates.lexical, *candidates.dense], candidates.cosines, strict=True)
-        )
-        chosen = self._choose_negatives(candidates, generator, progress)
+        chosen = self._choose_negatives(candidates, known, generator, progress)
         query = _vary_query(candidates.query, generator)
         pairs = [(query, row) for row in (candidates.positive, *chosen)]
+        unmined = min(known.values()) - _BELOW_MINED
+        logits = [known.get(row, unmined) for _, row in pairs]
         if candidates.rivals and generator.random() < 0.7:
             pairs[-1] = (generator.choice(candidates.rivals), candidates.positive)
+            logits[-1] = known[candidates.positive] - _BELOW_JUDGED
         whole = generator.random() < settings.whole_share
         titled = generator.random() < 0.4
         n_words = generator.randint(*settings.window_words)
@@ -204,19 +259,22 @@ class RankingLoss:
             passage = self._passages[row]
             text = passage.text if whole else best_window(asked, passage.text, n_words, self._weights)
             texts.append((asked, f"{passage.title}. {text}" if titled and passage.title else text))
-        # A random passage of the domain is about orthogonal to the query.
-        cosines = [known.get(row, 0.0) if asked == query else float("nan") for asked, row in pairs]
-        return texts, cosines
+        return texts, logits
 
-    def _choose_negatives(self, candidates: CandidateList, generator: random.Random, progress: float) -> list[int]:
+    def _choose_negatives(
+        self, candidates: CandidateList, known: Mapping[int, float], generator: random.Random, progress: float
+    ) -> list[int]:
         """Hard ones, and random ones of the domain: many at first, few later (a curriculum
         as in Zeng et al. 2022, CL-DRD).
         """
-        n_random = 3 if progress < 0.1 else 1
+        limit = known[candidates.positive] + self._settings.trusted_margin
+        lexical = [row for row in candidates.lexical if known[row] < limit]
+        dense = [row for row in candidates.dense if known[row] < limit]
+        n_random = 3 if progress < 0.1 else 1 + generator.randint(0, 1)
         n_hard = self._settings.negatives - n_random
         n_lexical = (n_hard + generator.randint(0, 1)) // 2
-        chosen = generator.sample(candidates.lexical, min(n_lexical, len(candidates.lexical)))
-        dense = [row for row in candidates.dense if row not in chosen]
+        chosen = generator.sample(lexical, min(n_lexical, len(lexical)))
+        dense = [row for row in dense if row not in chosen]
         chosen += generator.sample(dense, min(n_hard - len(chosen), len(dense)))
         domain = self._domains[self._passages[candidates.positive].domain]
         avoided = {candidates.positive, *chosen}

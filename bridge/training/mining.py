@@ -51,6 +51,11 @@ class CandidateList(msgspec.Struct, frozen=True):
     cosines: list[float]
     rivals: list[str]
 
+    @property
+    def rows(self) -> list[int]:
+        """All of the list's passages: `positive`, `lexical`, `dense`."""
+        return [self.positive, *self.lexical, *self.dense]
+
 
 class CandidateSet(msgspec.Struct, frozen=True):
     """Everything that a ranking model trains on."""

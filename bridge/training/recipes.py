@@ -1,8 +1,8 @@
 """The two recipes, from pairs on disk to a trained transformers folder.
 
-Everything that a run makes lies in its folder: mined candidates, development sets,
-checkpoint, log (`log.csv`) and at the end `model/`, which `bridge.training.export` turns
-into a model folder. A run that was killed goes on from there.
+Everything that a run makes lies in its folder: mined candidates, what the teachers think of
+them, development sets, checkpoint, log (`log.csv`, `log.png`) and at the end `model/`, which
+`bridge.training.export` turns into a model folder. A run that was killed goes on from there.
 """
 
 import logging
@@ -14,12 +14,14 @@ import torch
 from tokenizers import Tokenizer
 
 from bridge.errors import UsageError
+from bridge.models.artifact import ModelFolder
 from bridge.training.cross_encoder import (
     RankingLoss,
     RankingSettings,
     cross_encoder_from,
     pair_tokenizer,
     scorer,
+    small_cross_encoder_from,
 )
 from bridge.training.data import SOURCES, JudgedCollection, LabelledPair, pairs_of, sample_per_source
 from bridge.training.development import (
@@ -30,6 +32,7 @@ from bridge.training.development import (
 )
 from bridge.training.device import PRECISION, training_device
 from bridge.training.embedding_teacher import EmbeddingTeacher
+from bridge.training.log_plot import draw_log
 from bridge.training.loop import Figures, LoopSettings, TrainingLoop
 from bridge.training.mining import load_candidates, mine_candidates, save_candidates, without_overlaps
 from bridge.training.query_generator import (
@@ -38,6 +41,7 @@ from bridge.training.query_generator import (
     query_generator_from,
     save_query_generator,
 )
+from bridge.training.teachers import load_logits, save_logits, teacher_logits
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +123,19 @@ SIZES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Shape:
+    """A cross-encoder's size: that of its base where `n_layers` is None, else so many layers of `width`, from
+    scratch. `learning_rate_factor` multiplies the size's rate: fewer weights bear larger steps."""
+
+    n_layers: int | None = None
+    width: int = 0
+    learning_rate_factor: float = 1.0
+
+
+SHAPES = {"base": Shape(), "tiny": Shape(n_layers=2, width=128, learning_rate_factor=10.0)}
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingData:
     """What a run learns from and is watched on; `collections` are trained on without their
     held-out queries, `watched` are not trained on at all.
@@ -133,23 +150,46 @@ class TrainingData:
         return [*self.pairs, *judged]
 
 
-def train_cross_encoder(base: Path, data: TrainingData, size: Size, folder: Path, *, seed: int, resume: bool) -> Path:
+def train_cross_encoder(
+    base: Path,
+    data: TrainingData,
+    size: Size,
+    folder: Path,
+    *,
+    shape: Shape,
+    teachers: Sequence[ModelFolder],
+    start: Path | None,
+    seed: int,
+    resume: bool,
+) -> Path:
     """Train on candidate lists mined with `base` as the bi-encoder; gives the trained folder.
 
-    `base`: a BERT in transformers' layout that was trained to embed sentences.
+    `base`: a BERT in transformers' layout that was trained to embed sentences. `teachers` are imitated in part,
+    beside the base. `start`: a trained folder to go on from, of the base's shape.
 
     Raises:
         UsageError: see `_claim`; or there is nothing to train on.
+        ModelError: a teacher cannot teach.
     """
     _claim(folder, resume=resume)
     torch.manual_seed(seed)
-    candidates_file, watched_file = folder / "candidates.json.gz", folder / "development.json"
+    candidates_file, logits_file, watched_file = (
+        folder / name for name in ("candidates.json.gz", "teachers.json.gz", "development.json")
+    )
     if not candidates_file.exists():
         limits = {source.name: source.ranking_pairs for source in SOURCES.values()}
         pairs = sample_per_source(data.all_pairs(), limits, seed=seed)
         embed = EmbeddingTeacher(base, max_tokens=128)
         mined = mine_candidates(pairs, embed, depth=size.mining_depth)
         save_candidates(without_overlaps(mined), candidates_file)
+    candidates = load_candidates(candidates_file)
+    if len(candidates.lists) < size.ranking.lists_per_step:
+        raise UsageError(
+            f"{len(candidates.lists)} queries with negatives, at least {size.ranking.lists_per_step} are needed: "
+            f"give more pairs, or passages that differ"
+        )
+    if not logits_file.exists():
+        save_logits(teacher_logits(candidates, teachers), logits_file)
     if not watched_file.exists():
         embed = EmbeddingTeacher(base, max_tokens=size.ranking.max_tokens)
         watched = [
@@ -157,14 +197,12 @@ def train_cross_encoder(base: Path, data: TrainingData, size: Size, folder: Path
             for collection in (*data.collections, *data.watched)
         ]
         save_development_sets(watched, watched_file)
-    candidates = load_candidates(candidates_file)
-    if len(candidates.lists) < size.ranking.lists_per_step:
-        raise UsageError(
-            f"{len(candidates.lists)} queries with negatives, at least {size.ranking.lists_per_step} are needed: "
-            f"give more pairs, or passages that differ"
-        )
     development = load_development_sets(watched_file)
-    model = cross_encoder_from(base, n_frozen_layers=size.n_frozen_ranking_layers).to(training_device(), PRECISION)
+    if shape.n_layers is None:
+        model = cross_encoder_from(start or base, n_frozen_layers=size.n_frozen_ranking_layers)
+    else:
+        model = small_cross_encoder_from(base, n_layers=shape.n_layers, width=shape.width)
+    model = model.to(training_device(), PRECISION)
     tokenizer = pair_tokenizer(base, size.ranking.max_tokens)
 
     def evaluate() -> Figures:
@@ -172,14 +210,15 @@ def train_cross_encoder(base: Path, data: TrainingData, size: Size, folder: Path
             development, scorer(model, tokenizer), n_queries=size.watched_queries, depth=size.watched_depth
         )
 
+    rate = size.ranking_loop.learning_rate * shape.learning_rate_factor
     loop = TrainingLoop(
         model,
-        loss=RankingLoss(model, tokenizer, candidates, size.ranking, seed=seed),
+        loss=RankingLoss(model, tokenizer, candidates, load_logits(logits_file), size.ranking, seed=seed),
         evaluate=evaluate,
-        settings=size.ranking_loop,
+        settings=replace(size.ranking_loop, learning_rate=rate),
         folder=folder,
     )
-    _run(loop, resume=resume)
+    _run(loop, folder, resume=resume)
     model.save_pretrained(folder / MODEL)
     (folder / MODEL / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
     return folder / MODEL
@@ -215,7 +254,7 @@ def train_query_generator(base: Path, data: TrainingData, size: Size, folder: Pa
         settings=size.generation_loop,
         folder=folder,
     )
-    _run(loop, resume=resume)
+    _run(loop, folder, resume=resume)
     save_query_generator(model, base, folder / MODEL)
     return folder / MODEL
 
@@ -231,7 +270,8 @@ def _claim(folder: Path, *, resume: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _run(loop: TrainingLoop, *, resume: bool) -> None:
+def _run(loop: TrainingLoop, folder: Path, *, resume: bool) -> None:
     if resume and loop.resume():
         logger.info("resumed step=%d", loop.step)
     loop.run()
+    draw_log(folder / "log.csv", folder / "log.png")

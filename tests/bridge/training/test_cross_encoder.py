@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,26 +18,30 @@ from bridge.training.cross_encoder import (
     pair_tokenizer,
     score_pairs,
     scorer,
+    small_cross_encoder_from,
 )
 from bridge.training.loop import LoopSettings, TrainingLoop
 from bridge.training.mining import CandidateList, CandidateSet, PooledPassage
+from bridge.training.teachers import TeacherLogits
 from tests.toys import WORDS
 
 TOPICS = WORDS[:8]
 
 
-def toy_candidates() -> CandidateSet:
-    """One passage about each topic among other words; the query names the topic."""
+def toy_candidates(*, copies: int = 2) -> CandidateSet:
+    """`copies` passages about each topic among other words; the query names the topic."""
     generator = random.Random(1)
     passages = [
-        PooledPassage(" ".join([topic, *generator.sample(WORDS[20:], 4)]), "", "toy") for topic in TOPICS for _ in "ab"
+        PooledPassage(" ".join([topic, *generator.sample(WORDS[20:], 4)]), "", "toy")
+        for topic in TOPICS
+        for _ in range(copies)
     ]
     lists = []
     for row in range(len(passages)):
-        others = [other for other in range(len(passages)) if other // 2 != row // 2]
+        others = [other for other in range(len(passages)) if other // copies != row // copies]
         lists.append(
             CandidateList(
-                query=TOPICS[row // 2],
+                query=TOPICS[row // copies],
                 source="toy",
                 positive=row,
                 lexical=others,
@@ -51,12 +56,16 @@ def toy_candidates() -> CandidateSet:
 SETTINGS = RankingSettings(lists_per_step=8, max_tokens=32)
 
 
+def cosines(candidates: CandidateSet) -> TeacherLogits:
+    return [found.cosines for found in candidates.lists]
+
+
 def test_training_learns_a_toy_ranking(toy_base: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = cross_encoder_from(toy_base)
     tokenizer = pair_tokenizer(toy_base, 32)
     candidates = toy_candidates()
-    loss = RankingLoss(model, tokenizer, candidates, SETTINGS, seed=1)
+    loss = RankingLoss(model, tokenizer, candidates, cosines(candidates), SETTINGS, seed=1)
     with torch.inference_mode():
         before = float(loss(0, 1.0))
     TrainingLoop(
@@ -89,10 +98,11 @@ def test_scores_do_not_depend_on_chunks_or_order(toy_base: Path) -> None:
 def test_batches_depend_on_step_and_seed_alone(toy_base: Path) -> None:
     model = cross_encoder_from(toy_base).eval()
     tokenizer = pair_tokenizer(toy_base, 32)
+    candidates = toy_candidates()
 
     def value(step: int, seed: int) -> float:
         with torch.inference_mode():
-            return float(RankingLoss(model, tokenizer, toy_candidates(), SETTINGS, seed=seed)(step, 0.5))
+            return float(RankingLoss(model, tokenizer, candidates, cosines(candidates), SETTINGS, seed=seed)(step, 0.5))
 
     assert value(3, 1) == value(3, 1)
     assert value(3, 1) != value(4, 1)
@@ -129,6 +139,36 @@ def test_a_query_that_the_passage_does_not_answer_ranks_below_the_one_it_answers
     model = cross_encoder_from(toy_base).eval()
     tokenizer = pair_tokenizer(toy_base, 32)
     with torch.inference_mode():
-        plain = RankingLoss(model, tokenizer, candidates, SETTINGS, seed=1)(0, 1.0)
-        rivalled = RankingLoss(model, tokenizer, with_rivals, SETTINGS, seed=1)(0, 1.0)
+        plain = RankingLoss(model, tokenizer, candidates, cosines(candidates), SETTINGS, seed=1)(0, 1.0)
+        rivalled = RankingLoss(model, tokenizer, with_rivals, cosines(with_rivals), SETTINGS, seed=1)(0, 1.0)
     assert float(plain) != float(rivalled)
+
+
+def test_the_teachers_part_of_the_loss_is_nothing_for_a_model_that_agrees_with_them(toy_base: Path) -> None:
+    candidates = toy_candidates(copies=1)
+    settings = replace(SETTINGS, teacher_share=1.0, pointwise_share=0.0, trusted_margin=float("inf"))
+    model = cross_encoder_from(toy_base).eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(50)  # an untrained model finds all passages alike
+    tokenizer = pair_tokenizer(toy_base, 32)
+    score = scorer(model, tokenizer)
+    own = [score(found.query, [candidates.passages[row].text for row in found.rows]) for found in candidates.lists]
+
+    def loss(teachers: TeacherLogits) -> float:
+        with torch.inference_mode():
+            return float(RankingLoss(model, tokenizer, candidates, teachers, settings, seed=1)(0, 1.0))
+
+    assert loss([scores.tolist() for scores in own]) == pytest.approx(0.0, abs=1e-4)
+    assert loss([(-scores).tolist() for scores in own]) > 0.01
+
+
+def test_a_small_model_begins_with_the_words_of_its_base(toy_base: Path) -> None:
+    model = small_cross_encoder_from(toy_base, n_layers=2, width=16)
+    words = model.bert.embeddings.word_embeddings.weight.detach()
+    base = cross_encoder_from(toy_base).bert.embeddings.word_embeddings.weight.detach()
+    assert words.shape == (base.shape[0], 16)
+    distances, base_distances = torch.pdist(words), torch.pdist(base)
+    assert float(torch.corrcoef(torch.stack([distances, base_distances]))[0, 1]) > 0.5
+    with torch.inference_mode():
+        scores = score_pairs(model, pair_tokenizer(toy_base, 32), [("wing", "wing flow")], chunk_tokens=100)
+    assert scores.shape == (1,)

@@ -11,7 +11,7 @@ pytest.importorskip("transformers", reason="training needs the train extra")
 pytest.importorskip("bm25s", reason="training needs the train extra")
 
 from bridge.commands.train import command
-from tests.toys import WORDS
+from tests.toys import WORDS, make_toy_cross_encoder
 
 
 @pytest.fixture
@@ -58,6 +58,18 @@ def test_cross_encoder_from_pairs_to_a_folder(toy_base: Path, data: Path, collec
     assert str(out / "model") in output
     assert {path.name for path in (out / "model").iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
     assert figures(out) >= {"loss", "collection/first", "collection/rerank", "collection/blend"}
+
+
+def test_a_tiny_cross_encoder_learns_from_a_teacher(toy_base: Path, data: Path, tmp_path: Path) -> None:
+    teacher = make_toy_cross_encoder(tmp_path / "teacher")
+    out = tmp_path / "run"
+    run("cross-encoder", data, toy_base, out, "--shape", "tiny", "--teacher", str(teacher.path))
+    assert json.loads((out / "model" / "config.json").read_bytes())["num_hidden_layers"] == 2
+    assert (out / "log.png").read_bytes().startswith(b"\x89PNG")
+    again = tmp_path / "again"
+    run("cross-encoder", data, toy_base, again)
+    run("cross-encoder", data, toy_base, tmp_path / "further", "--start", str(again / "model"))
+    assert (tmp_path / "further" / "model" / "model.safetensors").exists()
 
 
 def test_query_generator_from_pairs_to_a_folder(toy_base: Path, data: Path, tmp_path: Path) -> None:
