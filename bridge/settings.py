@@ -57,6 +57,11 @@ class ProxySettings(Section):
         description="Serve the page that compares rankings on the admin listener; viewers search with their own "
         "credentials.",
     )
+    further_nodes: tuple[str, ...] = Field(
+        (),
+        description="Addresses of further nodes of the cluster, asked in turn with cluster.url; one that is away is "
+        "left out until it is back.",
+    )
     sidecar_url: str = Field("http://127.0.0.1:9290", description="Address of the rerank sidecar.")
     budget_ms: int = Field(
         1000, gt=0, description="Longest time, in milliseconds, that the bridge may add to one search."

@@ -113,11 +113,11 @@ class FakeCluster:
 
 @asynccontextmanager
 async def fake_cluster(
-    script: Script = lambda _: Reply(), *, tls: ssl.SSLContext | None = None
+    script: Script = lambda _: Reply(), *, tls: ssl.SSLContext | None = None, port: int = 0
 ) -> AsyncIterator[FakeCluster]:
-    """A scripted cluster on a free port."""
+    """A scripted cluster; on a free port unless one is given."""
     cluster = FakeCluster(script)
-    server = await asyncio.start_server(cluster.serve, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(cluster.serve, "127.0.0.1", port, ssl=tls)
     cluster.url = f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield cluster

@@ -1,6 +1,7 @@
 """Starts the real servers that tests talk to: nodes as child processes, on free ports of loopback."""
 
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -30,12 +31,18 @@ def embedded_node(version: str | None = None) -> AbstractContextManager[Embedded
 
 @contextmanager
 def client(url: str) -> Iterator[OpenSearch]:
-    """A client that neither retries nor waits long: a test sees the first answer."""
-    opensearch = OpenSearch(url, max_retries=0, timeout=30)
+    """A client that does not retry: a test sees the first answer, however busy the machine is."""
+    opensearch = OpenSearch(url, max_retries=0, timeout=120)
     try:
         yield opensearch
     finally:
         opensearch.close()
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on, for servers that have to come back to theirs."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def unused_index_name() -> str:

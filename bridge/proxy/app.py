@@ -133,7 +133,7 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
     assert_c_parser(http_parser)
     metrics = Metrics()
     async with AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(Upstream(settings.cluster))
+        upstream = await stack.enter_async_context(Upstream(settings.cluster, settings.proxy.further_nodes))
         sidecar = await stack.enter_async_context(Sidecar(settings.proxy, api_key=_secret(settings.sidecar.api_key)))
         profiles = Profiles(upstream, settings.cluster, ttl_s=settings.proxy.profile_ttl_s)
         planner = Planner(profiles, budget_s=settings.proxy.budget_ms / 1000)

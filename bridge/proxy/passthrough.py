@@ -66,7 +66,7 @@ def invite_body(request: web.BaseRequest) -> None:
 
 
 async def send(upstream: Upstream, asked: Inbound, *, repeatable: bool | None = None) -> aiohttp.ClientResponse:
-    """Sends the request, once more if it is repeatable and a pooled connection had just been closed.
+    """Sends the request, once more if it is repeatable and the connection broke before an answer.
 
     `repeatable` overrides what the request line tells: a search whose body is at hand may be repeated.
 
@@ -74,16 +74,15 @@ async def send(upstream: Upstream, asked: Inbound, *, repeatable: bool | None = 
         Refused: see `Upstream.send`; 400 where the client's body is malformed or broke off, 408 where
             it came too slowly.
     """
+    again = asked.repeatable if repeatable is None else repeatable
     try:
-        return await upstream.send(asked.method, asked.target, asked.headers, asked.body)
+        return await upstream.send(asked.method, asked.target, asked.headers, asked.body, repeatable=again)
     except Refused as refused:
         fault = _fault_of_the_body(refused)
         if isinstance(fault, SlowClient):
             raise Refused(408, "request_timeout_exception", str(fault)) from fault
         if fault is not None:
             raise Refused(400, "illegal_argument_exception", f"the request's body broke off: {fault}") from fault
-        if refused.status == 502 and (asked.repeatable if repeatable is None else repeatable):
-            return await upstream.send(asked.method, asked.target, asked.headers, asked.body)
         raise
 
 
