@@ -1,9 +1,10 @@
 """`neural-bridge models`: look at model folders, and make them (extra: train)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -57,13 +58,70 @@ def show(name: str) -> None:
 
 @command.command()
 @click.argument("name")
-def verify(name: str) -> None:
-    """Check a model's files and digests, and that it runs."""
+@click.option(
+    "--against",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Model folder of the same model in another form, or its transformers folder (extra: train).",
+)
+@click.option(
+    "--texts",
+    "texts_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON lines with `query` and `passage` on which the two are compared.",
+)
+def verify(name: str, against: Path | None, texts_file: Path | None) -> None:
+    """Check a model's files and digests, that it runs, and how true it is to another form of itself.
+
+    Prints what was measured when it was quantised; with --against, measures anew, and refuses a model that differs
+    by more than rounding.
+    """
     from bridge.models.artifact import resolve
 
     folder = resolve(name)
     _load(folder)
+    if (against is None) != (texts_file is None):
+        raise UsageError("--against and --texts go together: a comparison needs texts")
+    figures = folder.manifest.figures
+    if against is not None and texts_file is not None:
+        figures = _compared(folder, against, read_pairs(texts_file))
     click.echo(f"{folder.identity}: whole, and it runs")
+    _print_figures(figures)
+
+
+def _compared(folder: "ModelFolder", against: Path, pairs: list[tuple[str, str]]) -> dict[str, float]:
+    """Figures beside the model in `against`.
+
+    Raises:
+        ModelError: they tell of more than rounding.
+    """
+    from bridge.models.artifact import MANIFEST, read_folder
+    from bridge.models.fidelity import check, fidelity
+
+    with TemporaryDirectory() as scratch:
+        if (against / MANIFEST).is_file():
+            reference = read_folder(against)
+        else:
+            from bridge.training import export as exporting  # which compares its graph with torch
+
+            manifest = folder.manifest
+            card = exporting.Card(
+                name=manifest.name,
+                licence=manifest.licence,
+                max_tokens=manifest.max_tokens,
+                pooling=manifest.pooling,
+                query_prefix=manifest.query_prefix,
+                passage_prefix=manifest.passage_prefix,
+            )
+            export = exporting.export_encoder if manifest.kind == "encoder" else exporting.export_cross_encoder
+            reference = export(against, Path(scratch), card)
+        figures = fidelity(reference, folder, pairs)
+    check(figures, folder)
+    return figures
+
+
+def _print_figures(figures: Mapping[str, float]) -> None:
+    for figure, value in figures.items():
+        click.echo(f"  {figure} {value:.4f}")
 
 
 @command.command()
@@ -207,8 +265,7 @@ def quantize(name: str, out: Path, texts_file: Path) -> None:
 
     folder = quantize_folder(resolve(name), out, read_pairs(texts_file))
     click.echo(f"{folder.identity}: {_megabytes(folder):.1f} MB in {out}")
-    for figure, value in folder.manifest.figures.items():
-        click.echo(f"  {figure} {value:.4f}")
+    _print_figures(folder.manifest.figures)
 
 
 def read_pairs(file: Path) -> list[tuple[str, str]]:

@@ -25,8 +25,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from bridge.errors import ModelError
 from bridge.models.artifact import TOKENIZER, ModelFolder, verify, write_manifest
-from bridge.models.cross_encoder import CrossEncoder
-from bridge.models.encoder import Encoder
+from bridge.models.fidelity import fidelity
 from bridge.models.tokenization import TokenArrays, load_tokenizer
 
 SMOOTHING = 0.8
@@ -39,8 +38,6 @@ since with one token they cost nothing, and what they would lose goes straight i
 _QUANTISED = ("MatMul", "Attention")
 _SMALL_TABLE_ROWS = 1024
 _FEWEST_PAIRS = 8
-_NEAREST = 10
-_COMPARED_QUERIES = 8
 
 
 def quantize_folder(folder: ModelFolder, out: Path, pairs: Sequence[tuple[str, str]]) -> ModelFolder:
@@ -72,8 +69,7 @@ def quantize_folder(folder: ModelFolder, out: Path, pairs: Sequence[tuple[str, s
     quantize(folder.model_file, out / folder.manifest.file, calibration)
     shutil.copyfile(folder.tokenizer_file, out / TOKENIZER)
     made = write_manifest(out, folder.manifest)
-    compare = _compare_cross_encoders if folder.manifest.kind == "cross_encoder" else _compare_encoders
-    return write_manifest(out, msgspec.structs.replace(made.manifest, figures=compare(folder, made, unseen)))
+    return write_manifest(out, msgspec.structs.replace(made.manifest, figures=fidelity(folder, made, unseen)))
 
 
 def quantize(model_file: Path, out_file: Path, calibration: Sequence[TokenArrays]) -> None:
@@ -198,40 +194,3 @@ def _products_for_one_token(graph: onnx.GraphProto) -> list[str]:
 
 def _channel_maxima(activation: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.abs(activation).reshape(-1, activation.shape[-1]).max(axis=0), dtype=np.float32)
-
-
-def _compare_encoders(
-    reference: ModelFolder, quantised: ModelFolder, pairs: Sequence[tuple[str, str]]
-) -> dict[str, float]:
-    """Mean cosine to float32, and the share of each query's nearest passages that stays."""
-    queries = [query for query, _ in pairs if query]
-    passages = [passage for _, passage in pairs]
-    expected, found = Encoder.load(reference), Encoder.load(quantised)
-    expected_passages, found_passages = expected.encode(passages, "passage"), found.encode(passages, "passage")
-    figures = {"cosine_to_float32": float((expected_passages * found_passages).sum(axis=1).mean())}
-    if queries:
-        nearest = [
-            np.argsort(-encoder.encode(queries) @ embeddings.T, axis=1)[:, :_NEAREST]
-            for encoder, embeddings in ((expected, expected_passages), (found, found_passages))
-        ]
-        shared = [len(set(a) & set(b)) / len(a) for a, b in zip(*nearest, strict=True)]
-        figures["nearest_shared_with_float32"] = float(np.mean(shared))
-    return figures
-
-
-def _compare_cross_encoders(
-    reference: ModelFolder, quantised: ModelFolder, pairs: Sequence[tuple[str, str]]
-) -> dict[str, float]:
-    """Mean difference of the logits, their standard deviation for scale, and the correlation of the ranks that
-    the passages of `pairs` take for each of the first queries (Spearman)."""
-    expected, found = CrossEncoder.load(reference), CrossEncoder.load(quantised)
-    passages = [passage for _, passage in pairs]
-    queries = [query for query, _ in pairs if query][:_COMPARED_QUERIES]
-    scores = np.array([[model.score(query, passages) for query in queries] for model in (expected, found)])
-    ranks = scores.argsort(axis=2).argsort(axis=2)
-    correlations = [np.corrcoef(a, b)[0, 1] for a, b in zip(*ranks, strict=True)]
-    return {
-        "logit_difference": float(np.abs(scores[0] - scores[1]).mean()),
-        "logit_deviation": float(scores[0].std()),
-        "rank_correlation": float(np.mean(correlations)),
-    }
