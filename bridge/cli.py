@@ -21,6 +21,7 @@ class LazyCommand(NamedTuple):
 
 COMMANDS: dict[str, LazyCommand] = {
     "backfill": LazyCommand("bridge.commands.backfill", "Enrich an index in place while it is in use."),
+    "completion": LazyCommand("bridge.commands.completion", "Let a shell complete commands and options."),
     "config": LazyCommand("bridge.commands.config", "Show the settings in force, or list all settings."),
     "copy": LazyCommand("bridge.commands.copy", "Copy an index into a new one, enriched, and move its alias."),
     "demo": LazyCommand("bridge.commands.demo", "Show the whole bridge at work on real documents."),
