@@ -78,14 +78,21 @@ class CascadeSettings(msgspec.Struct, frozen=True):
     depth: int = 20
 
 
+PassageScores = Literal["max", "mean", "sum"]
+"""How the scores of a document's passages become one."""
+
+
 class RerankSettings(msgspec.Struct, frozen=True):
     """How the fused ranking is reranked: the first `depth` documents (stage rerank), or as `cascade` says
     (stage cascade); `blend` is the weight of the fused score, normalised to 0…1 over the candidates, beside
-    the cross-encoder's (1 - blend)."""
+    the cross-encoder's (1 - blend). Stage rerank reads the `passages` of a document that are nearest to the
+    query, and makes one score of theirs; stage cascade reads the nearest one."""
 
     model: str = "rerank-base"
     depth: int = 30
     blend: float = 0.5
+    passages: int = 1
+    passage_scores: PassageScores = "max"
     cascade: CascadeSettings = CascadeSettings()
 
 
@@ -159,12 +166,20 @@ class TuningRecord(msgspec.Struct, frozen=True):
     front: list[TunedPoint]
 
 
+SEPARATE_BOOST = 0.25
+"""Weight of predicted queries that are scored by themselves: a short field, where a single word counts for much."""
+
+TOGETHER_BOOST = 2.0
+"""Weight of text and predicted queries scored as one field; docs/benchmarks.md has the figures for both."""
+
+
 class IndexProfile(msgspec.Struct, frozen=True):
     """The whole of `_meta.neural_bridge`.
 
     `object_field`: our one object in each document. `window`: how many documents each leg gives and
-    the fused ranking holds; pages inside it are stable. `expansion_boost`: weight of the predicted
-    queries' BM25 beside the application's own score. `rules`: which searches are left alone. `stages`: the
+    the fused ranking holds; pages inside it are stable. `expanded_fields`: text fields that are
+    scored together with the predicted queries, as one field (BM25F); empty where these are scored by themselves.
+    `expansion_boost`: weight of that score beside the application's own. `rules`: which searches are left alone. `stages`: the
     stages that may serve this index (the gate's verdict); a search stops at the last one. `gate` and `tuning` keep the evidence; no search
     reads them. `generation`: which set of our fields, counted from 1; each is made by its own models.
     `vector_type`: where it is none, the encoder only says how long passages are.
@@ -179,7 +194,8 @@ class IndexProfile(msgspec.Struct, frozen=True):
     fusion: FusionSettings = msgspec.field(default_factory=FusionSettings)
     rerank: RerankSettings = RerankSettings()
     window: int = 100
-    expansion_boost: float = 0.25
+    expanded_fields: list[str] = []
+    expansion_boost: float = SEPARATE_BOOST
     rules: SearchRules = SearchRules()
     stages: list[Stage] = msgspec.field(default_factory=lambda: ["lexical", "expansion", "vector", "hybrid", "rerank"])
     gate: GateRecord | None = None
@@ -217,9 +233,13 @@ class IndexProfile(msgspec.Struct, frozen=True):
         return f"{self.generation_field}.stamp"
 
     def to_meta(self) -> dict[str, Any]:
-        """The value to store under `META_KEY`."""
+        """The value to store under `META_KEY`.
+
+        Text fields stand there by their names: of a list of objects with one key each, Elasticsearch keeps the
+        last one.
+        """
         built: dict[str, Any] = msgspec.to_builtins(self)
-        return built
+        return {**built, "text_fields": [field.name for field in self.text_fields]}
 
 
 def profile_of(meta: object, *, index: str) -> IndexProfile | None:
@@ -237,9 +257,16 @@ def profile_of(meta: object, *, index: str) -> IndexProfile | None:
             f"{PROFILE_VERSION}: update opensearch-neural-bridge"
         )
     try:
-        return msgspec.convert(block, IndexProfile)
+        return msgspec.convert(_with_named_fields(block), IndexProfile)
     except msgspec.ValidationError as error:
         raise IndexUnsuitable(
             f"index {index}: _meta.{META_KEY} cannot be read ({error}): correct it, or run "
             f"`neural-bridge index create` anew"
         ) from error
+
+
+def _with_named_fields(block: object) -> object:
+    """Text fields as objects again; see `IndexProfile.to_meta`."""
+    if not isinstance(block, dict) or not isinstance(names := block.get("text_fields"), list):
+        return block
+    return {**block, "text_fields": [{"name": name} if isinstance(name, str) else name for name in names]}

@@ -75,3 +75,11 @@ def test_keys_of_a_later_minor_change_are_ignored() -> None:
 def test_a_damaged_block_is_an_error_that_names_the_index(damage: dict[str, object]) -> None:
     with pytest.raises(IndexUnsuitable, match="products"):
         profile_of({META_KEY: {**PROFILE.to_meta(), **damage}}, index="products")
+
+
+def test_text_fields_are_kept_by_name_and_read_in_either_form() -> None:
+    profile = IndexProfile([TextField("title"), TextField("body.en")], ModelReference("toy", "0" * 12), 4)
+    meta = profile.to_meta()
+    assert meta["text_fields"] == ["title", "body.en"]
+    as_objects = {**meta, "text_fields": [{"name": "title"}, {"name": "body.en"}]}
+    assert profile_of({META_KEY: meta}, index="x") == profile_of({META_KEY: as_objects}, index="x") == profile

@@ -69,7 +69,7 @@ function facts(profile) {
   const weights = Object.entries(fusion.weights).map(([leg, weight]) => `${leg} ${weight}`).join(", ");
   const rows = [
     ["Generation", String(profile.generation)],
-    ["Text fields", profile.text_fields.map(({ name }) => name).join(", ")],
+    ["Text fields", profile.text_fields.join(", ")],
     ["Encoder", `${model(profile.encoder)}, ${profile.dimension} dimensions`],
     ["Query generator", model(profile.generator)],
     ["Vectors", profile.vector_type],

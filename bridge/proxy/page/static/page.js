@@ -54,7 +54,7 @@ async function compare() {
   if (!indexName()) return tell("Name an index first.", true);
   let body;
   try {
-    const fields = profile()?.text_fields.map(({ name }) => name) ?? ["*"];
+    const fields = profile()?.text_fields ?? ["*"];
     body = bodyFor(queryText(), byId("body").value, fields, Number(byId("size").value));
   } catch (error) {
     byId("body-details").open = true;
@@ -118,7 +118,7 @@ function drawColumn(name, other) {
     column: name,
     otherRanks: ranksOf(hitsOf(other)),
     otherTold,
-    textFields: known[result.index]?.text_fields.map((field) => field.name) ?? Object.keys(hits[0]?._source ?? {}).slice(0, 2),
+    textFields: known[result.index]?.text_fields ?? Object.keys(hits[0]?._source ?? {}).slice(0, 2),
     gradeOf: (docId) => judgementsOf(result.index)[result.query]?.[docId],
     judged: result.query && ((docId, grade) => judged(result, docId, grade)),
   });
