@@ -32,8 +32,9 @@ SMOOTHING = 0.8
 """Share of the difficulty that moves from activations to weights, the paper's alpha: measured .5 to .85."""
 
 FIRST_STATE_ONLY = "attention_first_token"
-"""The node from which on only the first token's state is computed (see `export`): its products stay in float,
-since with one token they cost nothing, and what they would lose goes straight into the score."""
+"""The node from which on only the first token's state is computed (see `export`): its products are computed in float,
+since with one token they cost nothing, and what they would lose goes straight into the score. Only the file holds
+their weights as int8."""
 
 _QUANTISED = ("MatMul", "Attention")
 _SMALL_TABLE_ROWS = 1024
@@ -106,6 +107,7 @@ def quantize_products(model_file: Path, out_file: Path) -> None:
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
         model = onnx.load(str(quantised))
+    store_as_bytes(model, _products_for_one_token(model.graph))
     quantize_word_table(model)
     onnx.save_model(model, str(out_file))
 
@@ -149,6 +151,27 @@ def smooth(model: onnx.ModelProto, maxima: dict[str, NDArray[np.float32]]) -> No
         multiplication = helper.make_node("Mul", [activation, f"smoothing_{number}"], [f"smoothed_{number}"])
         multiplication.name = f"Smooth_{number}"
         graph.node.insert(min(list(graph.node).index(node) for node in consumers), multiplication)
+
+
+def store_as_bytes(model: onnx.ModelProto, products: Sequence[str]) -> None:
+    """Stores the weights of the named products as int8 with one float scale per output channel.
+
+    ONNX Runtime makes floats of them when it loads the model.
+    """
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [node for node in graph.node if node.name in products and node.input[1] in weights]:
+        tensor = weights[node.input[1]]
+        matrix = numpy_helper.to_array(tensor)
+        scale = np.maximum(np.abs(matrix).max(axis=0, keepdims=True) / 127, np.finfo(np.float32).tiny)
+        name = tensor.name
+        graph.initializer.remove(tensor)
+        graph.initializer.append(numpy_helper.from_array(np.rint(matrix / scale).astype(np.int8), f"{name}_bytes"))
+        graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}_scales"))
+        at = list(graph.node).index(node)
+        cast = helper.make_node("Cast", [f"{name}_bytes"], [f"{name}_floats"], to=onnx.TensorProto.FLOAT)
+        graph.node.insert(at, helper.make_node("Mul", [f"{name}_floats", f"{name}_scales"], [name]))
+        graph.node.insert(at, cast)
 
 
 def quantize_word_table(model: onnx.ModelProto) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 pytest.importorskip("torch", reason="the extra train is not installed")
@@ -80,6 +81,13 @@ def test_an_exported_cross_encoder_agrees_with_torch(cross_encoder: Path, tmp_pa
         with torch.inference_mode():
             logits = model(input_ids=torch.tensor([pair.ids]), token_type_ids=torch.tensor([pair.type_ids])).logits
         assert score == pytest.approx(logits.item(), abs=1e-4)
+
+
+def test_positions_that_no_text_reaches_are_left_out(cross_encoder: Path, tmp_path: Path) -> None:
+    made = export.export_cross_encoder(cross_encoder, tmp_path / "out", CARD)
+    tables = [t for t in onnx.load(str(made.model_file)).graph.initializer if "position_embeddings" in t.name]
+    assert [list(table.dims) for table in tables] == [[CARD.max_tokens, SHAPE["hidden_size"]]]
+    assert np.isfinite(CrossEncoder.load(made).score("red cat", [" ".join(WORDS * 3)])).all()
 
 
 @pytest.fixture

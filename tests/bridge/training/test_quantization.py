@@ -121,8 +121,8 @@ def test_a_quantised_folder_is_small_close_and_says_how_close(folder: ModelFolde
     made = quantization.quantize_folder(folder, tmp_path / "int8", pairs)
     assert made.model_file.stat().st_size < 0.4 * folder.model_file.stat().st_size
     assert made.identity != folder.identity
-    assert made.manifest.figures["cosine_to_float32"] > 0.99
-    assert made.manifest.figures["nearest_shared_with_float32"] > 0.8
+    assert made.manifest.figures["cosine_to_reference"] > 0.99
+    assert made.manifest.figures["nearest_shared"] > 0.8
 
 
 def test_products_for_one_token_stay_in_float(
@@ -135,6 +135,11 @@ def test_products_for_one_token_stay_in_float(
     made = onnx.load(str(tmp_path / "int8.onnx")).graph
     assert [node.name for node in made.node if node.op_type == "MatMul"] == ["second_product"]
     assert any(node.op_type == "MatMulInteger" for node in made.node)
+    stored = {tensor.name: tensor for tensor in made.initializer}
+    assert stored["second_bytes"].data_type == TensorProto.INT8
+    assert "second" not in stored
+    floats, rounded = (_run(onnx.load(str(tmp_path / f"{name}.onnx")), sequences[0]) for name in ("marked", "int8"))
+    assert _cosine(floats, rounded) > 0.99
 
 
 def test_without_texts_nothing_is_quantised(folder: ModelFolder, tmp_path: Path) -> None:
