@@ -176,12 +176,13 @@ TOGETHER_BOOST = 2.0
 class IndexProfile(msgspec.Struct, frozen=True):
     """The whole of `_meta.neural_bridge`.
 
-    `object_field`: our one object in each document. `window`: how many documents each leg gives and
-    the fused ranking holds; pages inside it are stable. `expanded_fields`: text fields that are
-    scored together with the predicted queries, as one field (BM25F); empty where these are scored by themselves.
-    `expansion_boost`: weight of that score beside the application's own. `rules`: which searches are left alone. `stages`: the
-    stages that may serve this index (the gate's verdict); a search stops at the last one. `gate` and `tuning` keep the evidence; no search
-    reads them. `generation`: which set of our fields, counted from 1; each is made by its own models.
+    `object_field`: our one object in each document. `window`: how many documents each leg gives and the
+    fused ranking holds; pages inside it are stable. `expanded_fields`: text fields that are scored together
+    with the predicted queries, as one field (BM25F: Robertson et al. 2004); empty where these are scored by
+    themselves. `expansion_boost`: weight of that score beside the application's own. `rules`: which searches
+    are left alone. `stages`: the stages that may serve this index (the gate's verdict); a search stops at the
+    last one. `gate` and `tuning` keep the evidence; no search reads them. `generation`: which set of our
+    fields, counted from 1; each is made by its own models.
     `vector_type`: where it is none, the encoder only says how long passages are.
     """
 

@@ -7,15 +7,17 @@ import structlog
 
 from bridge.errors import AnswerNotUnderstood
 from bridge.proxy import explain
+from bridge.proxy.details import Details
 from bridge.proxy.own_searches import OwnSearches
 from bridge.proxy.planning import Plan
 from bridge.proxy.ranked import Ranked
 from bridge.proxy.ranking import Ranker
 from bridge.proxy.sidecar import StageFailed
-from bridge.records import RankedHit
+from bridge.records import Passage, RankedHit
 from bridge.search import legs
 from bridge.search.filter_path import filtered
 from bridge.search.hiding import RawObject, hidden
+from bridge.search.legs import Key
 from bridge.search.reranking import tail_score
 from bridge.search.response import OwnAnswer, ShownHit, shown_hit
 
@@ -28,6 +30,7 @@ class Composer:
     def __init__(self, ranker: Ranker, searches: OwnSearches) -> None:
         self._ranker = ranker
         self._searches = searches
+        self._details = Details(searches)
 
     async def rank(self, plan: Plan) -> Ranked:
         """The ranking; never fails."""
@@ -59,12 +62,13 @@ class Composer:
             max_score = ranked.hits[0].score if ranked.hits else own_best
         except StageFailed as failed:
             ranked.fall_back(failed)
-            hits = [_shown(plan, hit, hit.score, None) for hit in own.hits]
+            hits = [shown_hit(hit, score=hit.score) for hit in own.hits]
             max_score = own_best
+        beyond = await self._details.found_beyond(plan, ranked) if plan.union and ranked.stages != "lexical" else 0
         more: dict[str, object] = {}
         if plan.explain:
             more["_bridge"] = explain.of_answer(ranked.stages, ranked.degraded, ranked.timings_ms)
-        return own.with_hits(hits, max_score=max_score, more=more)
+        return own.with_hits(hits, max_score=max_score, beyond=beyond, more=more)
 
     @staticmethod
     def _finished(plan: Plan, body: bytes) -> bytes:
@@ -83,19 +87,17 @@ class Composer:
         """
         request = plan.request
         if not ranked.hits:
-            return [_shown(plan, hit, hit.score, None) for hit in own.hits]
+            return [shown_hit(hit, score=hit.score) for hit in own.hits]
         end = request.start + request.size
         page = ranked.hits[request.start : end]
         available = {hit.key: hit for hit in own.hits}
         if missing := [hit.key for hit in page if hit.key not in available]:
             available |= {hit.key: hit for hit in await self._searches.show(plan, legs.shown(request, missing))}
+        matching: dict[Key, list[str]] = {}
+        if plan.explain:
+            matching = await self._details.predicted_queries(plan, [hit.key for hit in page], ranked)
         shown = [
-            _shown(
-                plan,
-                available[hit.key],
-                hit.score,
-                explain.of_hit(hit, rank=rank, passage=ranked.passages.get(hit.key)),
-            )
+            _shown(plan, available[hit.key], hit, rank, ranked.passages.get(hit.key), matching.get(hit.key, ()))
             for rank, hit in enumerate(page, start=request.start + 1)
             if hit.key in available
         ]
@@ -108,9 +110,14 @@ class Composer:
         start = max(request.start - len(ranking), 0)
         size = request.start + request.size - max(request.start, len(ranking))
         body = legs.tail(request, without=[hit.key for hit in ranking], start=start, size=size)
+        first = len(ranking) + start + 1
         return [
-            _shown(plan, hit, tail_score(hit.score), explain.of_tail(rank=rank, own_score=hit.score))
-            for rank, hit in enumerate(await self._searches.show(plan, body), start=len(ranking) + start + 1)
+            shown_hit(
+                hit,
+                score=tail_score(hit.score),
+                explanation=explain.of_tail(rank=rank, own_score=hit.score) if plan.explain else None,
+            )
+            for rank, hit in enumerate(await self._searches.show(plan, body), start=first)
         ]
 
 
@@ -118,9 +125,14 @@ def _internal_error() -> StageFailed:
     return StageFailed("internal_error", "a fault of the proxy's own: its log has the traceback")
 
 
-def _shown(plan: Plan, hit: ShownHit, score: float, explanation: dict[str, object] | None) -> RawObject:
+def _shown(
+    plan: Plan, hit: ShownHit, ranked: RankedHit, rank: int, passage: Passage | None, matching: Sequence[str]
+) -> RawObject:
+    """A hit of the ranking, with what the request wants to know of it."""
+    explanation = explain.of_hit(ranked, rank=rank, passage=passage, predicted_queries=matching)
     return shown_hit(
         hit,
-        score=score,
+        score=ranked.score,
+        passage=passage.text if plan.passage and passage is not None else None,
         explanation=explanation if plan.explain else None,
     )

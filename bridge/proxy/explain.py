@@ -5,16 +5,20 @@ from collections.abc import Mapping, Sequence
 from bridge.records import Passage, RankedHit
 
 
-def of_hit(hit: RankedHit, *, rank: int, passage: Passage | None) -> dict[str, object]:
+def of_hit(
+    hit: RankedHit, *, rank: int, passage: Passage | None, predicted_queries: Sequence[str] = ()
+) -> dict[str, object]:
     """Why the document stands at this rank (first is 1): what each leg and stage said of it.
 
-    `passage` is what the cross-encoder read where the document has several; its offsets count characters
-    of the enriched text (the profile's fields joined).
+    `predicted_queries` are those that match the user's words. `passage` is what the cross-encoder read where
+    the document has several; its offsets count characters of the enriched text (the profile's fields joined).
     """
     told: dict[str, object] = {
         "rank": rank,
         "legs": {leg: {"rank": said.rank, "score": said.score} for leg, said in sorted(hit.legs.items())},
     }
+    if predicted_queries:
+        told["predicted_queries"] = list(predicted_queries)
     if hit.fused_score is not None:
         told["fused_score"] = hit.fused_score
     if hit.rerank_score is not None:

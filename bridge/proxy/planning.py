@@ -20,7 +20,7 @@ class Plan:
     """A search to be upgraded: what it asks, of which index, as whom, and how far to go.
 
     `expression` is the index or alias as in the request's path; `caller` the forwarded headers;
-    `deadline` on the event loop's clock.
+    `deadline` on the event loop's clock. `explain`, `passage` and `union` as in `Control`.
     """
 
     request: SearchRequest
@@ -31,6 +31,8 @@ class Plan:
     explain: bool
     deadline: float
     budget_s: float
+    passage: bool = False
+    union: bool = False
 
 
 class Planner:
@@ -75,6 +77,8 @@ class Planner:
             explain=control.explain or understood.explain,
             deadline=started + self._budget_s,
             budget_s=self._budget_s,
+            passage=control.passage,
+            union=control.union,
         )
 
 

@@ -26,8 +26,6 @@ from bridge.search.request import LeaveAlone
 from bridge.settings import ClusterSettings
 
 _CACHED_INDICES = 10_000
-_READ_TIMEOUT_S = 1.0
-"""A search waits for its profile, so it must not wait long; without one it passes."""
 _NAME = r"-?[a-z0-9.*](?:[a-z0-9._*-]|%2[Aa]){0,254}"
 _NAMES = re.compile(rf"(?!\*+$){_NAME}(?:(?:,|%2[Cc]){_NAME})*")
 """Indices and aliases by name or pattern, also several: not all of them, no date arithmetic, no other cluster."""
@@ -43,7 +41,7 @@ class _Mapping(msgspec.Struct):
 
 
 class Profiles:
-    """Reads profiles through `upstream` and remembers them for `ttl_s`."""
+    """Reads profiles through `upstream` and remembers them for `ttl_s`; a search waits `timeout_s` for its own."""
 
     def __init__(
         self,
@@ -51,10 +49,12 @@ class Profiles:
         cluster: ClusterSettings,
         *,
         ttl_s: float,
+        timeout_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._upstream = upstream
         self._own_identity = _basic(cluster)
+        self._timeout_s = timeout_s
         self._known: TTLCache[str, IndexProfile | LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
         self._unreadable: TTLCache[tuple[str, bytes], LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
 
@@ -72,7 +72,7 @@ class Profiles:
         if (unreadable := self._unreadable.get(refused)) is not None:
             return unreadable
         try:
-            async with asyncio.timeout(_READ_TIMEOUT_S):
+            async with asyncio.timeout(self._timeout_s):
                 status, body = await self._read(expression, of_a_leg(caller))
                 if status in (401, 403) and self._own_identity is not None:
                     status, body = await self._read(expression, CIMultiDict({"Authorization": self._own_identity}))

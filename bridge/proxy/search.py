@@ -77,7 +77,7 @@ class Search:
         metrics: Metrics,
     ) -> None:
         self._upstream = upstream
-        self._templates = Templates(upstream)
+        self._templates = Templates(upstream, timeout_s=settings.budget_ms / 1000)
         self._shadow = shadow
         self._planner = planner
         self._composer = composer

@@ -11,24 +11,22 @@ from bridge.proxy.refusals import Refused
 from bridge.proxy.upstream import Upstream
 from bridge.search.request import LeaveAlone
 
-_RENDER_TIMEOUT_S = 1.0
-"""A search waits for its template, so it must not wait long; without it, it passes."""
-
 
 class _Rendered(msgspec.Struct):
     template_output: msgspec.Raw
 
 
 class Templates:
-    """Renders templates through `upstream`."""
+    """Renders templates through `upstream`; a search waits `timeout_s` for its own."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, *, timeout_s: float) -> None:
         self._upstream = upstream
+        self._timeout_s = timeout_s
 
     async def search_body(self, body: bytes, caller: CIMultiDict[str]) -> bytes | LeaveAlone:
         """The body of the search that a request to `_search/template` asks for."""
         try:
-            async with asyncio.timeout(_RENDER_TIMEOUT_S):
+            async with asyncio.timeout(self._timeout_s):
                 answer = await self._upstream.send("POST", "/_render/template", of_a_leg(caller), body)
                 async with answer:
                     content = await answer.read()

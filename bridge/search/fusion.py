@@ -7,6 +7,9 @@ from statistics import fmean, pstdev
 from bridge.profile import FusionSettings, IndexProfile, Stage
 from bridge.records import Hit, LegScore, RankedHit
 
+_LARGEST_EXPONENT = 700.0
+"""Beyond it exponentials overflow."""
+
 LegRankings = Mapping[str, Sequence[Hit]]
 """Leg name → its hits, best first, each document once."""
 
@@ -50,7 +53,7 @@ def fuse(rankings: LegRankings, settings: FusionSettings, *, window: int) -> lis
         for key in {key for contributed in given.values() for key in contributed}
     }
     if settings.method == "zscore":
-        fused = {key: _logistic(value) for key, value in fused.items()}
+        fused = {key: logistic(value) for key, value in fused.items()}
     found_by: dict[tuple[str, str], dict[str, LegScore]] = {key: {} for key in fused}
     for leg, hits in rankings.items():
         for rank, hit in enumerate(hits, start=1):
@@ -99,5 +102,6 @@ def _standard_scores(scores: Sequence[float]) -> list[float]:
     return [(score - mean) / deviation for score in scores]
 
 
-def _logistic(value: float) -> float:
-    return 1 / (1 + math.exp(-value))
+def logistic(value: float) -> float:
+    """A number of any size as one in 0…1."""
+    return 1 / (1 + math.exp(min(-value, _LARGEST_EXPONENT)))

@@ -35,9 +35,11 @@ def expansion(request: SearchRequest, profile: IndexProfile) -> Json:
     A document matches by its own text, by its predicted queries, or by both; everything around the
     words is unchanged.
     """
-    predicted: Json = {
-        "match": {profile.predicted_queries_field: {"query": request.text, "boost": profile.expansion_boost}}
-    }
+    words = {"query": request.text, "boost": profile.expansion_boost}
+    predicted: Json = {"match": {profile.predicted_queries_field: words}}
+    if profile.expanded_fields:
+        fields = [*profile.expanded_fields, profile.predicted_queries_field]
+        predicted = {"combined_fields": words | {"fields": fields}}
     if request.clause.inside:
         predicted = {"bool": {"must": [predicted], "filter": list(request.clause.inside)}}
     query = _with_alternative(request.query, request.clause.path, predicted)
@@ -61,16 +63,16 @@ def exact_vector(request: SearchRequest, profile: IndexProfile, embedding: Seque
     return _ids_only(request, profile.window, query, keep_conditions=False)
 
 
-def texts(profile: IndexProfile, keys: Sequence[Key], embedding: Sequence[float] | None) -> Json:
+def texts(profile: IndexProfile, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int = 1) -> Json:
     """The enriched text fields of the given documents, whatever the application wants to see of them.
 
-    With the query's embedding and documents of several passages, each comes with its nearest passage.
+    With the query's embedding and documents of several passages, each comes with so many of its nearest.
     """
     query = _documents(keys)
     if embedding is not None and profile.passages.layout == "nested":
         nearest = _over_passages(profile, _compared(profile, embedding))
         nearest["nested"]["inner_hits"] = {
-            "size": 1,
+            "size": passages,
             "_source": False,
             "docvalue_fields": [f"{profile.passages_field}.start", f"{profile.passages_field}.end"],
         }
@@ -94,6 +96,26 @@ def shown(request: SearchRequest, keys: Sequence[Key]) -> Json:
         "size": len(keys),
         "query": {"bool": {"filter": [_documents(keys)], "should": [request.query]}},
         "track_total_hits": False,
+    }
+
+
+def matched(request: SearchRequest, keys: Sequence[Key]) -> Json:
+    """Those of the given documents that the application's own query finds."""
+    query = {"bool": {"must": [request.query], "filter": [_documents(keys)]}}
+    return _ids_only(request, len(keys), query, keep_conditions=True)
+
+
+def matching_predictions(request: SearchRequest, profile: IndexProfile, keys: Sequence[Key]) -> Json:
+    """Those of the given documents that have predicted queries for the user's words, with these queries."""
+    name = profile.predicted_queries_field
+    # No fragments: each predicted query that matches comes whole.
+    whole = {"number_of_fragments": 0, "pre_tags": [""], "post_tags": [""]}
+    return {
+        "size": len(keys),
+        "_source": False,
+        "track_total_hits": False,
+        "query": {"bool": {"filter": [_documents(keys)], "must": [{"match": {name: request.text}}]}},
+        "highlight": {"fields": {name: whole}},
     }
 
 

@@ -7,10 +7,11 @@ ranking, on no page.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
-from bridge.profile import RerankSettings
+from bridge.profile import PassageScores, RerankSettings
 from bridge.records import RankedHit
-from bridge.search.fusion import minmax
+from bridge.search.fusion import logistic, minmax
 
 FUSED_FLOOR = 1.0
 RERANKED_FLOOR = 2.0
@@ -70,6 +71,19 @@ def _by_score(
 
 def _rest(fused: Sequence[RankedHit], scores: Mapping[Key, float]) -> list[RankedHit]:
     return first_stage([hit for hit in fused if hit.key not in scores])
+
+
+def of_passages(logits: Sequence[float], how: PassageScores) -> float:
+    """A document's score from those of its passages: the best one's (`max`), or the mean or the sum of the
+    probabilities that each is relevant (Dai and Callan 2019, "Deeper text understanding for IR with contextual
+    neural language modeling", MaxP and SumP: https://arxiv.org/abs/1905.09217)."""
+    match how:
+        case "max":
+            return max(logits)
+        case "mean":
+            return fmean(logistic(logit) for logit in logits)
+        case "sum":
+            return sum(logistic(logit) for logit in logits)
 
 
 def tail_score(own_score: float) -> float:

@@ -19,12 +19,21 @@ Key = tuple[str, str]
 """Index and `_id` of a document."""
 
 
+PASSAGE_HIGHLIGHT = "_bridge.passage"
+"""Under which name a hit's winning passage stands among its highlights."""
+
+
 class _Identity(msgspec.Struct):
     """What tells a hit apart; every other member is ignored here."""
 
     index: str = msgspec.field(name="_index")
     doc_id: str = msgspec.field(name="_id")
     score: float | None = msgspec.field(name="_score", default=None)
+
+
+class _Total(msgspec.Struct):
+    value: int
+    relation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +60,34 @@ class OwnAnswer:
         except (msgspec.DecodeError, KeyError) as error:
             raise AnswerNotUnderstood(f"the cluster's answer to a search cannot be read: {error!r}") from error
 
-    def with_hits(self, hits: Sequence[RawObject], *, max_score: float | None, more: Mapping[str, object]) -> bytes:
-        """This answer with other hits. `max_score`: the best score of the whole ranking; `more`: members
-        to add at the end."""
+    def with_hits(
+        self,
+        hits: Sequence[RawObject],
+        *,
+        max_score: float | None,
+        beyond: int = 0,
+        more: Mapping[str, object],
+    ) -> bytes:
+        """This answer with other hits. `max_score`: the best score of the whole ranking; `beyond`: how many hits
+        to add to the total; `more`: members to add at the end."""
         inner: dict[str, object] = {**self._hits, "hits": hits}
         if "max_score" in inner:
             inner["max_score"] = max_score
+        if "total" in self._hits and beyond:
+            total = msgspec.json.decode(self._hits["total"], type=int | _Total)
+            inner["total"] = total + beyond if isinstance(total, int) else _Total(total.value + beyond, total.relation)
         return msgspec.json.encode({**self.members, "hits": inner, **more})
 
 
-def shown_hit(hit: ShownHit, *, score: float, explanation: Mapping[str, object] | None) -> RawObject:
-    """A hit as the answer holds it."""
+def shown_hit(
+    hit: ShownHit, *, score: float, passage: str | None = None, explanation: Mapping[str, object] | None = None
+) -> RawObject:
+    """A hit as the answer holds it; `passage` is to be shown among its highlights."""
     members = dict(hit.members)
     members["_score"] = _raw(score)
+    if passage is not None:
+        highlights = msgspec.json.decode(members.get("highlight", b"{}"), type=RawObject)
+        members["highlight"] = _raw({**highlights, PASSAGE_HIGHLIGHT: [passage]})
     if explanation is not None:
         members["_bridge"] = _raw(explanation)
     return members
@@ -144,14 +168,26 @@ def found_hits(body: bytes) -> list[ShownHit]:
     return OwnAnswer(body).hits
 
 
-def nearest_passage(hit: ShownHit, passages_field: str) -> tuple[int, int] | None:
-    """Character offsets of the passage that came with a document's text; None where none came."""
+def nearest_passages(hit: ShownHit, passages_field: str) -> list[tuple[int, int]]:
+    """Character offsets of the passages that came with a document's text, nearest first; empty where none came."""
     try:
         inner = msgspec.json.decode(hit.members["inner_hits"], type=dict[str, _InnerHits])
-        fields = inner[passages_field].hits.hits[0].fields
-        return fields[f"{passages_field}.start"][0], fields[f"{passages_field}.end"][0]
+        fields = [passage.fields for passage in inner[passages_field].hits.hits]
+        return [(each[f"{passages_field}.start"][0], each[f"{passages_field}.end"][0]) for each in fields]
     except (msgspec.DecodeError, KeyError, IndexError):
-        return None
+        return []
+
+
+def nearest_passage(hit: ShownHit, passages_field: str) -> tuple[int, int] | None:
+    """The nearest of them; None where none came."""
+    return next(iter(nearest_passages(hit, passages_field)), None)
+
+
+def highlighted(hit: ShownHit, field: str) -> list[str]:
+    """The highlights of one field; empty where the hit has none."""
+    if "highlight" not in hit.members:
+        return []
+    return msgspec.json.decode(hit.members["highlight"], type=dict[str, list[str]]).get(field, [])
 
 
 def source_texts(hit: ShownHit, fields: Sequence[str]) -> str:

@@ -40,6 +40,10 @@ class ScriptedIndex:
     faults: dict[str, Reply] = field(default_factory=dict)
     legs: dict[str, Any] = field(default_factory=dict)
     """Leg name → the item to give instead of its hits."""
+    total: int | None = None
+    """The total as a number, as `rest_total_hits_as_int` wants it."""
+    passages: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
+    """Id → offsets of its passages, nearest first."""
     rendered: Mapping[str, Any] = field(default_factory=dict)
     """What every template comes to."""
 
@@ -78,6 +82,8 @@ class ScriptedIndex:
         start, size = body.get("from", 0), body.get("size", 10)
         if kind == "own":
             ids = self.own[start : start + size]
+        elif kind == "matched":
+            ids = sorted(_ids(body["query"]["bool"]["filter"]) & set(self.own))
         elif kind == "tail":
             excluded = _ids(body["query"]["bool"]["must_not"])
             ids = [doc_id for doc_id in self.own if doc_id not in excluded][start : start + size]
@@ -85,7 +91,12 @@ class ScriptedIndex:
             # Out of order, as an ids query answers.
             ids = sorted(_ids(body["query"]["bool"].get("filter") or [body["query"]]))
         hits = [self._hit(doc_id, 5.0 - rank / 10, body.get("_source", True)) for rank, doc_id in enumerate(ids, start)]
-        total = {"value": len(self.own), "relation": "eq"}
+        for hit in hits if kind == "texts" else ():
+            hit["inner_hits"] = {"neural.passages": {"hits": {"hits": self._inner(hit["_id"])}}}
+        if kind == "predictions":
+            for hit in hits:
+                hit["highlight"] = {"neural.predicted_queries": [f"what is {hit['_id']}"]}
+        total = {"value": len(self.own), "relation": "eq"} if self.total is None else self.total
         answer: dict[str, Any] = {
             "took": 2,
             "timed_out": False,
@@ -96,6 +107,11 @@ class ScriptedIndex:
             answer["aggregations"] = {"n": {"value": len(self.own)}}
         return reply_json(answer)
 
+    def _inner(self, doc_id: str) -> list[dict[str, Any]]:
+        names = ("neural.passages.start", "neural.passages.end")
+        offsets = self.passages.get(doc_id, ())
+        return [{"fields": {name: [at] for name, at in zip(names, each, strict=True)}} for each in offsets]
+
     def _hit(self, doc_id: str, score: float, source: Any) -> dict[str, Any]:
         hit: dict[str, Any] = {"_index": "docs", "_id": doc_id, "_score": score}
         if source not in (None, False):
@@ -105,8 +121,12 @@ class ScriptedIndex:
 
 
 def kind_of_search(body: dict[str, Any]) -> str:
-    """Which search of the bridge's a body is: own, texts, shown, tail."""
+    """Which search of the bridge's a body is: own, texts, shown, tail, predictions, matched."""
     query = body.get("query", {}).get("bool", {})
+    if "neural.predicted_queries" in body.get("highlight", {}).get("fields", {}):
+        return "predictions"
+    if "must" in query and "ids" in json.dumps(query.get("filter")):
+        return "matched"
     if "must_not" in query:
         return "tail"
     if isinstance(body.get("_source"), dict) and "includes" in body["_source"]:
@@ -123,10 +143,10 @@ def leg_of(search: dict[str, Any]) -> str:
     return "expansion" if "predicted_queries" in json.dumps(search) else "lexical"
 
 
-def _ids(clauses: list[dict[str, Any]]) -> list[str]:
-    return [
+def _ids(clauses: list[dict[str, Any]]) -> set[str]:
+    return {
         doc_id
         for clause in clauses
         for by_index in clause["bool"]["should"]
         for doc_id in by_index["bool"]["filter"][1]["ids"]["values"]
-    ]
+    }

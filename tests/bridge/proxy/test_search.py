@@ -8,10 +8,18 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from bridge.profile import META_KEY, CascadeSettings, FusionSettings, Measurement, RerankSettings, TuningRecord
+from bridge.profile import (
+    META_KEY,
+    CascadeSettings,
+    FusionSettings,
+    Measurement,
+    PassageSettings,
+    RerankSettings,
+    TuningRecord,
+)
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex, kind_of_search
-from tests.fake_cluster import Received, Reply, kind_sidecar, reply_json
+from tests.fake_cluster import Received, Reply, SidecarScript, kind_sidecar, reply_json
 
 
 async def search(
@@ -157,8 +165,95 @@ async def test_explained_hits_tell_what_every_stage_said(make_stack: MakeStack) 
     assert first["rerank_score"] == 2.0
     assert answer["_bridge"]["stages"] == "hybrid+rerank"
     assert {"embed", "legs", "texts", "rerank", "show"} <= answer["_bridge"]["timings_ms"].keys()
-    told = {hit["_id"]: hit["_bridge"]["legs"] for hit in answer["hits"]["hits"]}
-    assert told["a"]["lexical"] == {"rank": 1, "score": 10.0}
+    told = {hit["_id"]: hit["_bridge"] for hit in answer["hits"]["hits"]}
+    assert told["a"]["legs"]["lexical"] == {"rank": 1, "score": 10.0}
+    assert told["e"]["predicted_queries"] == ["what is e"]
+    assert all("highlight" not in hit for hit in answer["hits"]["hits"])
+
+
+async def test_an_explanation_without_predicted_queries_is_still_given(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(faults={"predictions": Reply(500, b"{}")}))
+
+    _, mark, answer = await search(stack, x_bridge="hybrid, explain")
+
+    assert mark.startswith("hybrid; degraded=explain_unavailable")
+    assert [hit["_bridge"]["rank"] for hit in answer["hits"]["hits"]] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("as_int", [True, False])
+async def test_the_total_counts_what_the_bridge_found_where_that_is_asked_for(
+    make_stack: MakeStack, as_int: bool
+) -> None:
+    stack = await make_stack(ScriptedIndex(total=3 if as_int else None))
+
+    _, _, answer = await search(
+        stack, {**QUERY, "size": 1, "post_filter": {"term": {"n": 1}}}, x_bridge="hybrid, union"
+    )
+
+    assert answer["hits"]["total"] == (5 if as_int else {"value": 5, "relation": "eq"})
+    [asked] = [body for body in own_searches(stack) if kind_of_search(body) == "matched"]
+    assert asked["post_filter"] == {"term": {"n": 1}}
+
+
+async def test_a_total_that_cannot_be_counted_stays_the_applications(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(faults={"matched": Reply(500, b"{}")}))
+
+    _, mark, answer = await search(stack, x_bridge="hybrid, union")
+
+    assert mark.startswith("hybrid; degraded=total_unavailable")
+    assert answer["hits"]["total"]["value"] == 3
+
+
+NESTED = msgspec.structs.replace(PROFILE, passages=PassageSettings(layout="nested"))
+
+
+async def test_the_winning_passage_is_a_highlight_where_that_is_asked_for(make_stack: MakeStack) -> None:
+    index = ScriptedIndex(profile=NESTED, titles={"d": "bread. red shoe"}, passages={"d": [(7, 15)]})
+    stack = await make_stack(index)
+
+    _, _, answer = await search(stack, {**QUERY, "size": 1}, x_bridge="rerank, passage")
+    _, _, plain = await search(stack, {**QUERY, "size": 1})
+
+    assert [hit["highlight"] for hit in answer["hits"]["hits"]] == [{"_bridge.passage": ["red shoe"]}]
+    assert "highlight" not in plain["hits"]["hits"][0]
+
+
+@pytest.mark.parametrize(
+    ("how", "first"),
+    [("max", "d"), ("mean", "e"), ("sum", "a")],
+)
+async def test_the_scores_of_several_passages_become_one(make_stack: MakeStack, how: Any, first: str) -> None:
+    words = {"d": "red shoe bread", "e": "red", "a": "red red bread"}
+    passages = {"d": [(0, 8), (9, 14)], "e": [(0, 3)], "a": [(0, 3), (4, 7), (8, 13)]}
+    reading = RerankSettings(depth=8, blend=0.0, passages=3, passage_scores=how)
+    stack = await make_stack(
+        ScriptedIndex(profile=msgspec.structs.replace(NESTED, rerank=reading), titles=words, passages=passages),
+        scoring({"red shoe": 1.0, "red": 0.9, "bread": -3.0}),
+    )
+
+    _, _, answer = await search(stack, {**QUERY, "size": 1}, x_bridge="rerank, explain")
+
+    assert ids(answer) == [first]
+    [asked] = [body for body in own_searches(stack) if kind_of_search(body) == "texts"]
+    assert asked["query"]["bool"]["should"][0]["nested"]["inner_hits"]["size"] == 3
+
+
+def scoring(scores: dict[str, float]) -> SidecarScript:
+    """A sidecar that gives each text its score, -9 where it has none."""
+
+    async def sidecar(path: str, body: dict[str, Any]) -> web.Response:
+        if path == "/embed":
+            return await kind_sidecar(path, body)
+        return web.json_response(
+            [{"index": i, "score": scores.get(text, -9.0)} for i, text in enumerate(body["texts"])]
+        )
+
+    return sidecar
+
+
+def own_searches(stack: Stack) -> list[dict[str, Any]]:
+    """The bodies that came to `_search`."""
+    return [json.loads(request.body) for request in stack.cluster.requests("_search")]
 
 
 async def cascading(path: str, body: dict[str, Any]) -> web.Response:
@@ -386,9 +481,9 @@ async def test_a_template_is_rendered_by_the_cluster_in_the_callers_name(make_st
     assert {request.header("authorization") for request in stack.cluster.received} == {"alice"}
 
 
-@pytest.mark.parametrize("rendered", [Reply(403, b"{}"), Reply(200, b"<html>"), Reply(200, b"{}"), Reply(delay_s=3.0)])
+@pytest.mark.parametrize("rendered", [Reply(403, b"{}"), Reply(200, b"<html>"), Reply(200, b"{}"), Reply(delay_s=6.0)])
 async def test_a_template_that_cannot_be_rendered_passes(make_stack: MakeStack, rendered: Reply) -> None:
-    stack = await make_stack(ScriptedIndex(faults={"_render/template": rendered}))
+    stack = await make_stack(ScriptedIndex(faults={"_render/template": rendered}), budget_ms=2000)
 
     async with stack.client.post(
         f"{stack.proxy.url}/docs/_search/template",
@@ -689,12 +784,12 @@ async def test_bodies_beyond_the_limit_pass_unread(make_stack: MakeStack) -> Non
         (Reply(403, b"{}"), "mapping_unreadable"),
         (Reply(break_after=0), "mapping_unreadable"),
         (Reply(body=b"x" * 100, break_after=10, headers=(("content-length", "100"),)), "mapping_unreadable"),
-        (Reply(delay_s=3.0), "mapping_unreadable"),
+        (Reply(delay_s=6.0), "mapping_unreadable"),
         (Reply(200, b"<html>"), "profile_unreadable"),
     ],
 )
 async def test_an_index_without_a_readable_profile_passes(make_stack: MakeStack, mapping: Reply, reason: str) -> None:
-    stack = await make_stack(ScriptedIndex(faults={"_mapping": mapping}))
+    stack = await make_stack(ScriptedIndex(faults={"_mapping": mapping}), budget_ms=2000)
 
     _, mark, answer = await search(stack)
 

@@ -38,6 +38,31 @@ def test_expansion_leg_lets_documents_match_by_their_predicted_queries() -> None
     }
 
 
+def test_predicted_queries_are_scored_together_with_the_text_where_the_cluster_can() -> None:
+    together = msgspec.structs.replace(PROFILE, expanded_fields=["title", "body"], expansion_boost=2.0)
+    fields = ["title", "body", "neural.predicted_queries"]
+    assert legs.expansion(understood({"query": MATCH}), together)["query"]["bool"]["should"] == [
+        MATCH,
+        {"combined_fields": {"query": "red shoe", "boost": 2.0, "fields": fields}},
+    ]
+
+
+def test_conditions_of_alternatives_hold_for_predicted_queries_too() -> None:
+    one, other = ({"term": {"kind": kind}} for kind in ("post", "page"))
+    alternatives = [{"bool": {"must": [MATCH], "filter": [kind]}} for kind in (one, other)]
+    request = understood({"query": {"bool": {"should": alternatives}}})
+    either = {"bool": {"should": [{"bool": {"filter": [kind]}} for kind in (one, other)], "minimum_should_match": 1}}
+
+    expansion = legs.expansion(request, PROFILE)["query"]
+    vector = legs.vector(request, PROFILE, [1.0, 0.0])["query"]
+
+    assert expansion["bool"]["should"] == [
+        {"bool": {"should": alternatives}},
+        {"bool": {"must": [PREDICTED], "filter": [either]}},
+    ]
+    assert vector["knn"]["neural.embedding"]["filter"] == {"bool": {"filter": [either]}}
+
+
 def test_expansion_leg_keeps_everything_around_the_words() -> None:
     query = {"bool": {"must": [PUBLIC, MATCH], "filter": [PUBLIC], "must_not": [PUBLIC], "boost": 2}}
 

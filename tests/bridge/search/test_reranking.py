@@ -1,12 +1,13 @@
 from collections.abc import Callable
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.profile import CascadeSettings, RerankSettings
+from bridge.profile import CascadeSettings, PassageScores, RerankSettings
 from bridge.records import RankedHit
-from bridge.search.reranking import cascade, first_stage, rerank, tail_score
+from bridge.search.reranking import cascade, first_stage, of_passages, rerank, tail_score
 
 FUSED = [RankedHit("docs", doc_id, score, fused_score=score) for doc_id, score in (("a", 0.9), ("b", 0.6), ("c", 0.3))]
 
@@ -53,6 +54,12 @@ def test_what_the_large_model_read_stays_before_what_the_small_one_read() -> Non
         ("e", None, -9.0),
         ("a", None, None),
     ]
+
+
+@pytest.mark.parametrize(("how", "expected"), [("max", 2.0), ("mean", 0.5 * (0.5 + 0.880797)), ("sum", 0.5 + 0.880797)])
+def test_the_scores_of_passages_become_one(how: PassageScores, expected: float) -> None:
+    assert of_passages([0.0, 2.0], how) == pytest.approx(expected, abs=1e-6)
+    assert of_passages([-1e9], how) == (-1e9 if how == "max" else pytest.approx(0.0))
 
 
 def test_fused_scores_move_documents_inside_their_group_alone() -> None:

@@ -1,10 +1,11 @@
 import json
+from typing import Any
 
 import pytest
 
 from bridge.errors import AnswerNotUnderstood
 from bridge.records import Hit
-from bridge.search.response import OwnAnswer, leg_rankings, nearest_passage, shown_hit, source_texts
+from bridge.search.response import PASSAGE_HIGHLIGHT, OwnAnswer, leg_rankings, nearest_passage, shown_hit, source_texts
 
 SOURCE = b'{ "n":12345678901234567890123 ,"d":1.10000000000000000001,"e":"\\u00e9","t":"red shoe","a":{"b":[1.0,1]}'
 HIT = b'{"_index":"docs","_id":"1","_score":3.5,"_source":' + SOURCE + b',"neural":{"embedding":[0.5]}}}'
@@ -43,11 +44,36 @@ def test_what_is_no_search_answer_is_refused(body: bytes) -> None:
         OwnAnswer(body)
 
 
+@pytest.mark.parametrize(
+    ("total", "expected"), [(7, 9), ({"value": 7, "relation": "gte"}, {"value": 9, "relation": "gte"})]
+)
+def test_what_was_found_beyond_counts_in_the_total(total: Any, expected: Any) -> None:
+    own = OwnAnswer(json.dumps({"hits": {"total": total, "hits": []}}).encode())
+
+    assert json.loads(own.with_hits([], max_score=None, beyond=2, more={}))["hits"]["total"] == expected
+
+
+def test_a_total_that_was_not_wanted_is_not_added() -> None:
+    assert (
+        OwnAnswer(b'{"hits":{"hits":[]}}').with_hits([], max_score=None, beyond=2, more={}) == b'{"hits":{"hits":[]}}'
+    )
+
+
+def test_a_passage_stands_beside_the_applications_own_highlights() -> None:
+    hit = OwnAnswer(answer(HIT[:-1] + b',"highlight":{"t":["<em>red</em>"]}}')).hits[0]
+
+    shown = shown_hit(hit, score=1.0, passage="red shoe")
+
+    assert json.loads(bytes(shown["highlight"])) == {"t": ["<em>red</em>"], PASSAGE_HIGHLIGHT: ["red shoe"]}
+
+
 def test_text_is_read_as_ingest_reads_it() -> None:
-    source = b'{"title":"A title","a.b":"dotted","c":[{"d":"one"},{"d":"two"}],"year":2020}'
+    source = b'{"title":"A title","a.b":"dotted","c":[{"d":"one"},{"d":"two"}],"year":2020,"price":12.50}'
     hit = OwnAnswer(answer(b'{"_index":"docs","_id":"1","_source":' + source + b"}")).hits[0]
 
-    assert source_texts(hit, ["title", "a.b", "c.d", "gone", "year"]) == "A title. dotted. one\ntwo. 2020"
+    assert (
+        source_texts(hit, ["title", "a.b", "c.d", "gone", "year", "price"]) == "A title. dotted. one\ntwo. 2020. 12.50"
+    )
 
 
 def test_nearest_passage_is_read_from_inner_hits() -> None:
