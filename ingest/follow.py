@@ -41,7 +41,7 @@ from ingest.writer import BulkLimits, BulkWriter
 
 log = logging.getLogger(__name__)
 
-_ROUND_DOCUMENTS = 5000
+ROUND_DOCUMENTS = 5000
 """Of each shard: few enough that a round ends soon, and what it did is remembered."""
 
 _LONGEST_WAIT_S = 30.0
@@ -233,12 +233,12 @@ class Follower:
         for number in behind:
             n_read = 0
             changes = self._source.changes(number, after=self._state.seen(number))
-            for item in islice(changes, _ROUND_DOCUMENTS):
+            for item in islice(changes, ROUND_DOCUMENTS):
                 n_read += 1
                 last_read[number] = item.position.offset
                 yield item
             changes.close()
-            if n_read < _ROUND_DOCUMENTS:
+            if n_read < ROUND_DOCUMENTS:
                 last_read[number] = None
 
     def _still_the_same(self, progress: IndexProgress) -> None:
