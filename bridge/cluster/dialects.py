@@ -21,6 +21,10 @@ class Dialect(Protocol):
     def vector_type(self) -> VectorType:
         """How the cluster's indices hold embeddings."""
 
+    @property
+    def combines_fields(self) -> bool:
+        """Whether it knows the query `combined_fields`."""
+
     def vector_field(self, dimension: int, engine: VectorEngine) -> dict[str, Any]:
         """Mapping of a field that holds unit vectors and is searched by inner product."""
 
@@ -43,6 +47,11 @@ class OpenSearchDialect:
 
     version: tuple[int, int, int]
     vector_type: VectorType = "knn_vector"
+
+    @property
+    def combines_fields(self) -> bool:
+        """See `Dialect`."""
+        return self.version >= (3, 2, 0)
 
     def vector_field(self, dimension: int, engine: VectorEngine) -> dict[str, Any]:
         """See `Dialect`. For unit vectors the inner product ranks as the cosine does, and costs less."""
@@ -83,6 +92,11 @@ class ElasticsearchDialect:
 
     version: tuple[int, int, int]
     vector_type: VectorType = "dense_vector"
+
+    @property
+    def combines_fields(self) -> bool:
+        """See `Dialect`."""
+        return self.version >= (7, 13, 0)
 
     def vector_field(self, dimension: int, engine: VectorEngine) -> dict[str, Any]:
         """See `Dialect`; there is one engine."""

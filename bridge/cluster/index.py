@@ -22,6 +22,7 @@ from bridge.cluster.schema import (
     object_properties,
     read_beside,
     read_profile,
+    scored_together,
 )
 from bridge.cluster.schema import fitted as schema_fitted
 from bridge.errors import IndexUnsuitable
@@ -181,11 +182,9 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
         )
     if missing_fields(profile, state.mapping) or state.generation(profile.generation) is None:
         first = field_mapping(state.mapping, profile.text_fields[0].name) or {}
+        kept = scored_together(schema_fitted(profile, dialect), dialect, state.mapping)
         body = {
-            "_meta": {
-                **state.mapping.get("_meta", {}),
-                _meta_key(state, profile): schema_fitted(profile, dialect).to_meta(),
-            },
+            "_meta": {**state.mapping.get("_meta", {}), _meta_key(state, profile): kept.to_meta()},
             "properties": object_properties(profile, dialect, analyzer=first.get("analyzer")),
         }
         try:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from bridge.cluster.dialects import Dialect, VectorEngine
-from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, profile_of
+from bridge.profile import BESIDE_KEY, META_KEY, SEPARATE_BOOST, TOGETHER_BOOST, IndexProfile, profile_of
 
 Dynamic = Literal["true", "false", "strict"]
 """What the cluster does with fields that the mapping lacks: add them, keep them unsearchable, refuse them."""
@@ -34,6 +34,28 @@ def fitted(profile: IndexProfile, dialect: Dialect) -> IndexProfile:
     return msgspec.structs.replace(profile, vector_type=dialect.vector_type, stages=stages)
 
 
+def scored_together(profile: IndexProfile, dialect: Dialect, mapping: Mapping[str, Any]) -> IndexProfile:
+    """The profile with the text fields of `mapping` that can be scored as one with the predicted queries, which are
+    analysed as the first text field is: all of them analysed alike, with the similarity that is the default.
+
+    A field of predicted queries by itself is short, and BM25 takes a single word in it for much; with the text it
+    is what Doc2Query was made for: more words, and other weights for those that are there.
+    """
+    if not dialect.combines_fields or profile.expanded_fields:
+        return profile
+    first, *others = (field_mapping(mapping, field.name) or {} for field in profile.text_fields)
+    if not _is_plain(first):
+        return profile
+    alike = [_is_plain(other) and other.get("analyzer") == first.get("analyzer") for other in others]
+    names = [field.name for field, joins in zip(profile.text_fields, [True, *alike], strict=True) if joins]
+    boost = TOGETHER_BOOST if profile.expansion_boost == SEPARATE_BOOST else profile.expansion_boost
+    return msgspec.structs.replace(profile, expanded_fields=names, expansion_boost=boost)
+
+
+def _is_plain(field: Mapping[str, Any]) -> bool:
+    return field.get("type") == "text" and field.keys().isdisjoint({"search_analyzer", "similarity", "norms"})
+
+
 def new_index(
     profile: IndexProfile,
     dialect: Dialect,
@@ -56,9 +78,10 @@ def new_index(
         _put(mapped, field.name, _text(analyzer))
     mapped.update(properties or {})
     mapped.update(object_properties(profile, dialect, analyzer=analyzer, engine=engine))
+    kept = scored_together(fitted(profile, dialect), dialect, {"properties": mapped})
     return {
         "settings": {**dialect.vector_settings(), **(settings or {})},
-        "mappings": {"dynamic": dynamic, "_meta": {META_KEY: fitted(profile, dialect).to_meta()}, "properties": mapped},
+        "mappings": {"dynamic": dynamic, "_meta": {META_KEY: kept.to_meta()}, "properties": mapped},
     }
 
 

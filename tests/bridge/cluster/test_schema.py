@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from bridge.cluster.dialects import Dialect, ElasticsearchDialect, OpenSearchDialect
 from bridge.cluster.schema import count_fields, differences, field_mapping, new_index, read_profile
-from bridge.profile import IndexProfile, ModelReference, PassageSettings, TextField
+from bridge.profile import SEPARATE_BOOST, TOGETHER_BOOST, IndexProfile, ModelReference, PassageSettings, TextField
 
 ENCODER = ModelReference("toy", "0123456789ab")
 SINGLE = IndexProfile(text_fields=[TextField("title"), TextField("body.en")], encoder=ENCODER, dimension=8)
@@ -25,7 +26,39 @@ def index(profile: IndexProfile, **options: Any) -> tuple[dict[str, Any], dict[s
 def test_new_index_fits_the_profile_that_made_it(profile: IndexProfile) -> None:
     mapping, settings = index(profile)
     assert differences(profile, mapping, settings) == []
-    assert read_profile(mapping, index="x") == profile
+    names = [field.name for field in profile.text_fields]
+    kept = msgspec.structs.replace(profile, expanded_fields=names, expansion_boost=TOGETHER_BOOST)
+    assert read_profile(mapping, index="x") == kept
+
+
+@pytest.mark.parametrize(
+    ("dialect", "properties", "together"),
+    [
+        pytest.param(OpenSearchDialect((3, 2, 0)), {}, ["title", "body.en"], id="all"),
+        pytest.param(OpenSearchDialect((3, 1, 0)), {}, [], id="old-opensearch"),
+        pytest.param(ElasticsearchDialect((7, 12, 0)), {}, [], id="old-elasticsearch"),
+        pytest.param(OpenSearchDialect((3, 2, 0)), {"title": {"type": "keyword"}}, [], id="first-is-no-text"),
+        pytest.param(
+            OpenSearchDialect((3, 2, 0)),
+            {"body": {"properties": {"en": {"type": "text", "analyzer": "standard"}}}},
+            ["title"],
+            id="another-analyzer",
+        ),
+        pytest.param(
+            OpenSearchDialect((3, 2, 0)),
+            {"title": {"type": "text", "analyzer": "english", "similarity": "boolean"}},
+            [],
+            id="another-similarity",
+        ),
+    ],
+)
+def test_predicted_queries_are_scored_with_the_fields_that_the_cluster_can_join_to_them(
+    dialect: Dialect, properties: dict[str, Any], together: list[str]
+) -> None:
+    kept = read_profile(new_index(SINGLE, dialect, properties=properties)["mappings"], index="x")
+    assert kept is not None
+    assert kept.expanded_fields == together
+    assert kept.expansion_boost == (TOGETHER_BOOST if together else SEPARATE_BOOST)
 
 
 def test_text_fields_and_predicted_queries_share_the_analyzer() -> None:
