@@ -62,6 +62,24 @@ class ProxySettings(Section):
         description="Addresses of further nodes of the cluster, asked in turn with cluster.url; one that is away is "
         "left out until it is back.",
     )
+    path_prefix: str = Field(
+        "",
+        pattern=r"^(/[^/?#]+)*$",
+        description="Path that clients put before every target, as /search; it is taken off.",
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file of the certificate shown to applications; they speak HTTPS then."
+    )
+    tls_key: Path | None = Field(None, description="PEM file of its key, where the certificate's file holds none.")
+    keep_sniffing_clients: bool = Field(
+        True, description="Tell clients that ask for the nodes' addresses the proxy's own, so that they stay."
+    )
+    es_compat: bool = Field(
+        False, description="Answer Elasticsearch's clients as Elasticsearch does: product, version and media types."
+    )
+    retrieve: Literal["operators", "applications", "off"] = Field(
+        "operators", description="Which listener answers /_bridge/retrieve: passages for questions, in batches."
+    )
     sidecar_url: str = Field("http://127.0.0.1:9290", description="Address of the rerank sidecar.")
     budget_ms: int = Field(
         1000, gt=0, description="Longest time, in milliseconds, that the bridge may add to one search."
@@ -97,6 +115,11 @@ class SidecarSettings(Section):
         [], description="Further cross-encoders, which a request asks for by `model`; a JSON array in the environment."
     )
     encoder: str = Field("embed-base", description="Encoder for /embed: path, built-in or hub name.")
+    more_encoders: list[str] = Field(
+        [],
+        description="Further encoders, for indices whose vectors they made, as during a change of models; a JSON array "
+        "in the environment.",
+    )
     generator: str | None = Field(None, description="Query generator for /expand; none by default.")
     threads: int = Field(0, ge=0, description="Compute threads; 0 takes the CPUs that the cgroup allows.")
     max_queued_pairs: int = Field(

@@ -13,6 +13,7 @@ from bridge.commands import settings_of
 @click.option("--cluster", "cluster_url", help="Address of the cluster, scheme included.")
 @click.option("--sidecar", "sidecar_url", help="Address of the rerank sidecar.")
 @click.option("--budget-ms", type=int, help="Longest time that the bridge may add to one search.")
+@click.option("--es-compat/--no-es-compat", default=None, help="Answer Elasticsearch's clients as Elasticsearch does.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -23,6 +24,7 @@ def command(
     cluster_url: str | None,
     sidecar_url: str | None,
     budget_ms: int | None,
+    es_compat: bool | None,
 ) -> None:
     """Run the query proxy until it is told to stop.
 
@@ -39,8 +41,9 @@ def command(
             "admin_port": admin_port,
             "sidecar_url": sidecar_url,
             "budget_ms": budget_ms,
+            "es_compat": es_compat,
         },
     )
-    from bridge.proxy import app  # aiohttp and numpy take a while, which `--help` has no use for
+    from bridge.proxy import process  # aiohttp and numpy take a while, which `--help` has no use for
 
-    app.run(settings)
+    process.run(settings)

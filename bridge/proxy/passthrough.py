@@ -1,20 +1,25 @@
 """A request to the cluster and its answer to the client, streamed both ways and unchanged."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 import aiohttp
 from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
 from bridge.http_deadlines import SlowClient, body_chunks
-from bridge.proxy import headers
+from bridge.proxy import elasticsearch_clients, headers
 from bridge.proxy.refusals import Refused
 from bridge.proxy.upstream import Upstream
+from bridge.settings import ProxySettings
 
 # Answers up to this size are read whole first: one packet to the client, and an answer that breaks off
 # becomes an error instead of a broken connection.
 SMALL_ANSWER_BYTES = 64 * 1024
+
+ELASTICSEARCH_ACCEPT = web.RequestKey("ELASTICSEARCH_ACCEPT", str)
+"""What a client accepts that is treated as one of Elasticsearch's; absent where none is."""
 
 Body = bytes | AsyncIterator[bytes] | None
 """A request's body: none, read, or still arriving."""
@@ -36,7 +41,7 @@ class Inbound:
         return reads and self.body is None and "scroll" not in self.target
 
 
-def inbound(request: web.BaseRequest, *, body_idle_timeout_s: float) -> Inbound:
+def inbound(request: web.BaseRequest, settings: ProxySettings) -> Inbound:
     """Reads the request line and headers; the body is still arriving.
 
     Raises:
@@ -51,12 +56,24 @@ def inbound(request: web.BaseRequest, *, body_idle_timeout_s: float) -> Inbound:
     expected = request.headers.get(hdrs.EXPECT)
     if expected is not None and expected.lower() != "100-continue":
         raise Refused(417, "illegal_argument_exception", f"Expect: {expected} is unknown; 100-continue is known")
+    sent_on = headers.forwarded(request.headers, client_address=request.remote)
+    if settings.es_compat:
+        request[ELASTICSEARCH_ACCEPT] = request.headers.get(hdrs.ACCEPT, "")
+        sent_on = elasticsearch_clients.with_plain_media_types(sent_on)
     return Inbound(
         method=request.method,
-        target=request.raw_path,
-        headers=headers.forwarded(request.headers, client_address=request.remote),
-        body=body_chunks(request, idle_timeout_s=body_idle_timeout_s) if request.body_exists else None,
+        target=_without_prefix(request.raw_path, settings.path_prefix),
+        headers=sent_on,
+        body=body_chunks(request, idle_timeout_s=settings.body_idle_timeout_s) if request.body_exists else None,
     )
+
+
+def _without_prefix(target: str, prefix: str) -> str:
+    """The target as the cluster knows it; one without the prefix is the cluster's already."""
+    rest = target.removeprefix(prefix)
+    if rest is target or rest[:1] not in ("", "/", "?"):
+        return target
+    return rest if rest.startswith("/") else f"/{rest}"
 
 
 def invite_body(request: web.BaseRequest) -> None:
@@ -138,6 +155,29 @@ async def relay(
     return response
 
 
+async def relay_rewritten(
+    request: web.BaseRequest, answer: aiohttp.ClientResponse, rewrite: Callable[[bytes], bytes]
+) -> web.StreamResponse:
+    """Gives the client the cluster's answer with another body; one that is no success, or packed, as it is.
+
+    Raises:
+        Refused: 502; the answer broke off.
+    """
+    if answer.status != 200 or hdrs.CONTENT_ENCODING in answer.headers:
+        return await relay(request, answer, {})
+    async with answer:
+        try:
+            body = rewrite(await answer.read())
+        except aiohttp.ClientError as error:
+            raise Refused(502, "cluster_connection_exception", f"the cluster's answer broke off: {error}") from error
+    length = {"Content-Length": str(len(body))}
+    response = RelayedResponse(answer.status, answer.reason, headers.answered(answer.headers), length)
+    await response.prepare(request)
+    await response.write(body)
+    await response.write_eof()
+    return response
+
+
 class RelayedResponse(web.StreamResponse):
     """An answer with exactly the given headers; aiohttp's server would add some of its own."""
 
@@ -148,6 +188,13 @@ class RelayedResponse(web.StreamResponse):
         given.update(marks)
         self._given = frozenset(name.lower() for name in given)
         super().__init__(status=status, reason=reason, headers=given)
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Sends the headers, with those that the client's kind wants beside the cluster's."""
+        if (accept := request.get(ELASTICSEARCH_ACCEPT)) is not None:
+            content_type = self.headers.get(hdrs.CONTENT_TYPE, "")
+            self.headers.update(elasticsearch_clients.answer_headers(accept, content_type))
+        return await super().prepare(request)
 
     async def _prepare_headers(self) -> None:
         # The only place where aiohttp adds Date, Server and a default Content-Type.

@@ -7,7 +7,7 @@ are all off: a pooled client with them would mix up callers or write twice.
 
 import asyncio
 import contextlib
-import ssl
+import functools
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
@@ -17,7 +17,7 @@ import structlog
 from multidict import CIMultiDict
 from yarl import URL
 
-from bridge.errors import SettingsError
+from bridge.proxy.certificates import cluster_context, renew
 from bridge.proxy.nodes import Nodes
 from bridge.proxy.refusals import Refused
 from bridge.settings import ClusterSettings
@@ -44,9 +44,10 @@ class Upstream:
         """
         self.nodes = Nodes([settings.url, *further_nodes])
         encrypted = any(origin.scheme == "https" for origin in self.nodes.origins)
-        self._tls = _tls(settings) if encrypted else None
+        self._tls = cluster_context(settings) if encrypted else None
+        self._ca_file = settings.ca_file
         self._session: aiohttp.ClientSession | None = None
-        self._probing: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -64,14 +65,17 @@ class Upstream:
         # `op_type=create` the second answer differs from the first. It offers no public switch.
         self._session._retry_connection = False
         if len(self.nodes.origins) > 1:
-            self._probing = asyncio.create_task(self._probe())
+            self._watching.append(asyncio.create_task(self._probe()))
+        if self._tls is not None and self._ca_file is not None:
+            load = functools.partial(self._tls.load_verify_locations, self._ca_file)
+            self._watching.append(asyncio.create_task(renew([self._ca_file], load)))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._probing is not None:
-            self._probing.cancel()
+        for task in self._watching:
+            task.cancel()
         if self._session is not None:
             await self._session.close()
 
@@ -195,17 +199,3 @@ def _url(origin: URL, target: str) -> URL:
             f"request target {target!r} cannot be forwarded unchanged: percent-encode its special characters",
         )
     return url
-
-
-def _tls(settings: ClusterSettings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(
-            f"cluster.ca_file {settings.ca_file} cannot be used ({error}): expected a PEM file of certificates"
-        ) from error
-    if not settings.verify_tls:
-        log.warning("the cluster's certificate is not verified: anybody may answer in its place (cluster.verify_tls)")
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

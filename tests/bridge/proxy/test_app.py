@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from bridge.cli import cli
 from bridge.errors import SettingsError, UsageError
+from bridge.proxy import certificates
 from bridge.proxy.app import assert_c_parser, running
 from bridge.proxy.breaker import CircuitBreaker
 from bridge.proxy.control import Control, read_control
@@ -166,9 +167,13 @@ def test_a_search_from_the_command_line_names_what_is_missing() -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for 127.0.0.1 that signs itself, and its key beside it."""
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+def make_certificate(folder: Path) -> Path:
+    """Writes cluster.pem and key.pem."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl on the path to make a certificate")
-    folder = tmp_path_factory.mktemp("tls")
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=cluster"]
     command += ["-addext", "subjectAltName=IP:127.0.0.1"]
     command += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cluster.pem")]
@@ -200,3 +205,48 @@ def test_a_file_that_holds_no_certificate_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(SettingsError, match=r"ca\.pem .* PEM file"):
         Upstream(ClusterSettings(url="https://127.0.0.1:9200", ca_file=tmp_path / "ca.pem"))
+
+
+@pytest.mark.case("P34")
+async def test_applications_are_shown_a_certificate_and_its_renewal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificates, "LOOK_EVERY_S", 0.05)
+    shown = make_certificate(tmp_path)
+    first = shown.read_bytes()
+    async with fake_cluster() as cluster:
+        tls_files = {"tls_certificate": shown, "tls_key": tmp_path / "key.pem"}
+        settings = Settings(
+            cluster=ClusterSettings(url=cluster.url), proxy=ProxySettings(port=0, admin_port=0, **tls_files)
+        )
+        async with running(settings) as proxy:
+
+            async def trusted(certificate: bytes) -> bool:
+                context = ssl.create_default_context(cadata=certificate.decode())
+                connector = aiohttp.TCPConnector(ssl=context)
+                try:
+                    async with (
+                        aiohttp.ClientSession(connector=connector) as client,
+                        client.get(f"{proxy.url}/") as answer,
+                    ):
+                        return answer.status == 200
+                except aiohttp.ClientConnectorCertificateError:
+                    return False
+
+            assert proxy.url.startswith("https://")
+            assert await trusted(first)
+            renewed = make_certificate(tmp_path).read_bytes()
+            async with asyncio.timeout(60):
+                while not await trusted(renewed):
+                    pass
+            assert not await trusted(first)
+
+
+@pytest.mark.parametrize("given", ["tls_certificate", "tls_key"])
+async def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path, given: str) -> None:
+    (tmp_path / "some.pem").write_text("nothing")
+    proxy = ProxySettings(port=0, admin_port=0, **{given: tmp_path / "some.pem"})
+
+    with pytest.raises(SettingsError, match=r"proxy\.tls_certificate"):
+        async with running(Settings(cluster=ClusterSettings(url="http://127.0.0.1:9"), proxy=proxy)):
+            pass

@@ -1,0 +1,52 @@
+"""What Elasticsearch's clients send and want to see, and OpenSearch neither takes nor says.
+
+Since 7.14 they refuse every product that does not name itself in a header, and since 8 they write media
+types of their own, which OpenSearch answers with 406. `proxy.es_compat` puts them at ease. Beyond that they
+get OpenSearch's answers: what only Elasticsearch can do stays an error of the cluster's.
+"""
+
+import re
+
+from aiohttp import hdrs
+from multidict import CIMultiDict
+
+from bridge.search import json_tree
+
+PRODUCT = {"X-Elastic-Product": "Elasticsearch"}
+
+CLAIMED_VERSION = "8.19.0"
+"""What `GET /` answers: clients of 7.14 and later want 7 or more, and from 8 on send no mapping types,
+which OpenSearch no longer takes."""
+
+_OWN_MEDIA_TYPE = re.compile(r"application/vnd\.elasticsearch\+([\w-]+)\s*;\s*compatible-with\s*=\s*\d+")
+
+
+def with_plain_media_types(headers: CIMultiDict[str]) -> CIMultiDict[str]:
+    """The request's headers with OpenSearch's names for the media types, in the same order."""
+    described = {hdrs.ACCEPT.lower(), hdrs.CONTENT_TYPE.lower()}
+    return CIMultiDict(
+        (name, _OWN_MEDIA_TYPE.sub(r"application/\1", value) if name.lower() in described else value)
+        for name, value in headers.items()
+    )
+
+
+def answer_headers(accept: str, content_type: str) -> dict[str, str]:
+    """The headers to put into an answer of `content_type` for a client that accepts `accept`."""
+    asked = _OWN_MEDIA_TYPE.search(accept)
+    media_type = content_type.partition(";")[0].strip()
+    if asked is None or media_type != f"application/{asked[1]}":
+        return PRODUCT
+    return {**PRODUCT, hdrs.CONTENT_TYPE: asked[0]}
+
+
+def introduced(body: bytes) -> bytes:
+    """The answer to `GET /` as Elasticsearch gives it; one that is no such answer stays as it is."""
+    try:
+        told = json_tree.read(body)
+    except ValueError:
+        return body
+    if not isinstance(told, dict) or not isinstance(version := told.get("version"), dict):
+        return body
+    version.pop("distribution", None)
+    version |= {"number": CLAIMED_VERSION, "build_flavor": "default"}
+    return json_tree.write({**told, "tagline": "You Know, for Search"})
