@@ -160,15 +160,14 @@ class Search:
         rankings = [asyncio.create_task(ranked_in_turn(plan)) if isinstance(plan, Plan) else None for plan in plans]
         try:
             answer = await send(self._upstream, _readable(asked, plans), repeatable=True)
-            if not _can_be_held(answer):
+            own_body = await _held(answer)
+            if own_body is None:
                 # The cluster's own error, or an answer too large to hold: as a direct search would get it.
-                if answer.status != 200 and _filters(plans):
-                    answer.release()
+                if _filters(plans) or (answer.status == 200 and answer.content_length is None):
+                    answer.close()
                     answer = await send(self._upstream, asked, repeatable=True)
                 upgradable = any(isinstance(plan, Plan) for plan in plans)
                 return await relay(request, answer, {} if upgradable else self._passed(_reason(plans)))
-            async with answer:
-                own_body = await answer.read()
             ranked = [await ranking if ranking is not None else None for ranking in rankings]
         except aiohttp.ClientError as error:
             raise Refused(502, "cluster_connection_exception", f"the cluster's answer broke off: {error}") from error
@@ -243,9 +242,18 @@ def _readable(asked: Inbound, plans: Sequence[Plan | LeaveAlone]) -> Inbound:
     return replace(asked, headers=given, target=without_parameter(asked.target) if _filters(plans) else asked.target)
 
 
-def _can_be_held(answer: aiohttp.ClientResponse) -> bool:
-    length = answer.content_length
-    return answer.status == 200 and length is not None and length <= MAX_OWN_ANSWER_BYTES
+async def _held(answer: aiohttp.ClientResponse) -> bytes | None:
+    """The whole body of a success; None where there is none, or where it is too large, of which Elasticsearch
+    says nothing beforehand."""
+    if answer.status != 200 or (answer.content_length or 0) > MAX_OWN_ANSWER_BYTES:
+        return None
+    async with answer:
+        body = bytearray()
+        async for chunk in answer.content.iter_any():
+            body += chunk
+            if len(body) > MAX_OWN_ANSWER_BYTES:
+                return None
+        return bytes(body)
 
 
 async def _reply(
