@@ -23,6 +23,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "backfill": LazyCommand("bridge.commands.backfill", "Enrich an index in place while it is in use."),
     "completion": LazyCommand("bridge.commands.completion", "Let a shell complete commands and options."),
     "config": LazyCommand("bridge.commands.config", "Show the settings in force, or list all settings."),
+    "connector": LazyCommand("bridge.commands.connector", "Print what ML Commons needs to use the sidecar."),
     "copy": LazyCommand("bridge.commands.copy", "Copy an index into a new one, enriched, and move its alias."),
     "demo": LazyCommand("bridge.commands.demo", "Show the whole bridge at work on real documents."),
     "dlq": LazyCommand("bridge.commands.dlq", "Look at dead letters, and write them again."),
