@@ -157,6 +157,9 @@ class IngestSettings(Section):
         None, description="Cross-encoder that drops predicted queries which their passage does not answer."
     )
     filter_threshold: float = Field(0.0, description="Lowest score of a predicted query that is kept.")
+    new_terms_only: bool = Field(
+        False, description="Keep of predicted queries only the words that their document does not have."
+    )
     threads: int = Field(0, ge=0, description="Compute threads; 0 takes the CPUs that the cgroup allows.")
     bulk_bytes: int = Field(5_000_000, gt=0, description="Target size of one bulk request, in bytes.")
     bulk_documents: int = Field(500, gt=0, description="Most documents in one bulk request.")
@@ -170,7 +173,14 @@ class IngestSettings(Section):
     max_search_ms: float = Field(
         0.0,
         ge=0,
-        description="Mean time of searches per shard, in milliseconds, beyond which a follower waits; 0 never waits.",
+        description="Mean time of searches per shard, in milliseconds, beyond which enriching waits; 0 never waits.",
+    )
+    max_documents_per_s: float = Field(
+        0.0, ge=0, description="Most documents that are enriched and written in a second; 0 sets no bound."
+    )
+    on_duplicate: Literal["last", "error"] = Field(
+        "last",
+        description="What an id that comes twice in a run means: the last one wins, or it is a dead letter (error).",
     )
 
 

@@ -1,0 +1,139 @@
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from bridge.profile import PassageSettings
+from tests.bridge.proxy.conftest import MakeStack, Stack
+from tests.bridge.proxy.scripted_index import PROFILE, ScriptedIndex
+from tests.fake_cluster import Received, Reply
+
+NESTED = msgspec.structs.replace(PROFILE, passages=PassageSettings(layout="nested"))
+TITLES = {"d": "bread. red shoe", "a": "bread", "e": "shoe"}
+
+
+async def retrieve(stack: Stack, body: Any, *, of_operators: bool = True, **headers: str) -> tuple[int, dict[str, Any]]:
+    """Status and answer."""
+    url = stack.proxy.admin_url if of_operators else stack.proxy.url
+    given = {"Content-Type": "application/json"} | headers
+    async with stack.client.post(f"{url}/_bridge/retrieve", data=json.dumps(body), headers=given) as answer:
+        return answer.status, await answer.json()
+
+
+async def test_each_query_gets_its_passages_with_offsets_and_scores(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(profile=NESTED, titles=TITLES, passages={"d": [(7, 15)]}))
+
+    status, answer = await retrieve(stack, {"index": "docs", "queries": ["red shoe", "bread"], "size": 2})
+
+    assert status == 200
+    first, second = answer["results"]
+    assert (first["query"], first["stages"], first["degraded"]) == ("red shoe", "hybrid+rerank", [])
+    assert first["passages"][0] == {
+        "rank": 1,
+        "index": "docs",
+        "doc_id": "d",
+        "score": 3.0,
+        "start": 7,
+        "end": 15,
+        "text": "red shoe",
+    }
+    assert first["passages"][1]["text"] == "shoe"
+    assert second["passages"][0]["text"] == "bread"
+
+
+async def test_filters_hold_in_every_leg(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex())
+    public = {"term": {"public": 1.50}}
+
+    status, _ = await retrieve(stack, {"index": "docs", "queries": ["red shoe"], "filter": public, "stage": "hybrid"})
+
+    [legs] = [request.body for request in stack.cluster.requests("_msearch") if b'"knn":{' in request.body]
+    expansion, vector = legs.splitlines()[1::2]
+    assert status == 200
+    assert json.loads(expansion)["query"]["bool"]["filter"] == [public]
+    assert json.loads(vector)["query"]["knn"]["neural.embedding"]["filter"]["bool"]["filter"] == [public]
+
+
+@pytest.mark.case("P11")
+async def test_everything_is_asked_in_the_callers_name(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex())
+
+    await retrieve(stack, {"index": "docs", "queries": ["red shoe"]}, authorization="alice", cookie="session=1")
+
+    assert {request.header("authorization") for request in stack.cluster.received} == {"alice"}
+    assert {request.header("cookie") for request in stack.cluster.received} == {"session=1"}
+
+
+async def test_a_caller_who_may_not_search_is_refused(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(faults={"_msearch": Reply(403, b"{}")}))
+
+    status, answer = await retrieve(stack, {"index": "docs", "queries": ["red shoe"]})
+
+    assert (status, answer["error"]["type"]) == (403, "security_exception")
+
+
+async def test_what_could_not_be_done_is_told(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(faults={"texts": Reply(500, b"{}")}))
+
+    status, answer = await retrieve(stack, {"index": "docs", "queries": ["red shoe"]})
+
+    assert status == 200
+    assert answer["results"][0]["passages"] == []
+    assert set(answer["results"][0]["degraded"]) == {"texts_unavailable"}
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "no object": ([], "object"),
+    "no queries": ({"index": "docs", "queries": []}, "queries"),
+    "blank query": ({"index": "docs", "queries": [" "]}, "queries"),
+    "too many queries": ({"index": "docs", "queries": ["x"] * 101}, "queries"),
+    "too many passages": ({"index": "docs", "queries": ["x"], "size": 101}, "size"),
+    "unknown key": ({"index": "docs", "queries": ["x"], "top_k": 3}, "top_k"),
+    "unknown stage": ({"index": "docs", "queries": ["x"], "stage": "fast"}, "stage"),
+    "a filter that is no clause": ({"index": "docs", "queries": ["x"], "filter": "public"}, "filter"),
+    "all indices": ({"index": "_all", "queries": ["x"]}, "_all"),
+    "a path": ({"index": "../_cluster", "queries": ["x"]}, "../_cluster"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+async def test_wrong_requests_are_refused_with_what_is_wrong(make_stack: MakeStack, name: str) -> None:
+    body, told = WRONG[name]
+    stack = await make_stack(ScriptedIndex())
+
+    status, answer = await retrieve(stack, body)
+
+    assert status == 400
+    assert told in answer["error"]["reason"]
+    assert stack.cluster.received == []
+
+
+async def test_an_index_without_a_profile_is_named(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(profile=None))
+
+    status, answer = await retrieve(stack, {"index": "docs", "queries": ["x"]})
+
+    assert status == 400
+    assert answer["error"]["reason"] == "index docs: the bridge has not enriched the index"
+
+
+@pytest.mark.case("P36")
+@pytest.mark.parametrize(
+    ("setting", "operators", "applications"),
+    [("operators", 200, 404), ("applications", 404, 200), ("off", 404, 404)],
+)
+async def test_one_listener_answers_or_none(
+    make_stack: MakeStack, setting: str, operators: int, applications: int
+) -> None:
+    index = ScriptedIndex()
+
+    def script(request: Received) -> Reply:
+        return Reply(404, b"{}") if request.path.startswith("/_bridge") else index(request)
+
+    stack = await make_stack(script, retrieve=setting)
+    body = {"index": "docs", "queries": ["red shoe"]}
+
+    async with stack.client.post(f"{stack.proxy.admin_url}/_bridge/retrieve", data=json.dumps(body)) as answer:
+        assert answer.status == operators
+    assert (await retrieve(stack, body, of_operators=False))[0] == applications
