@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bridge.errors import ModelError
 from bridge.http_deadlines import SlowClient, read_body
-from bridge.models.encoder import Role
+from bridge.models.encoder import Encoder, Role
 from bridge.models.session import compute_threads
 from bridge.settings import SidecarSettings
 from rerank_server import messages, metrics, operations
@@ -101,13 +101,15 @@ class Sidecar:
 
     async def _embed(self, request: web.Request, models: Models, deadline: float) -> bytes:
         asked = messages.parse(await self._body(request), messages.EmbedRequest)
-        embeddings, _ = await self._embedded(asked.inputs, asked.role, models, deadline, field="inputs")
+        encoder = models.encoder_called(asked.model)
+        embeddings, _ = await self._embedded(asked.inputs, asked.role, encoder, deadline, field="inputs")
         return messages.embed_answer(embeddings)
 
     async def _embeddings(self, request: web.Request, models: Models, deadline: float) -> bytes:
         asked = messages.parse(await self._body(request), messages.EmbeddingsRequest)
-        embeddings, tokens = await self._embedded(asked.input, asked.role, models, deadline, field="input")
-        return messages.embeddings_answer(asked, embeddings, model=models.encoder.identity, tokens=tokens)
+        encoder = models.encoder_called(asked.model)
+        embeddings, tokens = await self._embedded(asked.input, asked.role, encoder, deadline, field="input")
+        return messages.embeddings_answer(asked, embeddings, model=encoder.identity, tokens=tokens)
 
     async def _expand(self, request: web.Request, models: Models, deadline: float) -> bytes:
         asked = messages.parse(await self._body(request), messages.ExpandRequest)
@@ -115,14 +117,14 @@ class Sidecar:
         return messages.expand_answer(await self._expander.queries(asked, models.generator, deadline=deadline))
 
     async def _embedded(
-        self, inputs: str | list[str], role: Role, models: Models, deadline: float, *, field: str
+        self, inputs: str | list[str], role: Role, encoder: Encoder, deadline: float, *, field: str
     ) -> tuple[NDArray[np.float32], int]:
         """The embeddings in input order, and the tokens that they took."""
         given = [inputs] if isinstance(inputs, str) else inputs
         texts = messages.checked_texts(given, field=field, most=self.settings.max_documents)
         with self.queue.admitted(len(texts)):
-            sequences = await self.queue.prepared(partial(models.encoder.sequences, texts, role))
-            rows = await self.queue.run(sequences, models.encoder.embed_sequence, deadline=deadline)
+            sequences = await self.queue.prepared(partial(encoder.sequences, texts, role))
+            rows = await self.queue.run(sequences, encoder.embed_sequence, deadline=deadline)
         return np.stack(rows), sum(sequence["input_ids"].size for sequence in sequences)
 
     async def _body(self, request: web.Request) -> bytes:

@@ -81,11 +81,18 @@ class RerankRequest(Message):
         return [given if isinstance(given, str) else given.text for given in self.documents or []]
 
 
+_ENCODER = (
+    "One of the encoders in /info; another name means the default one, and is refused where it has a digest "
+    "(`name@digest`)."
+)
+
+
 class EmbedRequest(Message):
     """Embeds texts, in the dialect of text-embeddings-inference."""
 
     inputs: str | list[str]
     role: Literal["query", "passage"] = Field("query", description="What the texts are; some models tell them apart.")
+    model: str | None = Field(None, description=_ENCODER)
 
 
 class EmbeddingsRequest(Message):
@@ -94,7 +101,7 @@ class EmbeddingsRequest(Message):
     input: str | list[str]
     role: Literal["query", "passage"] = Field("query", description="What the texts are; some models tell them apart.")
     encoding_format: Literal["float", "base64"] = "float"
-    model: str | None = Field(None, description="Ignored: one encoder is served.")
+    model: str | None = Field(None, description=_ENCODER)
 
 
 class ExpandRequest(Message):

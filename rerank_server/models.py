@@ -11,6 +11,7 @@ from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.models.query_generator import QueryGenerator
 from bridge.settings import SidecarSettings
+from rerank_server.errors import NotServed
 
 log = structlog.get_logger(__name__)
 
@@ -20,7 +21,7 @@ class Models:
     """The loaded models.
 
     `cross_encoder` reranks where a request names no other one of `more`; `cascade` is the small one that reads
-    all passages before it.
+    all passages before it. `encoder` embeds where a request names no other one of `more_encoders`.
     """
 
     cross_encoder: CrossEncoder
@@ -28,6 +29,7 @@ class Models:
     cascade: CrossEncoder | None = None
     more: tuple[CrossEncoder, ...] = ()
     generator: QueryGenerator | None = None
+    more_encoders: tuple[Encoder, ...] = ()
 
     @classmethod
     def load(cls, settings: SidecarSettings) -> Self:
@@ -38,12 +40,13 @@ class Models:
         """
         return cls(
             cross_encoder=_cross_encoder(settings.rerank_model),
-            encoder=Encoder.load(resolve(settings.encoder), threads=1),
+            encoder=_encoder(settings.encoder),
             cascade=_cascade(settings.cascade_model),
             more=tuple(_cross_encoder(name) for name in settings.more_rerank_models),
             generator=QueryGenerator.load(resolve(settings.generator), threads=settings.threads)
             if settings.generator
             else None,
+            more_encoders=tuple(_encoder(name) for name in settings.more_encoders),
         )
 
     @property
@@ -55,9 +58,14 @@ class Models:
             yield self.cascade
 
     @property
+    def encoders(self) -> tuple[Encoder, ...]:
+        """All that can be asked for by name, the one for requests without a name first."""
+        return (self.encoder, *self.more_encoders)
+
+    @property
     def identities(self) -> list[str]:
         """`name@digest` of every model."""
-        identities = [*(model.identity for model in self.cross_encoders), self.encoder.identity]
+        identities = [model.identity for model in self.cross_encoders] + [model.identity for model in self.encoders]
         return list(dict.fromkeys(identities + ([self.generator.identity] if self.generator else [])))
 
     def reranker(self, name: str | None) -> CrossEncoder:
@@ -70,6 +78,25 @@ class Models:
             if name in (model.identity, model.identity.partition("@")[0]):
                 return model
         return self.cross_encoder
+
+    def encoder_called(self, name: str | None) -> Encoder:
+        """The encoder called `name` (`name` or `name@digest`), or the default one, as `reranker` says.
+
+        Raises:
+            NotServed: the name has a digest and is none of ours. Whoever names a digest compares the embedding
+                with others of that very encoder.
+        """
+        for encoder in self.encoders:
+            if name in (encoder.identity, encoder.identity.partition("@")[0]):
+                return encoder
+        if name is not None and "@" in name:
+            ours = ", ".join(encoder.identity for encoder in self.encoders)
+            raise NotServed(f"there is no encoder {name} here, but {ours}", field="model")
+        return self.encoder
+
+
+def _encoder(name: str) -> Encoder:
+    return Encoder.load(resolve(name), threads=1)  # the queue's threads compute, not its own
 
 
 def _cross_encoder(name: str) -> CrossEncoder:

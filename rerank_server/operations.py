@@ -36,6 +36,7 @@ async def _info(sidecar: "Sidecar", _request: web.Request) -> web.Response:
             "rerank_model_ids": [model.identity for model in models.cross_encoders],
             "cascade_model_id": models.cascade.identity if models.cascade else None,
             "embedding_model_id": models.encoder.identity,
+            "embedding_model_ids": [encoder.identity for encoder in models.encoders],
             "embedding_dimension": models.encoder.dimension,
             "generator_model_id": models.generator.identity if models.generator else None,
             "provider": models.cross_encoder.provider,

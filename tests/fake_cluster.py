@@ -185,10 +185,12 @@ class FakeSidecar:
     received: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     url: str = ""
     encoder: str | None = None
+    more_encoders: list[str] = field(default_factory=list)
 
     async def info(self, _: web.Request) -> web.Response:
         """What the sidecar says of itself."""
-        return web.json_response({"embedding_model_id": self.encoder} if self.encoder else {})
+        several = {"embedding_model_ids": [self.encoder, *self.more_encoders]} if self.more_encoders else {}
+        return web.json_response({"embedding_model_id": self.encoder, **several} if self.encoder else {})
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answers one request."""

@@ -18,7 +18,6 @@ from bridge.errors import SettingsError, SidecarError
 from bridge.proxy.breaker import CircuitBreaker
 from bridge.settings import ProxySettings
 
-_ENCODER = "encoder"
 _NOT_TAKEN = (400, 404, 422)
 _READY_TIMEOUT = aiohttp.ClientTimeout(total=3.0)
 _T = TypeVar("_T")
@@ -45,6 +44,12 @@ class _NotTaken(StageFailed):
 
 class _Info(msgspec.Struct):
     embedding_model_id: str | None = None
+    embedding_model_ids: list[str] = []
+
+    @property
+    def encoders(self) -> list[str]:
+        """All encoders that the sidecar told of."""
+        return self.embedding_model_ids or ([self.embedding_model_id] if self.embedding_model_id else [])
 
 
 class _Score(msgspec.Struct):
@@ -65,7 +70,7 @@ class Sidecar:
         )
         self._embeddings: LRUCache[tuple[str, str], list[float]] = LRUCache(settings.cached_embeddings)
         # Another encoder may be there after a restart; nothing tells of it but the sidecar itself.
-        self._encoder: TTLCache[str, str | None] = TTLCache(1, settings.profile_ttl_s)
+        self._encoders: TTLCache[str, _Info] = TTLCache(1, settings.profile_ttl_s)
         # One that lacks a small cross-encoder may have been given one by its next start.
         self._lacks_cascade: TTLCache[str, CascadeMissing] = TTLCache(1, settings.profile_ttl_s)
         self._api_key = api_key
@@ -99,14 +104,18 @@ class Sidecar:
         """
         if (cached := self._embeddings.get((identity, text))) is not None:
             return cached
-        served = await self._served_encoder(deadline)
-        if served is not None and served != identity:
+        told = await self._served_encoders(deadline)
+        if told.encoders and identity not in told.encoders:
             raise StageFailed(
                 "encoder_mismatch",
-                f"the index was embedded by {identity}, the sidecar runs {served}: start it with that encoder, "
-                f"or ingest anew",
+                f"the index was embedded by {identity}, the sidecar runs {', '.join(told.encoders)}: start it with "
+                f"that encoder, or ingest anew",
             )
-        answer = await self._ask("embedder", self._embedder, "/embed", {"inputs": [text], "role": "query"}, deadline)
+        body: dict[str, object] = {"inputs": [text], "role": "query"}
+        if told.embedding_model_ids:
+            # It may have been given another encoder since it was asked: then it refuses, and vectors do not mix.
+            body["model"] = identity
+        answer = await self._ask("embedder", self._embedder, "/embed", body, deadline)
         embeddings = self._decoded("embedder", self._embedder, answer, list[list[float]])
         if len(embeddings) != 1 or len(embeddings[0]) != dimension or not all(map(math.isfinite, embeddings[0])):
             self._embedder.failed()
@@ -161,19 +170,20 @@ class Sidecar:
         self._reranker.succeeded()
         return [logits[i] for i in range(len(passages))]
 
-    async def _served_encoder(self, deadline: float) -> str | None:
-        """The sidecar's encoder as `name@digest`; None where it does not tell (other servers do not)."""
-        if _ENCODER not in self._encoder:
-            if self._session is None:
-                raise RuntimeError("Sidecar is used outside its context")
-            try:
-                async with asyncio.timeout_at(deadline), self._session.get(f"{self.url}/info") as answer:
-                    told = msgspec.json.decode(await answer.read(), type=_Info) if answer.status == 200 else _Info()
-            except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
-                # Whether it can embed is found out by asking it to.
-                return None
-            self._encoder[_ENCODER] = told.embedding_model_id
-        return self._encoder.get(_ENCODER)
+    async def _served_encoders(self, deadline: float) -> _Info:
+        """The sidecar's encoders; empty where it does not tell (other servers do not)."""
+        if (known := self._encoders.get(self.url)) is not None:
+            return known
+        if self._session is None:
+            raise RuntimeError("Sidecar is used outside its context")
+        try:
+            async with asyncio.timeout_at(deadline), self._session.get(f"{self.url}/info") as answer:
+                told = msgspec.json.decode(await answer.read(), type=_Info) if answer.status == 200 else _Info()
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
+            # Whether it can embed is found out by asking it to.
+            return _Info()
+        self._encoders[self.url] = told
+        return told
 
     async def ready(self) -> bool:
         """Whether the sidecar says that it can serve."""

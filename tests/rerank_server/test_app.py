@@ -7,15 +7,17 @@ import json
 import struct
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bridge.models.cross_encoder import CrossEncoder
+from bridge.models.encoder import Encoder
 from rerank_server import app, server
 from rerank_server.models import Models
 from tests.rerank_server.running import Client, running, toy_models
-from tests.toys import WORDS, make_faulty_cross_encoder
+from tests.toys import WORDS, make_faulty_cross_encoder, make_toy_encoder
 
 PASSAGES = ["a bird", "dog and cat", "cat", "nothing", "the cat, the dog, the fish"]
 QUERY = {"query": "cat dog fish"}
@@ -405,6 +407,21 @@ async def test_texts_are_embedded_in_both_dialects(client: Client) -> None:
     assert [entry["embedding"] for entry in listed["data"]] == vectors
     packed = (await client.post("/v1/embeddings", {"input": "cat", "encoding_format": "base64"})).body
     assert list(struct.unpack(f"<{len(WORDS)}f", base64.b64decode(packed["data"][0]["embedding"]))) == vectors[0]
+
+
+async def test_several_encoders_are_served_each_by_its_name(tmp_path: Path) -> None:
+    models = toy_models(tmp_path)
+    other = Encoder.load(make_toy_encoder(tmp_path / "other", WORDS[:10]), threads=1)
+    async with running(replace(models, more_encoders=(other,))) as client:
+        info = (await client.get("/info")).body
+        assert info["embedding_model_ids"] == [models.encoder.identity, other.identity]
+        for name, dimension in ((None, len(WORDS)), ("of-a-hosted-service", len(WORDS)), (other.identity, 10)):
+            answer = await client.post("/embed", {"inputs": "wing", "model": name})
+            assert len(answer.body[0]) == dimension
+        listed = (await client.post("/v1/embeddings", {"input": "wing", "model": other.identity})).body
+        assert (listed["model"], len(listed["data"][0]["embedding"])) == (other.identity, 10)
+        gone = await client.post("/embed", {"inputs": "wing", "model": "toy-encoder@0123456789ab"})
+        assert gone.status == 422
 
 
 @pytest.mark.parametrize(

@@ -886,6 +886,16 @@ async def test_vectors_of_another_encoder_are_never_compared(make_stack: MakeSta
     assert match.startswith("hybrid;")
 
 
+async def test_of_several_encoders_that_of_the_index_is_asked_for(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex())
+    stack.sidecar.encoder = "other@123456789abc"
+    stack.sidecar.more_encoders = [PROFILE.encoder.identity]
+    _, mark, _ = await search(stack, x_bridge="hybrid")
+    assert mark.startswith("hybrid;")
+    [asked] = [body for path, body in stack.sidecar.received if path == "/embed"]
+    assert asked["model"] == PROFILE.encoder.identity
+
+
 async def test_embeddings_of_a_query_are_asked_for_once(make_stack: MakeStack) -> None:
     stack = await make_stack(ScriptedIndex())
 
