@@ -43,10 +43,19 @@ class ClusterSettings(Section):
 class ProxySettings(Section):
     """The query proxy."""
 
-    mode: Literal["upgrade", "shadow"] = Field(
+    mode: Literal["upgrade", "shadow", "interleave"] = Field(
         "upgrade",
         description="upgrade answers searches with the better ranking; shadow answers as the cluster does, and logs "
-        "how the rankings differ.",
+        "how the rankings differ; interleave mixes both rankings, for clicks to tell which one is better.",
+    )
+    canary_percent: float = Field(
+        100.0,
+        ge=0,
+        le=100,
+        description="Share of callers, in percent, whom the bridge serves; the others' searches pass.",
+    )
+    event_log: Path | None = Field(
+        None, description="File for comparisons, interleaved pages and clicks, read by neural-bridge report."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Port = Field(9280, description="Port to listen on; 0 takes a free one.")

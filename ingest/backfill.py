@@ -20,6 +20,7 @@ from ingest.bulk_actions import update_action
 from ingest.changes import stale
 from ingest.index_source import IndexDocuments
 from ingest.models import Models
+from ingest.pace import Pace
 from ingest.report import Progress, Report
 from ingest.run import Run
 from ingest.stamp import recipe, text_stamp
@@ -91,6 +92,7 @@ def run_backfill(
             stamp=partial(text_stamp, made_by),
             action=update_action,
             stopped=stopped,
+            pace=Pace.of(settings, client, state.name, stopped=stopped),
         )
         send = partial(
             run.send,

@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 _REPEATED = Failure("repeated_id", "the same id comes again later in the source")
 
+_DUPLICATE = Failure("duplicate_id", "the same id came earlier in the source, and ingest.on_duplicate is error")
+
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[T]):
@@ -39,12 +41,15 @@ class BatchReader:
         *,
         max_items: int,
         max_texts: int,
+        last_wins: bool = True,
     ) -> None:
         """`changed` tells which documents the index does not hold just so; None where it is empty. A batch
-        holds at most `max_items` items, and `max_texts` documents that models have to read."""
+        holds at most `max_items` items, and `max_texts` documents that models have to read. Of documents with
+        one id the last one wins, or else the first one, and the others are dead letters."""
         self._changed = changed
         self._max_items = max_items
         self._max_texts = max_texts
+        self._last_wins = last_wins
         self._seen: set[int] = set()
         self.duplicates = 0
         self.read = 0
@@ -81,12 +86,15 @@ class BatchReader:
             if isinstance(item, Unreadable):
                 ended[position] = Outcome("dead_lettered", Failure(item.kind, item.reason))
                 continue
+            if hash(item.doc_id) in self._seen:
+                self.duplicates += 1
+                if not self._last_wins:
+                    ended[position] = Outcome("dead_lettered", _DUPLICATE)
+                    continue
+                repeated.add(item.doc_id)
             if (earlier := last.get(item.doc_id)) is not None:
                 # Inside one bulk request, an item that is sent again could overtake the later one.
                 ended[earlier[0]] = Outcome("superseded", _REPEATED)
-            if hash(item.doc_id) in self._seen:
-                self.duplicates += 1
-                repeated.add(item.doc_id)
             self._seen.add(hash(item.doc_id))
             last[item.doc_id] = (position, item)
         if self._changed is not None:

@@ -22,8 +22,9 @@ class PassageEncoder(Protocol):
 class Embedding:
     """Embeds the passages of a batch together."""
 
-    def __init__(self, encoder: PassageEncoder, *, stamp: Callable[[Document], str]) -> None:
-        """`stamp` names what a document is made from: see `ingest.stamp`."""
+    def __init__(self, encoder: PassageEncoder | None, *, stamp: Callable[[Document], str]) -> None:
+        """`encoder` None leaves documents without vectors. `stamp` names what a document is made from: see
+        `ingest.stamp`."""
         self._encoder = encoder
         self._stamp = stamp
 
@@ -51,9 +52,9 @@ class Embedding:
         return enriched
 
     def _encode(self, texts: list[str]) -> NDArray[np.float32]:
+        if self._encoder is None or not texts:
+            return np.zeros((0, 0), dtype=np.float32)
         expected = (len(texts), self._encoder.dimension)
-        if not texts:
-            return np.zeros(expected, dtype=np.float32)
         embeddings = self._encoder.encode(texts, role="passage")
         if embeddings.shape != expected:
             raise ModelError(f"the encoder gave an array of shape {embeddings.shape}, expected {expected}")

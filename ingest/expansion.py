@@ -1,6 +1,7 @@
 """Doc2Query: the queries that a document is likely to answer, as text to be searched
 (Nogueira et al. 2019, "Document expansion by query prediction": https://arxiv.org/abs/1904.08375)."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from bridge.passages import enriched_text
 from bridge.records import Document, ExpandedDocument, Passage
+
+_WORD = re.compile(r"\w+")
 
 Split = Callable[[str], list[Passage]]
 """A document's enriched text → its passages."""
@@ -72,16 +75,18 @@ class Expansion:
         max_query_tokens: int,
         max_bytes: int,
         keep: Keep | None = None,
+        new_terms_only: bool = False,
         seed: int = 0,
     ) -> None:
         """`generator` None predicts nothing. `max_bytes` bounds the queries of one document, in UTF-8.
-        `keep` is a `QueryFilter`."""
+        `keep` is a `QueryFilter`. `new_terms_only` keeps of the queries the words that the document lacks."""
         self._split = split
         self._generator = generator
         self._n_queries = n_queries
         self._max_query_tokens = max_query_tokens
         self._max_bytes = max_bytes
         self._keep = keep
+        self._new_terms_only = new_terms_only
         self._seed = seed
 
     def __call__(self, documents: Sequence[Document]) -> list[ExpandedDocument]:
@@ -90,11 +95,12 @@ class Expansion:
         Raises:
             ModelError: a model failed.
         """
-        split = [self._split(enriched_text(document.texts)) for document in documents]
+        texts = [enriched_text(document.texts) for document in documents]
+        split = [self._split(text) for text in texts]
         predicted = iter(self._predict([passage.text for passages in split for passage in passages]))
         return [
-            ExpandedDocument(document, passages, self._chosen([next(predicted) for _ in passages]))
-            for document, passages in zip(documents, split, strict=True)
+            ExpandedDocument(document, passages, self._chosen(text, [next(predicted) for _ in passages]))
+            for document, text, passages in zip(documents, texts, split, strict=True)
         ]
 
     def _predict(self, passages: list[str]) -> list[list[str]]:
@@ -107,17 +113,29 @@ class Expansion:
             return queries
         return self._keep(passages, queries)
 
-    def _chosen(self, queries: list[list[str]]) -> list[str]:
+    def _chosen(self, text: str, queries: list[list[str]]) -> list[str]:
         """Different queries, the passages' best ones first, as many as the budget holds."""
         chosen: list[str] = []
         budget = self._max_bytes
-        for query in _different(query for rank in zip_longest(*queries) for query in rank if query):
+        best_first: Iterator[str] = (query for rank in zip_longest(*queries) for query in rank if query)
+        if self._new_terms_only:
+            best_first = _new_terms(text, best_first)
+        for query in _different(best_first):
             size = len(query.encode()) + 1
             if size > budget:
                 break
             budget -= size
             chosen.append(query)
         return chosen
+
+
+def _new_terms(text: str, queries: Iterator[str]) -> Iterator[str]:
+    """Of each query the words that neither the text nor a query before it has; by letters, not by stems."""
+    known = set(_WORD.findall(text.casefold()))
+    for query in queries:
+        new = [word for word in _WORD.findall(query) if word.casefold() not in known]
+        known.update(word.casefold() for word in new)
+        yield " ".join(new)
 
 
 def _different(queries: Iterator[str]) -> Iterator[str]:

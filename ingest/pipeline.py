@@ -15,6 +15,7 @@ from ingest.accounts import Accounts
 from ingest.bulk_actions import index_action
 from ingest.changes import ChangeFilter
 from ingest.models import Models
+from ingest.pace import Pace
 from ingest.report import Progress, Report
 from ingest.run import Run
 from ingest.sources import Source
@@ -69,6 +70,7 @@ def run_ingest(
             action=index_action,
             stopped=stopped,
             strict=strict,
+            pace=Pace.of(settings, client, state.name, stopped=stopped),
         )
         indices.keep_profile(client, state, profile)
         # A run that was killed just now may have left documents that no search sees yet.

@@ -85,6 +85,7 @@ def plan(
         ClusterError: the cluster does not answer, or does not let this user read.
     """
     state = indices.look(client, index)
+    profile = indices.fitted(client, profile)
     dialect = dialect_of(capabilities(client))
     obstacles = in_place_obstacles(profile, dialect, state.mapping, state.settings)
     made_by = recipe(profile, settings)
@@ -103,9 +104,9 @@ def plan(
     measured = _measure(needy, profile, models, settings, made_by)
     n_stale = round(documents * len(needy) / len(sampled)) if sampled else 0
     scale = n_stale / len(measured.documents) if measured.documents else 0.0
-    n_passages = round(scale * sum(len(document.embeddings) for document in measured.documents))
+    n_passages = round(scale * sum(len(document.passages) for document in measured.documents))
     growth = sum(len(neural_object(document, profile)) for document in measured.documents)
-    vectors = n_passages * 4 * profile.dimension
+    n_vectors = n_passages if profile.vector_type != "none" else 0
     analyzer = (field_mapping(state.mapping, texts[0]) or {}).get("analyzer")
     return Plan(
         index=state.name,
@@ -118,8 +119,8 @@ def plan(
         passages=n_passages,
         documents_per_s=round(measured.per_s, 1),
         hours=round(n_stale / measured.per_s / 3600, 6) if measured.per_s else 0.0,
-        index_growth_bytes=round(scale * growth) + vectors,
-        vector_memory_bytes=round(n_passages * _HNSW_OVERHEAD * (4 * profile.dimension + 8 * _GRAPH_LINKS)),
+        index_growth_bytes=round(scale * growth) + n_vectors * 4 * profile.dimension,
+        vector_memory_bytes=round(n_vectors * _HNSW_OVERHEAD * (4 * profile.dimension + 8 * _GRAPH_LINKS)),
         mapping=object_properties(profile, dialect, analyzer=analyzer)
         if missing_fields(profile, state.mapping)
         else {},
@@ -132,7 +133,8 @@ def _measure(
 ) -> _Measured:
     """Runs documents through the models as a real run does, for a bounded time."""
     expand = expansion(profile, models, settings)
-    embed = Embedding(models.encoder, stamp=partial(text_stamp, made_by))
+    encoder = models.encoder if profile.vector_type != "none" else None
+    embed = Embedding(encoder, stamp=partial(text_stamp, made_by))
     random.Random(0).shuffle(documents)
     done: list[EnrichedDocument] = []
     began = time.monotonic()

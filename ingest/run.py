@@ -22,6 +22,7 @@ from ingest.embedding import Embedding
 from ingest.expansion import Expansion, QueryFilter
 from ingest.ledger import Outcome
 from ingest.models import Models
+from ingest.pace import Pace
 from ingest.patience import RunStopped
 from ingest.report import Progress, Report
 from ingest.sources import SourceItem
@@ -52,20 +53,24 @@ class Run:
         action: Callable[[EnrichedDocument, IndexProfile], BulkAction],
         stopped: threading.Event,
         strict: bool = False,
+        pace: Pace | None = None,
     ) -> None:
         """`stamp` and `action` say what is written of a document, and how. `stopped`, once set, ends the run
         at the next opportunity; the run itself sets it where it ends early. `strict` ends it at the first
-        dead letter."""
+        dead letter. `pace` None is as fast as it goes."""
         self._accounts = accounts
         self._profile = profile
         self._writer = writer
         self._action = action
         self._stopped = stopped
         self._strict = strict
+        self._pace = pace
+        self._last_wins = settings.on_duplicate == "last"
         self._max_dead_letters = settings.max_errors
         self._max_items = settings.bulk_documents
         self._expansion = Stage(expansion(profile, models, settings))
-        self._embedding = Stage(Embedding(models.encoder, stamp=stamp))
+        encoder = models.encoder if profile.vector_type != "none" else None
+        self._embedding = Stage(Embedding(encoder, stamp=stamp))
         self._began = time.monotonic()
         self._without_text = 0
         self._duplicates = 0
@@ -88,11 +93,12 @@ class Run:
             IngestError: too many dead letters, or the disk refuses the books.
             BridgeError: what `BulkWriter.write` and the source say.
         """
-        reader = BatchReader(changed, max_items=self._max_items, max_texts=BATCH_DOCUMENTS)
+        reader = BatchReader(changed, max_items=self._max_items, max_texts=BATCH_DOCUMENTS, last_wins=self._last_wins)
+        batches = reader.batches(items)
         read_before = self.read
         try:
             with Stages(self._stopped) as stages:
-                read = stages.ahead(reader.batches(items), n_items=_AHEAD, name="read")
+                read = stages.ahead(self._pace.held(batches) if self._pace else batches, n_items=_AHEAD, name="read")
                 expanded = stages.ahead(map(self._expansion, read), n_items=_AHEAD, name="expand")
                 embedded = stages.ahead(map(self._embedding, expanded), n_items=_AHEAD, name="embed")
                 for batch, outcomes in self._written(embedded):
@@ -165,7 +171,7 @@ class Run:
             written.append((enriched.document, outcome))
             if outcome.failure is not None and outcome.failure.kind == _CONFLICT:
                 self.conflicts.append(enriched.document)
-            self._without_text += not len(enriched.embeddings)
+            self._without_text += not enriched.passages
         self._accounts.book([*batch.ended, *written])
 
     def _check_dead_letters(self) -> None:
@@ -204,6 +210,7 @@ def expansion(profile: IndexProfile, models: Models, settings: IngestSettings) -
         max_query_tokens=settings.max_query_tokens,
         max_bytes=settings.max_expansion_bytes,
         keep=keep,
+        new_terms_only=settings.new_terms_only,
     )
 
 

@@ -27,6 +27,8 @@ def recipe(profile: IndexProfile, settings: IngestSettings) -> str:
         made_by["vectors"] = False
     if profile.generator:
         made_by["queries"] = [settings.queries_per_passage, settings.max_query_tokens, settings.max_expansion_bytes]
+        if settings.new_terms_only:
+            made_by["new_terms_only"] = True
         made_by["filter"] = [settings.filter_model, settings.filter_threshold] if settings.filter_model else None
     return _digest(msgspec.json.encode(made_by))
 

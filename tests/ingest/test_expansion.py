@@ -60,3 +60,8 @@ def test_nothing_is_predicted_without_a_generator_or_where_no_query_is_asked_for
     for stage in (silent, expansion(n_queries=0)):
         (expanded,) = stage([document("a|b")])
         assert (expanded.predicted_queries, len(expanded.passages)) == ([], 2)
+
+
+def test_of_predicted_queries_only_the_words_that_are_new_may_be_kept() -> None:
+    (expanded,) = expansion(new_terms_only=True)([document("Wing lift|wing drag what")])
+    assert expanded.predicted_queries == ["is"]

@@ -350,3 +350,13 @@ def test_models_may_lack_a_generator(setting: Setting) -> None:
     assert "predicted_queries" not in setting.stored("d0")["neural"]
     assert isinstance(setting.models.generator, EchoGenerator)
     assert setting.models.generator.passages == 0
+
+
+@pytest.mark.case("I18")
+def test_where_an_id_must_not_come_twice_the_first_one_stays_and_the_others_are_dead_letters(setting: Setting) -> None:
+    setting.write_corpus(600)
+    again = b'{"_id": "d3", "title": "again", "text": "another"}\n'
+    setting.corpus.write_bytes(setting.corpus.read_bytes().rstrip() + b"\n" + again * 2)
+    report = setting.run(settings=IngestSettings(on_duplicate="error"))
+    assert (report.ledger.written, report.ledger.dead_lettered, report.exit_code) == (600, 2, 3)
+    assert setting.stored("d3")["title"] != "again"
