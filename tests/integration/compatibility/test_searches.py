@@ -67,7 +67,9 @@ def staged(stack: ProxyStack, index: str, stage: str, body: dict[str, Any]) -> t
     url = f"{stack.url}/{index}/_search"
     answered = requests.post(url, json=body, headers={"x-bridge": stage}, timeout=90)
     answered.raise_for_status()
-    return answered.headers["X-Bridge"], answered.json()
+    mark = answered.headers["X-Bridge"]
+    assert "degraded" not in mark
+    return mark, answered.json()
 
 
 @pytest.mark.feature("stage expansion")
@@ -173,7 +175,7 @@ def test_scrolls_pass_through(through: OpenSearch, enriched: str) -> None:
 
 @pytest.mark.feature("errors are the cluster's own")
 def test_errors_come_back_as_the_cluster_gave_them(stack: ProxyStack, engine: Engine, enriched: str) -> None:
-    body = match("wing", highlight={"fields": {"title": {"type": "no such type"}}})
+    body = match("wing", aggs={"kinds": {"no_such_aggregation": {}}})
     upgraded, own = (
         requests.post(f"{url}/{enriched}/_search", json=body, timeout=90) for url in (stack.url, engine.url)
     )
