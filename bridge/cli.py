@@ -22,6 +22,7 @@ class LazyCommand(NamedTuple):
 COMMANDS: dict[str, LazyCommand] = {
     "backfill": LazyCommand("bridge.commands.backfill", "Enrich an index in place while it is in use."),
     "completion": LazyCommand("bridge.commands.completion", "Let a shell complete commands and options."),
+    "bench": LazyCommand("bridge.commands.bench", "Measure how quick searches through the bridge are."),
     "config": LazyCommand("bridge.commands.config", "Show the settings in force, or list all settings."),
     "connector": LazyCommand("bridge.commands.connector", "Print what ML Commons needs to use the sidecar."),
     "copy": LazyCommand("bridge.commands.copy", "Copy an index into a new one, enriched, and move its alias."),
@@ -37,6 +38,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "models": LazyCommand("bridge.commands.models", "Export, quantise, verify and list models."),
     "node": LazyCommand("bridge.commands.node", "Run the embedded OpenSearch node."),
     "plan": LazyCommand("bridge.commands.plan", "Look at an index before it is enriched; nothing is written."),
+    "report": LazyCommand("bridge.commands.report", "Sum up what shadow mode and interleaving found out."),
     "search": LazyCommand("bridge.commands.search", "Search through the proxy and show what each stage did."),
     "serve": LazyCommand("bridge.commands.serve", "Run the rerank sidecar and the query proxy."),
     "train": LazyCommand("bridge.commands.train", "Train cross-encoders and query generators (extra: train)."),

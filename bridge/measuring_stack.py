@@ -45,13 +45,14 @@ _UNSAFE = re.compile(r"[^a-z0-9]+")
 @dataclass(frozen=True, slots=True)
 class MeasuredIndex:
     """An index that can be searched: `cluster` asks its cluster, `proxy` our proxy before it, both as the user of
-    the settings."""
+    the settings; `servers` are that proxy and its sidecar."""
 
     name: str
     n_documents: int
     profile: IndexProfile
     cluster: OpenSearch
     proxy: OpenSearch
+    servers: MeasuringServers
 
 
 @contextmanager
@@ -88,15 +89,17 @@ def collection_index(
 
 
 @contextmanager
-def own_index(name: str, settings: Settings, display: Display, *, config_file: Path | None) -> Iterator[MeasuredIndex]:
-    """An index of the operator's cluster; nothing is written to it.
+def own_index(
+    name: str, settings: Settings, display: Display, *, config_file: Path | None, servers: Overrides | None = None
+) -> Iterator[MeasuredIndex]:
+    """An index of the operator's cluster; nothing is written to it. `servers` as of `collection_index`.
 
     Raises:
         IndexUnsuitable: there is no such index, or it was not enriched.
         BridgeError: sidecar or proxy do not come up.
     """
     folder = logs_folder(settings)
-    with _served(name, settings.cluster, display, config_file=config_file, folder=folder) as index:
+    with _served(name, settings.cluster, display, config_file=config_file, folder=folder, servers=servers) as index:
         yield index
 
 
@@ -130,7 +133,7 @@ def _served(
             running.enter_context(planned.supervised())
         through = cluster.model_copy(update={"url": planned.proxy_url})
         proxy = running.enter_context(connect(through))
-        yield MeasuredIndex(name, indices.count(client, name), profile, client, proxy)
+        yield MeasuredIndex(name, indices.count(client, name), profile, client, proxy, planned)
 
 
 @dataclass(frozen=True, slots=True)

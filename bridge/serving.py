@@ -1,5 +1,6 @@
 """The sidecar and the proxy as services to supervise: their commands, and where they say that they are ready."""
 
+import json
 import shutil
 import socket
 import sys
@@ -48,6 +49,11 @@ class MeasuringServers:
         settings = load_settings(config_file, **overrides)
         services = sidecar_and_proxy(settings, config_file=config_file, overrides=overrides, log_folder=log_folder)
         return cls(settings, overrides, services)
+
+    @property
+    def sidecar_url(self) -> str:
+        """Where to embed and to rerank."""
+        return f"http://{_reachable(self.settings.sidecar.host)}:{self.settings.sidecar.port}"
 
     @property
     def proxy_url(self) -> str:
@@ -114,7 +120,8 @@ def neural_bridge(config_file: Path | None, *arguments: str) -> list[str]:
 def as_environment(overrides: Overrides) -> dict[str, str]:
     """The environment variables that set these settings."""
     return {
-        f"BRIDGE_{section.upper()}__{key.upper()}": str(value)
+        # Lists are read as JSON; paths and numbers as they print.
+        f"BRIDGE_{section.upper()}__{key.upper()}": json.dumps(value) if isinstance(value, list) else str(value)
         for section, values in overrides.items()
         for key, value in values.items()
     }

@@ -131,6 +131,12 @@ def make_faulty_cross_encoder(folder: Path, words: Sequence[str] = WORDS) -> Mod
     return _write_cross_encoder(folder, nodes, {"one": np.array(1, dtype=np.float32)}, "zero_by_one_less", words)
 
 
+def make_negated_cross_encoder(folder: Path, words: Sequence[str] = WORDS) -> ModelFolder:
+    """Writes the toy cross-encoder with its scores negated: the better a passage answers, the lower it stands."""
+    nodes = [helper.make_node("Neg", ["found_words_count"], ["negated_count"])]
+    return _write_cross_encoder(folder, nodes, {}, "negated_count", words)
+
+
 def make_slow_cross_encoder(folder: Path, words: Sequence[str] = WORDS, *, products: int = 20) -> ModelFolder:
     """Writes the toy cross-encoder with `products` needless matrix products per pair, a millisecond or two each."""
     width = 384

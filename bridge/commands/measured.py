@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bridge.evaluation.application_query import BodyOf
     from bridge.evaluation.judged_queries import JudgedQueries
     from bridge.measuring_stack import MeasuredIndex
+    from bridge.serving import Overrides
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -75,6 +76,23 @@ class Asked:
     label_free: int | None
     max_queries: int | None
 
+    @classmethod
+    def of_collection(cls, folder: Path, *, split: str, max_queries: int | None) -> "Asked":
+        """A collection with its own judgements."""
+        return cls(
+            folder=folder,
+            split=split,
+            analyzer="english",
+            index=None,
+            cluster_url=None,
+            body_file=None,
+            queries_file=None,
+            qrels_file=None,
+            judgements_file=None,
+            label_free=None,
+            max_queries=max_queries,
+        )
+
     @property
     def has_judgements(self) -> bool:
         """Whether judgements of an index were named."""
@@ -93,8 +111,11 @@ class Measured:
 
 
 @contextmanager
-def measured(ctx: click.Context, asked: Asked, display: "Display") -> Iterator[Measured]:
-    """Brings up what the options ask for; nothing but the data stays behind the block.
+def measured(
+    ctx: click.Context, asked: Asked, display: "Display", *, servers: "Overrides | None" = None
+) -> Iterator[Measured]:
+    """Brings up what the options ask for; nothing but the data stays behind the block. `servers` overrides
+    settings of our sidecar and proxy.
 
     Raises:
         UsageError: options are missing or contradict each other, a file is wrong, or an extra is not installed.
@@ -119,13 +140,14 @@ def measured(ctx: click.Context, asked: Asked, display: "Display") -> Iterator[M
     with ended_by_signals():
         if asked.folder is not None:
             collection = load_collection(asked.folder, asked.split)
-            running = collection_index(collection, settings, display, config_file=config_file, analyzer=asked.analyzer)
-            with running as index:
+            with collection_index(
+                collection, settings, display, config_file=config_file, analyzer=asked.analyzer, servers=servers
+            ) as index:
                 judged = _label_free(asked, index) or collection.judged.spread(asked.max_queries)
                 yield Measured(collection.name, index, judged, body_of or multi_match(FIELDS))
         elif asked.index is not None:
             given = _judgements(asked)
-            with own_index(asked.index, settings, display, config_file=config_file) as index:
+            with own_index(asked.index, settings, display, config_file=config_file, servers=servers) as index:
                 fields = [field.name for field in index.profile.text_fields]
                 questions = given or _label_free(asked, index)
                 if questions is None:

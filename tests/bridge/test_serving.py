@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bridge.serving import as_environment, sidecar_and_proxy, stop_timeout_s, with_ports
+from bridge.serving import MeasuringServers, as_environment, sidecar_and_proxy, stop_timeout_s, with_ports
 from bridge.settings import load_settings
 
 
@@ -19,6 +19,23 @@ def test_overrides_reach_the_servers_as_environment(monkeypatch: pytest.MonkeyPa
     settings = load_settings()
     assert (settings.proxy.port, settings.proxy.budget_ms) == (1234, 99)
     assert settings.cluster.url == "http://127.0.0.1:1"
+
+
+def test_lists_reach_the_servers_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in as_environment({"sidecar": {"more_rerank_models": ["one", "two"]}}).items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().sidecar.more_rerank_models == ["one", "two"]
+
+
+def test_servers_that_measure_keep_no_caches(tmp_path: Path) -> None:
+    servers = MeasuringServers.before(
+        "http://127.0.0.1:1", None, log_folder=tmp_path, more={"sidecar": {"rerank_model": "another"}}
+    )
+    assert servers.settings.sidecar.cached_pairs == 0
+    assert servers.settings.sidecar.rerank_model == "another"
+    assert servers.settings.proxy.sidecar_url == servers.sidecar_url
+    assert servers.proxy_url.endswith(f":{servers.settings.proxy.port}")
+    assert servers.settings.cluster.url == "http://127.0.0.1:1"
 
 
 def test_port_zero_becomes_a_free_port_that_all_agree_on() -> None:

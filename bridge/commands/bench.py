@@ -1,0 +1,169 @@
+"""`neural-bridge bench`: how quick searches through the bridge are, by stage, by load and by size."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bridge.commands import settings_of
+from bridge.commands.evaluate import STAGES, TABLE_WIDTH, stage_names
+from bridge.commands.measured import Asked, Measured, measured
+from bridge.errors import UsageError
+
+if TYPE_CHECKING:
+    from bridge.console import Display
+    from bridge.evaluation.load import LoadResult
+
+DEFAULT_STAGES = ("bm25", "expansion", "hybrid", "rerank", "cascade")
+
+
+@click.group(name="bench")
+def command() -> None:
+    """Measure how quick searches are."""
+
+
+@command.command()
+@click.option(
+    "--collection",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder in BEIR's layout, whose queries are asked; it is written to the embedded node.",
+)
+@click.option("--split", default="test", show_default=True, help="Which queries of the collection.")
+@click.option("--stages", default=",".join(DEFAULT_STAGES), show_default=True, help="Stages, comma-separated.")
+@click.option("--clients", default="1,4,16", show_default=True, help="Numbers of clients at once, comma-separated.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.1, 600), default=5.0, show_default=True, help="Length of each measurement."
+)
+@click.option("--max-queries", type=click.IntRange(min=1), default=200, show_default=True, help="Different queries.")
+@click.option(
+    "--grow-to",
+    default="",
+    help="Also on the collection grown to so many documents by synthetic ones, for example 10000,100000,300000.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def search(
+    ctx: click.Context,
+    folder: Path,
+    split: str,
+    stages: str,
+    clients: str,
+    seconds: float,
+    max_queries: int,
+    grow_to: str,
+    as_json: bool,
+) -> None:
+    """Put searches through the proxy under load, at each stage, with more and more clients.
+
+    The proxy keeps its ordinary budget (`proxy.budget_ms`): what has no time for its stage is answered by an
+    earlier one and counted as degraded. Nothing is answered from a cache of scores or embeddings.
+    """
+    names, counts, sizes = stage_names(stages), _numbers("--clients", clients), _numbers("--grow-to", grow_to)
+    from rich.console import Console
+
+    from bridge.console import Display
+
+    display = Display(Console(stderr=True))
+    settings = settings_of(ctx)
+    asked = Asked.of_collection(folder, split=split, max_queries=max_queries)
+    results: dict[int, list[LoadResult]] = {}
+    with measured(ctx, asked, display, servers={"proxy": {"budget_ms": settings.proxy.budget_ms}}) as subject:
+        results[subject.index.n_documents] = _loaded(subject, subject.index.name, names, counts, seconds, display)
+        for size in sizes:
+            grown = _grow(subject, size, display)
+            results[size] = _loaded(subject, grown, names, counts, seconds, display)
+            subject.index.cluster.indices.delete(index=grown)
+    if as_json:
+        import msgspec
+
+        told = [
+            {"documents": size, "synthetic": max(0, size - subject.index.n_documents), **msgspec.to_builtins(result)}
+            for size, of_size in results.items()
+            for result in of_size
+        ]
+        click.echo(json.dumps({"collection": subject.name, "seconds": seconds, "results": told}))
+    else:
+        _print(subject, results)
+
+
+def _loaded(
+    subject: Measured, index: str, names: list[str], counts: list[int], seconds: float, display: "Display"
+) -> "list[LoadResult]":
+    from bridge.evaluation.load import put_under_load
+    from bridge.evaluation.stage_results import NAMES
+
+    results = []
+    for name in names:
+        for clients in counts:
+            with display.step(f"{index}: {name}, {clients} clients"):
+                results.append(
+                    asyncio.run(
+                        put_under_load(
+                            subject.index.servers.proxy_url,
+                            index,
+                            list(subject.judged.queries.values()),
+                            stage=NAMES[name],
+                            body_of=subject.body_of,
+                            clients=clients,
+                            seconds=seconds,
+                        )
+                    )
+                )
+    return results
+
+
+def _grow(subject: Measured, size: int, display: "Display") -> str:
+    """An index of `size` documents; its name says that they are not what the collection holds."""
+    from bridge.cluster.index import delete, find
+    from bridge.evaluation.growth import grow
+
+    index = subject.index
+    if size <= index.n_documents:
+        raise UsageError(f"--grow-to {size}: the collection has {index.n_documents:,} documents already")
+    name = f"{index.name}-synthetic-{size}"
+    if find(index.cluster, name) is not None:
+        delete(index.cluster, name)  # what a run that was cut off left behind
+    with display.progress(f"Grow to {size:,} documents", size) as show:
+        grow(index.cluster, index.name, name, index.profile, n_documents=size, on_written=show)
+    return name
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise UsageError(f"{option} {text}: expected whole numbers, comma-separated") from error
+    if any(number < 1 for number in numbers):
+        raise UsageError(f"{option} {text}: expected numbers from 1 on")
+    return numbers
+
+
+def _print(subject: Measured, results: "dict[int, list[LoadResult]]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=TABLE_WIDTH)
+    table = Table(title=f"{subject.name}: searches through the proxy")
+    table.add_column("documents", justify="right")
+    table.add_column("stage")
+    for heading in ("clients", "searches/s", "p50 ms", "p95 ms", "p99 ms", "degraded", "failed"):
+        table.add_column(heading, justify="right")
+    for size, of_size in results.items():
+        synthetic = " (synthetic)" if size > subject.index.n_documents else ""
+        for result in of_size:
+            table.add_row(
+                f"{size:,}{synthetic}",
+                next(name for name in STAGES if name == result.stage or (name, result.stage) == ("bm25", "lexical")),
+                str(result.clients),
+                f"{result.per_second:.1f}",
+                *(f"{value:.0f}" for value in (result.p50_ms, result.p95_ms, result.p99_ms)),
+                f"{result.degraded / max(result.searches, 1):.0%}",
+                str(result.failed),
+            )
+    console.print(table)

@@ -1,0 +1,115 @@
+"""A collection grown to any size, to see how latencies grow: synthetic documents from real text.
+
+Each is made of two real ones: the beginning of one text and the end of the other, predicted queries of both, and
+vectors half-way between theirs. Good for times; what is found among them means nothing.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from opensearchpy import OpenSearch
+
+from bridge.cluster import index as indices
+from bridge.cluster.bulk_load import without_refresh
+from bridge.errors import ClusterBlocked
+from bridge.profile import IndexProfile
+
+SEED = 11
+TEXT = "text"
+"""The field that is put together; all others are those of the first document."""
+
+_READ_AT_ONCE = 500
+_WRITTEN_AT_ONCE = 250
+_MOST_PARENTS = 20_000
+
+
+def grow(
+    client: OpenSearch,
+    source: str,
+    target: str,
+    profile: IndexProfile,
+    *,
+    n_documents: int,
+    on_written: Callable[[int], object],
+) -> None:
+    """Fills `target`, made like `source` and anew, with all documents of `source` and synthetic ones.
+
+    Raises:
+        ClusterBlocked: the cluster refused documents.
+    """
+    indices.create_like(client, source, target, profile)
+    parents = list(_documents(client, source))
+    written = 0
+    with without_refresh(client, target, is_empty=True):
+        for batch in _batches(_grown(parents, profile, n_documents)):
+            lines = [line for doc_id, document in batch for line in ({"index": {"_id": doc_id}}, document)]
+            body = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+            answer = client.bulk(index=target, body=body, params={"filter_path": "errors"})
+            if answer.get("errors"):
+                raise ClusterBlocked(f"index {target} refused synthetic documents: does the node have room for them?")
+            written += len(batch)
+            on_written(written)
+    client.indices.refresh(index=target)
+    client.indices.forcemerge(index=target, max_num_segments=1, request_timeout=7200)
+
+
+def _documents(client: OpenSearch, index: str) -> Iterator[dict[str, Any]]:
+    """Documents as they are stored, in the order of their ids, up to `_MOST_PARENTS`."""
+    query: dict[str, Any] = {"size": _READ_AT_ONCE, "sort": [{"_doc": "asc"}], "query": {"match_all": {}}}
+    answer = client.search(index=index, body=query, params={"scroll": "5m"})
+    n_read = 0
+    while (hits := answer["hits"]["hits"]) and n_read < _MOST_PARENTS:
+        for hit in hits:
+            yield hit["_source"]
+        n_read += len(hits)
+        answer = client.scroll(body={"scroll_id": answer["_scroll_id"], "scroll": "5m"})
+    client.clear_scroll(body={"scroll_id": [answer["_scroll_id"]]})
+
+
+def _grown(
+    parents: Sequence[Mapping[str, Any]], profile: IndexProfile, n_documents: int
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    chance = random.Random(SEED)
+    for n, parent in enumerate(parents[:n_documents]):
+        yield f"real-{n}", parent
+    for n in range(len(parents), n_documents):
+        yield f"synthetic-{n}", crossed(chance.choice(parents), chance.choice(parents), profile)
+
+
+def crossed(first: Mapping[str, Any], second: Mapping[str, Any], profile: IndexProfile) -> dict[str, Any]:
+    """A document of two, each enriched for `profile`."""
+    beginning, end = str(first.get(TEXT, "")).split(), str(second.get(TEXT, "")).split()
+    text = " ".join([*beginning[: len(beginning) // 2], *end[len(end) // 2 :]])
+    ours, others = dict(first.get(profile.object_field, {})), second.get(profile.object_field, {})
+    queries = [*ours.get("predicted_queries", [])[:2], *others.get("predicted_queries", [])[:1]]
+    if queries:
+        ours["predicted_queries"] = queries
+    if "embedding" in ours and "embedding" in others:
+        ours["embedding"] = _half_way(ours["embedding"], others["embedding"])
+    if ours.get("passages") and others.get("passages"):
+        ours["passages"] = [
+            {**one, "embedding": _half_way(one["embedding"], other["embedding"])}
+            for one, other in zip(ours["passages"], others["passages"], strict=False)
+        ]
+    return {**first, TEXT: text, profile.object_field: ours}
+
+
+def _half_way(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    """The unit vector between two; the first where they are opposite."""
+    mean = np.asarray(one, dtype=np.float64) + np.asarray(other, dtype=np.float64)
+    length = float(np.linalg.norm(mean))
+    return list(one) if length < 1e-6 else [round(float(value), 6) for value in mean / length]
+
+
+def _batches(documents: Iterator[tuple[str, Mapping[str, Any]]]) -> Iterator[list[tuple[str, Mapping[str, Any]]]]:
+    batch = []
+    for document in documents:
+        batch.append(document)
+        if len(batch) == _WRITTEN_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

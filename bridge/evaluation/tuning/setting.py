@@ -1,0 +1,145 @@
+"""One way to answer searches: everything of a profile that can be tried out without touching a document."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import msgspec
+
+from bridge.profile import CascadeSettings, FusionSettings, IndexProfile, PassageScores, RerankSettings, Stage
+
+Method = Literal["rrf", "minmax", "zscore"]
+
+RERANKED: tuple[Stage, ...] = ("rerank", "cascade")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Values as the profile has them; hashable, so that what one is worth is computed once. `weights`: leg and
+    weight, sorted."""
+
+    stage: Stage
+    method: Method
+    k: int
+    weights: tuple[tuple[str, float], ...]
+    expansion_boost: float
+    window: int
+    depth: int
+    blend: float
+    passages: int
+    passage_scores: PassageScores
+    cascade_candidates: int
+    cascade_depth: int
+
+    @classmethod
+    def of(cls, profile: IndexProfile, stage: Stage) -> "Setting":
+        """What the index has now, for searches that stop at `stage`."""
+        fusion, rerank = profile.fusion, profile.rerank
+        return cls(
+            stage=stage,
+            method=fusion.method,
+            k=fusion.k,
+            weights=tuple(sorted(fusion.weights.items())),
+            expansion_boost=profile.expansion_boost,
+            window=profile.window,
+            depth=rerank.depth,
+            blend=rerank.blend,
+            passages=rerank.passages,
+            passage_scores=rerank.passage_scores,
+            cascade_candidates=rerank.cascade.candidates,
+            cascade_depth=rerank.cascade.depth,
+        )
+
+    def weighing(self, **weights: float) -> "Setting":
+        """The same with other weights of some legs."""
+        return replace(self, weights=tuple(sorted({**dict(self.weights), **weights}.items())))
+
+    def applied_to(self, profile: IndexProfile) -> IndexProfile:
+        """The profile with these values; `stages` ends with the stage."""
+        return msgspec.structs.replace(
+            profile,
+            fusion=FusionSettings(self.method, self.k, dict(self.weights)),
+            rerank=msgspec.structs.replace(self.reranking(), model=profile.rerank.model),
+            window=self.window,
+            expansion_boost=self.expansion_boost,
+            stages=[*(stage for stage in profile.stages if stage != self.stage), self.stage],
+        )
+
+    def reranking(self) -> RerankSettings:
+        """As `bridge.search.reranking` takes it."""
+        return RerankSettings(
+            depth=self.depth,
+            blend=self.blend,
+            passages=self.passages,
+            passage_scores=self.passage_scores,
+            cascade=CascadeSettings(self.cascade_candidates, self.cascade_depth),
+        )
+
+    def __str__(self) -> str:
+        """In one line, without what the stage does not use."""
+        parts: list[str] = [self.stage]
+        if self.stage not in ("lexical", "vector"):
+            parts.append(f"expansion boost {self.expansion_boost:g}")
+        if self.stage in ("hybrid", *RERANKED):
+            weights = " ".join(f"{leg} {weight:g}" for leg, weight in self.weights if weight)
+            method = f"rrf k {self.k}" if self.method == "rrf" else self.method
+            parts.append(f"{method} ({weights}), window {self.window}")
+        if self.stage == "rerank":
+            parts.append(f"depth {self.depth}")
+            if self.passages > 1:
+                parts.append(f"{self.passage_scores} of {self.passages} passages")
+        if self.stage == "cascade":
+            parts.append(f"cascade {self.cascade_candidates} → {self.cascade_depth}")
+        if self.stage in RERANKED:
+            parts.append(f"blend {self.blend:g}")
+        return ", ".join(parts)
+
+
+BOOSTS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
+WINDOWS = (50, 100, 200)
+MOST_PASSAGES = 3
+
+_METHODS: tuple[tuple[Method, int], ...] = (("zscore", 60), ("minmax", 60), ("rrf", 10), ("rrf", 60))
+_VECTOR_WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
+_DEPTHS = (10, 20, 30, 50, 100)
+_BLENDS = (0.0, 0.25, 0.5, 0.75)
+_PASSAGES: tuple[tuple[int, PassageScores], ...] = (
+    (1, "max"),
+    (2, "max"),
+    (MOST_PASSAGES, "max"),
+    (MOST_PASSAGES, "mean"),
+)
+_CASCADES = ((50, 10), (50, 20), (100, 10), (100, 20), (100, 30))
+
+
+def fusions(setting: Setting) -> Iterable[Setting]:
+    """Other methods and weights of the vector leg; text legs keep theirs."""
+    if setting.stage == "hybrid":
+        for method, k in _METHODS:
+            for weight in _VECTOR_WEIGHTS:
+                yield replace(setting.weighing(vector=weight), method=method, k=k)
+
+
+def boosts_and_windows(setting: Setting) -> Iterable[Setting]:
+    """Other weights of the predicted queries, and other windows where something is fused."""
+    if setting.stage in ("expansion", "hybrid"):
+        for boost in BOOSTS:
+            for window in WINDOWS if setting.stage == "hybrid" else (setting.window,):
+                yield replace(setting, expansion_boost=boost, window=window)
+
+
+def rerankings(setting: Setting) -> Iterable[Setting]:
+    """The same candidates, read by one cross-encoder or by a cascade of two."""
+    if setting.stage == "hybrid":
+        for blend in _BLENDS:
+            for depth in _DEPTHS:
+                yield replace(setting, stage="rerank", depth=depth, blend=blend)
+            for candidates, depth in _CASCADES:
+                yield replace(setting, stage="cascade", cascade_candidates=candidates, cascade_depth=depth, blend=blend)
+
+
+def passages(setting: Setting) -> Iterable[Setting]:
+    """Other numbers of passages of each document, and other ways to make one score of theirs."""
+    if setting.stage == "rerank":
+        for n_passages, scores in _PASSAGES:
+            yield replace(setting, passages=n_passages, passage_scores=scores)

@@ -1,0 +1,66 @@
+"""Settings go into a profile and come out of it unchanged, and vary only what their stage uses."""
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from bridge.evaluation.tuning.setting import BOOSTS, WINDOWS, Setting, boosts_and_windows, fusions, passages, rerankings
+from bridge.profile import (
+    CascadeSettings,
+    FusionSettings,
+    IndexProfile,
+    ModelReference,
+    RerankSettings,
+    Stage,
+    TextField,
+)
+
+PROFILE = IndexProfile(
+    text_fields=[TextField("body")],
+    encoder=ModelReference("encoder", "0" * 12),
+    dimension=8,
+    fusion=FusionSettings("rrf", 12, {"lexical": 0.5, "expansion": 1.0, "vector": 0.3}),
+    rerank=RerankSettings(model="mine", depth=7, blend=0.1, cascade=CascadeSettings(60, 6)),
+    window=70,
+    expansion_boost=0.9,
+)
+
+
+def test_what_an_index_has_is_what_it_gets_back() -> None:
+    assert Setting.of(PROFILE, "rerank").applied_to(PROFILE) == PROFILE
+
+
+def test_searches_stop_at_the_stage_of_the_setting() -> None:
+    changed = Setting.of(PROFILE, "hybrid").applied_to(PROFILE)
+    assert changed == msgspec.structs.replace(PROFILE, stages=["lexical", "expansion", "vector", "rerank", "hybrid"])
+
+
+def test_a_weight_changes_alone() -> None:
+    assert dict(Setting.of(PROFILE, "hybrid").weighing(vector=2.0).weights) == {
+        "lexical": 0.5,
+        "expansion": 1.0,
+        "vector": 2.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("stage", "varied"),
+    [
+        ("lexical", (0, 0, 0, 0)),
+        ("expansion", (0, len(BOOSTS), 0, 0)),
+        ("hybrid", (20, len(BOOSTS) * len(WINDOWS), 40, 0)),
+        ("rerank", (0, 0, 0, 4)),
+        ("cascade", (0, 0, 0, 0)),
+    ],
+)
+def test_a_step_varies_what_its_stage_uses(stage: Stage, varied: tuple[int, ...]) -> None:
+    setting = Setting.of(PROFILE, stage)
+    assert tuple(len(set(step(setting))) for step in (fusions, boosts_and_windows, rerankings, passages)) == varied
+
+
+def test_a_setting_tells_what_it_does_and_no_more() -> None:
+    hybrid = Setting.of(PROFILE, "hybrid")
+    assert str(hybrid) == "hybrid, expansion boost 0.9, rrf k 12 (expansion 1 lexical 0.5 vector 0.3), window 70"
+    assert str(replace(hybrid, stage="cascade")).endswith("cascade 60 → 6, blend 0.1")
+    assert str(replace(hybrid, stage="lexical")) == "lexical"

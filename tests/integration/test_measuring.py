@@ -1,0 +1,222 @@
+"""`evaluate`, `gate` and `tune` as an operator runs them, on an index of a real node.
+
+Forty documents hold two words each that no other document holds together, and a word of filling. A query asks for the
+two words with the filling, so that BM25, the toy encoder and the toy cross-encoder all find its document.
+"""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opensearchpy import OpenSearch
+
+from bridge.cluster.index import look
+from bridge.cluster.node import EmbeddedNode
+from bridge.models.artifact import ModelFolder
+from bridge.profile import RerankSettings
+from bridge.settings import ClusterSettings
+from tests.proxy_stack import ProxyStack, proxy_stack
+from tests.servers import unused_index_name
+from tests.toys import WORDS, make_negated_cross_encoder, make_toy_cross_encoder, make_toy_encoder
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+FILLING = ("cat", "dog")
+PAIRS = list(combinations([word for word in WORDS if word not in FILLING][:10], 2))[:40]
+DOCUMENTS = {
+    f"d{n}": {"title": " ".join(pair), "body": f"{pair[0]} {pair[1]} {FILLING[n % 2]}"} for n, pair in enumerate(PAIRS)
+}
+QUERIES = {f"{' '.join(pair)} {FILLING[(n + 1) % 2]}": f"d{n}" for n, pair in enumerate(PAIRS)}
+"""Text → the right document, which has the other filling."""
+
+
+@pytest.fixture(scope="module")
+def stack(node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyStack]:
+    pytest.importorskip("ir_measures")
+    with proxy_stack(ClusterSettings(url=node.url), tmp_path_factory.mktemp("models"), profile_ttl_s=0) as running:
+        yield running
+
+
+@pytest.fixture
+def index(stack: ProxyStack, opensearch: OpenSearch) -> Iterator[str]:
+    name = unused_index_name()
+    stack.fill(
+        opensearch,
+        name,
+        {doc_id: (document, [document["title"]]) for doc_id, document in DOCUMENTS.items()},
+        rerank=RerankSettings(blend=0.0),
+    )
+    yield name
+    opensearch.indices.delete(index=name)
+
+
+@pytest.fixture
+def judgements(tmp_path: Path) -> Path:
+    file = tmp_path / "judged.csv"
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        rows = csv.writer(lines)
+        rows.writerow(["query", "docid", "rating"])
+        rows.writerows([query, doc_id, 1] for query, doc_id in QUERIES.items())
+    return file
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(node: EmbeddedNode, judgements: Path, tmp_path: Path) -> Run:
+    """Runs a command on an index with the judgements and a reranker."""
+    encoder = make_toy_encoder(tmp_path / "encoder").path
+
+    def run_command(
+        command: str, index: str, *options: str, reranker: ModelFolder | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        chosen = reranker or make_toy_cross_encoder(tmp_path / "honest")
+        config = tmp_path / "settings.yaml"
+        sidecar = {"rerank_model": str(chosen.path), "cascade_model": None, "encoder": str(encoder), "threads": 1}
+        config.write_text(json.dumps({"sidecar": sidecar, "node": {"cache_dir": str(tmp_path / "cache")}}))
+        arguments = ["--index", index, "--cluster", node.url, "--judgements", str(judgements), *options]
+        return subprocess.run(
+            [sys.executable, "-m", "bridge.cli", "--config", str(config), command, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+
+    return run_command
+
+
+def told(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def stopped_at(stack: ProxyStack, index: str) -> str:
+    """Where the proxy stops a search of an application that asks for nothing special."""
+    with OpenSearch(stack.url) as client:
+        answer = client.transport.perform_request(
+            "POST",
+            f"/{index}/_search",
+            body={"query": {"multi_match": {"query": "red", "fields": ["title"]}}},
+            headers={"x-bridge": "explain"},
+        )
+    return str(answer["_bridge"]["stages"])
+
+
+def test_evaluate_measures_the_stages_of_an_index_and_judges_a_requirement(
+    run: Run, index: str, tmp_path: Path
+) -> None:
+    done = run(
+        "evaluate", index, "--json", "--run-file", str(tmp_path / "x.run"), "--require", "rerank:ndcg@10>=bm25-0.01"
+    )
+    figures = told(done)
+    assert (figures["collection"], figures["documents"], figures["queries"]) == (index, 40, 40)
+    assert list(figures["stages"]) == ["bm25", "expansion", "vector", "hybrid", "rerank"]
+    assert all(stage["ndcg@10"] > 0.9 for stage in figures["stages"].values())
+    assert "stage cascade is left out" in done.stderr
+    assert len((tmp_path / "x-hybrid.run").read_text().splitlines()) > 40
+
+    failed = run("evaluate", index, "--stages", "bm25,hybrid", "--require", "ndcg@10>=bm25+0.5")
+    assert failed.returncode == 1
+    assert "not met: ndcg@10>=bm25+0.5" in failed.stderr
+    assert "hybrid" in failed.stdout
+
+
+def test_gate_lets_an_honest_reranker_serve(run: Run, stack: ProxyStack, index: str, opensearch: OpenSearch) -> None:
+    verdict = told(run("gate", index, "--stages", "hybrid,rerank", "--json"))
+    assert [(each["stage"], each["enabled"]) for each in verdict["verdicts"]] == [
+        ("lexical", True),
+        ("hybrid", True),
+        ("rerank", True),
+    ]
+    profile = look(opensearch, index).profile
+    assert profile is not None
+    assert profile.gate is not None
+    assert profile.gate.measurement is not None
+    assert profile.gate.measurement.queries == 40
+    assert stopped_at(stack, index).endswith("+rerank")
+
+
+def sabotaged(folder: Path) -> ModelFolder:
+    return make_negated_cross_encoder(folder)
+
+
+def of_another_language(folder: Path) -> ModelFolder:
+    """It knows the filling alone: every other word is the unknown one to it."""
+    return make_toy_cross_encoder(folder, FILLING)
+
+
+@pytest.mark.parametrize("make", [sabotaged, of_another_language])
+def test_gate_keeps_a_harmful_reranker_off_until_it_is_forced(
+    make: Callable[[Path], ModelFolder], run: Run, stack: ProxyStack, index: str, opensearch: OpenSearch, tmp_path: Path
+) -> None:
+    reranker = make(tmp_path / "harmful")
+    assert stopped_at(stack, index).endswith("+rerank")
+    done = run("gate", index, "--stages", "hybrid,rerank", "--json", "--dry-run", reranker=reranker)
+    assert {each["stage"]: each["enabled"] for each in told(done)["verdicts"]}["rerank"] is False
+    assert stopped_at(stack, index).endswith("+rerank")
+
+    verdicts = told(run("gate", index, "--stages", "hybrid,rerank", "--json", reranker=reranker))["verdicts"]
+    assert verdicts[-1]["against"] == "hybrid"
+    assert verdicts[-1]["high"] < -0.1
+    assert stopped_at(stack, index) == "hybrid"
+
+    command = [
+        sys.executable,
+        "-m",
+        "bridge.cli",
+        "gate",
+        "--index",
+        index,
+        "--cluster",
+        stack.url,
+        "--force",
+        "rerank",
+    ]
+    forced = subprocess.run(
+        [*command, "--reason", "to see it fail", "--json"], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert told(forced)["verdicts"][-1]["forced"] == "to see it fail"
+    assert stopped_at(stack, index).endswith("+rerank")
+    profile = look(opensearch, index).profile
+    assert profile is not None
+    assert profile.gate is not None
+    assert profile.gate.verdicts[-1].high is not None
+
+
+def test_tune_finds_that_a_harmful_reranker_is_best_left_out(
+    run: Run, stack: ProxyStack, index: str, opensearch: OpenSearch, tmp_path: Path
+) -> None:
+    reranker = sabotaged(tmp_path / "harmful")
+    plot = tmp_path / "front.png"
+    shown = told(run("tune", index, "--json", "--plot", str(plot), reranker=reranker))
+    assert shown["written"] is False
+    assert shown["tuned_mean"] > shown["default_mean"] + 0.1
+    assert shown["low"] > 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert stopped_at(stack, index).endswith("+rerank")
+
+    done = run("tune", index, "--apply", reranker=reranker)
+    assert done.returncode == 0, done.stderr
+    assert "written to the index" in done.stdout
+    profile = look(opensearch, index).profile
+    assert profile is not None
+    assert profile.tuning is not None
+    assert profile.tuning.tuned_mean == pytest.approx(shown["tuned_mean"], abs=0.02)
+    assert profile.rerank.blend > 0 or profile.stages[-1] != "rerank"
+
+
+def test_an_index_that_was_not_enriched_is_refused(run: Run, opensearch: OpenSearch, fresh_index: str) -> None:
+    opensearch.indices.create(index=fresh_index)
+    done = run("evaluate", fresh_index, "--json")
+    assert done.returncode == 2
+    assert "is not enriched" in done.stderr
+    assert done.stdout == ""
