@@ -98,7 +98,7 @@ export function showMeasurements(section, index, profile) {
     profile?.gate || profile?.tuning ? "" : element("section", {},
       element("h2", {}, "Measurements"),
       element("p", {}, `Nothing measured is kept with ${index || "this index"}. `,
-        element("code", {}, `neural-bridge gate ${index || "INDEX"}`), " measures which stages do it good.")),
+        element("code", {}, `neural-bridge gate --index ${index || "INDEX"}`), " measures which stages do it good.")),
     element("section", {},
       element("label", { class: "file" }, "Show a file of ", element("code", {}, "neural-bridge evaluate --json"), " ",
         element("input", { type: "file", accept: ".json,application/json", multiple: true, change: open })),
