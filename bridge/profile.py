@@ -16,6 +16,9 @@ BESIDE_KEY = "neural_bridge_beside"
 """The key of the profile of the generation that stands beside the serving one while models change. Only the
 operator's commands read it: a search knows one generation."""
 
+DEFAULT_OBJECT = "neural"
+"""What our object in a document is called where the operator gave it no other name."""
+
 PROFILE_VERSION = 1
 """Rises when a reader of an older version would misunderstand the profile."""
 
@@ -97,11 +100,17 @@ class RerankSettings(msgspec.Struct, frozen=True):
 
 
 class SearchRules(msgspec.Struct, frozen=True):
-    """Which searches are left alone although they are understood: words in quotation marks, and single words
-    with three digits or more, such as part numbers. Both ask for these very words and for nothing like them."""
+    """Which searches are left alone although they are understood.
+
+    `leave_quoted`: words in quotation marks. `leave_identifiers`: single words with three digits or more, such
+    as part numbers. Both ask for these very words and for nothing like them. `leave_sorted_ties`: searches
+    that are sorted by score, and among equal scores by other fields; an application that turns their pages by
+    `from`, and not by `search_after`, can have them upgraded.
+    """
 
     leave_quoted: bool = True
     leave_identifiers: bool = True
+    leave_sorted_ties: bool = True
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -190,7 +199,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
     encoder: ModelReference
     dimension: int
     generator: ModelReference | None = None
-    object_field: str = "neural"
+    object_field: str = DEFAULT_OBJECT
     passages: PassageSettings = PassageSettings()
     fusion: FusionSettings = msgspec.field(default_factory=FusionSettings)
     rerank: RerankSettings = RerankSettings()

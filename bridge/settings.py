@@ -157,6 +157,12 @@ class IngestSettings(Section):
 
     encoder: str = Field("embed-base", description="Encoder of the vectors: path, built-in or hub name.")
     generator: str | None = Field("doc2query-small", description="Generator of predicted queries; empty writes none.")
+    object_field: str = Field(
+        "neural",
+        pattern=r"^[^.\s]+$",
+        description="Our one object in each document. OpenSearch leaves fields that begin with _ out of searches on all "
+        "fields: take _neural where applications search without naming fields.",
+    )
     queries_per_passage: int = Field(3, ge=0, description="Queries sampled per passage.")
     max_query_tokens: int = Field(20, gt=0, description="Longest predicted query, in tokens.")
     max_expansion_bytes: int = Field(

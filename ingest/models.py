@@ -10,7 +10,7 @@ from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.models.query_generator import QueryGenerator
 from bridge.passages import TokenSpans
-from bridge.profile import IndexProfile, ModelReference, PassageSettings, TextField
+from bridge.profile import DEFAULT_OBJECT, IndexProfile, ModelReference, PassageSettings, TextField
 from bridge.settings import IngestSettings
 from ingest import expansion
 from ingest.embedding import PassageEncoder
@@ -53,6 +53,7 @@ def profile_for(
     text_fields: Sequence[str],
     *,
     passages: PassageSettings | None = None,
+    object_field: str = DEFAULT_OBJECT,
     kept: IndexProfile | None = None,
 ) -> IndexProfile:
     """The profile of an index whose documents these models enrich; `kept` is the one that it has already."""
@@ -62,6 +63,7 @@ def profile_for(
         dimension=models.encoder.dimension,
         generator=models.generator_reference,
         passages=passages or PassageSettings(),
+        object_field=kept.object_field if kept else object_field,
         generation=kept.generation if kept else 1,
     )
 
@@ -91,6 +93,7 @@ def planned_profile(
         encoder=_reference(encoder),
         dimension=encoder.manifest.dimension or 0,
         generator=_reference(resolve(settings.generator)) if settings.generator else None,
+        object_field=settings.object_field,
         passages=passages or PassageSettings(),
     )
 

@@ -32,11 +32,12 @@ NESTED = PassageSettings(layout="nested", max_tokens=8, overlap_tokens=0)
 
 @dataclass(frozen=True)
 class ProxyStack:
-    """`url` is the proxy's; `encoder` is the one that the sidecar serves."""
+    """`url` is the proxy's; `encoder` is the one that the sidecar serves first."""
 
     url: str
     admin_url: str
     encoder: Encoder
+    sidecar_url: str = ""
 
     def profile(self, **more: Any) -> IndexProfile:
         """A profile of documents with `title` and `body`, for the toy models."""
@@ -49,7 +50,9 @@ class ProxyStack:
         }
         return IndexProfile(**given | more)
 
-    def enriched(self, document: dict[str, Any], predicted_queries: Sequence[str], *, nested: bool) -> dict[str, Any]:
+    def enriched(
+        self, document: dict[str, Any], predicted_queries: Sequence[str], *, nested: bool, object_field: str = "neural"
+    ) -> dict[str, Any]:
         """The document with the bridge's object."""
         text = enriched_text({"title": document["title"], "body": document["body"]})
         settings = NESTED if nested else PassageSettings()
@@ -63,7 +66,7 @@ class ProxyStack:
             ]
         else:
             [ours["embedding"]] = embeddings
-        return {**document, "neural": ours}
+        return {**document, object_field: ours}
 
     def fill(
         self,
@@ -83,20 +86,24 @@ class ProxyStack:
         nested = made.passages.layout == "nested"
         lines: list[dict[str, Any]] = []
         for doc_id, (document, predicted) in documents.items():
-            lines += [{"index": {"_id": doc_id}}, self.enriched(document, predicted, nested=nested)]
+            enriched = self.enriched(document, predicted, nested=nested, object_field=made.object_field)
+            lines += [{"index": {"_id": doc_id}}, enriched]
         if lines:
             answer = client.bulk(index=index, body=lines, refresh=True)
             assert not answer["errors"], answer
 
 
 @contextmanager
-def proxy_stack(cluster: ClusterSettings, folder: Path, **proxy: Any) -> Iterator[ProxyStack]:
+def proxy_stack(
+    cluster: ClusterSettings, folder: Path, *, more_encoders: Sequence[Encoder] = (), **proxy: Any
+) -> Iterator[ProxyStack]:
     """A proxy before `cluster` while the block runs; `proxy` are settings of the proxy."""
     for name in ("encoder", "cross_encoder"):
         (folder / name).mkdir(exist_ok=True)
     models = Models(
         cross_encoder=CrossEncoder.load(resolve(str(make_toy_cross_encoder(folder / "cross_encoder").path)), threads=1),
         encoder=Encoder.load(resolve(str(make_toy_encoder(folder / "encoder").path)), threads=1),
+        more_encoders=tuple(more_encoders),
     )
     loop = asyncio.new_event_loop()
     started: list[ProxyStack] = []
@@ -111,7 +118,7 @@ def proxy_stack(cluster: ClusterSettings, folder: Path, **proxy: Any) -> Iterato
         given = {"port": 0, "admin_port": 0, "sidecar_url": sidecar_url, "shutdown_timeout_s": 1, **proxy}
         try:
             async with running(Settings(cluster=cluster, proxy=ProxySettings(**given))) as running_proxy:
-                started.append(ProxyStack(running_proxy.url, running_proxy.admin_url, models.encoder))
+                started.append(ProxyStack(running_proxy.url, running_proxy.admin_url, models.encoder, sidecar_url))
                 ready.set()
                 await stop.wait()
         finally:

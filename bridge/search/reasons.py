@@ -10,6 +10,7 @@ from bridge.search.known_clauses import LEFT_ALONE
 REASONS: dict[str, str] = {
     # Asked for
     "off": "the request says `x-bridge: off`",
+    "canary": "the caller is not among `proxy.canary_percent`",
     "lexical": "the request, or the index's profile, stops at the application's own query",
     # The request
     "accept": "another answer than JSON is wanted",
@@ -46,7 +47,7 @@ REASONS: dict[str, str] = {
     "search_pipeline": "the application's own pipeline changes the answer",
     "size_0": "no hits are wanted",
     "slice": "a part of all documents is read",
-    "sort": "hits are sorted by more than their score",
+    "sort": "hits are sorted by more than their score (profile: `rules.leave_sorted_ties`)",
     "stored_fields": "hits come without ids",
     "terminate_after": "the cluster stops early",
     "window": "the page ends beyond 10,000, where the cluster answers with an error",

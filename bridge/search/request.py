@@ -137,12 +137,12 @@ def _understood(
 ) -> SearchRequest:
     parameters = parameters_of(query_string)
     tree = _body(body, parameters)
-    _check_sort(tree, parameters)
+    ties = _ties(tree, parameters, rules)
     query = _query(tree, parameters)
     clause = find_text(query, text_fields)
     _check_text(clause.text, rules)
     start, size = _page(tree, parameters)
-    presentation = {key: tree[key] for key in _PRESENTATION if key in tree}
+    presentation = {key: tree[key] for key in _PRESENTATION if key in tree} | ties
     url_presentation = {key: parameters[key] for key in url_parameters.PRESENTATION if key in parameters}
     if "_none_" in (presentation.get("stored_fields"), url_presentation.get("stored_fields")):
         # Then hits come without their ids.
@@ -184,10 +184,15 @@ def _body(body: bytes, parameters: Mapping[str, str]) -> dict[str, Json]:
     return tree
 
 
-def _check_sort(tree: Mapping[str, Json], parameters: Mapping[str, str]) -> None:
+def _ties(tree: Mapping[str, Json], parameters: Mapping[str, str], rules: SearchRules) -> dict[str, Json]:
+    """The `sort` of a search that is sorted by score and then by more, so that hits show their sort values."""
     given: Json = parameters.get("sort", tree.get("sort", []))
-    if any(order not in _BY_SCORE for order in (given if isinstance(given, list) else [given])):
+    orders = given if isinstance(given, list) else [given]
+    if all(order in _BY_SCORE for order in orders):
+        return {}
+    if rules.leave_sorted_ties or orders[0] not in _BY_SCORE:
         raise NotUnderstood("sort")
+    return {"sort": orders}
 
 
 def _query(tree: Mapping[str, Json], parameters: Mapping[str, str]) -> Json:

@@ -71,7 +71,8 @@ class OwnAnswer:
         """This answer with other hits. `max_score`: the best score of the whole ranking; `beyond`: how many hits
         to add to the total; `more`: members to add at the end."""
         inner: dict[str, object] = {**self._hits, "hits": hits}
-        if "max_score" in inner:
+        if "max_score" in inner and not (self.hits and self._hits["max_score"] == msgspec.Raw(b"null")):
+            # Sorted hits have no best score, in no answer of the cluster's.
             inner["max_score"] = max_score
         if "total" in self._hits and beyond:
             total = msgspec.json.decode(self._hits["total"], type=int | _Total)

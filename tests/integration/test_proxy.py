@@ -1,5 +1,7 @@
 """The proxy before a real node: searches upgraded, everything else as it would be without the proxy."""
 
+import base64
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +12,10 @@ from hypothesis import strategies as st
 from opensearchpy import AsyncOpenSearch, NotFoundError, OpenSearch, RequestError
 
 from bridge.cluster.node import EmbeddedNode
+from bridge.passages import enriched_text
 from bridge.profile import PassageSettings, RerankSettings
+from bridge.search.filter_path import filtered
+from bridge.search.hiding import names_any
 from bridge.settings import ClusterSettings
 from tests.proxy_stack import NESTED, ProxyStack, proxy_stack
 from tests.servers import client, unused_index_name
@@ -150,7 +155,7 @@ def test_what_the_filters_exclude_never_enters(
 def test_every_query_that_is_understood_is_answered_by_the_cluster(
     through: OpenSearch, stack: ProxyStack, index: str, query: dict[str, Any]
 ) -> None:
-    answered = requests.post(f"{stack.url}/{index}/_search", json={"query": query}, timeout=30)
+    answered = requests.post(f"{stack.url}/{index}/_search", json={"query": query}, timeout=120)
 
     assert answered.status_code == 200, answered.text
     assert answered.headers["X-Bridge"].startswith("hybrid+rerank; took_ms"), answered.headers
@@ -229,7 +234,7 @@ def test_explained_hits_of_long_documents_tell_their_nearest_passage(
         stack.fill(direct, fresh_index, documents, passages=NESTED)
 
     answered = requests.post(
-        f"{stack.url}/{fresh_index}/_search", json=match("red shoe"), headers={"x-bridge": "explain"}, timeout=30
+        f"{stack.url}/{fresh_index}/_search", json=match("red shoe"), headers={"x-bridge": "explain"}, timeout=120
     )
 
     first = answered.json()["hits"]["hits"][0]
@@ -242,6 +247,147 @@ def test_explained_hits_of_long_documents_tell_their_nearest_passage(
     assert "inner_hits" not in first
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "hits.hits._id",
+        "hits.total,hits.hits._source.title",
+        "**.title",
+        "hits.*.va*,hits.t*",
+        "gone",
+        "-took,-hits.hits._source.*,-hits.hits._score",
+        "hits.hits,-hits.hits._source,-**._score",
+    ],
+)
+def test_filter_path_keeps_what_the_cluster_keeps(node: EmbeddedNode, index: str, wanted: str) -> None:
+    url = f"{node.url}/{index}/_search"
+    whole, parts = (
+        requests.post(url, json=match("wing flow"), params=parameters, timeout=120)
+        for parameters in ({}, {"filter_path": wanted})
+    )
+
+    assert json.loads(filtered(whole.content, wanted)) == parts.json()
+
+
+def test_filter_path_is_honoured_in_upgraded_answers(stack: ProxyStack, index: str) -> None:
+    answered = requests.post(
+        f"{stack.url}/{index}/_search?filter_path=hits.hits._id&size=2", json=match("blue dress"), timeout=120
+    )
+
+    assert answered.headers["X-Bridge"].startswith("hybrid+rerank")
+    assert answered.json() == {"hits": {"hits": [{"_id": "dress"}, {"_id": "shoe"}]}}
+
+
+def test_a_search_that_passes_shows_documents_as_they_were_written(
+    node: EmbeddedNode, stack: ProxyStack, index: str
+) -> None:
+    body = match("wing", sort=["n"], size=3, aggs={"first": {"top_hits": {"size": 1}}})
+
+    through, direct = (requests.post(f"{url}/{index}/_search", json=body, timeout=120) for url in (stack.url, node.url))
+
+    assert through.headers["X-Bridge"] == "pass; reason=sort"
+    assert "neural" not in through.text
+    assert direct.text.count('"neural"') == 4
+    assert ids(through.json()) == ids(direct.json())
+
+
+@pytest.mark.case("P2")
+def test_a_search_template_is_upgraded(stack: ProxyStack, index: str) -> None:
+    template = {"source": {"query": {"match": {"title": "{{words}}"}}, "size": 2}, "params": {"words": "blue dress"}}
+
+    answered = requests.post(f"{stack.url}/{index}/_search/template", json=template, timeout=120)
+
+    assert answered.headers["X-Bridge"].startswith("hybrid+rerank; took_ms")
+    assert ids(answered.json()) == ["dress", "shoe"]
+
+
+def test_explained_hits_tell_which_predicted_queries_match(stack: ProxyStack, index: str) -> None:
+    answered = requests.post(
+        f"{stack.url}/{index}/_search",
+        json=match("cheap dress", explain=True),
+        headers={"x-bridge": "hybrid"},
+        timeout=120,
+    )
+
+    hits = {hit["_id"]: hit for hit in answered.json()["hits"]["hits"]}
+    assert "degraded" not in answered.headers["X-Bridge"]
+    assert hits["plate"]["_bridge"]["predicted_queries"] == ["cheap wing"]
+    assert hits["shoe"]["_bridge"]["predicted_queries"] == ["blue dress"]
+    assert all("_explanation" in hit for hit in hits.values())
+
+
+def test_the_total_counts_the_union_where_that_is_asked_for(stack: ProxyStack, index: str) -> None:
+    answers = [
+        requests.post(
+            f"{stack.url}/{index}/_search",
+            json=match("blue dress", size=50),
+            headers={"x-bridge": control},
+            timeout=120,
+        ).json()
+        for control in ("hybrid", "hybrid, union")
+    ]
+
+    assert ids(answers[0]) == ids(answers[1])
+    assert answers[0]["hits"]["total"]["value"] == 1
+    assert answers[1]["hits"]["total"] == {"value": len(ids(answers[1])), "relation": "eq"}
+
+
+def test_indices_that_were_enriched_alike_are_searched_together(
+    node: EmbeddedNode, stack: ProxyStack, fresh_index: str
+) -> None:
+    halves = [dict(list(DOCUMENTS.items())[:4]), dict(list(DOCUMENTS.items())[4:7])]
+    with client(node.url) as direct:
+        for number, documents in enumerate(halves):
+            stack.fill(direct, f"{fresh_index}-{number}", documents, properties=PROPERTIES)
+    try:
+        for expression in (f"{fresh_index}-*", f"{fresh_index}-0,{fresh_index}-1"):
+            answered = requests.post(f"{stack.url}/{expression}/_search", json=match("blue dress"), timeout=120)
+            assert answered.headers["X-Bridge"].startswith("hybrid+rerank; took_ms"), expression
+            assert ids(answered.json())[:2] == ["dress", "shoe"]
+    finally:
+        with client(node.url) as direct:
+            direct.indices.delete(index=f"{fresh_index}-*")
+
+
+def test_searches_on_all_fields_leave_out_an_object_whose_name_begins_with_an_underscore(
+    node: EmbeddedNode, stack: ProxyStack, fresh_index: str
+) -> None:
+    everywhere = {"query": {"multi_match": {"query": "plate heat"}}}
+    documents = {doc_id: DOCUMENTS[doc_id] for doc_id in ("wing", "shoe")}
+    with client(node.url) as direct:
+        stack.fill(direct, fresh_index, documents, properties=PROPERTIES, object_field="_neural")
+        found = ids(direct.search(index=fresh_index, body=everywhere))
+
+    upgraded = requests.post(
+        f"{stack.url}/{fresh_index}/_search", json=everywhere, headers={"x-bridge": "expansion"}, timeout=120
+    )
+
+    assert found == []
+    assert upgraded.headers["X-Bridge"].startswith("expansion; took_ms")
+    assert ids(upgraded.json()) == ["wing"]
+    assert upgraded.json()["hits"]["total"]["value"] == 0
+    assert "_neural" not in upgraded.text
+
+
+def test_passages_are_retrieved_for_several_questions(stack: ProxyStack, index: str) -> None:
+    asked = {
+        "index": index,
+        "queries": ["blue dress", "supersonic flow"],
+        "size": 2,
+        "filter": {"range": {"n": {"lte": 5}}},
+    }
+
+    answer = requests.post(f"{stack.admin_url}/_bridge/retrieve", json=asked, timeout=120).json()
+
+    first, second = answer["results"]
+    assert [passage["doc_id"] for passage in first["passages"]] == ["dress", "shoe"]
+    assert "supersonic flow" in second["passages"][0]["text"]
+    for passage in (*first["passages"], *second["passages"]):
+        document = DOCUMENTS[passage["doc_id"]][0]
+        text = enriched_text({"title": document["title"], "body": document["body"]})
+        assert passage["text"] == text[passage["start"] : passage["end"]]
+
+
 def test_total_as_a_number_is_honoured(through: OpenSearch, index: str) -> None:
     answer = through.search(index=index, body=match("blue dress"), params={"rest_total_hits_as_int": "true"})
 
@@ -251,7 +397,7 @@ def test_total_as_a_number_is_honoured(through: OpenSearch, index: str) -> None:
 
 def test_words_in_the_url_are_understood(stack: ProxyStack, index: str) -> None:
     answered = requests.get(
-        f"{stack.url}/{index}/_search?q=blue+dress&df=title&size=2&_source=title&pretty", timeout=30
+        f"{stack.url}/{index}/_search?q=blue+dress&df=title&size=2&_source=title&pretty", timeout=120
     )
 
     assert answered.headers["X-Bridge"].startswith("hybrid+rerank")
@@ -264,12 +410,12 @@ def test_an_alias_and_routing_are_honoured(node: EmbeddedNode, stack: ProxyStack
         direct.indices.put_alias(index=index, name=f"{index}-alias")
 
     answered = requests.post(
-        f"{stack.url}/{index}-alias/_search?routing=wing&preference=mine", json=match("wing flow", size=50), timeout=30
+        f"{stack.url}/{index}-alias/_search?routing=wing&preference=mine", json=match("wing flow", size=50), timeout=120
     )
 
     assert answered.headers["X-Bridge"].startswith("hybrid+rerank; took")
     shard = requests.post(
-        f"{node.url}/{index}/_search?routing=wing", json={"size": 100, "query": {"match_all": {}}}, timeout=30
+        f"{node.url}/{index}/_search?routing=wing", json={"size": 100, "query": {"match_all": {}}}, timeout=120
     )
     assert set(ids(answered.json())) <= set(ids(shard.json()))
 
@@ -280,8 +426,8 @@ def test_errors_are_the_clusters_own(through: OpenSearch, stack: ProxyStack, nod
 
     with pytest.raises(RequestError):
         through.search(index=index, body=body)
-    upgraded = requests.post(f"{stack.url}/{index}/_search", json=body, timeout=30)
-    direct = requests.post(f"{node.url}/{index}/_search", json=body, timeout=30)
+    upgraded = requests.post(f"{stack.url}/{index}/_search", json=body, timeout=120)
+    direct = requests.post(f"{node.url}/{index}/_search", json=body, timeout=120)
     assert (upgraded.status_code, upgraded.content) == (direct.status_code, direct.content)
     with pytest.raises(NotFoundError):
         through.search(index="no-such-index", body=match("wing"))
@@ -295,16 +441,16 @@ def test_numbers_and_escapes_come_back_byte_for_byte(node: EmbeddedNode, stack: 
     )
     with client(node.url) as direct:
         stack.fill(direct, fresh_index, {}, properties={"big": {"enabled": False, "type": "object"}})
-        requests.put(f"{node.url}/{fresh_index}/_mapping", json={"dynamic": False}, timeout=30).raise_for_status()
+        requests.put(f"{node.url}/{fresh_index}/_mapping", json={"dynamic": False}, timeout=120).raise_for_status()
         requests.put(
             f"{node.url}/{fresh_index}/_doc/1?refresh",
             data=source.replace('"big":12345678901234567890123', '"big2":12345678901234567890123').encode()
             + b',"neural":{"stamp":"s"}}',
             headers={"Content-Type": "application/json"},
-            timeout=30,
+            timeout=120,
         ).raise_for_status()
 
-    answered = requests.post(f"{stack.url}/{fresh_index}/_search", json=match("wing"), timeout=30)
+    answered = requests.post(f"{stack.url}/{fresh_index}/_search", json=match("wing"), timeout=120)
 
     assert answered.headers["X-Bridge"].startswith("hybrid+rerank")
     expected = source.replace('"big":', '"big2":').encode() + b"}"
@@ -340,7 +486,22 @@ def test_several_searches_in_one_request_are_answered_each_in_its_place(through:
     assert [list(hit["_source"]) for hit in last["hits"]["hits"]] == [["title"]]
 
 
-_words = st.sampled_from(["wing", "shoe", "blue dress", "", "  ", "a AND b", '"red shoe"', "(", "wing~2", "x" * 3000])
+_words = st.sampled_from(
+    [
+        "wing",
+        "shoe",
+        "blue dress",
+        "",
+        "  ",
+        "a AND b",
+        '"red shoe"',
+        "(",
+        "wing~2",
+        "x" * 3000,
+        "AB-1234",
+        "why a wing?",
+    ]
+)
 _field_names = st.sampled_from(["title", "body", "kind", "n", "neural.predicted_queries", "gone", "ti*", "title^3"])
 _leaves = st.one_of(
     st.builds(lambda name, words: {"match": {name: words}}, _field_names, _words),
@@ -368,6 +529,10 @@ _queries = st.recursive(
         ).map(lambda clauses: {"bool": clauses}),
         inner.map(lambda query: {"constant_score": {"filter": query}}),
         inner.map(lambda query: {"function_score": {"query": query, "functions": [{"weight": 2}]}}),
+        inner.map(lambda query: {"wrapper": {"query": base64.b64encode(json.dumps(query).encode()).decode()}}),
+        inner.map(
+            lambda query: {"boosting": {"positive": query, "negative": {"match_all": {}}, "negative_boost": 0.5}}
+        ),
         st.lists(inner, min_size=1, max_size=2).map(lambda queries: {"dis_max": {"queries": queries}}),
     ),
     max_leaves=4,
@@ -388,7 +553,12 @@ _bodies = st.fixed_dictionaries(
 )
 
 
-@given(body=_bodies)
+_parameters = st.sampled_from(
+    ["", "?typed_keys=true", "?rest_total_hits_as_int=true", "?size=3", "?explain=true", "?q=wing"]
+)
+
+
+@given(body=_bodies, parameters=_parameters)
 @settings(
     max_examples=150,
     deadline=None,
@@ -396,16 +566,19 @@ _bodies = st.fixed_dictionaries(
     derandomize=True,
 )
 def test_any_search_is_upgraded_or_answered_as_without_the_proxy(
-    node: EmbeddedNode, stack: ProxyStack, index: str, body: dict[str, Any]
+    node: EmbeddedNode, stack: ProxyStack, index: str, body: dict[str, Any], parameters: str
 ) -> None:
-    through, direct = (requests.post(f"{url}/{index}/_search", json=body, timeout=30) for url in (stack.url, node.url))
+    through, direct = (
+        requests.post(f"{url}/{index}/_search{parameters}", json=body, timeout=120) for url in (stack.url, node.url)
+    )
 
     assert through.status_code == direct.status_code
     mark = through.headers.get("X-Bridge", "pass")
     assert "internal_error" not in mark
     if mark.startswith("pass"):
         if direct.status_code == 200:
-            assert without_took(through.json()) == without_took(direct.json())
+            asked = names_any(body.get("_source"), "neural")
+            assert without_took(through.json()) == without_took(direct.json() if asked else as_written(direct.json()))
         else:
             assert through.content == direct.content
         return
@@ -414,10 +587,17 @@ def test_any_search_is_upgraded_or_answered_as_without_the_proxy(
     assert upgraded.get("aggregations") == own.get("aggregations")
     scores = [hit["_score"] for hit in upgraded["hits"]["hits"]]
     assert scores == sorted(scores, reverse=True)
-    assert len(set(ids(upgraded))) == len(scores) <= body.get("size", 10)
+    assert len(set(ids(upgraded))) == len(scores) <= (3 if "size" in parameters else body.get("size", 10))
     assert len(scores) >= len(own["hits"]["hits"])
     if "post_filter" in body:
         assert all(doc_id.startswith("many") for doc_id in ids(upgraded))
+
+
+def as_written(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer with documents as the application wrote them."""
+    for hit in answer["hits"]["hits"]:
+        hit.get("_source", {}).pop("neural", None)
+    return answer
 
 
 def without_took(answer: dict[str, Any]) -> dict[str, Any]:

@@ -811,6 +811,24 @@ async def test_profiles_are_remembered_and_read_again(make_stack: MakeStack) -> 
     assert mark.startswith("expansion;")
 
 
+@pytest.mark.case("P33")
+async def test_a_cluster_of_another_engine_is_asked_in_its_own_language_once_its_mapping_is_read(
+    make_stack: MakeStack,
+) -> None:
+    index = ScriptedIndex()
+    stack = await make_stack(index, profile_ttl_s=0.3)
+    await search(stack, x_bridge="hybrid")
+
+    # The index was copied to another engine, whose mapping says how its vectors are kept.
+    index.profile = msgspec.structs.replace(PROFILE, vector_type="dense_vector")
+    await asyncio.sleep(0.35)
+    _, mark, _ = await search(stack, x_bridge="hybrid")
+
+    assert mark.startswith("hybrid; took")
+    asked = [request.body for request in stack.cluster.requests("_msearch")]
+    assert [b'"query_vector"' in body for body in asked if b'"knn":{' in body] == [False, True]
+
+
 async def test_a_refused_mapping_is_not_remembered_for_others(make_stack: MakeStack) -> None:
     index = ScriptedIndex()
 

@@ -157,6 +157,21 @@ def test_explanations_are_asked_for_in_the_clusters_own_way(body: dict[str, Any]
     assert understood.explain
 
 
+def test_an_index_may_have_searches_upgraded_that_are_sorted_by_score_and_then_by_more() -> None:
+    rules = SearchRules(leave_sorted_ties=False)
+
+    def parsed(sort: Any, url: str = "") -> SearchRequest | LeaveAlone:
+        body = json.dumps({"query": MATCH, "sort": sort}).encode()
+        return parse(body, url, text_fields=["title"], object_field="neural", rules=rules)
+
+    understood = parsed([{"_score": "desc"}, {"n": "asc"}])
+
+    assert isinstance(understood, SearchRequest)
+    assert understood.presentation == {"sort": [{"_score": "desc"}, {"n": "asc"}]}
+    assert parsed(["n", "_score"]) == LeaveAlone("sort", "neural")
+    assert parsed("_score", "sort=n:asc") == LeaveAlone("sort", "neural")
+
+
 @pytest.mark.parametrize("text", ["covid-19", "iphone 15 pro max 256", "what is 2024 about", "abc", "12", "mp3"])
 def test_words_with_a_few_digits_are_no_identifier(text: str) -> None:
     assert isinstance(understand({"query": {"match": {"title": text}}}), SearchRequest)

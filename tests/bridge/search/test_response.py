@@ -53,6 +53,13 @@ def test_what_was_found_beyond_counts_in_the_total(total: Any, expected: Any) ->
     assert json.loads(own.with_hits([], max_score=None, beyond=2, more={}))["hits"]["total"] == expected
 
 
+@pytest.mark.parametrize(("hits", "own", "expected"), [(b"", b"null", 2.0), (HIT, b"null", None), (HIT, b"3.5", 2.0)])
+def test_sorted_hits_have_no_best_score(hits: bytes, own: bytes, expected: float | None) -> None:
+    body = b'{"hits":{"max_score":' + own + b',"hits":[' + hits + b"]}}"
+
+    assert json.loads(OwnAnswer(body).with_hits([], max_score=2.0, more={}))["hits"]["max_score"] == expected
+
+
 def test_a_total_that_was_not_wanted_is_not_added() -> None:
     assert (
         OwnAnswer(b'{"hits":{"hits":[]}}').with_hits([], max_score=None, beyond=2, more={}) == b'{"hits":{"hits":[]}}'
