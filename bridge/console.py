@@ -19,6 +19,15 @@ from rich.text import Text
 
 LINE_EVERY_S = 10.0
 
+TABLE_WIDTH = 160
+"""Columns where there is no terminal to ask: a table that is folded cannot be read."""
+
+
+def wide_console(*, stderr: bool = False) -> Console:
+    """A console as wide as its terminal, or as tables need it."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=TABLE_WIDTH)
+
 
 class _Rate(ProgressColumn):
     """Items per second so far."""
@@ -36,7 +45,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """One line, in rich's markup."""
-        self._console.print(text)
+        self._console.print(text, soft_wrap=True)
 
     def table(self, table: Table) -> None:
         """A table, as wide as the console."""

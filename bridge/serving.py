@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bridge.errors import SettingsError
 from bridge.settings import Settings, load_settings
 from bridge.supervision import Service, Supervisor
 
@@ -23,10 +24,22 @@ Overrides = dict[str, dict[str, Any]]
 """Values of settings by section and key."""
 
 _MEASURING: Overrides = {
-    # A measured ranking must not depend on how busy the machine is: no stage is cut short. And a measured time
-    # must not depend on what an earlier stage has left in a cache.
-    "proxy": {"port": 0, "admin_port": 0, "budget_ms": 30_000, "cached_embeddings": 1},
-    "sidecar": {"port": 0, "cached_pairs": 0},
+    "proxy": {
+        "host": "127.0.0.1",
+        "port": 0,
+        "admin_host": "127.0.0.1",
+        "admin_port": 0,
+        # A measured ranking must not depend on how busy the machine is: no stage is cut short. And a measured time
+        # must not depend on what an earlier stage has left in a cache.
+        "budget_ms": 30_000,
+        "cached_embeddings": 1,
+        # However searches are served elsewhere: here each is answered, in full, and by the cluster that is measured.
+        "mode": "upgrade",
+        "canary_percent": 100,
+        "path_prefix": "",
+        "further_nodes": [],
+    },
+    "sidecar": {"host": "127.0.0.1", "port": 0, "cached_pairs": 0},
 }
 
 
@@ -43,10 +56,19 @@ class MeasuringServers:
     def before(
         cls, cluster_url: str, config_file: Path | None, *, log_folder: Path, more: Overrides | None = None
     ) -> "MeasuringServers":
-        """Servers before a cluster; `more` overrides further settings."""
+        """Servers before a cluster; `more` overrides further settings.
+
+        Raises:
+            SettingsError: the settings give the proxy a certificate.
+        """
         wanted = {section: {**values, **(more or {}).get(section, {})} for section, values in _MEASURING.items()}
         overrides = with_ports({**wanted, "cluster": {"url": cluster_url}}, load_settings(config_file, **wanted))
         settings = load_settings(config_file, **overrides)
+        if settings.proxy.tls_certificate is not None:
+            raise SettingsError(
+                "proxy.tls_certificate is set, but a proxy that measures speaks plain HTTP on loopback: give settings "
+                "without it (--config)"
+            )
         services = sidecar_and_proxy(settings, config_file=config_file, overrides=overrides, log_folder=log_folder)
         return cls(settings, overrides, services)
 

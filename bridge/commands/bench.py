@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bridge.commands import settings_of
-from bridge.commands.evaluate import STAGES, TABLE_WIDTH, stage_names
+from bridge.commands.evaluate import STAGES, stage_names
 from bridge.commands.measured import Asked, Measured, measured
 from bridge.errors import UsageError
 
@@ -63,11 +63,9 @@ def search(
     earlier one and counted as degraded. Nothing is answered from a cache of scores or embeddings.
     """
     names, counts, sizes = stage_names(stages), _numbers("--clients", clients), _numbers("--grow-to", grow_to)
-    from rich.console import Console
+    from bridge.console import Display, wide_console
 
-    from bridge.console import Display
-
-    display = Display(Console(stderr=True))
+    display = Display(wide_console(stderr=True))
     settings = settings_of(ctx)
     asked = Asked.of_collection(folder, split=split, max_queries=max_queries)
     results: dict[int, list[LoadResult]] = {}
@@ -143,12 +141,10 @@ def _numbers(option: str, text: str) -> list[int]:
 
 
 def _print(subject: Measured, results: "dict[int, list[LoadResult]]") -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=TABLE_WIDTH)
+    from bridge.console import wide_console
+
     table = Table(title=f"{subject.name}: searches through the proxy")
     table.add_column("documents", justify="right")
     table.add_column("stage")
@@ -166,4 +162,4 @@ def _print(subject: Measured, results: "dict[int, list[LoadResult]]") -> None:
                 f"{result.degraded / max(result.searches, 1):.0%}",
                 str(result.failed),
             )
-    console.print(table)
+    wide_console().print(table)

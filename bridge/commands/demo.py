@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from bridge.demo.tour import Outcome
 
 
-TABLE_WIDTH = 150
-"""Columns where there is no terminal to ask: a table that is folded cannot be read."""
-
-
 @click.command(name="demo")
 @click.option("--keep", is_flag=True, help="Leave node, sidecar and proxy running, and say what to try.")
 @click.option("--stop", "stop_kept", is_flag=True, help="Stop what --keep left running; the data stay.")
@@ -36,9 +32,7 @@ def command(ctx: click.Context, keep: bool, stop_kept: bool, check: bool, limit:
         click.echo("the demo's stack stopped" if stop(settings) else "the demo's stack was not running")
         return
     try:
-        from rich.console import Console
-
-        from bridge.console import Display
+        from bridge.console import Display, wide_console
         from bridge.demo.tour import run
         from bridge.supervision import ended_by_signals
     except ModuleNotFoundError as error:
@@ -47,11 +41,9 @@ def command(ctx: click.Context, keep: bool, stop_kept: bool, check: bool, limit:
         ) from error
 
     config_file = (ctx.find_object(Invocation) or Invocation()).config_file
-    console = Console(stderr=check)
-    if not console.is_terminal:
-        console = Console(stderr=check, width=TABLE_WIDTH)
+    display = Display(wide_console(stderr=check))
     with ended_by_signals():
-        outcome = run(settings, Display(console), config_file=config_file, keep=keep, limit=limit)
+        outcome = run(settings, display, config_file=config_file, keep=keep, limit=limit)
     if outcome.kept is not None:
         click.echo(_to_try(outcome.kept.proxy_url, outcome.index), err=check)
     if check:

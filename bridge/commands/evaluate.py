@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 STAGES = ("bm25", "expansion", "vector", "hybrid", "rerank", "cascade")
 
-TABLE_WIDTH = 160
-"""Columns where there is no terminal to ask: a table that is folded cannot be read."""
-
 REQUIREMENT_FAILED = 1
 """Exit code."""
 
@@ -52,13 +49,11 @@ def command(
     Exit codes: 0 measured; 1 a --require is not met; 2 usage; 4 no connection or no permission.
     """
     names = stage_names(stages)
-    from rich.console import Console
-
-    from bridge.console import Display
+    from bridge.console import Display, wide_console
     from bridge.evaluation.requirement import Requirement
 
     required = [Requirement.parse(text) for text in requirements]
-    progress = Display(Console(stderr=True))
+    progress = Display(wide_console(stderr=True))
     with measured(ctx, Asked(**asked), progress) as subject:
         results = measure(subject, names, progress)
         titles = _titles(subject, results)
@@ -140,14 +135,11 @@ def _write_runs(file: Path, results: "list[StageResult]") -> None:
 
 
 def _print(subject: Measured, results: "list[StageResult]", titles: dict[str, str]) -> None:
-    from rich.console import Console
-
+    from bridge.console import wide_console
     from bridge.evaluation import report
     from bridge.evaluation.losses import worst_losses
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=TABLE_WIDTH)
+    console = wide_console()
     judged = subject.judged
     title = (
         f"{subject.name}: {subject.index.n_documents:,} documents, {len(judged.queries):,} queries ({judged.source})"

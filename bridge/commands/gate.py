@@ -67,9 +67,9 @@ def command(
     if as_json:
         click.echo(json.dumps({**msgspec.to_builtins(record), "written": not dry_run}))
         return
-    from rich.console import Console
+    from bridge.console import wide_console
 
-    Console().print(_table(record))
+    wide_console().print(_table(record))
     serving = [verdict.stage for verdict in record.verdicts if verdict.enabled][-1]
     click.echo(f"searches {'would' if dry_run else 'will'} stop at: {serving}")
 
@@ -84,11 +84,9 @@ def _judge(
     dry_run: bool,
 ) -> "GateRecord":
     names = [BEGINNING, *(name for name in stage_names(stages) if name != BEGINNING)]
-    from rich.console import Console
+    from bridge.console import Display, wide_console
 
-    from bridge.console import Display
-
-    display = Display(Console(stderr=True))
+    display = Display(wide_console(stderr=True))
     with measured(ctx, asked, display) as subject:
         results = measure(subject, names, display)
         from bridge.cluster.index import put_profile

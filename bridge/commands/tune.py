@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bridge.commands import settings_of
-from bridge.commands.evaluate import TABLE_WIDTH
 from bridge.commands.measured import Asked, Measured, measured, measured_options
 from bridge.errors import ModelError, UsageError
 
@@ -55,12 +54,10 @@ def command(
     All figures are of queries that had no part in the choice (cross-validation). Stages that the gate keeps off
     are not tried. Without --apply nothing is written.
     """
-    from rich.console import Console
-
-    from bridge.console import Display
+    from bridge.console import Display, wide_console
     from bridge.evaluation.stage_results import REPORTED
 
-    display = Display(Console(stderr=True))
+    display = Display(wide_console(stderr=True))
     with measured(ctx, Asked(**asked), display, servers=_with_small_model(ctx)) as subject:
         tuned = _Tuning(subject, REPORTED[measure], display, folds=folds)
         chosen, front = tuned.run(budget_ms)
@@ -202,12 +199,10 @@ class _Tuning:
 
 
 def _print(default: "Setting", chosen: "HeldOut", points: "list[HeldOut]", record: "TuningRecord") -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=TABLE_WIDTH)
+    from bridge.console import wide_console
+
     measurement = record.measurement
     table = Table(title=f"What time buys: {measurement.queries:,} queries ({measurement.judgements}), held out")
     for heading in ("p95 ms, estimated", measurement.measure, "difference [95 %]"):
@@ -221,7 +216,7 @@ def _print(default: "Setting", chosen: "HeldOut", points: "list[HeldOut]", recor
             f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]",
             str(point.setting),
         )
-    console.print(table)
+    wide_console().print(table)
     difference = chosen.difference
     click.echo(f"now:    {default}")
     click.echo(f"chosen: {chosen.setting}")

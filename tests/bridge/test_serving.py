@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from bridge.errors import SettingsError
 from bridge.serving import MeasuringServers, as_environment, sidecar_and_proxy, stop_timeout_s, with_ports
 from bridge.settings import load_settings
 
@@ -36,6 +37,25 @@ def test_servers_that_measure_keep_no_caches(tmp_path: Path) -> None:
     assert servers.settings.proxy.sidecar_url == servers.sidecar_url
     assert servers.proxy_url.endswith(f":{servers.settings.proxy.port}")
     assert servers.settings.cluster.url == "http://127.0.0.1:1"
+
+
+def test_servers_that_measure_answer_every_search_however_others_serve(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(
+        "proxy: {mode: shadow, canary_percent: 5, path_prefix: /search, host: 0.0.0.0, further_nodes: ['http://x:1']}\n"
+    )
+    servers = MeasuringServers.before("http://127.0.0.1:1", file, log_folder=tmp_path)
+    proxy = servers.settings.proxy
+    assert (proxy.mode, proxy.canary_percent, proxy.path_prefix, proxy.host) == ("upgrade", 100, "", "127.0.0.1")
+    assert proxy.further_nodes == ()
+    assert as_environment(servers.overrides)["BRIDGE_PROXY__FURTHER_NODES"] == "[]"
+
+
+def test_a_certificate_is_no_part_of_a_measurement(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("proxy: {tls_certificate: certificate.pem}\n")
+    with pytest.raises(SettingsError, match=r"tls_certificate.*--config"):
+        MeasuringServers.before("http://127.0.0.1:1", file, log_folder=tmp_path)
 
 
 def test_port_zero_becomes_a_free_port_that_all_agree_on() -> None:

@@ -13,17 +13,25 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from opensearchpy import OpenSearch
 
 from bridge.cluster.index import look
 from bridge.cluster.node import EmbeddedNode
+from bridge.evaluation.label_free import predict_questions
 from bridge.models.artifact import ModelFolder
-from bridge.profile import RerankSettings
+from bridge.profile import ModelReference, RerankSettings
 from bridge.settings import ClusterSettings
 from tests.proxy_stack import ProxyStack, proxy_stack
 from tests.servers import unused_index_name
-from tests.toys import WORDS, make_negated_cross_encoder, make_toy_cross_encoder, make_toy_encoder
+from tests.toys import (
+    WORDS,
+    make_negated_cross_encoder,
+    make_toy_cross_encoder,
+    make_toy_encoder,
+    make_toy_query_generator,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -212,6 +220,25 @@ def test_tune_finds_that_a_harmful_reranker_is_best_left_out(
     assert profile.tuning is not None
     assert profile.tuning.tuned_mean == pytest.approx(shown["tuned_mean"], abs=0.02)
     assert profile.rerank.blend > 0 or profile.stages[-1] != "rerank"
+
+
+def test_label_free_questions_are_held_out_and_lead_back_to_their_documents(
+    index: str, opensearch: OpenSearch, tmp_path: Path
+) -> None:
+    pytest.importorskip("ctranslate2")
+    generator = make_toy_query_generator(tmp_path / "generator")
+    profile = look(opensearch, index).profile
+    assert profile is not None
+    reference = ModelReference(str(generator.path), generator.digest)
+    profile = msgspec.structs.replace(profile, generator=reference)
+    judged = predict_questions(opensearch, index, profile, n_questions=10)
+    assert 1 <= len(judged.queries) <= 10
+    for query_id, question in judged.queries.items():
+        [(doc_id, grade)] = judged.qrels[query_id].items()
+        assert grade == 1
+        assert set(question.split()) <= set(f"{DOCUMENTS[doc_id]['title']} {DOCUMENTS[doc_id]['body']}".split())
+        assert question != DOCUMENTS[doc_id]["title"]  # what the index holds as its predicted query
+    assert predict_questions(opensearch, index, profile, n_questions=10) == judged
 
 
 def test_an_index_that_was_not_enriched_is_refused(run: Run, opensearch: OpenSearch, fresh_index: str) -> None:
