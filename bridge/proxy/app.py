@@ -10,13 +10,16 @@ from types import ModuleType
 from aiohttp import http_parser, web
 from pydantic import SecretStr
 
-from bridge.errors import UsageError
+from bridge.errors import SettingsError, UsageError
 from bridge.http_deadlines import FirstRequestDeadline
 from bridge.proxy.admin import admin_app
 from bridge.proxy.certificates import client_context, renew
 from bridge.proxy.composing import Composer
+from bridge.proxy.event_log import EventLog
+from bridge.proxy.interleaving import Interleaving
 from bridge.proxy.metrics import Metrics
 from bridge.proxy.own_searches import OwnSearches
+from bridge.proxy.page import viewer_searches
 from bridge.proxy.planning import Planner
 from bridge.proxy.profiles import Profiles
 from bridge.proxy.ranking import Ranker
@@ -78,12 +81,20 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
         planner = Planner(profiles, budget_s=budget_s)
         searches = OwnSearches(upstream)
         composer = Composer(Ranker(searches, sidecar), searches)
-        shadow = Shadow(composer, metrics)
+        if settings.proxy.mode == "interleave" and settings.proxy.event_log is None:
+            raise SettingsError("proxy.mode interleave needs proxy.event_log: name a file for pages and clicks")
+        events = EventLog(settings.proxy.event_log)
+        shadow = Shadow(composer, metrics, events)
         stack.push_async_callback(shadow.close)
-        search = Search(upstream, planner, composer, shadow, settings.proxy, metrics)
+        interleaving = Interleaving(composer, events)
         deadline = FirstRequestDeadline(settings.proxy.header_timeout_s)
         retrieval = Retrieval(profiles, composer, Texts(searches), budget_s=budget_s)
-        proxy = Proxy(upstream, search, retrieval, deadline, settings, metrics)
+
+        def answering(given: Settings) -> Proxy:
+            search = Search(upstream, planner, composer, shadow, interleaving, given.proxy, metrics)
+            return Proxy(upstream, search, retrieval, interleaving, deadline, given, metrics)
+
+        proxy = answering(settings)
         data = web.ServerRunner(
             web.Server(
                 proxy,
@@ -98,7 +109,8 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
             ),
             shutdown_timeout=settings.proxy.shutdown_timeout_s,
         )
-        operators = admin_app(upstream, sidecar, settings, metrics, answer=proxy)
+        by_page = answering(viewer_searches.in_full(settings))
+        operators = admin_app(upstream, sidecar, settings, metrics, answer=by_page)
         if settings.proxy.retrieve == "operators":
             operators.router.add_post(RETRIEVE_PATH, proxy.retrieve)
         admin = web.AppRunner(operators, access_log=None, shutdown_timeout=1.0)

@@ -18,7 +18,8 @@ class Ranked:
     `complete`: every document that the application's own query matches is in it. `stages`: what took
     part, for example `hybrid+rerank`; `failures`: why something did not; `timings_ms` by stage.
     `found`: what each leg found; `passages`: of documents with several, the one that the cross-encoder read.
-    `embedding`: the query's, None where it could not be had or must not be compared with.
+    `embedding`: the query's, None where it could not be had or must not be compared with. `impression`:
+    what a click names, where the ranking is an interleaved one.
     """
 
     hits: Sequence[RankedHit] = ()
@@ -29,6 +30,7 @@ class Ranked:
     found: LegRankings = field(default_factory=dict)
     passages: dict[Key, Passage] = field(default_factory=dict)
     embedding: Sequence[float] | None = None
+    impression: str | None = None
 
     @property
     def degraded(self) -> list[str]:

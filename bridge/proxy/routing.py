@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 
 from bridge.http_deadlines import FirstRequestDeadline, SlowClient
 from bridge.proxy import elasticsearch_clients, passthrough, sniffing
+from bridge.proxy.interleaving import CLICK_PATH, MAX_CLICK_BYTES, Interleaving
 from bridge.proxy.metrics import Metrics
 from bridge.proxy.passthrough import Inbound
 from bridge.proxy.refusals import Refused
@@ -30,6 +31,7 @@ class Proxy:
         upstream: Upstream,
         search: Search,
         retrieval: Retrieval,
+        interleaving: Interleaving,
         deadline: FirstRequestDeadline,
         settings: Settings,
         metrics: Metrics,
@@ -38,6 +40,7 @@ class Proxy:
         self._deadline = deadline
         self._search = search
         self._retrieval = retrieval
+        self._interleaving = interleaving
         self._settings = settings.proxy
         self._metrics = metrics
 
@@ -60,6 +63,10 @@ class Proxy:
                 route = "retrieve"
                 decision = "upgrade"
                 response = await self._retrieved(request, asked)
+            elif self._settings.mode == "interleave" and (asked.method, asked.target) == (hdrs.METH_POST, CLICK_PATH):
+                route = "click"
+                decision = "upgrade"
+                response = await self._clicked(asked)
             else:
                 decision = "pass"
                 response = await self._passed(request, asked)
@@ -100,6 +107,13 @@ class Proxy:
             raise Refused(413, "illegal_argument_exception", "the body is larger than proxy.max_search_body_bytes")
         answer = await self._retrieval.answer(body, asked.headers)
         return web.Response(body=answer, content_type="application/json")
+
+    async def _clicked(self, asked: Inbound) -> web.Response:
+        _, body = await read_body(asked, limit=MAX_CLICK_BYTES)
+        if body is None:
+            raise Refused(413, "illegal_argument_exception", f"a click has at most {MAX_CLICK_BYTES} bytes")
+        self._interleaving.clicked(body)
+        return web.Response(status=204)
 
     async def _passed(self, request: web.BaseRequest, asked: Inbound) -> web.StreamResponse:
         """The cluster's own answer; where it says who the cluster is and where, that it is here."""

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import aiohttp
 from aiohttp import hdrs, web
 
-from bridge.proxy import headers, multisearch
+from bridge.proxy import canary, headers, multisearch
 from bridge.proxy.composing import Composer
 from bridge.proxy.control import Control, read_control
+from bridge.proxy.interleaving import Interleaving
 from bridge.proxy.metrics import Metrics
 from bridge.proxy.passthrough import Inbound, RelayedResponse, relay, send
 from bridge.proxy.planning import Plan, Planner, left_alone
@@ -31,6 +32,8 @@ from bridge.search.request import LeaveAlone
 from bridge.settings import ProxySettings
 
 MARK = "X-Bridge"
+IMPRESSION = "X-Bridge-Impression"
+"""What a click on an interleaved answer names."""
 MAX_OWN_ANSWER_BYTES = 64 * 1024 * 1024
 """A larger answer is passed on as it comes instead of being held in memory."""
 MAX_RANKED_AT_ONCE = 4
@@ -73,12 +76,14 @@ class Search:
         planner: Planner,
         composer: Composer,
         shadow: Shadow,
+        interleaving: Interleaving,
         settings: ProxySettings,
         metrics: Metrics,
     ) -> None:
         self._upstream = upstream
         self._templates = Templates(upstream, timeout_s=settings.budget_ms / 1000)
         self._shadow = shadow
+        self._interleaving = interleaving
         self._planner = planner
         self._composer = composer
         self._settings = settings
@@ -122,6 +127,8 @@ class Search:
         """A plan for each search of the request, in their order; one reason alone where none is looked at."""
         if (reason := left_alone(control, asked.headers)) is not None:
             return [reason]
+        if not canary.chosen(asked.headers, self._settings.canary_percent):
+            return [LeaveAlone("canary")]
         if body is None:
             return [LeaveAlone("body")]
         if target.template:
@@ -152,10 +159,12 @@ class Search:
     ) -> web.StreamResponse:
         """An answer that differs from the cluster's: better ranked, or without the bridge's own object."""
         at_once = asyncio.Semaphore(MAX_RANKED_AT_ONCE)
+        # A click names one ranking, so the searches of one request are not interleaved.
+        interleaved = self._settings.mode == "interleave" and not target.several
 
         async def ranked_in_turn(plan: Plan) -> Ranked:
             async with at_once:
-                return await self._composer.rank(plan)
+                return await (self._interleaving if interleaved else self._composer).rank(plan)
 
         rankings = [asyncio.create_task(ranked_in_turn(plan)) if isinstance(plan, Plan) else None for plan in plans]
         try:
@@ -222,6 +231,8 @@ class Search:
         added = {MARK: "; ".join(marks)}
         if n_searches == 1:
             added["Server-Timing"] = ", ".join(f"{stage};dur={ms:.1f}" for stage, ms in timings)
+            if ranked[0].impression is not None:
+                added[IMPRESSION] = ranked[0].impression
         return added
 
 

@@ -1,33 +1,29 @@
 """Shadow mode: searches are answered as the cluster does, and ranked beside it only to tell the difference."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
 import structlog
 
 from bridge.proxy.composing import Composer
+from bridge.proxy.event_log import Comparison, EventLog, now
 from bridge.proxy.metrics import Metrics
 from bridge.proxy.planning import Plan
+from bridge.proxy.rank_comparison import DEPTH, overlap, rank_biased_overlap
 
 log = structlog.get_logger(__name__)
 
-DEPTH = 10
-"""How much of the two rankings is compared: a first page."""
-PERSISTENCE = 0.9
-"""How likely a reader is to look at the next hit: the first ten ranks then weigh 65 % of an endless list."""
 MAX_AT_ONCE = 16
-
-Key = tuple[str, str]
-"""Index and `_id` of a document."""
 
 
 class Shadow:
     """Compares rankings in the background; use `close` before the connections that it needs go away."""
 
-    def __init__(self, composer: Composer, metrics: Metrics) -> None:
+    def __init__(self, composer: Composer, metrics: Metrics, events: EventLog) -> None:
         self._composer = composer
         self._metrics = metrics
+        self._events = events
         self._running: set[asyncio.Task[None]] = set()
 
     def compare(self, plan: Plan) -> None:
@@ -52,31 +48,14 @@ class Shadow:
             self._metrics.degraded.labels(reason).inc()
         if not own or not upgraded:
             return
-        shared = overlap(own, upgraded)
-        self._metrics.shadow_overlap.observe(shared)
-        log.info(
-            "shadow",
+        comparison = Comparison(
+            time=now(),
             index=plan.expression,
             stages=ranked.stages,
-            overlap=round(shared, 3),
-            rank_biased_overlap=round(rank_biased_overlap(own, upgraded), 3),
+            overlap=round(overlap(own, upgraded), 4),
+            rank_biased_overlap=round(rank_biased_overlap(own, upgraded), 4),
             took_ms=round(sum(ranked.timings_ms.values()), 1),
         )
-
-
-def overlap(one: Sequence[Key], other: Sequence[Key]) -> float:
-    """The share of the longer list's documents that both have; 0…1."""
-    return len(set(one) & set(other)) / max(len(one), len(other))
-
-
-def rank_biased_overlap(one: Sequence[Key], other: Sequence[Key], *, persistence: float = PERSISTENCE) -> float:
-    """How alike two rankings are, the first ranks counting most; 0…1, 1 for equal ones.
-
-    Webber, Moffat, Zobel (TOIS 2010), cut off at the longer list and scaled so that equal lists give 1.
-    """
-    depth = max(len(one), len(other))
-    agreement = sum(
-        persistence ** (d - 1) * len(set(one[:d]) & set(other[:d])) / max(len(one[:d]), len(other[:d]))
-        for d in range(1, depth + 1)
-    )
-    return agreement * (1 - persistence) / (1 - persistence**depth)
+        self._metrics.shadow_overlap.observe(comparison.overlap)
+        self._events.append(comparison)
+        log.info("shadow", **msgspec.structs.asdict(comparison))

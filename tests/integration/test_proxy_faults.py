@@ -36,6 +36,7 @@ from tests.toys import make_toy_cross_encoder, make_toy_encoder
 
 INDEX = "faults"
 REQUESTS_PER_S = 50
+MAX_UNDER_WAY = 32
 PHASE_S = 3.0
 PROBE_EVERY_S = 0.05
 CLIENT_TIMEOUT_S = 60.0
@@ -88,11 +89,14 @@ class Traffic:
             await asyncio.sleep(PROBE_EVERY_S)
 
     async def load(self, until: asyncio.Event | None = None) -> list[Outcome]:
-        """Steady searches through the proxy, for a phase or until told."""
+        """Steady searches through the proxy, for a phase or until told; like a pool, it waits when too many hang."""
         asked: list[asyncio.Task[Outcome]] = []
         while len(asked) < REQUESTS_PER_S * PHASE_S if until is None else not until.is_set():
             asked.append(asyncio.create_task(self.ask(self.proxy_url)))
             await asyncio.sleep(1 / REQUESTS_PER_S)
+            under_way = [task for task in asked if not task.done()]
+            if len(under_way) >= MAX_UNDER_WAY:
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
         return await asyncio.gather(*asked)
 
     def harmed(self, outcomes: list[Outcome]) -> list[Outcome]:

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from bridge.proxy.shadow import overlap, rank_biased_overlap
+from bridge.proxy.rank_comparison import overlap, rank_biased_overlap
 from tests.bridge.proxy.conftest import MakeStack
 from tests.bridge.proxy.scripted_index import QUERY, ScriptedIndex
 

@@ -1,0 +1,79 @@
+"""What `neural-bridge report` reads: comparisons, interleaved pages and clicks, a JSON object a line.
+
+Lines hold ids of documents, and no text of theirs or of queries. Each is appended by one write to a file
+opened for it, so several proxies may share a file and anything may rotate it.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import msgspec
+import structlog
+
+log = structlog.get_logger(__name__)
+
+Key = tuple[str, str]
+"""Index and `_id` of a document."""
+
+
+class Comparison(msgspec.Struct, frozen=True, tag="comparison", tag_field="event"):
+    """Shadow mode: the first page of both rankings of one search. `took_ms`: what the bridge needed."""
+
+    time: float
+    index: str
+    stages: str
+    overlap: float
+    rank_biased_overlap: float
+    took_ms: float
+
+
+class Impression(msgspec.Struct, frozen=True, tag="impression", tag_field="event"):
+    """A page of an interleaved ranking: `own` and `bridge` are the documents on it that each side drafted."""
+
+    time: float
+    id: str
+    index: str
+    stages: str
+    own: list[Key]
+    bridge: list[Key]
+    overlap: float
+    rank_biased_overlap: float
+    took_ms: float
+
+
+class Click(msgspec.Struct, frozen=True, tag="click", tag_field="event"):
+    """A reader chose a document of an impression."""
+
+    time: float
+    impression: str
+    document: str
+
+
+Event = Comparison | Impression | Click
+
+
+class EventLog:
+    """Appends events to a file; without one they are forgotten."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def append(self, event: Event) -> None:
+        """Never fails: a full disk must not cost a search its answer."""
+        if self._path is None:
+            return
+        line = msgspec.json.encode(event) + b"\n"
+        try:
+            file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+            try:
+                os.write(file, line)
+            finally:
+                os.close(file)
+        except OSError as error:
+            log.warning("event not logged", file=str(self._path), detail=str(error))
+
+
+def now() -> float:
+    """Seconds since 1970, for events."""
+    return round(time.time(), 3)
