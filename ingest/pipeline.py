@@ -50,6 +50,7 @@ def run_ingest(
     """
     profile = indices.fitted(client, profile)
     state = indices.check(client, index, profile)
+    indices.refuse_data_stream(state)
     made_by = recipe(profile, settings)
     stopped = stopped or threading.Event()
     with Accounts(

@@ -56,6 +56,7 @@ def next_generation(state: IndexState, made_by: IndexProfile) -> IndexProfile:
         dimension=made_by.dimension,
         generator=made_by.generator,
         passages=made_by.passages,
+        expanded_fields=serving.expanded_fields if serving.text_fields == made_by.text_fields else [],
         gate=None,
         tuning=None,
         generation=_highest(state) + 1,

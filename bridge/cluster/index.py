@@ -12,11 +12,7 @@ from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import VectorEngine, dialect_of
 from bridge.cluster.schema import (
     Dynamic,
-    differences,
     field_mapping,
-    in_place_obstacles,
-    incomplete_source,
-    missing_fields,
     new_index,
     new_index_like,
     object_properties,
@@ -25,6 +21,13 @@ from bridge.cluster.schema import (
     scored_together,
 )
 from bridge.cluster.schema import fitted as schema_fitted
+from bridge.cluster.suitability import (
+    differences,
+    in_place_obstacles,
+    incomplete_source,
+    missing_fields,
+    write_blocks,
+)
 from bridge.errors import IndexUnsuitable
 from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile
 
@@ -35,13 +38,14 @@ log = logging.getLogger(__name__)
 class IndexState:
     """One index as the cluster holds it. `name` is the index itself, also where an alias was asked for;
     `settings` without the outer `index` object; `profile` None where the bridge has not been. `beside`: the
-    profile of a second generation, see `bridge.cluster.generations`."""
+    profile of a second generation, see `bridge.cluster.generations`. `data_stream`: the one that it belongs to."""
 
     name: str
     mapping: Mapping[str, Any]
     settings: Mapping[str, Any]
     profile: IndexProfile | None
     beside: IndexProfile | None = None
+    data_stream: str | None = None
 
     def generation(self, number: int) -> IndexProfile | None:
         """The profile of one of the generations that stand in the index; None where it is not among them."""
@@ -147,7 +151,7 @@ def find(client: OpenSearch, index: str) -> IndexState | None:
     mapping = state.get("mappings", {})
     settings = state.get("settings", {}).get("index", {})
     serving, beside = read_profile(mapping, index=name), read_beside(mapping, index=name)
-    return IndexState(name, mapping, settings, serving, beside)
+    return IndexState(name, mapping, settings, serving, beside, state.get("data_stream"))
 
 
 def look(client: OpenSearch, index: str) -> IndexState:
@@ -172,6 +176,7 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
         IndexUnsuitable: the index cannot be enriched in place, or is enriched for another profile already.
     """
     state = look(client, index)
+    _refuse_blocked(state)
     dialect = dialect_of(capabilities(client))
     obstacles = in_place_obstacles(profile, dialect, state.mapping, state.settings)
     if obstacles:
@@ -206,6 +211,7 @@ def check(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
         IndexUnsuitable: it cannot, or it is kept for another profile; every difference is named.
     """
     state = look(client, index)
+    _refuse_blocked(state)
     found = differences(profile, state.mapping, state.settings)
     if state.profile is not None:
         found += _contradictions(state, profile)
@@ -217,6 +223,28 @@ def check(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
             f"first with `neural-bridge generation fill {state.name}`, or correct the options"
         )
     return state
+
+
+def refuse_data_stream(state: IndexState) -> None:
+    """Makes sure that whole documents can be written to an index by its own name.
+
+    Raises:
+        IndexUnsuitable: it belongs to a data stream.
+    """
+    if state.data_stream is not None:
+        raise IndexUnsuitable(
+            f"{state.name} belongs to the data stream {state.data_stream}, which takes new documents by its own name "
+            f"alone: let their application write them, then enrich them with `neural-bridge backfill {state.name}` "
+            f"or `neural-bridge follow {state.name}`"
+        )
+
+
+def _refuse_blocked(state: IndexState) -> None:
+    if blocks := list(write_blocks(state.settings)):
+        raise IndexUnsuitable(
+            f"index {state.name} takes no documents now ({'; '.join(blocks)}): open it, or set that back, and run it "
+            f"again; nothing was changed"
+        )
 
 
 def keep_profile(client: OpenSearch, state: IndexState, profile: IndexProfile) -> None:

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from bridge.settings import ClusterSettings, IngestSettings
 from ingest.backfill import run_backfill
 from ingest.follow import Follower, FollowStatus
 from ingest.models import Models, profile_for
+from ingest.pipeline import run_ingest
 from ingest.signals import StopRequest
+from ingest.sources import DocumentsInMemory
 from tests.ingest.toys import toy_models
 from tests.integration.test_backfill import TEXT_FIELDS, old_application, source
 from tests.integration.test_generations import wider_models
@@ -255,3 +257,56 @@ def test_an_alias_that_moves_on_is_not_followed_by_accident(
                 following.follow(once=True)
         finally:
             client.indices.delete(index=f"{enriched_index}-2")
+
+
+@pytest.fixture
+def data_stream(client: OpenSearch, fresh_index: str) -> Iterator[str]:
+    """A data stream with three documents."""
+    body = {"index.knn": True, "index.knn.derived_source.enabled": False, "index.number_of_replicas": 0}
+    mapping = {"properties": {"title": {"type": "text"}, "text": {"type": "text"}}}
+    template = {"index_patterns": [fresh_index], "data_stream": {}, "template": {"settings": body, "mappings": mapping}}
+    client.indices.put_index_template(name=fresh_index, body=template)
+    for number in range(3):
+        document = {"@timestamp": "2026-01-01T00:00:00Z", "title": f"event {number}", "text": "something happened"}
+        client.index(index=fresh_index, body=document, params={"op_type": "create", "refresh": "true"})
+    yield fresh_index
+    client.indices.delete_data_stream(name=fresh_index)
+    client.indices.delete_index_template(name=fresh_index)
+
+
+@pytest.mark.case("I31")
+def test_a_data_stream_is_enriched_and_followed_index_by_index(
+    client: OpenSearch, data_stream: str, tmp_path: Path
+) -> None:
+    backfill(client, data_stream, tmp_path / "backfill")
+    client.index(index=data_stream, body={"@timestamp": "2026-01-02T00:00:00Z", "title": "later", "text": "followed"})
+    assert caught_up(client, data_stream, tmp_path / "state").ledger.written == 1
+    with pytest.raises(IndexUnsuitable, match="takes new documents by its own name alone"):
+        run_ingest(
+            DocumentsInMemory([]),
+            index=data_stream,
+            profile=profile_for(toy_models(), TEXT_FIELDS),
+            models=toy_models(),
+            client=client,
+            settings=FAST,
+            state_folder=tmp_path / "ingest",
+        )
+    [first] = client.indices.get(index=data_stream)
+    client.indices.rollover(alias=data_stream)
+    with pytest.raises(IndexUnsuitable, match=rf"names 2 indices \({first}, .*name one of them"):
+        follower(client, data_stream, tmp_path / "state")
+    assert caught_up(client, first, tmp_path / "state").ledger.written == 0
+
+
+@pytest.mark.case("I31")
+@pytest.mark.parametrize("block", ["write", "read_only", "read_only_allow_delete"])
+def test_an_index_that_takes_no_documents_is_refused_before_anything_changes(
+    client: OpenSearch, fresh_index: str, tmp_path: Path, block: str
+) -> None:
+    old_application(client, fresh_index, 3)
+    before = indices.look(client, fresh_index).mapping
+    client.indices.put_settings(index=fresh_index, body={f"index.blocks.{block}": True})
+    with pytest.raises(IndexUnsuitable, match=rf"index\.blocks\.{block} is true.*nothing was changed"):
+        backfill(client, fresh_index, tmp_path)
+    client.indices.put_settings(index=fresh_index, body={f"index.blocks.{block}": None})
+    assert indices.look(client, fresh_index).mapping == before

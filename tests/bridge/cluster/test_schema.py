@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from bridge.cluster.dialects import Dialect, ElasticsearchDialect, OpenSearchDialect
-from bridge.cluster.schema import count_fields, differences, field_mapping, new_index, read_profile
+from bridge.cluster.schema import field_mapping, new_index, read_profile
+from bridge.cluster.suitability import count_fields, differences, write_blocks
 from bridge.profile import SEPARATE_BOOST, TOGETHER_BOOST, IndexProfile, ModelReference, PassageSettings, TextField
 
 ENCODER = ModelReference("toy", "0123456789ab")
@@ -144,7 +145,6 @@ def changed(mapping: dict[str, Any], name: str, **change: Any) -> dict[str, Any]
             NESTED, lambda m: changed(m, "neural.passages", type="object"), {}, "not nested", id="flat-passages"
         ),
         pytest.param(SINGLE, lambda m: m, {"knn": "false"}, "index.knn is not true", id="knn-off"),
-        pytest.param(SINGLE, lambda m: m, {"blocks": {"write": "true"}}, "blocks.write", id="write-block"),
         pytest.param(
             SINGLE, lambda m: m, {"mapping": {"total_fields": {"limit": "3"}}}, "limit allows 3", id="field-limit"
         ),
@@ -160,3 +160,16 @@ def test_fields_are_counted_as_the_cluster_counts_them() -> None:
     keyword = {"type": "keyword"}
     mapping = {"properties": {"a": {"type": "text", "fields": {"raw": keyword}}, "b": {"properties": {"c": keyword}}}}
     assert count_fields(mapping) == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "blocks"),
+    [
+        pytest.param({"blocks": {"write": "true"}}, ["setting index.blocks.write is true"], id="write-block"),
+        pytest.param({"blocks": {"read_only": "false"}}, [], id="no-block"),
+        pytest.param({"verified_before_close": "true"}, ["it is closed"], id="closed"),
+        pytest.param({}, [], id="open"),
+    ],
+)
+def test_what_keeps_documents_out_of_an_index_is_named(settings: dict[str, Any], blocks: list[str]) -> None:
+    assert list(write_blocks(settings)) == blocks
