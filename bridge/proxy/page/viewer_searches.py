@@ -1,8 +1,8 @@
 """What the page asks of the cluster: searches and mappings, in the viewer's name, through the proxy itself.
 
-They go the very way of an application's, so the page shows what applications get. There is no identity but
-the one that the viewer typed; the page sends it with each request and keeps it in memory only. Nothing else
-of the cluster can be reached through the operators' listener.
+They go the very way of an application's, so the page shows what applications get, or would get. There is no
+identity but the one that the viewer typed; the page sends it with each request and keeps it in memory only.
+Nothing else of the cluster can be reached through the operators' listener.
 """
 
 import re
@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
 from yarl import URL
+
+from bridge.settings import Settings
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 """Answers a request as the proxy's listener for applications does."""
@@ -27,6 +29,13 @@ _KEPT_BACK = (
     hdrs.WWW_AUTHENTICATE,
     hdrs.SET_COOKIE,
 )
+
+
+def in_full(settings: Settings) -> Settings:
+    """The settings by which the page's searches are answered: all of them by the bridge, whatever share of the
+    applications' searches it serves, so that its rankings can be looked at before anybody gets them."""
+    always = {"mode": "upgrade", "canary_percent": 100.0, "path_prefix": ""}
+    return settings.model_copy(update={"proxy": settings.proxy.model_copy(update=always)})
 
 
 def add_routes(app: web.Application, answer: Answer) -> None:

@@ -132,6 +132,18 @@ async def test_about_names_the_stages_that_a_search_may_ask_for(make_stack: Make
             assert answer.status == 200, (stage, await answer.text())
 
 
+@pytest.mark.parametrize("applications", [{"mode": "shadow"}, {"canary_percent": 0.0}])
+async def test_the_page_compares_before_applications_are_served(
+    make_stack: MakeStack, applications: dict[str, object]
+) -> None:
+    stack = await make_stack(ScriptedIndex(), **applications)
+
+    async with stack.client.post(stack.proxy.admin_url + SEARCH, json=QUERY) as paged:
+        assert paged.headers["X-Bridge"].startswith("hybrid+rerank")
+    async with stack.client.post(f"{stack.proxy.url}/docs/_search", json=QUERY) as direct:
+        assert not direct.headers.get("X-Bridge", "").startswith("hybrid")
+
+
 async def test_the_page_can_be_switched_off(make_stack: MakeStack) -> None:
     stack = await make_stack(ScriptedIndex(), page=False)
 

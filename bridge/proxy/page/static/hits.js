@@ -28,7 +28,7 @@ export function hitCards(hits, keys, context) {
         element("span", { class: "move", title: moved.words },
           element("span", { "aria-hidden": "true" }, moved.sign), element("span", { class: "unseen" }, moved.words))),
       element("div", { class: "what" },
-        element("h3", {}, title.length > 120 ? `${title.slice(0, 120)}…` : title),
+        element("h2", {}, title.length > 120 ? `${title.slice(0, 120)}…` : title),
         snippet(rest.join(" "), told[place].passage?.text),
         predictedQueries(told[place]),
         bars(hit, told[place], scales),
