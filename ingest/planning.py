@@ -1,10 +1,6 @@
 """Looks at an index before anything is written: which way, how long, how large, what could go wrong."""
 
-import random
 import threading
-import time
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,19 +12,15 @@ from bridge.cluster.dialects import dialect_of
 from bridge.cluster.schema import field_mapping, object_properties
 from bridge.cluster.suitability import in_place_obstacles, missing_fields
 from bridge.profile import IndexProfile
-from bridge.records import Document, EnrichedDocument
+from bridge.records import Document
 from bridge.settings import IngestSettings
 from ingest.bulk_actions import neural_object
 from ingest.changes import stale
-from ingest.embedding import Embedding
 from ingest.index_source import IndexDocuments
+from ingest.measuring import measure
 from ingest.models import Models
 from ingest.patience import RetryLimits
-from ingest.run import BATCH_DOCUMENTS, expansion
-from ingest.stamp import recipe, text_stamp
-
-_MEASURE_S = 60.0
-"""Longest time that the models work on the sample."""
+from ingest.stamp import recipe
 
 _GRAPH_LINKS = 16
 _HNSW_OVERHEAD = 1.1
@@ -58,16 +50,6 @@ class Plan(msgspec.Struct, frozen=True):
     vector_memory_bytes: int
     mapping: dict[str, Any]
     risks: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    documents: list[EnrichedDocument]
-    seconds: float
-
-    @property
-    def per_s(self) -> float:
-        return len(self.documents) / self.seconds if self.seconds else 0.0
 
 
 def plan(
@@ -102,7 +84,7 @@ def plan(
     documents = source.total()
     sampled = [item for item in source.sample(sample) if isinstance(item, Document)]
     needy = stale(sampled, profile, made_by)
-    measured = _measure(needy, profile, models, settings, made_by)
+    measured = measure(needy, profile, models, settings, made_by)
     n_stale = round(documents * len(needy) / len(sampled)) if sampled else 0
     scale = n_stale / len(measured.documents) if measured.documents else 0.0
     n_passages = round(scale * sum(len(document.passages) for document in measured.documents))
@@ -119,7 +101,7 @@ def plan(
         measured=len(measured.documents),
         passages=n_passages,
         documents_per_s=round(measured.per_s, 1),
-        hours=round(n_stale / measured.per_s / 3600, 6) if measured.per_s else 0.0,
+        hours=round(measured.hours(n_stale), 6),
         index_growth_bytes=round(scale * growth) + n_vectors * 4 * profile.dimension,
         vector_memory_bytes=round(n_vectors * _HNSW_OVERHEAD * (4 * profile.dimension + 8 * _GRAPH_LINKS)),
         mapping=object_properties(profile, dialect, analyzer=analyzer)
@@ -127,23 +109,6 @@ def plan(
         else {},
         risks=_risks(sampled, state),
     )
-
-
-def _measure(
-    documents: list[Document], profile: IndexProfile, models: Models, settings: IngestSettings, made_by: str
-) -> _Measured:
-    """Runs documents through the models as a real run does, for a bounded time."""
-    expand = expansion(profile, models, settings)
-    encoder = models.encoder if profile.vector_type != "none" else None
-    embed = Embedding(encoder, stamp=partial(text_stamp, made_by))
-    random.Random(0).shuffle(documents)
-    done: list[EnrichedDocument] = []
-    began = time.monotonic()
-    for begin in range(0, len(documents), BATCH_DOCUMENTS):
-        done += embed(expand(documents[begin : begin + BATCH_DOCUMENTS]))
-        if time.monotonic() - began >= _MEASURE_S:
-            break
-    return _Measured(done, time.monotonic() - began)
 
 
 def _risks(sampled: list[Document], state: indices.IndexState) -> list[str]:

@@ -1,31 +1,96 @@
 """`neural-bridge ingest`: documents from files into an index, enriched."""
 
 import json
-import shlex
-import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
-from bridge.commands import settings_of
-from bridge.commands.index import cluster_option, json_option, passage_options, passage_settings
+from bridge.commands.enriching import Command, Making, Running, collected_as, end, making_options, running_options
+
+if TYPE_CHECKING:
+    from ingest.field_choice import FieldChoice
+    from ingest.file_source import Format
+    from ingest.rehearsal import Rehearsal
+
+_FORMATS = ["auto", "json", "bulk", "hits", "csv", "tsv", "parquet"]
+
+
+@dataclass(frozen=True, slots=True)
+class _FieldOptions:
+    """Which field of a source is what."""
+
+    fields_file: Path | None
+    id_field: str | None
+    routing_field: str | None
+    rename: tuple[str, ...]
+    drop: tuple[str, ...]
+    numbers: tuple[str, ...]
+
+    def choice(self) -> "FieldChoice":
+        """What the file says, and over it what the options say."""
+        from bridge.errors import UsageError
+        from ingest.field_choice import FieldChoice, read_field_choice
+
+        pairs = [pair.partition("=") for pair in self.rename]
+        for old, _, new in pairs:
+            if not old or not new:
+                raise UsageError(f"--rename {old}: expected OLD=NEW")
+        given: dict[str, Any] = {
+            "id_field": self.id_field,
+            "routing_field": self.routing_field,
+            "rename": {old: new for old, _, new in pairs},
+            "drop": self.drop,
+            "numbers": self.numbers,
+        }
+        choice = read_field_choice(self.fields_file) if self.fields_file else FieldChoice()
+        return msgspec.structs.replace(choice, **{name: value for name, value in given.items() if value})
+
+
+def _field_options(command: Command) -> Command:
+    """Adds the options of `_FieldOptions`; the command gets them as `field_options`."""
+    command = collected_as(_FieldOptions, "field_options", command)
+    for option in (
+        click.option("--number", "numbers", multiple=True, help="Column of CSV or TSV that holds numbers; repeat it."),
+        click.option("--drop", multiple=True, help="Field that the index does not get; repeat it."),
+        click.option(
+            "--rename", multiple=True, metavar="OLD=NEW", help="Field that has another name in the index; repeat it."
+        ),
+        click.option("--routing-field", help="Field that holds the document's routing."),
+        click.option("--id-field", help="Field that holds the document's id; `_id` by default."),
+        click.option(
+            "--fields",
+            "fields_file",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            help="YAML file that says all of this: text_fields, id_field, routing_field, rename, drop, numbers.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command(name="ingest")
 @click.argument("index")
 @click.argument("sources", nargs=-1, required=True)
-@click.option("--text-field", "text_fields", multiple=True, help="Field to enrich, in reading order; repeat it.")
-@click.option("--id-field", default="_id", show_default=True, help="Field that holds the document's id.")
-@click.option("--routing-field", help="Field that holds the document's routing.")
+@making_options
+@_field_options
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(_FORMATS),
+    default="auto",
+    show_default=True,
+    help="What the files hold: csv, tsv and parquet are known by their names, bulk bodies by their first line; hits "
+    "are search hits as elasticdump writes them.",
+)
 @click.option("--analyzer", default="english", show_default=True, help="Analyser of the text fields of a new index.")
-@passage_options
-@cluster_option
-@click.option("--encoder", help="Encoder of the vectors: path or built-in.")
-@click.option("--generator", help="Generator of predicted queries: path or built-in.")
-@click.option("--no-expansion", is_flag=True, help="Write no predicted queries.")
-@click.option("--queries", "queries_per_passage", type=click.IntRange(min=1), help="Queries predicted per passage.")
-@click.option("--threads", type=click.IntRange(min=0), help="Compute threads; 0 takes all that may be used.")
-@click.option("--max-errors", type=click.IntRange(min=0), help="Dead letters after which the run stops.")
+@click.option(
+    "--on-duplicate",
+    type=click.Choice(["last", "error"]),
+    help="What an id that comes twice means: the last one wins (default), or it is a dead letter.",
+)
 @click.option(
     "--max-expanded-bytes",
     type=click.IntRange(min=1),
@@ -33,93 +98,78 @@ from bridge.commands.index import cluster_option, json_option, passage_options, 
     show_default=True,
     help="Most bytes that a compressed file may hold.",
 )
-@click.option(
-    "--state-folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Where checkpoint and dead letters are kept; one folder per index by default.",
-)
+@running_options
 @click.option("--from-start", is_flag=True, help="Disregard the checkpoint of a run that was cut off.")
 @click.option("--strict", is_flag=True, help="Stop at the first document that cannot be written (exit code 3).")
-@json_option
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.option("--dry-run", is_flag=True, help="Read everything, say what would be done, and write nothing.")
 @click.pass_context
 def command(
     ctx: click.Context,
     index: str,
     sources: tuple[str, ...],
-    text_fields: tuple[str, ...],
-    id_field: str,
-    routing_field: str | None,
+    making: Making,
+    file_format: "Format",
     analyzer: str,
-    layout: str,
-    max_tokens: int | None,
-    overlap_tokens: int | None,
-    cluster_url: str | None,
-    encoder: str | None,
-    generator: str | None,
-    no_expansion: bool,
-    queries_per_passage: int | None,
-    threads: int | None,
-    max_errors: int | None,
+    on_duplicate: str | None,
     max_expanded_bytes: int,
-    state_folder: Path | None,
+    running: Running,
     from_start: bool,
     strict: bool,
-    as_json: bool,
-    quiet: bool,
+    dry_run: bool,
+    field_options: _FieldOptions,
 ) -> None:
     """Enrich documents and write them to INDEX, which is made where it does not exist.
 
-    SOURCES are files with one JSON object per line (plain or gzip), globs, or `-` for standard input.
-    Documents that the index holds just so are left alone, so a second run costs little; a run that was
-    stopped goes on where it was.
+    SOURCES are files, globs, URLs (s3://, gs://, abfss://; extra: parquet) or `-` for standard input, plain or
+    compressed by gzip or zstd: JSON lines, one array of objects, bulk bodies, CSV, TSV, Parquet. Documents that
+    the index holds just so are left alone, so a second run costs little; a run that was stopped goes on where
+    it was.
 
     Exit codes: 0 every document is in the index; 3 some are dead letters or were dropped by a pipeline of
     the cluster; 1 unexpected; 2 usage; 4 no connection or no permission; 5 the cluster takes no documents;
     130 and 143 stopped by a signal.
     """
-    settings = settings_of(
-        ctx,
-        cluster={"url": cluster_url},
-        ingest={
-            "encoder": encoder,
-            "generator": "" if no_expansion else generator,
-            "queries_per_passage": queries_per_passage,
-            "threads": threads,
-            "max_errors": max_errors,
-        },
-    )
+    settings = making.settings(ctx, on_duplicate=on_duplicate, **running.limits())
     # Models and clients take a while to import, which `--help` has no use for.
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
-    from bridge.errors import UsageError
     from ingest.display import shown
-    from ingest.field_choice import FieldChoice
     from ingest.file_source import FileDocuments
-    from ingest.models import load_models, profile_for
+    from ingest.models import load_models
     from ingest.pipeline import run_ingest
+    from ingest.rehearsal import rehearse
     from ingest.signals import stop_on_signals
-    from ingest.state import default_state_folder
 
     client = connect(settings.cluster)
     existing = indices.find(client, index)
     kept = existing.profile if existing else None
-    names = text_fields or tuple(field.name for field in kept.text_fields) if kept else text_fields
-    if not names:
-        raise UsageError(f"which fields of {index} hold text is not known: name them with --text-field")
+    choice = field_options.choice()
+    names = making.text_fields or tuple(choice.text_fields) or making.names(index, kept)
     source = FileDocuments(
         sources,
-        FieldChoice(names, id_field, routing_field),
+        msgspec.structs.replace(choice, text_fields=names),
         max_doc_bytes=settings.ingest.max_doc_bytes,
         max_expanded_bytes=max_expanded_bytes,
+        file_format=file_format,
     )
     models = load_models(settings.ingest)
-    passages = kept.passages if kept else passage_settings(layout, max_tokens, overlap_tokens)
-    profile = profile_for(models, names, passages=passages, kept=kept)
+    profile = making.profile(models, names, kept, settings.ingest)
+    if dry_run:
+        rehearsed = rehearse(
+            source,
+            index=index,
+            profile=profile,
+            models=models,
+            client=client,
+            settings=settings.ingest,
+            analyzer=analyzer,
+        )
+        click.echo(json.dumps(msgspec.to_builtins(rehearsed), indent=2) if making.as_json else _told(rehearsed))
+        return
     if existing is None:
         indices.create(client, index, profile, analyzer=analyzer)
         click.echo(f"index {index} is new: made for {', '.join(names)}", err=True)
-    with stop_on_signals() as request, shown(f"ingest {index}", quiet=quiet) as on_progress:
+    with stop_on_signals() as request, shown(f"ingest {index}", quiet=running.quiet) as on_progress:
         report = run_ingest(
             source,
             index=index,
@@ -127,14 +177,27 @@ def command(
             models=models,
             client=client,
             settings=settings.ingest,
-            state_folder=state_folder or default_state_folder("ingest", index),
+            state_folder=running.folder("ingest", index),
             on_progress=on_progress,
             stopped=request.stopped,
             from_start=from_start,
             strict=strict,
         )
-    click.echo(json.dumps(report.to_json(), indent=2) if as_json else str(report))
-    if request.number is not None and not report.complete:
-        click.echo(f"stopped; go on with: neural-bridge {shlex.join(sys.argv[1:])}", err=True)
-        ctx.exit(request.exit_code)
-    ctx.exit(report.exit_code)
+    click.echo(json.dumps(report.to_json(), indent=2) if making.as_json else str(report))
+    end(ctx, request, report)
+
+
+def _told(found: "Rehearsal") -> str:
+    lines = [
+        f"{found.index}: {found.read:,} items read; nothing is written",
+        f"  would write {found.to_write:,} documents, {found.without_text:,} of them without text; {found.unchanged:,} "
+        f"are unchanged, {found.superseded:,} superseded",
+        *(f"  dead letters: {n:,} {cause}" for cause, n in found.dead_letters.items()),
+        *(f"    {example}" for example in found.examples),
+        f"  time: {found.hours * 60:.1f} minutes at {found.documents_per_s:.1f} documents/s (measured on "
+        f"{found.measured:,})",
+        *(f"  cannot be written: {obstacle}" for obstacle in found.obstacles),
+    ]
+    if found.mapping:
+        lines.append(f"  mapping: {'add' if found.exists else 'new index with'} {json.dumps(found.mapping)}")
+    return "\n".join(lines)

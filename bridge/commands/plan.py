@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from bridge.commands import settings_of
-from bridge.commands.index import cluster_option, json_option, passage_options, passage_settings
+from bridge.commands.enriching import Making, making_options
 
 if TYPE_CHECKING:
     from ingest.planning import Plan
@@ -15,44 +14,33 @@ if TYPE_CHECKING:
 
 @click.command(name="plan")
 @click.argument("index")
-@click.option("--text-field", "text_fields", multiple=True, required=True, help="Field to enrich; repeat it.")
-@passage_options
-@click.option("--no-expansion", is_flag=True, help="Plan without predicted queries.")
+@making_options
 @click.option("--sample", type=click.IntRange(1, 10_000), default=1000, show_default=True, help="Documents to look at.")
-@cluster_option
-@json_option
 @click.pass_context
-def command(
-    ctx: click.Context,
-    index: str,
-    text_fields: tuple[str, ...],
-    layout: str,
-    max_tokens: int | None,
-    overlap_tokens: int | None,
-    no_expansion: bool,
-    sample: int,
-    cluster_url: str | None,
-    as_json: bool,
-) -> None:
+def command(ctx: click.Context, index: str, making: Making, sample: int) -> None:
     """Look at INDEX: which way it can be enriched, how long this machine takes, how much it grows.
 
     A sample goes through the models, for a minute at most. Nothing is written.
     """
-    settings = settings_of(ctx, cluster={"url": cluster_url}, ingest={"generator": "" if no_expansion else None})
+    settings = making.settings(ctx)
+    from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
-    from ingest.models import load_models, profile_for
+    from ingest.models import load_models
     from ingest.planning import plan
 
+    client = connect(settings.cluster)
+    kept = indices.look(client, index).profile
+    names = making.names(index, kept)
     models = load_models(settings.ingest)
     found = plan(
         index,
-        profile=profile_for(models, text_fields, passages=passage_settings(layout, max_tokens, overlap_tokens)),
+        profile=making.profile(models, names, kept, settings.ingest),
         models=models,
-        client=connect(settings.cluster),
+        client=client,
         settings=settings.ingest,
         sample=sample,
     )
-    click.echo(json.dumps(msgspec.to_builtins(found), indent=2) if as_json else _told(found))
+    click.echo(json.dumps(msgspec.to_builtins(found), indent=2) if making.as_json else _told(found))
 
 
 def _told(plan: "Plan") -> str:
