@@ -1,0 +1,131 @@
+"""The stages of a run as Ray carries them: the same classes as in one process, each in a pool of its own.
+
+What is sent between machines is a `Part`: a batch of a split, or the word that the split is at its end.
+Passwords are no part of it: each machine reads its own settings.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from bridge.cluster.connection import connect
+from bridge.profile import IndexProfile
+from bridge.records import Document, EnrichedDocument
+from bridge.settings import ClusterSettings, IngestSettings, load_settings
+from ingest.batches import Batch, BatchReader, Stage
+from ingest.bulk_actions import index_action
+from ingest.changes import ChangeFilter
+from ingest.embedding import Embedding
+from ingest.ledger import Outcome
+from ingest.models import Models
+from ingest.run import BATCH_DOCUMENTS, expansion
+from ingest.sources import SourceItem
+from ingest.splits import Split, SplitFiles
+from ingest.stamp import recipe, stamp
+from ingest.writer import BulkLimits, BulkWriter
+
+Row = dict[str, Any]
+"""Ray's unit; ours have the one key `part`."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every machine must know. `cluster` is without its password; `config_file` names the settings file that
+    each machine has, where there is one. `open_models` is called once in each actor that runs models."""
+
+    source: SplitFiles
+    index: str
+    profile: IndexProfile
+    settings: IngestSettings
+    cluster: ClusterSettings
+    open_models: Callable[[], Models]
+    config_file: Path | None = None
+
+    @property
+    def recipe(self) -> str:
+        """How our fields are made; see `ingest.stamp.recipe`."""
+        return recipe(self.profile, self.settings)
+
+    def reachable_cluster(self) -> ClusterSettings:
+        """The cluster, with the password that this machine's own settings hold."""
+        password = load_settings(self.config_file).cluster.password
+        return self.cluster.model_copy(update={"password": password})
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A batch on its way, or how its items ended. `n_read` is not None in the last part of a split alone: how many
+    items the split holds, so that whoever gathers the parts knows of every item."""
+
+    batch: Batch[Any]
+    ended: list[tuple[SourceItem, Outcome]]
+    n_read: int | None = None
+    sent_again: int = 0
+    without_text: int = 0
+
+
+def parts(row: Mapping[str, Any], job: Job) -> Iterator[Row]:
+    """The parts of the split in `row`; the same ones each time, so that lost ones can be made again."""
+    split: Split = row["split"]
+    reader = BatchReader(
+        None,
+        max_items=job.settings.bulk_documents,
+        max_texts=BATCH_DOCUMENTS,
+        last_wins=job.settings.on_duplicate == "last",
+    )
+    for batch in reader.batches(job.source.read(split)):
+        yield {"part": Part(batch, [])}
+    yield {"part": Part(Batch([], []), [], n_read=reader.read)}
+
+
+class Enrich:
+    """Leaves out what the index holds just so; predicts queries and embeds the rest."""
+
+    def __init__(self, job: Job) -> None:
+        models = job.open_models()
+        encoder = models.encoder if job.profile.vector_type != "none" else None
+        self._changed = ChangeFilter(connect(job.reachable_cluster()), job.index, job.profile, job.recipe).changed
+        self._expansion = Stage(expansion(job.profile, models, job.settings))
+        self._embedding = Stage(Embedding(encoder, stamp=partial(stamp, job.recipe)))
+
+    def __call__(self, row: Row) -> Row:
+        part: Part = row["part"]
+        documents = self._changed(part.batch.documents)
+        changed = {document.doc_id for document in documents}
+        unchanged = [(each, Outcome("unchanged")) for each in part.batch.documents if each.doc_id not in changed]
+        batch = self._embedding(self._expansion(Batch(documents, [*part.batch.ended, *unchanged])))
+        return {"part": replace(part, batch=batch)}
+
+
+class Write:
+    """Writes a batch and answers for each of its items."""
+
+    def __init__(self, job: Job) -> None:
+        limits = BulkLimits.of(job.settings)
+        self._profile = job.profile
+        self._writer = BulkWriter(connect(job.reachable_cluster()), job.index, limits, stopped=Event())
+
+    def __call__(self, row: Row) -> Row:
+        part: Part = row["part"]
+        enriched: list[EnrichedDocument] = list(part.batch.documents)
+        before = self._writer.sent_again
+        outcomes = self._writer.write([index_action(document, self._profile) for document in enriched])
+        written = [(each.document, outcome) for each, outcome in zip(enriched, outcomes, strict=True)]
+        done = Part(
+            Batch([], []),
+            [(_told(item, outcome), outcome) for item, outcome in [*part.batch.ended, *written]],
+            n_read=part.n_read,
+            sent_again=self._writer.sent_again - before,
+            without_text=sum(not document.passages for document in enriched),
+        )
+        return {"part": done}
+
+
+def _told(item: SourceItem, outcome: Outcome) -> SourceItem:
+    """The item as far as the books need it: whole only where it becomes a dead letter."""
+    if isinstance(item, Document) and outcome.kind != "dead_lettered":
+        return replace(item, body=b"", texts={})
+    return item

@@ -1,0 +1,118 @@
+"""Ingest by Ray on this machine, into a cluster that keeps what it is sent: nothing lost, nothing twice."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray", reason="Ray is not installed (extra: ray)")
+
+from bridge.cluster.connection import connect
+from bridge.cluster.dialects import OpenSearchDialect
+from bridge.cluster.schema import new_index
+from bridge.errors import IngestError
+from bridge.settings import ClusterSettings, IngestSettings, Settings
+from ingest.field_choice import FieldChoice
+from ingest.models import Models, profile_for
+from ingest.ray_run import run_ray_ingest
+from ingest.report import Report
+from ingest.splits import SplitFiles
+from tests.fake_bulk import FakeCluster, fake_cluster
+from tests.ingest.toys import toy_models
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    # Ray leaves sockets of its own processes to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
+
+FIELDS = FieldChoice(text_fields=["title", "text"], id_field="id")
+N = 600
+
+
+def slow_models(pids: Path, seconds: float) -> Models:
+    """Toy models whose actor leaves its process id, and takes a while for each batch."""
+    (pids / str(os.getpid())).touch()
+    time.sleep(seconds)
+    return toy_models()
+
+
+@pytest.fixture
+def cluster() -> Iterator[FakeCluster]:
+    with fake_cluster() as running:
+        profile = profile_for(toy_models(), FIELDS.text_fields)
+        running.mapping = new_index(profile, OpenSearchDialect((3, 6, 0)))["mappings"]
+        running.settings = {"index": {"knn": "true"}}
+        yield running
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    file = tmp_path / "corpus.jsonl"
+    lines = [json.dumps({"id": f"d{i}", "title": f"title {i}", "text": f"text of {i}"}) for i in range(N)]
+    file.write_text("\n".join([*lines[: N // 2], "no json", *lines[N // 2 :]]) + "\n")
+    return file
+
+
+def run(cluster: FakeCluster, corpus: Path, folder: Path, *, seconds: float = 0.0, **settings: int) -> Report:
+    chosen = Settings(cluster=ClusterSettings(url=cluster.url), ingest=IngestSettings(**settings))
+    pids = folder / "pids"
+    pids.mkdir(parents=True, exist_ok=True)
+    with connect(chosen.cluster) as client:
+        return run_ray_ingest(
+            SplitFiles([str(corpus)], FIELDS, max_doc_bytes=1000, split_bytes=5_000),
+            index="shop",
+            profile=profile_for(toy_models(), FIELDS.text_fields),
+            client=client,
+            settings=chosen,
+            state_folder=folder / "state",
+            workers=2,
+            writers=1,
+            open_models=partial(slow_models, pids, seconds),
+        )
+
+
+def test_every_document_is_written_once_and_accounted_for(cluster: FakeCluster, corpus: Path, tmp_path: Path) -> None:
+    report = run(cluster, corpus, tmp_path)
+    assert (report.ledger.read, report.ledger.written, report.ledger.dead_lettered) == (N + 1, N, 1)
+    assert (report.complete, report.exit_code) == (True, 3)
+    assert set(cluster.documents) == {f"d{i}" for i in range(N)}
+    assert report.dead_letters is not None
+    assert "no json" in Path(report.dead_letters).read_text()
+    again = run(cluster, corpus, tmp_path)
+    assert (again.ledger.written, again.ledger.unchanged, again.ledger.dead_lettered) == (0, N, 1)
+
+
+def test_a_killed_worker_costs_no_document(cluster: FakeCluster, corpus: Path, tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def kill_once() -> None:
+        deadline = time.monotonic() + 300
+        while not killed and time.monotonic() < deadline:
+            for pid in (tmp_path / "pids").glob("*"):
+                if len(cluster.documents) > N // 10:
+                    os.kill(int(pid.name), signal.SIGKILL)
+                    killed.append(int(pid.name))
+                    return
+            time.sleep(0.02)
+
+    murderer = threading.Thread(target=kill_once)
+    murderer.start()
+    report = run(cluster, corpus, tmp_path, seconds=0.5)
+    murderer.join()
+    assert killed
+    assert (report.ledger.read, report.ledger.written + report.ledger.unchanged) == (N + 1, N)
+    assert set(cluster.documents) == {f"d{i}" for i in range(N)}
+
+
+def test_too_many_dead_letters_end_the_run(cluster: FakeCluster, corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(IngestError, match="max_errors allows 0"):
+        run(cluster, corpus, tmp_path, max_errors=0)
