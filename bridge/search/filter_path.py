@@ -56,18 +56,20 @@ def _included(value: msgspec.Raw, patterns: Sequence[Path]) -> msgspec.Raw | Non
     return _raw(kept) if kept else None
 
 
-def _without(value: msgspec.Raw, patterns: Sequence[Path]) -> msgspec.Raw:
-    """A value without what the patterns name."""
+def _without(value: msgspec.Raw, patterns: Sequence[Path]) -> msgspec.Raw | None:
+    """A value without what the patterns name; None where nothing is left of it."""
     if (items := _items(value)) is not None:
-        return _raw([_without(item, patterns) for item in items])
+        left = [part for item in items if (part := _without(item, patterns)) is not None]
+        return _raw(left) if left else None
     if (members := _members(value)) is None:
         return value
     kept = {}
     for name, member in members.items():
         further = _below(patterns, name)
-        if () not in further:
-            kept[name] = _without(member, further) if further else member
-    return _raw(kept)
+        part = None if () in further else _without(member, further) if further else member
+        if part is not None:
+            kept[name] = part
+    return _raw(kept) if kept else None
 
 
 def _below(patterns: Sequence[Path], name: str) -> list[Path]:

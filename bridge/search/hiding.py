@@ -70,7 +70,7 @@ def hidden(body: bytes, object_field: str) -> bytes:
 
     What is no JSON, as a balancer before the cluster may answer, stays as it is.
     """
-    name = object_field.encode()
+    name = f'"{object_field}'.encode()
     if name not in body:
         return body
     try:

@@ -35,6 +35,7 @@ DOCUMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     f"many-{i}": ({"title": f"wing {i}", "body": "flow " * (i % 5) + "wing", "kind": "many", "n": i}, [])
     for i in range(30)
 }
+HIDDEN = {"term": {"kind": "ad"}}
 PROPERTIES = {"kind": {"type": "keyword"}, "n": {"type": "integer"}}
 
 
@@ -514,29 +515,29 @@ _leaves = st.one_of(
         [{"match_all": {}}, {"term": {"kind": "ad"}}, {"range": {"n": {"gte": 3}}}, {"exists": {}}, {}, []]
     ),
 )
-_queries = st.recursive(
-    _leaves,
-    lambda inner: st.one_of(
-        st.fixed_dictionaries(
-            {},
-            optional={
-                "must": inner | st.lists(inner, max_size=2),
-                "should": inner | st.lists(inner, max_size=2),
-                "filter": inner | st.lists(inner, max_size=2),
-                "must_not": inner,
-                "minimum_should_match": st.sampled_from([0, 1, 2, "50%"]),
-            },
-        ).map(lambda clauses: {"bool": clauses}),
-        inner.map(lambda query: {"constant_score": {"filter": query}}),
-        inner.map(lambda query: {"function_score": {"query": query, "functions": [{"weight": 2}]}}),
-        inner.map(lambda query: {"wrapper": {"query": base64.b64encode(json.dumps(query).encode()).decode()}}),
-        inner.map(
-            lambda query: {"boosting": {"positive": query, "negative": {"match_all": {}}, "negative_boost": 0.5}}
-        ),
-        st.lists(inner, min_size=1, max_size=2).map(lambda queries: {"dis_max": {"queries": queries}}),
-    ),
-    max_leaves=4,
-)
+
+
+def around(queries: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Queries with others inside."""
+    clauses = queries | st.lists(queries, max_size=2)
+    occurrences = {"must": clauses, "should": clauses, "filter": clauses, "must_not": queries}
+    minimum = {"minimum_should_match": st.sampled_from([0, 1, 2, "50%"])}
+    return st.one_of(
+        st.fixed_dictionaries({}, optional={**occurrences, **minimum}).map(lambda query: {"bool": query}),
+        queries.map(lambda query: {"constant_score": {"filter": query}}),
+        queries.map(lambda query: {"function_score": {"query": query, "functions": [{"weight": 2}]}}),
+        queries.map(lambda query: {"boosting": {"positive": query, "negative": HIDDEN, "negative_boost": 0.5}}),
+        st.lists(queries, min_size=1, max_size=2).map(lambda each: {"dis_max": {"queries": each}}),
+    )
+
+
+def wrapped(query: Any) -> dict[str, Any]:
+    """As Spring Data sends it."""
+    return {"wrapper": {"query": base64.b64encode(json.dumps(query).encode()).decode()}}
+
+
+_plain = st.recursive(_leaves, around, max_leaves=4)
+_queries = _plain | _plain.map(wrapped)
 _bodies = st.fixed_dictionaries(
     {"query": _queries},
     optional={

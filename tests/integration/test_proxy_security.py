@@ -118,6 +118,56 @@ def test_no_hidden_document_is_found_on_any_page(
     assert set(matching) <= set(found)
 
 
+def retrieve(secured: tuple[SecuredNode, ProxyStack], user: str) -> requests.Response:
+    node, stack = secured
+    return requests.post(
+        f"{stack.admin_url}/_bridge/retrieve",
+        json={"index": INDEX, "queries": ["wing pressure flow"], "size": 50},
+        auth=(user, node.password),
+        timeout=120,
+    )
+
+
+@pytest.mark.case("S1")
+@pytest.mark.parametrize("user", ["dls", "bare", "tlq"])
+def test_no_passage_of_a_hidden_document_is_retrieved(secured: tuple[SecuredNode, ProxyStack], user: str) -> None:
+    answered = retrieve(secured, user)
+
+    assert answered.status_code == 200, answered.text
+    [result] = answered.json()["results"]
+    assert result["passages"]
+    assert {passage["doc_id"] for passage in result["passages"]} <= VISIBLE.keys()
+
+
+@pytest.mark.case("S3")
+def test_passages_hold_no_text_of_hidden_fields(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    answered = retrieve(secured, "fls")
+
+    assert answered.status_code == 200, answered.text
+    titles = {document["title"] for document, _ in (SECRETS | VISIBLE).values()}
+    assert {passage["text"] for passage in answered.json()["results"][0]["passages"]} <= titles
+
+
+@pytest.mark.case("S3")
+def test_predicted_queries_that_are_hidden_are_not_told(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    told = {
+        user: [
+            hit["_bridge"].get("predicted_queries")
+            for hit in ask(secured, user, {"query": QUESTION}).json()["hits"]["hits"]
+        ]
+        for user in ("fls", "dls")
+    }
+
+    assert not any(told["fls"])
+    assert any(told["dls"])
+
+
+def test_who_may_not_search_may_not_retrieve(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    answered = retrieve(secured, "nothing")
+
+    assert (answered.status_code, answered.json()["error"]["type"]) == (403, "security_exception")
+
+
 @pytest.mark.case("S2")
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_count_term_or_explanation_comes_from_hidden_documents(

@@ -18,6 +18,7 @@ FILTERED: dict[str, bytes] = {
     "gone": b"{}",
     "-hits,-aggregations": b'{"took":1}',
     "hits.hits,-hits.hits._source,-**._score": b'{"hits":{"hits":[{"_id":"1"},{"_id":"2"}]}}',
+    "-hits.total.*,-hits.hits.*,-took": b'{"aggregations":{}}',
     "hits.hits._source.d.e": b'{"hits":{"hits":[{"_source":{"d":[{"e":4}]}}]}}',
 }
 
