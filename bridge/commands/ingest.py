@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from bridge.commands.distribution import Distribution, distribution_options
 from bridge.commands.enriching import Command, Making, Running, collected_as, end, making_options, running_options
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def _field_options(command: Command) -> Command:
     help="Most bytes that a compressed file may hold.",
 )
 @running_options
+@distribution_options
 @click.option("--from-start", is_flag=True, help="Disregard the checkpoint of a run that was cut off.")
 @click.option("--strict", is_flag=True, help="Stop at the first document that cannot be written (exit code 3).")
 @click.option("--dry-run", is_flag=True, help="Read everything, say what would be done, and write nothing.")
@@ -113,6 +115,7 @@ def command(
     on_duplicate: str | None,
     max_expanded_bytes: int,
     running: Running,
+    distribution: Distribution,
     from_start: bool,
     strict: bool,
     dry_run: bool,
@@ -145,9 +148,10 @@ def command(
     kept = existing.profile if existing else None
     choice = field_options.choice()
     names = making.text_fields or tuple(choice.text_fields) or making.names(index, kept)
+    fields = msgspec.structs.replace(choice, text_fields=names)
     source = FileDocuments(
         sources,
-        msgspec.structs.replace(choice, text_fields=names),
+        fields,
         max_doc_bytes=settings.ingest.max_doc_bytes,
         max_expanded_bytes=max_expanded_bytes,
         file_format=file_format,
@@ -169,20 +173,36 @@ def command(
     if existing is None:
         indices.create(client, index, profile, analyzer=analyzer)
         click.echo(f"index {index} is new: made for {', '.join(names)}", err=True)
+    folder = running.folder("ingest", index)
     with stop_on_signals() as request, shown(f"ingest {index}", quiet=running.quiet) as on_progress:
-        report = run_ingest(
-            source,
-            index=index,
-            profile=profile,
-            models=models,
-            client=client,
-            settings=settings.ingest,
-            state_folder=running.folder("ingest", index),
-            on_progress=on_progress,
-            stopped=request.stopped,
-            from_start=from_start,
-            strict=strict,
-        )
+        if distribution.runner == "ray":
+            report = distribution.ingest(
+                ctx,
+                sources,
+                fields,
+                file_format,
+                index=index,
+                profile=profile,
+                client=client,
+                settings=settings,
+                state_folder=folder,
+                on_progress=on_progress,
+                stopped=request.stopped,
+            )
+        else:
+            report = run_ingest(
+                source,
+                index=index,
+                profile=profile,
+                models=models,
+                client=client,
+                settings=settings.ingest,
+                state_folder=folder,
+                on_progress=on_progress,
+                stopped=request.stopped,
+                from_start=from_start,
+                strict=strict,
+            )
     click.echo(json.dumps(report.to_json(), indent=2) if making.as_json else str(report))
     end(ctx, request, report)
 
