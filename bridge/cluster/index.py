@@ -257,8 +257,8 @@ def keep_profile(client: OpenSearch, state: IndexState, profile: IndexProfile) -
         put_meta(client, state.name, lambda meta: {**meta, key: chosen.to_meta()})
 
 
-def put_profile(client: OpenSearch, index: str, change: Callable[[IndexProfile], IndexProfile]) -> None:
-    """Changes the profile of an index that has one; `change` gets what it is now.
+def put_profile(client: OpenSearch, index: str, change: Callable[[IndexProfile], IndexProfile]) -> IndexProfile:
+    """Changes the profile of an index that has one; `change` gets what it is now. Gives back what it is then.
 
     Raises:
         IndexUnsuitable: it has none.
@@ -267,7 +267,9 @@ def put_profile(client: OpenSearch, index: str, change: Callable[[IndexProfile],
     if state.profile is None:
         raise IndexUnsuitable(f"index {state.name} was not enriched: it has no profile to change")
     changed = change(state.profile)
-    put_meta(client, state.name, lambda meta: {**meta, META_KEY: changed.to_meta()})
+    if changed != state.profile:
+        put_meta(client, state.name, lambda meta: {**meta, META_KEY: changed.to_meta()})
+    return changed
 
 
 def put_meta(client: OpenSearch, index: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""`neural-bridge index`: create, show and remove enriched indices."""
+"""`neural-bridge index`: create, show and remove enriched indices, and say what the proxy leaves alone."""
 
 import json
 from collections.abc import Callable
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bridge.profile import PassageSettings
 
 cluster_option = click.option("--cluster", "cluster_url", help="Address of the cluster, scheme included.")
+_RULE = click.Choice(["leave", "upgrade"])
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
@@ -148,6 +149,54 @@ def show(ctx: click.Context, index: str, cluster_url: str | None, as_json: bool)
         click.echo(f"  generator    {profile.generator.identity if profile.generator else 'none'}")
         click.echo(f"  passages     {profile.passages.layout}")
         click.echo(f"  stages       {', '.join(profile.stages)}")
+
+
+@command.command()
+@click.argument("index")
+@click.option("--quoted", type=_RULE, help="Words in quotation marks: leave or upgrade.")
+@click.option(
+    "--identifiers", type=_RULE, help="Single words with three digits or more, such as part numbers: the same."
+)
+@click.option(
+    "--sorted-ties",
+    type=_RULE,
+    help="Searches sorted by score and then by more: the same; not for applications that page by search_after.",
+)
+@cluster_option
+@json_option
+@click.pass_context
+def rules(
+    ctx: click.Context,
+    index: str,
+    quoted: str | None,
+    identifiers: str | None,
+    sorted_ties: str | None,
+    cluster_url: str | None,
+    as_json: bool,
+) -> None:
+    """Say which searches of INDEX the proxy leaves as they are, and show what holds.
+
+    Proxies obey within proxy.profile_ttl_s.
+    """
+    settings = settings_of(ctx, cluster={"url": cluster_url})
+    import msgspec
+
+    from bridge.cluster import index as indices
+    from bridge.cluster.connection import connect
+
+    client = connect(settings.cluster)
+    given = {"leave_quoted": quoted, "leave_identifiers": identifiers, "leave_sorted_ties": sorted_ties}
+    chosen = {name: rule == "leave" for name, rule in given.items() if rule is not None}
+    profile = indices.put_profile(
+        client,
+        index,
+        lambda kept: msgspec.structs.replace(kept, rules=msgspec.structs.replace(kept.rules, **chosen)),
+    )
+    held = msgspec.to_builtins(profile.rules)
+    if as_json:
+        click.echo(json.dumps({"index": index, "rules": held}, indent=2))
+    for name, leave in () if as_json else held.items():
+        click.echo(f"{name.removeprefix('leave_').replace('_', ' '):<12} {'leave' if leave else 'upgrade'}")
 
 
 @command.command()

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opensearchpy import AsyncOpenSearch, NotFoundError, OpenSearch, RequestError
 
+from bridge.cli import main
 from bridge.cluster.node import EmbeddedNode
 from bridge.passages import enriched_text
 from bridge.profile import PassageSettings, RerankSettings
@@ -368,6 +370,35 @@ def test_searches_on_all_fields_leave_out_an_object_whose_name_begins_with_an_un
     assert ids(upgraded.json()) == ["wing"]
     assert upgraded.json()["hits"]["total"]["value"] == 0
     assert "_neural" not in upgraded.text
+
+
+def test_an_operator_says_which_searches_are_left_alone(
+    node: EmbeddedNode, tmp_path: Path, fresh_index: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rules(*options: str) -> dict[str, bool]:
+        with pytest.raises(SystemExit) as ended:
+            main(["index", "rules", fresh_index, "--cluster", node.url, "--json", *options])
+        assert ended.value.code == 0
+        held: dict[str, bool] = json.loads(capsys.readouterr().out)["rules"]
+        return held
+
+    with proxy_stack(ClusterSettings(url=node.url), tmp_path, budget_ms=60_000, profile_ttl_s=0) as stack:
+        with client(node.url) as direct:
+            stack.fill(direct, fresh_index, {"shoe": DOCUMENTS["shoe"]})
+        asked = match('"red shoe"')
+        marks = []
+        for options in ((), ("--quoted", "upgrade"), ("--quoted", "leave", "--identifiers", "upgrade")):
+            held = rules(*options)
+            marks.append(
+                requests.post(f"{stack.url}/{fresh_index}/_search", json=asked, timeout=120).headers["X-Bridge"]
+            )
+
+    assert [mark.partition("; took")[0] for mark in marks] == [
+        "pass; reason=quoted",
+        "hybrid+rerank",
+        "pass; reason=quoted",
+    ]
+    assert held == {"leave_quoted": True, "leave_identifiers": False, "leave_sorted_ties": True}
 
 
 def test_passages_are_retrieved_for_several_questions(stack: ProxyStack, index: str) -> None:
