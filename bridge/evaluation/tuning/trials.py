@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.evaluation.application_query import DEPTH
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.evaluation.measures import evaluate
 from bridge.evaluation.tuning.cached_search import CachedSearch
@@ -86,16 +87,20 @@ class Trials:
         return self._tried[setting]
 
     def _rank(self, setting: Setting, search: CachedSearch) -> Sequence[Key]:
-        """The documents in the order in which the proxy would answer."""
+        """The first documents in the order in which the proxy would answer: those of the window, and after them
+        the application's own results."""
+        own = [hit.key for hit in search.lexical]
         if setting.stage == "lexical":
-            return [hit.key for hit in search.lexical[: setting.window]]
+            return own[:DEPTH]
         fused = _fused(setting, search, self._profile)
         if setting.stage == "rerank":
             fused = rerank(fused, self._scores(setting, search, fused[: setting.depth]), setting.reranking())
         elif setting.stage == "cascade":
             scores = self._cascade_scores(setting, search, fused[: setting.cascade_candidates])
             fused = cascade(fused, scores, setting.reranking())
-        return [hit.key for hit in fused]
+        ranking = [hit.key for hit in fused]
+        inside = set(ranking)
+        return [*ranking, *(key for key in own if key not in inside)][:DEPTH]
 
     def _scores(self, setting: Setting, search: CachedSearch, hits: Sequence[RankedHit]) -> dict[Key, float]:
         """One score per document that has a text."""

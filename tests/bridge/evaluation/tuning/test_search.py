@@ -163,6 +163,12 @@ def test_the_front_rises_with_time(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "front.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_applications_own_results_follow_the_window() -> None:
+    tried = trials([search("q0", text_rank=4, vector_rank=None)])
+    first_alone = replace(Setting.of(PROFILE, "hybrid").weighing(vector=0.0), window=1)
+    assert tried.of(first_alone).values.tolist() == [0.25]
+
+
 def test_documents_are_read_once() -> None:
     scores = WrittenScores({RIGHT: 5.0}, {RIGHT: 5.0})
     tried = trials([search("q0", text_rank=3, vector_rank=4)], scores)
