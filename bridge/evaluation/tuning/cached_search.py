@@ -151,9 +151,9 @@ class SearchCache:
         model: str | None,
     ) -> None:
         self._fetch_texts(search, [key for key in keys if key not in search.texts])
-        unread = [
-            (key, text) for key in keys for text in search.texts[key][len(scores.setdefault(key, [])) : n_passages]
-        ]
+        for key in keys:
+            scores.setdefault(key, [])
+        unread = [(key, text) for key in keys for text in search.texts[key][len(scores[key]) : n_passages]]
         if unread:
             begun = perf_counter()
             given = self._sidecar.rerank(search.text, [text for _, text in unread], model=model)
@@ -166,7 +166,8 @@ class SearchCache:
         if not keys:
             return
         fields = [text_field.name for text_field in self._widest.text_fields]
-        body = legs.texts(self._widest, keys, search.embedding, passages=MOST_PASSAGES)
+        most = max(MOST_PASSAGES, self._widest.rerank.passages)
+        body = legs.texts(self._widest, keys, search.embedding, passages=most)
         begun = perf_counter()
         hits = found_hits(self._send("_search", json_tree.write(body)))
         search.costs.texts.add(_ms_since(begun), len(keys))
