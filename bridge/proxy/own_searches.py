@@ -17,7 +17,7 @@ from bridge.search import json_tree
 from bridge.search.json_tree import Json
 from bridge.search.response import ShownHit, found_hits
 
-SHOWING_SHARE = 0.15
+_SHOWING_SHARE = 0.15
 """Of the budget: what the stages before leave for showing the hits that they brought up."""
 
 
@@ -42,8 +42,7 @@ class OwnSearches:
             StageFailed: `hits_unavailable`, `hits_slow`, `hits_forbidden`.
         """
         parameters = {**plan.request.url_presentation, **scope(plan)}
-        deadline = max(plan.deadline, asyncio.get_running_loop().time() + plan.budget_s * SHOWING_SHARE)
-        return await self._hits(plan, parameters, body, "hits", deadline)
+        return await self._hits(plan, parameters, body, "hits", deadline_of_showing(plan))
 
     async def msearch(self, plan: Plan, body: bytes, *, stage: str) -> bytes:
         """The cluster's answer to a `_msearch`.
@@ -81,6 +80,16 @@ class OwnSearches:
         if answer.status != 200:
             raise StageFailed(f"{stage}_unavailable", f"the cluster answered {endpoint} with status {answer.status}")
         return content
+
+
+def deadline_of_ranking(plan: Plan) -> float:
+    """Until when hits are ranked, on the event loop's clock."""
+    return plan.deadline - plan.budget_s * _SHOWING_SHARE
+
+
+def deadline_of_showing(plan: Plan) -> float:
+    """Until when hits that the ranking brought up may be fetched: it gets its share also where ranking took all."""
+    return max(plan.deadline, asyncio.get_running_loop().time() + plan.budget_s * _SHOWING_SHARE)
 
 
 def scope(plan: Plan) -> dict[str, str]:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from bridge.proxy.own_searches import OwnSearches
+from bridge.proxy.own_searches import OwnSearches, deadline_of_ranking
 from bridge.proxy.planning import Plan
 from bridge.proxy.ranked import Ranked
 from bridge.proxy.sidecar import Sidecar
-from bridge.proxy.texts import Texts, deadline
+from bridge.proxy.texts import Texts
 from bridge.records import Passage, RankedHit
 from bridge.search.legs import Key
 from bridge.search.reranking import cascade, of_passages, rerank
@@ -30,7 +30,9 @@ class Reranker:
         """
         settings = plan.profile.rerank
         candidates = fused[: settings.depth]
-        read = await self._texts.passages(plan, candidates, ranked, per_document=settings.passages)
+        read = await self._texts.passages(
+            plan, candidates, ranked, deadline=deadline_of_ranking(plan), per_document=settings.passages
+        )
         scores = await self._scores(plan, read, ranked, cascade_depth=None)
         _note_best(plan, read, scores, ranked)
         ranked.hits = rerank(
@@ -46,7 +48,8 @@ class Reranker:
         """
         settings = plan.profile.rerank
         self._sidecar.check_cascade()
-        read = await self._texts.passages(plan, fused[: settings.cascade.candidates], ranked)
+        candidates = fused[: settings.cascade.candidates]
+        read = await self._texts.passages(plan, candidates, ranked, deadline=deadline_of_ranking(plan))
         scores = await self._scores(plan, read, ranked, cascade_depth=settings.cascade.depth)
         _note_best(plan, read, scores, ranked)
         ranked.hits = cascade(fused, {key: score for key, [score] in scores.items()}, settings)
@@ -60,7 +63,7 @@ class Reranker:
         with ranked.timed("rerank"):
             scores = iter(
                 await self._sidecar.rerank(
-                    plan.request.text, texts, cascade_depth=cascade_depth, deadline=deadline(plan)
+                    plan.request.text, texts, cascade_depth=cascade_depth, deadline=deadline_of_ranking(plan)
                 )
             )
         return {key: [next(scores) for _ in passages] for key, passages in read.items()}

@@ -9,6 +9,7 @@ from multidict import CIMultiDict
 
 from bridge.profile import IndexProfile, Stage
 from bridge.proxy.composing import Composer
+from bridge.proxy.own_searches import deadline_of_showing
 from bridge.proxy.planning import Plan
 from bridge.proxy.profiles import Profiles
 from bridge.proxy.ranked import Ranked
@@ -137,7 +138,7 @@ class Retrieval:
         if not page:
             return []
         try:
-            read = await self._texts.passages(plan, page, ranked)
+            read = await self._texts.passages(plan, page, ranked, deadline=deadline_of_showing(plan))
         except StageFailed as failed:
             ranked.failures.append(failed)
             return []

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bridge.proxy.own_searches import SHOWING_SHARE, OwnSearches
+from bridge.proxy.own_searches import OwnSearches
 from bridge.proxy.planning import Plan
 from bridge.proxy.ranked import Ranked
 from bridge.proxy.sidecar import StageFailed
@@ -19,7 +19,7 @@ class Texts:
         self._searches = searches
 
     async def passages(
-        self, plan: Plan, hits: Sequence[RankedHit], ranked: Ranked, *, per_document: int = 1
+        self, plan: Plan, hits: Sequence[RankedHit], ranked: Ranked, *, deadline: float, per_document: int = 1
     ) -> dict[Key, list[Passage]]:
         """What to read of each document, in the order of `hits`: its nearest passages, best first, or its whole
         text where it has no passages or the query no embedding.
@@ -31,7 +31,7 @@ class Texts:
         """
         body = legs.texts(plan.profile, [hit.key for hit in hits], ranked.embedding, passages=per_document)
         with ranked.timed("texts"):
-            found = await self._searches.hits(plan, body, stage="texts", deadline=deadline(plan))
+            found = await self._searches.hits(plan, body, stage="texts", deadline=deadline)
         try:
             passages = {hit.key: _passages(plan, hit) for hit in found}
         except ValueError as error:
@@ -40,11 +40,6 @@ class Texts:
         if not visible:
             raise StageFailed("texts_hidden", "the caller may see no text of the documents found")
         return visible
-
-
-def deadline(plan: Plan) -> float:
-    """Until when texts may be fetched and scored; what is left of the budget then is for showing hits."""
-    return plan.deadline - plan.budget_s * SHOWING_SHARE
 
 
 def _passages(plan: Plan, hit: ShownHit) -> list[Passage]:

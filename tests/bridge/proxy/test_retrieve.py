@@ -1,13 +1,15 @@
+import asyncio
 import json
 from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 
 from bridge.profile import PassageSettings
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import PROFILE, ScriptedIndex
-from tests.fake_cluster import Received, Reply
+from tests.fake_cluster import Received, Reply, kind_sidecar
 
 NESTED = msgspec.structs.replace(PROFILE, passages=PassageSettings(layout="nested"))
 TITLES = {"d": "bread. red shoe", "a": "bread", "e": "shoe"}
@@ -81,6 +83,20 @@ async def test_what_could_not_be_done_is_told(make_stack: MakeStack) -> None:
     assert status == 200
     assert answer["results"][0]["passages"] == []
     assert set(answer["results"][0]["degraded"]) == {"texts_unavailable"}
+
+
+async def test_a_reranker_that_takes_all_the_time_leaves_the_passages(make_stack: MakeStack) -> None:
+    async def slow(path: str, body: dict[str, Any]) -> web.Response:
+        if path == "/rerank":
+            await asyncio.sleep(30)
+        return await kind_sidecar(path, body)
+
+    stack = await make_stack(ScriptedIndex(), slow, budget_ms=3000)
+
+    _, answer = await retrieve(stack, {"index": "docs", "queries": ["red shoe"]})
+
+    assert answer["results"][0]["degraded"] == ["rerank_slow"]
+    assert len(answer["results"][0]["passages"]) == 5
 
 
 WRONG: dict[str, tuple[Any, str]] = {
