@@ -1,13 +1,11 @@
 """What a running sidecar says of itself, for the operator's commands."""
 
-from pydantic import SecretStr
-
 from bridge.errors import SidecarError
 
 _TIMEOUT_S = 5.0
 
 
-def served_encoders(url: str, *, api_key: SecretStr | None = None) -> list[str]:
+def served_encoders(url: str, *, api_key: str | None = None) -> list[str]:
     """The encoders by which a sidecar can embed queries, as `name@digest`.
 
     Raises:
@@ -15,7 +13,7 @@ def served_encoders(url: str, *, api_key: SecretStr | None = None) -> list[str]:
     """
     import requests  # commands that ask no sidecar need not wait for it
 
-    headers = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
         with requests.Session() as session:
             session.trust_env = False

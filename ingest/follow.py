@@ -32,6 +32,7 @@ from ingest.follow_state import FollowState
 from ingest.index_source import IndexDocuments
 from ingest.ledger import Ledger
 from ingest.models import Models, profile_like
+from ingest.pace import Pace
 from ingest.run import Run
 from ingest.search_load import SearchLoad
 from ingest.signals import StopRequest
@@ -188,6 +189,7 @@ class Follower:
             stamp=partial(text_stamp, self._recipe),
             action=update_action,
             stopped=self._stop.stopped,
+            pace=Pace.of(self._settings, self._client, self._name, stopped=self._stop.stopped),
         )
 
     def _round(self) -> bool:

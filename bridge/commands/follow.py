@@ -3,13 +3,13 @@
 import json
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from bridge.commands import settings_of
+from bridge.commands.enriching import Running, running_options
 from bridge.commands.index import cluster_option, json_option
 
 if TYPE_CHECKING:
@@ -28,14 +28,9 @@ _LINE_EVERY_S = 10.0
 @click.option(
     "--metrics-port", type=click.IntRange(0, 65535), help="Serve Prometheus metrics on this port of 127.0.0.1."
 )
-@click.option(
-    "--state-folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Where it keeps how far it got; one folder per index and generation by default.",
-)
+@running_options
 @cluster_option
 @json_option
-@click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -46,10 +41,9 @@ def command(
     generator: str | None,
     threads: int | None,
     metrics_port: int | None,
-    state_folder: Path | None,
+    running: Running,
     cluster_url: str | None,
     as_json: bool,
-    quiet: bool,
 ) -> None:
     """Enrich new and changed documents of INDEX, whoever writes them, until SIGTERM or SIGINT.
 
@@ -60,7 +54,7 @@ def command(
     settings = settings_of(
         ctx,
         cluster={"url": cluster_url},
-        ingest={"encoder": encoder, "generator": generator, "threads": threads},
+        ingest={"encoder": encoder, "generator": generator, "threads": threads, **running.limits()},
     )
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
@@ -69,29 +63,28 @@ def command(
     from ingest.follow_metrics import metrics_served
     from ingest.models import load_models
     from ingest.signals import stop_on_signals
-    from ingest.state import default_state_folder
 
     client = connect(settings.cluster)
     state = indices.look(client, index)
     kept = state.profile if generation is None else state.generation(generation)
     made = settings.ingest if kept and kept.generator else settings.ingest.model_copy(update={"generator": None})
     number = kept.generation if kept else 1
-    with ExitStack() as running:
-        request = running.enter_context(stop_on_signals())
+    with ExitStack() as held:
+        request = held.enter_context(stop_on_signals())
         follower = Follower(
             client,
             index,
             generation=generation,
             models=load_models(made),
             settings=made,
-            state_folder=state_folder or default_state_folder("follow", f"{state.name}-generation-{number}"),
+            state_folder=running.folder("follow", f"{state.name}-generation-{number}"),
             stop=request,
         )
-        running.enter_context(follower)
+        held.enter_context(follower)
         if metrics_port is not None:
-            port = running.enter_context(metrics_served(follower.status, host="127.0.0.1", port=metrics_port))
+            port = held.enter_context(metrics_served(follower.status, host="127.0.0.1", port=metrics_port))
             click.echo(f"metrics: http://127.0.0.1:{port}/metrics", err=True)
-        last = follower.follow(once=once, on_status=None if quiet else _Lines())
+        last = follower.follow(once=once, on_status=None if running.quiet else _Lines())
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(last), indent=2))
     else:

@@ -1,36 +1,12 @@
 """`neural-bridge generation`: another encoder for an index in use, and the way back."""
 
 import json
-from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
-from bridge.commands import generation_fill, settings_of
+from bridge.commands import generation_cutover, generation_fill
+from bridge.commands.generation_cutover import looked
 from bridge.commands.index import cluster_option, json_option
-
-if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
-    from bridge.cluster.index import IndexState
-    from bridge.profile import IndexProfile
-    from bridge.settings import Settings
-    from ingest.verification import Verification
-
-max_missing_option = click.option(
-    "--max-missing",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Documents that may lack its fields, or hold those of an older text.",
-)
-min_recall_option = click.option(
-    "--min-recall",
-    type=click.FloatRange(0, 1),
-    default=0.9,
-    show_default=True,
-    help="Share of the nearest neighbours that k-NN search must find.",
-)
 
 
 @click.group(name="generation")
@@ -43,7 +19,8 @@ def command() -> None:
     """
 
 
-command.add_command(generation_fill.command)
+for subcommand in (generation_fill.command, generation_cutover.verify, generation_cutover.cutover):
+    command.add_command(subcommand)
 
 
 @command.command()
@@ -53,7 +30,7 @@ command.add_command(generation_fill.command)
 @click.pass_context
 def status(ctx: click.Context, index: str, cluster_url: str | None, as_json: bool) -> None:
     """Show which generations stand in INDEX, which of them serves searches, and how full each is."""
-    client, state = _looked(ctx, index, cluster_url)
+    client, state = looked(ctx, index, cluster_url)
     from bridge.cluster import index as indices
 
     documents = indices.count(client, state.name)
@@ -85,79 +62,6 @@ def status(ctx: click.Context, index: str, cluster_url: str | None, as_json: boo
 
 @command.command()
 @click.argument("index")
-@click.option("--serving", is_flag=True, help="Look at the generation that serves searches instead.")
-@max_missing_option
-@min_recall_option
-@cluster_option
-@json_option
-@click.pass_context
-def verify(
-    ctx: click.Context,
-    index: str,
-    serving: bool,
-    max_missing: int,
-    min_recall: float,
-    cluster_url: str | None,
-    as_json: bool,
-) -> None:
-    """Look whether the generation that stands beside may serve searches of INDEX; nothing is written.
-
-    Every document must have its fields, made by one recipe; a sample must hold its present text; and k-NN
-    search must find the nearest neighbours of a sample. Exit code 1 where something is amiss.
-    """
-    client, state = _looked(ctx, index, cluster_url)
-    from bridge.cluster.generations import other
-
-    profile = state.profile if serving and state.profile else other(state)
-    found = _verified(client, state, profile, max_missing, min_recall)
-    click.echo(json.dumps(msgspec.to_builtins(found), indent=2) if as_json else _described(found))
-    ctx.exit(1 if found.problems else 0)
-
-
-@command.command()
-@click.argument("index")
-@max_missing_option
-@min_recall_option
-@click.option("--sidecar", "sidecar_url", help="Sidecar that must run the new encoder; the proxy's by default.")
-@click.option("--force", is_flag=True, help="Cut over whatever the verification and the sidecar say.")
-@cluster_option
-@click.pass_context
-def cutover(
-    ctx: click.Context,
-    index: str,
-    max_missing: int,
-    min_recall: float,
-    sidecar_url: str | None,
-    force: bool,
-    cluster_url: str | None,
-) -> None:
-    """Let searches of INDEX use the newer generation, which is verified first.
-
-    One change of the mapping's `_meta`: each proxy follows when it reads the profile the next time
-    (proxy.profile_ttl_s). The older generation stays beside it: see `rollback`.
-    """
-    client, state = _looked(ctx, index, cluster_url)
-    from bridge.cluster.generations import newer, serve_other
-    from bridge.errors import IndexUnsuitable
-
-    profile = newer(state)
-    found = _verified(client, state, profile, max_missing, min_recall)
-    settings = settings_of(ctx)
-    problems = [*found.problems, *_sidecar_problems(settings, sidecar_url or settings.proxy.sidecar_url, profile)]
-    click.echo(_described(found))
-    if problems and not force:
-        raise IndexUnsuitable(
-            f"generation {profile.generation} of {state.name} was not cut over to; searches go on as they were:\n"
-            + "\n".join(f"  - {problem}" for problem in problems)
-            + "\nSee to that, or take it as it is with --force"
-        )
-    serve_other(client, state.name)
-    click.echo(f"generation {profile.generation} serves searches now")
-    click.echo(f"  the way back: neural-bridge generation rollback {index}")
-
-
-@command.command()
-@click.argument("index")
 @cluster_option
 @click.pass_context
 def rollback(ctx: click.Context, index: str, cluster_url: str | None) -> None:
@@ -165,7 +69,7 @@ def rollback(ctx: click.Context, index: str, cluster_url: str | None) -> None:
 
     At once and unverified. How many documents the older generation lacks is told.
     """
-    client, state = _looked(ctx, index, cluster_url)
+    client, state = looked(ctx, index, cluster_url)
     from bridge.cluster import index as indices
     from bridge.cluster.generations import older, serve_other
 
@@ -190,7 +94,7 @@ def drop(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, as_
 
     After that there is no way back to it. Its fields stay in the mapping, empty, since no field can be removed.
     """
-    client, state = _looked(ctx, index, cluster_url)
+    client, state = looked(ctx, index, cluster_url)
     from bridge.cluster.generations import other
     from bridge.cluster.removal import drop as drop_beside
 
@@ -205,49 +109,3 @@ def drop(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, as_
         return
     click.echo(f"{index}: generation {gone.generation} is out of {done.documents:,} documents, none holds it")
     click.echo(f"  still in the mapping, empty: {', '.join(done.mapped_fields)}")
-
-
-def _looked(ctx: click.Context, index: str, cluster_url: str | None) -> "tuple[OpenSearch, IndexState]":
-    settings = settings_of(ctx, cluster={"url": cluster_url})
-    from bridge.cluster import index as indices
-    from bridge.cluster.connection import connect
-
-    client = connect(settings.cluster)
-    return client, indices.look(client, index)
-
-
-def _verified(
-    client: "OpenSearch", state: "IndexState", profile: "IndexProfile", max_missing: int, min_recall: float
-) -> "Verification":
-    from ingest.verification import verify as verify_generation
-
-    return verify_generation(client, state, profile, max_missing=max_missing, min_recall=min_recall)
-
-
-def _sidecar_problems(settings: "Settings", url: str, profile: "IndexProfile") -> list[str]:
-    """Why searches would go without vectors, as far as the sidecar tells."""
-    from bridge.errors import SidecarError
-    from bridge.sidecar_info import served_encoders
-
-    try:
-        served = served_encoders(url, api_key=settings.sidecar.api_key)
-    except SidecarError as error:
-        return [str(error)]
-    if profile.encoder.identity in served:
-        return []
-    return [
-        f"the sidecar at {url} runs {', '.join(served)}, not {profile.encoder.identity}: name both encoders in its "
-        f"settings (sidecar.more_encoders), or searches go without vectors until it runs the new one"
-    ]
-
-
-def _described(found: "Verification") -> str:
-    recall = f"{found.recall:.1%}" if found.recall is not None else "not measured, no document has a vector"
-    lines = [
-        f"{found.index}, generation {found.generation} by {found.encoder}:",
-        f"  {found.enriched:,} of {found.documents:,} documents have it, {found.made_alike:,} made alike",
-        f"  of {found.sampled:,} sampled documents {found.outdated:,} hold an older text",
-        f"  k-NN search finds the nearest neighbours of {found.compared:,} documents: {recall}",
-        *(f"  problem: {problem}" for problem in found.problems),
-    ]
-    return "\n".join(lines if found.problems else [*lines, "  it may serve searches"])

@@ -40,9 +40,10 @@ class SidecarClient:
     ) -> None:
         self._session.close()
 
-    def embed(self, query: str) -> list[float]:
-        """The query's embedding, of unit length."""
-        [embedding] = self._sent("POST", "/embed", {"inputs": [query], "role": "query"})
+    def embed(self, query: str, *, model: str | None = None) -> list[float]:
+        """The query's embedding, of unit length; `model` None is the sidecar's first encoder."""
+        body = {"inputs": [query], "role": "query", **({"model": model} if model is not None else {})}
+        [embedding] = self._sent("POST", "/embed", body)
         return [float(value) for value in embedding]
 
     def rerank(self, query: str, passages: Sequence[str], *, model: str | None) -> list[float]:

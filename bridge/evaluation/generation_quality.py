@@ -1,0 +1,91 @@
+"""Are a new generation's vectors worth more than those that serve? Told by people's judgements, before a cut over."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from opensearchpy import OpenSearch
+
+from bridge.cluster import dialects
+from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.evaluation.measures import bootstrap_interval, evaluate, randomisation_test
+from bridge.profile import IndexProfile
+
+_MEASURE = "nDCG@10"
+_HITS = 10
+
+Embed = Callable[[str, str], Sequence[float]]
+"""A query's text and an encoder's identity → the embedding."""
+
+
+class GenerationQuality(msgspec.Struct, frozen=True):
+    """k-NN search alone by the vectors of two generations, over the same judged queries: the means of the
+    measure, the difference of the other to the serving one, its 95 % bootstrap interval, and the p-value of
+    a paired randomisation test."""
+
+    judgements: str
+    queries: int
+    measure: str
+    serving_mean: float
+    other_mean: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the other generation is certainly the worse one."""
+        return self.high < 0
+
+
+def compare_generations(
+    client: OpenSearch,
+    index: str,
+    judged: JudgedQueries,
+    *,
+    serving: IndexProfile,
+    other: IndexProfile,
+    embed: Embed,
+) -> GenerationQuality:
+    """Searches every judged query by the vectors of both.
+
+    Raises:
+        BridgeError: what `embed` says.
+    """
+    first, second = (_measured(client, index, judged, profile, embed) for profile in (serving, other))
+    interval = bootstrap_interval(second - first)
+    return GenerationQuality(
+        judgements=judged.source,
+        queries=len(judged.queries),
+        measure=_MEASURE,
+        serving_mean=float(first.mean()),
+        other_mean=float(second.mean()),
+        difference=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        p_value=randomisation_test(second, first),
+    )
+
+
+def _measured(
+    client: OpenSearch, index: str, judged: JudgedQueries, profile: IndexProfile, embed: Embed
+) -> NDArray[np.float64]:
+    """The measure of each query, (n_queries,), in their order."""
+    run = {
+        query_id: _nearest(client, index, profile, embed(text, profile.encoder.identity))
+        for query_id, text in judged.queries.items()
+    }
+    return evaluate(judged.qrels, run, [_MEASURE]).values[_MEASURE]
+
+
+def _nearest(client: OpenSearch, index: str, profile: IndexProfile, embedding: Sequence[float]) -> list[str]:
+    query: dict[str, Any] = dialects.nearest(
+        profile.vector_type, profile.embedding_field, embedding, k=profile.window, allowed={}
+    )
+    if profile.passages.layout == "nested":
+        query = {"nested": {"path": profile.passages_field, "score_mode": "max", "query": query}}
+    body = {"size": _HITS, "query": query, "_source": False, "track_total_hits": False}
+    return [hit["_id"] for hit in client.search(index=index, body=body)["hits"]["hits"]]
