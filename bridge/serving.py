@@ -36,6 +36,7 @@ _MEASURING: Overrides = {
         # However searches are served elsewhere: here each is answered, in full, and by the cluster that is measured.
         "mode": "upgrade",
         "canary_percent": 100,
+        "workers": 1,
         "path_prefix": "",
         "further_nodes": [],
     },
@@ -126,6 +127,29 @@ def start_log_afresh(file: Path) -> None:
     """Keeps the log of the time before as `NAME.log.1`."""
     if file.exists():
         shutil.move(file, f"{file}.1")
+
+
+def proxy_workers(settings: Settings, *, config_file: Path | None, overrides: Overrides) -> list[Service]:
+    """Proxies that share one port, each with an admin port of its own: the first `proxy.admin_port`.
+
+    `settings` and `overrides` as for `sidecar_and_proxy`.
+    """
+    settled = with_ports(overrides, settings)
+    shared = {**settled.get("proxy", {}), "workers": 1, "share_port": True}
+    first = shared.get("admin_port", settings.proxy.admin_port)
+    services = []
+    for number in range(settings.proxy.workers):
+        own = {**settled, "proxy": {**shared, "admin_port": first + number}}
+        services.append(
+            Service(
+                f"proxy {number + 1}",
+                [*neural_bridge(config_file, "serve"), "proxy"],
+                ready_url=f"http://{_reachable(settings.proxy.admin_host)}:{first + number}/_bridge/health",
+                environment=as_environment(own),
+                start_timeout_s=START_TIMEOUT_S,
+            )
+        )
+    return services
 
 
 def stop_timeout_s(settings: Settings) -> float:

@@ -61,6 +61,15 @@ class ProxySettings(Section):
     port: Port = Field(9280, description="Port to listen on; 0 takes a free one.")
     admin_host: str = Field("127.0.0.1", description="Address of the admin listener (health, metrics, page).")
     admin_port: Port = Field(9281, description="Port of the admin listener; 0 takes a free one.")
+    workers: int = Field(
+        1,
+        gt=0,
+        description="Processes that answer applications on the one port; each has an admin listener of its own, on "
+        "admin_port and the ports after it.",
+    )
+    share_port: bool = Field(
+        False, description="Listen beside other proxies on the same port; the kernel spreads connections over them."
+    )
     page: bool = Field(
         True,
         description="Serve the page that compares rankings on the admin listener; viewers search with their own "
@@ -163,7 +172,7 @@ class IngestSettings(Section):
         description="Our one object in each document. OpenSearch leaves fields that begin with _ out of searches on all "
         "fields: take _neural where applications search without naming fields.",
     )
-    queries_per_passage: int = Field(3, ge=0, description="Queries sampled per passage.")
+    queries_per_passage: int = Field(4, ge=0, description="Queries sampled per passage.")
     max_query_tokens: int = Field(20, gt=0, description="Longest predicted query, in tokens.")
     max_expansion_bytes: int = Field(
         2048, gt=0, description="Most predicted text per document, in UTF-8 bytes; the best queries stay."

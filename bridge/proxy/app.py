@@ -114,14 +114,14 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
         if settings.proxy.retrieve == "operators":
             operators.router.add_post(RETRIEVE_PATH, proxy.retrieve)
         admin = web.AppRunner(operators, access_log=None, shutdown_timeout=1.0)
-        for runner, host, port, context in (
-            (admin, settings.proxy.admin_host, settings.proxy.admin_port, None),
-            (data, settings.proxy.host, settings.proxy.port, tls),
+        for runner, host, port, context, share in (
+            (admin, settings.proxy.admin_host, settings.proxy.admin_port, None, False),
+            (data, settings.proxy.host, settings.proxy.port, tls, settings.proxy.share_port),
         ):
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             try:
-                await web.TCPSite(runner, host, port, ssl_context=context).start()
+                await web.TCPSite(runner, host, port, ssl_context=context, reuse_port=share or None).start()
             except OSError as error:
                 raise UsageError(
                     f"the proxy cannot listen on {host}:{port} ({error.strerror}): choose another port, "

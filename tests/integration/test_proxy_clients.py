@@ -120,7 +120,9 @@ def test_haystacks_store_writes_reads_and_retrieves(
     document = pytest.importorskip("haystack").Document
 
     def store(url: str, index: str) -> Any:
-        return stores.OpenSearchDocumentStore(hosts=url, index=index, embedding_dim=4, create_index=True, timeout=60)
+        # The embedded node has Lucene's vectors only; another engine would end it.
+        method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
+        return stores.OpenSearchDocumentStore(hosts=url, index=index, embedding_dim=4, method=method, timeout=60)
 
     through = store(stack.url, fresh_index)
     written = [
