@@ -6,11 +6,12 @@ would leave the bridge without anybody noticing.
 
 import re
 
+import msgspec
 from aiohttp import hdrs
 
-from bridge.search import json_tree
-
 _NODES = re.compile(r"/_nodes(/[^/?]+)?/http/?(\?.*)?")
+_PUBLISHED = re.compile(rb'("publish_address"\s*:\s*)"[^"]*"')
+_BOUND = re.compile(rb'("bound_address"\s*:\s*)\[(?:\s*"[^"]*"\s*,?)*\s*\]')
 
 
 def asks_for_nodes(method: str, target: str) -> bool:
@@ -19,13 +20,7 @@ def asks_for_nodes(method: str, target: str) -> bool:
 
 
 def with_address(body: bytes, address: str) -> bytes:
-    """The answer with `address`, HOST:PORT, as every node's; one that is no such answer stays as it is."""
-    try:
-        told = json_tree.read(body)
-    except ValueError:
-        return body
-    nodes = told.get("nodes") if isinstance(told, dict) else None
-    for node in nodes.values() if isinstance(nodes, dict) else ():
-        if isinstance(node, dict) and isinstance(http := node.get("http"), dict):
-            http |= {"publish_address": address, "bound_address": [address]}
-    return json_tree.write(told)
+    """The answer in JSON with `address`, HOST:PORT, as every node's; all other bytes stay."""
+    quoted = msgspec.json.encode(address)
+    published = _PUBLISHED.sub(lambda found: found[1] + quoted, body)
+    return _BOUND.sub(lambda found: found[1] + b"[" + quoted + b"]", published)

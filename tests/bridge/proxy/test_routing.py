@@ -8,6 +8,7 @@ from yarl import URL
 
 from bridge.errors import SettingsError
 from bridge.proxy.elasticsearch_clients import CLAIMED_VERSION, answer_headers, introduced, with_plain_media_types
+from bridge.proxy.sniffing import with_address
 from bridge.settings import load_settings
 from tests.bridge.proxy.conftest import MakeStack
 from tests.fake_cluster import Received, Reply, reply_json
@@ -66,6 +67,16 @@ async def test_sniffing_clients_are_given_the_proxys_own_address(make_stack: Mak
     assert nodes["a"]["http"]["bound_address"] == [here]
     assert (nodes["b"]["name"], nodes["c"]) == ("two", NODES["nodes"]["c"])  # type: ignore[index]
     assert b'"max_content_length":1.5' in content
+
+
+@pytest.mark.case("P29")
+def test_only_the_addresses_change() -> None:
+    pretty = b'{\n  "n" : 1.10,\n  "http" : {\n    "bound_address" : [\n      "[::1]:9200"\n    ],\n    "publish_address" : "a:1"\n  }\n}'
+
+    assert with_address(pretty, "b:2") == pretty.replace(b'[\n      "[::1]:9200"\n    ]', b'["b:2"]').replace(
+        b"a:1", b"b:2"
+    )
+    assert with_address(b'{"_nodes":{"total":1.0}}', "b:2") == b'{"_nodes":{"total":1.0}}'
 
 
 @pytest.mark.case("P29")
