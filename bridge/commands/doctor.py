@@ -64,14 +64,15 @@ def _sidecar(url: str, indices: "list[EnrichedIndex]") -> "list[Finding]":
         with requests.Session() as session:
             session.trust_env = False
             info = session.get(f"{url.rstrip('/')}/info", timeout=_TIMEOUT_S).json()
-        encoder = str(info["embedding_model_id"])
-    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+        encoders = [str(encoder) for encoder in info.get("embedding_model_ids") or [info["embedding_model_id"]]]
+    except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
         told = f"does not answer at {url} ({type(error).__name__}): searches are neither embedded nor reranked"
         return [
             Finding("note", "sidecar", told, "start it with `neural-bridge serve rerank`, or see proxy.sidecar_url")
         ]
-    others = [each.name for each in indices if each.vector_type != "none" and each.encoder != encoder]
+    names = ", ".join(encoders)
+    others = [each.name for each in indices if each.vector_type != "none" and each.encoder not in encoders]
     if others:
-        told = f"embeds queries by {encoder}, the documents of {', '.join(others)} by another: no vectors there"
-        return [Finding("problem", "sidecar", told, "set sidecar.encoder to the index's encoder")]
-    return [Finding("ok", "sidecar", f"answers at {url}; embeds by {encoder}, reranks by {info.get('model_id')}")]
+        told = f"embeds queries by {names}, the documents of {', '.join(others)} by another: no vectors there"
+        return [Finding("problem", "sidecar", told, "name the index's encoder in sidecar.encoder or more_encoders")]
+    return [Finding("ok", "sidecar", f"answers at {url}; embeds by {names}, reranks by {info.get('model_id')}")]

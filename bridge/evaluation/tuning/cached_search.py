@@ -111,7 +111,7 @@ class SearchCache:
         bodies = {"lexical": legs.lexical(request, profile), **self._expansions(request)}
         if profile.vector_type != "none":
             begun = perf_counter()
-            embedding = self._sidecar.embed(request.text)
+            embedding = self._sidecar.embed(request.text, model=profile.encoder.identity)
             embed_ms = _ms_since(begun)
             bodies["vector"] = legs.vector(request, profile, embedding)
         found = self._timed(request, bodies)[0]

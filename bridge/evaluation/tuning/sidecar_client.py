@@ -41,7 +41,7 @@ class SidecarClient:
         self._session.close()
 
     def embed(self, query: str, *, model: str | None = None) -> list[float]:
-        """The query's embedding, of unit length; `model` None is the sidecar's first encoder."""
+        """The query's embedding, of unit length, by the encoder `model` (`name@digest`); None is the first one."""
         body = {"inputs": [query], "role": "query", **({"model": model} if model is not None else {})}
         [embedding] = self._sent("POST", "/embed", body)
         return [float(value) for value in embedding]
