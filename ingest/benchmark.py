@@ -84,7 +84,7 @@ class _Timed(msgspec.Struct, frozen=True):
 def main(as_json: bool, quick: bool) -> None:
     """Measures ingest and prints a table."""
     tenth = 10 if quick else 1
-    with EmbeddedNode.owned("bench-ingest") as node, tempfile.TemporaryDirectory() as folder:
+    with EmbeddedNode.owned("bench-ingest", load_settings().node) as node, tempfile.TemporaryDirectory() as folder:
         figures = measure(node.url, Path(folder), N_ENRICHED // tenth, (SIZES[0] // tenth, SIZES[1] // tenth))
     for name, value in msgspec.structs.asdict(figures).items():
         click.echo(f"{name:32} {value}")

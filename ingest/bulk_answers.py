@@ -23,12 +23,12 @@ _BLOCK = "cluster_block_exception"
 class Again:
     """Not carried out, or not known to be: to be sent again.
 
-    `cause` overloaded: the cluster asks for less; blocked: it refuses writes until an operator acts;
-    unknown: the answer does not say what became of the action.
+    `cause` overloaded: the cluster asks for less; away: it does not answer, as while a node restarts; blocked:
+    it refuses writes until an operator acts; unknown: the answer does not say what became of the action.
     """
 
     failure: Failure
-    cause: Literal["overloaded", "blocked", "unknown"]
+    cause: Literal["overloaded", "away", "blocked", "unknown"]
     retry_after_s: float = 0.0
 
 

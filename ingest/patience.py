@@ -3,9 +3,14 @@
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from bridge.errors import IngestError
+from bridge.errors import AnswerNotUnderstood, ClusterUnreachable, IngestError
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class RunStopped(IngestError):
@@ -54,3 +59,18 @@ class Patience:
         if self._stopped.wait(min(pause, left_s)):
             raise RunStopped("stopped while the cluster did not do what was asked")
         return True
+
+
+def patiently(ask: Callable[[A], B], limits: RetryLimits, stopped: threading.Event) -> Callable[[A], B]:
+    """`ask`, asked again where the cluster did not answer, or with something else; it must change nothing."""
+
+    def asked(of: A) -> B:
+        patience = Patience(limits, stopped)
+        while True:
+            try:
+                return ask(of)
+            except (ClusterUnreachable, AnswerNotUnderstood):
+                if not patience.wait(count=False):
+                    raise
+
+    return asked

@@ -16,6 +16,7 @@ from ingest.bulk_actions import index_action
 from ingest.changes import ChangeFilter
 from ingest.models import Models
 from ingest.pace import Pace
+from ingest.patience import patiently
 from ingest.report import Progress, Report
 from ingest.run import Run
 from ingest.sources import Source
@@ -53,6 +54,7 @@ def run_ingest(
     indices.refuse_data_stream(state)
     made_by = recipe(profile, settings)
     stopped = stopped or threading.Event()
+    limits = BulkLimits.of(settings)
     with Accounts(
         state_folder,
         source,
@@ -66,7 +68,7 @@ def run_ingest(
             profile,
             models,
             settings,
-            BulkWriter(client, state.name, BulkLimits.of(settings), stopped=stopped),
+            BulkWriter(client, state.name, limits, stopped=stopped),
             stamp=partial(stamp, made_by),
             action=index_action,
             stopped=stopped,
@@ -77,10 +79,11 @@ def run_ingest(
         # A run that was killed just now may have left documents that no search sees yet.
         client.indices.refresh(index=state.name)
         is_empty = indices.count(client, state.name) == 0
+        compare = ChangeFilter(client, state.name, profile, made_by).changed
         with without_refresh(client, state.name, is_empty=is_empty):
             run.send(
                 source.items(accounts.skipped),
-                changed=None if is_empty else ChangeFilter(client, state.name, profile, made_by).changed,
+                changed=None if is_empty else patiently(compare, limits.retry, stopped),
                 on_progress=on_progress or (lambda _: None),
                 total=source.total(),
             )

@@ -26,6 +26,8 @@ from ingest.throttle import Throttle
 _UNIFORM_FAILURE = 10
 """A chunk of so many documents that all fail for one reason is a wrong mapping, not so many wrong documents."""
 
+_ONLY_TIME_ENDS = ("blocked", "away")
+
 
 @dataclass(frozen=True, slots=True)
 class BulkLimits:
@@ -111,8 +113,8 @@ class BulkWriter:
             if again is not None:
                 self.sent_again += len(pending)
                 self.throttle.slow_down()
-                # A block ends when an operator acts, however often it was met.
-                if not patience.wait(retry_after_s=again.retry_after_s, count=again.cause != "blocked"):
+                # A block ends when an operator acts and a restart when it is over, however often they were met.
+                if not patience.wait(retry_after_s=again.retry_after_s, count=again.cause not in _ONLY_TIME_ENDS):
                     raise _given_up(again, patience)
             else:
                 self.throttle.speed_up()
@@ -139,7 +141,7 @@ class BulkWriter:
                     content_type="application/x-ndjson",
                 )
         except ClusterUnreachable as error:
-            return Again(Failure("cluster_unreachable", str(error)), "overloaded")
+            return Again(Failure("cluster_unreachable", str(error)), "away")
         return verdicts(answer, actions)
 
 
@@ -153,7 +155,7 @@ def _given_up(again: Again, patience: Patience) -> BridgeError:
         )
     if again.cause == "unknown":
         return AnswerNotUnderstood(f"{failure.reason}; {tried} nothing is known of these documents: run it again")
-    if failure.kind == "cluster_unreachable":
+    if again.cause == "away":
         return ClusterUnreachable(f"{failure.reason} ({tried})")
     return ClusterBlocked(
         f"the cluster is overloaded ({failure.status} {failure.kind}: {failure.reason}), also {tried}: lower "

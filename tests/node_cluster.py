@@ -20,8 +20,8 @@ from bridge.cluster.node_process import NodeProcess
 from bridge.errors import NodeError
 from bridge.settings import load_settings
 
-START_TIMEOUT_S = 120
-JOIN_TIMEOUT_S = 60
+START_TIMEOUT_S = 600
+JOIN_TIMEOUT_S = 300
 
 
 @dataclass

@@ -18,7 +18,10 @@ from bridge.errors import IndexUnsuitable
 from bridge.profile import IndexProfile, PassageSettings
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.backfill import BackfillReport, run_backfill
+from ingest.field_choice import FieldChoice
+from ingest.file_source import FileDocuments
 from ingest.models import Models, profile_for
+from ingest.pipeline import run_ingest
 from tests.ingest.toys import CountingEncoder, toy_models
 
 Backfill = Callable[..., BackfillReport]
@@ -103,6 +106,33 @@ def test_every_document_is_enriched_and_keeps_its_own_fields(
     state = indices.look(client, fresh_index)
     assert state.mapping["_meta"]["owner"] == "shop"
     assert indices.count_enriched(client, fresh_index, profile_for(toy_models(), TEXT_FIELDS)) == 200
+
+
+def test_in_place_and_from_files_give_every_document_the_same(
+    backfill: Backfill, client: OpenSearch, fresh_index: str, tmp_path: Path
+) -> None:
+    old_application(client, fresh_index, 150)
+    from_files = f"{fresh_index}-from-files"
+    profile = profile_for(toy_models(), TEXT_FIELDS)
+    own = {f"d{i}": source(client, fresh_index, f"d{i}") for i in range(150)}
+    (tmp_path / "corpus.jsonl").write_text("\n".join(json.dumps({"_id": i, **body}) for i, body in own.items()))
+    indices.create(client, from_files, profile)
+    run_ingest(
+        FileDocuments([str(tmp_path / "corpus.jsonl")], FieldChoice(TEXT_FIELDS), max_doc_bytes=10_000),
+        index=from_files,
+        profile=profile,
+        models=toy_models(),
+        client=client,
+        settings=IngestSettings(),
+        state_folder=tmp_path / "files",
+    )
+    backfill()
+    for doc_id in own:
+        in_place, written = source(client, fresh_index, doc_id), source(client, from_files, doc_id)
+        # A stamp of a file's document also speaks of the rest of its body.
+        assert written["neural"].pop("stamp").startswith(in_place["neural"].pop("stamp") + ".")
+        assert in_place == written
+    client.indices.delete(index=from_files)
 
 
 def test_a_second_run_finds_only_what_changed_or_came(backfill: Backfill, client: OpenSearch, fresh_index: str) -> None:
