@@ -100,8 +100,10 @@ def proxy_stack(
     """A proxy before `cluster` while the block runs; `proxy` are settings of the proxy."""
     for name in ("encoder", "cross_encoder"):
         (folder / name).mkdir(exist_ok=True)
+    toy = resolve(str(make_toy_cross_encoder(folder / "cross_encoder").path))
     models = Models(
-        cross_encoder=CrossEncoder.load(resolve(str(make_toy_cross_encoder(folder / "cross_encoder").path)), threads=1),
+        cross_encoder=CrossEncoder.load(toy, threads=1),
+        cascade=CrossEncoder.load(toy, threads=1),
         encoder=Encoder.load(resolve(str(make_toy_encoder(folder / "encoder").path)), threads=1),
         more_encoders=tuple(more_encoders),
     )

@@ -72,7 +72,7 @@ class Sidecar:
         # Another encoder may be there after a restart; nothing tells of it but the sidecar itself.
         self._encoders: TTLCache[str, _Info] = TTLCache(1, settings.profile_ttl_s)
         # One that lacks a small cross-encoder may have been given one by its next start.
-        self._lacks_cascade: TTLCache[str, CascadeMissing] = TTLCache(1, settings.profile_ttl_s)
+        self._cascade_refusal: TTLCache[str, str] = TTLCache(1, settings.profile_ttl_s)
         self._api_key = api_key
         self._session: aiohttp.ClientSession | None = None
 
@@ -133,8 +133,8 @@ class Sidecar:
         Raises:
             CascadeMissing: the sidecar said a short while ago that it has no small cross-encoder.
         """
-        if (missing := self._lacks_cascade.get(self.url)) is not None:
-            raise missing
+        if (refusal := self._cascade_refusal.get(self.url)) is not None:
+            raise CascadeMissing(refusal)
 
     async def rerank(
         self, query: str, passages: Sequence[str], *, deadline: float, cascade_depth: int | None = None
@@ -157,9 +157,8 @@ class Sidecar:
         except _NotTaken as refusal:
             if cascade_depth is None:
                 raise
-            missing = CascadeMissing(f"the sidecar at {self.url} takes no cascade_depth: {refusal}")
-            self._lacks_cascade[self.url] = missing
-            raise missing from refusal
+            self._cascade_refusal[self.url] = told = f"the sidecar at {self.url} takes no cascade_depth: {refusal}"
+            raise CascadeMissing(told) from refusal
         scores = self._decoded("rerank", self._reranker, answer, list[_Score])
         logits = {score.index: score.score for score in scores if math.isfinite(score.score)}
         if len(scores) != len(passages) or logits.keys() != set(range(len(passages))):

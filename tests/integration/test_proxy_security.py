@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.node]
 INDEX = "papers"
 READ = {"index_patterns": [INDEX], "allowed_actions": ["read"]}
 SEARCHER = ("cluster_composite_ops_ro",)
-STAGES = ["off", "lexical", "expansion", "vector", "hybrid", "rerank"]
+STAGES = ["off", "lexical", "expansion", "vector", "hybrid", "cascade", "rerank"]
 
 # The secret documents are the nearest to the question in every way: by words, by predicted queries and
 # by vector. The visible ones follow.
