@@ -129,7 +129,9 @@ class Proxy:
 
     @staticmethod
     def _refusal(refused: Refused) -> web.Response:
-        log.info("refused", status=refused.status, kind=refused.kind, reason=refused.reason)
+        # What was wrong with a request may quote it, and with it a query: that is for the caller only.
+        told = {"reason": refused.reason} if refused.status >= 500 else {}
+        log.info("refused", status=refused.status, kind=refused.kind, **told)
         response = web.Response(status=refused.status, body=refused.body(), content_type="application/json")
         # The rest of the request may still be on its way, and must not be taken for the next one.
         response.force_close()
