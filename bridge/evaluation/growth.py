@@ -18,8 +18,6 @@ from bridge.errors import ClusterBlocked
 from bridge.profile import IndexProfile
 
 SEED = 11
-TEXT = "text"
-"""The field that is put together; all others are those of the first document."""
 
 _READ_AT_ONCE = 500
 _WRITTEN_AT_ONCE = 250
@@ -57,7 +55,7 @@ def grow(
 
 
 def _documents(client: OpenSearch, index: str) -> Iterator[dict[str, Any]]:
-    """Documents as they are stored, in the order of their ids, up to `_MOST_PARENTS`."""
+    """Documents as they are stored, in the order of the index, up to `_MOST_PARENTS`."""
     query: dict[str, Any] = {"size": _READ_AT_ONCE, "sort": [{"_doc": "asc"}], "query": {"match_all": {}}}
     answer = client.search(index=index, body=query, params={"scroll": "5m"})
     n_read = 0
@@ -80,8 +78,10 @@ def _grown(
 
 
 def crossed(first: Mapping[str, Any], second: Mapping[str, Any], profile: IndexProfile) -> dict[str, Any]:
-    """A document of two, each enriched for `profile`."""
-    beginning, end = str(first.get(TEXT, "")).split(), str(second.get(TEXT, "")).split()
+    """A document of two, each enriched for `profile`. The last of the text fields is put together; all others are
+    those of the first document."""
+    field = profile.text_fields[-1].name
+    beginning, end = str(first.get(field, "")).split(), str(second.get(field, "")).split()
     text = " ".join([*beginning[: len(beginning) // 2], *end[len(end) // 2 :]])
     ours, others = dict(first.get(profile.object_field, {})), second.get(profile.object_field, {})
     queries = [*ours.get("predicted_queries", [])[:2], *others.get("predicted_queries", [])[:1]]
@@ -94,7 +94,7 @@ def crossed(first: Mapping[str, Any], second: Mapping[str, Any], profile: IndexP
             {**one, "embedding": _half_way(one["embedding"], other["embedding"])}
             for one, other in zip(ours["passages"], others["passages"], strict=False)
         ]
-    return {**first, TEXT: text, profile.object_field: ours}
+    return {**first, field: text, profile.object_field: ours}
 
 
 def _half_way(one: Sequence[float], other: Sequence[float]) -> list[float]:

@@ -19,6 +19,7 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster.index import look
 from bridge.cluster.node import EmbeddedNode
+from bridge.evaluation.growth import grow
 from bridge.evaluation.label_free import predict_questions
 from bridge.models.artifact import ModelFolder
 from bridge.profile import ModelReference, RerankSettings
@@ -208,6 +209,23 @@ def test_tune_finds_that_a_harmful_reranker_is_best_left_out(
     assert profile.tuning is not None
     assert profile.tuning.tuned_mean == pytest.approx(shown["tuned_mean"], abs=0.02)
     assert profile.rerank.blend > 0 or profile.stages[-1] != "rerank"
+
+
+def test_a_grown_index_is_searched_like_the_real_one(stack: ProxyStack, index: str, opensearch: OpenSearch) -> None:
+    profile = look(opensearch, index).profile
+    assert profile is not None
+    grown, written = unused_index_name(), list[int]()
+    try:
+        grow(opensearch, index, grown, profile, n_documents=60, on_written=written.append)
+        assert written[-1] == opensearch.count(index=grown)["count"] == 60
+        with OpenSearch(stack.url) as client:
+            body = {"size": 60, "query": {"multi_match": {"query": "wing pressure", "fields": ["title", "body"]}}}
+            answer = client.search(index=grown, body=body, headers={"x-bridge": "vector"})
+        found = [hit["_id"] for hit in answer["hits"]["hits"]]
+        assert len(found) == 60
+        assert {doc_id.split("-")[0] for doc_id in found} == {"real", "synthetic"}
+    finally:
+        opensearch.indices.delete(index=grown, params={"ignore_unavailable": "true"})
 
 
 def test_label_free_questions_are_held_out_and_lead_back_to_their_documents(
