@@ -191,7 +191,10 @@ class Sidecar:
             status = response.status
         except web.HTTPException as error:
             status = error.status
-            return error_answer(status, "http", error.reason)
+            refusal = error_answer(status, "http", error.reason)
+            if "Allow" in error.headers:
+                refusal.headers["Allow"] = error.headers["Allow"]
+            return refusal
         finally:
             took_s = time.monotonic() - started
             self.metrics.requests.labels(route, str(status)).inc()

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
 from rerank_server.errors import EmptyRequest, InvalidRequest, TooLarge
 
@@ -34,26 +34,45 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
 
+def _as_whole(value: object) -> object:
+    """`3.0` as 3: JSON has one kind of number, and JSON Schema calls this one an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_as_whole)]
+
+
 class TextDocument(Message):
     """A document as an object."""
 
     text: str
 
 
+def _schema_of_one_list(schema: dict[str, Any]) -> None:
+    """Tells what `_one_list` and `checked_texts` check."""
+    filled, absent = {"type": "array", "minItems": 1}, {"type": "null"}
+    schema["oneOf"] = [
+        {"required": ["texts"], "properties": {"texts": filled, "documents": absent}},
+        {"required": ["documents"], "properties": {"texts": absent, "documents": filled}},
+    ]
+
+
 class RerankRequest(Message):
     """Scores passages for a query. Exactly one of `texts` and `documents` holds the passages."""
+
+    model_config = ConfigDict(json_schema_extra=_schema_of_one_list)
 
     query: str
     texts: list[str] | None = Field(None, description="Passages, in the dialect of text-embeddings-inference.")
     documents: list[str | TextDocument] | None = Field(None, description="Passages, as Cohere and Jina name them.")
-    top_n: Annotated[int, Field(ge=1)] | None = Field(
+    top_n: Annotated[Whole, Field(ge=1)] | None = Field(
         None, description="Number of best passages in the answer; all of them where there are fewer."
     )
     return_text: bool = Field(False, description="Repeat each passage in the answer (`texts`).")
     return_documents: bool = Field(False, description="Repeat each passage in the answer (`documents`).")
     raw_scores: bool = Field(False, description="Give the model's logits; by default they are mapped to 0…1.")
     model: str | None = Field(None, description="One of the models in /info; another name means the default one.")
-    cascade_depth: Annotated[int, Field(ge=1)] | None = Field(
+    cascade_depth: Annotated[Whole, Field(ge=1)] | None = Field(
         None, description="The small model reads all passages, and the model only this many, the best of them."
     )
     cascade_margin: Annotated[float, Field(ge=0)] | None = Field(
@@ -61,7 +80,7 @@ class RerankRequest(Message):
         description="With `cascade_depth` and `top_n`: leave out what the small model puts more logits than this below "
         "its own `top_n`-th.",
     )
-    max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = Field(
+    max_tokens_per_doc: Annotated[Whole, Field(ge=1)] | None = Field(
         None,
         description="Read so many tokens of each document, in windows of which the best counts; by default a document "
         "is cut to what fits beside the query.",
@@ -87,10 +106,14 @@ _ENCODER = (
 )
 
 
+_Texts = str | Annotated[list[str], WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1})]
+"""One text or several; that there is one at least is told by `checked_texts`, which has its own status for it."""
+
+
 class EmbedRequest(Message):
     """Embeds texts, in the dialect of text-embeddings-inference."""
 
-    inputs: str | list[str]
+    inputs: _Texts
     role: Literal["query", "passage"] = Field("query", description="What the texts are; some models tell them apart.")
     model: str | None = Field(None, description=_ENCODER)
 
@@ -98,7 +121,7 @@ class EmbedRequest(Message):
 class EmbeddingsRequest(Message):
     """Embeds texts, in the dialect of OpenAI."""
 
-    input: str | list[str]
+    input: _Texts
     role: Literal["query", "passage"] = Field("query", description="What the texts are; some models tell them apart.")
     encoding_format: Literal["float", "base64"] = "float"
     model: str | None = Field(None, description=_ENCODER)
@@ -107,12 +130,12 @@ class EmbeddingsRequest(Message):
 class ExpandRequest(Message):
     """Predicts queries that texts may answer; the same request gives the same queries."""
 
-    inputs: str | list[str]
-    n_queries: Annotated[int, Field(ge=1, le=100)] = Field(
+    inputs: _Texts
+    n_queries: Annotated[Whole, Field(ge=1, le=100)] = Field(
         3, description="Queries sampled per text; equal ones count once."
     )
-    max_new_tokens: Annotated[int, Field(ge=1, le=256)] = Field(20, description="Longest query, in tokens.")
-    seed: Annotated[int, Field(ge=0, le=2**31)] = Field(0, description="Another seed gives other samples.")
+    max_new_tokens: Annotated[Whole, Field(ge=1, le=256)] = Field(20, description="Longest query, in tokens.")
+    seed: Annotated[Whole, Field(ge=0, le=2**31)] = Field(0, description="Another seed gives other samples.")
 
     @property
     def texts(self) -> list[str]:

@@ -5,15 +5,49 @@ from typing import Any
 from bridge import __version__
 from rerank_server.messages import EmbeddingsRequest, EmbedRequest, ExpandRequest, Message, RerankRequest
 
-_SHAPES: dict[str, tuple[str, type[Message]]] = {
-    "/rerank": ("Scores passages for a query.", RerankRequest),
-    "/v1/rerank": ("As /rerank; the path that Jina's and Cohere's first clients use.", RerankRequest),
-    "/v2/rerank": ("As /rerank; the path that Cohere's second client uses.", RerankRequest),
-    "/opensearch/rerank": ("As /rerank; answers as OpenSearch's default post-processor reads.", RerankRequest),
-    "/embed": ("Embeds texts.", EmbedRequest),
-    "/expand": ("Predicts queries that texts may answer.", ExpandRequest),
-    "/v1/embeddings": ("Embeds texts; the shape of OpenAI's clients.", EmbeddingsRequest),
+_NUMBER, _STRING, _INTEGER = {"type": "number"}, {"type": "string"}, {"type": "integer"}
+
+
+def _array(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    """An object; keys that end in `_` may be missing."""
+    required = [name for name in properties if not name.endswith("_")]
+    named = {name.rstrip("_"): schema for name, schema in properties.items()}
+    return {"type": "object", "properties": named, "required": required}
+
+
+_TEI_HITS = _array(_object(index=_INTEGER, score=_NUMBER, text_=_STRING))
+_COHERE_HITS = _object(
+    model=_STRING,
+    results=_array(_object(index=_INTEGER, relevance_score=_NUMBER, document_=_object(text=_STRING))),
+    usage={"type": "object"},
+    meta={"type": "object"},
+)
+_RERANKED = {"anyOf": [_TEI_HITS, _COHERE_HITS]}
+_EMBEDDING = {"anyOf": [_array(_NUMBER), {"type": "string", "contentEncoding": "base64"}]}
+_REFUSAL = _object(error=_STRING, error_type=_STRING, field_=_STRING)
+
+_SHAPES: dict[str, tuple[str, type[Message], dict[str, Any]]] = {
+    "/rerank": ("Scores passages for a query.", RerankRequest, _RERANKED),
+    "/v1/rerank": ("As /rerank; the path that Jina's and Cohere's first clients use.", RerankRequest, _RERANKED),
+    "/v2/rerank": ("As /rerank; the path that Cohere's second client uses.", RerankRequest, _RERANKED),
+    "/opensearch/rerank": (
+        "As /rerank; answers as OpenSearch's default post-processor reads.",
+        RerankRequest,
+        _array(_object(index=_INTEGER, relevance_score=_NUMBER)),
+    ),
+    "/embed": ("Embeds texts.", EmbedRequest, _array(_array(_NUMBER))),
+    "/expand": ("Predicts queries that texts may answer.", ExpandRequest, _array(_array(_STRING))),
+    "/v1/embeddings": (
+        "Embeds texts; the shape of OpenAI's clients.",
+        EmbeddingsRequest,
+        _object(object=_STRING, model=_STRING, data=_array(_object(index=_INTEGER, embedding=_EMBEDDING))),
+    ),
 }
+"""Path → what it does, the request's shape, and the answer's schema."""
 
 _READS = {
     "/health": "200 while the process can serve.",
@@ -21,15 +55,16 @@ _READS = {
     "/info": "The models and the limits.",
     "/v1/models": "The models.",
     "/metrics": "Prometheus metrics.",
+    "/openapi.json": "This document.",
 }
 
 _REFUSALS = {
-    "400": "The body is no JSON, or holds no text.",
+    "400": "The body holds no text.",
     "401": "The API key is missing or wrong.",
     "408": "The body came too slowly.",
     "413": "The body or the number of texts exceeds a limit.",
     "415": "The body is not plain `application/json`.",
-    "422": "A field is missing or wrong, or needs a model that is not here; `field` names it.",
+    "422": "No JSON; a field is missing or wrong, or needs a model that is not here: `field` names it.",
     "429": "The queue is full; `Retry-After` says when to come again.",
     "500": "The model failed.",
     "504": "The time given by `x-request-timeout-ms`, or the server's own, was over.",
@@ -38,31 +73,21 @@ _REFUSALS = {
 
 def document() -> dict[str, Any]:
     """The whole document, OpenAPI 3.1."""
-    schemas: dict[str, Any] = {}
+    schemas: dict[str, Any] = {"Refusal": _REFUSAL}
     paths: dict[str, Any] = {}
-    for path, (summary, shape) in _SHAPES.items():
+    for path, (summary, shape, answer) in _SHAPES.items():
         schema = shape.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
         schemas[shape.__name__] = schema
-        reference = {"$ref": f"#/components/schemas/{shape.__name__}"}
-        paths[path] = {
-            "post": {
-                "summary": summary,
-                "parameters": [
-                    {
-                        "name": "x-request-timeout-ms",
-                        "in": "header",
-                        "required": False,
-                        "description": "Longest stay of this request, in milliseconds.",
-                        "schema": {"type": "integer", "minimum": 1},
-                    }
-                ],
-                "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
-                "responses": {"200": _described("The answer."), **{k: _described(v) for k, v in _REFUSALS.items()}},
-            }
-        }
+        paths[path] = {"post": _computing(summary, shape.__name__, answer)}
     for path, summary in _READS.items():
-        paths[path] = {"get": {"summary": summary, "responses": {"200": _described("The answer.")}}}
+        content = "text/plain" if path == "/metrics" else "application/json"
+        responses = {"200": {"description": "The answer.", "content": {content: {}}}, "401": _refusal("401")}
+        if path in ("/health", "/ready"):
+            responses["503"] = _described(
+                "It cannot serve, or is about to stop.", {"$ref": "#/components/schemas/Refusal"}
+            )
+        paths[path] = {"get": {"summary": summary, "responses": responses}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "opensearch-neural-bridge rerank sidecar", "version": __version__},
@@ -71,5 +96,27 @@ def document() -> dict[str, Any]:
     }
 
 
-def _described(description: str) -> dict[str, str]:
-    return {"description": description}
+def _computing(summary: str, shape: str, answer: dict[str, Any]) -> dict[str, Any]:
+    reference = {"$ref": f"#/components/schemas/{shape}"}
+    return {
+        "summary": summary,
+        "parameters": [
+            {
+                "name": "x-request-timeout-ms",
+                "in": "header",
+                "required": False,
+                "description": "Longest stay of this request, in milliseconds.",
+                "schema": {"type": "integer", "minimum": 1},
+            }
+        ],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
+        "responses": {"200": _described("The answer.", answer), **{status: _refusal(status) for status in _REFUSALS}},
+    }
+
+
+def _refusal(status: str) -> dict[str, Any]:
+    return _described(_REFUSALS[status], {"$ref": "#/components/schemas/Refusal"})
+
+
+def _described(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}

@@ -99,7 +99,12 @@ def _sidecar() -> Iterator[tuple[int, str]]:
         with log.open("wb") as errors:
             process = subprocess.Popen(
                 [sys.executable, "-m", "rerank_server"],
-                env={**os.environ, "BRIDGE_SIDECAR__PORT": "0", "BRIDGE_SIDECAR__CACHED_PAIRS": "0"},
+                env={
+                    **os.environ,
+                    "BRIDGE_SIDECAR__PORT": "0",
+                    "BRIDGE_SIDECAR__CACHED_PAIRS": "0",
+                    "BRIDGE_SIDECAR__REQUEST_TIMEOUT_S": "600",
+                },
                 stderr=errors,
             )
         try:

@@ -6,58 +6,31 @@ import random
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientConnectionError, ClientSession, ClientTimeout, TCPConnector
 
 from bridge.models.artifact import BUILTIN, builtin_names
-from tests.toys import WORDS, make_slow_cross_encoder, make_toy_encoder
+from tests.rerank_server.process import START_TIMEOUT_S, Process, listening, started, until_logged
+from tests.toys import WORDS, make_slow_cross_encoder, make_toy_cross_encoder, make_toy_encoder
 
 pytestmark = pytest.mark.skipif(
     not {"rerank-base", "embed-base"} <= set(builtin_names()), reason="the built-in weights are not in this checkout"
 )
 
-START_TIMEOUT_S = 30.0
-
-
-@contextmanager
-def _process(log: Path, **settings: object) -> Iterator["subprocess.Popen[bytes]"]:
-    """The sidecar on a free port, its stderr in `log`: a pipe that nobody reads would fill up and stop it."""
-    environment = {f"BRIDGE_SIDECAR__{name.upper()}": str(value) for name, value in settings.items()}
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "rerank_server"],
-            env={**os.environ, "BRIDGE_SIDECAR__PORT": "0", **environment},
-            stderr=errors,
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-@contextmanager
-def _sidecar(log: Path, **settings: object) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
-    """A sidecar that listens, and its address."""
-    with _process(log, **settings) as process:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not (found := re.search(r'"port": (\d+)', log.read_text())):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield process, f"http://127.0.0.1:{found[1]}"
+N_REQUESTS = int(os.environ.get("BRIDGE_TEST_SIDECAR_REQUESTS", "200"))
+"""Requests of random lengths that memory must not grow with; 10,000 take a quarter of an hour."""
 
 
 @pytest.fixture(scope="module")
-def sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
-    with _sidecar(tmp_path_factory.mktemp("sidecar") / "log", threads=2) as running:
+def sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    with listening(tmp_path_factory.mktemp("sidecar") / "log", threads=2) as running:
         yield running
 
 
@@ -69,61 +42,164 @@ async def _scores(session: ClientSession, url: str, query: str, texts: list[str]
     return [hit["score"] for hit in sorted(hits, key=lambda hit: hit["index"])]
 
 
-async def test_the_answer_is_ranked_first(sidecar: tuple["subprocess.Popen[bytes]", str]) -> None:
+async def test_the_answer_is_ranked_first(sidecar: Process) -> None:
     texts = [
         "An experimental study of a wing in a propeller slipstream was made.",
         "sorted(iterable, key=None): return a new sorted list from the items in iterable.",
         "Send a signal to a process.",
     ]
     async with ClientSession() as session:
-        scores = await _scores(session, sidecar[1], "how do I sort a list by several keys", texts)
+        scores = await _scores(session, sidecar.url, "how do I sort a list by several keys", texts)
     assert max(range(3), key=scores.__getitem__) == 1
 
 
 @pytest.mark.case("R22")
-async def test_a_pair_scores_alike_alone_and_in_company(sidecar: tuple["subprocess.Popen[bytes]", str]) -> None:
+async def test_a_pair_scores_alike_alone_and_in_company(sidecar: Process) -> None:
     chosen = random.Random(7)
     texts = [" ".join(chosen.choices(WORDS, k=chosen.randint(1, 150))) for _ in range(64)]
     async with ClientSession() as session:
-        together = await _scores(session, sidecar[1], "red dress", texts)
-        alone = [(await _scores(session, sidecar[1], "red dress", [text]))[0] for text in texts[::8]]
+        together = await _scores(session, sidecar.url, "red dress", texts)
+        alone = [(await _scores(session, sidecar.url, "red dress", [text]))[0] for text in texts[::8]]
     assert alone == pytest.approx(together[::8], abs=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.case("R12")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the process's memory from /proc")
-async def test_memory_does_not_grow_with_the_variety_of_lengths(sidecar: tuple["subprocess.Popen[bytes]", str]) -> None:
-    process, url = sidecar
+async def test_memory_does_not_grow_with_the_variety_of_lengths(sidecar: Process) -> None:
+    url = sidecar.url
     chosen = random.Random(11)
 
     async def ask(session: ClientSession, n_requests: int) -> int:
         for _ in range(n_requests):
             texts = [" ".join(chosen.choices(WORDS, k=chosen.randint(1, 300))) for _ in range(2)]
             await _scores(session, url, " ".join(chosen.choices(WORDS, k=chosen.randint(1, 20))), texts)
-        return _resident_kb(process.pid)
+        return _resident_kb(sidecar.popen.pid)
 
     async with ClientSession() as session:
         await _scores(session, url, "red " * 300, ["red " * 400] * 8)
         after_warm_up = await ask(session, 100)
-        at_the_end = await ask(session, 200)
+        at_the_end = await ask(session, N_REQUESTS)
     assert at_the_end < after_warm_up * 1.1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the process's memory from /proc")
+def test_the_built_in_models_fit_beside_a_cluster(sidecar: Process) -> None:
+    """300 MB with everything that is loaded, after work."""
+    assert _resident_kb(sidecar.popen.pid) < 300_000
+
+
+def _toys(folder: Path) -> dict[str, object]:
+    """Settings that name toy models, the cross-encoder a slow one."""
+    return {
+        "rerank_model": make_slow_cross_encoder(folder / "slow").path,
+        "encoder": make_toy_encoder(folder / "encoder").path,
+        "cascade_model": "",
+        "threads": 1,
+    }
 
 
 @pytest.mark.case("R18")
 async def test_sigterm_lets_accepted_requests_finish(tmp_path: Path) -> None:
-    models = {
-        "rerank_model": make_slow_cross_encoder(tmp_path / "slow").path,
-        "encoder": make_toy_encoder(tmp_path / "encoder").path,
-    }
-    with _sidecar(tmp_path / "log", **models, threads=1) as (process, url):
+    with listening(tmp_path / "log", **_toys(tmp_path)) as process:
         async with ClientSession() as session:
-            requests = [asyncio.create_task(_scores(session, url, "cat", ["cat"] * 15)) for _ in range(4)]
-            await _until_queued(session, url, 60)
-            process.send_signal(signal.SIGTERM)
+            requests = [asyncio.create_task(_scores(session, process.url, "cat", ["cat"] * 15)) for _ in range(4)]
+            await _until_queued(session, process.url, 60)
+            process.popen.send_signal(signal.SIGTERM)
             answers = await asyncio.gather(*requests)
         assert [len(scores) for scores in answers] == [15] * 4
-        assert await asyncio.to_thread(process.wait, 15) == 0
+        assert await asyncio.to_thread(process.popen.wait, 30) == 0
+
+
+@pytest.mark.case("R18")
+async def test_sigterm_under_load_loses_no_accepted_request(tmp_path: Path) -> None:
+    """Whatever the sidecar began to answer is answered, to clients that never stop asking."""
+    with listening(tmp_path / "log", **_toys(tmp_path)) as process:
+        answered: list[int] = []
+        under_load = asyncio.Event()
+
+        async def ask_until_refused(session: ClientSession) -> None:
+            body = {"query": "cat", "texts": ["cat"] * 3}
+            try:
+                while True:
+                    async with session.post(f"{process.url}/rerank", json=body) as response:
+                        await response.read()
+                        answered.append(response.status)
+                        if len(answered) == 20:
+                            under_load.set()
+            except ClientConnectionError:
+                return  # the sidecar listens no more, or stopped before it took this connection
+
+        # A connection each: one kept alive might be closed just when the next request is sent through it.
+        connector = TCPConnector(force_close=True)
+        async with ClientSession(connector=connector, timeout=ClientTimeout(total=60)) as session:
+            clients = [asyncio.create_task(ask_until_refused(session)) for _ in range(8)]
+            await under_load.wait()
+            process.popen.send_signal(signal.SIGTERM)
+            await asyncio.gather(*clients)
+        assert await asyncio.to_thread(process.popen.wait, 30) == 0
+    logged = re.findall(r'"route": "/rerank", "status": (\d+)', process.log.read_text())
+    assert answered == [200] * len(logged)
+    assert set(logged) == {"200"}
+
+
+async def test_new_models_are_taken_without_a_request_being_lost(tmp_path: Path) -> None:
+    settings = _toys(tmp_path)
+    with listening(tmp_path / "log", **settings) as process:
+        async with ClientSession() as session:
+            before = await _model(session, process.url)
+            begun = asyncio.create_task(_scores(session, process.url, "fish", ["fish"] * 30))
+            await _until_queued(session, process.url, 30)
+            make_toy_cross_encoder(Path(str(settings["rerank_model"])), ["cat"], name="newer")
+            process.popen.send_signal(signal.SIGHUP)
+            await asyncio.to_thread(until_logged, process.popen, process.log, '"event": "reloaded"')
+            assert await _scores(session, process.url, "cat fish", ["fish", "cat"]) == [0.0, 1.0]
+            assert await begun == [1.0] * 30
+            assert (await _model(session, process.url)).startswith("newer@") != before.startswith("newer@")
+
+
+async def test_models_that_cannot_be_loaded_change_nothing(tmp_path: Path) -> None:
+    settings = _toys(tmp_path)
+    with listening(tmp_path / "log", **settings) as process:
+        async with ClientSession() as session:
+            (Path(str(settings["rerank_model"])) / "model.onnx").write_bytes(b"")
+            process.popen.send_signal(signal.SIGHUP)
+            found = await asyncio.to_thread(until_logged, process.popen, process.log, ".*not reloaded.*")
+            assert "is empty" in found[0]
+            assert await _scores(session, process.url, "cat", ["cat", "dog"]) == [1.0, 0.0]
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A self-signed certificate of loopback; its key is `key.pem` beside it."""
+    file = tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", tmp_path / "key.pem", "-out", file], check=True, capture_output=True)
+    return file
+
+
+async def test_with_a_certificate_it_speaks_tls_only(tmp_path: Path, certificate: Path) -> None:
+    tls = {"tls_certificate_file": certificate, "tls_key_file": certificate.with_name("key.pem")}
+    with listening(tmp_path / "log", **_toys(tmp_path), **tls) as process:
+        trusted = TCPConnector(ssl=ssl.create_default_context(cafile=certificate))
+        async with ClientSession(connector=trusted) as session:
+            assert await _scores(session, process.url, "cat", ["cat"]) == [1.0]
+            with pytest.raises(ClientConnectionError):
+                await _scores(session, process.url.replace("https", "http"), "cat", ["cat"])
+
+
+def test_a_certificate_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
+    (tmp_path / "certificate.pem").write_text("no certificate")
+    with started(tmp_path / "log", **_toys(tmp_path), tls_certificate_file=tmp_path / "certificate.pem") as process:
+        assert process.wait(START_TIMEOUT_S) == 2
+    assert "sidecar.tls_certificate_file" in (tmp_path / "log").read_text()
+
+
+async def _model(session: ClientSession, url: str) -> str:
+    async with session.get(f"{url}/info") as response:
+        return str((await response.json())["model_id"])
 
 
 def _resident_kb(pid: int) -> int:
@@ -133,7 +209,7 @@ def _resident_kb(pid: int) -> int:
 
 
 async def _until_queued(session: ClientSession, url: str, pairs: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             async with session.get(f"{url}/metrics") as response:
                 found = re.search(r"^bridge_rerank_queue_size (\S+)$", await response.text(), re.MULTILINE)
@@ -163,10 +239,10 @@ def test_a_model_that_cannot_be_used_ends_the_start(tmp_path: Path, damage: str,
         file.write_text("version https://git-lfs.github.com/spec/v1\n")
     elif damage == "truncated":
         file.write_bytes(file.read_bytes()[:-1000])
-    started = time.monotonic()
-    with _process(tmp_path / "log", rerank_model=folder) as process:
+    began = time.monotonic()
+    with started(tmp_path / "log", rerank_model=folder) as process:
         assert process.wait(START_TIMEOUT_S) == 1
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - began < 10
     errors = (tmp_path / "log").read_text()
     assert reason in errors
     assert str(folder) in errors

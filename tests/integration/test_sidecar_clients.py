@@ -1,0 +1,79 @@
+"""The sidecar asked by the clients that others wrote, and by whatever its own OpenAPI document allows."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import cohere
+import openai
+import pytest
+import schemathesis
+from huggingface_hub import InferenceClient
+from hypothesis import HealthCheck, settings
+
+from rerank_server import openapi
+from tests.rerank_server.process import Process, listening
+from tests.toys import WORDS, make_toy_cross_encoder, make_toy_encoder, make_toy_query_generator
+
+QUERY = "cat dog fish"
+DOCUMENTS = ["a bird", "dog and cat", "cat", "the cat, the dog, the fish"]
+RANKED = [3, 1, 2, 0]
+
+
+@pytest.fixture(scope="module")
+def sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    folder = tmp_path_factory.mktemp("toys")
+    models = {
+        "rerank_model": make_toy_cross_encoder(folder / "large").path,
+        "cascade_model": make_toy_cross_encoder(folder / "small", name="small").path,
+        "encoder": make_toy_encoder(folder / "encoder").path,
+        "generator": make_toy_query_generator(folder / "generator").path,
+    }
+    with listening(folder / "log", **models) as process:
+        yield process
+
+
+@pytest.mark.case("R21")
+@pytest.mark.parametrize("client", [cohere.Client, cohere.ClientV2])
+def test_cohere(sidecar: Process, client: type[cohere.Client] | type[cohere.ClientV2]) -> None:
+    with client(api_key="any", base_url=sidecar.url) as asked:
+        response = asked.rerank(model="rerank-v3.5", query=QUERY, documents=DOCUMENTS, top_n=2)
+    assert [result.index for result in response.results] == RANKED[:2]
+    assert response.results[0].relevance_score > response.results[1].relevance_score
+
+
+@pytest.mark.parametrize("more", [{}, {"encoding_format": "float"}])
+def test_openais_embeddings(sidecar: Process, more: dict[str, Any]) -> None:
+    """By default the client asks for base64 and decodes it itself."""
+    with openai.OpenAI(api_key="any", base_url=f"{sidecar.url}/v1") as client:
+        response = client.embeddings.create(model="any", input=["cat", "dog"], **more)
+        models = list(client.models.list())
+    assert [entry.embedding[WORDS.index(word)] for entry, word in zip(response.data, ("cat", "dog"), strict=True)] == [
+        1,
+        1,
+    ]
+    assert any(model.id.startswith("toy-encoder@") for model in models)
+
+
+def test_hugging_faces_feature_extraction(sidecar: Process) -> None:
+    embedding = InferenceClient(model=f"{sidecar.url}/embed").feature_extraction("cat")
+    assert embedding.shape == (1, len(WORDS))
+    assert embedding[0, WORDS.index("cat")] == 1
+
+
+def _document() -> dict[str, Any]:
+    """The sidecar's own, without the deadline: any is allowed, and a short one is rightly not met."""
+    document = openapi.document()
+    for operation in document["paths"].values():
+        operation.get("post", {}).pop("parameters", None)
+    return document
+
+
+schema = schemathesis.openapi.from_dict(_document())
+
+
+@pytest.mark.slow
+@pytest.mark.case("R1", "R2", "R6")
+@schema.parametrize()
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_request_is_answered_as_the_openapi_document_says(case: schemathesis.Case[Any], sidecar: Process) -> None:
+    case.call_and_validate(base_url=sidecar.url)
