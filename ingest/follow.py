@@ -20,18 +20,17 @@ from opensearchpy import OpenSearch
 from opensearchpy.exceptions import TransportError
 
 from bridge.cluster import index as indices
-from bridge.cluster.index import IndexState
 from bridge.cluster.shard_progress import IndexProgress, index_progress
 from bridge.errors import AnswerNotUnderstood, ClusterBlocked, ClusterUnreachable, IndexUnsuitable
-from bridge.profile import IndexProfile, ModelReference
 from bridge.settings import IngestSettings
 from ingest.accounts import Accounts
 from ingest.bulk_actions import update_action
 from ingest.changes import stale
 from ingest.follow_state import FollowState
+from ingest.followed_generation import followed_generation
 from ingest.index_source import IndexDocuments
 from ingest.ledger import Ledger
-from ingest.models import Models, profile_like
+from ingest.models import Models
 from ingest.pace import Pace
 from ingest.run import Run
 from ingest.search_load import SearchLoad
@@ -45,7 +44,8 @@ log = logging.getLogger(__name__)
 ROUND_DOCUMENTS = 5000
 """Of each shard: few enough that a round ends soon, and what it did is remembered."""
 
-_LONGEST_WAIT_S = 30.0
+_AFTER_FAILURES_S = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""How long it waits after so many failures in a row; after more of them as long as after the last."""
 
 # What passes by itself. opensearch-py's own error is what a cluster answers while it elects a manager.
 _PASSING = (ClusterUnreachable, ClusterBlocked, AnswerNotUnderstood, TransportError)
@@ -86,7 +86,7 @@ class Follower:
             IndexUnsuitable: the index has no such generation, or other models made it.
         """
         state = indices.look(client, index)
-        self._profile = _followed(state, generation, models)
+        self._profile = followed_generation(state, generation, models)
         indices.check(client, index, self._profile)
         self._client = client
         self._asked = index
@@ -164,8 +164,8 @@ class Follower:
             if self._stop.number is not None or (once and caught_up):
                 return self.status()
             if caught_up or self._waiting:
-                pause = min(self._settings.follow_interval_s * 2**failures, _LONGEST_WAIT_S)
-                self._stop.stopped.wait(max(0.0, pause - (time.monotonic() - began)))
+                pause_s = max(self._settings.follow_interval_s, _AFTER_FAILURES_S[: failures + 1][-1])
+                self._stop.stopped.wait(max(0.0, pause_s - (time.monotonic() - began)))
 
     def status(self) -> FollowStatus:
         """How it stands now."""
@@ -258,26 +258,3 @@ class Follower:
                 f"generation {self._profile.generation} of {self._name} was dropped or undone: there is nothing to "
                 f"follow any more"
             )
-
-
-def _followed(state: IndexState, generation: int | None, models: Models) -> IndexProfile:
-    """The profile of the generation to follow, as these models make it."""
-    kept = state.profile if generation is None else state.generation(generation)
-    if kept is None:
-        which = "" if generation is None else f" of generation {generation}"
-        raise IndexUnsuitable(
-            f"index {state.name} has no fields{which} to follow: begin with `neural-bridge backfill {state.name}`, or "
-            f"see `neural-bridge generation status {state.name}`"
-        )
-    profile = profile_like(kept, models)
-    if kept.generator != profile.generator:
-        raise IndexUnsuitable(
-            f"generation {kept.generation} of {state.name} has queries predicted by {_name(kept.generator)}, and this "
-            f"run's generator, {_name(profile.generator)}, would make every document anew: name the other one with "
-            f"--generator, or run `neural-bridge backfill {state.name}` once if that is meant"
-        )
-    return profile
-
-
-def _name(model: ModelReference | None) -> str:
-    return model.identity if model else "none"

@@ -68,6 +68,7 @@ def run_ray_ingest(
     """
     profile = indices.fitted(client, profile)
     state = indices.check(client, index, profile)
+    indices.refuse_data_stream(state)
     job = Job(
         source=source,
         index=state.name,

@@ -1,7 +1,7 @@
 """Indices that hold our object: create, look, check, delete."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,11 +185,14 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
             + "\n".join(f"  - {sentence}" for sentence in obstacles)
             + f"\nCopy it instead: `neural-bridge copy {state.name} NEW_INDEX`"
         )
-    if missing_fields(profile, state.mapping) or state.generation(profile.generation) is None:
+    kept = state.generation(profile.generation)
+    if kept is not None:
+        _refuse_unlike(state, list(_contradictions(kept, profile)))
+    if kept is None or missing_fields(profile, state.mapping):
         first = field_mapping(state.mapping, profile.text_fields[0].name) or {}
-        kept = scored_together(schema_fitted(profile, dialect), dialect, state.mapping)
+        new = scored_together(schema_fitted(kept or profile, dialect), dialect, state.mapping)
         body = {
-            "_meta": {**state.mapping.get("_meta", {}), _meta_key(state, profile): kept.to_meta()},
+            "_meta": {**state.mapping.get("_meta", {}), _meta_key(state, profile): new.to_meta()},
             "properties": object_properties(profile, dialect, analyzer=first.get("analyzer")),
         }
         try:
@@ -212,16 +215,13 @@ def check(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
     """
     state = look(client, index)
     _refuse_blocked(state)
+    kept = state.generation(profile.generation)
     found = differences(profile, state.mapping, state.settings)
-    if state.profile is not None:
-        found += _contradictions(state, profile)
-    if found:
-        raise IndexUnsuitable(
-            f"index {state.name} cannot be written as asked; nothing was changed:\n"
-            + "\n".join(f"  - {sentence}" for sentence in found)
-            + "\nCreate a new index with `neural-bridge index create`, fill a second generation of vectors beside the "
-            f"first with `neural-bridge generation fill {state.name}`, or correct the options"
-        )
+    if kept is not None:
+        found += _contradictions(kept, profile)
+    elif state.profile is not None:
+        found.append(f"it has no generation {profile.generation}, or has it no longer")
+    _refuse_unlike(state, found)
     return state
 
 
@@ -236,6 +236,16 @@ def refuse_data_stream(state: IndexState) -> None:
             f"{state.name} belongs to the data stream {state.data_stream}, which takes new documents by its own name "
             f"alone: let their application write them, then enrich them with `neural-bridge backfill {state.name}` "
             f"or `neural-bridge follow {state.name}`"
+        )
+
+
+def _refuse_unlike(state: IndexState, found: Sequence[str]) -> None:
+    if found:
+        raise IndexUnsuitable(
+            f"index {state.name} cannot be written as asked; nothing was changed:\n"
+            + "\n".join(f"  - {sentence}" for sentence in found)
+            + "\nCreate a new index with `neural-bridge index create`, fill a second generation of vectors beside the "
+            f"first with `neural-bridge generation fill {state.name}`, or correct the options"
         )
 
 
@@ -317,12 +327,8 @@ def reason_of(error: RequestError) -> str:
     return str(error.error)
 
 
-def _contradictions(state: IndexState, asked: IndexProfile) -> Iterator[str]:
-    """What keeps documents of `asked` from standing in one index with those that it holds."""
-    kept = state.generation(asked.generation)
-    if kept is None:
-        yield f"it has no generation {asked.generation}, or has it no longer"
-        return
+def _contradictions(kept: IndexProfile, asked: IndexProfile) -> Iterator[str]:
+    """What keeps documents of `asked` from standing in one generation with those of `kept`."""
     pairs: list[tuple[str, object, object]] = [
         ("encoder", kept.encoder.identity, asked.encoder.identity),
         ("object field", kept.object_field, asked.object_field),

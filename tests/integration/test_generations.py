@@ -232,6 +232,25 @@ def test_the_first_generation_can_be_dropped_once_the_second_serves(
     assert next_generation(indices.look(client, fresh_index), profile_for(toy_models(), TEXT_FIELDS)).generation == 3
 
 
+def test_a_run_with_another_encoder_is_told_the_way_and_changes_nothing(
+    fill: Fill, client: OpenSearch, fresh_index: str, tmp_path: Path
+) -> None:
+    old_application(client, fresh_index, 5)
+    fill(toy_models())
+    before = indices.look(client, fresh_index)
+    asked = profile_for(wider_models(), TEXT_FIELDS, passages=PassageSettings("nested"), kept=before.profile)
+    with pytest.raises(IndexUnsuitable, match=r"(?s)encoder toy-encoder.*passage layout.*generation fill"):
+        run_backfill(
+            fresh_index,
+            profile=asked,
+            models=wider_models(),
+            client=client,
+            settings=IngestSettings(),
+            state_folder=tmp_path / "other",
+        )
+    assert indices.look(client, fresh_index) == before
+
+
 def test_only_one_generation_stands_beside_the_serving_one(fill: Fill, client: OpenSearch, fresh_index: str) -> None:
     old_application(client, fresh_index, 5)
     fill(toy_models())
