@@ -49,7 +49,7 @@ class Command:
         return subprocess.Popen(self.arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def finish(self) -> tuple[int, dict[str, Any]]:
-        done = subprocess.run(self.arguments, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(self.arguments, capture_output=True, text=True, timeout=300, check=False)
         report: dict[str, Any] = json.loads(done.stdout)
         return done.returncode, report
 
@@ -64,7 +64,7 @@ class Command:
     def wait_for_bulks(self, more: int) -> None:
         """Waits until so many more bulk requests have come."""
         wanted = len(self.cluster.bulk_requests()) + more
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while len(self.cluster.bulk_requests()) < wanted:
             assert time.monotonic() < deadline, "no bulk request came"
             time.sleep(0.01)
@@ -107,7 +107,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_the_command_to_go_on(
     with command.start() as process:
         command.wait_for_bulks(2)
         process.send_signal(sign)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=300)
     assert process.returncode == code
     assert "go on with: neural-bridge ingest things" in err
     first = json.loads(out)
@@ -121,7 +121,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_the_command_to_go_on(
 @pytest.mark.case("I32")
 def test_no_cluster_is_exit_4_without_a_traceback(command: Command) -> None:
     command.cluster.on_request = lambda _: Reply(401, b"")
-    done = subprocess.run(command.arguments, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command.arguments, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 4
     assert done.stderr.startswith("Error: ")
     assert "Traceback" not in done.stderr
@@ -130,7 +130,7 @@ def test_no_cluster_is_exit_4_without_a_traceback(command: Command) -> None:
 @pytest.mark.case("I36")
 def test_a_missing_file_is_exit_2(command: Command) -> None:
     command.corpus.unlink()
-    done = subprocess.run(command.arguments, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command.arguments, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "does not exist" in done.stderr
 
@@ -138,5 +138,18 @@ def test_a_missing_file_is_exit_2(command: Command) -> None:
 @pytest.mark.case("I36")
 def test_an_empty_pipe_is_no_documents_and_exit_0(command: Command) -> None:
     arguments = ["-" if argument == str(command.corpus) else argument for argument in command.arguments]
-    done = subprocess.run(arguments, input="", capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(arguments, input="", capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, json.loads(done.stdout)["ledger"]["read"]) == (0, 0)
+
+
+@pytest.mark.case("I22")
+def test_a_dry_run_of_a_table_says_what_a_run_would_do_and_writes_nothing(command: Command) -> None:
+    table = command.corpus.with_suffix(".csv")
+    table.write_text("sku,words\n1,wing\n2,\n3,one cell, too many\n")
+    arguments = [str(table) if argument == str(command.corpus) else argument for argument in command.arguments]
+    fields = ["--id-field", "sku", "--rename", "words=text"]
+    done = subprocess.run([*arguments, *fields, "--dry-run"], capture_output=True, text=True, timeout=300, check=False)
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["to_write"], told["without_text"]) == (0, 2, 1)
+    assert told["dead_letters"] == {"invalid_row": 1}
+    assert command.cluster.bulk_requests() == []
