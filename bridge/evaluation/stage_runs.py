@@ -22,8 +22,20 @@ MARKER_HEADER = "x-bridge"
 WARM_UP = 10
 """Searches before the measured ones: the first ones after a start pay for what later ones find done."""
 
-_OF_THE_STACK = ("no_profile", "profile", "mapping", "index_expression", "off", "signed")
-"""Beginnings of reasons to let a search pass that lie in the stack and not in the query."""
+_OF_THE_STACK = frozenset(
+    {
+        "canary",
+        "index_expression",
+        "mapping_unreadable",
+        "no_profile",
+        "off",
+        "profile_unreadable",
+        "profiles_differ",
+        "signed",
+        "unmarked",
+    }
+)
+"""Reasons to let a search pass that lie in the stack and not in the query (see `bridge.search.reasons`)."""
 
 
 class StageUnavailable(BridgeError):
@@ -81,7 +93,11 @@ class _Search:
     @property
     def left_alone(self) -> str | None:
         """Why the proxy did not upgrade it."""
-        return self.marker.removeprefix("pass; reason=") if self.marker.startswith("pass") else None
+        if not self.marker:
+            return "unmarked"
+        if not self.marker.startswith("pass"):
+            return None
+        return self.marker.partition("reason=")[2].partition(";")[0]
 
 
 def run_stage(
@@ -106,13 +122,18 @@ def run_stage(
         StageUnavailable: none of the first searches reached the stage.
     """
     warm_up = [_search(client, index, stage, body_of(text)) for text in islice(queries.values(), WARM_UP)]
-    if warm_up and not any(search.reached(stage) for search in warm_up):
-        raise StageUnavailable(f"the proxy answers {MARKER_HEADER}: {warm_up[0].marker}")
     if all(search.doc_ids is None for search in warm_up):
         raise AnswerNotUnderstood(
             f"stage {stage}: the cluster answers every search of index {index} with status {warm_up[0].status}: does "
             f"the index exist, may this user search it, is the search body right?"
         )
+    if all(search.left_alone in _OF_THE_STACK for search in warm_up):
+        raise AnswerNotUnderstood(
+            f"stage {stage}: {MARKER_HEADER} of the answers is {warm_up[0].marker!r}, expected the stage: is the "
+            f"address the proxy's, and index {index} enriched?"
+        )
+    if not any(search.reached(stage) for search in warm_up):
+        raise StageUnavailable(f"the proxy answers {MARKER_HEADER}: {warm_up[0].marker}")
     rankings: dict[str, list[str]] = {}
     took_ms = np.zeros(len(queries))
     degraded = 0
@@ -139,11 +160,5 @@ def _search(client: OpenSearch, index: str, stage: Stage, body: dict[str, Any]) 
     marker = answer.headers.get(MARKER_HEADER, "")
     if answer.status != 200:
         return _Search(answer.status, marker, None, took_ms)
-    search = _Search(answer.status, marker, [], took_ms)
-    if not marker or (search.left_alone or "").startswith(_OF_THE_STACK):
-        raise AnswerNotUnderstood(
-            f"stage {stage}: {MARKER_HEADER} of the answer is {marker!r}, expected the stage: is the address the "
-            f"proxy's, and index {index} enriched?"
-        )
     hits = msgspec.json.decode(answer.body, type=_SearchAnswer).hits.hits
     return _Search(answer.status, marker, [hit.id for hit in hits], took_ms)
