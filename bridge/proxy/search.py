@@ -1,18 +1,18 @@
 """Searches through the bridge, one or several in a request: left alone, or answered with a better ranking.
 
-The application's own request goes to the cluster at once, byte for byte, and its answer gives totals,
+The application's own request goes to the cluster at once, its body byte for byte, and its answer gives totals,
 aggregations and errors. Beside it the ranking is made; what is missing then falls back on that answer.
 """
 
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import aiohttp
 from aiohttp import hdrs, web
 
-from bridge.proxy import canary, headers, multisearch
+from bridge.proxy import canary, headers, multisearch, own_answer
 from bridge.proxy.composing import Composer
 from bridge.proxy.control import Control, read_control
 from bridge.proxy.interleaving import Interleaving
@@ -26,7 +26,6 @@ from bridge.proxy.shadow import Shadow
 from bridge.proxy.sidecar import StageFailed
 from bridge.proxy.templates import Templates
 from bridge.proxy.upstream import Upstream
-from bridge.search.filter_path import without_parameter
 from bridge.search.hiding import hidden
 from bridge.search.request import LeaveAlone
 from bridge.settings import ProxySettings
@@ -34,8 +33,6 @@ from bridge.settings import ProxySettings
 MARK = "X-Bridge"
 IMPRESSION = "X-Bridge-Impression"
 """What a click on an interleaved answer names."""
-MAX_OWN_ANSWER_BYTES = 64 * 1024 * 1024
-"""A larger answer is passed on as it comes instead of being held in memory."""
 MAX_RANKED_AT_ONCE = 4
 """Searches of one `_msearch` that are ranked at a time."""
 MAX_UPGRADES = 64
@@ -168,11 +165,11 @@ class Search:
 
         rankings = [asyncio.create_task(ranked_in_turn(plan)) if isinstance(plan, Plan) else None for plan in plans]
         try:
-            answer = await send(self._upstream, _readable(asked, plans), repeatable=True)
-            own_body = await _held(answer)
+            answer = await send(self._upstream, own_answer.readable(asked, plans), repeatable=True)
+            own_body = await own_answer.held(answer)
             if own_body is None:
                 # The cluster's own error, or an answer too large to hold: as a direct search would get it.
-                if _filters(plans) or (answer.status == 200 and answer.content_length is None):
+                if own_answer.is_filtered(plans) or (answer.status == 200 and answer.content_length is None):
                     answer.close()
                     answer = await send(self._upstream, asked, repeatable=True)
                 upgradable = any(isinstance(plan, Plan) for plan in plans)
@@ -239,32 +236,6 @@ class Search:
 def _reason(plans: Sequence[Plan | LeaveAlone]) -> str:
     # Searches of one request are mostly left alone for one reason.
     return next(plan.reason for plan in plans if isinstance(plan, LeaveAlone))
-
-
-def _filters(plans: Sequence[Plan | LeaveAlone]) -> bool:
-    return any(isinstance(plan, Plan) and plan.request.filter_path is not None for plan in plans)
-
-
-def _readable(asked: Inbound, plans: Sequence[Plan | LeaveAlone]) -> Inbound:
-    """The application's request, so that the whole answer can be read here: not compressed, which would only be
-    undone again, and without `filter_path`, which is applied to the answer that is composed."""
-    given = asked.headers.copy()
-    given[hdrs.ACCEPT_ENCODING] = "identity"
-    return replace(asked, headers=given, target=without_parameter(asked.target) if _filters(plans) else asked.target)
-
-
-async def _held(answer: aiohttp.ClientResponse) -> bytes | None:
-    """The whole body of a success; None where there is none, or where it is too large, of which Elasticsearch
-    says nothing beforehand."""
-    if answer.status != 200 or (answer.content_length or 0) > MAX_OWN_ANSWER_BYTES:
-        return None
-    async with answer:
-        body = bytearray()
-        async for chunk in answer.content.iter_any():
-            body += chunk
-            if len(body) > MAX_OWN_ANSWER_BYTES:
-                return None
-        return bytes(body)
 
 
 async def _reply(

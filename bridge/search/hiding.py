@@ -80,9 +80,10 @@ def hidden(body: bytes, object_field: str) -> bytes:
     parts: list[bytes] = []
     at = 0
     for shown, kept in changes:
-        found = body.index(shown, at)
-        parts += (body[at:found], kept)
-        at = found + len(shown)
+        # Not found only in an answer with a key twice in one object, which no cluster writes.
+        if (found := body.find(shown, at)) >= 0:
+            parts += (body[at:found], kept)
+            at = found + len(shown)
     return b"".join((*parts, body[at:]))
 
 

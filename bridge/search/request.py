@@ -105,6 +105,7 @@ _BODY_REASONS = frozenset(
     }
 )
 
+_RULES = SearchRules()
 _BY_SCORE: tuple[Json, ...] = ("_score", {"_score": "desc"}, {"_score": {"order": "desc"}}, "_score:desc")
 
 _IDENTIFIER = re.compile(r"(?=(?:\D*\d){3})[\w.:/\\#@+-]{4,}")
@@ -117,7 +118,7 @@ def parse(
     *,
     text_fields: Sequence[str],
     object_field: str,
-    rules: SearchRules = SearchRules(),  # noqa: B008, immutable
+    rules: SearchRules = _RULES,
 ) -> SearchRequest | LeaveAlone:
     """Understands a search, or says why not.
 

@@ -567,14 +567,14 @@ async def test_the_breaker_leaves_a_dead_reranker_alone_and_finds_it_again(make_
     async def sidecar(path: str, body: dict[str, Any]) -> web.Response:
         return await (rerank_fails if broken else kind_sidecar)(path, body)
 
-    stack = await make_stack(ScriptedIndex(), sidecar, breaker_failures=2, breaker_reset_s=0.3)
+    stack = await make_stack(ScriptedIndex(), sidecar, breaker_failures=2, breaker_reset_s=3.0)
     for _ in range(5):
         await search(stack)
 
     assert [path for path, _ in stack.sidecar.received].count("/rerank") == 2
 
     broken = False
-    await asyncio.sleep(0.35)
+    await asyncio.sleep(3.05)
     _, mark, _ = await search(stack)
     assert mark.startswith("hybrid+rerank;")
 
