@@ -52,6 +52,10 @@ class Choice(NamedTuple):
     share: float
     new_terms_only: bool
 
+    def __str__(self) -> str:
+        share = f", the best {self.share:.0%}" if self.share < 1 else ""
+        return f"{self.n_queries} a passage{share}{', new words only' if self.new_terms_only else ''}"
+
 
 class Prediction(msgspec.Struct):
     """The queries of one passage, and their scores where a filter model was named."""
