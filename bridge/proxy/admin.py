@@ -7,7 +7,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from bridge import __version__
-from bridge.profile import Stage
+from bridge.profile import IndexProfile, ModelReference, Stage
 from bridge.proxy.metrics import Metrics
 from bridge.proxy.page import static_files, viewer_searches
 from bridge.proxy.refusals import Refused
@@ -46,7 +46,9 @@ def admin_app(
 
     async def about(_: web.Request) -> web.Response:
         """What the page has to know of this proxy."""
-        return web.json_response({"version": __version__, "mode": settings.proxy.mode, "stages": list(get_args(Stage))})
+        defaults = IndexProfile(text_fields=[], encoder=ModelReference("", ""), dimension=0).to_meta()
+        told = {"version": __version__, "mode": settings.proxy.mode, "stages": get_args(Stage)}
+        return web.json_response(told | {"profile_defaults": defaults})
 
     app = web.Application()
     app.router.add_get("/_bridge/health", health)

@@ -75,7 +75,7 @@ def test_the_image_of_the_proxy_holds_no_model_and_no_inference_engine(images: P
     folder = images.build("proxy").folder
 
     names = {path.name for path in folder.rglob("*")}
-    assert not {"onnxruntime", "tokenizers", "ctranslate2", "builtin", "opensearchpy"} & names
+    assert not {"onnxruntime", "tokenizers", "ctranslate2", "builtin", "opensearchpy", "pip"} & names
     assert {"aiohttp", "static"} <= names
 
 

@@ -13,7 +13,16 @@ from playwright.sync_api import Browser, FilePayload, Page, Request, expect
 
 from bridge.cluster.node import EmbeddedNode
 from bridge.evaluation.judgement_files import read_judgement_list, read_topics
-from bridge.profile import GateRecord, Measurement, RerankSettings, StageVerdict, TunedPoint, TuningRecord
+from bridge.profile import (
+    META_KEY,
+    FusionSettings,
+    GateRecord,
+    Measurement,
+    RerankSettings,
+    StageVerdict,
+    TunedPoint,
+    TuningRecord,
+)
 from bridge.settings import ClusterSettings
 from tests.browser import headless_browser
 from tests.proxy_stack import NESTED, ProxyStack, proxy_stack
@@ -303,6 +312,21 @@ def test_the_index_view_counts_what_is_enriched(opened: Opened) -> None:
     expect(opened.page.locator(".stage.on")).to_have_count(4)
     expect(opened.page.locator(".stage.off")).to_contain_text("rerank")
     expect(opened.page.locator(".facts")).to_contain_text("nested")
+
+
+def test_a_profile_of_an_earlier_version_is_completed_with_the_defaults(opened: Opened) -> None:
+    sparse = {"text_fields": [{"name": "title"}], "encoder": {"name": "e", "digest": "0"}, "dimension": 3, "version": 1}
+    sparse["fusion"] = {"weights": {"vector": 2.0}}
+    mapping = {"old": {"mappings": {"_meta": {META_KEY: sparse}}}}
+    opened.page.route("**/_mapping?*", lambda route: route.fulfill(json=mapping))
+    opened.page.locator("#index-name").fill("old")
+    opened.page.locator("#index-name").press("Enter")
+    opened.view("Index")
+
+    facts = opened.page.locator(".facts")
+    expect(facts).to_contain_text(f"the first {RerankSettings().depth}")
+    expect(facts).to_contain_text(re.compile(rf"{FusionSettings().method}: vector 2\b"))
+    opened.complaints.clear()  # an index of that name is not there to be counted
 
 
 def test_the_evidence_of_gate_and_tuning_is_drawn(opened: Opened) -> None:

@@ -16,23 +16,37 @@ export class Refusal extends Error {
   }
 }
 
+/** What profiles leave out: the proxy's own defaults. */
+let defaults = {};
+
 /** Version, mode and stages of this proxy. */
 export async function about() {
-  return (await asked("about", {})).json();
+  const told = await (await asked("about", {})).json();
+  defaults = told.profile_defaults;
+  return told;
 }
 
 /**
- * Index name → profile, of all enriched indices whose mapping the viewer may read. `beside` in it is the profile of
- * the generation that is being made beside the serving one, where there is one.
+ * Index name → profile, of all enriched indices whose mapping the viewer may read, or of one by name. `beside` in it
+ * is the profile of the generation that is being made beside the serving one, where there is one.
  */
 export async function profiles(name = "") {
   const path = name ? `/${encodeURIComponent(name)}/_mapping` : "/_mapping";
   const mappings = await (await asked(`cluster${path}?filter_path=*.mappings._meta.neural_bridge*`, {})).json();
-  return Object.fromEntries(
-    Object.entries(mappings)
-      .map(([index, { mappings: { _meta } }]) => [index, { ..._meta.neural_bridge, beside: _meta.neural_bridge_beside }])
-      .filter(([, { version }]) => version !== undefined),
-  );
+  const found = Object.entries(mappings).map(([index, { mappings: { _meta } }]) => [index, _meta]);
+  return Object.fromEntries(found.filter(([, meta]) => meta.neural_bridge).map(([index, meta]) => {
+    const { neural_bridge: serving, neural_bridge_beside: beside } = meta;
+    return [index, { ...completed(defaults, serving), beside: beside && completed(defaults, beside) }];
+  }));
+}
+
+/** `given`, and from `whole` what it leaves out, at any depth; but weights are given all together. */
+function completed(whole, given) {
+  const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+  if (!isObject(whole) || !isObject(given)) return given === undefined ? whole : given;
+  const keys = new Set([...Object.keys(whole), ...Object.keys(given)]);
+  return Object.fromEntries([...keys].map((key) =>
+    [key, key === "weights" ? given[key] ?? whole[key] : completed(whole[key], given[key])]));
 }
 
 /**

@@ -5,13 +5,13 @@ import { move, whereabouts } from "./comparison.js";
 import { GRADES } from "./judgements.js";
 
 /** In the order in which they are shown. */
-const LEG_NAMES = { lexical: "own words", expansion: "predicted queries", vector: "vectors", sparse: "sparse terms" };
+const LEG_NAMES = { lexical: "own words", expansion: "predicted queries", vector: "vectors" };
 const SHOWN_CHARS = 320;
 const CONTEXT_CHARS = 80;
 
 /**
- * The cards of one column. `context`: `column` (left or right), `otherRanks`, `otherTold` (key → explanation in the other column),
- * `textFields`, `gradeOf(docId)`, `judged(docId, grade)` (absent where there is no query to judge by).
+ * The cards of one column. `context`: `column` (left or right), `otherRanks`, `otherTold` (key → explanation in the
+ * other column), `textFields`, `gradeOf(docId)`, `judged(docId, grade)` (absent where there is no query to judge by).
  */
 export function hitCards(hits, keys, context) {
   const told = hits.map((hit, place) => hit._bridge ?? context.otherTold.get(keys[place]) ?? {});
