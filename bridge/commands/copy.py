@@ -33,7 +33,7 @@ def command(ctx: click.Context, old: str, new: str, alias: str | None, making: M
     client = connect(settings.cluster)
     existing = indices.find(client, new)
     kept = existing.profile if existing else None
-    names = making.names(new, kept)
+    names = making.names(old, kept)
     models = load_models(settings.ingest)
     with stop_on_signals() as request, shown(f"copy {old}", quiet=running.quiet) as on_progress:
         done = run_copy(
