@@ -2,13 +2,13 @@
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from bridge.commands import settings_of
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterError, ClusterUnreachable, IndexUnsuitable
-from bridge.profile import profile_of
+from bridge.profile import Stage, profile_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +25,7 @@ _SHOWN_CHARS = 60
 @click.option("--size", default=10, show_default=True, type=click.IntRange(1, 100), help="How many hits to show.")
 @click.option(
     "--stage",
-    type=click.Choice(["off", "lexical", "expansion", "vector", "hybrid", "rerank"]),
+    type=click.Choice(["off", *get_args(Stage)]),
     help="Where to stop; by default as far as the index allows.",
 )
 @click.option("--user", envvar="BRIDGE_SEARCH_USER", help="User name; the password comes from BRIDGE_SEARCH_PASSWORD.")
