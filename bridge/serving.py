@@ -67,9 +67,9 @@ class MeasuringServers:
         wanted = {section: {**values, **(more or {}).get(section, {})} for section, values in _MEASURING.items()}
         overrides = with_ports({**wanted, "cluster": {"url": cluster_url}}, load_settings(config_file, **wanted))
         settings = load_settings(config_file, **overrides)
-        if settings.proxy.tls_certificate is not None:
+        if settings.proxy.tls_certificate_file is not None:
             raise SettingsError(
-                "proxy.tls_certificate is set, but a proxy that measures speaks plain HTTP on loopback: give settings "
+                "proxy.tls_certificate_file is set, but a proxy that measures speaks plain HTTP on loopback: give settings "
                 "without it (--config)"
             )
         services = sidecar_and_proxy(settings, config_file=config_file, overrides=overrides, log_folder=log_folder)

@@ -85,10 +85,10 @@ class ProxySettings(Section):
         pattern=r"^(/[^/?#]+)*$",
         description="Path that clients put before every target, as /search; it is taken off.",
     )
-    tls_certificate: Path | None = Field(
+    tls_certificate_file: Path | None = Field(
         None, description="PEM file of the certificate shown to applications; they speak HTTPS then."
     )
-    tls_key: Path | None = Field(None, description="PEM file of its key, where the certificate's file holds none.")
+    tls_key_file: Path | None = Field(None, description="PEM file of its key, where the certificate's file holds none.")
     keep_sniffing_clients: bool = Field(
         True, description="Tell clients that ask for the nodes' addresses the proxy's own, so that they stay."
     )

@@ -47,7 +47,7 @@ class RunningProxy:
     def __init__(self, data: web.ServerRunner, admin: web.AppRunner, settings: Settings) -> None:
         self.host = settings.proxy.host
         self.port = _port(data)
-        self._scheme = "https" if settings.proxy.tls_certificate is not None else "http"
+        self._scheme = "https" if settings.proxy.tls_certificate_file is not None else "http"
         self.admin_host = settings.proxy.admin_host
         self.admin_port = _port(admin)
 
@@ -128,8 +128,8 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
                     f"or 0 for a free one"
                 ) from error
         watching = [asyncio.create_task(deadline.watch(data))]
-        if tls is not None and settings.proxy.tls_certificate is not None:
-            pair = (settings.proxy.tls_certificate, settings.proxy.tls_key)
+        if tls is not None and settings.proxy.tls_certificate_file is not None:
+            pair = (settings.proxy.tls_certificate_file, settings.proxy.tls_key_file)
             load = functools.partial(tls.load_cert_chain, *pair)
             watching.append(asyncio.create_task(renew([file for file in pair if file is not None], load)))
         try:

@@ -40,16 +40,16 @@ def client_context(settings: ProxySettings) -> ssl.SSLContext | None:
     Raises:
         SettingsError: certificate and key cannot be used.
     """
-    if settings.tls_certificate is None:
-        if settings.tls_key is not None:
-            raise SettingsError("proxy.tls_key is given without proxy.tls_certificate: name both, or neither")
+    if settings.tls_certificate_file is None:
+        if settings.tls_key_file is not None:
+            raise SettingsError("proxy.tls_key_file is given without proxy.tls_certificate_file: name both, or neither")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+        context.load_cert_chain(settings.tls_certificate_file, settings.tls_key_file)
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(
-            f"proxy.tls_certificate {settings.tls_certificate} and proxy.tls_key {settings.tls_key} cannot be used "
+            f"proxy.tls_certificate_file {settings.tls_certificate_file} and proxy.tls_key_file {settings.tls_key_file} cannot be used "
             f"({error}): expected PEM files of a certificate chain and its key, the key without a password"
         ) from error
     return context

@@ -53,8 +53,8 @@ def test_servers_that_measure_answer_every_search_however_others_serve(tmp_path:
 
 def test_a_certificate_is_no_part_of_a_measurement(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
-    file.write_text("proxy: {tls_certificate: certificate.pem}\n")
-    with pytest.raises(SettingsError, match=r"tls_certificate.*--config"):
+    file.write_text("proxy: {tls_certificate_file: certificate.pem}\n")
+    with pytest.raises(SettingsError, match=r"tls_certificate_file.*--config"):
         MeasuringServers.before("http://127.0.0.1:1", file, log_folder=tmp_path)
 
 

@@ -215,7 +215,7 @@ async def test_applications_are_shown_a_certificate_and_its_renewal(
     shown = make_certificate(tmp_path)
     first = shown.read_bytes()
     async with fake_cluster() as cluster:
-        tls_files = {"tls_certificate": shown, "tls_key": tmp_path / "key.pem"}
+        tls_files = {"tls_certificate_file": shown, "tls_key_file": tmp_path / "key.pem"}
         settings = Settings(
             cluster=ClusterSettings(url=cluster.url), proxy=ProxySettings(port=0, admin_port=0, **tls_files)
         )
@@ -242,11 +242,11 @@ async def test_applications_are_shown_a_certificate_and_its_renewal(
             assert not await trusted(first)
 
 
-@pytest.mark.parametrize("given", ["tls_certificate", "tls_key"])
+@pytest.mark.parametrize("given", ["tls_certificate_file", "tls_key_file"])
 async def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path, given: str) -> None:
     (tmp_path / "some.pem").write_text("nothing")
     proxy = ProxySettings(port=0, admin_port=0, **{given: tmp_path / "some.pem"})
 
-    with pytest.raises(SettingsError, match=r"proxy\.tls_certificate"):
+    with pytest.raises(SettingsError, match=r"proxy\.tls_certificate_file"):
         async with running(Settings(cluster=ClusterSettings(url="http://127.0.0.1:9"), proxy=proxy)):
             pass
