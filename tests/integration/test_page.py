@@ -324,6 +324,7 @@ def test_a_profile_of_an_earlier_version_is_completed_with_the_defaults(opened: 
     opened.view("Index")
 
     facts = opened.page.locator(".facts")
+    expect(facts.locator("dd").nth(1)).to_have_text("title")
     expect(facts).to_contain_text(f"the first {RerankSettings().depth}")
     expect(facts).to_contain_text(re.compile(rf"{FusionSettings().method}: vector 2\b"))
     opened.complaints.clear()  # an index of that name is not there to be counted

@@ -36,9 +36,13 @@ export async function profiles(name = "") {
   const found = Object.entries(mappings).map(([index, { mappings: { _meta } }]) => [index, _meta]);
   return Object.fromEntries(found.filter(([, meta]) => meta.neural_bridge).map(([index, meta]) => {
     const { neural_bridge: serving, neural_bridge_beside: beside } = meta;
-    return [index, { ...completed(defaults, serving), beside: beside && completed(defaults, beside) }];
+    return [index, { ...read(serving), beside: beside && read(beside) }];
   }));
 }
+
+/** A profile with all its parts; first versions wrote each text field as an object with its name. */
+const read = (profile) =>
+  ({ ...completed(defaults, profile), text_fields: profile.text_fields.map((field) => field.name ?? field) });
 
 /** `given`, and from `whole` what it leaves out, at any depth; but weights are given all together. */
 function completed(whole, given) {
