@@ -1,6 +1,7 @@
 """What an application writes is enriched while it writes, whatever it does, and across restarts."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from tests.ingest.toys import toy_models
 from tests.integration.test_backfill import TEXT_FIELDS, old_application, source
 from tests.integration.test_generations import wider_models
 
-FAST = IngestSettings(follow_interval_s=0.2)
+FAST = IngestSettings(follow_interval_s=0.2, queries_per_passage=3)
 PATIENCE_S = 120.0
 
 
@@ -310,3 +311,29 @@ def test_an_index_that_takes_no_documents_is_refused_before_anything_changes(
         backfill(client, fresh_index, tmp_path)
     client.indices.put_settings(index=fresh_index, body={f"index.blocks.{block}": None})
     assert indices.look(client, fresh_index).mapping == before
+
+
+def test_it_waits_while_the_cluster_is_away_and_then_goes_on(
+    client: OpenSearch, enriched_index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = StopRequest()
+    following = follower(client, enriched_index, tmp_path / "state", stop=stop)
+    port = closed_port()
+    away = connect(ClusterSettings(url=f"http://127.0.0.1:{port}"))
+    # The follower's own client, pointed elsewhere: what it meets is a connection that is refused.
+    connection = client.transport.get_connection()
+    with Following(following, stop) as watched:
+        eventually(lambda: bool(watched.statuses))
+        monkeypatch.setattr(client.transport, "get_connection", away.transport.get_connection)
+        eventually(lambda: (watched.follower.status().waiting or "").startswith("the cluster"))
+        monkeypatch.setattr(client.transport, "get_connection", lambda: connection)
+        client.update(index=enriched_index, id="d7", body={"doc": {"text": "written after the outage"}})
+        eventually(lambda: is_enriched(source(client, enriched_index, "d7")))
+    assert watched.follower.status().waiting is None
+
+
+def closed_port() -> int:
+    """A port where nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
