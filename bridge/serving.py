@@ -69,8 +69,8 @@ class MeasuringServers:
         settings = load_settings(config_file, **overrides)
         if settings.proxy.tls_certificate_file is not None:
             raise SettingsError(
-                "proxy.tls_certificate_file is set, but a proxy that measures speaks plain HTTP on loopback: give settings "
-                "without it (--config)"
+                "proxy.tls_certificate_file is set, but a proxy that measures speaks plain HTTP on loopback: give "
+                "settings without it (--config)"
             )
         services = sidecar_and_proxy(settings, config_file=config_file, overrides=overrides, log_folder=log_folder)
         return cls(settings, overrides, services)
