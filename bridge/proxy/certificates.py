@@ -50,7 +50,8 @@ def client_context(settings: ProxySettings) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(
             f"proxy.tls_certificate_file {settings.tls_certificate_file} and proxy.tls_key_file "
-            f"{settings.tls_key_file} cannot be used ({error}): expected PEM files of a certificate chain and its key, the key without a password"
+            f"{settings.tls_key_file} cannot be used ({error}): expected PEM files of a certificate chain and its key, "
+            f"the key without a password"
         ) from error
     return context
 
