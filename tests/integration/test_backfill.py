@@ -43,7 +43,7 @@ def backfill(client: OpenSearch, fresh_index: str, tmp_path: Path) -> Backfill:
             profile=profile or profile_for(models, TEXT_FIELDS),
             models=models,
             client=client,
-            settings=IngestSettings(),
+            settings=IngestSettings(queries_per_passage=3),
             state_folder=tmp_path / "state",
             **options,
         )
