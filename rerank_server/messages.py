@@ -39,7 +39,7 @@ def _as_whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_as_whole)]
+WHOLE = BeforeValidator(_as_whole)
 
 
 class TextDocument(Message):
@@ -65,14 +65,14 @@ class RerankRequest(Message):
     query: str
     texts: list[str] | None = Field(None, description="Passages, in the dialect of text-embeddings-inference.")
     documents: list[str | TextDocument] | None = Field(None, description="Passages, as Cohere and Jina name them.")
-    top_n: Annotated[Whole, Field(ge=1)] | None = Field(
+    top_n: Annotated[int, Field(ge=1), WHOLE] | None = Field(
         None, description="Number of best passages in the answer; all of them where there are fewer."
     )
     return_text: bool = Field(False, description="Repeat each passage in the answer (`texts`).")
     return_documents: bool = Field(False, description="Repeat each passage in the answer (`documents`).")
     raw_scores: bool = Field(False, description="Give the model's logits; by default they are mapped to 0…1.")
     model: str | None = Field(None, description="One of the models in /info; another name means the default one.")
-    cascade_depth: Annotated[Whole, Field(ge=1)] | None = Field(
+    cascade_depth: Annotated[int, Field(ge=1), WHOLE] | None = Field(
         None, description="The small model reads all passages, and the model only this many, the best of them."
     )
     cascade_margin: Annotated[float, Field(ge=0)] | None = Field(
@@ -80,7 +80,7 @@ class RerankRequest(Message):
         description="With `cascade_depth` and `top_n`: leave out what the small model puts more logits than this below "
         "its own `top_n`-th.",
     )
-    max_tokens_per_doc: Annotated[Whole, Field(ge=1)] | None = Field(
+    max_tokens_per_doc: Annotated[int, Field(ge=1), WHOLE] | None = Field(
         None,
         description="Read so many tokens of each document, in windows of which the best counts; by default a document "
         "is cut to what fits beside the query.",
@@ -131,11 +131,11 @@ class ExpandRequest(Message):
     """Predicts queries that texts may answer; the same request gives the same queries."""
 
     inputs: _Texts
-    n_queries: Annotated[Whole, Field(ge=1, le=100)] = Field(
+    n_queries: Annotated[int, Field(ge=1, le=100), WHOLE] = Field(
         3, description="Queries sampled per text; equal ones count once."
     )
-    max_new_tokens: Annotated[Whole, Field(ge=1, le=256)] = Field(20, description="Longest query, in tokens.")
-    seed: Annotated[Whole, Field(ge=0, le=2**31)] = Field(0, description="Another seed gives other samples.")
+    max_new_tokens: Annotated[int, Field(ge=1, le=256), WHOLE] = Field(20, description="Longest query, in tokens.")
+    seed: Annotated[int, Field(ge=0, le=2**31), WHOLE] = Field(0, description="Another seed gives other samples.")
 
     @property
     def texts(self) -> list[str]:

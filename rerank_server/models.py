@@ -6,7 +6,7 @@ from typing import Self
 
 import structlog
 
-from bridge.models.artifact import builtin_names, resolve
+from bridge.models.artifact import ModelFolder, builtin_names, resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.models.query_generator import QueryGenerator
@@ -41,7 +41,7 @@ class Models:
         return cls(
             cross_encoder=_cross_encoder(settings.rerank_model),
             encoder=_encoder(settings.encoder),
-            cascade=_cascade(settings.cascade_model),
+            cascade=CrossEncoder.load(folder, threads=1) if (folder := cascade_folder(settings)) else None,
             more=tuple(_cross_encoder(name) for name in settings.more_rerank_models),
             generator=QueryGenerator.load(resolve(settings.generator), threads=settings.threads)
             if settings.generator
@@ -103,11 +103,17 @@ def _cross_encoder(name: str) -> CrossEncoder:
     return CrossEncoder.load(resolve(name), threads=1)  # the queue's threads compute, not its own
 
 
-def _cascade(name: str | None) -> CrossEncoder | None:
-    """None without a name, and where the default is meant and not installed: all but cascades works without."""
+def cascade_folder(settings: SidecarSettings) -> ModelFolder | None:
+    """The folder of the cascade's small model. None without a name, and where the default is meant and not
+    installed: all but cascades works without it.
+
+    Raises:
+        ModelError: another one is named, and there is no such model.
+    """
+    name = settings.cascade_model
     if not name:
         return None
     if name == SidecarSettings.model_fields["cascade_model"].default and name not in builtin_names():
         log.warning("no cascade", model=name, reason="the model is not installed")
         return None
-    return _cross_encoder(name)
+    return resolve(name)

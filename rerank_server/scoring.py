@@ -48,19 +48,14 @@ class Scorer:
         """
         name = "texts" if request.texts is not None else "documents"
         passages = checked_texts(request.passages, field=name, most=self._settings.max_documents)
-        model = models.reranker(request.model)
-        if request.cascade_depth is not None and models.cascade is None:
-            raise NotServed(
-                "cascade_depth: this sidecar has no cascade model: set sidecar.cascade_model, or leave the field out",
-                field="cascade_depth",
-            )
+        small, model = _small(request, models), models.reranker(request.model)
         split = await self._windows(model, request, passages)
         texts = [text for each in split for text in each]
         asked = _Asked(request.query, texts, [len(each) for each in split], deadline)
-        if request.cascade_depth is None or models.cascade is None:
+        if small is None:
             scores = await self._best_of_windows(model, asked)
         else:
-            scores = await self._cascaded(models.cascade, model, request, asked)
+            scores = await self._cascaded(small, model, request, asked)
         return Scored(model.identity, scores, asked.tokens)
 
     async def _windows(self, model: CrossEncoder, request: RerankRequest, passages: Sequence[str]) -> list[list[str]]:
@@ -120,3 +115,15 @@ class Scorer:
         asked.tokens += sum(pair["input_ids"].size for pair in pairs)
         rest = iter(computed)
         return [next(rest) if score is None else score for score in known]
+
+
+def _small(request: RerankRequest, models: Models) -> CrossEncoder | None:
+    """The cascade's model where the request asks for a cascade."""
+    if request.cascade_depth is None:
+        return None
+    if models.cascade is None:
+        raise NotServed(
+            "cascade_depth: this sidecar has no cascade model: set sidecar.cascade_model, or leave the field out",
+            field="cascade_depth",
+        )
+    return models.cascade

@@ -4,6 +4,7 @@ All engines take turns with the same passages, so that a machine's moods hit all
 """
 
 import asyncio
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -13,6 +14,7 @@ from time import perf_counter
 
 import click
 import msgspec
+import structlog
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +29,7 @@ from rerank_server.benchmark.passages import QUERY, passages
 from rerank_server.benchmark.peers import peers
 from rerank_server.benchmark.quality import judged_collection, judged_sections, kept_by_cascade
 from rerank_server.cascade import going_on
-from rerank_server.models import Models
+from rerank_server.models import cascade_folder
 
 DEPTH = 20
 OURS, SHORT_LIST, CASCADE = "this sidecar's engine", f"… {DEPTH} of the passages", f"… cascade, then the best {DEPTH}"
@@ -71,11 +73,12 @@ def command(
     peer_model: str | None,
 ) -> None:
     """Measure the reranker on this machine."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     settings = load_settings().sidecar
     folder = resolve(settings.rerank_model)
-    models = Models.load(settings)
     large = CrossEncoder.load(folder, threads=settings.threads)
-    small = models.cascade and CrossEncoder.load(resolve(settings.cascade_model or ""), threads=settings.threads)
+    small_folder = cascade_folder(settings)
+    small = CrossEncoder.load(small_folder, threads=settings.threads) if small_folder else None
     texts = passages(n_passages)
     lengths = [pair["input_ids"].size for pair in large.pairs(QUERY, texts, max_tokens=settings.max_pair_tokens)]
     threads = compute_threads(settings.threads)
@@ -97,7 +100,7 @@ def command(
         theirs = {name: partial(others.run, name) for name in others.names} if others else {}
         times = in_turns({**ours, **theirs}, n_runs)
     peak = machine.int8_peak(threads)
-    load = asyncio.run(under_load(texts, n_runs=n_runs, n_requests=2 * n_runs))
+    load = asyncio.run(under_load(texts, n_runs=n_runs, n_requests=n_runs))
     kept = None
     if small is not None:
         judged = judged_collection(collection) if collection else judged_sections()

@@ -22,8 +22,8 @@ from rerank_server.benchmark.passages import QUERY, passages
 
 START_TIMEOUT_S = 90.0
 N_CLIENTS, SHORT_LIST = 16, 20
-FAIR_SMALL, FAIR_BIG = 10, 1000
-"""Pairs of a small request, and of a big one beside it."""
+N_SMALL, BIGGER = 10, 10
+"""Pairs of a small request; and how many times as many as `texts` a big one beside it has."""
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -65,9 +65,9 @@ async def under_load(texts: Sequence[str], *, n_runs: int, n_requests: int) -> L
             lists = [passages(SHORT_LIST, seed=seed) for seed in range(N_CLIENTS)]
             waits = np.concatenate(await asyncio.gather(*map(ask_repeatedly, lists)))
             many_s = time.perf_counter() - begun
-            small = passages(FAIR_SMALL, seed=FAIR_SMALL)
+            small = passages(N_SMALL, seed=N_SMALL)
             alone = await ask_repeatedly(small)
-            beside = await _while_running(ask(passages(FAIR_BIG, seed=FAIR_BIG)), lambda: ask(small))
+            beside = await _while_running(ask(passages(BIGGER * len(texts), seed=BIGGER)), lambda: ask(small))
         return Load(
             start_ms=start_ms,
             http_all_ms=http_all_ms,

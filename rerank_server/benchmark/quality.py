@@ -5,6 +5,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,10 +70,8 @@ def judged_collection(folder: Path) -> Judged:
     found = next((file for file in judgements if file.is_file()), None)
     if found is None or not (folder / "corpus.jsonl").is_file() or not (folder / "queries.jsonl").is_file():
         raise UsageError(f"{folder} lacks corpus.jsonl, queries.jsonl or qrels/*.tsv: give a folder laid out as BEIR's")
-    documents = [json.loads(line) for line in (folder / "corpus.jsonl").open(encoding="utf-8")]
-    queries = {
-        str(given["_id"]): given["text"] for given in map(json.loads, (folder / "queries.jsonl").open(encoding="utf-8"))
-    }
+    documents = _json_lines(folder / "corpus.jsonl")
+    queries = {str(query["_id"]): query["text"] for query in _json_lines(folder / "queries.jsonl")}
     places = {str(document["_id"]): place for place, document in enumerate(documents)}
     graded: dict[str, dict[int, int]] = {}
     with found.open(encoding="utf-8", newline="") as lines:
@@ -80,6 +79,11 @@ def judged_collection(folder: Path) -> Judged:
             if int(grade) > 0 and query_id in queries and doc_id in places:
                 graded.setdefault(queries[query_id], {})[places[doc_id]] = int(grade)
     return [f"{document.get('title', '')} {document['text']}".strip() for document in documents], graded
+
+
+def _json_lines(file: Path) -> list[dict[str, Any]]:
+    with file.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def _gain(grades: Sequence[int]) -> float:
