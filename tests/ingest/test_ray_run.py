@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+# Where Ray's own processes start slowly, on a busy machine, it would give itself up after 15 s.
+os.environ["RAY_agent_register_timeout_ms"] = "120000"
 pytest.importorskip("ray", reason="Ray is not installed (extra: ray)")
 
 from bridge.cluster.connection import connect

@@ -28,23 +28,30 @@ DOCUMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
 PROPERTIES = {"kind": {"type": "keyword"}, "n": {"type": "integer"}}
 
 
-@pytest.fixture(scope="session", params=["single", "nested"])
-def enriched(engine: Engine, stack: ProxyStack, request: pytest.FixtureRequest) -> Iterator[str]:
-    """An enriched index, for each layout of vectors."""
-    name = servers.unused_index_name()
+@pytest.fixture(scope="session")
+def enriched_indices(engine: Engine, stack: ProxyStack) -> Iterator[dict[str, str]]:
+    """An enriched index for each layout of vectors."""
+    names = {layout: servers.unused_index_name() for layout in ("single", "nested")}
     with servers.client(engine.url) as direct:
-        stack.fill(
-            direct,
-            name,
-            DOCUMENTS,
-            properties=PROPERTIES,
-            settings={"number_of_shards": 2, "number_of_replicas": 0},
-            passages=NESTED if request.param == "nested" else PassageSettings(),
-            rerank=RerankSettings(depth=10),
-            window=20,
-        )
-        yield name
-        direct.indices.delete(index=name)
+        for layout, name in names.items():
+            stack.fill(
+                direct,
+                name,
+                DOCUMENTS,
+                properties=PROPERTIES,
+                settings={"number_of_shards": 2, "number_of_replicas": 0},
+                passages=NESTED if layout == "nested" else PassageSettings(),
+                rerank=RerankSettings(depth=10),
+                window=20,
+            )
+        yield names
+        direct.indices.delete(index=",".join(names.values()))
+
+
+@pytest.fixture(params=["single", "nested"])
+def enriched(enriched_indices: dict[str, str], request: pytest.FixtureRequest) -> str:
+    """One after the other of them."""
+    return enriched_indices[request.param]
 
 
 @pytest.fixture
