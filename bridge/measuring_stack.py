@@ -194,9 +194,7 @@ class _Filling:
                 # Whatever else the documents hold: it may be of another type in each.
                 dynamic="false",
             )
-        elif (
-            state.profile is not None and state.profile != profile and not (state.profile.gate or state.profile.tuning)
-        ):
+        elif state.profile != profile and not _was_chosen(state.profile):
             indices.put_profile(self.client, self.name, lambda _: profile)
 
     def _ingest(self, profile: IndexProfile, models: Models, show: Callable[[int], None]) -> Report:
