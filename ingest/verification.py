@@ -1,7 +1,7 @@
 """May a generation serve searches? Whether it is whole, up to date, and its vectors are found."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -75,26 +75,9 @@ def verify(
     stamps = [stamp for document in sampled if (stamp := stamp_within(document.body, profile.stamp_field))]
     recipes = {recipe_of(stamp) for stamp in stamps}
     made_alike = max((_count_made_by(client, state.name, profile, recipe) for recipe in recipes), default=0)
-    outdated = sum(not _holds_for(document, profile) for document in sampled)
-    embeddings = [found for document in sampled if (found := _embedding(document, profile))][:compared]
-    recalls = [_recall(client, state.name, profile, embedding) for embedding in embeddings]
-    recall = sum(recalls) / len(recalls) if recalls else None
-    problems = []
-    if documents - enriched > max_missing:
-        problems.append(f"{documents - enriched:,} of {documents:,} documents lack its fields: fill it again")
-    if enriched - made_alike > max_missing:
-        problems.append(f"{enriched - made_alike:,} documents were made with other settings: fill it again")
-    if sampled and outdated / len(sampled) * documents > max_missing and documents == enriched:
-        problems.append(
-            f"of {len(sampled):,} sampled documents {outdated:,} changed after they were enriched: fill it again, "
-            f"or let `neural-bridge follow` keep up"
-        )
-    if recall is not None and recall < min_recall:
-        problems.append(
-            f"the k-NN search finds {recall:.0%} of the ten nearest neighbours, {min_recall:.0%} are asked for: its "
-            f"graphs may still be built, or need more links"
-        )
-    return Verification(
+    vectors = [vector for document in sampled if (vector := _embedding(document, profile))][:compared]
+    recalls = [_recall(client, state.name, profile, vector) for vector in vectors]
+    found = Verification(
         index=state.name,
         generation=profile.generation,
         encoder=profile.encoder.identity,
@@ -102,11 +85,32 @@ def verify(
         enriched=enriched,
         made_alike=made_alike,
         sampled=len(sampled),
-        outdated=outdated,
+        outdated=sum(_is_outdated(document, profile) for document in sampled),
         compared=len(recalls),
-        recall=recall,
-        problems=problems,
+        recall=sum(recalls) / len(recalls) if recalls else None,
+        problems=[],
     )
+    problems = _problems(found, max_missing, min_recall, vectors=profile.vector_type != "none")
+    return msgspec.structs.replace(found, problems=list(problems))
+
+
+def _problems(found: Verification, max_missing: int, min_recall: float, *, vectors: bool) -> Iterator[str]:
+    if (missing := found.documents - found.enriched) > max_missing:
+        yield f"{missing:,} of {found.documents:,} documents lack its fields: fill it again"
+    if (otherwise := found.enriched - found.made_alike) > max_missing:
+        yield f"{otherwise:,} documents were made with other settings: fill it again"
+    if found.sampled and found.outdated / found.sampled * found.documents > max_missing:
+        yield (
+            f"of {found.sampled:,} sampled documents {found.outdated:,} changed after they were enriched: fill it "
+            f"again, or let `neural-bridge follow` keep up"
+        )
+    if vectors and found.sampled and found.recall is None:
+        yield f"of {found.sampled:,} sampled documents none has a vector: have its text fields any text?"
+    if found.recall is not None and found.recall < min_recall:
+        yield (
+            f"the k-NN search finds {found.recall:.0%} of the ten nearest neighbours, {min_recall:.0%} are asked for: "
+            f"its graphs may still be built, or need more links"
+        )
 
 
 def _sample(client: OpenSearch, state: IndexState, profile: IndexProfile, size: int) -> list[Document]:
@@ -127,9 +131,10 @@ def _count_made_by(client: OpenSearch, index: str, profile: IndexProfile, recipe
     return int(client.count(index=index, body=query)["count"])
 
 
-def _holds_for(document: Document, profile: IndexProfile) -> bool:
+def _is_outdated(document: Document, profile: IndexProfile) -> bool:
+    """Whether its fields were made from another text than it has now."""
     stamp = stamp_within(document.body, profile.stamp_field)
-    return stamp is not None and is_current(stamp, recipe_of(stamp), document)
+    return stamp is not None and not is_current(stamp, recipe_of(stamp), document)
 
 
 def _embedding(document: Document, profile: IndexProfile) -> _Embedding | None:
