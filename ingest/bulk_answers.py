@@ -15,7 +15,8 @@ from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
 from ingest.bulk_actions import BulkAction, BulkOp
 from ingest.ledger import Failure, Outcome
 
-_OVERLOADED = (429, 502, 503, 504)
+_OVERLOADED = 429
+_AWAY = (502, 503, 504)
 _BLOCK = "cluster_block_exception"
 
 
@@ -23,8 +24,9 @@ _BLOCK = "cluster_block_exception"
 class Again:
     """Not carried out, or not known to be: to be sent again.
 
-    `cause` overloaded: the cluster asks for less; away: it does not answer, as while a node restarts; blocked:
-    it refuses writes until an operator acts; unknown: the answer does not say what became of the action.
+    `cause` overloaded: the cluster asks for less; away: it does not answer, or lacks the shard or the manager,
+    as while nodes restart; blocked: it refuses writes until an operator acts; unknown: the answer does not say
+    what became of the action.
     """
 
     failure: Failure
@@ -87,8 +89,10 @@ def verdicts(answer: Answer, actions: Sequence[BulkAction]) -> list[Verdict] | T
             return TooMuch(failure)
         case 429 | 403 if failure.kind == _BLOCK:
             return Again(failure, "blocked")
-        case status if status in _OVERLOADED:
+        case status if status == _OVERLOADED:
             return Again(failure, "overloaded", retry_after_s(answer))
+        case status if status in _AWAY:
+            return Again(failure, "away", retry_after_s(answer))
         case 401 | 403 | 404:
             return Stop(_systemic(failure))
     return Again(failure, "unknown")
@@ -134,8 +138,10 @@ def _of_item(item: _Item, op: BulkOp) -> Verdict:
             return Outcome("superseded", failure)
         case 429 | 403 if failure.kind == _BLOCK:
             return Again(failure, "blocked")
-        case status if status in _OVERLOADED:
+        case status if status == _OVERLOADED:
             return Again(failure, "overloaded")
+        case status if status in _AWAY:
+            return Again(failure, "away")
         case 401 | 403 | 404:
             return Stop(_systemic(failure))
         case 400 | 413:

@@ -155,7 +155,7 @@ def _given_up(again: Again, patience: Patience) -> BridgeError:
         )
     if again.cause == "unknown":
         return AnswerNotUnderstood(f"{failure.reason}; {tried} nothing is known of these documents: run it again")
-    if again.cause == "away":
+    if failure.kind == "cluster_unreachable":
         return ClusterUnreachable(f"{failure.reason} ({tried})")
     return ClusterBlocked(
         f"the cluster is overloaded ({failure.status} {failure.kind}: {failure.reason}), also {tried}: lower "

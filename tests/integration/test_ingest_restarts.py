@@ -49,6 +49,16 @@ class Feed:
                 time.sleep(0.02)
 
 
+def wait_for_documents(cluster: NodeCluster) -> None:
+    """Waits until the run has written something: only then a node that goes is one that goes during it."""
+    deadline = time.monotonic() + 300
+    with cluster.client() as client:
+        while not client.count(index=INDEX)["count"]:
+            assert time.monotonic() < deadline, "nothing was written"
+            client.indices.refresh(index=INDEX)
+            time.sleep(0.5)
+
+
 @pytest.mark.case("I33")
 def test_a_rolling_restart_loses_and_refuses_nothing(cluster: NodeCluster, tmp_path: Path) -> None:
     encoder = tmp_path / "encoder"
@@ -71,6 +81,7 @@ def test_a_rolling_restart_loses_and_refuses_nothing(cluster: NodeCluster, tmp_p
         os.close(read_end)
         feed = Feed(write_end)
         try:
+            wait_for_documents(cluster)
             for node in cluster.nodes:
                 fed = len(feed.doc_ids)
                 node.stop()
