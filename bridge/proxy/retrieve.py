@@ -128,8 +128,12 @@ class Retrieval:
 
     async def _retrieved(self, plan: Plan) -> Retrieved:
         ranked = await self._composer.rank(plan)
-        if not ranked.hits and "legs_forbidden" in ranked.degraded:
-            raise Refused(403, "security_exception", f"the caller may not search index {plan.expression}")
+        if not ranked.hits and any(map(_is_refusal, ranked.failures)):
+            raise Refused(
+                403,
+                "security_exception",
+                f"the cluster refused the caller to search index {plan.expression} by _msearch",
+            )
         passages = await self._passages(plan, ranked)
         return Retrieved(plan.request.text, ranked.stages, ranked.degraded, passages)
 
@@ -148,6 +152,11 @@ class Retrieval:
             for rank, hit in enumerate(page, start=1)
             if (passage := best.get(hit.key)) is not None
         ]
+
+
+def _is_refusal(failure: StageFailed) -> bool:
+    """Whether the caller lacks a permission: for `_msearch` as a whole, or for the index in each of its searches."""
+    return failure.reason == "legs_forbidden" or "security_exception" in str(failure)
 
 
 def _read(body: bytes) -> tuple[RetrieveRequest, list[Json]]:

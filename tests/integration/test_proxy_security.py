@@ -129,7 +129,7 @@ def retrieve(secured: tuple[SecuredNode, ProxyStack], user: str) -> requests.Res
 
 
 @pytest.mark.case("S1")
-@pytest.mark.parametrize("user", ["dls", "bare", "tlq"])
+@pytest.mark.parametrize("user", ["dls", "tlq"])
 def test_no_passage_of_a_hidden_document_is_retrieved(secured: tuple[SecuredNode, ProxyStack], user: str) -> None:
     answered = retrieve(secured, user)
 
@@ -162,8 +162,11 @@ def test_predicted_queries_that_are_hidden_are_not_told(secured: tuple[SecuredNo
     assert any(told["dls"])
 
 
-def test_who_may_not_search_may_not_retrieve(secured: tuple[SecuredNode, ProxyStack]) -> None:
-    answered = retrieve(secured, "nothing")
+@pytest.mark.parametrize("user", ["nothing", "bare"])
+def test_who_may_not_search_or_not_by_msearch_may_not_retrieve(
+    secured: tuple[SecuredNode, ProxyStack], user: str
+) -> None:
+    answered = retrieve(secured, user)
 
     assert (answered.status_code, answered.json()["error"]["type"]) == (403, "security_exception")
 

@@ -67,8 +67,19 @@ async def test_everything_is_asked_in_the_callers_name(make_stack: MakeStack) ->
     assert {request.header("cookie") for request in stack.cluster.received} == {"session=1"}
 
 
-async def test_a_caller_who_may_not_search_is_refused(make_stack: MakeStack) -> None:
-    stack = await make_stack(ScriptedIndex(faults={"_msearch": Reply(403, b"{}")}))
+DENIED = {"error": {"type": "security_exception"}, "status": 403}
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        ScriptedIndex(faults={"_msearch": Reply(403, b"{}")}),
+        ScriptedIndex(legs=dict.fromkeys(("expansion", "vector", "exact"), DENIED)),
+    ],
+    ids=["as a whole", "each leg"],
+)
+async def test_a_caller_who_may_not_search_is_refused(make_stack: MakeStack, index: ScriptedIndex) -> None:
+    stack = await make_stack(index)
 
     status, answer = await retrieve(stack, {"index": "docs", "queries": ["red shoe"]})
 
