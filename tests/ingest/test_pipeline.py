@@ -84,7 +84,7 @@ def test_every_document_is_written_with_our_object_beside_its_own_fields(setting
     stored = setting.stored("d7")
     neural = stored.pop("neural")
     assert stored == {"title": "title 7", "text": "text of 7", "price": 7}
-    assert neural["predicted_queries"] == ["what is title", "what is 7.", "what is text"]
+    assert neural["predicted_queries"] == ["what is title", "what is 7.", "what is text", "what is of"]
     assert len(neural["embedding"]) == 4
     assert not list((setting.folder / "state").glob("dead-letters*"))
 

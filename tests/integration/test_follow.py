@@ -71,7 +71,7 @@ def caught_up(client: OpenSearch, index: str, folder: Path, **options: Any) -> F
 
 def is_enriched(document: dict[str, Any]) -> bool:
     """Whether our object fits what the document says now: the toy predicts its first words."""
-    words = f"{document.get('title', '')}. {document.get('text', '')}".split()[:3]
+    words = f"{document.get('title', '')}. {document.get('text', '')}".split()[: FAST.queries_per_passage]
     return bool(document.get("neural", {}).get("predicted_queries") == [f"what is {word}" for word in words])
 
 
