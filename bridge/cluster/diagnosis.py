@@ -9,7 +9,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
-from opensearchpy import OpenSearch
+from opensearchpy import OpenSearch, TransportError
 
 from bridge.cluster import index as indices
 from bridge.cluster.capabilities import Capabilities
@@ -90,10 +90,12 @@ def examine(client: OpenSearch, settings: Settings) -> Diagnosis:
     """
     found = capabilities(client)
     patient = _Patient(client, found, settings)
-    enriched: list[EnrichedIndex] = []
     findings = [finding for check in _CHECKS for finding in check(patient)]
+    enriched = []
     for profile, name in _profiles(patient, findings):
-        enriched.append(_enriched_index(patient, profile, name, findings))
+        counted, finding = _counted(patient, profile, name)
+        findings.append(finding)
+        enriched += [counted] if counted else []
     return Diagnosis(
         cluster=settings.cluster.url,
         distribution=found.distribution,
@@ -224,22 +226,17 @@ def _profiles(patient: _Patient, findings: list[Finding]) -> Iterator[tuple[Inde
             yield profile, name
 
 
-def _enriched_index(patient: _Patient, profile: IndexProfile, name: str, findings: list[Finding]) -> EnrichedIndex:
-    documents = enriched = 0
+def _counted(patient: _Patient, profile: IndexProfile, name: str) -> tuple[EnrichedIndex | None, Finding]:
     try:
         documents = indices.count(patient.client, name)
         enriched = indices.count_enriched(patient.client, name, profile)
-    except BridgeError as error:
-        findings.append(Finding("note", f"index {name}", f"cannot be counted: {error}"))
-    told = (
-        f"{enriched:,} of {documents:,} documents enriched by {profile.encoder.identity}; serves {profile.stages[-1]}"
-    )
-    if enriched < documents:
-        remedy = f"neural-bridge backfill {name}, or ingest it anew"
-        findings.append(Finding("note", f"index {name}", told, remedy))
-    else:
-        findings.append(Finding("ok", f"index {name}", told))
-    return EnrichedIndex(name, documents, enriched, profile.encoder.identity, profile.vector_type, list(profile.stages))
+    except (BridgeError, TransportError) as error:  # TransportError: the cluster's own word, such as a closed index
+        return None, Finding("note", f"index {name}", f"cannot be counted: {error}")
+    encoder = profile.encoder.identity
+    told = f"{enriched:,} of {documents:,} documents enriched by {encoder}; serves {profile.stages[-1]}"
+    remedy = f"neural-bridge backfill {name}, or ingest it anew" if enriched < documents else None
+    counted = EnrichedIndex(name, documents, enriched, encoder, profile.vector_type, list(profile.stages))
+    return counted, Finding("note" if remedy else "ok", f"index {name}", told, remedy)
 
 
 def _unseen(subject: str, status: int) -> Finding:

@@ -61,6 +61,10 @@ def _reconstructed_source(settings: Mapping[str, Any]) -> Iterator[str]:
     derived = settings.get("derived_source")
     if isinstance(derived, Mapping) and _is_true(derived.get("enabled")):
         yield "setting index.derived_source.enabled is true: an update would start from a reconstruction"
+    # Elasticsearch's way: index.mapping.source.mode.
+    match settings.get("mapping"):
+        case {"source": {"mode": "synthetic"}}:
+            yield "setting index.mapping.source.mode is synthetic: an update would start from a reconstruction"
 
 
 def _unmapped(profile: IndexProfile, mapping: Mapping[str, Any]) -> Iterator[str]:

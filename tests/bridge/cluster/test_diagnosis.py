@@ -10,7 +10,7 @@ from bridge.cluster.diagnosis import Diagnosis, Finding, examine
 from bridge.errors import AccessDenied, AnswerNotUnderstood
 from bridge.profile import IndexProfile, ModelReference, TextField
 from bridge.settings import ClusterSettings, IngestSettings, Settings
-from tests.fake_bulk import FakeCluster, Recorded, Reply, fake_cluster
+from tests.fake_bulk import FakeCluster, Recorded, Reply, error_body, fake_cluster
 
 PROFILE = IndexProfile([TextField("title")], ModelReference("toy", "0" * 12), 4)
 HEALTHY: dict[str, Any] = {
@@ -105,6 +105,13 @@ def test_a_healthy_cluster_is_fit_and_everything_is_told() -> None:
             "problem",
             "version 99",
             id="profile-of-the-future",
+        ),
+        pytest.param(
+            {"/shop/_count": Reply(400, error_body(400, "index_closed_exception", "closed"))},
+            "index shop",
+            "note",
+            "cannot be counted",
+            id="closed-index",
         ),
         pytest.param(
             {"/": {"version": {"distribution": "opensearch", "number": "1.0.0"}}},

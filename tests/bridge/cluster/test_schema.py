@@ -7,7 +7,7 @@ import pytest
 
 from bridge.cluster.dialects import Dialect, ElasticsearchDialect, OpenSearchDialect
 from bridge.cluster.schema import field_mapping, new_index, read_profile
-from bridge.cluster.suitability import count_fields, differences, write_blocks
+from bridge.cluster.suitability import count_fields, differences, in_place_obstacles, write_blocks
 from bridge.profile import SEPARATE_BOOST, TOGETHER_BOOST, IndexProfile, ModelReference, PassageSettings, TextField
 
 ENCODER = ModelReference("toy", "0123456789ab")
@@ -173,3 +173,17 @@ def test_fields_are_counted_as_the_cluster_counts_them() -> None:
 )
 def test_what_keeps_documents_out_of_an_index_is_named(settings: dict[str, Any], blocks: list[str]) -> None:
     assert list(write_blocks(settings)) == blocks
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"derived_source": {"enabled": "true"}}, id="opensearch"),
+        pytest.param({"mapping": {"source": {"mode": "synthetic"}}}, id="elasticsearch"),
+    ],
+)
+def test_a_source_that_is_put_together_anew_is_not_updated_in_place(settings: dict[str, Any]) -> None:
+    mapping, _ = index(SINGLE)
+    plain = in_place_obstacles(SINGLE, ElasticsearchDialect((9, 4, 3)), mapping, {})
+    found = in_place_obstacles(SINGLE, ElasticsearchDialect((9, 4, 3)), mapping, settings)
+    assert next(sentence for sentence in found if sentence not in plain).endswith("start from a reconstruction")
