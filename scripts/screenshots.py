@@ -1,6 +1,6 @@
 """Takes the pictures of the page that the documents show, from a stack that runs: `scripts/demo --keep` leaves one.
 
-    .venv/bin/python -m scripts.screenshots http://127.0.0.1:ADMIN_PORT INDEX "a query"
+.venv/bin/python -m scripts.screenshots http://127.0.0.1:ADMIN_PORT INDEX "a query"
 """
 
 import argparse
