@@ -131,6 +131,7 @@ def _gathered(job: Job, *, workers: int, writers: int) -> Iterator[Part]:
     Raises:
         BridgeError: what a stage raised on its machine.
     """
+    ray.data.DataContext.get_current().enable_progress_bars = False
     splits = ray.data.from_items(
         [{"split": split} for split in job.source.splits], override_num_blocks=max(1, len(job.source.splits))
     )
@@ -163,10 +164,12 @@ def _ours(error: BaseException) -> BridgeError:
 
 @contextmanager
 def _ray(address: str | None) -> Iterator[None]:
-    """Ray for the length of the block: connected to where it runs, or started here."""
+    """Ray for the length of the block: as this process is connected already, or by address, or started here."""
+    if ray.is_initialized():
+        yield
+        return
     ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
-        ray.data.DataContext.get_current().enable_progress_bars = False
         yield
     finally:
         ray.shutdown()

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-# Where Ray's own processes start slowly, on a busy machine, it would give itself up after 15 s.
-os.environ["RAY_agent_register_timeout_ms"] = "120000"
-pytest.importorskip("ray", reason="Ray is not installed (extra: ray)")
+ray = pytest.importorskip("ray", reason="Ray is not installed (extra: ray)")
 
 from bridge.cluster.connection import connect
 from bridge.cluster.dialects import OpenSearchDialect
@@ -54,6 +52,14 @@ def cluster() -> Iterator[FakeCluster]:
         running.mapping = new_index(profile, OpenSearchDialect((3, 6, 0)))["mappings"]
         running.settings = {"index": {"knn": "true"}}
         yield running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_here() -> Iterator[None]:
+    """Ray on this machine, started once: that takes longer than the runs."""
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture
