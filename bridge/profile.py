@@ -93,7 +93,7 @@ class RerankSettings(msgspec.Struct, frozen=True):
 
     model: str = "rerank-base"
     depth: int = 30
-    blend: float = 0.5
+    blend: float = 0.6
     passages: int = 1
     passage_scores: PassageScores = "max"
     cascade: CascadeSettings = CascadeSettings()
