@@ -4,12 +4,12 @@ import asyncio
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -202,6 +202,12 @@ async def _model(session: ClientSession, url: str) -> str:
         return str((await response.json())["model_id"])
 
 
+def _spent_by_children_s() -> float:
+    """Processor time: the clock tells more of what else the machine does."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
 def _resident_kb(pid: int) -> int:
     found = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     assert found is not None
@@ -239,10 +245,10 @@ def test_a_model_that_cannot_be_used_ends_the_start(tmp_path: Path, damage: str,
         file.write_text("version https://git-lfs.github.com/spec/v1\n")
     elif damage == "truncated":
         file.write_bytes(file.read_bytes()[:-1000])
-    began = time.monotonic()
+    spent_before_s = _spent_by_children_s()
     with started(tmp_path / "log", rerank_model=folder) as process:
         assert process.wait(START_TIMEOUT_S) == 1
-    assert time.monotonic() - began < 10
+    assert _spent_by_children_s() - spent_before_s < 10
     errors = (tmp_path / "log").read_text()
     assert reason in errors
     assert str(folder) in errors
