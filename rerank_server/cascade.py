@@ -12,17 +12,24 @@ apart after the logistic function and in single precision."""
 
 
 def going_on(
-    scores: Sequence[float], *, depth: int, top_n: int | None = None, margin: float | None = None
+    scores: Sequence[float],
+    *,
+    depth: int,
+    preferences: Sequence[float] | None = None,
+    top_n: int | None = None,
+    margin: float | None = None,
 ) -> list[int]:
-    """The passages that the large model reads, best first: the `depth` best by the small one's `scores`.
+    """The passages that the large model reads, best first: the `depth` best by the small one's `scores`, or by
+    `preferences` where more is known of them.
 
     With `top_n` and `margin` it may stop earlier: a passage that the small model puts more than `margin` logits
     below its `top_n`-th is left where it is, since models that differ by less cannot bring it among the first.
     """
-    ranked = sorted(range(len(scores)), key=lambda index: -scores[index])[:depth]
+    order = preferences or scores
+    ranked = sorted(range(len(scores)), key=lambda index: -order[index])[:depth]
     if top_n is None or margin is None or top_n > len(ranked):
         return ranked
-    lowest = scores[ranked[top_n - 1]] - margin
+    lowest = sorted((scores[index] for index in ranked), reverse=True)[top_n - 1] - margin
     return [index for index in ranked if scores[index] >= lowest]
 
 

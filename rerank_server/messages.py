@@ -75,6 +75,14 @@ class RerankRequest(Message):
     cascade_depth: Annotated[int, Field(ge=1), WHOLE] | None = Field(
         None, description="The small model reads all passages, and the model only this many, the best of them."
     )
+    prior_scores: list[float] | None = Field(
+        None,
+        description="With `cascade_depth`: one score per passage, from the search that found them. Which passages the "
+        "model reads is then decided by them and the small model together, each stretched to 0…1.",
+    )
+    prior_weight: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="Weight of `prior_scores` in that decision."
+    )
     cascade_margin: Annotated[float, Field(ge=0)] | None = Field(
         None,
         description="With `cascade_depth` and `top_n`: leave out what the small model puts more logits than this below "
@@ -90,6 +98,10 @@ class RerankRequest(Message):
     def _one_list(self) -> Self:
         if (self.texts is None) == (self.documents is None):
             raise ValueError("exactly one of `texts` and `documents` is needed")
+        if self.prior_scores is not None and len(self.prior_scores) != len(self.passages):
+            raise ValueError(
+                f"`prior_scores` has {len(self.prior_scores)} numbers for {len(self.passages)} passages: give one each"
+            )
         return self
 
     @property

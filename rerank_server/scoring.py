@@ -6,6 +6,7 @@ from functools import partial
 
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.tokenization import TokenArrays
+from bridge.search.fusion import blended
 from bridge.settings import SidecarSettings
 from rerank_server import cascade
 from rerank_server.batching import WorkQueue
@@ -93,7 +94,11 @@ class Scorer:
             by_window = await self._completed(small, asked, asked.texts, known)
             best = best_windows(asked.n_windows, by_window)
             first = [by_window[place] for place in best]
-            chosen = cascade.going_on(first, depth=depth, top_n=request.top_n, margin=request.cascade_margin)
+            prior = request.prior_scores
+            preferences = None if prior is None else blended(first, prior, request.prior_weight)
+            chosen = cascade.going_on(
+                first, depth=depth, preferences=preferences, top_n=request.top_n, margin=request.cascade_margin
+            )
             texts = [asked.texts[best[document]] for document in chosen]
             again = self._cache.known(large.identity, asked.query, texts)
             second = await self._completed(large, asked, texts, again)

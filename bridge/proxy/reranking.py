@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from bridge.proxy.own_searches import OwnSearches, deadline_of_ranking
 from bridge.proxy.planning import Plan
 from bridge.proxy.ranked import Ranked
-from bridge.proxy.sidecar import Sidecar
+from bridge.proxy.sidecar import CascadeRequest, Sidecar
 from bridge.proxy.texts import Texts
 from bridge.records import Passage, RankedHit
 from bridge.search.legs import Key
-from bridge.search.reranking import cascade, of_passages, rerank
+from bridge.search.reranking import cascade, fused_scores, of_passages, rerank
 
 # More than a cross-encoder reads of a passage; the rest of a long text need not travel.
 _READ_CHARS = 2_000
@@ -33,7 +33,7 @@ class Reranker:
         read = await self._texts.passages(
             plan, candidates, ranked, deadline=deadline_of_ranking(plan), per_document=settings.passages
         )
-        scores = await self._scores(plan, read, ranked, cascade_depth=None)
+        scores = await self._scores(plan, read, ranked)
         _note_best(plan, read, scores, ranked)
         ranked.hits = rerank(
             fused, {key: of_passages(each, settings.passage_scores) for key, each in scores.items()}, settings
@@ -50,20 +50,28 @@ class Reranker:
         self._sidecar.check_cascade()
         candidates = fused[: settings.cascade.candidates]
         read = await self._texts.passages(plan, candidates, ranked, deadline=deadline_of_ranking(plan))
-        scores = await self._scores(plan, read, ranked, cascade_depth=settings.cascade.depth)
+        prior = fused_scores([hit for hit in candidates if hit.key in read])
+        scores = await self._scores(
+            plan, read, ranked, cascade=CascadeRequest(settings.cascade.depth, prior, settings.blend)
+        )
         _note_best(plan, read, scores, ranked)
         ranked.hits = cascade(fused, {key: score for key, [score] in scores.items()}, settings)
         ranked.stages += "+cascade"
 
     async def _scores(
-        self, plan: Plan, read: Mapping[Key, Sequence[Passage]], ranked: Ranked, *, cascade_depth: int | None
+        self,
+        plan: Plan,
+        read: Mapping[Key, Sequence[Passage]],
+        ranked: Ranked,
+        *,
+        cascade: CascadeRequest | None = None,
     ) -> dict[Key, list[float]]:
         """The cross-encoders' logits of each document's passages, in their order."""
         texts = [passage.text[:_READ_CHARS] for passages in read.values() for passage in passages]
         with ranked.timed("rerank"):
             scores = iter(
                 await self._sidecar.rerank(
-                    plan.request.text, texts, cascade_depth=cascade_depth, deadline=deadline_of_ranking(plan)
+                    plan.request.text, texts, cascade=cascade, deadline=deadline_of_ranking(plan)
                 )
             )
         return {key: [next(scores) for _ in passages] for key, passages in read.items()}

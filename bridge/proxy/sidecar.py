@@ -8,7 +8,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import aiohttp
 import msgspec
@@ -50,6 +50,15 @@ class _Info(msgspec.Struct):
     def encoders(self) -> list[str]:
         """All encoders that the sidecar told of."""
         return self.embedding_model_ids or ([self.embedding_model_id] if self.embedding_model_id else [])
+
+
+class CascadeRequest(NamedTuple):
+    """How far a cascade goes, and what the search thought of each passage: the choice of those that the large
+    model reads is by both, `prior_weight` of it by the search."""
+
+    depth: int
+    prior_scores: Sequence[float]
+    prior_weight: float
 
 
 class _Score(msgspec.Struct):
@@ -137,12 +146,12 @@ class Sidecar:
             raise CascadeMissing(refusal)
 
     async def rerank(
-        self, query: str, passages: Sequence[str], *, deadline: float, cascade_depth: int | None = None
+        self, query: str, passages: Sequence[str], *, deadline: float, cascade: CascadeRequest | None = None
     ) -> list[float]:
         """The cross-encoder's logits, one per passage, in their order.
 
-        With `cascade_depth` the small cross-encoder reads all passages and the large one only so many of the
-        best: those have the highest scores.
+        With `cascade` the small cross-encoder reads all passages and the large one only so many of the best: those
+        have the highest scores.
 
         Raises:
             StageFailed: `rerank_unavailable`, `rerank_slow`, `rerank_overloaded`, or `rerank_unusable` for
@@ -150,12 +159,16 @@ class Sidecar:
             CascadeMissing: the sidecar has no small cross-encoder.
         """
         body: dict[str, object] = {"query": query, "texts": list(passages), "raw_scores": True, "truncate": True}
-        if cascade_depth is not None:
-            body["cascade_depth"] = cascade_depth
+        if cascade is not None:
+            body |= {
+                "cascade_depth": cascade.depth,
+                "prior_scores": list(cascade.prior_scores),
+                "prior_weight": cascade.prior_weight,
+            }
         try:
             answer = await self._ask("rerank", self._reranker, "/rerank", body, deadline)
         except _NotTaken as refusal:
-            if cascade_depth is None:
+            if cascade is None:
                 raise
             self._cascade_refusal[self.url] = told = f"the sidecar at {self.url} takes no cascade_depth: {refusal}"
             raise CascadeMissing(told) from refusal

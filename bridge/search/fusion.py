@@ -94,6 +94,12 @@ def minmax(scores: Sequence[float]) -> list[float]:
     return [(score - low) / (high - low) for score in scores]
 
 
+def blended(scores: Sequence[float], prior: Sequence[float], weight: float) -> list[float]:
+    """`(1 - weight) × score + weight × prior`, both stretched to 0…1."""
+    pairs = zip(minmax(scores), minmax(prior), strict=True)
+    return [(1 - weight) * score + weight * given for score, given in pairs]
+
+
 def _standard_scores(scores: Sequence[float]) -> list[float]:
     """Scores less their mean, in standard deviations (Montague and Aslam, CIKM 2001); 0 where all equal."""
     if not scores or (deviation := pstdev(scores)) == 0:

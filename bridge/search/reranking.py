@@ -11,7 +11,7 @@ from statistics import fmean
 
 from bridge.profile import PassageScores, RerankSettings
 from bridge.records import RankedHit
-from bridge.search.fusion import logistic, minmax
+from bridge.search.fusion import blended, logistic
 
 FUSED_FLOOR = 1.0
 RERANKED_FLOOR = 2.0
@@ -60,13 +60,16 @@ def _by_score(
 ) -> list[RankedHit]:
     """The documents that have a score, by it and the fused score together, between `floor` and `ceiling`."""
     candidates = [hit for hit in fused if hit.key in scores]
-    by_model = minmax([scores[hit.key] for hit in candidates])
-    by_fusion = minmax([hit.fused_score or 0.0 for hit in candidates])
+    shares = blended([scores[hit.key] for hit in candidates], fused_scores(candidates), settings.blend)
     scored = [
-        replace(hit, score=floor + (ceiling - floor) * ((1 - settings.blend) * model + settings.blend * fusion))
-        for hit, model, fusion in zip(candidates, by_model, by_fusion, strict=True)
+        replace(hit, score=floor + (ceiling - floor) * share) for hit, share in zip(candidates, shares, strict=True)
     ]
     return sorted(scored, key=lambda hit: -hit.score)
+
+
+def fused_scores(hits: Sequence[RankedHit]) -> list[float]:
+    """What the fusion gave to each."""
+    return [hit.fused_score or 0.0 for hit in hits]
 
 
 def _rest(fused: Sequence[RankedHit], scores: Mapping[Key, float]) -> list[RankedHit]:

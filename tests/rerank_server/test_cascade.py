@@ -28,6 +28,12 @@ def test_the_best_go_on_as_deep_as_asked_and_no_further_than_the_margin(
     assert going_on([1.0, 5.0, 0.5, 3.0, -4.0], depth=depth, top_n=top_n, margin=margin) == expected
 
 
+def test_what_is_known_beside_the_scores_decides_who_goes_on_but_not_the_margin() -> None:
+    scores = [1.0, 5.0, 0.5, 3.0, -4.0]
+    assert going_on(scores, depth=3, preferences=[9, 8, 7, 6, 5]) == [0, 1, 2]
+    assert going_on(scores, depth=3, preferences=[9, 8, 7, 6, 5], top_n=1, margin=4.0) == [0, 1]
+
+
 def test_equal_scores_go_on_in_the_order_given() -> None:
     assert going_on([1.0, 1.0, 1.0], depth=2) == [0, 1]
 

@@ -28,6 +28,25 @@ async def test_the_large_model_reads_the_best_of_the_small_one_and_they_come_fir
         assert await client.metric("bridge_rerank_batch_pairs_sum") == len(PASSAGES) + 3
 
 
+async def test_the_search_that_found_them_has_a_say_in_what_the_large_model_reads(models: Models) -> None:
+    request = {"query": QUERY, "texts": PASSAGES, "cascade_depth": 2, "raw_scores": True}
+    # The small model finds a cat or a dog in all but 1 and 3; the search put these first.
+    prior = {"prior_scores": [0, 10, 0, 9, 0, 0]}
+    async with running(models) as client:
+        read = {}
+        for weight in (0, 0.9):
+            answer = await client.post("/rerank", request | prior | {"prior_weight": weight})
+            read[weight] = {hit["index"] for hit in answer.body[:2]}
+    assert read == {0: {0, 2}, 0.9: {1, 3}}
+
+
+async def test_as_many_prior_scores_as_passages_are_needed(models: Models) -> None:
+    async with running(models) as client:
+        answer = await client.post("/rerank", {"query": QUERY, "texts": PASSAGES, "prior_scores": [1.0]})
+        assert answer.status == 422
+        assert "`prior_scores` has 1 numbers for 6 passages" in answer.body["error"]
+
+
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/opensearch/rerank"])
 async def test_a_cascade_answers_in_every_dialect_with_every_document(models: Models, path: str) -> None:
     async with running(models) as client:

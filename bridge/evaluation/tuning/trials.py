@@ -15,9 +15,9 @@ from bridge.evaluation.tuning.cached_search import CachedSearch
 from bridge.evaluation.tuning.setting import Setting
 from bridge.profile import IndexProfile
 from bridge.records import Hit, RankedHit
-from bridge.search.fusion import fuse, leg_weights
+from bridge.search.fusion import blended, fuse, leg_weights
 from bridge.search.legs import Key
-from bridge.search.reranking import cascade, of_passages, rerank
+from bridge.search.reranking import cascade, fused_scores, of_passages, rerank
 
 
 class Readers(Protocol):
@@ -114,8 +114,10 @@ class Trials:
         others' below these, as far apart as the small model puts them."""
         keys = [hit.key for hit in hits]
         self._readers.read_small(search, keys)
-        small = {key: search.small[key][0] for key in keys if search.small[key]}
-        best = sorted(small, key=lambda key: -small[key])[: setting.cascade_depth]
+        read = [hit for hit in hits if search.small[hit.key]]
+        small = {hit.key: search.small[hit.key][0] for hit in read}
+        shares = dict(zip(small, blended(list(small.values()), fused_scores(read), setting.blend), strict=True))
+        best = sorted(small, key=lambda key: -shares[key])[: setting.cascade_depth]
         self._readers.read_large(search, best, n_passages=1)
         large = {key: search.large[key][0] for key in best}
         rest = {key: score for key, score in small.items() if key not in large}

@@ -281,6 +281,8 @@ async def test_a_cascade_reads_many_documents_and_the_best_of_them_again(make_st
     assert ids(answer)[:2] == ["c", "b"]
     [asked] = [body for path, body in stack.sidecar.received if path == "/rerank"]
     assert (len(asked["texts"]), asked["cascade_depth"]) == (5, 2)
+    assert asked["prior_scores"] == sorted(asked["prior_scores"], reverse=True)
+    assert (len(asked["prior_scores"]), asked["prior_weight"]) == (5, 0.0)
     told = [sorted(hit["_bridge"].keys() & {"rerank_score", "cascade_score"}) for hit in answer["hits"]["hits"]]
     assert told == [["rerank_score"]] * 2 + [["cascade_score"]] * 3
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bridge.profile import FusionSettings, IndexProfile, ModelReference, Stage, TextField
 from bridge.records import Hit
-from bridge.search.fusion import fuse, leg_weights, minmax
+from bridge.search.fusion import blended, fuse, leg_weights, minmax
 
 METHODS: list[Literal["rrf", "minmax", "zscore"]] = ["rrf", "minmax", "zscore"]
 
@@ -143,3 +143,10 @@ PROFILE = IndexProfile(
 )
 def test_legs_weigh_as_stage_and_profile_say(changes: dict[str, Any], stage: Stage, weights: dict[str, float]) -> None:
     assert leg_weights(msgspec.structs.replace(PROFILE, **changes), stage) == weights
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"), [(0.0, [0.0, 0.5, 1.0]), (1.0, [1.0, 0.0, 0.25]), (0.5, [0.5, 0.25, 0.625])]
+)
+def test_blending_weighs_scores_of_any_scale(weight: float, expected: list[float]) -> None:
+    assert blended([-4.0, 0.0, 4.0], [500.0, 100.0, 200.0], weight) == pytest.approx(expected)
