@@ -169,8 +169,8 @@ class IngestSettings(Section):
     object_field: str = Field(
         "neural",
         pattern=r"^[^.\s]+$",
-        description="Our one object in each document. OpenSearch leaves fields that begin with _ out of searches on all "
-        "fields: take _neural where applications search without naming fields.",
+        description="Our one object in each document. OpenSearch leaves fields that begin with _ out of searches on "
+        "all fields: take _neural where applications search without naming fields.",
     )
     queries_per_passage: int = Field(4, ge=0, description="Queries sampled per passage.")
     max_query_tokens: int = Field(20, gt=0, description="Longest predicted query, in tokens.")
