@@ -40,6 +40,10 @@ class PlainFolderBuild:
         self._context = context
         self._folder = folder
         self._inside = folder / "container"
+        # Debian's Python is called python3 alone.
+        self._python = folder / "python"
+        self._python.mkdir(parents=True)
+        (self._python / "python").symlink_to(Path(sys.base_prefix) / "bin" / "python3")
         self._steps = DockerfileParser(path=str(dockerfile)).structure
         self._built: dict[str, Stage] = {}
 
@@ -138,7 +142,7 @@ class PlainFolderBuild:
         done = subprocess.run(
             ["/bin/sh", "-ec", self.outside(command)],
             cwd=self._inside / stage.workdir.lstrip("/"),
-            env={**os.environ, "PATH": f"{Path(sys.base_prefix) / 'bin'}:{os.environ['PATH']}"} | stage.environment,
+            env={**os.environ, "PATH": f"{self._python}:{os.environ['PATH']}"} | stage.environment,
             capture_output=True,
             text=True,
             check=False,
