@@ -178,7 +178,7 @@ class TuningRecord(msgspec.Struct, frozen=True):
 SEPARATE_BOOST = 0.25
 """Weight of predicted queries that are scored by themselves: a short field, where a single word counts for much."""
 
-TOGETHER_BOOST = 3.0
+TOGETHER_BOOST = 1.0
 """Weight of text and predicted queries scored as one field; docs/benchmarks.md has the figures for both."""
 
 
