@@ -21,6 +21,7 @@ from bridge.cluster.schema import (
     scored_together,
 )
 from bridge.cluster.schema import fitted as schema_fitted
+from bridge.cluster.schema import new_profile as profile_of_new_index
 from bridge.cluster.suitability import (
     differences,
     in_place_obstacles,
@@ -92,6 +93,11 @@ def create(
         dynamic=dynamic,
     )
     _create(client, index, body)
+
+
+def new_profile(client: OpenSearch, profile: IndexProfile, *, properties: Mapping[str, Any]) -> IndexProfile:
+    """The profile as `create` would keep it in an index with these fields."""
+    return profile_of_new_index(profile, dialect_of(capabilities(client)), properties=properties)
 
 
 def _create(client: OpenSearch, index: str, body: Mapping[str, Any]) -> None:
@@ -190,10 +196,11 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
         _refuse_unlike(state, list(_contradictions(kept, profile)))
     if kept is None or missing_fields(profile, state.mapping):
         first = field_mapping(state.mapping, profile.text_fields[0].name) or {}
-        new = scored_together(schema_fitted(kept or profile, dialect), dialect, state.mapping)
+        analyzer = first.get("analyzer")
+        new = scored_together(schema_fitted(kept or profile, dialect), dialect, state.mapping, analyzer=analyzer)
         body = {
             "_meta": {**state.mapping.get("_meta", {}), _meta_key(state, profile): new.to_meta()},
-            "properties": object_properties(profile, dialect, analyzer=first.get("analyzer")),
+            "properties": object_properties(profile, dialect, analyzer=analyzer),
         }
         try:
             client.indices.put_mapping(index=state.name, body=body)

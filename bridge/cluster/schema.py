@@ -30,20 +30,21 @@ def fitted(profile: IndexProfile, dialect: Dialect) -> IndexProfile:
     return msgspec.structs.replace(profile, vector_type=dialect.vector_type, stages=stages)
 
 
-def scored_together(profile: IndexProfile, dialect: Dialect, mapping: Mapping[str, Any]) -> IndexProfile:
-    """The profile with the text fields of `mapping` that can be scored as one with the predicted queries, which are
-    analysed as the first text field is: all of them analysed alike, with the similarity that is the default.
+def scored_together(
+    profile: IndexProfile, dialect: Dialect, mapping: Mapping[str, Any], *, analyzer: str | None
+) -> IndexProfile:
+    """The profile with the text fields of `mapping` that can be scored as one with the predicted queries: those that
+    are analysed as they are, by `analyzer` (None: the index's default), with the similarity that is the default.
 
     A field of predicted queries by itself is short, and BM25 takes a single word in it for much; with the text it
     is what Doc2Query was made for: more words, and other weights for those that are there.
     """
     if not dialect.combines_fields or profile.expanded_fields:
         return profile
-    first, *others = (field_mapping(mapping, field.name) or {} for field in profile.text_fields)
-    if not _is_plain(first):
+    fields = {field.name: field_mapping(mapping, field.name) or {} for field in profile.text_fields}
+    names = [name for name, field in fields.items() if _is_plain(field) and field.get("analyzer") == analyzer]
+    if not names:
         return profile
-    alike = [_is_plain(other) and other.get("analyzer") == first.get("analyzer") for other in others]
-    names = [field.name for field, joins in zip(profile.text_fields, [True, *alike], strict=True) if joins]
     boost = TOGETHER_BOOST if profile.expansion_boost == SEPARATE_BOOST else profile.expansion_boost
     return msgspec.structs.replace(profile, expanded_fields=names, expansion_boost=boost)
 
@@ -69,16 +70,36 @@ def new_index(
     application's other fields, and overrides a text field of the same name; `settings` are more index
     settings.
     """
+    mapped = _mapped(profile, analyzer, properties)
+    mapped.update(object_properties(profile, dialect, analyzer=analyzer, engine=engine))
+    return {
+        "settings": {**dialect.vector_settings(), **(settings or {})},
+        "mappings": {
+            "dynamic": dynamic,
+            "_meta": {META_KEY: new_profile(profile, dialect, analyzer=analyzer, properties=properties).to_meta()},
+            "properties": mapped,
+        },
+    }
+
+
+def new_profile(
+    profile: IndexProfile,
+    dialect: Dialect,
+    *,
+    analyzer: str | None = "english",
+    properties: Mapping[str, Any] | None = None,
+) -> IndexProfile:
+    """The profile as a new index keeps it: see `new_index`."""
+    mapping = {"properties": _mapped(profile, analyzer, properties)}
+    return scored_together(fitted(profile, dialect), dialect, mapping, analyzer=analyzer)
+
+
+def _mapped(profile: IndexProfile, analyzer: str | None, properties: Mapping[str, Any] | None) -> JsonObject:
+    """The application's fields."""
     mapped: JsonObject = {}
     for field in profile.text_fields:
         _put(mapped, field.name, _text(analyzer))
-    mapped.update(properties or {})
-    mapped.update(object_properties(profile, dialect, analyzer=analyzer, engine=engine))
-    kept = scored_together(fitted(profile, dialect), dialect, {"properties": mapped})
-    return {
-        "settings": {**dialect.vector_settings(), **(settings or {})},
-        "mappings": {"dynamic": dynamic, "_meta": {META_KEY: kept.to_meta()}, "properties": mapped},
-    }
+    return mapped | dict(properties or {})
 
 
 def new_index_like(

@@ -46,7 +46,8 @@ def make_index(cluster: OpenSearch, index: str, profile: IndexProfile, *, n_docu
     if cluster.indices.exists(index=index):
         state = indices.look(cluster, index)
         mapped = {name: state.mapping.get("properties", {}).get(name) for name in PROPERTIES}
-        same = (state.profile, mapped, state.settings.get("analysis")) == (profile, PROPERTIES, _ANALYSIS)
+        wanted = indices.new_profile(cluster, profile, properties=PROPERTIES)
+        same = (state.profile, mapped, state.settings.get("analysis")) == (wanted, PROPERTIES, _ANALYSIS)
         if same and indices.count(cluster, index) <= n_documents:
             return
         indices.delete(cluster, index)

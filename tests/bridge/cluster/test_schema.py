@@ -38,7 +38,13 @@ def test_new_index_fits_the_profile_that_made_it(profile: IndexProfile) -> None:
         pytest.param(OpenSearchDialect((3, 2, 0)), {}, ["title", "body.en"], id="all"),
         pytest.param(OpenSearchDialect((3, 1, 0)), {}, [], id="old-opensearch"),
         pytest.param(ElasticsearchDialect((7, 12, 0)), {}, [], id="old-elasticsearch"),
-        pytest.param(OpenSearchDialect((3, 2, 0)), {"title": {"type": "keyword"}}, [], id="first-is-no-text"),
+        pytest.param(OpenSearchDialect((3, 2, 0)), {"title": {"type": "keyword"}}, ["body.en"], id="first-is-no-text"),
+        pytest.param(
+            OpenSearchDialect((3, 2, 0)),
+            {"title": {"type": "text", "analyzer": "names"}},
+            ["body.en"],
+            id="first-is-analysed-otherwise",
+        ),
         pytest.param(
             OpenSearchDialect((3, 2, 0)),
             {"body": {"properties": {"en": {"type": "text", "analyzer": "standard"}}}},
@@ -48,7 +54,7 @@ def test_new_index_fits_the_profile_that_made_it(profile: IndexProfile) -> None:
         pytest.param(
             OpenSearchDialect((3, 2, 0)),
             {"title": {"type": "text", "analyzer": "english", "similarity": "boolean"}},
-            [],
+            ["body.en"],
             id="another-similarity",
         ),
     ],
