@@ -88,7 +88,7 @@ GET /_cluster/health/INDEX?level=shards&filter_path=status
 GET /_cluster/settings
 GET /_cluster/settings?include_defaults&flat_settings&filter_path=defaults.search*
 GET /_nodes?filter_path=nodes.*.version
-GET /_nodes/_all/http?filter_path=_nodes
+GET /_nodes/_all/os?filter_path=_nodes
 GET /_ingest/pipeline
 GET /_template/none
 GET /_index_template
