@@ -6,9 +6,9 @@ from functools import partial
 
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.tokenization import TokenArrays
+from bridge.search import cascade
 from bridge.search.fusion import blended
 from bridge.settings import SidecarSettings
-from rerank_server import cascade
 from rerank_server.batching import WorkQueue
 from rerank_server.errors import NotServed
 from rerank_server.long_documents import best_windows, windows

@@ -22,13 +22,13 @@ from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.models.session import compute_threads
+from bridge.search.cascade import going_on
 from bridge.settings import load_settings
 from rerank_server.benchmark import machine
 from rerank_server.benchmark.load import Load, under_load
 from rerank_server.benchmark.passages import QUERY, passages
 from rerank_server.benchmark.peers import peers
 from rerank_server.benchmark.quality import judged_collection, judged_sections, kept_by_cascade
-from rerank_server.cascade import going_on
 from rerank_server.models import cascade_folder
 
 DEPTH = 20

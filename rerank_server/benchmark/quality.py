@@ -12,8 +12,8 @@ import numpy as np
 from bridge.errors import UsageError
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
+from bridge.search.cascade import going_on, joined
 from rerank_server.benchmark.passages import sections
-from rerank_server.cascade import going_on, joined
 
 Judged = tuple[list[str], dict[str, dict[int, int]]]
 """Passages, and per question the grade of each passage that is relevant, by its place."""

@@ -15,6 +15,7 @@ from bridge.evaluation.tuning.cached_search import CachedSearch
 from bridge.evaluation.tuning.setting import Setting
 from bridge.profile import IndexProfile
 from bridge.records import Hit, RankedHit
+from bridge.search.cascade import going_on, joined
 from bridge.search.fusion import blended, fuse, leg_weights
 from bridge.search.legs import Key
 from bridge.search.reranking import cascade, fused_scores, of_passages, rerank
@@ -115,14 +116,14 @@ class Trials:
         keys = [hit.key for hit in hits]
         self._readers.read_small(search, keys)
         read = [hit for hit in hits if search.small[hit.key]]
-        small = {hit.key: search.small[hit.key][0] for hit in read}
-        shares = dict(zip(small, blended(list(small.values()), fused_scores(read), setting.blend), strict=True))
-        best = sorted(small, key=lambda key: -shares[key])[: setting.cascade_depth]
-        self._readers.read_large(search, best, n_passages=1)
-        large = {key: search.large[key][0] for key in best}
-        rest = {key: score for key, score in small.items() if key not in large}
-        shift = min(large.values(), default=0.0) - 1.0 - max(rest.values(), default=0.0)
-        return {**large, **{key: score + shift for key, score in rest.items()}}
+        if not read:
+            return {}
+        small = [search.small[hit.key][0] for hit in read]
+        preferences = blended(small, fused_scores(read), setting.blend)
+        best = going_on(small, depth=setting.cascade_depth, preferences=preferences)
+        self._readers.read_large(search, [read[place].key for place in best], n_passages=1)
+        scores = joined(small, {place: search.large[read[place].key][0] for place in best})
+        return dict(zip((hit.key for hit in read), scores, strict=True))
 
 
 def _fused(setting: Setting, search: CachedSearch, profile: IndexProfile) -> list[RankedHit]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_server.cascade import going_on, joined
+from bridge.search.cascade import going_on, joined
 
 FINITE = st.floats(-20, 20)
 
