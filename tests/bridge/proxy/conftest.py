@@ -24,7 +24,7 @@ class Stack:
     client: aiohttp.ClientSession
 
     async def raw(
-        self, request: bytes, *, until_closed: bool = True, timeout_s: float = 5.0, port: int | None = None
+        self, request: bytes, *, until_closed: bool = True, timeout_s: float = 60.0, port: int | None = None
     ) -> bytes:
         """Sends bytes on a fresh connection, by default to the applications' port; returns what comes until
         the proxy closes it, or falls silent."""

@@ -483,7 +483,7 @@ async def test_a_template_is_rendered_by_the_cluster_in_the_callers_name(make_st
     assert {request.header("authorization") for request in stack.cluster.received} == {"alice"}
 
 
-@pytest.mark.parametrize("rendered", [Reply(403, b"{}"), Reply(200, b"<html>"), Reply(200, b"{}"), Reply(delay_s=6.0)])
+@pytest.mark.parametrize("rendered", [Reply(403, b"{}"), Reply(200, b"<html>"), Reply(200, b"{}"), Reply(delay_s=60.0)])
 async def test_a_template_that_cannot_be_rendered_passes(make_stack: MakeStack, rendered: Reply) -> None:
     stack = await make_stack(ScriptedIndex(faults={"_render/template": rendered}), budget_ms=2000)
 
@@ -507,7 +507,7 @@ async def rerank_overloaded(path: str, body: dict[str, Any]) -> web.Response:
 
 async def rerank_slow(path: str, body: dict[str, Any]) -> web.Response:
     if path == "/rerank":
-        await asyncio.sleep(10)
+        await asyncio.sleep(3600)  # longer than any test: an answer proves that the budget is kept
     return await kind_sidecar(path, body)
 
 
@@ -551,12 +551,10 @@ async def rerank_nan(path: str, body: dict[str, Any]) -> web.Response:
 async def test_a_failing_reranker_leaves_the_fused_order_within_the_budget(
     make_stack: MakeStack, sidecar: Any, reason: str
 ) -> None:
-    stack = await make_stack(ScriptedIndex(titles={"d": "red shoe"}), sidecar, budget_ms=2000)
-    started = asyncio.get_running_loop().time()
+    stack = await make_stack(ScriptedIndex(titles={"d": "red shoe"}), sidecar, budget_ms=4000)
 
     status, mark, answer = await search(stack)
 
-    assert asyncio.get_running_loop().time() - started < 4.0
     assert status == 200
     assert mark.startswith(f"hybrid; degraded={reason}; took_ms=")
     assert ids(answer) == ["a", "d", "e", "b", "c"]
@@ -569,16 +567,19 @@ async def test_the_breaker_leaves_a_dead_reranker_alone_and_finds_it_again(make_
     async def sidecar(path: str, body: dict[str, Any]) -> web.Response:
         return await (rerank_fails if broken else kind_sidecar)(path, body)
 
-    stack = await make_stack(ScriptedIndex(), sidecar, breaker_failures=2, breaker_reset_s=3.0)
+    left_alone = await make_stack(ScriptedIndex(), sidecar, breaker_failures=2, breaker_reset_s=600)
+    tried_again = await make_stack(ScriptedIndex(), sidecar, breaker_failures=2, breaker_reset_s=0.05)
     for _ in range(5):
-        await search(stack)
-
-    assert [path for path, _ in stack.sidecar.received].count("/rerank") == 2
-
+        await search(left_alone)
+        await search(tried_again)
     broken = False
-    await asyncio.sleep(3.05)
-    _, mark, _ = await search(stack)
-    assert mark.startswith("hybrid+rerank;")
+    await asyncio.sleep(0.06)
+    _, still_open, _ = await search(left_alone)
+    _, found_again, _ = await search(tried_again)
+
+    assert [path for path, _ in left_alone.sidecar.received].count("/rerank") == 2
+    assert still_open.startswith("hybrid; degraded=rerank_unavailable")
+    assert found_again.startswith("hybrid+rerank;")
 
 
 @pytest.mark.case("P13")
@@ -654,12 +655,12 @@ async def test_a_failing_vector_leg_leaves_the_others(make_stack: MakeStack, ite
         (Reply(200, b"<html>"), "legs_unavailable"),
         (reply_json({"responses": []}), "legs_unavailable"),
         (Reply(break_after=0), "legs_unavailable"),
-        (Reply(delay_s=6.0), "legs_slow"),
+        (Reply(delay_s=60.0), "legs_slow"),
     ],
     ids=["503", "403", "html", "too few", "cut", "slow"],
 )
 async def test_failing_legs_leave_the_own_answer(make_stack: MakeStack, fault: Reply, reason: str) -> None:
-    stack = await make_stack(ScriptedIndex(faults={"_msearch": fault}), budget_ms=2000)
+    stack = await make_stack(ScriptedIndex(faults={"_msearch": fault}), budget_ms=4000)
 
     status, mark, answer = await search(stack)
 
@@ -786,7 +787,7 @@ async def test_bodies_beyond_the_limit_pass_unread(make_stack: MakeStack) -> Non
         (Reply(403, b"{}"), "mapping_unreadable"),
         (Reply(break_after=0), "mapping_unreadable"),
         (Reply(body=b"x" * 100, break_after=10, headers=(("content-length", "100"),)), "mapping_unreadable"),
-        (Reply(delay_s=6.0), "mapping_unreadable"),
+        (Reply(delay_s=60.0), "mapping_unreadable"),
         (Reply(200, b"<html>"), "profile_unreadable"),
     ],
 )
@@ -799,15 +800,19 @@ async def test_an_index_without_a_readable_profile_passes(make_stack: MakeStack,
     assert ids(answer) == ["a", "b", "c"]
 
 
-async def test_profiles_are_remembered_and_read_again(make_stack: MakeStack) -> None:
-    index = ScriptedIndex()
-    stack = await make_stack(index, profile_ttl_s=0.3)
-    await search(stack)
-    await search(stack)
+async def test_profiles_are_remembered(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(), profile_ttl_s=600)
+    for _ in range(2):
+        await search(stack)
     assert len(stack.cluster.requests("_mapping")) == 1
 
+
+async def test_profiles_are_read_again(make_stack: MakeStack) -> None:
+    index = ScriptedIndex()
+    stack = await make_stack(index, profile_ttl_s=0)
+    await search(stack)
     index.profile = msgspec.structs.replace(PROFILE, stages=["lexical", "expansion"])
-    await asyncio.sleep(0.35)
+
     _, mark, _ = await search(stack)
 
     assert mark.startswith("expansion;")
@@ -818,12 +823,11 @@ async def test_a_cluster_of_another_engine_is_asked_in_its_own_language_once_its
     make_stack: MakeStack,
 ) -> None:
     index = ScriptedIndex()
-    stack = await make_stack(index, profile_ttl_s=0.3)
+    stack = await make_stack(index, profile_ttl_s=0)
     await search(stack, x_bridge="hybrid")
 
     # The index was copied to another engine, whose mapping says how its vectors are kept.
     index.profile = msgspec.structs.replace(PROFILE, vector_type="dense_vector")
-    await asyncio.sleep(0.35)
     _, mark, _ = await search(stack, x_bridge="hybrid")
 
     assert mark.startswith("hybrid; took")
@@ -894,12 +898,11 @@ async def test_weights_of_the_profile_decide(make_stack: MakeStack) -> None:
 
 
 async def test_vectors_of_another_encoder_are_never_compared(make_stack: MakeStack) -> None:
-    stack = await make_stack(ScriptedIndex(), profile_ttl_s=0.1)
+    stack = await make_stack(ScriptedIndex(), profile_ttl_s=0)
     stack.sidecar.encoder = "other@123456789abc"
     _, mismatch, _ = await search(stack, x_bridge="hybrid")
 
     stack.sidecar.encoder = PROFILE.encoder.identity
-    await asyncio.sleep(0.15)
     _, match, _ = await search(stack, x_bridge="hybrid")
 
     assert mismatch.startswith("expansion; degraded=encoder_mismatch")
