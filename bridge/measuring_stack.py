@@ -155,8 +155,10 @@ class _Filling:
         """
         with self.display.step("Load the models that enrich documents"):
             models = load_models(self.settings.ingest)
-        profile = profile_for(models, FIELDS, passages=PassageSettings(layout="nested"))
-        self._make_index(profile, models, analyzer)
+        state = indices.find(self.client, self.name)
+        kept = state.profile if state is not None else None
+        profile = profile_for(models, FIELDS, passages=PassageSettings(layout="nested"), kept=kept)
+        self._make_index(state, profile, models, analyzer)
         n_documents = self.collection.n_documents
         with self.display.progress(f"Enrich {self.collection.name}", n_documents) as show:
             report = self._ingest(profile, models, show)
@@ -177,10 +179,11 @@ class _Filling:
                 self.client.indices.forcemerge(index=self.name, max_num_segments=1, request_timeout=MERGE_TIMEOUT_S)
         self.display.done(f"{held:,} documents, {report.ledger.written:,} of them written now", report.seconds)
 
-    def _make_index(self, profile: IndexProfile, models: Models, analyzer: str) -> None:
+    def _make_index(
+        self, state: indices.IndexState | None, profile: IndexProfile, models: Models, analyzer: str
+    ) -> None:
         """An index of other models is our own, and made anew; one of other search settings gets today's, unless
         somebody tuned it."""
-        state = indices.find(self.client, self.name)
         if state is not None and (state.profile is None or profile_like(state.profile, models) != state.profile):
             indices.delete(self.client, self.name)
             state = None
