@@ -204,7 +204,7 @@ class _Gains:
         lines = [
             msgspec.json.encode({"index": {"_id": document.doc_id}})
             + b"\n"
-            + with_key(document.body, "neural", msgspec.json.encode({"predicted_queries": list(predicted)}))
+            + with_key(document.body, "_neural", msgspec.json.encode({"predicted_queries": list(predicted)}))
             + b"\n"
             for document, predicted in zip(self.documents, queries, strict=True)
         ]

@@ -16,8 +16,9 @@ BESIDE_KEY = "neural_bridge_beside"
 """The key of the profile of the generation that stands beside the serving one while models change. Only the
 operator's commands read it: a search knows one generation."""
 
-DEFAULT_OBJECT = "neural"
-"""What our object in a document is called where the operator gave it no other name."""
+DEFAULT_OBJECT = "_neural"
+"""What our object in a document is called where the operator gave it no other name. Searches that name no fields look
+into every field of an index but those whose names begin with an underscore."""
 
 PROFILE_VERSION = 1
 """Rises when a reader of an older version would misunderstand the profile."""

@@ -139,6 +139,11 @@ class SidecarSettings(Section):
         "in the environment.",
     )
     generator: str | None = Field(None, description="Query generator for /expand; none by default.")
+    providers: list[str] = Field(
+        ["CPUExecutionProvider"],
+        description="ONNX Runtime's execution providers, the preferred one first, such as CUDAExecutionProvider before "
+        "this one; a JSON array in the environment.",
+    )
     threads: int = Field(0, ge=0, description="Compute threads; 0 takes the CPUs that the cgroup allows.")
     max_queued_pairs: int = Field(
         4096, gt=0, description="Query-passage pairs accepted and not yet answered; beyond it 429."
@@ -167,10 +172,10 @@ class IngestSettings(Section):
     encoder: str = Field("embed-base", description="Encoder of the vectors: path, built-in or hub name.")
     generator: str | None = Field("doc2query-small", description="Generator of predicted queries; empty writes none.")
     object_field: str = Field(
-        "neural",
+        "_neural",
         pattern=r"^[^.\s]+$",
-        description="Our one object in each document. OpenSearch leaves fields that begin with _ out of searches on "
-        "all fields: take _neural where applications search without naming fields.",
+        description="Our one object in each document, in indices that have none yet. Searches that name no fields look "
+        "into every field but those that begin with _: another name lets them find predicted queries.",
     )
     queries_per_passage: int = Field(4, ge=0, description="Queries sampled per passage.")
     max_query_tokens: int = Field(20, gt=0, description="Longest predicted query, in tokens.")

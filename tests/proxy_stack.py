@@ -51,7 +51,7 @@ class ProxyStack:
         return IndexProfile(**given | more)
 
     def enriched(
-        self, document: dict[str, Any], predicted_queries: Sequence[str], *, nested: bool, object_field: str = "neural"
+        self, document: dict[str, Any], predicted_queries: Sequence[str], *, nested: bool, object_field: str = "_neural"
     ) -> dict[str, Any]:
         """The document with the bridge's object."""
         text = enriched_text({"title": document["title"], "body": document["body"]})

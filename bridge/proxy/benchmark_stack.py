@@ -65,7 +65,7 @@ def fill(cluster_url: str, chance: random.Random, n_documents: int) -> IndexProf
             for i in range(start, start + 500):
                 text = words(chance, WORDS_PER_DOCUMENT)
                 ours = {"predicted_queries": [words(chance, 5)], "embedding": embedding(chance), "stamp": "s"}
-                document = {"title": words(chance, 6), "text": text, "neural": ours}
+                document = {"title": words(chance, 6), "text": text, "_neural": ours}
                 lines += [{"index": {"_id": str(i)}}, document]
             client.bulk(index=INDEX, body=lines)
         client.indices.refresh(index=INDEX)

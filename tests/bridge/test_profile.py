@@ -55,7 +55,7 @@ def test_an_index_without_our_block_has_no_profile() -> None:
 
 
 def test_fields_follow_the_object_and_the_layout() -> None:
-    assert PROFILE.embedding_field == "neural.passages.embedding"
+    assert PROFILE.embedding_field == "_neural.passages.embedding"
     single = msgspec.structs.replace(PROFILE, object_field="nb", passages=PassageSettings())
     assert single.embedding_field == "nb.embedding"
     assert single.predicted_queries_field == "nb.predicted_queries"

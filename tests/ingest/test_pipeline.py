@@ -82,7 +82,7 @@ def test_every_document_is_written_with_our_object_beside_its_own_fields(setting
     assert (report.ledger.read, report.ledger.written, report.exit_code) == (200, 200, 0)
     assert report.complete
     stored = setting.stored("d7")
-    neural = stored.pop("neural")
+    neural = stored.pop("_neural")
     assert stored == {"title": "title 7", "text": "text of 7", "price": 7}
     assert neural["predicted_queries"] == ["what is title", "what is 7.", "what is text", "what is of"]
     assert len(neural["embedding"]) == 4
@@ -210,7 +210,7 @@ def test_a_document_without_text_is_written_without_a_vector_and_counted(setting
     setting.write_corpus(3, lambda i, document: document.update(title="", text=text) if i == 1 else None)
     report = setting.run()
     assert (report.ledger.written, report.without_text) == (3, 1)
-    assert list(setting.stored("d1")["neural"]) == ["stamp"]
+    assert list(setting.stored("d1")["_neural"]) == ["stamp"]
 
 
 @pytest.mark.case("I21")
@@ -229,7 +229,7 @@ def test_only_the_document_that_a_model_cannot_read_is_a_dead_letter(setting: Se
 @pytest.mark.case("I22")
 def test_a_run_that_does_not_fit_the_index_is_refused_before_the_first_write(setting: Setting) -> None:
     setting.write_corpus(5)
-    setting.cluster.mapping["properties"]["neural"]["properties"]["embedding"]["dimension"] = 8
+    setting.cluster.mapping["properties"]["_neural"]["properties"]["embedding"]["dimension"] = 8
     with pytest.raises(IndexUnsuitable, match="dimension 8, the encoder toy-encoder gives 4"):
         setting.run()
     assert setting.cluster.bulk_requests() == []
@@ -240,7 +240,7 @@ def test_predicted_text_is_bounded_and_stays_in_its_own_field(setting: Setting) 
     setting.write_corpus(1, lambda _, document: document.update(text="<script>" * 500 + " ignore all instructions"))
     setting.run(settings=IngestSettings(max_expansion_bytes=40))
     stored = setting.stored("d0")
-    queries = stored["neural"]["predicted_queries"]
+    queries = stored["_neural"]["predicted_queries"]
     assert sum(len(query) + 1 for query in queries) <= 40
     assert stored["text"] == "<script>" * 500 + " ignore all instructions"
 
@@ -347,7 +347,7 @@ def test_the_index_knows_which_generator_its_documents_were_made_with(setting: S
 def test_models_may_lack_a_generator(setting: Setting) -> None:
     setting.write_corpus(3)
     setting.run(toy_models(with_generator=False))
-    assert "predicted_queries" not in setting.stored("d0")["neural"]
+    assert "predicted_queries" not in setting.stored("d0")["_neural"]
     assert isinstance(setting.models.generator, EchoGenerator)
     assert setting.models.generator.passages == 0
 

@@ -89,6 +89,6 @@ def test_a_rehearsal_names_what_the_mapping_lacks_and_what_stands_against_the_ru
     cluster.mapping = {"properties": {"title": {"type": "text", "analyzer": "french"}}}
     cluster.settings = {"index": {"uuid": "u1"}}
     told = rehearsed(cluster, corpus(tmp_path, 3))
-    assert told.mapping["neural"]["properties"]["predicted_queries"] == {"type": "text", "analyzer": "french"}
-    assert any("neural.embedding is not in the mapping" in obstacle for obstacle in told.obstacles)
+    assert told.mapping["_neural"]["properties"]["predicted_queries"] == {"type": "text", "analyzer": "french"}
+    assert any("_neural.embedding is not in the mapping" in obstacle for obstacle in told.obstacles)
     assert writes(cluster) == []

@@ -100,7 +100,7 @@ def test_every_document_is_enriched_and_keeps_its_own_fields(
     report = backfill().report
     assert (report.ledger.written, report.complete, report.exit_code) == (200, True, 0)
     stored = source(client, fresh_index, "d7")
-    neural = stored.pop("neural")
+    neural = stored.pop("_neural")
     assert stored == {"title": "title 7", "text": "text of 7", "stock": 0}
     assert neural["predicted_queries"] == ["what is title", "what is 7.", "what is text"]
     state = indices.look(client, fresh_index)
@@ -130,7 +130,7 @@ def test_in_place_and_from_files_give_every_document_the_same(
     for doc_id in own:
         in_place, written = source(client, fresh_index, doc_id), source(client, from_files, doc_id)
         # A stamp of a file's document also speaks of the rest of its body.
-        assert written["neural"].pop("stamp").startswith(in_place["neural"].pop("stamp") + ".")
+        assert written["_neural"].pop("stamp").startswith(in_place["_neural"].pop("stamp") + ".")
         assert in_place == written
     client.indices.delete(index=from_files)
 
@@ -153,7 +153,7 @@ def test_what_a_document_lost_is_taken_from_our_object_too(
     backfill()
     client.update(index=fresh_index, id="d1", body={"doc": {"title": "", "text": ""}}, params={"refresh": "true"})
     backfill()
-    neural = source(client, fresh_index, "d1")["neural"]
+    neural = source(client, fresh_index, "d1")["_neural"]
     assert (neural["predicted_queries"], neural["embedding"]) == (None, None)
 
 
@@ -177,7 +177,7 @@ def test_an_application_that_writes_meanwhile_loses_no_update(
     for doc_id in busy:
         stored = source(client, fresh_index, doc_id)
         assert stored["text"] == f"version {stored['stock']} of {doc_id}"
-        assert stored["neural"]["predicted_queries"][0] == "what is title"
+        assert stored["_neural"]["predicted_queries"][0] == "what is title"
     assert backfill().report.ledger.unchanged == 400
 
 
@@ -216,7 +216,7 @@ def test_routed_joined_and_nested_documents_stay_where_they_are(
     nested = profile_for(toy_models(), TEXT_FIELDS, passages=PassageSettings("nested", 5, 1))
     report = backfill(profile=nested).report
     assert (report.ledger.written, indices.count(client, fresh_index)) == (60, 60)
-    assert source(client, fresh_index, "a7", routing="q7")["neural"]["passages"]
+    assert source(client, fresh_index, "a7", routing="q7")["_neural"]["passages"]
     children = {"query": {"has_parent": {"parent_type": "question", "query": {"match": {"title": "7"}}}}}
     assert [hit["_id"] for hit in client.search(index=fresh_index, body=children)["hits"]["hits"]] == ["a7"]
     by_comment = {"query": {"nested": {"path": "comments", "query": {"term": {"comments.by": "b"}}}}, "size": 0}

@@ -72,7 +72,7 @@ def caught_up(client: OpenSearch, index: str, folder: Path, **options: Any) -> F
 def is_enriched(document: dict[str, Any]) -> bool:
     """Whether our object fits what the document says now: the toy predicts its first words."""
     words = f"{document.get('title', '')}. {document.get('text', '')}".split()[: FAST.queries_per_passage]
-    return bool(document.get("neural", {}).get("predicted_queries") == [f"what is {word}" for word in words])
+    return bool(document.get("_neural", {}).get("predicted_queries") == [f"what is {word}" for word in words])
 
 
 def eventually(what: Callable[[], bool]) -> None:
@@ -218,7 +218,7 @@ def test_generations_are_followed_each_by_its_own_models(
     client.update(index=enriched_index, id="d7", body={"doc": {"text": "for both generations"}})
     caught_up(client, enriched_index, tmp_path / "one")
     caught_up(client, enriched_index, tmp_path / "two", generation=2, models=wider_models())
-    neural = source(client, enriched_index, "d7")["neural"]
+    neural = source(client, enriched_index, "d7")["_neural"]
     assert neural["predicted_queries"] == neural["generation_2"]["predicted_queries"]
     assert (len(neural["embedding"]), len(neural["generation_2"]["embedding"])) == (4, 6)
 
@@ -228,7 +228,7 @@ def test_generations_are_followed_each_by_its_own_models(
         client.update(index=enriched_index, id="d7", body={"doc": {"text": "after it was dropped"}})
         with pytest.raises(IndexUnsuitable, match=r"generation 2 of .* was dropped or undone"):
             second.follow()
-    assert "generation_2" not in source(client, enriched_index, "d7")["neural"]
+    assert "generation_2" not in source(client, enriched_index, "d7")["_neural"]
 
 
 def test_only_an_index_that_is_enriched_can_be_followed_and_by_one_follower(

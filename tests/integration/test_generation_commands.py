@@ -156,7 +156,7 @@ def test_searches_keep_their_vectors_while_an_index_changes_its_models(
     assert set(searching.answers) == {("wing", "vector")}
 
     assert f"is out of {len(DOCUMENTS)} documents" in generation("drop", "--yes").stdout
-    neural = opensearch.get(index=application_index, id="wing")["_source"]["neural"]
+    neural = opensearch.get(index=application_index, id="wing")["_source"]["_neural"]
     assert list(neural) == ["generation_2"]
 
 
@@ -185,7 +185,7 @@ def test_a_follower_is_a_service_that_tells_its_lag_and_ends_when_it_is_told(
         eventually(lambda: 'bridge_ingest_documents_total{outcome="written"} 2.0' in metrics())
         lag = f'bridge_follow_lag_seconds{{generation="1",index="{application_index}"}} '
         assert lag in metrics()
-        assert len(opensearch.get(index=application_index, id="new")["_source"]["neural"]["embedding"]) == len(WORDS)
+        assert len(opensearch.get(index=application_index, id="new")["_source"]["_neural"]["embedding"]) == len(WORDS)
     finally:
         follower.send_signal(signal.SIGTERM)
         told, _ = follower.communicate(timeout=120)

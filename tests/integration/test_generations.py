@@ -101,11 +101,11 @@ def test_the_second_generation_is_filled_beside_the_first_which_goes_on_serving(
 ) -> None:
     old_application(client, fresh_index, 120)
     fill(toy_models())
-    first = source(client, fresh_index, "d7")["neural"]
+    first = source(client, fresh_index, "d7")["_neural"]
     report = fill(wider_models())
     assert report.ledger.written == 120
     assert serving(client, fresh_index).encoder.name == "toy-encoder"
-    stored = source(client, fresh_index, "d7")["neural"]
+    stored = source(client, fresh_index, "d7")["_neural"]
     second = stored.pop("generation_2")
     assert stored == first
     assert (len(first["embedding"]), len(second["embedding"])) == (4, WIDER)
@@ -123,7 +123,7 @@ def test_cutting_over_and_rolling_back_change_the_profile_and_no_document(
 
     assert newer(before).generation == 2
     cut_over = serve_other(client, fresh_index)
-    assert (cut_over.encoder.name, cut_over.embedding_field) == ("wider-encoder", "neural.generation_2.embedding")
+    assert (cut_over.encoder.name, cut_over.embedding_field) == ("wider-encoder", "_neural.generation_2.embedding")
     assert serving(client, fresh_index) == cut_over
     assert len(ids_by_vector(client, fresh_index, cut_over, 15)) == 3
     with pytest.raises(IndexUnsuitable, match=r"generation 2 of .* serves searches already"):
@@ -200,7 +200,7 @@ def test_documents_ingested_after_the_cut_over_get_the_fields_that_serve(
         state_folder=tmp_path / "ingest",
     )
     assert report.ledger.written == 1
-    neural = source(client, fresh_index, "new")["neural"]
+    neural = source(client, fresh_index, "new")["_neural"]
     assert list(neural) == ["generation_2"]
 
 
@@ -227,7 +227,7 @@ def test_the_first_generation_can_be_dropped_once_the_second_serves(
     profile = serve_other(client, fresh_index)
     gone, removed = drop(client, fresh_index)
     assert (gone.generation, removed.documents) == (1, 50)
-    assert list(source(client, fresh_index, "d7")["neural"]) == ["generation_2"]
+    assert list(source(client, fresh_index, "d7")["_neural"]) == ["generation_2"]
     assert len(ids_by_vector(client, fresh_index, profile, 15)) == 3
     # Its number is not given again: the mapping remembers its fields, with their dimension.
     assert next_generation(indices.look(client, fresh_index), profile_for(toy_models(), TEXT_FIELDS)).generation == 3
@@ -269,15 +269,15 @@ def test_undo_removes_every_generation_also_where_a_document_has_but_one(
     untouched = source(client, fresh_index, "d7")
     fill(toy_models())
     fill(wider_models(), passages=PassageSettings("nested", 3, 1))
-    remove = {"lang": "painless", "source": "ctx._source.neural.remove('generation_2')"}
+    remove = {"lang": "painless", "source": "ctx._source._neural.remove('generation_2')"}
     client.update(index=fresh_index, id="d3", body={"script": remove})
     serve_other(client, fresh_index)
     done = undo(client, fresh_index)
     assert done.documents == 40
     assert source(client, fresh_index, "d7") == untouched
-    assert "neural" not in source(client, fresh_index, "d3")
+    assert "_neural" not in source(client, fresh_index, "d3")
     state = indices.look(client, fresh_index)
     assert (state.mapping["_meta"], state.profile, state.beside) == ({"owner": "shop"}, None, None)
-    assert "neural.generation_2.passages.embedding" in done.mapped_fields
-    for kept in ("neural.stamp", "neural.generation_2.stamp", "neural.predicted_queries"):
+    assert "_neural.generation_2.passages.embedding" in done.mapped_fields
+    for kept in ("_neural.stamp", "_neural.generation_2.stamp", "_neural.predicted_queries"):
         assert client.count(index=fresh_index, body={"query": {"exists": {"field": kept}}})["count"] == 0

@@ -56,7 +56,7 @@ def test_plan_foresees_work_and_growth_and_changes_nothing(client: OpenSearch, f
     assert (found.way, found.documents, found.stale, found.sampled, found.passages) == ("in_place", 200, 200, 50, 200)
     assert found.hours > 0
     assert found.vector_memory_bytes == round(200 * 1.1 * (4 * 4 + 8 * 16))
-    assert list(found.mapping) == ["neural"]
+    assert list(found.mapping) == ["_neural"]
     assert indices.look(client, fresh_index) == before
 
 
@@ -80,7 +80,7 @@ def test_undo_removes_every_trace_that_can_be_removed(client: OpenSearch, fresh_
     backfill(client, fresh_index, tmp_path)
     done = undo(client, fresh_index)
     assert done.documents == 150
-    assert sorted(done.mapped_fields) == ["neural.embedding", "neural.predicted_queries", "neural.stamp"]
+    assert sorted(done.mapped_fields) == ["_neural.embedding", "_neural.predicted_queries", "_neural.stamp"]
     assert source(client, fresh_index, "d7") == untouched
     for field in done.mapped_fields:
         left = client.count(index=fresh_index, body={"query": {"exists": {"field": field}}})
@@ -179,8 +179,8 @@ def test_a_copy_is_exact_enriched_and_takes_over_the_alias(
     )
     assert (done.settled, done.passes, done.old_documents, done.new_documents) == (True, 2, 70, 70)
     raw = exchange(client, "GET", f"/{copy_name}/_doc/d7").body
-    assert b'{"title" : "item 7", "price" : 1.10000000000000000001,"neural":{"stamp":' in raw
-    predicted = field_mapping(indices.look(client, copy_name).mapping, "neural.predicted_queries")
+    assert b'{"title" : "item 7", "price" : 1.10000000000000000001,"_neural":{"stamp":' in raw
+    predicted = field_mapping(indices.look(client, copy_name).mapping, "_neural.predicted_queries")
     assert predicted == {"type": "text", "analyzer": "shout"}
     indices.move_alias(client, alias, old=fresh_index, new=copy_name)
     assert indices.look(client, alias).name == copy_name
@@ -218,6 +218,6 @@ def test_backfill_and_ingest_make_the_same_of_the_same_documents(
     backfill(client, fresh_index, tmp_path / "backfill")
     for i in range(80):
         one, other = (source(client, index, f"d{i}") for index in (fresh_index, copy_name))
-        for ours in (one["neural"], other["neural"]):
+        for ours in (one["_neural"], other["_neural"]):
             ours["stamp"] = ours["stamp"].split(".")[:2]
         assert one == other

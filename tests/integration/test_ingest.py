@@ -112,7 +112,7 @@ def test_an_index_that_was_not_made_for_vectors_is_refused(
     ingest: Ingest, client: OpenSearch, fresh_index: str
 ) -> None:
     client.indices.create(index=fresh_index, body={"mappings": {"properties": {"title": {"type": "text"}}}})
-    with pytest.raises(IndexUnsuitable, match=r"neural\.embedding is not in the mapping"):
+    with pytest.raises(IndexUnsuitable, match=r"_neural\.embedding is not in the mapping"):
         ingest(corpus(3), profile_for(toy_models(), FIELDS.text_fields))
     assert indices.count(client, fresh_index) == 0
 

@@ -90,11 +90,11 @@ def test_the_ingest_user_may_ingest_look_backfill_and_undo(enriched: tuple[Secur
     run(node, folder, "follow", INDEX, "--once", "--quiet")
     with node.client() as admin:
         admin.indices.refresh(index=INDEX)
-        assert admin.count(index=INDEX, body={"query": {"exists": {"field": "neural.stamp"}}})["count"] == 6
+        assert admin.count(index=INDEX, body={"query": {"exists": {"field": "_neural.stamp"}}})["count"] == 6
 
     run(node, folder, "undo", INDEX, "--yes")
     with node.client() as admin:
-        assert admin.count(index=INDEX, body={"query": {"exists": {"field": "neural.stamp"}}})["count"] == 0
+        assert admin.count(index=INDEX, body={"query": {"exists": {"field": "_neural.stamp"}}})["count"] == 0
 
 
 def test_the_ingest_user_reaches_no_other_index(users: SecuredNode) -> None:

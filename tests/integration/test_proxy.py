@@ -289,8 +289,8 @@ def test_a_search_that_passes_shows_documents_as_they_were_written(
     through, direct = (requests.post(f"{url}/{index}/_search", json=body, timeout=120) for url in (stack.url, node.url))
 
     assert through.headers["X-Bridge"] == "pass; reason=sort"
-    assert "neural" not in through.text
-    assert direct.text.count('"neural"') == 4
+    assert "_neural" not in through.text
+    assert direct.text.count('"_neural"') == 4
     assert ids(through.json()) == ids(direct.json())
 
 
@@ -480,7 +480,7 @@ def test_numbers_and_escapes_come_back_byte_for_byte(node: EmbeddedNode, stack: 
         requests.put(
             f"{node.url}/{fresh_index}/_doc/1?refresh",
             data=source.replace('"big":12345678901234567890123', '"big2":12345678901234567890123').encode()
-            + b',"neural":{"stamp":"s"}}',
+            + b',"_neural":{"stamp":"s"}}',
             headers={"Content-Type": "application/json"},
             timeout=120,
         ).raise_for_status()
@@ -497,7 +497,7 @@ async def test_the_asynchronous_client_works(stack: ProxyStack, index: str) -> N
         answer = await through.search(index=index, body=match("blue dress"))
 
     assert ids(answer)[:2] == ["dress", "shoe"]
-    assert all("neural" not in hit["_source"] for hit in answer["hits"]["hits"])
+    assert all("_neural" not in hit["_source"] for hit in answer["hits"]["hits"])
 
 
 @pytest.mark.case("P26")
@@ -537,7 +537,7 @@ _words = st.sampled_from(
         "why a wing?",
     ]
 )
-_field_names = st.sampled_from(["title", "body", "kind", "n", "neural.predicted_queries", "gone", "ti*", "title^3"])
+_field_names = st.sampled_from(["title", "body", "kind", "n", "_neural.predicted_queries", "gone", "ti*", "title^3"])
 _leaves = st.one_of(
     st.builds(lambda name, words: {"match": {name: words}}, _field_names, _words),
     st.builds(lambda name, words: {"match": {name: {"query": words, "operator": "and"}}}, _field_names, _words),
@@ -580,7 +580,7 @@ _bodies = st.fixed_dictionaries(
         "post_filter": st.just({"term": {"kind": "many"}}),
         "min_score": st.sampled_from([0.1, 100]),
         "sort": st.sampled_from(["_score", ["n"], [{"_score": "asc"}]]),
-        "_source": st.sampled_from([False, ["title"], "neural"]),
+        "_source": st.sampled_from([False, ["title"], "_neural"]),
         "highlight": st.just({"fields": {"title": {}}}),
         "aggs": st.just({"n": {"max": {"field": "n"}}}),
         "track_total_hits": st.sampled_from([True, False, 3]),
@@ -612,7 +612,7 @@ def test_any_search_is_upgraded_or_answered_as_without_the_proxy(
     assert "internal_error" not in mark
     if mark.startswith("pass"):
         if direct.status_code == 200:
-            asked = names_any(body.get("_source"), "neural")
+            asked = names_any(body.get("_source"), "_neural")
             assert without_took(through.json()) == without_took(direct.json() if asked else as_written(direct.json()))
         else:
             assert through.content == direct.content
@@ -631,7 +631,7 @@ def test_any_search_is_upgraded_or_answered_as_without_the_proxy(
 def as_written(answer: dict[str, Any]) -> dict[str, Any]:
     """The answer with documents as the application wrote them."""
     for hit in answer["hits"]["hits"]:
-        hit.get("_source", {}).pop("neural", None)
+        hit.get("_source", {}).pop("_neural", None)
     return answer
 
 

@@ -52,7 +52,7 @@ def secured(
     lookup = json.dumps({"terms": {"n": {"index": "allowed", "id": "1", "path": "numbers"}}})
     both = {"index_patterns": [INDEX, "allowed"], "allowed_actions": ["read"]}
     secured_node.add_user("tlq", both | {"dls": lookup}, cluster=SEARCHER)
-    secured_node.add_user("fls", READ | {"fls": ["~body", "~neural", "~neural.*"]}, cluster=SEARCHER)
+    secured_node.add_user("fls", READ | {"fls": ["~body", "~_neural", "~_neural.*"]}, cluster=SEARCHER)
     secured_node.add_user("fls_leaky", READ | {"fls": ["~body"]}, cluster=SEARCHER)
     secured_node.add_user("mask", READ | {"masked_fields": ["title"]}, cluster=SEARCHER)
     secured_node.add_user("nothing", cluster=SEARCHER)
@@ -212,7 +212,7 @@ def test_no_hidden_field_is_shown(secured: tuple[SecuredNode, ProxyStack], user:
         assert "body" not in hit.get("fields", {})
         assert "body" not in hit.get("highlight", {})
         if stage not in ("off", "lexical"):
-            assert "neural" not in hit["_source"]
+            assert "_neural" not in hit["_source"]
     assert "supersonic" not in answered.text
 
 

@@ -70,7 +70,7 @@ def test_predicted_queries_are_scored_with_the_fields_that_the_cluster_can_join_
 
 def test_text_fields_and_predicted_queries_share_the_analyzer() -> None:
     mapping, _ = index(SINGLE, analyzer="standard")
-    for name in ("title", "body.en", "neural.predicted_queries"):
+    for name in ("title", "body.en", "_neural.predicted_queries"):
         assert field_mapping(mapping, name) == {"type": "text", "analyzer": "standard"}
 
 
@@ -88,7 +88,7 @@ def test_the_applications_own_mapping_overrides_a_text_field() -> None:
 )
 def test_elasticsearch_gets_its_own_vector_field(version: tuple[int, int, int], settings: dict[str, Any]) -> None:
     body = new_index(SINGLE, ElasticsearchDialect(version))
-    embedding = field_mapping(body["mappings"], "neural.embedding")
+    embedding = field_mapping(body["mappings"], "_neural.embedding")
     assert embedding is not None
     assert (embedding["type"], embedding["dims"], body["settings"]) == ("dense_vector", 8, settings)
     assert differences(SINGLE, body["mappings"], {}) == []
@@ -110,7 +110,7 @@ def test_a_cluster_without_vectors_gets_the_rest(profile: IndexProfile, dialect:
     kept = read_profile(body["mappings"], index="x")
     assert kept is not None
     assert (kept.vector_type, kept.stages, body["settings"]) == ("none", ["lexical", "expansion", "rerank"], {})
-    assert sorted(body["mappings"]["properties"]["neural"]["properties"]) == ["predicted_queries", "stamp"]
+    assert sorted(body["mappings"]["properties"]["_neural"]["properties"]) == ["predicted_queries", "stamp"]
     assert differences(kept, body["mappings"], {}) == []
 
 
@@ -134,21 +134,21 @@ def changed(mapping: dict[str, Any], name: str, **change: Any) -> dict[str, Any]
     ("profile", "spoil", "settings", "finding"),
     [
         pytest.param(
-            SINGLE, lambda m: without(m, "neural.embedding"), {}, "neural.embedding is not in", id="no-vector"
+            SINGLE, lambda m: without(m, "_neural.embedding"), {}, "_neural.embedding is not in", id="no-vector"
         ),
         pytest.param(
-            SINGLE, lambda m: changed(m, "neural.embedding", type="float"), {}, "is of type float", id="no-vector-type"
+            SINGLE, lambda m: changed(m, "_neural.embedding", type="float"), {}, "is of type float", id="no-vector-type"
         ),
         pytest.param(
             SINGLE,
-            lambda m: changed(m, "neural.embedding", dimension=4),
+            lambda m: changed(m, "_neural.embedding", dimension=4),
             {},
             "dimension 4, the encoder",
             id="dimension",
         ),
-        pytest.param(SINGLE, lambda m: changed(m, "neural.stamp", type="text"), {}, "expected keyword", id="stamp"),
+        pytest.param(SINGLE, lambda m: changed(m, "_neural.stamp", type="text"), {}, "expected keyword", id="stamp"),
         pytest.param(
-            NESTED, lambda m: changed(m, "neural.passages", type="object"), {}, "not nested", id="flat-passages"
+            NESTED, lambda m: changed(m, "_neural.passages", type="object"), {}, "not nested", id="flat-passages"
         ),
         pytest.param(SINGLE, lambda m: m, {"knn": "false"}, "index.knn is not true", id="knn-off"),
         pytest.param(

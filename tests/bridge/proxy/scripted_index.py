@@ -92,10 +92,10 @@ class ScriptedIndex:
             ids = sorted(_ids(body["query"]["bool"].get("filter") or [body["query"]]))
         hits = [self._hit(doc_id, 5.0 - rank / 10, body.get("_source", True)) for rank, doc_id in enumerate(ids, start)]
         for hit in hits if kind == "texts" else ():
-            hit["inner_hits"] = {"neural.passages": {"hits": {"hits": self._inner(hit["_id"])}}}
+            hit["inner_hits"] = {"_neural.passages": {"hits": {"hits": self._inner(hit["_id"])}}}
         if kind == "predictions":
             for hit in hits:
-                hit["highlight"] = {"neural.predicted_queries": [f"what is {hit['_id']}"]}
+                hit["highlight"] = {"_neural.predicted_queries": [f"what is {hit['_id']}"]}
         total = {"value": len(self.own), "relation": "eq"} if self.total is None else self.total
         answer: dict[str, Any] = {
             "took": 2,
@@ -108,7 +108,7 @@ class ScriptedIndex:
         return reply_json(answer)
 
     def _inner(self, doc_id: str) -> list[dict[str, Any]]:
-        names = ("neural.passages.start", "neural.passages.end")
+        names = ("_neural.passages.start", "_neural.passages.end")
         offsets = self.passages.get(doc_id, ())
         return [{"fields": {name: [at] for name, at in zip(names, each, strict=True)}} for each in offsets]
 
@@ -116,14 +116,14 @@ class ScriptedIndex:
         hit: dict[str, Any] = {"_index": "docs", "_id": doc_id, "_score": score}
         if source not in (None, False):
             title = self.titles.get(doc_id, f"title of {doc_id}")
-            hit["_source"] = {"title": title, "n": 1, "neural": {"stamp": "s", "embedding": [0.5]}}
+            hit["_source"] = {"title": title, "n": 1, "_neural": {"stamp": "s", "embedding": [0.5]}}
         return hit
 
 
 def kind_of_search(body: dict[str, Any]) -> str:
     """Which search of the bridge's a body is: own, texts, shown, tail, predictions, matched."""
     query = body.get("query", {}).get("bool", {})
-    if "neural.predicted_queries" in body.get("highlight", {}).get("fields", {}):
+    if "_neural.predicted_queries" in body.get("highlight", {}).get("fields", {}):
         return "predictions"
     if "must" in query and "ids" in json.dumps(query.get("filter")):
         return "matched"

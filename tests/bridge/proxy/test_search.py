@@ -113,10 +113,10 @@ async def test_our_fields_are_hidden_unless_asked_for(make_stack: MakeStack) -> 
     stack = await make_stack(ScriptedIndex())
 
     _, _, hidden = await search(stack)
-    _, _, asked = await search(stack, {**QUERY, "_source": ["title", "neural.stamp"]})
+    _, _, asked = await search(stack, {**QUERY, "_source": ["title", "_neural.stamp"]})
 
-    assert all("neural" not in hit["_source"] for hit in hidden["hits"]["hits"])
-    assert all("neural" in hit["_source"] for hit in asked["hits"]["hits"])
+    assert all("_neural" not in hit["_source"] for hit in hidden["hits"]["hits"])
+    assert all("_neural" in hit["_source"] for hit in asked["hits"]["hits"])
 
 
 @pytest.mark.case("P23")
@@ -440,21 +440,21 @@ async def test_errors_are_filtered_by_the_cluster_itself(make_stack: MakeStack) 
         ({**QUERY, "sort": ["n"]}, "/docs/_search", False),
         ({}, "/docs/_search", False),
         ({**QUERY, "sort": ["n"]}, "/docs/_search?scroll=1m", True),
-        ({**QUERY, "sort": ["n"], "_source": ["title", "neural"]}, "/docs/_search", True),
+        ({**QUERY, "sort": ["n"], "_source": ["title", "_neural"]}, "/docs/_search", True),
     ],
     ids=["sorted", "everything", "scroll", "asked for"],
 )
 async def test_our_object_is_cut_out_of_answers_that_are_the_clusters_own(
     make_stack: MakeStack, body: Any, target: str, shown: bool
 ) -> None:
-    own = b'{"took" : 1,\n"hits":{"hits":[{"_index":"docs","_id":"1","_source":{ "n":1.50,"neural":{"stamp":"s"}}}]}}'
+    own = b'{"took" : 1,\n"hits":{"hits":[{"_index":"docs","_id":"1","_source":{ "n":1.50,"_neural":{"stamp":"s"}}}]}}'
     stack = await make_stack(ScriptedIndex(faults={"own": Reply(body=own)}))
 
     async with stack.client.post(
         stack.proxy.url + target, data=json.dumps(body), headers={"Content-Type": "application/json"}
     ) as answer:
         assert answer.headers["X-Bridge"].startswith("pass; reason=")
-        assert await answer.read() == (own if shown else own.replace(b',"neural":{"stamp":"s"}', b""))
+        assert await answer.read() == (own if shown else own.replace(b',"_neural":{"stamp":"s"}', b""))
 
 
 async def test_an_explained_search_is_explained_by_cluster_and_bridge(make_stack: MakeStack) -> None:
@@ -623,7 +623,7 @@ async def test_without_embedder_and_expansions_the_own_answer_is_given(make_stac
     assert status == 200
     assert mark.startswith("lexical; degraded=embedder_unavailable,expansion_leg_failed")
     assert ids(answer) == ["a", "b", "c"]
-    assert all("neural" not in hit["_source"] for hit in answer["hits"]["hits"])
+    assert all("_neural" not in hit["_source"] for hit in answer["hits"]["hits"])
 
 
 @pytest.mark.case("P15")

@@ -18,13 +18,13 @@ PROFILE = IndexProfile(
     window=50,
     expansion_boost=0.5,
 )
-PREDICTED = {"match": {"neural.predicted_queries": {"query": "red shoe", "boost": 0.5}}}
+PREDICTED = {"match": {"_neural.predicted_queries": {"query": "red shoe", "boost": 0.5}}}
 MATCH: dict[str, Any] = {"match": {"title": "red shoe"}}
 PUBLIC: dict[str, Any] = {"term": {"public": True}}
 
 
 def understood(body: dict[str, Any]) -> SearchRequest:
-    request = parse(json.dumps(body).encode(), "", text_fields=["title", "body"], object_field="neural")
+    request = parse(json.dumps(body).encode(), "", text_fields=["title", "body"], object_field="_neural")
     assert isinstance(request, SearchRequest)
     return request
 
@@ -40,7 +40,7 @@ def test_expansion_leg_lets_documents_match_by_their_predicted_queries() -> None
 
 def test_predicted_queries_are_scored_together_with_the_text_where_the_cluster_can() -> None:
     together = msgspec.structs.replace(PROFILE, expanded_fields=["title", "body"], expansion_boost=2.0)
-    fields = ["title", "body", "neural.predicted_queries"]
+    fields = ["title", "body", "_neural.predicted_queries"]
     assert legs.expansion(understood({"query": MATCH}), together)["query"]["bool"]["should"] == [
         MATCH,
         {"combined_fields": {"query": "red shoe", "boost": 2.0, "fields": fields}},
@@ -60,7 +60,7 @@ def test_conditions_of_alternatives_hold_for_predicted_queries_too() -> None:
         {"bool": {"should": alternatives}},
         {"bool": {"must": [PREDICTED], "filter": [either]}},
     ]
-    assert vector["knn"]["neural.embedding"]["filter"] == {"bool": {"filter": [either]}}
+    assert vector["knn"]["_neural.embedding"]["filter"] == {"bool": {"filter": [either]}}
 
 
 def test_expansion_leg_keeps_everything_around_the_words() -> None:
@@ -91,7 +91,7 @@ def test_vector_leg_holds_all_conditions_inside_the_nearest_neighbour_query() ->
 
     leg = legs.vector(understood({"query": query, "post_filter": {"term": {"x": 1}}}), PROFILE, [1.0, 0.0])
 
-    nearest = leg["query"]["knn"]["neural.embedding"]
+    nearest = leg["query"]["knn"]["_neural.embedding"]
     assert nearest["k"] == 100
     assert nearest["filter"] == {
         "bool": {"filter": [PUBLIC, {"range": {"year": {"gte": 2020}}}, {"term": {"x": 1}}], "must_not": [PUBLIC]}
@@ -103,9 +103,9 @@ def test_vector_leg_asks_for_the_best_passage_where_documents_have_several() -> 
 
     leg = legs.vector(understood({"query": MATCH}), profile, [1.0, 0.0])
 
-    assert leg["query"]["nested"]["path"] == "neural.passages"
+    assert leg["query"]["nested"]["path"] == "_neural.passages"
     assert leg["query"]["nested"]["score_mode"] == "max"
-    assert "neural.passages.embedding" in leg["query"]["nested"]["query"]["knn"]
+    assert "_neural.passages.embedding" in leg["query"]["nested"]["query"]["knn"]
 
 
 @pytest.mark.parametrize("layout", ["single", "nested"])
@@ -146,7 +146,7 @@ def test_numbers_of_the_application_reach_the_legs_as_they_were() -> None:
         b'{"query":{"bool":{"must":{"match":{"title":"red shoe"}},'
         b'"filter":{"range":{"n":{"gte":12345678901234567890123,"lt":1.10000000000000000001}}}}}}'
     )
-    request = parse(raw, "", text_fields=["title"], object_field="neural")
+    request = parse(raw, "", text_fields=["title"], object_field="_neural")
     assert isinstance(request, SearchRequest)
 
     body = legs.msearch([legs.expansion(request, PROFILE)], {})
@@ -158,7 +158,7 @@ def test_numbers_of_the_application_reach_the_legs_as_they_were() -> None:
 @given(st.text(min_size=1, max_size=200))
 def test_words_never_become_anything_but_words(words: str) -> None:
     request = parse(
-        json.dumps({"query": {"match": {"title": words}}}).encode(), "", text_fields=["title"], object_field="neural"
+        json.dumps({"query": {"match": {"title": words}}}).encode(), "", text_fields=["title"], object_field="_neural"
     )
     if not isinstance(request, SearchRequest):
         return
@@ -169,6 +169,6 @@ def test_words_never_become_anything_but_words(words: str) -> None:
     alternatives = json.loads(lines[1])["query"]["bool"]["should"]
     assert alternatives == [
         {"match": {"title": words}},
-        {"match": {"neural.predicted_queries": {"query": words, "boost": 0.5}}},
+        {"match": {"_neural.predicted_queries": {"query": words, "boost": 0.5}}},
     ]
-    assert json.loads(lines[3])["query"] == {"knn": {"neural.embedding": {"vector": [0.0, 1.0], "k": 100}}}
+    assert json.loads(lines[3])["query"] == {"knn": {"_neural.embedding": {"vector": [0.0, 1.0], "k": 100}}}

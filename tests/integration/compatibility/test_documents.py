@@ -71,7 +71,7 @@ def application_index(client: OpenSearch, engine: Engine, index: str, n: int, *,
     client.indices.create(index=index, body={"settings": settings, "mappings": {"properties": MAPPING}})
     lines: list[dict[str, Any]] = []
     for i in range(n):
-        lines += [{"index": {"_id": f"d{i}"}}, {"title": f"title {i}", "text": f"text of {i}", "stock": 0}]
+        lines += [{"index": {"_id": f"d{i}"}}, {"title": f"title {i}", "text": f"text of {i}", "stock": i}]
     client.bulk(index=index, body="".join(json.dumps(line) + "\n" for line in lines), params={"refresh": "true"})
 
 
@@ -152,7 +152,7 @@ def test_backfill_loses_no_update_of_the_application(
     assert (done.left, done.report.exit_code, done.read_again >= 1) == (0, 0, True)
     stored = source(client, index_name, "d5")
     assert (stored["text"], stored["stock"]) == ("another text", 3)
-    assert stored["neural"]["predicted_queries"][0] == "what is title"
+    assert stored["_neural"]["predicted_queries"][0] == "what is title"
     assert indices.count_enriched(client, index_name, SINGLE) == indices.count(client, index_name) == 149
     assert backfill(client, index_name, tmp_path).report.ledger.unchanged == 149
 
@@ -165,7 +165,7 @@ def test_what_a_document_lost_is_taken_from_our_object(
     backfill(client, index_name, tmp_path)
     client.update(index=index_name, id="d1", body={"doc": {"title": "", "text": ""}}, params={"refresh": "true"})
     backfill(client, index_name, tmp_path)
-    assert source(client, index_name, "d1")["neural"]["predicted_queries"] is None
+    assert source(client, index_name, "d1")["_neural"]["predicted_queries"] is None
     query = {"query": {"bool": {"filter": [{"exists": {"field": SINGLE.embedding_field}}]}}}
     assert client.count(index=index_name, body=query)["count"] == 2
 

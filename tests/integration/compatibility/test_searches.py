@@ -99,7 +99,7 @@ def test_the_legs_are_fused(stack: ProxyStack, enriched: str) -> None:
     mark, answer = staged(stack, enriched, "hybrid", match("blue dress"))
     assert mark.startswith("hybrid;")
     assert {"dress", "shoe"} <= set(ids(answer))
-    assert "neural" not in answer["hits"]["hits"][0]["_source"]
+    assert "_neural" not in answer["hits"]["hits"][0]["_source"]
 
 
 @pytest.mark.feature("stage rerank")
