@@ -26,6 +26,7 @@ class _Query(msgspec.Struct):
 
 class _Document(msgspec.Struct):
     id: str | int | None = msgspec.field(name="_id", default=None)
+    title: object = ""
     text: object = ""
 
 
@@ -96,6 +97,19 @@ def read_qrels(file: Path) -> dict[str, dict[str, int]]:
             )
         qrels.setdefault(cells[0].strip(), {})[cells[-2].strip()] = grade
     return qrels
+
+
+def read_documents(corpus: Path) -> Iterator[tuple[str, str, str]]:
+    """doc_id, title and text of each line that has an id; a title or text that is no text is empty."""
+    decoder = msgspec.json.Decoder(_Document)
+    for _, line in _lines(corpus):
+        try:
+            document = decoder.decode(line)
+        except msgspec.DecodeError:
+            continue  # ingest says what is wrong with it
+        if document.id is not None:
+            title, text = (each if isinstance(each, str) else "" for each in (document.title, document.text))
+            yield str(document.id), title, text
 
 
 def _look_through(corpus: Path, queries: Mapping[str, str]) -> tuple[int, str, frozenset[str]]:
