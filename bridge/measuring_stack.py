@@ -187,18 +187,20 @@ class _Filling:
         if state is not None and (state.profile is None or profile_like(state.profile, models) != state.profile):
             indices.delete(self.client, self.name)
             state = None
+        properties = {field: {"type": "text", "analyzer": analyzer} for field in FIELDS}
         if state is None:
             indices.create(
                 self.client,
                 self.name,
                 profile,
-                properties={field: {"type": "text", "analyzer": analyzer} for field in FIELDS},
+                properties=properties,
                 settings={"number_of_shards": 1, "number_of_replicas": 0},
                 # Whatever else the documents hold: it may be of another type in each.
                 dynamic="false",
             )
-        elif state.profile != profile and not _was_chosen(state.profile):
-            indices.put_profile(self.client, self.name, lambda _: profile)
+        elif not _was_chosen(state.profile):
+            wanted = indices.new_profile(self.client, profile, properties=properties)
+            indices.put_profile(self.client, self.name, lambda _: wanted)
 
     def _ingest(self, profile: IndexProfile, models: Models, show: Callable[[int], None]) -> Report:
         source = FileDocuments(

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from bridge.cluster.node import find_process
+from bridge.cluster.connection import connect
+from bridge.cluster.index import look
+from bridge.cluster.node import EmbeddedNode, find_process
 from bridge.cluster.node_launch import plan_node
 from bridge.errors import NodeError
 from bridge.measuring_stack import NODE
-from bridge.settings import load_settings
-from tests.toys import make_toy_cross_encoder, make_toy_encoder
+from bridge.settings import ClusterSettings, load_settings
+from tests.toys import make_toy_cross_encoder, make_toy_encoder, make_toy_query_generator
 
 pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(2400)]
 
@@ -50,7 +52,8 @@ def collection(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings_file(tmp_path: Path) -> Path:
-    pytest.importorskip("ir_measures")
+    for package in ("ir_measures", "ctranslate2"):
+        pytest.importorskip(package)
     settings = load_settings().node
     try:
         plan_node(settings, None)
@@ -62,7 +65,7 @@ def settings_file(tmp_path: Path) -> Path:
     sidecar = {"rerank_model": str(make_toy_cross_encoder(tmp_path / "reranker").path), "encoder": encoder}
     given = {
         "sidecar": {**sidecar, "cascade_model": None, "threads": 1},
-        "ingest": {"encoder": encoder, "generator": None, "threads": 1},
+        "ingest": {"encoder": encoder, "generator": str(make_toy_query_generator(tmp_path / "generator").path)},
     }
     file = tmp_path / "settings.yaml"
     file.write_text(json.dumps(given))
@@ -102,3 +105,8 @@ def test_an_odd_collection_is_measured_and_kept_for_the_next_time(settings_file:
     assert "6 documents, 0 of them written now" in said
     measured = [{name: stage[name] for name in figures[:3]} for stage in told["stages"].values()]
     assert [{name: stage[name] for name in figures[:3]} for stage in again["stages"].values()] == measured
+    with EmbeddedNode.kept(NODE, load_settings().node) as node, connect(ClusterSettings(url=node.url)) as client:
+        [name] = client.indices.get(index="evaluation-odd-collection-*")
+        profile = look(client, name).profile
+    assert profile is not None
+    assert profile.expanded_fields == ["title", "text"]
