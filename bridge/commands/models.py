@@ -109,6 +109,7 @@ def _compared(folder: "ModelFolder", against: Path, pairs: list[tuple[str, str]]
                 licence=manifest.licence,
                 max_tokens=manifest.max_tokens,
                 pooling=manifest.pooling,
+                normalise=manifest.normalise,
                 query_prefix=manifest.query_prefix,
                 passage_prefix=manifest.passage_prefix,
             )
@@ -244,6 +245,7 @@ def _exported(model: "HubModel", out: Path) -> "ModelFolder":
         sources=[model.source],
         max_tokens=model.max_tokens,
         pooling=model.pooling,
+        normalise=model.normalise,
         query_prefix=model.query_prefix,
         passage_prefix=model.passage_prefix,
     )

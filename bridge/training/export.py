@@ -57,6 +57,7 @@ class Card:
     sources: Sequence[str] = ()
     max_tokens: int = 512
     pooling: Literal["mean", "cls", "max"] = "mean"
+    normalise: bool = True
     query_prefix: str = ""
     passage_prefix: str = ""
 
@@ -204,6 +205,7 @@ def _export(
         file=MODEL_FILE,
         dimension=config["hidden_size"] if kind == "encoder" else None,
         pooling=card.pooling,
+        normalise=card.normalise,
         query_prefix=card.query_prefix,
         passage_prefix=card.passage_prefix,
         sources=list(card.sources),

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -95,3 +96,22 @@ def test_a_configuration_that_names_code_is_refused(toy_base: Path, tmp_path: Pa
     arguments = ["fetch", "acme/embedder", "--mirror", str(tmp_path / "mirror"), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(command, arguments)
     assert "names code to load (auto_map)" in str(result.exception)
+
+
+def test_an_encoder_without_a_normalising_module_keeps_its_lengths(tmp_path: Path) -> None:
+    configuration = transformers.BertConfig(
+        vocab_size=toy_tokenizer().get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    files = repository(tmp_path / "source", transformers.BertModel(configuration, add_pooling_layer=False))
+    files["modules.json"] = b'[{"type": "sentence_transformers.models.Transformer"}]'
+    folder = read_folder(fetch("acme/encoder", tmp_path, files))
+    assert folder.manifest.normalise is False
+    encoder = Encoder.load(folder)
+    length = float(np.linalg.norm(encoder.encode(["wing pressure flow"], "query")[0]))
+    encoder.close()
+    assert abs(length - 1.0) > 0.01
