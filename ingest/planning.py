@@ -9,6 +9,7 @@ from opensearchpy import OpenSearch
 from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import dialect_of
+from bridge.cluster.restrictions import refuse_restricted
 from bridge.cluster.schema import field_mapping, object_properties
 from bridge.cluster.suitability import in_place_obstacles, missing_fields
 from bridge.profile import IndexProfile
@@ -65,9 +66,10 @@ def plan(
 
     Raises:
         IndexUnsuitable: there is no such index.
-        ClusterError: the cluster does not answer, or does not let this user read.
+        ClusterError: the cluster does not answer, or does not let this user read all of the index.
     """
     state = indices.look(client, index)
+    refuse_restricted(client, state.name)
     profile = indices.fitted(client, profile)
     dialect = dialect_of(capabilities(client))
     obstacles = in_place_obstacles(profile, dialect, state.mapping, state.settings)

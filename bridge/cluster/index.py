@@ -10,6 +10,7 @@ from opensearchpy import NotFoundError, OpenSearch, RequestError
 
 from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import VectorEngine, dialect_of
+from bridge.cluster.restrictions import refuse_restricted
 from bridge.cluster.schema import (
     Dynamic,
     field_mapping,
@@ -117,8 +118,10 @@ def create_like(client: OpenSearch, old: str, new: str, profile: IndexProfile) -
 
     Raises:
         IndexUnsuitable: the old index does not keep its documents whole, or the cluster refuses the mapping.
+        AccessDenied: some of its documents or fields are hidden from this user.
     """
     state = look(client, old)
+    refuse_restricted(client, state.name)
     if lost := incomplete_source(state.mapping):
         raise IndexUnsuitable(
             f"index {state.name} cannot be copied, it does not keep its documents whole ({'; '.join(lost)}): ingest "
@@ -180,8 +183,10 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
 
     Raises:
         IndexUnsuitable: the index cannot be enriched in place, or is enriched for another profile already.
+        AccessDenied: some of its documents or fields are hidden from this user.
     """
     state = look(client, index)
+    refuse_restricted(client, state.name)
     _refuse_blocked(state)
     dialect = dialect_of(capabilities(client))
     obstacles = in_place_obstacles(profile, dialect, state.mapping, state.settings)
@@ -219,8 +224,10 @@ def check(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
 
     Raises:
         IndexUnsuitable: it cannot, or it is kept for another profile; every difference is named.
+        AccessDenied: some of its documents or fields are hidden from this user.
     """
     state = look(client, index)
+    refuse_restricted(client, state.name)
     _refuse_blocked(state)
     kept = state.generation(profile.generation)
     found = differences(profile, state.mapping, state.settings)
