@@ -57,6 +57,11 @@ class ProxySettings(Section):
     event_log: Path | None = Field(
         None, description="File for comparisons, interleaved pages and clicks, read by neural-bridge report."
     )
+    event_log_queries: bool = Field(
+        False,
+        description="Write the words of queries beside interleaved pages, so that clicks become judgements "
+        "(neural-bridge evaluate --clicks). They may be personal data.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Port = Field(9280, description="Port to listen on; 0 takes a free one.")
     admin_host: str = Field("127.0.0.1", description="Address of the admin listener (health, metrics, page).")

@@ -44,6 +44,12 @@ _OPTIONS = [
         help="CSV with query, docid, rating (Quepid), or JSON of the Search Relevance Workbench.",
     ),
     click.option(
+        "--clicks",
+        "clicks_file",
+        type=_FILE,
+        help="The proxy's event log (proxy.event_log, with proxy.event_log_queries): clicks as judgements.",
+    ),
+    click.option(
         "--label-free",
         type=click.IntRange(min=1),
         metavar="INTEGER",
@@ -73,6 +79,7 @@ class Asked:
     queries_file: Path | None
     qrels_file: Path | None
     judgements_file: Path | None
+    clicks_file: Path | None
     label_free: int | None
     max_queries: int | None
 
@@ -89,6 +96,7 @@ class Asked:
             queries_file=None,
             qrels_file=None,
             judgements_file=None,
+            clicks_file=None,
             label_free=None,
             max_queries=max_queries,
         )
@@ -96,7 +104,13 @@ class Asked:
     @property
     def has_judgements(self) -> bool:
         """Whether judgements of an index were named."""
-        return any(source is not None for source in (self.queries_file, self.judgements_file, self.label_free))
+        return bool(self.n_sources)
+
+    @property
+    def n_sources(self) -> int:
+        """How many kinds of judgements of an index were named."""
+        sources = (self.queries_file, self.judgements_file, self.clicks_file, self.label_free)
+        return sum(source is not None for source in sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +169,7 @@ def measured(
                 yield Measured(asked.index, index, questions.spread(asked.max_queries), body_of or multi_match(fields))
 
 
-_NO_JUDGEMENTS = "--index needs judgements: --queries with --qrels, --judgements, or --label-free"
+_NO_JUDGEMENTS = "--index needs judgements: --queries with --qrels, --judgements, --clicks, or --label-free"
 
 
 def _check(asked: Asked) -> None:
@@ -163,12 +177,10 @@ def _check(asked: Asked) -> None:
         raise UsageError("what is to be measured? Give either --collection FOLDER or --index INDEX")
     if (asked.queries_file is None) != (asked.qrels_file is None):
         raise UsageError("--queries and --qrels belong together: give both")
-    sources = [asked.queries_file, asked.judgements_file, asked.label_free]
-    n_sources = sum(source is not None for source in sources)
-    if asked.index is not None and n_sources != 1:
-        raise UsageError(_NO_JUDGEMENTS if not n_sources else "several kinds of judgements: give one of them")
-    if asked.folder is not None and (asked.queries_file or asked.judgements_file):
-        raise UsageError("a collection has its own judgements: leave out --queries, --qrels and --judgements")
+    if asked.index is not None and asked.n_sources != 1:
+        raise UsageError(_NO_JUDGEMENTS if not asked.n_sources else "several kinds of judgements: give one of them")
+    if asked.folder is not None and (asked.queries_file or asked.judgements_file or asked.clicks_file):
+        raise UsageError("a collection has its own judgements: leave out --queries, --qrels, --judgements and --clicks")
 
 
 def _judgements(asked: Asked) -> "JudgedQueries | None":
@@ -176,7 +188,33 @@ def _judgements(asked: Asked) -> "JudgedQueries | None":
 
     if asked.queries_file is not None and asked.qrels_file is not None:
         return read_topics(asked.queries_file, asked.qrels_file)
+    if asked.clicks_file is not None:
+        return _clicks(asked.clicks_file)
     return read_judgement_list(asked.judgements_file) if asked.judgements_file is not None else None
+
+
+def _clicks(file: Path) -> "JudgedQueries":
+    from bridge.evaluation.click_judgements import ShownPage, judgements_of_clicks
+    from bridge.proxy.event_log import Click, Impression
+    from bridge.proxy.event_report import read_events
+
+    if not file.is_file():
+        raise UsageError(f"click log {file} does not exist or is no file")
+    events = list(read_events(file))
+    clicked: dict[str, set[str]] = {}
+    for event in events:
+        if isinstance(event, Click):
+            clicked.setdefault(event.impression, set()).add(event.document)
+    pages = [
+        ShownPage(
+            event.query, event.first_rank, [doc_id for _, doc_id in event.shown], frozenset(clicked.get(event.id, ()))
+        )
+        for event in events
+        if isinstance(event, Impression) and event.query is not None
+    ]
+    if not pages:
+        raise UsageError(f"click log {file} holds no page with its query: set proxy.event_log_queries in the proxy")
+    return judgements_of_clicks(file.name, pages)
 
 
 def _label_free(asked: Asked, index: "MeasuredIndex") -> "JudgedQueries | None":

@@ -86,7 +86,7 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
         events = EventLog(settings.proxy.event_log)
         shadow = Shadow(composer, metrics, events)
         stack.push_async_callback(shadow.close)
-        interleaving = Interleaving(composer, events)
+        interleaving = Interleaving(composer, events, log_queries=settings.proxy.event_log_queries)
         deadline = FirstRequestDeadline(settings.proxy.header_timeout_s)
         retrieval = Retrieval(profiles, composer, Texts(searches), budget_s=budget_s)
 

@@ -1,7 +1,7 @@
 """What `neural-bridge report` reads: comparisons, interleaved pages and clicks, a JSON object a line.
 
-Lines hold ids of documents, and no text of theirs or of queries. Each is appended by one write to a file
-opened for it, so several proxies may share a file and anything may rotate it.
+Lines hold ids of documents, and no text of theirs; the words of queries only where `proxy.event_log_queries`
+allows. Each is appended by one write to a file opened for it, so several proxies may share a file and anything may rotate it.
 """
 
 import os
@@ -29,7 +29,11 @@ class Comparison(msgspec.Struct, frozen=True, tag="comparison", tag_field="event
 
 
 class Impression(msgspec.Struct, frozen=True, tag="impression", tag_field="event"):
-    """A page of an interleaved ranking: `own` and `bridge` are the documents on it that each side drafted."""
+    """A page of an interleaved ranking: `own` and `bridge` are the documents on it that each side drafted.
+
+    What makes clicks on it judgements: the words of its `query`, where they may be logged, and the documents as
+    `shown`, the first of them at rank `first_rank`.
+    """
 
     time: float
     id: str
@@ -40,6 +44,9 @@ class Impression(msgspec.Struct, frozen=True, tag="impression", tag_field="event
     overlap: float
     rank_biased_overlap: float
     took_ms: float
+    query: str | None = None
+    first_rank: int = 1
+    shown: list[Key] = []
 
 
 class Click(msgspec.Struct, frozen=True, tag="click", tag_field="event"):

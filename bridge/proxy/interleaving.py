@@ -37,9 +37,11 @@ class _Told(msgspec.Struct, forbid_unknown_fields=True):
 class Interleaving:
     """Ranks as the composer does, and mixes the application's own ranking in."""
 
-    def __init__(self, composer: Composer, events: EventLog) -> None:
+    def __init__(self, composer: Composer, events: EventLog, *, log_queries: bool) -> None:
+        """`log_queries`: the log may hold the words of queries."""
         self._composer = composer
         self._events = events
+        self._log_queries = log_queries
 
     async def rank(self, plan: Plan) -> Ranked:
         """The mixed ranking; the bridge's alone where the own one could not be had. Never fails."""
@@ -70,6 +72,9 @@ class Interleaving:
                 overlap=round(overlap(*compared), 4),
                 rank_biased_overlap=round(rank_biased_overlap(*compared), 4),
                 took_ms=round(sum(ranked.timings_ms.values()), 1),
+                query=plan.request.text if self._log_queries else None,
+                first_rank=plan.request.start + 1,
+                shown=[key for key, _ in page],
             )
         )
         return ranked

@@ -96,6 +96,18 @@ async def test_interleaved_pages_and_clicks_are_logged_without_text(make_stack: 
     assert not any("_bridge" in request.target for request in stack.cluster.received)
 
 
+async def test_words_of_queries_are_logged_where_that_is_allowed(make_stack: MakeStack, tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    stack = await make_stack(ScriptedIndex(), mode="interleave", event_log=log, event_log_queries=True)
+
+    answer, _ = await search(stack, size=2, **{"from": 1})
+
+    [page] = read_events(log)
+    assert isinstance(page, Impression)
+    assert (page.query, page.first_rank) == (QUERY["query"]["match"]["title"], 2)
+    assert [doc_id for _, doc_id in page.shown] == [hit["_id"] for hit in answer["hits"]["hits"]]
+
+
 async def test_interleaved_pages_follow_each_other(make_stack: MakeStack, tmp_path: Path) -> None:
     stack = await make_stack(ScriptedIndex(), mode="interleave", event_log=tmp_path / "events.jsonl")
 

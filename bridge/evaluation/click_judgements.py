@@ -1,0 +1,71 @@
+"""Judgements from what readers clicked: clicks over expected clicks (Zhang and Jones 2007, "Comparing click logs and
+editorial labels for training query rewriting").
+
+High ranks are clicked whatever stands there. So a document's clicks for a query are divided by those that its ranks had
+on average, over all pages of the log: it is relevant where it had at least as many.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bridge.errors import UsageError
+from bridge.evaluation.judged_queries import JudgedQueries
+
+FEWEST_PAGES = 3
+"""A query that fewer readers asked says more of these readers than of its documents."""
+
+_ROUNDING = 1e-9
+
+REMARK = (
+    "clicks tell of documents that were shown: both rankings of the log's pages were, alike; documents that only other "
+    "settings find count as not relevant"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPage:
+    """A page that a reader saw: doc_ids in their order, the first of them at rank `first_rank`, and those clicked."""
+
+    query: str
+    first_rank: int
+    shown: Sequence[str]
+    clicked: frozenset[str]
+
+
+def judgements_of_clicks(source: str, pages: Iterable[ShownPage]) -> JudgedQueries:
+    """Queries that at least `FEWEST_PAGES` pages were shown for, and of which a document was relevant; shown
+    documents have grade 1 or 0.
+
+    Raises:
+        UsageError: there is no such query.
+    """
+    pages = list(pages)
+    asked = Counter(page.query for page in pages if page.first_rank == 1)
+    shown, clicked = Counter[int](), Counter[int]()
+    for page in pages:
+        for rank, doc_id in enumerate(page.shown, start=page.first_rank):
+            shown[rank] += 1
+            clicked[rank] += doc_id in page.clicked
+    clicks, expected = Counter[tuple[str, str]](), defaultdict[tuple[str, str], float](float)
+    for page in pages:
+        for rank, doc_id in enumerate(page.shown, start=page.first_rank):
+            clicks[page.query, doc_id] += doc_id in page.clicked
+            expected[page.query, doc_id] += clicked[rank] / shown[rank]
+    qrels: dict[str, dict[str, int]] = {}
+    for (query, doc_id), n_clicks in clicks.items():
+        if asked[query] >= FEWEST_PAGES:
+            as_many = n_clicks >= expected[query, doc_id] - _ROUNDING
+            qrels.setdefault(query, {})[doc_id] = int(n_clicks > 0 and as_many)
+    judged = {query: grades for query, grades in qrels.items() if any(grades.values())}
+    if not judged:
+        raise UsageError(
+            f"{source}: none of its {len(asked):,} queries was asked {FEWEST_PAGES} times and answered with a document "
+            f"that was clicked as often as its rank lets expect: collect more clicks (POST /_bridge/click)"
+        )
+    return JudgedQueries(
+        f"{source}, {sum(clicked.values()):,} clicks on {len(pages):,} pages",
+        {query: query for query in judged},
+        judged,
+        remarks=[REMARK],
+    )
