@@ -1,7 +1,8 @@
 """What `neural-bridge report` reads: comparisons, interleaved pages and clicks, a JSON object a line.
 
 Lines hold ids of documents, and no text of theirs; the words of queries only where `proxy.event_log_queries`
-allows. Each is appended by one write to a file opened for it, so several proxies may share a file and anything may rotate it.
+allows. Each is appended by one write to a file opened for it, so several proxies may share a file and anything may
+rotate it.
 """
 
 import os
