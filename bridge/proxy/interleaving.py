@@ -55,7 +55,7 @@ class Interleaving:
         drafted = list(team_draft(own, list(bridge), seed=f"{plan.expression}\0{plan.request.text}"))
         n = len(drafted)
         ranked.hits = [
-            replace(bridge.get(key) or RankedHit(*key, score=0.0), score=1 + (n - i) / n)
+            msgspec.structs.replace(bridge.get(key) or RankedHit(*key, score=0.0), score=1 + (n - i) / n)
             for i, (key, _) in enumerate(drafted)
         ]
         ranked.impression = secrets.token_hex(8)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean, pstdev
+from statistics import fmean
 
 from bridge.profile import FusionSettings, IndexProfile, Stage
 from bridge.records import Hit, LegScore, RankedHit
@@ -42,25 +42,22 @@ def fuse(rankings: LegRankings, settings: FusionSettings, *, window: int) -> lis
     """
     weights = {leg: weight for leg in sorted(rankings) if (weight := settings.weights.get(leg, 0.0)) > 0}
     total = sum(weights.values())
-    given: dict[str, dict[tuple[str, str], float]] = {}
-    absent: dict[str, float] = {}
-    for leg in weights:
+    shares: list[tuple[float, dict[tuple[str, str], float], float]] = []
+    for leg, weight in weights.items():
         hits = rankings[leg]
-        contributions, absent[leg] = _contributions([hit.score for hit in hits], settings, complete=len(hits) < window)
-        given[leg] = {hit.key: value for hit, value in zip(hits, contributions, strict=True)}
-    fused = {
-        key: sum(weight / total * given[leg].get(key, absent[leg]) for leg, weight in weights.items())
-        for key in {key for contributed in given.values() for key in contributed}
-    }
-    if settings.method == "zscore":
-        fused = {key: logistic(value) for key, value in fused.items()}
-    found_by: dict[tuple[str, str], dict[str, LegScore]] = {key: {} for key in fused}
+        contributions, absent = _contributions([hit.score for hit in hits], settings, complete=len(hits) < window)
+        given = {hit.key: value for hit, value in zip(hits, contributions, strict=True)}
+        shares.append((weight / total, given, absent))
+    found = {key for _, given, _ in shares for key in given}
+    fused = {key: sum([share * given.get(key, absent) for share, given, absent in shares]) for key in found}
+    best = sorted(fused, key=lambda key: (-fused[key], key))[:window]
+    found_by: dict[tuple[str, str], dict[str, LegScore]] = {key: {} for key in best}
     for leg, hits in rankings.items():
         for rank, hit in enumerate(hits, start=1):
-            if hit.key in found_by:
-                found_by[hit.key][leg] = LegScore(rank, hit.score)
-    best = sorted(fused, key=lambda key: (-fused[key], key))[:window]
-    return [RankedHit(key[0], key[1], score=fused[key], legs=found_by[key], fused_score=fused[key]) for key in best]
+            if (legs := found_by.get(hit.key)) is not None:
+                legs[leg] = LegScore(rank, hit.score)
+    scores = {key: logistic(fused[key]) if settings.method == "zscore" else fused[key] for key in best}
+    return [RankedHit(*key, score, legs=found_by[key], fused_score=score) for key, score in scores.items()]
 
 
 def _contributions(scores: Sequence[float], settings: FusionSettings, *, complete: bool) -> tuple[list[float], float]:
@@ -102,9 +99,13 @@ def blended(scores: Sequence[float], prior: Sequence[float], weight: float) -> l
 
 def _standard_scores(scores: Sequence[float]) -> list[float]:
     """Scores less their mean, in standard deviations (Montague and Aslam, CIKM 2001); 0 where all equal."""
-    if not scores or (deviation := pstdev(scores)) == 0:
-        return [0.0] * len(scores)
+    if not scores:
+        return []
     mean = fmean(scores)
+    deviation = math.sqrt(fmean([(score - mean) ** 2 for score in scores]))
+    # The mean of equal numbers may differ from them by a rounding.
+    if deviation == 0 or min(scores) == max(scores):
+        return [0.0] * len(scores)
     return [(score - mean) / deviation for score in scores]
 
 

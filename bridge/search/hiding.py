@@ -87,6 +87,14 @@ def hidden(body: bytes, object_field: str) -> bytes:
     return b"".join((*parts, body[at:]))
 
 
+def hit_without(hit: RawObject, object_field: str) -> RawObject:
+    """A hit without the bridge's object in its document."""
+    source = bytes(hit.get("_source", b""))
+    if source[:1] != b"{" or f'"{object_field}"'.encode() not in source:
+        return hit
+    return hit | {"_source": msgspec.Raw(without_member(source, object_field))}
+
+
 def _changes(value: msgspec.Raw, object_field: str, name: bytes) -> Iterator[tuple[bytes, bytes]]:
     """What to replace by what, in the order of the answer."""
     text = bytes(value)

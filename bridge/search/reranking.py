@@ -6,8 +6,9 @@ ranking, on no page.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from statistics import fmean
+
+from msgspec.structs import replace
 
 from bridge.profile import PassageScores, RerankSettings
 from bridge.records import RankedHit

@@ -23,6 +23,10 @@ PASSAGE_HIGHLIGHT = "_bridge.passage"
 """Under which name a hit's winning passage stands among its highlights."""
 
 
+_TEXT = msgspec.json.Decoder(str)
+_SCORE = msgspec.json.Decoder(float | None)
+
+
 class _Identity(msgspec.Struct):
     """What tells a hit apart; every other member is ignored here."""
 
@@ -199,11 +203,14 @@ def source_texts(hit: ShownHit, fields: Sequence[str]) -> str:
 
 
 def _shown_hits(hits: msgspec.Raw) -> list[ShownHit]:
-    identities = msgspec.json.decode(hits, type=list[_Identity])
-    members = msgspec.json.decode(hits, type=list[RawObject])
+    # Each document is read over once, and not once more for what tells it apart.
     return [
-        ShownHit((identity.index, identity.doc_id), identity.score or 0.0, raw)
-        for identity, raw in zip(identities, members, strict=True)
+        ShownHit(
+            (_TEXT.decode(members["_index"]), _TEXT.decode(members["_id"])),
+            _SCORE.decode(members.get("_score", b"null")) or 0.0,
+            members,
+        )
+        for members in msgspec.json.decode(hits, type=list[RawObject])
     ]
 
 
