@@ -106,12 +106,18 @@ class SearchRules(msgspec.Struct, frozen=True):
     `leave_quoted`: words in quotation marks. `leave_identifiers`: single words with three digits or more, such
     as part numbers. Both ask for these very words and for nothing like them. `leave_sorted_ties`: searches
     that are sorted by score, and among equal scores by other fields; an application that turns their pages by
-    `from`, and not by `search_after`, can have them upgraded.
+    `from`, and not by `search_after`, can have them upgraded. `scripts`: those that the models read, as
+    `bridge.scripts` calls them; searches in others are left alone, none where the list is empty.
+
+    `confident_lead`: where the text leg's first score is so many times its second, that leg alone ranks; None
+    lets all legs rank always.
     """
 
     leave_quoted: bool = True
     leave_identifiers: bool = True
     leave_sorted_ties: bool = True
+    scripts: list[str] = []
+    confident_lead: float | None = None
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -183,6 +189,16 @@ TOGETHER_BOOST = 1.0
 """Weight of text and predicted queries scored as one field; docs/benchmarks.md has the figures for both."""
 
 
+class FilterThreshold(msgspec.Struct, frozen=True):
+    """The score that predicted queries must reach: of those that `generator` predicted for a sample of the
+    documents, `percentile` % scored lower by `model`. Only ingest reads it."""
+
+    generator: str
+    model: str
+    percentile: float
+    score: float
+
+
 class IndexProfile(msgspec.Struct, frozen=True):
     """The whole of `_meta.neural_bridge`.
 
@@ -193,7 +209,8 @@ class IndexProfile(msgspec.Struct, frozen=True):
     are left alone. `stages`: the stages that may serve this index (the gate's verdict); a search stops at the
     last one. `gate` and `tuning` keep the evidence; no search reads them. `generation`: which set of our
     fields, counted from 1; each is made by its own models.
-    `vector_type`: where it is none, the encoder only says how long passages are.
+    `vector_type`: where it is none, the encoder only says how long passages are. `filter_threshold`: which
+    predicted queries were kept, where a share of all decided that.
     """
 
     text_fields: list[TextField]
@@ -213,6 +230,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
     tuning: TuningRecord | None = None
     generation: int = 1
     vector_type: VectorType = "knn_vector"
+    filter_threshold: FilterThreshold | None = None
     version: int = PROFILE_VERSION
 
     @property

@@ -9,8 +9,10 @@ from bridge.models.artifact import ModelFolder, resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.models.query_generator import QueryGenerator
+from bridge.models.tokenization import load_tokenizer
 from bridge.passages import TokenSpans
-from bridge.profile import DEFAULT_OBJECT, IndexProfile, ModelReference, PassageSettings, TextField
+from bridge.profile import DEFAULT_OBJECT, IndexProfile, ModelReference, PassageSettings, SearchRules, TextField
+from bridge.scripts import scripts_of_words
 from bridge.settings import IngestSettings
 from ingest import expansion
 from ingest.embedding import PassageEncoder
@@ -19,7 +21,7 @@ from ingest.embedding import PassageEncoder
 @dataclass(frozen=True, slots=True)
 class Models:
     """Opened models, with the names that profiles and stamps know them by. `token_spans` is the encoder's
-    view of a text; `scorer` filters predicted queries."""
+    view of a text; `scorer` filters predicted queries; `scripts` are those that the encoder reads."""
 
     encoder: PassageEncoder
     encoder_reference: ModelReference
@@ -27,6 +29,7 @@ class Models:
     generator: expansion.QueryGenerator | None = None
     generator_reference: ModelReference | None = None
     scorer: expansion.Scorer | None = None
+    scripts: Sequence[str] = ()
 
 
 def load_models(settings: IngestSettings) -> Models:
@@ -38,14 +41,15 @@ def load_models(settings: IngestSettings) -> Models:
     encoder_folder = resolve(settings.encoder)
     encoder = Encoder.load(encoder_folder, threads=settings.threads)
     reference, token_spans = _reference(encoder_folder), encoder.tokenizer.token_offsets
+    scripts = scripts_of_words(encoder.tokenizer.words)
     if not settings.generator:
-        return Models(encoder, reference, token_spans)
+        return Models(encoder, reference, token_spans, scripts=scripts)
     generator_folder = resolve(settings.generator)
     generator = QueryGenerator.load(generator_folder, threads=settings.threads)
     scorer = None
     if settings.filter_model:
         scorer = CrossEncoder.load(resolve(settings.filter_model), threads=settings.threads)
-    return Models(encoder, reference, token_spans, generator, _reference(generator_folder), scorer)
+    return Models(encoder, reference, token_spans, generator, _reference(generator_folder), scorer, scripts)
 
 
 def profile_for(
@@ -65,6 +69,7 @@ def profile_for(
         passages=passages or PassageSettings(),
         object_field=kept.object_field if kept else object_field,
         generation=kept.generation if kept else 1,
+        rules=SearchRules(scripts=list(models.scripts)),
     )
 
 
@@ -95,6 +100,7 @@ def planned_profile(
         generator=_reference(resolve(settings.generator)) if settings.generator else None,
         object_field=settings.object_field,
         passages=passages or PassageSettings(),
+        rules=SearchRules(scripts=scripts_of_words(load_tokenizer(encoder).words)),
     )
 
 

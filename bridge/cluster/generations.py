@@ -56,6 +56,7 @@ def next_generation(state: IndexState, made_by: IndexProfile) -> IndexProfile:
         dimension=made_by.dimension,
         generator=made_by.generator,
         passages=made_by.passages,
+        rules=msgspec.structs.replace(serving.rules, scripts=made_by.rules.scripts),
         expanded_fields=serving.expanded_fields if serving.text_fields == made_by.text_fields else [],
         gate=None,
         tuning=None,

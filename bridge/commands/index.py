@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bridge.commands import settings_of
+from bridge.errors import UsageError
 
 if TYPE_CHECKING:
     from bridge.cluster.dialects import VectorEngine
@@ -162,6 +163,13 @@ def show(ctx: click.Context, index: str, cluster_url: str | None, as_json: bool)
     type=_RULE,
     help="Searches sorted by score and then by more: the same; not for applications that page by search_after.",
 )
+@click.option("--scripts", help="Scripts that the models read, such as latin,greek; others are left. Any: upgrade all.")
+@click.option(
+    "--confident-lead",
+    type=click.FloatRange(min=1),
+    help="Where the words' first hit scores so many times the second, no other leg and no reranker is heard.",
+)
+@click.option("--always", is_flag=True, help="No --confident-lead: all legs are heard always.")
 @cluster_option
 @json_option
 @click.pass_context
@@ -171,6 +179,9 @@ def rules(
     quoted: str | None,
     identifiers: str | None,
     sorted_ties: str | None,
+    scripts: str | None,
+    confident_lead: float | None,
+    always: bool,
     cluster_url: str | None,
     as_json: bool,
 ) -> None:
@@ -178,6 +189,8 @@ def rules(
 
     Proxies obey within proxy.profile_ttl_s.
     """
+    if always and confident_lead is not None:
+        raise UsageError("--always and --confident-lead contradict each other: give one of them")
     settings = settings_of(ctx, cluster={"url": cluster_url})
     import msgspec
 
@@ -186,17 +199,29 @@ def rules(
 
     client = connect(settings.cluster)
     given = {"leave_quoted": quoted, "leave_identifiers": identifiers, "leave_sorted_ties": sorted_ties}
-    chosen = {name: rule == "leave" for name, rule in given.items() if rule is not None}
+    chosen: dict[str, object] = {name: rule == "leave" for name, rule in given.items() if rule is not None}
+    if scripts is not None:
+        named = [script.strip().lower() for script in scripts.split(",")]
+        chosen["scripts"] = [] if named == ["any"] else named
+    if always or confident_lead is not None:
+        chosen["confident_lead"] = confident_lead
     profile = indices.put_profile(
         client,
         index,
         lambda kept: msgspec.structs.replace(kept, rules=msgspec.structs.replace(kept.rules, **chosen)),
     )
-    held = msgspec.to_builtins(profile.rules)
+    held = profile.rules
     if as_json:
-        click.echo(json.dumps({"index": index, "rules": held}, indent=2))
-    for name, leave in () if as_json else held.items():
-        click.echo(f"{name.removeprefix('leave_').replace('_', ' '):<12} {'leave' if leave else 'upgrade'}")
+        click.echo(json.dumps({"index": index, "rules": msgspec.to_builtins(held)}, indent=2))
+        return
+    for name, leave in (
+        ("quoted", held.leave_quoted),
+        ("identifiers", held.leave_identifiers),
+        ("sorted ties", held.leave_sorted_ties),
+    ):
+        click.echo(f"{name:<15} {'leave' if leave else 'upgrade'}")
+    click.echo(f"{'scripts':<15} {', '.join(held.scripts) or 'any'}")
+    click.echo(f"{'confident lead':<15} {held.confident_lead or 'none'}")
 
 
 @command.command()

@@ -15,6 +15,7 @@ from opensearchpy import OpenSearch
 from bridge.cluster.connection import exchange
 from bridge.errors import AnswerNotUnderstood, BridgeError
 from bridge.profile import Stage
+from bridge.search.confidence import CONFIDENT
 
 CONTROL_HEADER = "x-bridge"
 MARKER_HEADER = "x-bridge"
@@ -87,7 +88,7 @@ class _Search:
         if self.left_alone is not None:
             # The lexical stage is the application's own search, which the proxy has no reason to touch.
             return stage == "lexical"
-        read = stage in ("rerank", "cascade") and bool(self.doc_ids)
+        read = stage in ("rerank", "cascade") and bool(self.doc_ids) and CONFIDENT not in self.marker
         return "degraded=" not in self.marker and (not read or stage in self.marker)
 
     @property

@@ -39,6 +39,11 @@ class TextTokenizer:
         size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         return size
 
+    @property
+    def words(self) -> list[str]:
+        """Every entry of the vocabulary, in no order."""
+        return list(self._tokenizer.get_vocab(with_added_tokens=False))
+
     def sequences(self, texts: Sequence[str], *, max_tokens: int | None = None) -> list[TokenArrays]:
         """Each text alone, special tokens added, cut to `max_tokens` (by default the model's limit)."""
         limit = min(max_tokens or self.max_tokens, self.max_tokens)

@@ -18,6 +18,7 @@ from bridge.proxy.reranking import Reranker
 from bridge.proxy.sidecar import CascadeMissing, Sidecar, StageFailed
 from bridge.records import Hit, RankedHit
 from bridge.search import legs
+from bridge.search.confidence import CONFIDENT, confident_leg
 from bridge.search.fusion import LegRankings, fuse, leg_weights
 from bridge.search.json_tree import Json
 from bridge.search.reranking import first_stage
@@ -53,6 +54,9 @@ class Ranker:
         if plan.request.min_score is not None and "vector" in found:
             found["vector"] = _reaching_min_score(found)
         ranked.found = found
+        confident = confident_leg(found, weights, plan.profile.rules.confident_lead)
+        if confident is not None:
+            weights = {confident: 1.0}
         live = [leg for leg in found if weights.get(leg, 0) > 0]
         if not live:
             return
@@ -62,7 +66,9 @@ class Ranker:
         ranked.hits = first_stage(fused)
         ranked.complete = _holds_all_matches(plan, found, weights)
         ranked.stages = "hybrid" if len(live) > 1 else live[0]
-        if plan.request.start < _reranked(plan) and fused:
+        if confident is not None:
+            ranked.stages += CONFIDENT
+        elif plan.request.start < _reranked(plan) and fused:
             await self._rerank(plan, fused, ranked)
 
     async def _run_legs(self, plan: Plan, names: Sequence[str], ranked: Ranked) -> dict[str, Sequence[Hit]]:

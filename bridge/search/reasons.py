@@ -63,6 +63,7 @@ REASONS: dict[str, str] = {
     "phrase": "only phrases are searched",
     "query_syntax": "operators in the words of `query_string` or `simple_query_string`",
     "quoted": "words in quotation marks (profile: `rules.leave_quoted`)",
+    "script": "words in a script that the models of the index do not read (profile: `rules.scripts`)",
     "several_texts": "several texts, and no way to tell which one the user typed",
     "unknown_clause": "a clause that the bridge does not know",
     "wrapper": "a wrapped query that cannot be unwrapped",

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bridge.profile import SearchRules
+from bridge.scripts import is_foreign
 from bridge.search import json_tree, url_parameters
 from bridge.search.hiding import hidden_object, names_any
 from bridge.search.json_tree import Json
@@ -231,6 +232,9 @@ def _check_text(text: str, rules: SearchRules) -> None:
     if rules.leave_identifiers and _IDENTIFIER.fullmatch(stripped):
         # Whoever types a part number wants this very part, and nothing that is like it.
         raise NotUnderstood("identifier")
+    if is_foreign(stripped, rules.scripts):
+        # Models that cannot read the words would rank by noise.
+        raise NotUnderstood("script")
 
 
 def _page(tree: Mapping[str, Json], parameters: Mapping[str, str]) -> tuple[int, int]:

@@ -375,14 +375,14 @@ def test_searches_on_all_fields_leave_out_an_object_whose_name_begins_with_an_un
 def test_an_operator_says_which_searches_are_left_alone(
     node: EmbeddedNode, tmp_path: Path, fresh_index: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def rules(*options: str) -> dict[str, bool]:
+    def rules(*options: str) -> dict[str, Any]:
         with pytest.raises(SystemExit) as ended:
             main(["index", "rules", fresh_index, "--cluster", node.url, "--json", *options])
         assert ended.value.code == 0
         printed = capsys.readouterr().out
         # The servers of this process print log lines around it.
         shown, _ = json.JSONDecoder().raw_decode(printed[printed.index("{\n") :])
-        held: dict[str, bool] = shown["rules"]
+        held: dict[str, Any] = shown["rules"]
         return held
 
     with proxy_stack(ClusterSettings(url=node.url), tmp_path, budget_ms=60_000, profile_ttl_s=0) as stack:
@@ -390,7 +390,8 @@ def test_an_operator_says_which_searches_are_left_alone(
             stack.fill(direct, fresh_index, {"shoe": DOCUMENTS["shoe"]})
         asked = match('"red shoe"')
         marks = []
-        for options in ((), ("--quoted", "upgrade"), ("--quoted", "leave", "--identifiers", "upgrade")):
+        more = ("--identifiers", "upgrade", "--scripts", "Latin", "--confident-lead", "3")
+        for options in ((), ("--quoted", "upgrade"), ("--quoted", "leave", *more)):
             held = rules(*options)
             marks.append(
                 requests.post(f"{stack.url}/{fresh_index}/_search", json=asked, timeout=120).headers["X-Bridge"]
@@ -401,7 +402,13 @@ def test_an_operator_says_which_searches_are_left_alone(
         "hybrid+rerank",
         "pass; reason=quoted",
     ]
-    assert held == {"leave_quoted": True, "leave_identifiers": False, "leave_sorted_ties": True}
+    assert held == {
+        "leave_quoted": True,
+        "leave_identifiers": False,
+        "leave_sorted_ties": True,
+        "scripts": ["latin"],
+        "confident_lead": 3.0,
+    }
 
 
 def test_passages_are_retrieved_for_several_questions(stack: ProxyStack, index: str) -> None:

@@ -75,6 +75,20 @@ async def test_a_search_stops_at_the_stage_it_names(
     assert all(request.header("x-bridge") is None for request in stack.cluster.received)
 
 
+@pytest.mark.parametrize(
+    ("lead", "done"), [(None, "hybrid+rerank"), (1.05, "expansion+confident"), (1.5, "hybrid+rerank")]
+)
+async def test_a_confident_text_leg_ranks_alone(make_stack: MakeStack, lead: float | None, done: str) -> None:
+    """Its first hit scores 10, and its second 9."""
+    rules = msgspec.structs.replace(PROFILE.rules, confident_lead=lead)
+    stack = await make_stack(ScriptedIndex(profile=msgspec.structs.replace(PROFILE, rules=rules)))
+
+    _, mark, answer = await search(stack)
+
+    assert mark.partition(";")[0] == done
+    assert (ids(answer) == ["a", "b", "c", "d"]) is done.startswith("expansion")
+
+
 async def test_an_unknown_stage_is_refused_with_the_known_ones(make_stack: MakeStack) -> None:
     stack = await make_stack(ScriptedIndex())
 

@@ -177,6 +177,26 @@ def test_words_with_a_few_digits_are_no_identifier(text: str) -> None:
     assert isinstance(understand({"query": {"match": {"title": text}}}), SearchRequest)
 
 
+@pytest.mark.parametrize(
+    ("text", "scripts", "left"),
+    [
+        ("красные туфли", ["latin"], True),
+        ("красные туфли", ["cyrillic", "latin"], False),
+        ("красные туфли", [], False),
+        ("iphone чехол", ["latin"], False),
+        ("α-synuclein", ["latin"], False),
+        ("12 34", ["latin"], False),
+    ],
+)
+def test_words_in_a_script_that_the_models_do_not_read_are_left_alone(
+    text: str, scripts: list[str], left: bool
+) -> None:
+    body = json.dumps({"query": {"match": {"title": text}}}).encode()
+    found = parse(body, "", text_fields=["title"], object_field="neural", rules=SearchRules(scripts=scripts))
+
+    assert (found == LeaveAlone("script", "neural")) is left
+
+
 @pytest.mark.parametrize("text", ['"red shoe"', "AB-1234"])
 def test_an_index_may_have_identifiers_and_quoted_words_upgraded_too(text: str) -> None:
     body = json.dumps({"query": {"match": {"title": text}}}).encode()
