@@ -7,10 +7,10 @@ default. An unknown key is an error. Secrets are masked wherever settings are sh
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -118,6 +118,9 @@ class ProxySettings(Section):
         30.0, gt=0, description="Longest silence inside a request's body before it is cut off, in seconds."
     )
     shutdown_timeout_s: float = Field(20.0, ge=0, description="How long running requests may finish, in seconds.")
+    log_searches: bool = Field(
+        False, description="Write a log line for each search: what was decided and why, and its time; never its words."
+    )
     cached_embeddings: int = Field(10_000, gt=0, description="Embeddings of queries that are remembered.")
     breaker_failures: int = Field(5, gt=0, description="Failures in a row before the sidecar is left alone.")
     breaker_reset_s: float = Field(5.0, gt=0, description="How long it is left alone, in seconds.")
@@ -171,6 +174,52 @@ class SidecarSettings(Section):
     tls_key_file: Path | None = Field(None, description="PEM file of the certificate's key, where it is another one.")
 
 
+class RerankerSettings(Section):
+    """Another reranker for the proxy, in the sidecar's place."""
+
+    api: Literal["sidecar", "tei", "cohere"] = Field(
+        "sidecar", description="How it is asked: tei for text-embeddings-inference, cohere also for Jina."
+    )
+    url: str | None = Field(None, description="Address of its endpoint, path included; none asks proxy.sidecar_url.")
+    model: str | None = Field(None, description="Name of its model, which the api cohere needs.")
+    api_key: SecretStr | None = Field(None, description="Sent to it as a bearer token.")
+    max_passages: int = Field(
+        32, gt=0, description="Most passages in one request to it; TEI takes 32 unless it is told otherwise."
+    )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        _check_whole(self, wanting_model="cohere")
+        return self
+
+
+class EmbedderSettings(Section):
+    """Another embedder of queries for the proxy, in the sidecar's place: it must run the encoder of the indices."""
+
+    api: Literal["sidecar", "tei", "openai"] = Field(
+        "sidecar", description="How it is asked: tei for text-embeddings-inference, openai for /v1/embeddings."
+    )
+    url: str | None = Field(None, description="Address of its endpoint, path included; none asks proxy.sidecar_url.")
+    model: str | None = Field(None, description="Name of its model, which the api openai needs.")
+    api_key: SecretStr | None = Field(None, description="Sent to it as a bearer token.")
+    prompt: str | None = Field(
+        None, description="Put before each query, as the encoder was trained: `query: ` for E5, for example."
+    )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        _check_whole(self, wanting_model="openai")
+        return self
+
+
+def _check_whole(other: RerankerSettings | EmbedderSettings, *, wanting_model: str) -> None:
+    """Raises ValueError where a model server cannot be asked as it is described."""
+    if (other.api == "sidecar") != (other.url is None):
+        raise ValueError(f"api is {other.api} and url {other.url}: name both of another server, or neither")
+    if other.api == wanting_model and other.model is None:
+        raise ValueError(f"api {other.api} needs model")
+
+
 class IngestSettings(Section):
     """The ingest pipeline."""
 
@@ -191,6 +240,13 @@ class IngestSettings(Section):
         None, description="Cross-encoder that drops predicted queries which their passage does not answer."
     )
     filter_threshold: float = Field(0.0, description="Lowest score of a predicted query that is kept.")
+    filter_percentile: float | None = Field(
+        None,
+        gt=0,
+        lt=100,
+        description="Share of all predicted queries that the filter drops, in percent, in place of filter_threshold: "
+        "which score that is, is found on a sample of the documents and kept with the index.",
+    )
     new_terms_only: bool = Field(
         False, description="Keep of predicted queries only the words that their document does not have."
     )
@@ -241,6 +297,8 @@ class Settings(BaseSettings):
     cluster: ClusterSettings = ClusterSettings()
     proxy: ProxySettings = ProxySettings()
     sidecar: SidecarSettings = SidecarSettings()
+    reranker: RerankerSettings = RerankerSettings()
+    embedder: EmbedderSettings = EmbedderSettings()
     ingest: IngestSettings = IngestSettings()
     node: NodeSettings = NodeSettings()
 

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from types import ModuleType
 
 from aiohttp import http_parser, web
-from pydantic import SecretStr
 
 from bridge.errors import SettingsError, UsageError
 from bridge.http_deadlines import FirstRequestDeadline
@@ -30,6 +29,7 @@ from bridge.proxy.search import Search
 from bridge.proxy.shadow import Shadow
 from bridge.proxy.sidecar import Sidecar
 from bridge.proxy.texts import Texts
+from bridge.proxy.tracing import Tracer
 from bridge.proxy.upstream import Upstream
 from bridge.settings import Settings
 
@@ -63,8 +63,8 @@ class RunningProxy:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
-    """Listens while the block runs, then finishes the requests that were accepted.
+async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncIterator[RunningProxy]:
+    """Listens while the block runs, then finishes the requests that were accepted. `tracer` records what they do.
 
     Raises:
         UsageError: an address cannot be listened on, or aiohttp runs without its C parser.
@@ -75,7 +75,7 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
     tls = client_context(settings.proxy)
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(Upstream(settings.cluster, settings.proxy.further_nodes))
-        sidecar = await stack.enter_async_context(Sidecar(settings.proxy, api_key=_secret(settings.sidecar.api_key)))
+        sidecar = await stack.enter_async_context(Sidecar(settings))
         budget_s = settings.proxy.budget_ms / 1000
         profiles = Profiles(upstream, settings.cluster, ttl_s=settings.proxy.profile_ttl_s, timeout_s=budget_s)
         planner = Planner(profiles, budget_s=budget_s)
@@ -92,7 +92,7 @@ async def running(settings: Settings) -> AsyncIterator[RunningProxy]:
 
         def answering(given: Settings) -> Proxy:
             search = Search(upstream, planner, composer, shadow, interleaving, given.proxy, metrics)
-            return Proxy(upstream, search, retrieval, interleaving, deadline, given, metrics)
+            return Proxy(upstream, search, retrieval, interleaving, deadline, given, metrics, tracer)
 
         proxy = answering(settings)
         data = web.ServerRunner(
@@ -150,10 +150,6 @@ def assert_c_parser(parser: ModuleType) -> None:
             "aiohttp runs without its C parser, which the proxy needs: install aiohttp from a wheel, "
             "and leave AIOHTTP_NO_EXTENSIONS unset"
         )
-
-
-def _secret(value: SecretStr | None) -> str | None:
-    return value.get_secret_value() if value is not None else None
 
 
 def _port(runner: web.BaseRunner) -> int:

@@ -12,11 +12,11 @@ from bridge.proxy.own_searches import OwnSearches
 from bridge.proxy.planning import Plan
 from bridge.proxy.ranked import Ranked
 from bridge.proxy.ranking import Ranker
-from bridge.proxy.sidecar import StageFailed
+from bridge.proxy.stage_failures import StageFailed
 from bridge.records import Passage, RankedHit
 from bridge.search import legs
 from bridge.search.filter_path import filtered
-from bridge.search.hiding import RawObject, hidden
+from bridge.search.hiding import RawObject, hidden, hit_without
 from bridge.search.legs import Key
 from bridge.search.reranking import tail_score
 from bridge.search.response import OwnAnswer, ShownHit, shown_hit
@@ -68,6 +68,9 @@ class Composer:
         more: dict[str, object] = {}
         if plan.explain:
             more["_bridge"] = explain.of_answer(ranked.stages, ranked.degraded, ranked.timings_ms)
+        if not plan.request.asks_for_ours:
+            # Here the hits are taken apart already; in the whole answer they would have to be found again.
+            hits = [hit_without(hit, plan.profile.object_field) for hit in hits]
         return own.with_hits(hits, max_score=max_score, beyond=beyond, more=more)
 
     @staticmethod

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from bridge.proxy.own_searches import OwnSearches
 from bridge.proxy.planning import Plan
 from bridge.proxy.ranked import Ranked
-from bridge.proxy.sidecar import StageFailed
+from bridge.proxy.stage_failures import StageFailed
 from bridge.search import legs
 from bridge.search.legs import Key
 from bridge.search.response import highlighted

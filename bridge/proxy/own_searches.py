@@ -8,10 +8,11 @@ from urllib.parse import urlencode
 import aiohttp
 
 from bridge.errors import AnswerNotUnderstood
+from bridge.proxy import tracing
 from bridge.proxy.headers import of_a_leg
 from bridge.proxy.planning import Plan
 from bridge.proxy.refusals import Refused
-from bridge.proxy.sidecar import StageFailed
+from bridge.proxy.stage_failures import StageFailed
 from bridge.proxy.upstream import Upstream
 from bridge.search import json_tree
 from bridge.search.json_tree import Json
@@ -66,11 +67,14 @@ class OwnSearches:
     ) -> bytes:
         query = f"?{urlencode(parameters)}" if parameters else ""
         target = f"/{plan.expression}/{endpoint}{query}"
+        headers = of_a_leg(plan.caller)
         try:
             async with asyncio.timeout_at(deadline):
-                answer = await self._upstream.send("POST", target, of_a_leg(plan.caller), body)
-                async with answer:
-                    content = await answer.read()
+                with tracing.span(endpoint.removeprefix("_"), _traced(endpoint, plan)):
+                    tracing.join(headers)
+                    answer = await self._upstream.send("POST", target, headers, body)
+                    async with answer:
+                        content = await answer.read()
         except TimeoutError as error:
             raise StageFailed(f"{stage}_slow", f"the cluster did not answer {endpoint} within the budget") from error
         except (Refused, aiohttp.ClientError) as error:
@@ -80,6 +84,15 @@ class OwnSearches:
         if answer.status != 200:
             raise StageFailed(f"{stage}_unavailable", f"the cluster answered {endpoint} with status {answer.status}")
         return content
+
+
+def _traced(endpoint: str, plan: Plan) -> tracing.Attributes:
+    """OpenTelemetry's names for what is asked of a database: never the query itself."""
+    return {
+        "db.system.name": "opensearch",
+        "db.operation.name": endpoint.removeprefix("_"),
+        "db.collection.name": plan.expression,
+    }
 
 
 def deadline_of_ranking(plan: Plan) -> float:

@@ -3,11 +3,14 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
+from contextlib import ExitStack
 
 import structlog
 
+from bridge.proxy import tracing
 from bridge.proxy.app import running
 from bridge.settings import Settings
 
@@ -25,13 +28,34 @@ async def _serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(settings) as proxy:
+    with ExitStack() as exporting:
+        await _serve_until(stop, settings, _tracer(exporting))
+
+
+async def _serve_until(stop: asyncio.Event, settings: Settings, tracer: tracing.Tracer | None) -> None:
+    async with running(settings, tracer=tracer) as proxy:
         # What is there now stays: the collector need not look through it again while a request waits.
         gc.collect()
         gc.freeze()
         log.info("proxy ready", url=proxy.url, admin_url=proxy.admin_url, cluster=settings.cluster.url)
         await stop.wait()
         log.info("proxy stopping", grace_s=settings.proxy.shutdown_timeout_s)
+
+
+def _tracer(exporting: ExitStack) -> tracing.Tracer | None:
+    """A tracer until `exporting` ends; None where none is asked for, or none can be had."""
+    if not tracing.wanted(os.environ):
+        return None
+    try:
+        from bridge.proxy import opentelemetry_tracer  # of an extra
+    except ImportError as error:
+        log.warning(
+            "no traces",
+            reason=str(error),
+            remedy="pip install 'opensearch-neural-bridge[otel]', or unset OTEL_EXPORTER_OTLP_ENDPOINT",
+        )
+        return None
+    return exporting.enter_context(opentelemetry_tracer.exporting())
 
 
 def configure_logging() -> None:

@@ -15,7 +15,8 @@ from bridge.proxy.own_searches import OwnSearches, scope
 from bridge.proxy.planning import Plan
 from bridge.proxy.ranked import Ranked
 from bridge.proxy.reranking import Reranker
-from bridge.proxy.sidecar import CascadeMissing, Sidecar, StageFailed
+from bridge.proxy.sidecar import Sidecar
+from bridge.proxy.stage_failures import CascadeMissing, StageFailed
 from bridge.records import Hit, RankedHit
 from bridge.search import legs
 from bridge.search.confidence import CONFIDENT, confident_leg

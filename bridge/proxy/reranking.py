@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+from bridge.proxy.model_apis import CascadeRequest
 from bridge.proxy.own_searches import OwnSearches, deadline_of_ranking
 from bridge.proxy.planning import Plan
 from bridge.proxy.ranked import Ranked
-from bridge.proxy.sidecar import CascadeRequest, Sidecar
+from bridge.proxy.sidecar import Sidecar
 from bridge.proxy.texts import Texts
 from bridge.records import Passage, RankedHit
 from bridge.search.legs import Key

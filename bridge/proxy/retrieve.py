@@ -14,7 +14,7 @@ from bridge.proxy.planning import Plan
 from bridge.proxy.profiles import Profiles
 from bridge.proxy.ranked import Ranked
 from bridge.proxy.refusals import Refused
-from bridge.proxy.sidecar import StageFailed
+from bridge.proxy.stage_failures import StageFailed
 from bridge.proxy.texts import Texts
 from bridge.search import json_tree
 from bridge.search.json_tree import Json

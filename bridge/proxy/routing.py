@@ -3,12 +3,14 @@
 import asyncio
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import structlog
+import structlog.contextvars
 from aiohttp import hdrs, web
 
 from bridge.http_deadlines import FirstRequestDeadline, SlowClient
-from bridge.proxy import elasticsearch_clients, passthrough, sniffing
+from bridge.proxy import elasticsearch_clients, passthrough, sniffing, tracing
 from bridge.proxy.interleaving import CLICK_PATH, MAX_CLICK_BYTES, Interleaving
 from bridge.proxy.metrics import Metrics
 from bridge.proxy.passthrough import Inbound
@@ -21,6 +23,9 @@ from bridge.proxy.upstream import Upstream
 from bridge.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+_MAX_OPAQUE_ID = 128
+"""Characters of a client's own word for its request that log lines repeat."""
 
 
 class Proxy:
@@ -35,8 +40,10 @@ class Proxy:
         deadline: FirstRequestDeadline,
         settings: Settings,
         metrics: Metrics,
+        tracer: tracing.Tracer | None,
     ) -> None:
         self._upstream = upstream
+        self._tracer = tracer
         self._deadline = deadline
         self._search = search
         self._retrieval = retrieval
@@ -46,19 +53,30 @@ class Proxy:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request: a search perhaps better, everything else as the cluster does."""
+        with tracing.request(self._tracer, request.method, request.headers) as span, _logged_with(request):
+            response = await self._answered(request, span)
+            span.set_attribute("http.response.status_code", response.status)
+            return response
+
+    async def _answered(self, request: web.BaseRequest, span: tracing.Span) -> web.StreamResponse:
         started = asyncio.get_running_loop().time()
         self._deadline.asked(request)
         route = "other"
         decision = "refuse"
+        mark = ""
         status = 499  # the client left before there was an answer
         self._metrics.in_flight.inc()
         try:
             asked = passthrough.inbound(request, self._settings)
+            tracing.join(asked.headers)
             passthrough.invite_body(request)
             if (target := search_target(asked.method, asked.target)) is not None:
                 route = "search"
                 response = await self._search.answer(request, asked, target)
-                decision = "pass" if response.headers.get(MARK, "pass").startswith("pass") else "upgrade"
+                mark = response.headers.get(MARK, "pass")
+                decision = "pass" if mark.startswith("pass") else "upgrade"
+                span.set_attribute("db.collection.name", target.expression)
+                span.set_attribute("bridge.mark", mark)
             elif self._retrieves(asked):
                 route = "retrieve"
                 decision = "upgrade"
@@ -85,7 +103,11 @@ class Proxy:
         finally:
             self._metrics.in_flight.dec()
             self._metrics.requests.labels(route, decision, str(status)).inc()
-            self._metrics.duration.labels(decision).observe(asyncio.get_running_loop().time() - started)
+            took_s = asyncio.get_running_loop().time() - started
+            self._metrics.duration.labels(decision).observe(took_s)
+            span.set_attribute("bridge.route", route)
+            if self._settings.log_searches and route == "search":
+                log.info("searched", decision=decision, mark=mark, status=status, took_ms=round(took_s * 1000, 1))
 
     def _retrieves(self, asked: Inbound) -> bool:
         return (
@@ -136,6 +158,12 @@ class Proxy:
         # The rest of the request may still be on its way, and must not be taken for the next one.
         response.force_close()
         return response
+
+
+def _logged_with(request: web.BaseRequest) -> AbstractContextManager[None]:
+    """Lets every log line of this request tell by what its client and its trace know it."""
+    known = {"opaque_id": request.headers.get("X-Opaque-Id", "")[:_MAX_OPAQUE_ID], "trace_id": tracing.trace_id()}
+    return structlog.contextvars.bound_contextvars(**{name: value for name, value in known.items() if value})
 
 
 def _address(request: web.BaseRequest) -> str:

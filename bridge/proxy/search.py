@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import aiohttp
 from aiohttp import hdrs, web
 
-from bridge.proxy import canary, headers, multisearch, own_answer
+from bridge.proxy import canary, headers, multisearch, own_answer, tracing
 from bridge.proxy.composing import Composer
 from bridge.proxy.control import Control, read_control
 from bridge.proxy.interleaving import Interleaving
@@ -23,7 +23,7 @@ from bridge.proxy.ranked import Ranked
 from bridge.proxy.refusals import Refused
 from bridge.proxy.search_body import read_body
 from bridge.proxy.shadow import Shadow
-from bridge.proxy.sidecar import StageFailed
+from bridge.proxy.stage_failures import StageFailed
 from bridge.proxy.templates import Templates
 from bridge.proxy.upstream import Upstream
 from bridge.search.hiding import hidden
@@ -100,7 +100,8 @@ class Search:
         if self._upgrades < MAX_UPGRADES:
             self._upgrades += 1
             try:
-                plans = await self._plans(asked, body, target, control, started)
+                with tracing.span("understand"):
+                    plans = await self._plans(asked, body, target, control, started)
                 if self._settings.mode == "shadow":
                     return await self._shadowed(request, asked, plans)
                 if any(isinstance(plan, Plan) or plan.hide is not None for plan in plans):

@@ -1,0 +1,183 @@
+"""What model servers want to be sent, and what they answer: the sidecar's shape, and those of others in its place.
+
+- TEI (text-embeddings-inference): `/rerank` with `texts`, `/embed` with `inputs`. The sidecar's own shapes are
+  these, and more: cascades, and embeddings by role.
+- Cohere and Jina: `/v2/rerank` or `/v1/rerank` with `documents`; scores are probabilities.
+- OpenAI: `/v1/embeddings` with `input`.
+
+Pure; `bridge.proxy.model_server` sends. What cannot be read raises `msgspec.DecodeError`.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from bridge.settings import EmbedderSettings, RerankerSettings
+
+_LEAST_PROBABILITY = 1e-6
+"""Nearer to 0 or to 1 a probability's logit says nothing more."""
+
+
+class CascadeRequest(NamedTuple):
+    """How far a cascade goes, and what the search thought of each passage: the choice of those that the large
+    model reads is by both, `prior_weight` of it by the search."""
+
+    depth: int
+    prior_scores: Sequence[float]
+    prior_weight: float
+
+
+class Score(msgspec.Struct):
+    """A passage's logit; `index` is its place in the request."""
+
+    index: int
+    score: float
+
+
+class RerankApi(Protocol):
+    """One shape of reranking. `cascades`: whether it knows `CascadeRequest`."""
+
+    cascades: bool
+
+    def body(self, query: str, passages: Sequence[str], cascade: CascadeRequest | None) -> dict[str, object]:
+        """The request."""
+
+    def scores(self, answer: bytes) -> list[Score]:
+        """The logits in an answer, in any order."""
+
+
+class EmbedApi(Protocol):
+    """One shape of embedding."""
+
+    def body(self, text: str, *, model: str | None) -> dict[str, object]:
+        """The request for one query; `model` is the index's encoder, where the server is known to have several."""
+
+    def embeddings(self, answer: bytes) -> list[list[float]]:
+        """The embeddings in an answer: one, where all is well."""
+
+
+def rerank_api(settings: RerankerSettings) -> RerankApi:
+    """The shape that the settings name."""
+    if settings.api == "cohere":
+        return _Documents(settings.model or "")
+    return _Texts(cascades=settings.api == "sidecar")
+
+
+def embed_api(settings: EmbedderSettings) -> EmbedApi:
+    """The shape that the settings name."""
+    match settings.api:
+        case "sidecar":
+            return _ByRole()
+        case "tei":
+            return _Inputs(settings.prompt or "")
+        case "openai":
+            return _OpenAI(settings.model or "", settings.prompt or "")
+
+
+class _Texts:
+    """TEI's shape, and the sidecar's."""
+
+    def __init__(self, *, cascades: bool) -> None:
+        self.cascades = cascades
+
+    def body(self, query: str, passages: Sequence[str], cascade: CascadeRequest | None) -> dict[str, object]:
+        body: dict[str, object] = {"query": query, "texts": list(passages), "raw_scores": True, "truncate": True}
+        if cascade is not None:
+            body |= {
+                "cascade_depth": cascade.depth,
+                "prior_scores": list(cascade.prior_scores),
+                "prior_weight": cascade.prior_weight,
+            }
+        return body
+
+    def scores(self, answer: bytes) -> list[Score]:
+        return msgspec.json.decode(answer, type=list[Score])
+
+
+class _Relevance(msgspec.Struct):
+    index: int
+    relevance_score: float
+
+
+class _Results(msgspec.Struct):
+    results: list[_Relevance]
+
+
+class _Documents:
+    """Cohere's shape, and Jina's."""
+
+    cascades = False
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+
+    def body(self, query: str, passages: Sequence[str], cascade: CascadeRequest | None) -> dict[str, object]:
+        return {"model": self._model, "query": query, "documents": list(passages), "top_n": len(passages)}
+
+    def scores(self, answer: bytes) -> list[Score]:
+        results = msgspec.json.decode(answer, type=_Results).results
+        probabilities = all(0 <= result.relevance_score <= 1 for result in results)
+        return [
+            Score(result.index, _logit(result.relevance_score) if probabilities else result.relevance_score)
+            for result in results
+        ]
+
+
+def _logit(probability: float) -> float:
+    """The inverse of the logistic function, within what `_LEAST_PROBABILITY` leaves."""
+    within = min(max(probability, _LEAST_PROBABILITY), 1 - _LEAST_PROBABILITY)
+    return math.log(within / (1 - within))
+
+
+class _ByRole:
+    """The sidecar's shape: it knows what its encoder wants before a query."""
+
+    def body(self, text: str, *, model: str | None) -> dict[str, object]:
+        asked: dict[str, object] = {"inputs": [text], "role": "query"}
+        return asked if model is None else asked | {"model": model}
+
+    def embeddings(self, answer: bytes) -> list[list[float]]:
+        return msgspec.json.decode(answer, type=list[list[float]])
+
+
+class _Inputs:
+    """TEI's shape; `prompt` is what its encoder wants before a query."""
+
+    def __init__(self, prompt: str) -> None:
+        self._prompt = prompt
+
+    def body(self, text: str, *, model: str | None) -> dict[str, object]:
+        return {"inputs": [self._prompt + text], "normalize": True, "truncate": True}
+
+    def embeddings(self, answer: bytes) -> list[list[float]]:
+        return [_of_unit_length(row) for row in msgspec.json.decode(answer, type=list[list[float]])]
+
+
+class _OpenAIRow(msgspec.Struct):
+    embedding: list[float]
+
+
+class _OpenAIRows(msgspec.Struct):
+    data: list[_OpenAIRow]
+
+
+class _OpenAI:
+    """OpenAI's shape; `prompt` is what its encoder wants before a query."""
+
+    def __init__(self, model: str, prompt: str) -> None:
+        self._model = model
+        self._prompt = prompt
+
+    def body(self, text: str, *, model: str | None) -> dict[str, object]:
+        return {"model": self._model, "input": [self._prompt + text], "encoding_format": "float"}
+
+    def embeddings(self, answer: bytes) -> list[list[float]]:
+        return [_of_unit_length(row.embedding) for row in msgspec.json.decode(answer, type=_OpenAIRows).data]
+
+
+def _of_unit_length(row: list[float]) -> list[float]:
+    """Indices hold unit vectors; not every server gives them."""
+    length = math.sqrt(sum(x * x for x in row))
+    return [x / length for x in row] if length > 0 else row
