@@ -122,6 +122,15 @@ class ProxySettings(Section):
         False, description="Write a log line for each search: what was decided and why, and its time; never its words."
     )
     cached_embeddings: int = Field(10_000, gt=0, description="Embeddings of queries that are remembered.")
+    ranking_ttl_s: float = Field(
+        0.0,
+        ge=0,
+        description="How long, in seconds, a ranking may serve the same caller again while the cluster's own answer "
+        "stays the same; 0 keeps none.",
+    )
+    ranking_cache_bytes: int = Field(
+        32 * 1024 * 1024, gt=0, description="Memory for kept rankings, in bytes; one takes about 20 KB."
+    )
     breaker_failures: int = Field(5, gt=0, description="Failures in a row before the sidecar is left alone.")
     breaker_reset_s: float = Field(5.0, gt=0, description="How long it is left alone, in seconds.")
 

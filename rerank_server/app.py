@@ -124,7 +124,7 @@ class Sidecar:
         texts = messages.checked_texts(given, field=field, most=self.settings.max_documents)
         with self.queue.admitted(len(texts)):
             sequences = await self.queue.prepared(partial(encoder.sequences, texts, role))
-            rows = await self.queue.run(sequences, encoder.embed_sequence, deadline=deadline)
+            rows = await self.queue.run(sequences, encoder.embed_sequences, deadline=deadline)
         return np.stack(rows), sum(sequence["input_ids"].size for sequence in sequences)
 
     async def _body(self, request: web.Request) -> bytes:

@@ -30,7 +30,9 @@ Result = TypeVar("Result")
 class _Job(Generic[Result]):
     """One request's sequences, and the results so far. `waiting` and `tokens_left` are guarded by the queue's lock."""
 
-    def __init__(self, sequences: Sequence[TokenArrays], compute: Callable[[TokenArrays], Result]) -> None:
+    def __init__(
+        self, sequences: Sequence[TokenArrays], compute: Callable[[Sequence[TokenArrays]], Sequence[Result]]
+    ) -> None:
         self.sequences = sequences
         self.compute = compute
         self.results: list[Result | None] = [None] * len(sequences)
@@ -42,7 +44,6 @@ class _Job(Generic[Result]):
         self.future: asyncio.Future[list[Result]] = self.loop.create_future()
         self.enqueued_at = time.monotonic()
         self.started = False
-        self.abandoned = False
 
     def finish(self, error: BaseException | None) -> None:
         """Hands the outcome to the event loop; called on a computing thread."""
@@ -133,9 +134,14 @@ class WorkQueue:
         return await asyncio.get_running_loop().run_in_executor(self._preparing, prepare)
 
     async def run(
-        self, sequences: Sequence[TokenArrays], compute: Callable[[TokenArrays], Result], *, deadline: float
+        self,
+        sequences: Sequence[TokenArrays],
+        compute: Callable[[Sequence[TokenArrays]], Sequence[Result]],
+        *,
+        deadline: float,
     ) -> list[Result]:
-        """Computes every sequence, results in input order. `deadline` in the event loop's time.
+        """Computes every sequence, results in input order; `compute` gives one result for each sequence of a turn.
+        `deadline` in the event loop's time.
 
         Raises:
             DeadlineExceeded: the deadline came first.
@@ -158,7 +164,7 @@ class WorkQueue:
             raise
         finally:
             with self._changed:
-                self._abandon(job)
+                self._drop(job)
 
     def _seconds_until_room(self) -> int:
         return max(1, math.ceil(self._admitted * self._seconds_per_sequence / len(self._threads)))
@@ -170,15 +176,14 @@ class WorkQueue:
                 self._compute(job, rows)
             except Exception as error:  # noqa: BLE001 - a thread must outlive whatever a model raises
                 with self._changed:
-                    self._abandon(job)
+                    self._drop(job)
                 job.finish(error)
 
     def _compute(self, job: _Job[Any], rows: list[int]) -> None:
         started = time.monotonic()
-        for row in rows:
-            if job.abandoned:
-                return
-            job.results[row] = job.compute(job.sequences[row])
+        computed = job.compute([job.sequences[row] for row in rows])
+        for row, result in zip(rows, computed, strict=True):
+            job.results[row] = result
         self._metrics.batch_sequences.observe(len(rows))
         self._metrics.batch_tokens.observe(sum(_tokens(job.sequences[row]) for row in rows))
         with self._changed:
@@ -189,8 +194,8 @@ class WorkQueue:
         if is_finished:
             job.finish(None)
 
-    def _abandon(self, job: _Job[Any]) -> None:
-        job.abandoned = True
+    def _drop(self, job: _Job[Any]) -> None:
+        """Gives the job no further turn."""
         if job in self._jobs:
             self._jobs.remove(job)
 

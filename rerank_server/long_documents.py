@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from bridge.models.tokenization import TextTokenizer
 from bridge.passages import split_passages
 from bridge.profile import PassageSettings
+from rerank_server.errors import TooLarge
 
 OVERLAP_TOKENS = 16
 """What neighbours share: a sentence that one of them cuts is whole in the other."""
@@ -34,3 +35,29 @@ def best_windows(n_windows: Sequence[int], scores: Sequence[float]) -> list[int]
         best.append(max(range(start, start + count), key=scores.__getitem__))
         start += count
     return best
+
+
+def refuse_long_texts(
+    tokenizer: TextTokenizer,
+    query: str,
+    documents: Sequence[str],
+    *,
+    max_pair_tokens: int,
+    max_tokens_per_doc: int | None,
+    field: str,
+) -> None:
+    """For a request that wants every text read as a whole: `field` is where its documents stand.
+
+    Raises:
+        TooLarge: the query, or a document, would be cut.
+    """
+    remedy = "send a shorter one, or leave `truncate: false` out to have it cut"
+    query_room = tokenizer.query_room(max_tokens=max_pair_tokens)
+    if tokenizer.is_longer(query, query_room):
+        raise TooLarge(f"query: it has more than {query_room} tokens, which is all that is read of it: {remedy}")
+    room = max_tokens_per_doc or tokenizer.passage_room(query, max_tokens=max_pair_tokens)
+    for place, document in enumerate(documents):
+        if tokenizer.is_longer(document, room):
+            raise TooLarge(
+                f"{field}.{place}: it has more than {room} tokens, which is all that is read of it: {remedy}"
+            )

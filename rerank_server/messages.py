@@ -71,6 +71,9 @@ class RerankRequest(Message):
     return_text: bool = Field(False, description="Repeat each passage in the answer (`texts`).")
     return_documents: bool = Field(False, description="Repeat each passage in the answer (`documents`).")
     raw_scores: bool = Field(False, description="Give the model's logits; by default they are mapped to 0…1.")
+    truncate: bool = Field(
+        True, description="False: refuse a text that the model cannot read as a whole, rather than cut it."
+    )
     model: str | None = Field(None, description="One of the models in /info; another name means the default one.")
     cascade_depth: Annotated[int, Field(ge=1), WHOLE] | None = Field(
         None, description="The small model reads all passages, and the model only this many, the best of them."

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import structlog
@@ -10,6 +11,7 @@ from bridge.models.artifact import ModelFolder, builtin_names, resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.models.query_generator import QueryGenerator
+from bridge.models.session import check_providers
 from bridge.settings import SidecarSettings
 from rerank_server.errors import NotServed
 
@@ -37,16 +39,22 @@ class Models:
 
         Raises:
             ModelError: a folder is missing, damaged, or of the wrong kind.
+            SettingsError: an execution provider is not here, or does not start.
         """
+        check_providers(settings.providers)
+        # One thread each: the queue's threads compute, not their own.
+        cross_encoder = partial(CrossEncoder.load, threads=1, providers=settings.providers)
+        encoder = partial(Encoder.load, threads=1, providers=settings.providers)
+        small = cascade_folder(settings)
         return cls(
-            cross_encoder=_cross_encoder(settings.rerank_model),
-            encoder=_encoder(settings.encoder),
-            cascade=CrossEncoder.load(folder, threads=1) if (folder := cascade_folder(settings)) else None,
-            more=tuple(_cross_encoder(name) for name in settings.more_rerank_models),
+            cross_encoder=cross_encoder(resolve(settings.rerank_model)),
+            encoder=encoder(resolve(settings.encoder)),
+            cascade=cross_encoder(small) if small else None,
+            more=tuple(cross_encoder(resolve(name)) for name in settings.more_rerank_models),
             generator=QueryGenerator.load(resolve(settings.generator), threads=settings.threads)
             if settings.generator
             else None,
-            more_encoders=tuple(_encoder(name) for name in settings.more_encoders),
+            more_encoders=tuple(encoder(resolve(name)) for name in settings.more_encoders),
         )
 
     @property
@@ -93,14 +101,6 @@ class Models:
             ours = ", ".join(encoder.identity for encoder in self.encoders)
             raise NotServed(f"there is no encoder {name} here, but {ours}", field="model")
         return self.encoder
-
-
-def _encoder(name: str) -> Encoder:
-    return Encoder.load(resolve(name), threads=1)  # the queue's threads compute, not its own
-
-
-def _cross_encoder(name: str) -> CrossEncoder:
-    return CrossEncoder.load(resolve(name), threads=1)  # the queue's threads compute, not its own
 
 
 def cascade_folder(settings: SidecarSettings) -> ModelFolder | None:

@@ -39,7 +39,7 @@ async def _info(sidecar: "Sidecar", _request: web.Request) -> web.Response:
             "embedding_model_ids": [encoder.identity for encoder in models.encoders],
             "embedding_dimension": models.encoder.dimension,
             "generator_model_id": models.generator.identity if models.generator else None,
-            "provider": models.cross_encoder.provider,
+            "providers": models.cross_encoder.providers,
             "threads": sidecar.queue.n_threads,
             "max_input_length": settings.max_pair_tokens,
             "max_batch_tokens": settings.max_batch_tokens,

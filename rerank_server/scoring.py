@@ -11,7 +11,7 @@ from bridge.search.fusion import blended
 from bridge.settings import SidecarSettings
 from rerank_server.batching import WorkQueue
 from rerank_server.errors import NotServed
-from rerank_server.long_documents import best_windows, windows
+from rerank_server.long_documents import best_windows, refuse_long_texts, windows
 from rerank_server.messages import RerankRequest, Scored, checked_texts
 from rerank_server.models import Models
 from rerank_server.score_cache import ScoreCache
@@ -44,12 +44,15 @@ class Scorer:
         """Scores the request's passages; `deadline` in the event loop's time.
 
         Raises:
-            RequestRefused: too many passages, no room in the queue, no time, or no model for a cascade.
+            RequestRefused: too many passages, or one that is too long and must not be cut, no room in the queue, no
+                time, or no model for a cascade.
             ModelError: a model failed.
         """
         name = "texts" if request.texts is not None else "documents"
         passages = checked_texts(request.passages, field=name, most=self._settings.max_documents)
         small, model = _small(request, models), models.reranker(request.model)
+        if not request.truncate:
+            await self._refuse_long_texts(model, request, passages, field=name)
         split = await self._windows(model, request, passages)
         texts = [text for each in split for text in each]
         asked = _Asked(request.query, texts, [len(each) for each in split], deadline)
@@ -58,6 +61,21 @@ class Scorer:
         else:
             scores = await self._cascaded(small, model, request, asked)
         return Scored(model.identity, scores, asked.tokens)
+
+    async def _refuse_long_texts(
+        self, model: CrossEncoder, request: RerankRequest, passages: Sequence[str], *, field: str
+    ) -> None:
+        await self._queue.prepared(
+            partial(
+                refuse_long_texts,
+                model.tokenizer,
+                request.query,
+                passages,
+                max_pair_tokens=self._settings.max_pair_tokens,
+                max_tokens_per_doc=request.max_tokens_per_doc,
+                field=field,
+            )
+        )
 
     async def _windows(self, model: CrossEncoder, request: RerankRequest, passages: Sequence[str]) -> list[list[str]]:
         if request.max_tokens_per_doc is None:
@@ -115,7 +133,7 @@ class Scorer:
             pairs += await self._queue.prepared(
                 partial(model.pairs, asked.query, some, max_tokens=self._settings.max_pair_tokens)
             )
-        computed = await self._queue.run(pairs, model.score_pair, deadline=asked.deadline)
+        computed = await self._queue.run(pairs, model.score_pairs, deadline=asked.deadline)
         self._cache.remember(model.identity, asked.query, missing, computed)
         asked.tokens += sum(pair["input_ids"].size for pair in pairs)
         rest = iter(computed)

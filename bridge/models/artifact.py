@@ -37,8 +37,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `file` is the file whose digest names the model; `files` maps every file that may be opened to its
     SHA-256. `max_tokens` counts special tokens. `dimension`, `pooling`, `normalise` and the prefixes mean
-    something for encoders only; `start_id` and `end_id`, the ids around a query, for generators only. `figures`
-    holds what was measured of this very file, for people.
+    something for encoders only; `start_id` and `end_id`, the ids around a query, for generators only; `prompt`,
+    the three texts before, between and after query and passage, for cross-encoders that read a pair as one text.
+    `figures` holds what was measured of this very file, for people.
     """
 
     kind: Kind
@@ -54,6 +55,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     passage_prefix: str = ""
     start_id: int | None = None
     end_id: int | None = None
+    prompt: list[str] = []
     sources: list[str] = []
     figures: dict[str, float] = {}
 
@@ -143,6 +145,8 @@ def read_folder(path: Path) -> ModelFolder:
     for name in manifest.files:
         if PurePosixPath(name).name != name or name in {"", ".", ".."}:
             raise ModelError(f"model manifest {file}: file {name!r} must be a plain name inside the folder")
+    if len(manifest.prompt) not in (0, 3):
+        raise ModelError(f"model manifest {file}: `prompt` has {len(manifest.prompt)} texts, three are needed or none")
     if manifest.kind == "encoder" and not manifest.dimension:
         raise ModelError(f"model manifest {file}: an encoder needs `dimension`")
     return ModelFolder(path=path, manifest=manifest)

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder, verify
-from bridge.models.session import Session, compute_threads
-from bridge.models.tokenization import INPUT_NAMES, TextTokenizer, TokenArrays, load_tokenizer
+from bridge.models.session import CPU, Session, compute_threads
+from bridge.models.tokenization import INPUT_NAMES, TextTokenizer, TokenArrays, load_tokenizer, padded
 
 _SELF_TEST = "self-test"
 
 
 class CrossEncoder:
-    """A cross-encoder on CPU. Safe to use from several threads.
+    """A cross-encoder: a sequence classifier with one label, or monoT5. Safe to use from several threads.
 
-    `score` does a whole request; `pairs` and `score_pair` are its two halves, for a server that shares its
+    `score` does a whole request; `pairs` and `score_pairs` are its two halves, for a server that shares its
     threads among requests.
     """
 
@@ -29,17 +29,18 @@ class CrossEncoder:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="cross-encoder")
         self.tokenizer = tokenizer
         self.identity = folder.identity
-        self.provider = session.provider
+        self.providers = session.providers
 
     @classmethod
-    def load(cls, folder: ModelFolder, *, threads: int = 0) -> Self:
-        """Opens a model folder; `threads` 0 takes the CPUs that this process may use.
+    def load(cls, folder: ModelFolder, *, threads: int = 0, providers: Sequence[str] = (CPU,)) -> Self:
+        """Opens a model folder; `threads` 0 takes the CPUs that this process may use; `providers` as in `Session`.
 
         Raises:
             ModelError: the folder is not what its manifest says, or the model fails its self-test.
+            SettingsError: a provider does not start.
         """
         verify(folder, kind="cross_encoder")
-        session = Session(folder.model_file, inputs=INPUT_NAMES)
+        session = Session(folder.model_file, inputs=INPUT_NAMES, providers=providers)
         cross_encoder = cls(folder, session, load_tokenizer(folder), threads=compute_threads(threads))
         cross_encoder._check_fit(folder)
         return cross_encoder
@@ -69,6 +70,17 @@ class CrossEncoder:
             ModelError: the model failed or gave a score that is not finite.
         """
         return float(self._session.run(pair).reshape(-1)[0])
+
+    def score_pairs(self, pairs: Sequence[TokenArrays]) -> list[float]:
+        """The logits of `pairs`, input order: one by one on a CPU, in one padded batch on what needs large batches.
+
+        Raises:
+            ModelError: the model failed or gave a score that is not finite.
+        """
+        if not self._session.wants_batches:
+            return [self.score_pair(pair) for pair in pairs]
+        scores: list[float] = self._session.run(padded(pairs)).reshape(-1).tolist()
+        return scores
 
     def close(self) -> None:
         """Ends the threads; the cross-encoder is of no use afterwards."""

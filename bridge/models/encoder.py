@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder, verify
-from bridge.models.session import Session, compute_threads
-from bridge.models.tokenization import INPUT_NAMES, TextTokenizer, TokenArrays, load_tokenizer
+from bridge.models.session import CPU, Session, compute_threads
+from bridge.models.tokenization import INPUT_NAMES, TextTokenizer, TokenArrays, load_tokenizer, padded
 
 Role = Literal["query", "passage"]
 
@@ -35,9 +35,9 @@ _POOLING = {"mean": _mean, "max": _max, "cls": _cls}
 
 
 class Encoder:
-    """A bi-encoder on CPU. Safe to use from several threads.
+    """A bi-encoder. Safe to use from several threads.
 
-    `encode` does a whole list; `sequences` and `embed_sequence` are its two halves, for a server that shares
+    `encode` does a whole list; `sequences` and `embed_sequences` are its two halves, for a server that shares
     its threads among requests.
     """
 
@@ -51,14 +51,15 @@ class Encoder:
         self.identity = folder.identity
 
     @classmethod
-    def load(cls, folder: ModelFolder, *, threads: int = 0) -> Self:
-        """Opens a model folder; `threads` 0 takes the CPUs that this process may use.
+    def load(cls, folder: ModelFolder, *, threads: int = 0, providers: Sequence[str] = (CPU,)) -> Self:
+        """Opens a model folder; `threads` 0 takes the CPUs that this process may use; `providers` as in `Session`.
 
         Raises:
             ModelError: the folder is not what its manifest says, or the model fails its self-test.
+            SettingsError: a provider does not start.
         """
         verify(folder, kind="encoder")
-        session = Session(folder.model_file, inputs=INPUT_NAMES)
+        session = Session(folder.model_file, inputs=INPUT_NAMES, providers=providers)
         encoder = cls(folder, session, load_tokenizer(folder), threads=compute_threads(threads))
         encoder._check_fit(folder)
         return encoder
@@ -89,7 +90,26 @@ class Encoder:
         Raises:
             ModelError: the model failed or gave a value that is not finite.
         """
-        embedding = _POOLING[self._manifest.pooling](self._session.run(sequence)[0])
+        return self._pooled(self._session.run(sequence)[0])
+
+    def embed_sequences(self, sequences: Sequence[TokenArrays]) -> list[NDArray[np.float32]]:
+        """One embedding for each of `sequences`, input order: one by one on a CPU, in one padded batch on what needs
+        large batches.
+
+        Raises:
+            ModelError: the model failed or gave a value that is not finite.
+        """
+        if not self._session.wants_batches:
+            return [self.embed_sequence(sequence) for sequence in sequences]
+        states = self._session.run(padded(sequences))
+        return [
+            self._pooled(of_text[: sequence["input_ids"].size])
+            for of_text, sequence in zip(states, sequences, strict=True)
+        ]
+
+    def _pooled(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One text's embedding, float32 (dimension,), from the states of its tokens."""
+        embedding = _POOLING[self._manifest.pooling](states)
         if self._manifest.normalise:
             embedding /= max(float(np.linalg.norm(embedding)), _TINY)
         return embedding

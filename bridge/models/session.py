@@ -1,13 +1,13 @@
 """The one place that opens ONNX Runtime sessions and runs them.
 
 A session runs on one thread, and several threads share it: ONNX Runtime releases the GIL, and sequences
-split across threads are 1.3 times as fast as one operator split across cores. Each run holds one sequence,
+split across threads are 1.3 times as fast as one operator split across cores. On a CPU each run holds one sequence,
 so nothing is padded, and the scale that dynamic quantisation takes from a batch is the sequence's own:
 a score never depends on what else was asked for.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from bridge.errors import ModelError
+from bridge.errors import ModelError, SettingsError
+
+CPU = "CPUExecutionProvider"
+"""ONNX Runtime's name for the execution provider that is always there."""
 
 SLOWER_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
 """The fused kernels take longer than what they replace: a whole model by a quarter and by a thirtieth."""
@@ -26,11 +29,15 @@ CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 class Session:
     """A loaded model: named arrays in, named arrays out. Safe to use from several threads."""
 
-    def __init__(self, model_file: Path, *, inputs: frozenset[str] | None = None) -> None:
-        """Opens `model_file`, which may take any of `inputs` (None: whatever its caller gives).
+    def __init__(
+        self, model_file: Path, *, inputs: frozenset[str] | None = None, providers: Sequence[str] = (CPU,)
+    ) -> None:
+        """Opens `model_file`, which may take any of `inputs` (None: whatever its caller gives), on the first of
+        `providers`; the others run what the ones before them cannot.
 
         Raises:
             ModelError: ONNX Runtime refuses the file, or it wants inputs that we do not have.
+            SettingsError: a provider is here but does not start.
         """
         self._file = model_file
         options = ort.SessionOptions()
@@ -42,12 +49,18 @@ class Session:
             self._session = ort.InferenceSession(
                 str(model_file),
                 sess_options=options,
-                providers=["CPUExecutionProvider"],
+                providers=list(providers),
                 disabled_optimizers=SLOWER_FUSIONS,
             )
         except Exception as error:  # the binding raises its own types, without a common root
             raise ModelError(f"model file {model_file}: ONNX Runtime cannot load it: {error}") from error
-        self.provider: str = self._session.get_providers()[0]
+        # A provider whose device or libraries are missing is left out without an error.
+        self.providers: list[str] = self._session.get_providers()
+        if left_out := [provider for provider in providers if provider not in self.providers]:
+            raise SettingsError(
+                f"sidecar.providers: {left_out[0]} does not start on this machine: see what ONNX Runtime wrote about "
+                f"its libraries, or leave it out"
+            )
         self.inputs: frozenset[str] = frozenset(given.name for given in self._session.get_inputs())
         if inputs is not None and (unknown := self.inputs - inputs):
             raise ModelError(
@@ -55,6 +68,11 @@ class Session:
                 f"export it with `neural-bridge models export`"
             )
         self._outputs: list[str] = [given.name for given in self._session.get_outputs()]
+
+    @property
+    def wants_batches(self) -> bool:
+        """Whether several sequences at once, padded, are faster than one after the other: on all but CPUs."""
+        return self.providers[0] != CPU
 
     def run(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """The first output; of `arrays` those are used that the model takes.
@@ -81,6 +99,23 @@ class Session:
         except Exception as error:  # as above
             raise ModelError(f"model file {self._file}: the run failed: {error}") from error
         return results
+
+
+def check_providers(providers: Sequence[str]) -> None:
+    """Compares names from the settings with what this ONNX Runtime was built with.
+
+    Raises:
+        SettingsError: there is none, or one that is not among them.
+    """
+    offered = ort.get_available_providers()
+    for provider in providers:
+        if provider not in offered:
+            raise SettingsError(
+                f"sidecar.providers: there is no {provider} here, but {', '.join(offered)}: name one of these, or "
+                f"install the build of ONNX Runtime that has it (onnxruntime-gpu for CUDA and TensorRT)"
+            )
+    if not providers:
+        raise SettingsError(f"sidecar.providers: at least one is needed, such as {CPU}")
 
 
 def compute_threads(threads: int) -> int:

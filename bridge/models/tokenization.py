@@ -26,11 +26,16 @@ TokenArrays = dict[str, NDArray[np.int64]]
 class TextTokenizer:
     """A folder's tokenizer with the model's limit. Safe to use from several threads."""
 
-    def __init__(self, tokenizer: Tokenizer, *, max_tokens: int) -> None:
-        """Takes truncation and padding over from the tokenizer: its own settings for them are dropped."""
+    def __init__(self, tokenizer: Tokenizer, *, max_tokens: int, prompt: Sequence[str] = ()) -> None:
+        """Takes truncation and padding over from the tokenizer: its own settings for them are dropped.
+
+        `prompt`: what a model that reads pairs as one text wants before the query, between it and the passage, and
+        after; without it, pairs are joined as the tokenizer joins two texts.
+        """
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
+        self._prompt = [tokenizer.encode(part, add_special_tokens=False) for part in prompt]
         self.max_tokens = max_tokens
 
     @property
@@ -58,20 +63,22 @@ class TextTokenizer:
 
         The query, tokenised once, keeps at most half of the room; the passage takes what is left.
         """
-        limit = min(max_tokens or self.max_tokens, self.max_tokens)
-        room = limit - self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        limit, room = self._limit_and_room(max_tokens)
         bounded_query = _bounded(query, limit)
         query_part = _cut(self._tokenizer.encode(bounded_query, add_special_tokens=False), room // 2)
         encodings = self._tokenizer.encode_batch_fast(
             [_bounded(passage, limit) for passage in passages], add_special_tokens=False
         )
         left = room - len(query_part.ids)
-        return [_arrays(self._finished(query_part, _cut(encoding, left))) for encoding in encodings]
+        return [_arrays(self._joined(query_part, _cut(encoding, left))) for encoding in encodings]
+
+    def query_room(self, *, max_tokens: int | None = None) -> int:
+        """Tokens that a query may have beside a passage: see `pairs`."""
+        return self._limit_and_room(max_tokens)[1] // 2
 
     def passage_room(self, query: str, *, max_tokens: int | None = None) -> int:
         """Tokens that a passage may have beside `query`, at least one: see `pairs`."""
-        limit = min(max_tokens or self.max_tokens, self.max_tokens)
-        room = limit - self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        limit, room = self._limit_and_room(max_tokens)
         return max(1, room - min(room // 2, len(self.token_offsets(query[: limit * CHARACTERS_PER_TOKEN]))))
 
     def beginning(self, text: str, *, max_tokens: int) -> str:
@@ -79,6 +86,11 @@ class TextTokenizer:
         bounded = text[: max_tokens * CHARACTERS_PER_TOKEN]
         offsets = self.token_offsets(bounded)
         return bounded[: offsets[max_tokens - 1][1]] if len(offsets) > max_tokens else bounded
+
+    def is_longer(self, text: str, max_tokens: int) -> bool:
+        """Whether `text` has more than `max_tokens` tokens, or so many characters that it would be cut unread."""
+        longest = max_tokens * CHARACTERS_PER_TOKEN
+        return len(text) > longest or len(self.token_offsets(text)) > max_tokens
 
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
         """Character offsets `[start, end)` of each token of the whole text, no special tokens."""
@@ -89,6 +101,18 @@ class TextTokenizer:
         """The text of `ids`, special tokens left out."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
+
+    def _limit_and_room(self, max_tokens: int | None) -> tuple[int, int]:
+        """Tokens of a whole pair, and those of them that query and passage share."""
+        limit = min(max_tokens or self.max_tokens, self.max_tokens)
+        around = self._tokenizer.num_special_tokens_to_add(is_pair=not self._prompt)
+        return limit, limit - around - sum(len(part.ids) for part in self._prompt)
+
+    def _joined(self, query: Encoding, passage: Encoding) -> Encoding:
+        if not self._prompt:
+            return self._finished(query, passage)
+        before, between, after = self._prompt
+        return self._finished(Encoding.merge([before, query, between, passage, after], growing_offsets=False), None)
 
     def _finished(self, first: Encoding, second: Encoding | None) -> Encoding:
         return self._tokenizer.post_process(first, second, add_special_tokens=True)
@@ -105,7 +129,17 @@ def load_tokenizer(folder: ModelFolder) -> TextTokenizer:
         tokenizer = Tokenizer.from_buffer(file.read_bytes())
     except Exception as error:  # the binding raises bare Exception
         raise ModelError(f"tokenizer {file} cannot be read ({error}): export the model anew") from error
-    return TextTokenizer(tokenizer, max_tokens=folder.manifest.max_tokens)
+    return TextTokenizer(tokenizer, max_tokens=folder.manifest.max_tokens, prompt=folder.manifest.prompt)
+
+
+def padded(sequences: Sequence[TokenArrays]) -> TokenArrays:
+    """`sequences` as one batch: arrays of shape (n_sequences, n_tokens of the longest), zeros after each one's end."""
+    shape = (len(sequences), max(sequence["input_ids"].size for sequence in sequences))
+    batch = {name: np.zeros(shape, dtype=np.int64) for name in INPUT_NAMES}
+    for row, sequence in enumerate(sequences):
+        for name in INPUT_NAMES:
+            batch[name][row, : sequence[name].size] = sequence[name][0]
+    return batch
 
 
 def _cut(encoding: Encoding, max_tokens: int) -> Encoding:

@@ -197,6 +197,12 @@ def test_a_certificate_that_cannot_be_used_ends_the_start(tmp_path: Path) -> Non
     assert "sidecar.tls_certificate_file" in (tmp_path / "log").read_text()
 
 
+def test_a_provider_that_is_not_here_ends_the_start(tmp_path: Path) -> None:
+    with started(tmp_path / "log", **_toys(tmp_path), providers='["CUDAExecutionProvider9"]') as process:
+        assert process.wait(START_TIMEOUT_S) == 2
+    assert "sidecar.providers: there is no CUDAExecutionProvider9 here, but " in (tmp_path / "log").read_text()
+
+
 async def _model(session: ClientSession, url: str) -> str:
     async with session.get(f"{url}/info") as response:
         return str((await response.json())["model_id"])

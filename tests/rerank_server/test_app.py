@@ -275,7 +275,8 @@ async def test_work_of_a_client_that_left_is_dropped(slow_models: Models) -> Non
         computed = await client.metric("bridge_rerank_batch_pairs_sum")
         assert computed < 100
         assert (await client.post("/rerank", {"query": "cat", "texts": ["cat"]})).status == 200
-        assert await client.metric("bridge_rerank_batch_pairs_sum") <= computed + 3
+        # The turn of three that was being computed is ended, and then comes the one pair.
+        assert await client.metric("bridge_rerank_batch_pairs_sum") <= computed + 3 + 1
 
 
 @pytest.mark.case("R11")
@@ -428,6 +429,7 @@ async def test_wrong_requests_to_embed_are_refused(client: Client, body: object,
 async def test_operators_see_models_limits_and_routes(client: Client) -> None:
     info = (await client.get("/info")).body
     assert info["model_id"].startswith("toy-cross-encoder@")
+    assert info["providers"] == ["CPUExecutionProvider"]
     assert info["max_client_batch_size"] == 1000
     assert len((await client.get("/v1/models")).body["data"]) == 2
     paths = (await client.get("/openapi.json")).body["paths"]

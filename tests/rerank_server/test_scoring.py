@@ -126,6 +126,31 @@ async def test_a_long_document_counts_as_its_best_window(tmp_path: Path) -> None
         assert {hit["index"]: hit["score"] for hit in cut.body} == {0: 1.0, 1: 1.0, 2: 2.0}
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"texts": ["cat", "cat " * 11]}, "texts.1: it has more than 10 tokens"),
+        ({"documents": [{"text": "cat " * 11}], "texts": None}, "documents.0: it has more than 10 tokens"),
+        ({"query": "cat " * 7}, "query: it has more than 6 tokens"),
+        ({"texts": ["cat " * 31], "max_tokens_per_doc": 30}, "texts.0: it has more than 30 tokens"),
+        ({"texts": ["cat " * 10]}, None),
+        ({"texts": ["cat " * 30], "max_tokens_per_doc": 30}, None),
+        ({"texts": ["cat " * 11], "truncate": True}, None),
+    ],
+)
+async def test_what_must_not_be_cut_and_is_too_long_is_refused_by_name(
+    models: Models, change: dict[str, object], named: str | None
+) -> None:
+    """16 tokens are room for three special ones and 13 of query and passage."""
+    async with running(models, max_pair_tokens=16) as client:
+        request = {"query": QUERY, "texts": ["cat"], "truncate": False} | change
+        answer = await client.post("/rerank", request)
+        assert answer.status == (413 if named else 200)
+        if named:
+            assert named in answer.body["error"]
+            assert "leave `truncate: false` out" in answer.body["error"]
+
+
 async def test_the_large_model_reads_one_window_of_each_document(models: Models) -> None:
     async with running(models, max_pair_tokens=16) as client:
         filler = " ".join(word for word in WORDS if word not in QUERY.split())

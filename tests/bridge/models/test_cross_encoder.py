@@ -6,6 +6,8 @@ import pytest
 from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder, builtin_names, resolve
 from bridge.models.cross_encoder import CrossEncoder
+from bridge.models.session import CPU
+from tests.bridge.models.batching_provider import IN_BATCHES
 from tests.toys import make_faulty_cross_encoder, make_toy_cross_encoder, make_toy_encoder
 
 QUERY = "how do I sort a list by several keys"
@@ -32,6 +34,13 @@ def test_scores_come_in_input_order(toy: ModelFolder) -> None:
 
 def test_no_passages_give_no_scores(toy: ModelFolder) -> None:
     assert CrossEncoder.load(toy).score("cat", []).shape == (0,)
+
+
+@pytest.mark.parametrize("providers", [[CPU], IN_BATCHES])
+def test_each_pair_scores_as_it_does_alone_whichever_provider_computes(toy: ModelFolder, providers: list[str]) -> None:
+    cross_encoder = CrossEncoder.load(toy, providers=providers)
+    pairs = cross_encoder.pairs("cat dog fish", ["a bird in the house", "dog and cat", "cat"])
+    assert cross_encoder.score_pairs(pairs) == [cross_encoder.score_pair(pair) for pair in pairs] == [0, 2, 1]
 
 
 @pytest.mark.case("R5")

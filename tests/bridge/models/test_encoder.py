@@ -7,6 +7,8 @@ import pytest
 from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder, builtin_names, resolve, write_manifest
 from bridge.models.encoder import Encoder
+from bridge.models.session import CPU
+from tests.bridge.models.batching_provider import IN_BATCHES
 from tests.toys import WORDS, make_toy_encoder, toy_tokenizer
 
 TEXTS = [
@@ -33,6 +35,18 @@ def test_embeddings_have_unit_length_and_input_order(toy: ModelFolder) -> None:
 
 def test_no_texts_give_no_rows(toy: ModelFolder) -> None:
     assert Encoder.load(toy).encode([]).shape == (0, len(WORDS))
+
+
+@pytest.mark.parametrize("providers", [[CPU], IN_BATCHES])
+@pytest.mark.parametrize("pooling", ["mean", "max", "cls"])
+def test_each_text_is_embedded_as_it_is_alone_whichever_provider_computes(
+    toy: ModelFolder, pooling: str, providers: list[str]
+) -> None:
+    manifest = msgspec.convert(msgspec.to_builtins(toy.manifest) | {"pooling": pooling}, type(toy.manifest))
+    encoder = Encoder.load(ModelFolder(toy.path, manifest), providers=providers)
+    sequences = encoder.sequences(["cat dog bird fish", "cat", "red dress"])
+    embeddings = encoder.embed_sequences(sequences)
+    assert np.stack(embeddings) == pytest.approx(np.stack([encoder.embed_sequence(each) for each in sequences]))
 
 
 @pytest.mark.parametrize(

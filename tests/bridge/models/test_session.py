@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bridge.errors import ModelError
+from bridge.errors import ModelError, SettingsError
 from bridge.models import session
-from bridge.models.session import Session, compute_threads
+from bridge.models.session import CPU, Session, check_providers, compute_threads
 from tests.toys import save_model
 
 X = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"])
@@ -61,6 +61,27 @@ def test_a_model_that_asks_for_all_memory_is_refused(tmp_path: Path, shape_from:
     file = _saved(tmp_path / "m.onnx", *nodes, constants={"size": np.array([40_000_000_000]), "zero": np.array([0])})
     with pytest.raises(ModelError, match=r"m\.onnx"):
         Session(file, inputs=frozenset(IDS)).run(IDS)
+
+
+@pytest.mark.parametrize(
+    ("providers", "message"),
+    [
+        (["cuda"], "there is no cuda here, but .*CPUExecutionProvider"),
+        ([CPU, "CUDAExecutionProvider2"], "there is no CUDAExecutionProvider2 here"),
+        ([], "at least one is needed, such as CPUExecutionProvider"),
+    ],
+)
+def test_a_provider_that_is_not_here_is_refused(providers: list[str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        check_providers(providers)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_does_not_start_is_not_left_out_silently(tmp_path: Path) -> None:
+    """ONNX Runtime goes on without it, on the CPU."""
+    cast = helper.make_node("Cast", ["input_ids"], ["y"], to=TensorProto.FLOAT)
+    with pytest.raises(SettingsError, match="NowhereExecutionProvider does not start on this machine"):
+        Session(_saved(tmp_path / "m.onnx", cast), providers=["NowhereExecutionProvider", CPU])
 
 
 @pytest.mark.parametrize(

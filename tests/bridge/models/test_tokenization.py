@@ -5,7 +5,7 @@ import time
 import pytest
 from tokenizers import Tokenizer
 
-from bridge.models.tokenization import TextTokenizer
+from bridge.models.tokenization import TextTokenizer, padded
 from tests.toys import WORDS, toy_tokenizer
 
 LONG = " ".join(WORDS)
@@ -26,6 +26,13 @@ def test_a_pair_is_what_the_tokenizer_itself_makes_of_it(tokenizer: TextTokenize
 
 def test_a_text_is_what_the_tokenizer_itself_makes_of_it(tokenizer: TextTokenizer) -> None:
     assert tokenizer.sequences(["cat dog"])[0]["input_ids"].tolist() == [toy_tokenizer().encode("cat dog").ids]
+
+
+def test_a_batch_holds_each_sequence_with_zeros_after_its_end(tokenizer: TextTokenizer) -> None:
+    short, long = tokenizer.pairs("cat", ["fish", "red fish"])
+    batch = padded([short, long])
+    for name in ("input_ids", "attention_mask", "token_type_ids"):
+        assert batch[name].tolist() == [[*short[name][0], 0], [*long[name][0]]]
 
 
 @pytest.mark.parametrize(
