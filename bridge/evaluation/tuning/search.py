@@ -7,7 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.evaluation.measures import Estimate, bootstrap_interval, randomisation_test
-from bridge.evaluation.tuning.setting import Setting, boosts_and_windows, fusions, passages, rerankings
+from bridge.evaluation.tuning.setting import (
+    Setting,
+    boosts_and_windows,
+    fusions,
+    leads,
+    passages,
+    rerankings,
+    text_legs,
+)
 from bridge.evaluation.tuning.trials import Trial, Trials
 
 BEAM = 3
@@ -18,7 +26,14 @@ FRONT_POINTS = 8
 
 _SEED = 7
 
-_STEPS: tuple[Callable[[Setting], Iterable[Setting]], ...] = (fusions, boosts_and_windows, rerankings, passages)
+STEPS: tuple[Callable[[Setting], Iterable[Setting]], ...] = (
+    fusions,
+    text_legs,
+    boosts_and_windows,
+    rerankings,
+    passages,
+    leads,
+)
 
 Rows = NDArray[np.intp]
 """Some of the queries, by row."""
@@ -49,7 +64,7 @@ def choose(
     Where nothing is within the budget, the quickest is chosen.
     """
     met = {setting: trials.of(setting) for setting in seeds}
-    for step in _STEPS:
+    for step in STEPS:
         best = [trial.setting for trial in _ranked(met.values(), rows, budget_ms)]
         bases = [setting for setting in best if next(iter(step(setting)), None) is not None][:BEAM]
         for setting in [varied for base in bases for varied in step(base) if varied.stage in allowed]:

@@ -16,7 +16,7 @@ RERANKED: tuple[Stage, ...] = ("rerank", "cascade")
 @dataclass(frozen=True, slots=True)
 class Setting:
     """Values as the profile has them; hashable, so that what one is worth is computed once. `weights`: leg and
-    weight, sorted."""
+    weight, sorted; `lead`: the profile's `rules.confident_lead`."""
 
     stage: Stage
     method: Method
@@ -30,6 +30,7 @@ class Setting:
     passage_scores: PassageScores
     cascade_candidates: int
     cascade_depth: int
+    lead: float | None
 
     @classmethod
     def of(cls, profile: IndexProfile, stage: Stage) -> "Setting":
@@ -48,6 +49,7 @@ class Setting:
             passage_scores=rerank.passage_scores,
             cascade_candidates=rerank.cascade.candidates,
             cascade_depth=rerank.cascade.depth,
+            lead=profile.rules.confident_lead,
         )
 
     def weighing(self, **weights: float) -> "Setting":
@@ -62,6 +64,7 @@ class Setting:
             rerank=msgspec.structs.replace(self.reranking(), model=profile.rerank.model),
             window=self.window,
             expansion_boost=self.expansion_boost,
+            rules=msgspec.structs.replace(profile.rules, confident_lead=self.lead),
             stages=[*(stage for stage in profile.stages if stage != self.stage), self.stage],
         )
 
@@ -92,6 +95,8 @@ class Setting:
             parts.append(f"cascade {self.cascade_candidates} → {self.cascade_depth}")
         if self.stage in RERANKED:
             parts.append(f"blend {self.blend:g}")
+        if self.lead is not None and self.stage in ("hybrid", *RERANKED):
+            parts.append(f"words alone from a lead of {self.lead:g} on")
         return ", ".join(parts)
 
 
@@ -100,9 +105,13 @@ WINDOWS = (50, 100, 200)
 MOST_PASSAGES = 3
 
 _METHODS: tuple[tuple[Method, int], ...] = (("zscore", 60), ("minmax", 60), ("rrf", 10), ("rrf", 60))
-_VECTOR_WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
+_VECTOR_WEIGHTS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
+_TEXT_WEIGHTS = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0))
+"""Of the application's own query, and of the one with predicted queries."""
+
 _DEPTHS = (10, 20, 30, 50, 100)
-_BLENDS = (0.0, 0.25, 0.5, 0.75)
+_BLENDS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9)
+_LEADS = (None, 1.25, 1.5, 2.0, 3.0)
 _PASSAGES: tuple[tuple[int, PassageScores], ...] = (
     (1, "max"),
     (2, "max"),
@@ -118,6 +127,13 @@ def fusions(setting: Setting) -> Iterable[Setting]:
         for method, k in _METHODS:
             for weight in _VECTOR_WEIGHTS:
                 yield replace(setting.weighing(vector=weight), method=method, k=k)
+
+
+def text_legs(setting: Setting) -> Iterable[Setting]:
+    """Votes for the application's own query beside the one with predicted queries, or in its place."""
+    if setting.stage == "hybrid":
+        for lexical, expansion in _TEXT_WEIGHTS:
+            yield setting.weighing(lexical=lexical, expansion=expansion)
 
 
 def boosts_and_windows(setting: Setting) -> Iterable[Setting]:
@@ -143,3 +159,10 @@ def passages(setting: Setting) -> Iterable[Setting]:
     if setting.stage == "rerank":
         for n_passages, scores in _PASSAGES:
             yield replace(setting, passages=n_passages, passage_scores=scores)
+
+
+def leads(setting: Setting) -> Iterable[Setting]:
+    """Searches that the words alone rank where their first hit is so far ahead."""
+    if setting.stage in ("hybrid", *RERANKED):
+        for lead in _LEADS:
+            yield replace(setting, lead=lead)

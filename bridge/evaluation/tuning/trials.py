@@ -1,7 +1,7 @@
 """What a setting makes of cached searches: rankings, their worth, and how long they would take."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
@@ -13,9 +13,10 @@ from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.evaluation.measures import evaluate
 from bridge.evaluation.tuning.cached_search import CachedSearch
 from bridge.evaluation.tuning.setting import Setting
-from bridge.profile import IndexProfile
+from bridge.profile import IndexProfile, Stage
 from bridge.records import Hit, RankedHit
 from bridge.search.cascade import going_on, joined
+from bridge.search.confidence import confident_leg
 from bridge.search.fusion import blended, fuse, leg_weights
 from bridge.search.legs import Key
 from bridge.search.reranking import cascade, fused_scores, of_passages, rerank
@@ -79,29 +80,32 @@ class Trials:
             rankings: dict[str, list[str]] = {}
             took_ms = np.zeros(len(self.searches))
             for row, search in enumerate(self.searches):
-                ranking = self._rank(setting, search)
+                ranking, took_ms[row] = self._rank(setting, search)
                 mine = search.query_id if search.query_id in self._own_documents else None
                 rankings[search.query_id] = [doc_id for _, doc_id in ranking if doc_id != mine]
-                took_ms[row] = estimated_ms(setting, search)
             values = evaluate(self._qrels, rankings, [self._measure]).values[self._measure]
             self._tried[setting] = Trial(setting, values, took_ms)
         return self._tried[setting]
 
-    def _rank(self, setting: Setting, search: CachedSearch) -> Sequence[Key]:
-        """The first documents in the order in which the proxy would answer: those of the window, and after them
-        the application's own results."""
+    def _rank(self, setting: Setting, search: CachedSearch) -> tuple[Sequence[Key], float]:
+        """The first documents in the order in which the proxy would answer, those of the window and after them the
+        application's own results; and the estimated time in milliseconds."""
         own = [hit.key for hit in search.lexical]
         if setting.stage == "lexical":
-            return own[:DEPTH]
-        fused = _fused(setting, search, self._profile)
-        if setting.stage == "rerank":
+            return own[:DEPTH], estimated_ms(setting, search)
+        fused, is_confident = _fused(setting, search, self._profile)
+        read: Stage = setting.stage
+        if is_confident:
+            read = "hybrid"  # no cross-encoder is asked
+        elif setting.stage == "rerank":
             fused = rerank(fused, self._scores(setting, search, fused[: setting.depth]), setting.reranking())
         elif setting.stage == "cascade":
             scores = self._cascade_scores(setting, search, fused[: setting.cascade_candidates])
             fused = cascade(fused, scores, setting.reranking())
         ranking = [hit.key for hit in fused]
         inside = set(ranking)
-        return [*ranking, *(key for key in own if key not in inside)][:DEPTH]
+        ranking += [key for key in own if key not in inside]
+        return ranking[:DEPTH], estimated_ms(replace(setting, stage=read), search)
 
     def _scores(self, setting: Setting, search: CachedSearch, hits: Sequence[RankedHit]) -> dict[Key, float]:
         """One score per document that has a text."""
@@ -126,7 +130,8 @@ class Trials:
         return dict(zip((hit.key for hit in read), scores, strict=True))
 
 
-def _fused(setting: Setting, search: CachedSearch, profile: IndexProfile) -> list[RankedHit]:
+def _fused(setting: Setting, search: CachedSearch, profile: IndexProfile) -> tuple[list[RankedHit], bool]:
+    """The fused ranking, and whether a text leg was confident enough to make it alone."""
     found: Mapping[str, Sequence[Hit]] = {
         "lexical": search.lexical,
         "expansion": search.expansion.get(setting.expansion_boost, ()),
@@ -134,8 +139,12 @@ def _fused(setting: Setting, search: CachedSearch, profile: IndexProfile) -> lis
     }
     changed = setting.applied_to(profile)
     weights = leg_weights(changed, setting.stage)
+    confident = confident_leg(found, weights, setting.lead)
+    if confident is not None:
+        weights = {confident: 1.0}
     rankings = {leg: found[leg][: setting.window] for leg in weights}
-    return fuse(rankings, msgspec.structs.replace(changed.fusion, weights=weights), window=setting.window)
+    fused = fuse(rankings, msgspec.structs.replace(changed.fusion, weights=weights), window=setting.window)
+    return fused, confident is not None
 
 
 def estimated_ms(setting: Setting, search: CachedSearch) -> float:

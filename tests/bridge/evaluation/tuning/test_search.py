@@ -169,6 +169,16 @@ def test_the_applications_own_results_follow_the_window() -> None:
     assert tried.of(first_alone).values.tolist() == [0.25]
 
 
+def test_a_confident_text_leg_ranks_alone_and_saves_the_time_of_reading() -> None:
+    """The first hit of twelve scores twelve elevenths of the second."""
+    tried = trials([search("q0", text_rank=1, vector_rank=None)], WrittenScores({RIGHT: -9.0}, {RIGHT: -9.0}))
+    always = replace(Setting.of(PROFILE, "rerank"), blend=0.0)
+    read, alone = tried.of(always), tried.of(replace(always, lead=1.05))
+    assert read.values[0] < alone.values[0] == 1.0
+    assert (read.took_ms[0], alone.took_ms[0]) == (pytest.approx(200.0), pytest.approx(20.0))
+    assert tried.of(replace(always, lead=1.5)).values[0] == read.values[0]
+
+
 def test_documents_are_read_once() -> None:
     scores = WrittenScores({RIGHT: 5.0}, {RIGHT: 5.0})
     tried = trials([search("q0", text_rank=3, vector_rank=4)], scores)

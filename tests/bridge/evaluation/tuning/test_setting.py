@@ -5,13 +5,15 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from bridge.evaluation.tuning.setting import BOOSTS, WINDOWS, Setting, boosts_and_windows, fusions, passages, rerankings
+from bridge.evaluation.tuning.search import STEPS
+from bridge.evaluation.tuning.setting import BOOSTS, WINDOWS, Setting
 from bridge.profile import (
     CascadeSettings,
     FusionSettings,
     IndexProfile,
     ModelReference,
     RerankSettings,
+    SearchRules,
     Stage,
     TextField,
 )
@@ -24,6 +26,7 @@ PROFILE = IndexProfile(
     rerank=RerankSettings(model="mine", depth=7, blend=0.1, cascade=CascadeSettings(60, 6)),
     window=70,
     expansion_boost=0.9,
+    rules=SearchRules(leave_quoted=False, confident_lead=2.5),
 )
 
 
@@ -47,20 +50,22 @@ def test_a_weight_changes_alone() -> None:
 @pytest.mark.parametrize(
     ("stage", "varied"),
     [
-        ("lexical", (0, 0, 0, 0)),
-        ("expansion", (0, len(BOOSTS), 0, 0)),
-        ("hybrid", (20, len(BOOSTS) * len(WINDOWS), 40, 0)),
-        ("rerank", (0, 0, 0, 4)),
-        ("cascade", (0, 0, 0, 0)),
+        ("lexical", (0, 0, 0, 0, 0, 0)),
+        ("expansion", (0, 0, len(BOOSTS), 0, 0, 0)),
+        ("hybrid", (24, 3, len(BOOSTS) * len(WINDOWS), 70, 0, 5)),
+        ("rerank", (0, 0, 0, 0, 4, 5)),
+        ("cascade", (0, 0, 0, 0, 0, 5)),
     ],
 )
 def test_a_step_varies_what_its_stage_uses(stage: Stage, varied: tuple[int, ...]) -> None:
     setting = Setting.of(PROFILE, stage)
-    assert tuple(len(set(step(setting))) for step in (fusions, boosts_and_windows, rerankings, passages)) == varied
+    assert tuple(len(set(step(setting))) for step in STEPS) == varied
 
 
 def test_a_setting_tells_what_it_does_and_no_more() -> None:
     hybrid = Setting.of(PROFILE, "hybrid")
-    assert str(hybrid) == "hybrid, expansion boost 0.9, rrf k 12 (expansion 1 lexical 0.5 vector 0.3), window 70"
-    assert str(replace(hybrid, stage="cascade")).endswith("cascade 60 → 6, blend 0.1")
+    told = "hybrid, expansion boost 0.9, rrf k 12 (expansion 1 lexical 0.5 vector 0.3), window 70"
+    assert str(hybrid) == f"{told}, words alone from a lead of 2.5 on"
+    assert str(replace(hybrid, lead=None)) == told
+    assert str(replace(hybrid, stage="cascade", lead=None)).endswith("cascade 60 → 6, blend 0.1")
     assert str(replace(hybrid, stage="lexical")) == "lexical"
