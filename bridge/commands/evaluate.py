@@ -1,6 +1,7 @@
 """`neural-bridge evaluate`: what each stage is worth on a collection, or on an index of your own."""
 
 import json
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,8 @@ def command(
 ) -> None:
     """Measure every stage on a collection or an index of yours, through the proxy.
 
-    A collection is enriched and written to the embedded node once; the next evaluation finds it done. Prints
+    A collection is enriched and written to the embedded node once; the next evaluation finds it done. With
+    --label-free, a collection's own judgements are measured too, and how far both agree is told. Prints
     nDCG@10, MRR@10 and recall@100 with 95 % bootstrap intervals, p against the first stage, queries won and
     lost, the ten that lost most, and latencies of one search at a time.
 
@@ -57,16 +59,22 @@ def command(
     with measured(ctx, Asked(**asked), progress) as subject:
         results = measure(subject, names, progress)
         titles = _titles(subject, results)
+        by_people = measure(replace(subject, judged=subject.people), names, progress) if subject.people else None
     from bridge.evaluation import report
+    from bridge.evaluation.agreement import agreement
 
     for remark in report.remarks(subject.judged, results):
         click.echo(remark, err=True)
     if run_file is not None:
         _write_runs(run_file, results)
+    agreed = agreement(results, by_people) if by_people else None
     if as_json:
-        click.echo(json.dumps(report.to_json(subject.name, subject.index.n_documents, subject.judged, results)))
+        told = report.to_json(subject.name, subject.index.n_documents, subject.judged, results)
+        click.echo(json.dumps(told | (report.agreement_to_json(agreed) if agreed else {})))
     else:
         _print(subject, results, titles)
+        if agreed:
+            click.echo(report.agreement_in_words(agreed))
     figures = {result.name: result.figures() for result in results}
     if failed := [requirement.text for requirement in required if not requirement.is_met(figures)]:
         click.echo(f"not met: {', '.join(failed)}", err=True)

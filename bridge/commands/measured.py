@@ -116,12 +116,13 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Measured:
     """An index that can be searched, the queries to ask, and how an application would ask them. `name`: of the
-    collection or the index."""
+    collection or the index; `people`: a collection's own judgements, where `judged` is label-free."""
 
     name: str
     index: "MeasuredIndex"
     judged: "JudgedQueries"
     body_of: "BodyOf"
+    people: "JudgedQueries | None" = None
 
 
 @contextmanager
@@ -157,8 +158,15 @@ def measured(
             with collection_index(
                 collection, settings, display, config_file=config_file, analyzer=asked.analyzer, servers=servers
             ) as index:
-                judged = _label_free(asked, index) or collection.judged.spread(asked.max_queries)
-                yield Measured(collection.name, index, judged, body_of or multi_match(FIELDS))
+                own = collection.judged.spread(asked.max_queries)
+                questions = _label_free(asked, index)
+                yield Measured(
+                    collection.name,
+                    index,
+                    questions or own,
+                    body_of or multi_match(FIELDS),
+                    people=own if questions is not None else None,
+                )
         elif asked.index is not None:
             given = _judgements(asked)
             with own_index(asked.index, settings, display, config_file=config_file, servers=servers) as index:

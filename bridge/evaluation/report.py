@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from bridge.evaluation.agreement import Agreement
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.evaluation.losses import Loss, marked, won_and_lost
 from bridge.evaluation.stage_results import REPORTED, StageResult
@@ -64,6 +65,27 @@ def losses_table(
             marked(loss.ranking_after, grades, titles),
         )
     return table
+
+
+def agreement_to_json(agreed: Agreement) -> dict[str, Any]:
+    """Under `agreement`, how far label-free conclusions are those of people's judgements."""
+    gains = {
+        name: {"label_free": round(label_free, 4), "judged": round(judged, 4)}
+        for name, (label_free, judged) in agreed.gains.items()
+    }
+    same = {"same_sign": agreed.same_sign, "kendall_tau": round(agreed.kendall_tau, 4)}
+    return {"agreement": {"measure": COMPARED, "gains": gains, **same}}
+
+
+def agreement_in_words(agreed: Agreement) -> str:
+    """The same for people."""
+    gains = "; ".join(
+        f"{name} {label_free:+.3f} and {judged:+.3f}" for name, (label_free, judged) in agreed.gains.items()
+    )
+    return (
+        f"{COMPARED} gained, by label-free questions and by judgements: {gains}. The same sign for {agreed.same_sign} "
+        f"of {len(agreed.gains)} stages; Kendall's tau of the order of all stages {agreed.kendall_tau:+.2f}"
+    )
 
 
 def remarks(judged: JudgedQueries, results: Sequence[StageResult]) -> list[str]:

@@ -72,11 +72,16 @@ def settings_file(tmp_path: Path) -> Path:
     return file
 
 
-def evaluate(settings_file: Path, collection: Path) -> tuple[dict[str, Any], str]:
+ALL_STAGES = "bm25,expansion,vector,hybrid,rerank,cascade"
+
+
+def evaluate(
+    settings_file: Path, collection: Path, *options: str, stages: str = ALL_STAGES
+) -> tuple[dict[str, Any], str]:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "bridge.cli", "--config", str(settings_file), "evaluate", "--json"),
-            *("--collection", str(collection), "--stages", "bm25,expansion,vector,hybrid,rerank,cascade"),
+            *("--collection", str(collection), "--stages", stages, *options),
         ],
         capture_output=True,
         text=True,
@@ -105,6 +110,14 @@ def test_an_odd_collection_is_measured_and_kept_for_the_next_time(settings_file:
     assert "6 documents, 0 of them written now" in said
     measured = [{name: stage[name] for name in figures[:3]} for stage in told["stages"].values()]
     assert [{name: stage[name] for name in figures[:3]} for stage in again["stages"].values()] == measured
+
+    label_free, said = evaluate(settings_file, collection, "--label-free", "5", stages="bm25,hybrid")
+    assert label_free["queries"] <= 5
+    assert set(label_free["agreement"]["gains"]) == {"hybrid"}
+    judged = again["stages"]["hybrid"]["ndcg@10"] - again["stages"]["bm25"]["ndcg@10"]
+    assert label_free["agreement"]["gains"]["hybrid"]["judged"] == pytest.approx(judged, abs=1e-3)
+    assert "trust the order of stages" in " ".join(said.split())
+
     with EmbeddedNode.kept(NODE, load_settings().node) as node, connect(ClusterSettings(url=node.url)) as client:
         [name] = client.indices.get(index="evaluation-odd-collection-*")
         profile = look(client, name).profile
