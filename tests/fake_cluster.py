@@ -179,10 +179,11 @@ SidecarScript = Callable[[str, dict[str, Any]], Awaitable[web.Response]]
 
 @dataclass
 class FakeSidecar:
-    """Answers `/embed` and `/rerank` by `script`; records what came as (path, body)."""
+    """Answers `/embed` and `/rerank` by `script`; records what came as (path, body), and its headers."""
 
     script: SidecarScript
     received: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
     encoder: str | None = None
     more_encoders: list[str] = field(default_factory=list)
@@ -196,6 +197,7 @@ class FakeSidecar:
         """Answers one request."""
         body = await request.json()
         self.received.append((request.path, body))
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         return await self.script(request.path, body)
 
 

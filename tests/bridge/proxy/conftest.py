@@ -1,7 +1,7 @@
 """A proxy between scripted neighbours, and raw HTTP for what no client library would send."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from bridge.proxy.app import RunningProxy, running
+from bridge.proxy.tracing import Tracer
 from bridge.settings import ClusterSettings, ProxySettings, Settings
 from tests.fake_cluster import FakeCluster, FakeSidecar, Script, SidecarScript, fake_cluster, fake_sidecar, kind_sidecar
 
@@ -56,8 +57,15 @@ MakeStack = Callable[..., Awaitable[Stack]]
 
 
 @asynccontextmanager
-async def stack_of(script: Script, sidecar: SidecarScript, **proxy: Any) -> AsyncIterator[Stack]:
-    """The three of them while the block runs; `proxy` are settings of the proxy."""
+async def stack_of(
+    script: Script,
+    sidecar: SidecarScript,
+    *,
+    sections: Mapping[str, Any] | None = None,
+    tracer: Tracer | None = None,
+    **proxy: Any,
+) -> AsyncIterator[Stack]:
+    """The three of them while the block runs; `proxy` are settings of the proxy, `sections` other settings."""
     async with AsyncExitStack() as stack:
         cluster = await stack.enter_async_context(fake_cluster(script))
         helper = await stack.enter_async_context(fake_sidecar(sidecar))
@@ -69,8 +77,9 @@ async def stack_of(script: Script, sidecar: SidecarScript, **proxy: Any) -> Asyn
                 # Ample, so that a busy machine takes no stage out of a test that is not about time.
                 **{"sidecar_url": helper.url, "shutdown_timeout_s": 0.2, "budget_ms": 20_000, **proxy},
             ),
+            **(sections or {}),
         )
-        running_proxy = await stack.enter_async_context(running(settings))
+        running_proxy = await stack.enter_async_context(running(settings, tracer=tracer))
         client = await stack.enter_async_context(
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),
@@ -87,7 +96,7 @@ async def make_stack() -> AsyncIterator[MakeStack]:
     """Makes stacks that end with the test."""
     async with AsyncExitStack() as stack:
 
-        async def make(script: Script, sidecar: SidecarScript = kind_sidecar, **proxy: Any) -> Stack:
-            return await stack.enter_async_context(stack_of(script, sidecar, **proxy))
+        async def make(script: Script, sidecar: SidecarScript = kind_sidecar, **given: Any) -> Stack:
+            return await stack.enter_async_context(stack_of(script, sidecar, **given))
 
         yield make

@@ -1,0 +1,204 @@
+"""Other rerankers and embedders in the sidecar's place: TEI, Cohere, Jina and OpenAI's embeddings."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from bridge.errors import SettingsError
+from bridge.profile import RerankSettings
+from bridge.settings import EmbedderSettings, RerankerSettings, load_settings
+from tests.bridge.proxy.conftest import MakeStack, Stack
+from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex
+from tests.bridge.proxy.scripted_models import API_KEY, MODEL, ScriptedModels, logit, scripted_models
+
+TITLES = {"d": "red shoe", "e": "shoe", "a": "bread"}
+RERANKERS = {"tei": "/tei/rerank", "cohere": "/v2/rerank", "jina": "/v1/rerank"}
+EMBEDDERS = {"tei": "/tei/embed", "openai": "/v1/embeddings"}
+
+
+@pytest.fixture
+async def models() -> AsyncIterator[ScriptedModels]:
+    async with scripted_models() as running:
+        yield running
+
+
+def reranker(models: ScriptedModels, name: str, **more: Any) -> RerankerSettings:
+    given = {"url": models.url + RERANKERS[name], "api_key": API_KEY}
+    return RerankerSettings(**given | {"api": "tei" if name == "tei" else "cohere", "model": MODEL} | more)
+
+
+def embedder(models: ScriptedModels, name: str) -> EmbedderSettings:
+    given: dict[str, Any] = {"api": name, "url": models.url + EMBEDDERS[name], "model": "text-embedding-3-small"}
+    return EmbedderSettings(**given, api_key=API_KEY, prompt="query: ")
+
+
+async def ask(stack: Stack, words: str = "red shoe", **headers: str) -> tuple[str, Any]:
+    """`X-Bridge`, and the answer."""
+    async with stack.client.post(
+        f"{stack.proxy.url}/docs/_search",
+        data=json.dumps({"query": {"match": {"title": words}}}),
+        headers={
+            "Content-Type": "application/json",
+            **{name.replace("_", "-"): text for name, text in headers.items()},
+        },
+    ) as answer:
+        assert answer.status == 200
+        return answer.headers["X-Bridge"], await answer.json()
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+async def test_another_reranker_orders_as_the_sidecar_does(
+    make_stack: MakeStack, models: ScriptedModels, name: str
+) -> None:
+    theirs = await make_stack(ScriptedIndex(titles=TITLES), sections={"reranker": reranker(models, name)})
+    ours = await make_stack(ScriptedIndex(titles=TITLES))
+
+    mark, answer = await ask(theirs)
+    _, by_sidecar = await ask(ours)
+
+    assert mark.startswith("hybrid+rerank; took_ms")
+    assert [hit["_id"] for hit in answer["hits"]["hits"]] == [hit["_id"] for hit in by_sidecar["hits"]["hits"]]
+    assert [path for path, _ in theirs.sidecar.received] == ["/embed"]
+    [(path, headers, _)] = models.received
+    assert (path, headers["authorization"]) == (RERANKERS[name], f"Bearer {API_KEY}")
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+async def test_scores_are_logits_whatever_the_server_calls_a_score(
+    make_stack: MakeStack, models: ScriptedModels, name: str
+) -> None:
+    stack = await make_stack(ScriptedIndex(titles=TITLES), sections={"reranker": reranker(models, name)})
+
+    _, answer = await ask(stack, x_bridge="explain")
+
+    scores = {hit["_id"]: hit["_bridge"].get("rerank_score") for hit in answer["hits"]["hits"]}
+    for doc_id, title in TITLES.items():
+        assert scores[doc_id] == pytest.approx(logit(QUERY["query"]["match"]["title"], title), abs=1e-6)
+
+
+async def test_scores_that_are_no_probabilities_are_taken_as_they_are(
+    make_stack: MakeStack, models: ScriptedModels
+) -> None:
+    results = [{"index": i, "relevance_score": score} for i, score in enumerate((-0.2, 0.1, 0.3, 0.7))]
+    models.failing = (200, {"results": results})
+    stack = await make_stack(ScriptedIndex(titles=TITLES), sections={"reranker": reranker(models, "jina")})
+
+    mark, answer = await ask(stack, x_bridge="explain")
+
+    assert mark.startswith("hybrid+rerank; took_ms")
+    assert sorted(s for hit in answer["hits"]["hits"] if (s := hit["_bridge"].get("rerank_score")) is not None) == [
+        *(-0.2, 0.1, 0.3, 0.7)
+    ]
+
+
+async def test_more_passages_than_tei_takes_at_once_come_in_parts(
+    make_stack: MakeStack, models: ScriptedModels
+) -> None:
+    profile = msgspec.structs.replace(PROFILE, window=100, rerank=RerankSettings(depth=70, blend=0.0))
+    ids = [f"n{i}" for i in range(70)]
+    found = {"own": ids, "expanded": ids, "near": ids, "compared": ids}
+    index = ScriptedIndex(**found, titles={"n69": "red shoe"}, profile=profile)  # type: ignore[arg-type]
+    stack = await make_stack(index, sections={"reranker": reranker(models, "tei")})
+
+    mark, answer = await ask(stack)
+
+    assert mark.startswith("hybrid+rerank; took_ms")
+    assert sorted(len(body["texts"]) for body in models.asked("/tei/rerank")) == [6, 32, 32]
+    assert answer["hits"]["hits"][0]["_id"] == "n69"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (429, {"error": "Model is overloaded", "error_type": "Overloaded"}, "overloaded"),
+        (413, {"error": "batch size 33 > maximum allowed batch size 32", "error_type": "Validation"}, "unavailable"),
+        (422, {"error": "inputs must have less than 512 tokens", "error_type": "Tokenizer"}, "unavailable"),
+        (424, {"error": "Inference failed", "error_type": "Backend"}, "unavailable"),
+        (401, {"message": "invalid api token"}, "unavailable"),
+        (503, {"error": "unhealthy", "error_type": "Unhealthy"}, "unavailable"),
+        (302, {}, "unavailable"),
+        (200, {"results": [{"index": 0}]}, "unusable"),
+        (200, [{"index": 0, "score": 1.0}], "unusable"),
+        (200, "a login page", "unusable"),
+    ],
+)
+@pytest.mark.parametrize("name", ["tei", "cohere"])
+async def test_what_goes_wrong_there_leaves_the_stage_out(
+    make_stack: MakeStack, models: ScriptedModels, name: str, status: int, body: Any, reason: str
+) -> None:
+    sections = {"reranker": reranker(models, name), "embedder": embedder(models, "openai")}
+    models.failing = (status, body)
+    stack = await make_stack(ScriptedIndex(), sections=sections)
+
+    reranked, _ = await ask(stack)
+    hybrid, answer = await ask(stack, x_bridge="hybrid")
+
+    assert f"embedder_{reason}" in reranked
+    assert f"rerank_{reason}" in reranked
+    assert hybrid.startswith(f"expansion; degraded=embedder_{reason}")
+    assert answer["hits"]["hits"]
+
+
+@pytest.mark.parametrize("name", EMBEDDERS)
+async def test_another_embedder_gives_unit_vectors_of_prompted_queries(
+    make_stack: MakeStack, models: ScriptedModels, name: str
+) -> None:
+    index = ScriptedIndex()
+    stack = await make_stack(index, sections={"embedder": embedder(models, name)})
+
+    mark, _ = await ask(stack, x_bridge="vector")
+
+    assert mark.startswith("vector; took_ms")
+    [body] = models.asked(EMBEDDERS[name])
+    assert body["input" if name == "openai" else "inputs"] == ["query: red shoe"]
+    [legs] = [request for request in stack.cluster.received if request.path.endswith("_msearch")][:1]
+    vector = json.loads(legs.body.splitlines()[1])["query"]["knn"]["_neural.embedding"]["vector"]
+    assert vector == pytest.approx([0.6, 0.0, 0.8, 0.0])
+
+
+async def test_an_embedding_of_another_length_is_not_searched_with(
+    make_stack: MakeStack, models: ScriptedModels
+) -> None:
+    models.embedding = [1.0, 0.0]
+    stack = await make_stack(ScriptedIndex(), sections={"embedder": embedder(models, "tei")})
+
+    mark, _ = await ask(stack, x_bridge="vector")
+
+    assert mark.startswith("lexical; degraded=embedder_unusable")
+
+
+async def test_a_cascade_falls_back_on_a_reranker_that_knows_none(
+    make_stack: MakeStack, models: ScriptedModels
+) -> None:
+    stack = await make_stack(ScriptedIndex(titles=TITLES), sections={"reranker": reranker(models, "tei")})
+
+    mark, _ = await ask(stack, x_bridge="cascade")
+
+    assert mark.startswith("hybrid+rerank; degraded=cascade_unavailable")
+
+
+async def test_the_sidecars_key_stays_with_the_sidecar(make_stack: MakeStack, models: ScriptedModels) -> None:
+    sections = {"reranker": reranker(models, "tei", api_key=None), "sidecar": {"api_key": "the sidecar's own"}}
+    stack = await make_stack(ScriptedIndex(), sections=sections)
+
+    await ask(stack)
+
+    [(_, headers, _)] = models.received
+    assert "authorization" not in headers
+
+
+@pytest.mark.parametrize(
+    ("section", "given", "told"),
+    [
+        ("reranker", {"api": "tei"}, "name both of another server, or neither"),
+        ("reranker", {"url": "http://127.0.0.1:1/rerank"}, "name both of another server, or neither"),
+        ("reranker", {"api": "cohere", "url": "http://127.0.0.1:1/v2/rerank"}, "api cohere needs model"),
+        ("embedder", {"api": "openai", "url": "http://127.0.0.1:1/v1/embeddings"}, "api openai needs model"),
+    ],
+)
+def test_half_a_description_of_another_server_is_refused(section: str, given: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        load_settings(**{section: given})
