@@ -201,4 +201,4 @@ async def test_the_sidecars_key_stays_with_the_sidecar(make_stack: MakeStack, mo
 )
 def test_half_a_description_of_another_server_is_refused(section: str, given: dict[str, Any], told: str) -> None:
     with pytest.raises(SettingsError, match=told):
-        load_settings(**{section: given})
+        load_settings(None, **{section: given})

@@ -1,0 +1,88 @@
+"""A proxy's process sends its traces where the standard OTEL_* variables say, and runs on where it cannot."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.fake_cluster import Reply, fake_cluster
+
+pytestmark = pytest.mark.slow
+
+WITHOUT_THE_PACKAGE = "import sys; sys.modules['opentelemetry'] = None; from bridge.cli import main; main()"
+
+
+@asynccontextmanager
+async def collector() -> AsyncIterator[tuple[str, list[ExportTraceServiceRequest]]]:
+    """An OTLP collector on a free port, and what it was sent."""
+    received: list[ExportTraceServiceRequest] = []
+
+    async def traces(request: web.Request) -> web.Response:
+        received.append(ExportTraceServiceRequest.FromString(await request.read()))
+        return web.Response(content_type="application/x-protobuf")
+
+    app = web.Application()
+    app.router.add_post("/v1/traces", traces)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", received
+    finally:
+        await runner.cleanup()
+
+
+async def serve_one_request(endpoint: str, *python: str) -> list[dict[str, Any]]:
+    """The log of a proxy that answered one request and was told to stop."""
+    async with fake_cluster(lambda _: Reply(body=b"answered")) as cluster:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *(*python, "serve", "proxy", "--port", "0", "--admin-port", "0", "--cluster", cluster.url),
+            env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_SERVICE_NAME": "shop-search"},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        log: list[dict[str, Any]] = []
+        try:
+            assert process.stderr is not None
+            async with asyncio.timeout(240):
+                while not log or log[-1]["event"] != "proxy ready":
+                    line = await process.stderr.readline()
+                    assert line, log
+                    log.append(json.loads(line))
+                async with aiohttp.ClientSession() as client, client.get(f"{log[-1]['url']}/x") as answer:
+                    assert await answer.read() == b"answered"
+                process.send_signal(signal.SIGTERM)
+                await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+        assert process.returncode == 0
+        return log
+
+
+async def test_spans_reach_the_collector_before_the_process_ends() -> None:
+    async with collector() as (url, received):
+        await serve_one_request(url, "-m", "bridge.cli")
+
+    [resource] = [spans for request in received for spans in request.resource_spans]
+    named = {attribute.key: attribute.value.string_value for attribute in resource.resource.attributes}
+    assert named["service.name"] == "shop-search"
+    [span] = [span for scope in resource.scope_spans for span in scope.spans]
+    assert span.name == "GET"
+
+
+async def test_without_the_package_the_proxy_says_what_to_install_and_runs() -> None:
+    log = await serve_one_request("http://127.0.0.1:1", "-c", WITHOUT_THE_PACKAGE)
+
+    [warning] = [line for line in log if line["event"] == "no traces"]
+    assert "opensearch-neural-bridge[otel]" in warning["remedy"]
