@@ -12,6 +12,8 @@ from bridge.commands.measured import Asked, Measured, measured, measured_options
 from bridge.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bridge.console import Display
     from bridge.evaluation.tuning.cached_search import SearchCache
     from bridge.evaluation.tuning.search import HeldOut
@@ -54,6 +56,7 @@ def command(
     All figures are of queries that had no part in the choice (cross-validation). Stages that the gate keeps off
     are not tried. Without --apply nothing is written.
     """
+    plot_front = _plot_front() if plot_file is not None else None
     from bridge.console import Display, wide_console
     from bridge.evaluation.stage_results import REPORTED
 
@@ -67,9 +70,7 @@ def command(
 
             index = subject.index
             put_profile(index.cluster, index.name, lambda profile: tuned.applied(profile, chosen, record))
-    if plot_file is not None:
-        from bridge.evaluation.tuning.plot import plot_front
-
+    if plot_file is not None and plot_front is not None:
         plot_front(plot_file, f"{subject.name}: what time buys", REPORTED[measure], front, chosen)
     if as_json:
         import msgspec
@@ -79,6 +80,21 @@ def command(
     else:
         _print(tuned.default, chosen, front, record)
         click.echo("written to the index" if apply_it else "nothing was written: --apply does")
+
+
+def _plot_front() -> "Callable[..., None]":
+    """What draws, looked for before minutes of work and not after them.
+
+    Raises:
+        UsageError: the extra is not installed.
+    """
+    try:
+        from bridge.evaluation.tuning.plot import plot_front
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--plot needs the package {error.name}: pip install 'opensearch-neural-bridge[plot]', or leave it out"
+        ) from error
+    return plot_front
 
 
 def _with_small_model(ctx: click.Context) -> "Overrides":

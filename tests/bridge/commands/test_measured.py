@@ -25,6 +25,7 @@ def run(*arguments: str) -> None:
         (["--index", "i"], "--index needs judgements"),
         (["--index", "i", "--queries", "q"], "belong together"),
         (["--index", "i", "--judgements", FILE, "--label-free", "5"], "several kinds of judgements"),
+        (["--index", "i", "--clicks", FILE, "--judgements", FILE], "several kinds of judgements"),
         (["--collection", ".", "--judgements", FILE], "a collection has its own judgements"),
     ],
 )
@@ -57,6 +58,14 @@ def test_a_missing_extra_is_named_with_its_remedy(
     monkeypatch.setitem(sys.modules, "ir_measures", None)  # as if it were not installed
     with pytest.raises(UsageError, match=r"ir_measures: pip install 'opensearch-neural-bridge\[node,evaluate"):
         run(*command, "--collection", str(tmp_path))
+
+
+def test_a_picture_that_cannot_be_drawn_is_told_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "bridge.evaluation.tuning.plot", None)
+    with pytest.raises(UsageError, match=r"opensearch-neural-bridge\[plot\]"):
+        run("tune", "--collection", str(tmp_path), "--plot", str(tmp_path / "front.png"))
 
 
 def test_a_folder_that_is_no_collection_is_named(tmp_path: Path) -> None:
