@@ -33,6 +33,7 @@ _MEASURING: Overrides = {
         # must not depend on what an earlier stage has left in a cache.
         "budget_ms": 30_000,
         "cached_embeddings": 1,
+        "ranking_ttl_s": 0,
         # Nor on whether the index's profile was read again in time.
         "profile_ttl_s": 3600,
         # However searches are served elsewhere: here each is answered, in full, and by the cluster that is measured.

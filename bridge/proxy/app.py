@@ -22,6 +22,7 @@ from bridge.proxy.page import viewer_searches
 from bridge.proxy.planning import Planner
 from bridge.proxy.profiles import Profiles
 from bridge.proxy.ranking import Ranker
+from bridge.proxy.ranking_cache import RankingCache
 from bridge.proxy.retrieve import PATH as RETRIEVE_PATH
 from bridge.proxy.retrieve import Retrieval
 from bridge.proxy.routing import Proxy
@@ -80,7 +81,7 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
         profiles = Profiles(upstream, settings.cluster, ttl_s=settings.proxy.profile_ttl_s, timeout_s=budget_s)
         planner = Planner(profiles, budget_s=budget_s)
         searches = OwnSearches(upstream)
-        composer = Composer(Ranker(searches, sidecar), searches)
+        composer = Composer(Ranker(searches, sidecar), RankingCache(settings.proxy, metrics), searches)
         if settings.proxy.mode == "interleave" and settings.proxy.event_log is None:
             raise SettingsError("proxy.mode interleave needs proxy.event_log: name a file for pages and clicks")
         events = EventLog(settings.proxy.event_log)

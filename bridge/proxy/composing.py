@@ -1,6 +1,6 @@
 """A ranking and the application's own answer → the answer's body; hits that are missing are fetched."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import msgspec
 import structlog
@@ -12,6 +12,7 @@ from bridge.proxy.own_searches import OwnSearches
 from bridge.proxy.planning import Plan
 from bridge.proxy.ranked import Ranked
 from bridge.proxy.ranking import Ranker
+from bridge.proxy.ranking_cache import RankingCache
 from bridge.proxy.stage_failures import StageFailed
 from bridge.records import Passage, RankedHit
 from bridge.search import legs
@@ -27,14 +28,17 @@ log = structlog.get_logger(__name__)
 class Composer:
     """Composes answers."""
 
-    def __init__(self, ranker: Ranker, searches: OwnSearches) -> None:
+    def __init__(self, ranker: Ranker, rankings: RankingCache, searches: OwnSearches) -> None:
         self._ranker = ranker
+        self._rankings = rankings
         self._searches = searches
         self._details = Details(searches)
 
-    async def rank(self, plan: Plan) -> Ranked:
-        """The ranking; never fails."""
+    async def rank(self, plan: Plan, own_body: Awaitable[bytes] | None = None) -> Ranked:
+        """The ranking; never fails. With the cluster's answer to the application's own query it may be a kept one."""
         try:
+            if own_body is not None:
+                return await self._rankings.rank(plan, own_body, self._ranker.rank)
             return await self._ranker.rank(plan)
         except Exception:
             # Whatever it is, a fault of ours must not fail a search that the cluster can answer.
@@ -132,10 +136,12 @@ def _shown(
     plan: Plan, hit: ShownHit, ranked: RankedHit, rank: int, passage: Passage | None, matching: Sequence[str]
 ) -> RawObject:
     """A hit of the ranking, with what the request wants to know of it."""
-    explanation = explain.of_hit(ranked, rank=rank, passage=passage, predicted_queries=matching)
+    explanation = (
+        explain.of_hit(ranked, rank=rank, passage=passage, predicted_queries=matching) if plan.explain else None
+    )
     return shown_hit(
         hit,
         score=ranked.score,
         passage=passage.text if plan.passage and passage is not None else None,
-        explanation=explanation if plan.explain else None,
+        explanation=explanation,
     )

@@ -5,6 +5,8 @@ appended to `X-Forwarded-For`. Headers that some clusters trust when they come f
 (`x-proxy-user`, `x-proxy-roles`) never cross, in any spelling.
 """
 
+import hashlib
+
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from bridge.proxy.refusals import Refused
@@ -44,6 +46,23 @@ _NEVER_HOP_BY_HOP = frozenset(
 )
 
 _TRUSTED_BY_CLUSTERS = "x-proxy-"
+
+_DESCRIBE_BODIES = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "if-match",
+        "if-none-match",
+        "if-modified-since",
+        "range",
+    }
+)
+
+_TELL_REQUESTS_APART = frozenset({"traceparent", "tracestate", "user-agent", "x-opaque-id"})
+"""Of two requests of one caller these may differ; no cluster decides by them who asks."""
 
 
 def forwarded(headers: CIMultiDictProxy[str], *, client_address: str | None) -> CIMultiDict[str]:
@@ -94,21 +113,21 @@ def of_a_leg(request_headers: CIMultiDict[str]) -> CIMultiDict[str]:
     Credentials, cookies, tenant, `X-Opaque-Id` and trace context stay, so that security and
     accounting see the caller; what described the caller's body and answer goes.
     """
-    describes_a_body = {
-        "accept",
-        "accept-encoding",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "if-match",
-        "if-none-match",
-        "if-modified-since",
-        "range",
-    }
-    leg = CIMultiDict((name, value) for name, value in request_headers.items() if name.lower() not in describes_a_body)
+    leg = CIMultiDict((name, value) for name, value in request_headers.items() if name.lower() not in _DESCRIBE_BODIES)
     leg["Accept"] = "application/json"
     leg["Content-Type"] = "application/json"
     return leg
+
+
+def identity(request_headers: CIMultiDict[str]) -> bytes:
+    """What tells callers apart, without keeping their secrets: a digest of all forwarded headers but those that
+    describe a body or one request. Credentials, cookies, tenant and addresses count, and whatever is not known."""
+    says = [
+        (lowered, value)
+        for name, value in request_headers.items()
+        if (lowered := name.lower()) not in _DESCRIBE_BODIES | _TELL_REQUESTS_APART
+    ]
+    return hashlib.sha256(repr(says).encode("utf-8", "surrogateescape")).digest()
 
 
 def _named_in_connection(headers: CIMultiDictProxy[str]) -> set[str]:

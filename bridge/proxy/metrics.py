@@ -45,6 +45,12 @@ class Metrics:
             ("reason",),
             registry=self.registry,
         )
+        self.ranking_cache = Counter(
+            "bridge_proxy_ranking_cache",
+            "Searches that a kept ranking might serve, by outcome: hit, miss, or changed where the index had changed.",
+            ("outcome",),
+            registry=self.registry,
+        )
         self.shadow_overlap = Histogram(
             "bridge_proxy_shadow_overlap",
             "Shadow mode: share of the first ten hits that both rankings have.",

@@ -19,7 +19,7 @@ class Ranked:
     part, for example `hybrid+rerank`; `failures`: why something did not; `timings_ms` by stage.
     `found`: what each leg found; `passages`: of documents with several, the one that the cross-encoder read.
     `embedding`: the query's, None where it could not be had or must not be compared with. `impression`:
-    what a click names, where the ranking is an interleaved one.
+    what a click names, where the ranking is an interleaved one. `kept`: it was made for an earlier search.
     """
 
     hits: Sequence[RankedHit] = ()
@@ -31,6 +31,7 @@ class Ranked:
     passages: dict[Key, Passage] = field(default_factory=dict)
     embedding: Sequence[float] | None = None
     impression: str | None = None
+    kept: bool = False
 
     @property
     def degraded(self) -> list[str]:

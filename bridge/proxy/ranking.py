@@ -69,7 +69,7 @@ class Ranker:
         ranked.stages = "hybrid" if len(live) > 1 else live[0]
         if confident is not None:
             ranked.stages += CONFIDENT
-        elif plan.request.start < _reranked(plan) and fused:
+        elif plan.request.start < reranked_documents(plan) and fused:
             await self._rerank(plan, fused, ranked)
 
     async def _run_legs(self, plan: Plan, names: Sequence[str], ranked: Ranked) -> dict[str, Sequence[Hit]]:
@@ -138,7 +138,7 @@ class Ranker:
             log.warning("stage left out", reason=failure.reason, detail=str(failure)[:500])
 
 
-def _reranked(plan: Plan) -> int:
+def reranked_documents(plan: Plan) -> int:
     """How many documents the cross-encoders order at the plan's stage: no page beyond them needs any."""
     settings = plan.profile.rerank
     match plan.stage:

@@ -159,10 +159,13 @@ class Search:
         at_once = asyncio.Semaphore(MAX_RANKED_AT_ONCE)
         # A click names one ranking, so the searches of one request are not interleaved.
         interleaved = self._settings.mode == "interleave" and not target.several
+        answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         async def ranked_in_turn(plan: Plan) -> Ranked:
             async with at_once:
-                return await (self._interleaving if interleaved else self._composer).rank(plan)
+                if interleaved:
+                    return await self._interleaving.rank(plan)
+                return await self._composer.rank(plan, None if target.several else answered)
 
         rankings = [asyncio.create_task(ranked_in_turn(plan)) if isinstance(plan, Plan) else None for plan in plans]
         try:
@@ -175,6 +178,7 @@ class Search:
                     answer = await send(self._upstream, asked, repeatable=True)
                 upgradable = any(isinstance(plan, Plan) for plan in plans)
                 return await relay(request, answer, {} if upgradable else self._passed(_reason(plans)))
+            answered.set_result(own_body)
             ranked = [await ranking if ranking is not None else None for ranking in rankings]
         except aiohttp.ClientError as error:
             raise Refused(502, "cluster_connection_exception", f"the cluster's answer broke off: {error}") from error
@@ -225,6 +229,8 @@ class Search:
         marks = [ranked[0].stages if n_searches == 1 else f"upgraded={len(ranked)}/{n_searches}"]
         if degraded:
             marks.append(f"degraded={','.join(dict.fromkeys(degraded))}")
+        if any(each.kept for each in ranked):
+            marks.append("kept")
         marks.append(f"took_ms={took_s * 1000:.0f}")
         added = {MARK: "; ".join(marks)}
         if n_searches == 1:

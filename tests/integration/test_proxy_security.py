@@ -57,7 +57,8 @@ def secured(
     secured_node.add_user("mask", READ | {"masked_fields": ["title"]}, cluster=SEARCHER)
     secured_node.add_user("nothing", cluster=SEARCHER)
     cluster = ClusterSettings(url=secured_node.url, username="mapper", password=SecretStr(secured_node.password))
-    with proxy_stack(cluster, tmp_path_factory.mktemp("models"), budget_ms=60_000, profile_ttl_s=0) as stack:
+    settings: dict[str, Any] = {"budget_ms": 60_000, "profile_ttl_s": 0, "ranking_ttl_s": 3600}
+    with proxy_stack(cluster, tmp_path_factory.mktemp("models"), **settings) as stack:
         with secured_node.client() as admin:
             stack.fill(
                 admin,
@@ -83,12 +84,14 @@ def ask(
     *,
     stage: str = "rerank",
     direct: bool = False,
+    explain: bool = True,
 ) -> requests.Response:
+    """An answer; one that is explained is always made anew."""
     node, stack = secured
     return requests.post(
         f"{node.url if direct else stack.url}/{INDEX}/_search",
         json=body,
-        headers={"x-bridge": f"{stage}, explain"},
+        headers={"x-bridge": f"{stage}, explain" if explain else stage},
         auth=(user, node.password),
         timeout=30,
     )
@@ -274,6 +277,63 @@ def test_a_revoked_role_is_revoked_at_once(secured: tuple[SecuredNode, ProxyStac
     node.remove_user("leaving")
     assert through.status_code == direct.status_code == 403
     assert through.content == direct.content
+
+
+def asked_twice(
+    secured: tuple[SecuredNode, ProxyStack], user: str, body: dict[str, Any], *, stage: str = "rerank"
+) -> requests.Response:
+    """The second answer, from the ranking that was kept for this user."""
+    first = ask(secured, user, body, stage=stage, explain=False)
+    second = ask(secured, user, body, stage=stage, explain=False)
+    assert "kept" not in first.headers["X-Bridge"]
+    assert "kept" in second.headers["X-Bridge"]
+    assert _scored(second) == _scored(first)
+    return second
+
+
+@pytest.mark.case("S1")
+@pytest.mark.case("P11")
+@pytest.mark.parametrize("user", ["dls", "tlq"])
+@pytest.mark.parametrize("stage", ["expansion", "vector", "hybrid", "cascade", "rerank"])
+def test_no_kept_ranking_shows_a_hidden_document(
+    secured: tuple[SecuredNode, ProxyStack], user: str, stage: str
+) -> None:
+    body = {"query": QUESTION, "size": 8}
+    assert set(ids(asked_twice(secured, "admin", body, stage=stage))) & SECRETS.keys()
+
+    first = ids(asked_twice(secured, user, body, stage=stage))
+    second = ids(ask(secured, user, {**body, "from": 8}, stage=stage, explain=False))
+
+    assert first
+    assert {*first, *second} <= VISIBLE.keys()
+    assert not set(first) & set(second)
+
+
+@pytest.mark.case("S3")
+def test_no_kept_ranking_shows_a_hidden_field(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    body = {"query": QUESTION, "fields": ["*"], "highlight": {"fields": {"*": {}}}, "size": 50}
+    asked_twice(secured, "admin", body)
+
+    assert "supersonic" not in asked_twice(secured, "fls", body).text
+
+
+@pytest.mark.case("S7")
+def test_no_kept_ranking_outlives_a_permission(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    node, _ = secured
+    body = {"query": QUESTION, "size": 8}
+    node.add_user("narrowed", READ, cluster=SEARCHER)
+    before = ids(asked_twice(secured, "narrowed", body))
+
+    node.add_user("narrowed", READ | {"dls": json.dumps({"term": {"public": True}})}, cluster=SEARCHER)
+    narrowed = ids(ask(secured, "narrowed", body, explain=False))
+    node.add_user("narrowed", {"index_patterns": ["other"], "allowed_actions": ["read"]}, cluster=SEARCHER)
+    revoked = ask(secured, "narrowed", body, explain=False)
+
+    node.remove_user("narrowed")
+    assert set(before) & SECRETS.keys()
+    assert narrowed
+    assert set(narrowed) <= VISIBLE.keys()
+    assert revoked.status_code == 403
 
 
 @pytest.mark.case("S8")

@@ -44,6 +44,8 @@ class ScriptedIndex:
     """The total as a number, as `rest_total_hits_as_int` wants it."""
     passages: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
     """Id → offsets of its passages, nearest first."""
+    hidden: frozenset[str] = frozenset()
+    """Ids that the caller may not see, where they are asked for by id."""
     rendered: Mapping[str, Any] = field(default_factory=dict)
     """What every template comes to."""
 
@@ -89,7 +91,7 @@ class ScriptedIndex:
             ids = [doc_id for doc_id in self.own if doc_id not in excluded][start : start + size]
         else:
             # Out of order, as an ids query answers.
-            ids = sorted(_ids(body["query"]["bool"].get("filter") or [body["query"]]))
+            ids = sorted(_ids(body["query"]["bool"].get("filter") or [body["query"]]) - self.hidden)
         hits = [self._hit(doc_id, 5.0 - rank / 10, body.get("_source", True)) for rank, doc_id in enumerate(ids, start)]
         for hit in hits if kind == "texts" else ():
             hit["inner_hits"] = {"_neural.passages": {"hits": {"hits": self._inner(hit["_id"])}}}
