@@ -129,7 +129,7 @@ class ProxySettings(Section):
         "stays the same; 0 keeps none.",
     )
     ranking_cache_bytes: int = Field(
-        32 * 1024 * 1024, gt=0, description="Memory for kept rankings, in bytes; one of 100 documents takes about 25 KB."
+        32 * 1024 * 1024, gt=0, description="Memory for kept rankings, in bytes: about 25 KB for each 100 documents."
     )
     breaker_failures: int = Field(5, gt=0, description="Failures in a row before the sidecar is left alone.")
     breaker_reset_s: float = Field(5.0, gt=0, description="How long it is left alone, in seconds.")
