@@ -41,7 +41,7 @@ def admin_app(
 
     async def config(_: web.Request) -> web.Response:
         """The settings in force; secrets are masked by their type."""
-        shown = settings.model_dump_json(include={"cluster", "proxy"})
+        shown = settings.model_dump_json(include={"cluster", "proxy", "reranker", "embedder"})
         return web.Response(text=shown, content_type="application/json")
 
     async def about(_: web.Request) -> web.Response:
