@@ -10,7 +10,6 @@ one twice is harmless. Numbers are only left behind once every copy of the shard
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Self
@@ -21,13 +20,13 @@ from opensearchpy.exceptions import TransportError
 
 from bridge.cluster import index as indices
 from bridge.cluster.shard_progress import IndexProgress, index_progress
-from bridge.errors import AnswerNotUnderstood, ClusterBlocked, ClusterUnreachable, IndexUnsuitable
+from bridge.errors import AnswerNotUnderstood, ClusterBlocked, ClusterUnreachable
 from bridge.settings import IngestSettings
 from ingest.accounts import Accounts
 from ingest.bulk_actions import update_action
-from ingest.changes import stale
 from ingest.follow_state import FollowState
-from ingest.followed_generation import followed_generation
+from ingest.followed_fields import Fields, FollowedFields
+from ingest.followed_generation import followed_generation, still_standing, still_the_same
 from ingest.index_source import IndexDocuments
 from ingest.ledger import Ledger
 from ingest.models import Models
@@ -36,7 +35,7 @@ from ingest.run import Run
 from ingest.search_load import SearchLoad
 from ingest.signals import StopRequest
 from ingest.sources import SourceItem
-from ingest.stamp import recipe, text_stamp
+from ingest.stamp import text_stamp
 from ingest.writer import BulkLimits, BulkWriter
 
 log = logging.getLogger(__name__)
@@ -52,11 +51,12 @@ _PASSING = (ClusterUnreachable, ClusterBlocked, AnswerNotUnderstood, TransportEr
 
 
 class FollowStatus(msgspec.Struct, frozen=True):
-    """How a follower stands: what was written more than `lag_s` ago is enriched. `ledger` counts what it read
-    since it started; `waiting` says what it waits for, None where it works or has nothing to do."""
+    """How a follower stands: what was written more than `lag_s` ago has the fields that it makes. `ledger` counts
+    what it read since it started; `waiting` says what it waits for, None where it works or has nothing to do."""
 
     index: str
     generation: int
+    fields: Fields
     lag_s: float
     ledger: Ledger
     waiting: str | None = None
@@ -66,7 +66,7 @@ OnStatus = Callable[[FollowStatus], None]
 
 
 class Follower:
-    """Follows one generation of one index, round by round."""
+    """Makes fields of one generation of one index, round by round."""
 
     def __init__(
         self,
@@ -78,42 +78,46 @@ class Follower:
         settings: IngestSettings,
         state_folder: Path,
         stop: StopRequest,
+        fields: Fields = "all",
+        after: "Follower | None" = None,
     ) -> None:
         """`generation` None follows the serving one. The state folder keeps how far it got; without it, it
-        reads everything once more.
+        reads everything once more. `after` is the follower that makes what `fields` come after.
 
         Raises:
             IndexUnsuitable: the index has no such generation, or other models made it.
         """
         state = indices.look(client, index)
-        self._profile = followed_generation(state, generation, models)
-        indices.check(client, index, self._profile)
+        profile = followed_generation(state, generation, models)
+        indices.check(client, index, profile)
+        self._made = FollowedFields.of(fields, profile, settings)
+        self._after = after
         self._client = client
         self._asked = index
         self._models = models
         self._settings = settings
         self._stop = stop
-        self._recipe = recipe(self._profile, settings)
         self._limits = BulkLimits.of(settings)
-        texts = [field.name for field in self._profile.text_fields]
+        texts = [field.name for field in profile.text_fields]
         self._source = IndexDocuments(
             client,
             state.name,
-            [*texts, self._profile.stamp_field],
+            [*texts, profile.stamp_field],
             text_fields=texts,
             retry=self._limits.retry,
             stopped=stop.stopped,
         )
-        self._state = FollowState(state_folder, index=indices.identity(state), recipe=self._recipe)
+        self._state = FollowState(state_folder, index=indices.identity(state), recipe=self._made.recipe)
         self._load = SearchLoad(settings.max_search_ms)
-        self._up_to_date_at = time.monotonic()
+        self.up_to_date_at = time.monotonic()
+        """On the monotonic clock: what was written before then has its fields."""
         self._waiting: str | None = None
         self._accounts = Accounts(
             state_folder,
             self._source,
             index=state.name,
             index_identity=indices.identity(state),
-            recipe=self._recipe,
+            recipe=self._made.recipe,
             from_start=True,
             partial=True,
         )
@@ -169,9 +173,9 @@ class Follower:
 
     def status(self) -> FollowStatus:
         """How it stands now."""
-        lag_s = time.monotonic() - self._up_to_date_at
+        lag_s = time.monotonic() - self.up_to_date_at
         ledger = msgspec.structs.replace(self._accounts.ledger)
-        return FollowStatus(self._name, self._profile.generation, lag_s, ledger, self._waiting)
+        return FollowStatus(self._name, self._made.profile.generation, self._made.fields, lag_s, ledger, self._waiting)
 
     @property
     def dead_letters(self) -> Path:
@@ -182,11 +186,11 @@ class Follower:
         self._answered_before = self._accounts.ledger.answered
         self._run = Run(
             self._accounts,
-            self._profile,
+            self._made.profile,
             self._models,
             self._settings,
             BulkWriter(self._client, self._name, self._limits, stopped=self._stop.stopped),
-            stamp=partial(text_stamp, self._recipe),
+            stamp=lambda document: text_stamp(self._made.recipe, document),
             action=update_action,
             stopped=self._stop.stopped,
             pace=Pace.of(self._settings, self._client, self._name, stopped=self._stop.stopped),
@@ -194,27 +198,27 @@ class Follower:
 
     def _round(self) -> bool:
         """Enriches what changed; whether all is enriched now."""
-        asked_at = time.monotonic()
+        asked_at = self._after.up_to_date_at if self._after else time.monotonic()
         progress = index_progress(self._client, self._asked)
-        self._still_the_same(progress)
+        still_the_same(progress, name=self._name, uuid=self._uuid, asked=self._asked)
         behind = [number for number, shard in progress.shards.items() if shard.last > self._state.seen(number)]
         slow = self._load.too_high(progress)
         self._waiting = slow if behind else None
         if self._waiting:
             return False
         if behind:
-            self._still_standing()
+            still_standing(self._client, self._name, self._made.profile.generation)
             self._client.indices.refresh(index=self._name)
             if not self._enrich(behind, progress):
                 return False
-        self._up_to_date_at = asked_at
+        self.up_to_date_at = asked_at
         return True
 
     def _enrich(self, behind: Sequence[int], progress: IndexProgress) -> bool:
         last_read: dict[int, int | None] = {}
         self._run.send(
             self._changes(behind, last_read),
-            changed=partial(stale, profile=self._profile, recipe=self._recipe),
+            changed=self._made.needs,
             on_progress=lambda _: None,
             total=None,
         )
@@ -242,19 +246,3 @@ class Follower:
             changes.close()
             if n_read < ROUND_DOCUMENTS:
                 last_read[number] = None
-
-    def _still_the_same(self, progress: IndexProgress) -> None:
-        if (progress.name, progress.uuid) != (self._name, self._uuid):
-            raise IndexUnsuitable(
-                f"{self._asked} was index {self._name} ({self._uuid}) and is {progress.name} ({progress.uuid}) now: "
-                f"start the follower again"
-            )
-
-    def _still_standing(self) -> None:
-        """A generation that was dropped must not come back."""
-        state = indices.look(self._client, self._name)
-        if state.generation(self._profile.generation) is None:
-            raise IndexUnsuitable(
-                f"generation {self._profile.generation} of {self._name} was dropped or undone: there is nothing to "
-                f"follow any more"
-            )

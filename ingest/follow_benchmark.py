@@ -1,7 +1,8 @@
-"""`scripts/bench follow`: how long a document waits until it is enriched, while an application writes.
+"""`scripts/bench follow`: how long a document waits for its vectors and its predicted queries, while an
+application writes.
 
-The application, the follower with its models, and the node share this machine. Each document's time runs
-from the answer to its write until a reader finds its stamp.
+The application, the followers with their models, and the node share this machine. Each document's time runs
+from the answer to its write until a reader finds the stamp that says so.
 """
 
 import json as json_module
@@ -9,9 +10,9 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +23,44 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
-from bridge.cluster.node import EmbeddedNode
 from bridge.models.session import compute_threads
-from bridge.profile import IndexProfile
+from bridge.passages import value_at
 from bridge.settings import ClusterSettings, IngestSettings, load_settings
-from ingest.benchmark import write_corpus
-from ingest.follow import Follower
+from ingest.benchmark import cluster_at, write_corpus
+from ingest.followers import Followers
 from ingest.models import load_models, profile_for
 from ingest.signals import StopRequest
+from ingest.stamp import recipe, recipe_of
 
 INDEX = "bench-follow"
 _WRITES_PER_S = 5
 _LOOK_EVERY_S = 0.2
+_LOOK_FOR_QUERIES_EVERY_S = 1.0
 _LONGEST_WAIT_S = 120.0
 
 
-class Figures(msgspec.Struct, frozen=True):
-    """What was measured: `documents` written at `rate` in a second, and their waiting times in seconds.
-    `left`: documents that were not enriched two minutes after the last write."""
+class Waits(msgspec.Struct, frozen=True):
+    """How long documents waited, in seconds. `left`: documents that still waited two minutes after the last
+    write; they count as infinitely long."""
 
-    documents: int
-    rate: float
     lag_s_p50: float
     lag_s_p95: float
     lag_s_max: float
     left: int
-    predicted_queries: bool
+
+    def __str__(self) -> str:
+        told = f"median {self.lag_s_p50:.1f} s, 95 % {self.lag_s_p95:.1f} s, longest {self.lag_s_max:.1f} s"
+        return told if not self.left else f"{told}; {self.left} waited {_LONGEST_WAIT_S:.0f} s after the last write"
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What was measured: `documents` written at `rate` in a second, and their waits. `predicted_queries` is None
+    where none were asked for."""
+
+    documents: int
+    rate: float
+    vectors: Waits
+    predicted_queries: Waits | None
     threads: int
 
 
@@ -60,28 +73,27 @@ class Figures(msgspec.Struct, frozen=True):
 def main(rate: float, seconds: float, no_expansion: bool, url: str | None, as_json: bool) -> None:
     """Measures the lag of a follower behind an application."""
     settings = load_settings(ingest={"generator": ""} if no_expansion else {})
-    node = nullcontext(url) if url else _node_url()
-    with node as address:
+    with cluster_at(url) as address:
         figures = measure(connect(ClusterSettings(url=address)), settings.ingest, rate=rate, seconds=seconds)
-    click.echo(f"{figures.documents} documents at {figures.rate:.1f}/s, waiting until they were enriched:")
-    click.echo(f"  median {figures.lag_s_p50:.1f} s, 95 % {figures.lag_s_p95:.1f} s, longest {figures.lag_s_max:.1f} s")
-    if figures.left:
-        click.echo(f"  {figures.left} still waited {_LONGEST_WAIT_S:.0f} s after the last write")
+    click.echo(f"{figures.documents} documents at {figures.rate:.1f}/s, waiting")
+    click.echo(f"  for their vectors: {figures.vectors}")
+    if figures.predicted_queries:
+        click.echo(f"  for their predicted queries: {figures.predicted_queries}")
     if as_json:
         click.echo(msgspec.json.encode(figures).decode())
 
 
 def measure(client: OpenSearch, settings: IngestSettings, *, rate: float, seconds: float) -> Figures:
-    """Writes to a fresh index for so long, and watches a follower keep up."""
+    """Writes to a fresh index for so long, and watches the followers keep up."""
     models = load_models(settings)
     profile = profile_for(models, ["text"])
     if indices.find(client, INDEX) is not None:
         indices.delete(client, INDEX)
     indices.create(client, INDEX, profile, settings={"index.number_of_replicas": 0})
     stop = StopRequest()
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as pool:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as pool, ExitStack() as held:
         documents = list(_documents(Path(folder), round(rate * seconds)))
-        follower = Follower(
+        followers = Followers(
             client,
             INDEX,
             generation=None,
@@ -90,41 +102,49 @@ def measure(client: OpenSearch, settings: IngestSettings, *, rate: float, second
             state_folder=Path(folder) / "state",
             stop=stop,
         )
-        with follower:
-            following = pool.submit(follower.follow)
-            watch = _Watch(client, profile)
-            with watch.watching():
-                began = time.perf_counter()
-                _write(client, documents, rate, watch)
-                written_s = time.perf_counter() - began
+        held.enter_context(followers)
+        following = pool.submit(followers.follow)
+        watches = [_Watch(client, profile.stamp_field, lambda _: True, every_s=_LOOK_EVERY_S)]
+        if models.generator is not None:
+            whole = recipe(profile, settings)
+            last = _Watch(
+                client, profile.stamp_field, lambda stamp: recipe_of(stamp) == whole, every_s=_LOOK_FOR_QUERIES_EVERY_S
+            )
+            watches.append(last)
+        try:
+            for watch in watches:
+                held.enter_context(watch.watching())
+            began = time.perf_counter()
+            _write(client, documents, rate, watches)
+            written_s = time.perf_counter() - began
+            for watch in watches:
                 watch.wait()
-            stop.number = signal.SIGTERM
-            stop.stopped.set()
+        finally:
+            stop.ask(signal.SIGTERM)
             following.result()
-    waits = np.array([*watch.waits, *([np.inf] * len(watch.written))])
-    middle, late = np.percentile(waits, [50, 95], method="higher")
+    waits = [watch.waits() for watch in watches]
     return Figures(
         documents=len(documents),
         rate=len(documents) / written_s,
-        lag_s_p50=float(middle),
-        lag_s_p95=float(late),
-        lag_s_max=float(waits.max()),
-        left=len(watch.written),
-        predicted_queries=models.generator is not None,
+        vectors=waits[0],
+        predicted_queries=waits[1] if len(waits) == 2 else None,
         threads=compute_threads(settings.threads),
     )
 
 
 class _Watch:
-    """Looks for the stamps of what was written. `written`: when, by id, what has none yet; `waits`: how long the
-    others waited, in seconds."""
+    """Looks for stamps of what was written. `written`: when, by id, what has no such stamp yet."""
 
-    def __init__(self, client: OpenSearch, profile: IndexProfile) -> None:
+    def __init__(
+        self, client: OpenSearch, stamp_field: str, is_wanted: Callable[[str], bool], *, every_s: float
+    ) -> None:
         self._client = client
-        self._stamp = profile.stamp_field
+        self._stamp_field = stamp_field
+        self._is_wanted = is_wanted
+        self._every_s = every_s
         self._over = threading.Event()
+        self._waited: list[float] = []
         self.written: dict[str, float] = {}
-        self.waits: list[float] = []
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -143,19 +163,26 @@ class _Watch:
         while self.written and time.perf_counter() < end:
             time.sleep(_LOOK_EVERY_S)
 
+    def waits(self) -> Waits:
+        """How long each document waited."""
+        waits = np.array([*self._waited, *([np.inf] * len(self.written))])
+        middle, late = np.percentile(waits, [50, 95], method="higher")
+        return Waits(float(middle), float(late), float(waits.max()), len(self.written))
+
     def _watch(self) -> None:
-        while not self._over.wait(_LOOK_EVERY_S):
-            waiting = [{"_id": doc_id, "_source": [self._stamp]} for doc_id in list(self.written)]
+        while not self._over.wait(self._every_s):
+            waiting = [{"_id": doc_id, "_source": [self._stamp_field]} for doc_id in list(self.written)]
             if not waiting:
                 continue
             found = self._client.mget(index=INDEX, body={"docs": waiting})["docs"]
             now = time.perf_counter()
             for document in found:
-                if document.get("_source"):
-                    self.waits.append(now - self.written.pop(document["_id"]))
+                stamp = value_at(document.get("_source") or {}, self._stamp_field)
+                if isinstance(stamp, str) and self._is_wanted(stamp):
+                    self._waited.append(now - self.written.pop(document["_id"]))
 
 
-def _write(client: OpenSearch, documents: Sequence[dict[str, Any]], rate: float, watch: _Watch) -> None:
+def _write(client: OpenSearch, documents: Sequence[dict[str, Any]], rate: float, watches: Sequence[_Watch]) -> None:
     """What an application does: a small bulk request, several times in a second."""
     size = max(1, round(rate / _WRITES_PER_S))
     began = time.perf_counter()
@@ -165,18 +192,13 @@ def _write(client: OpenSearch, documents: Sequence[dict[str, Any]], rate: float,
         lines = [line for each in some for line in ({"index": {"_id": each["_id"]}}, {"text": each["text"]})]
         client.bulk(index=INDEX, body="".join(json_module.dumps(line) + "\n" for line in lines))
         now = time.perf_counter()
-        watch.written.update((each["_id"], now) for each in some)
+        for watch in watches:
+            watch.written.update((each["_id"], now) for each in some)
 
 
 def _documents(folder: Path, n_documents: int) -> Iterator[dict[str, Any]]:
     with write_corpus(folder / "corpus.jsonl", n_documents).open(encoding="utf-8") as lines:
         yield from map(json_module.loads, lines)
-
-
-@contextmanager
-def _node_url() -> Iterator[str]:
-    with EmbeddedNode.owned("bench", load_settings().node) as node:
-        yield node.url
 
 
 if __name__ == "__main__":

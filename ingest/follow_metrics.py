@@ -1,6 +1,6 @@
-"""A follower's lag and books for Prometheus."""
+"""Followers' lag and books for Prometheus."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -14,31 +14,35 @@ _OUTCOMES = ("written", "unchanged", "superseded", "dropped_by_pipeline", "dead_
 
 
 class _FollowCollector(Collector):
-    """Asks the follower when it is asked itself, so that the lag grows while nothing goes on."""
+    """Asks the followers when it is asked itself, so that the lag grows while nothing goes on."""
 
-    def __init__(self, status: Callable[[], FollowStatus]) -> None:
+    def __init__(self, status: Callable[[], Sequence[FollowStatus]]) -> None:
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        status = self._status()
         lag = GaugeMetricFamily(
-            "bridge_follow_lag_seconds", "What was written longer ago is enriched.", labels=["index", "generation"]
+            "bridge_follow_lag_seconds",
+            "What was written longer ago has these fields.",
+            labels=["index", "generation", "fields"],
         )
-        lag.add_metric([status.index, str(status.generation)], status.lag_s)
-        yield lag
-        waiting = GaugeMetricFamily("bridge_follow_waiting", "1 while it gives way to searches or the cluster is away.")
-        waiting.add_metric([], float(status.waiting is not None))
-        yield waiting
+        waiting = GaugeMetricFamily(
+            "bridge_follow_waiting", "1 while it gives way to searches or the cluster is away.", labels=["fields"]
+        )
         documents = CounterMetricFamily(
-            "bridge_ingest_documents", "Documents by how they ended, since the follower started.", labels=["outcome"]
+            "bridge_ingest_documents",
+            "Documents by how they ended, since the follower started.",
+            labels=["fields", "outcome"],
         )
-        for outcome in _OUTCOMES:
-            documents.add_metric([outcome], getattr(status.ledger, outcome))
-        yield documents
+        for status in self._status():
+            lag.add_metric([status.index, str(status.generation), status.fields], status.lag_s)
+            waiting.add_metric([status.fields], float(status.waiting is not None))
+            for outcome in _OUTCOMES:
+                documents.add_metric([status.fields, outcome], getattr(status.ledger, outcome))
+        yield from (lag, waiting, documents)
 
 
 @contextmanager
-def metrics_served(status: Callable[[], FollowStatus], *, host: str, port: int) -> Iterator[int]:
+def metrics_served(status: Callable[[], Sequence[FollowStatus]], *, host: str, port: int) -> Iterator[int]:
     """Serves `/metrics` meanwhile; gives the port, a free one where 0 was asked for.
 
     Raises:

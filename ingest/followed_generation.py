@@ -1,6 +1,10 @@
-"""Which generation of an index a follower keeps up, and whether these models made it."""
+"""Which generation of an index a follower keeps up, whether these models made it, and whether it is there still."""
 
+from opensearchpy import OpenSearch
+
+from bridge.cluster import index as indices
 from bridge.cluster.index import IndexState
+from bridge.cluster.shard_progress import IndexProgress
 from bridge.errors import IndexUnsuitable
 from bridge.profile import IndexProfile, ModelReference
 from ingest.models import Models, profile_like
@@ -28,6 +32,30 @@ def followed_generation(state: IndexState, generation: int | None, models: Model
             f"--generator, or run `neural-bridge backfill {state.name}` once if that is meant"
         )
     return profile
+
+
+def still_standing(client: OpenSearch, index: str, generation: int) -> None:
+    """A generation that was dropped must not come back.
+
+    Raises:
+        IndexUnsuitable: it was.
+    """
+    if indices.look(client, index).generation(generation) is None:
+        raise IndexUnsuitable(
+            f"generation {generation} of {index} was dropped or undone: there is nothing to follow any more"
+        )
+
+
+def still_the_same(progress: IndexProgress, *, name: str, uuid: str, asked: str) -> None:
+    """Whoever followed `name` must not go on with another index that answers to `asked` now.
+
+    Raises:
+        IndexUnsuitable: it does.
+    """
+    if (progress.name, progress.uuid) != (name, uuid):
+        raise IndexUnsuitable(
+            f"{asked} was index {name} ({uuid}) and is {progress.name} ({progress.uuid}) now: start the follower again"
+        )
 
 
 def _name(model: ModelReference | None) -> str:

@@ -13,6 +13,22 @@ class StopRequest:
     def __init__(self) -> None:
         self.stopped = threading.Event()
         self.number: int | None = None
+        self._parts: list[StopRequest] = []
+
+    def ask(self, number: int) -> None:
+        """Asks the run, and its parts, to stop as this signal would."""
+        self.number = number
+        self.stopped.set()
+        for part in self._parts:
+            part.ask(number)
+
+    def part(self) -> "StopRequest":
+        """A request for one of several runs: it comes with this one, and may come alone."""
+        part = StopRequest()
+        self._parts.append(part)
+        if self.number is not None:
+            part.ask(self.number)
+        return part
 
     def resume(self) -> bool:
         """Takes back a stop that a failing run asked for by itself; False where a signal asked for one."""
@@ -32,8 +48,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     request = StopRequest()
 
     def note(number: int, _frame: FrameType | None) -> None:
-        request.number = number
-        request.stopped.set()
+        request.ask(number)
         for kind, handler in before.items():
             signal.signal(kind, handler)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ingest.follow import FollowStatus
 
 _LINE_EVERY_S = 10.0
+_WHAT = {"all": "all fields", "vectors": "vectors", "predicted_queries": "predicted queries"}
 
 
 @click.command(name="follow")
@@ -47,8 +48,9 @@ def command(
 ) -> None:
     """Enrich new and changed documents of INDEX, whoever writes them, until SIGTERM or SIGINT.
 
-    The index must have been enriched once: see `neural-bridge backfill`. Only our own object is set, and only
-    where a document still is as it was read. A restart goes on where the last run was; while the cluster is
+    The index must have been enriched once: see `neural-bridge backfill`. Vectors are made first, and predicted
+    queries with the computing time that they leave. Only our own object is set, and only where a document still
+    is as it was read. A restart goes on where the last run was; while the cluster is
     away, it waits. A signal is its ordinary end: exit code 0, or 3 where there are dead letters.
     """
     settings = settings_of(
@@ -59,8 +61,8 @@ def command(
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from bridge.errors import EXIT_DEAD_LETTERS
-    from ingest.follow import Follower
     from ingest.follow_metrics import metrics_served
+    from ingest.followers import Followers
     from ingest.models import load_models
     from ingest.signals import stop_on_signals
 
@@ -71,7 +73,7 @@ def command(
     number = kept.generation if kept else 1
     with ExitStack() as held:
         request = held.enter_context(stop_on_signals())
-        follower = Follower(
+        followers = Followers(
             client,
             index,
             generation=generation,
@@ -80,34 +82,35 @@ def command(
             state_folder=running.folder("follow", f"{state.name}-generation-{number}"),
             stop=request,
         )
-        held.enter_context(follower)
+        held.enter_context(followers)
         if metrics_port is not None:
-            port = held.enter_context(metrics_served(follower.status, host="127.0.0.1", port=metrics_port))
+            port = held.enter_context(metrics_served(followers.status, host="127.0.0.1", port=metrics_port))
             click.echo(f"metrics: http://127.0.0.1:{port}/metrics", err=True)
-        last = follower.follow(once=once, on_status=None if running.quiet else _Lines())
+        ended = followers.follow(once=once, on_status=None if running.quiet else _Lines())
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(last), indent=2))
+        click.echo(json.dumps(msgspec.to_builtins(ended), indent=2))
     else:
-        click.echo(f"{last.index}, generation {last.generation}: {last.ledger}")
-        if last.ledger.dead_lettered:
-            click.echo(f"  why documents are dead letters: {follower.dead_letters}")
-    ctx.exit(EXIT_DEAD_LETTERS if last.ledger.dead_lettered else 0)
+        for last, dead_letters in zip(ended, followers.dead_letters, strict=True):
+            click.echo(f"{last.index}, generation {last.generation}, {_WHAT[last.fields]}: {last.ledger}")
+            if last.ledger.dead_lettered:
+                click.echo(f"  why documents are dead letters: {dead_letters}")
+    ctx.exit(EXIT_DEAD_LETTERS if any(last.ledger.dead_lettered for last in ended) else 0)
 
 
 class _Lines:
-    """A line on stderr when something happened, every ten seconds at most; and at once when it begins or ends
-    to wait."""
+    """Of each follower a line on stderr when something happened, every ten seconds at most; and at once when it
+    begins or ends to wait."""
 
     def __init__(self) -> None:
-        self._next = time.monotonic()
-        self._answered = 0
-        self._waits = False
+        self._told: dict[str, tuple[float, int, bool]] = {}
 
     def __call__(self, status: "FollowStatus") -> None:
-        answered, waits = status.ledger.answered, status.waiting is not None
-        due = time.monotonic() >= self._next and answered != self._answered
-        if not due and waits == self._waits:
+        now, answered, waits = time.monotonic(), status.ledger.answered, status.waiting is not None
+        told_at, told, waited = self._told.get(status.fields, (-_LINE_EVERY_S, 0, False))
+        due = now - told_at >= _LINE_EVERY_S and answered != told
+        if not due and waits == waited:
             return
-        self._next, self._answered, self._waits = time.monotonic() + _LINE_EVERY_S, answered, waits
+        self._told[status.fields] = (now, answered, waits)
+        what = f"follow {status.index}, {_WHAT[status.fields]}"
         waiting = f"; waits for {status.waiting}" if status.waiting else ""
-        click.echo(f"follow {status.index}: lag {status.lag_s:.1f} s; {status.ledger}{waiting}", err=True)
+        click.echo(f"{what}: lag {status.lag_s:.1f} s; {status.ledger}{waiting}", err=True)

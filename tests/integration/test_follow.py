@@ -100,8 +100,7 @@ class Following:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.number = 15
-        self._stop.stopped.set()
+        self._stop.ask(15)
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
 

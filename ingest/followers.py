@@ -1,0 +1,119 @@
+"""All that follows one generation of one index: one follower, or two, of which the second only takes what
+computing time the first leaves."""
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from signal import SIGTERM
+from typing import Self
+
+from opensearchpy import OpenSearch
+
+from bridge.cluster import index as indices
+from bridge.settings import IngestSettings
+from ingest.follow import Follower, FollowStatus, OnStatus
+from ingest.followed_fields import steps
+from ingest.followed_generation import followed_generation
+from ingest.models import Models
+from ingest.signals import StopRequest
+
+_NICENESS = 10
+"""Of the second follower's threads, on the scale of nice(1): about a tenth of a busy core beside the first one's."""
+
+
+class Followers:
+    """Followers of one index, each at what comes after the one before it."""
+
+    def __init__(
+        self,
+        client: OpenSearch,
+        index: str,
+        *,
+        generation: int | None,
+        models: Models,
+        settings: IngestSettings,
+        state_folder: Path,
+        stop: StopRequest,
+    ) -> None:
+        """As for `Follower`, which says what is raised."""
+        profile = followed_generation(indices.look(client, index), generation, models)
+        followers: list[Follower] = []
+        self._stops: list[StopRequest] = []
+        for fields in steps(profile):
+            self._stops.append(stop.part())
+            followers.append(
+                Follower(
+                    client,
+                    index,
+                    generation=generation,
+                    models=models,
+                    settings=settings,
+                    state_folder=state_folder / fields if followers else state_folder,
+                    stop=self._stops[-1],
+                    fields=fields,
+                    after=followers[-1] if followers else None,
+                )
+            )
+        self._followers: Sequence[Follower] = followers
+        self._held = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Takes the state folders.
+
+        Raises:
+            CheckpointUnusable: another follower holds one.
+        """
+        with ExitStack() as held:
+            for follower in self._followers:
+                held.enter_context(follower)
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Gives them back."""
+        self._held.close()
+
+    def follow(self, *, once: bool = False, on_status: OnStatus | None = None) -> list[FollowStatus]:
+        """Follows as `Follower.follow` does, all of them; where one ends, so do the others. `on_status` is called
+        on several threads, and not at the same time."""
+        if once:
+            return [follower.follow(once=True, on_status=on_status) for follower in self._followers]
+        one_by_one = threading.Lock()
+
+        def tell(status: FollowStatus) -> None:
+            if on_status is not None:
+                with one_by_one:
+                    on_status(status)
+
+        def follow(follower: Follower) -> FollowStatus:
+            if follower is not self._followers[0]:
+                _give_way()
+            try:
+                return follower.follow(on_status=tell)
+            finally:
+                for stop in self._stops:
+                    if stop.number is None:
+                        stop.ask(SIGTERM)
+
+        with ThreadPoolExecutor(len(self._followers), thread_name_prefix="follow") as pool:
+            ends = [pool.submit(follow, follower) for follower in self._followers]
+        return [end.result() for end in ends]
+
+    def status(self) -> list[FollowStatus]:
+        """How each stands now."""
+        return [follower.status() for follower in self._followers]
+
+    @property
+    def dead_letters(self) -> list[Path]:
+        """Their files of dead letters; each exists where there are any."""
+        return [follower.dead_letters for follower in self._followers]
+
+
+def _give_way() -> None:
+    """Lowers the priority of the calling thread, and of those that it starts. Only Linux has one for each thread."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
