@@ -15,18 +15,15 @@ from opensearchpy import OpenSearch
 from bridge.cluster import index as indices
 from bridge.profile import IndexProfile
 from bridge.settings import IngestSettings
-from ingest.accounts import Accounts
-from ingest.bulk_actions import update_action
 from ingest.changes import stale
 from ingest.index_source import IndexDocuments
 from ingest.models import Models
-from ingest.pace import Pace
+from ingest.opened_run import opened_run
 from ingest.report import Progress, Report
-from ingest.run import Run
-from ingest.stamp import recipe, text_stamp
-from ingest.writer import BulkLimits, BulkWriter
+from ingest.stamp import recipe
+from ingest.writer import BulkLimits
 
-_ROUNDS = 5
+ROUNDS = 5
 """How often documents that changed are read again; whoever changes faster is left to the next run."""
 
 
@@ -63,46 +60,36 @@ def run_backfill(
     profile = indices.fitted(client, profile)
     state = indices.extend(client, index, profile)
     indices.keep_profile(client, state, profile)
-    made_by = recipe(profile, settings)
-    limits = BulkLimits.of(settings)
     texts = [field.name for field in profile.text_fields]
     source = IndexDocuments(
         client,
         state.name,
         [*texts, profile.stamp_field],
         text_fields=texts,
-        retry=limits.retry,
+        retry=BulkLimits.of(settings).retry,
         stopped=stopped,
     )
-    with Accounts(
-        state_folder,
+    with opened_run(
         source,
-        index=state.name,
-        index_identity=indices.identity(state),
-        recipe=made_by,
+        state,
+        profile=profile,
+        models=models,
+        client=client,
+        settings=settings,
+        state_folder=state_folder,
+        stopped=stopped,
+        in_place=True,
         from_start=True,
-        partial=True,
-    ) as accounts:
-        run = Run(
-            accounts,
-            profile,
-            models,
-            settings,
-            BulkWriter(client, state.name, limits, stopped=stopped),
-            stamp=partial(text_stamp, made_by),
-            action=update_action,
-            stopped=stopped,
-            pace=Pace.of(settings, client, state.name, stopped=stopped),
-        )
+    ) as run:
         send = partial(
             run.send,
-            changed=partial(stale, profile=profile, recipe=made_by),
+            changed=partial(stale, profile=profile, recipe=recipe(profile, settings)),
             on_progress=on_progress or (lambda _: None),
             total=source.total(),
         )
         send(source.items())
         read_again = 0
-        for _ in range(_ROUNDS):
+        for _ in range(ROUNDS):
             if not run.conflicts or stopped.is_set():
                 break
             changed, run.conflicts = run.conflicts, []

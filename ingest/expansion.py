@@ -4,7 +4,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Protocol
 
 import numpy as np
@@ -50,13 +50,17 @@ class QueryFilter:
 
     def __call__(self, passages: Sequence[str], queries: Sequence[Sequence[str]]) -> list[list[str]]:
         """Of each passage's queries those that stay, best score first."""
-        pairs = [(passage, query) for passage, predicted in zip(passages, queries, strict=True) for query in predicted]
-        scores = iter(list(self._executor.map(self._score, pairs)))
         kept = []
-        for predicted in queries:
-            ranked = sorted(((next(scores), query) for query in predicted), key=lambda pair: -pair[0])
+        for predicted, scores in zip(queries, self.scores(passages, queries), strict=True):
+            ranked = sorted(zip(scores, predicted, strict=True), key=lambda pair: -pair[0])
             kept.append([query for score, query in ranked if score >= self._threshold])
         return kept
+
+    def scores(self, passages: Sequence[str], queries: Sequence[Sequence[str]]) -> list[list[float]]:
+        """The score of each query of each passage, in their order."""
+        pairs = [(passage, query) for passage, predicted in zip(passages, queries, strict=True) for query in predicted]
+        scores = self._executor.map(self._score, pairs)
+        return [list(islice(scores, len(predicted))) for predicted in queries]
 
     def _score(self, pair: tuple[str, str]) -> float:
         passage, query = pair

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from opensearchpy import OpenSearch
@@ -11,17 +10,14 @@ from bridge.cluster import index as indices
 from bridge.cluster.bulk_load import without_refresh
 from bridge.profile import IndexProfile
 from bridge.settings import IngestSettings
-from ingest.accounts import Accounts
-from ingest.bulk_actions import index_action
 from ingest.changes import ChangeFilter
 from ingest.models import Models
-from ingest.pace import Pace
+from ingest.opened_run import opened_run
 from ingest.patience import patiently
 from ingest.report import Progress, Report
-from ingest.run import Run
 from ingest.sources import Source
-from ingest.stamp import recipe, stamp
-from ingest.writer import BulkLimits, BulkWriter
+from ingest.stamp import recipe
+from ingest.writer import BulkLimits
 
 
 def run_ingest(
@@ -52,38 +48,29 @@ def run_ingest(
     profile = indices.fitted(client, profile)
     state = indices.check(client, index, profile)
     indices.refuse_data_stream(state)
-    made_by = recipe(profile, settings)
     stopped = stopped or threading.Event()
-    limits = BulkLimits.of(settings)
-    with Accounts(
-        state_folder,
+    with opened_run(
         source,
-        index=state.name,
-        index_identity=indices.identity(state),
-        recipe=made_by,
+        state,
+        profile=profile,
+        models=models,
+        client=client,
+        settings=settings,
+        state_folder=state_folder,
+        stopped=stopped,
+        in_place=False,
         from_start=from_start,
-    ) as accounts:
-        run = Run(
-            accounts,
-            profile,
-            models,
-            settings,
-            BulkWriter(client, state.name, limits, stopped=stopped),
-            stamp=partial(stamp, made_by),
-            action=index_action,
-            stopped=stopped,
-            strict=strict,
-            pace=Pace.of(settings, client, state.name, stopped=stopped),
-        )
+        strict=strict,
+    ) as run:
         indices.keep_profile(client, state, profile)
         # A run that was killed just now may have left documents that no search sees yet.
         client.indices.refresh(index=state.name)
         is_empty = indices.count(client, state.name) == 0
-        compare = ChangeFilter(client, state.name, profile, made_by).changed
+        compare = ChangeFilter(client, state.name, profile, recipe(profile, settings)).changed
         with without_refresh(client, state.name, is_empty=is_empty):
             run.send(
-                source.items(accounts.skipped),
-                changed=None if is_empty else patiently(compare, limits.retry, stopped),
+                source.items(run.skipped),
+                changed=None if is_empty else patiently(compare, BulkLimits.of(settings).retry, stopped),
                 on_progress=on_progress or (lambda _: None),
                 total=source.total(),
             )

@@ -19,7 +19,8 @@ from ingest.background import Stages
 from ingest.batches import Batch, BatchReader, Stage
 from ingest.bulk_actions import BulkAction
 from ingest.embedding import Embedding
-from ingest.expansion import Expansion, QueryFilter
+from ingest.expansion import Expansion, Keep, QueryFilter
+from ingest.filter_threshold import filter_threshold
 from ingest.ledger import Outcome
 from ingest.models import Models
 from ingest.pace import Pace
@@ -32,7 +33,8 @@ BATCH_DOCUMENTS = 64
 """Enough for the models to sort by length, few enough that the stages start early and stop soon."""
 
 _AHEAD = 2
-_CONFLICT = "version_conflict_engine_exception"
+VERSION_CONFLICT = "version_conflict_engine_exception"
+"""How a cluster names a write that does not hold for the version that is there now."""
 
 Changed = Callable[[Sequence[Document]], list[Document]]
 """Documents → those that have to be made, in their order."""
@@ -113,6 +115,11 @@ class Run:
             with suppress(IngestError):
                 self._accounts.save()
 
+    @property
+    def skipped(self) -> int:
+        """Items that an earlier run had answered for."""
+        return self._accounts.skipped
+
     def finish(self) -> None:
         """Ends a run that was sent everything, unless it was stopped.
 
@@ -169,7 +176,7 @@ class Run:
         written: list[tuple[SourceItem, Outcome]] = []
         for enriched, outcome in zip(batch.documents, outcomes, strict=True):
             written.append((enriched.document, outcome))
-            if outcome.failure is not None and outcome.failure.kind == _CONFLICT:
+            if outcome.failure is not None and outcome.failure.kind == VERSION_CONFLICT:
                 self.conflicts.append(enriched.document)
             self._without_text += not enriched.passages
         self._accounts.book([*batch.ended, *written])
@@ -197,12 +204,17 @@ class Run:
         )
 
 
-def expansion(profile: IndexProfile, models: Models, settings: IngestSettings) -> Expansion:
-    """The expansion stage that a profile and the settings ask for."""
-    keep = None
-    if models.scorer is not None:
+def expansion(
+    profile: IndexProfile, models: Models, settings: IngestSettings, *, keep: Keep | None = None
+) -> Expansion:
+    """The expansion stage that a profile and the settings ask for; `keep` in place of their filter.
+
+    Raises:
+        IndexUnsuitable: as `ingest.filter_threshold` says.
+    """
+    if keep is None and models.scorer is not None:
         threads = compute_threads(settings.threads)
-        keep = QueryFilter(models.scorer, threshold=settings.filter_threshold, threads=threads)
+        keep = QueryFilter(models.scorer, threshold=filter_threshold(profile, settings), threads=threads)
     return Expansion(
         partial(split_passages, settings=profile.passages, token_spans=models.token_spans),
         models.generator if profile.generator else None,

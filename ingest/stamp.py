@@ -7,6 +7,7 @@ import msgspec
 from bridge.profile import IndexProfile
 from bridge.records import Document
 from bridge.settings import IngestSettings
+from ingest.filter_threshold import filter_threshold
 
 _DIGITS = 16
 """Hex digits per part, 64 bits: among a billion documents, one wrong "unchanged" in 18 billion runs."""
@@ -16,6 +17,9 @@ def recipe(profile: IndexProfile, settings: IngestSettings) -> str:
     """Names how our fields are made: models by digest, passage sizes, amount of predicted text.
 
     When it changes, every document is stale.
+
+    Raises:
+        IndexUnsuitable: as `ingest.filter_threshold` says.
     """
     made_by: dict[str, object] = {
         "encoder": profile.encoder.identity,
@@ -29,7 +33,9 @@ def recipe(profile: IndexProfile, settings: IngestSettings) -> str:
         made_by["queries"] = [settings.queries_per_passage, settings.max_query_tokens, settings.max_expansion_bytes]
         if settings.new_terms_only:
             made_by["new_terms_only"] = True
-        made_by["filter"] = [settings.filter_model, settings.filter_threshold] if settings.filter_model else None
+        made_by["filter"] = None
+        if settings.filter_model:
+            made_by["filter"] = [settings.filter_model, filter_threshold(profile, settings)]
     return _digest(msgspec.json.encode(made_by))
 
 

@@ -272,10 +272,13 @@ def _refuse_blocked(state: IndexState) -> None:
 
 
 def keep_profile(client: OpenSearch, state: IndexState, profile: IndexProfile) -> None:
-    """Notes in the mapping which generator predicts a generation's queries from now on, and the whole profile
-    where there was none. What an operator chose stays."""
+    """Notes in the mapping which generator predicts a generation's queries from now on and which of them are kept,
+    and the whole profile where there was none. What an operator chose stays."""
     kept = state.generation(profile.generation)
-    chosen = msgspec.structs.replace(kept, generator=profile.generator) if kept else profile
+    chosen = profile
+    if kept:
+        made_by = {"generator": profile.generator, "filter_threshold": profile.filter_threshold}
+        chosen = msgspec.structs.replace(kept, **made_by)
     if chosen != kept:
         key = _meta_key(state, profile)
         put_meta(client, state.name, lambda meta: {**meta, key: chosen.to_meta()})

@@ -1,6 +1,7 @@
 """`neural-bridge backfill`: enriches an index that an application wrote, in place."""
 
 import json
+from functools import partial
 
 import click
 
@@ -23,6 +24,7 @@ def command(ctx: click.Context, index: str, making: Making, running: Running) ->
     from bridge.cluster.connection import connect
     from ingest.backfill import run_backfill
     from ingest.display import shown
+    from ingest.filter_percentile import sample_of_index
     from ingest.models import load_models
     from ingest.signals import stop_on_signals
 
@@ -33,7 +35,7 @@ def command(ctx: click.Context, index: str, making: Making, running: Running) ->
     with stop_on_signals() as request, shown(f"backfill {index}", quiet=running.quiet) as on_progress:
         done = run_backfill(
             index,
-            profile=making.profile(models, names, kept, settings.ingest),
+            profile=making.profile(models, names, kept, settings.ingest, partial(sample_of_index, client, index, names)),
             models=models,
             client=client,
             settings=settings.ingest,

@@ -1,6 +1,7 @@
 """`neural-bridge copy`: an enriched copy of an index, where in place cannot work."""
 
 import json
+from functools import partial
 
 import click
 import msgspec
@@ -27,6 +28,7 @@ def command(ctx: click.Context, old: str, new: str, alias: str | None, making: M
     from bridge.cluster.connection import connect
     from ingest.copying import run_copy
     from ingest.display import shown
+    from ingest.filter_percentile import sample_of_index
     from ingest.models import load_models
     from ingest.signals import stop_on_signals
 
@@ -39,7 +41,7 @@ def command(ctx: click.Context, old: str, new: str, alias: str | None, making: M
         done = run_copy(
             old,
             new,
-            profile=making.profile(models, names, kept, settings.ingest),
+            profile=making.profile(models, names, kept, settings.ingest, partial(sample_of_index, client, old, names)),
             models=models,
             client=client,
             settings=settings.ingest,

@@ -3,7 +3,7 @@
 import functools
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ingest.models import Models
     from ingest.report import Report
     from ingest.signals import StopRequest
+    from ingest.sources import SourceItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +66,25 @@ class Making:
         return names
 
     def profile(
-        self, models: "Models", names: tuple[str, ...], kept: "IndexProfile | None", settings: "IngestSettings"
+        self,
+        models: "Models",
+        names: tuple[str, ...],
+        kept: "IndexProfile | None",
+        settings: "IngestSettings",
+        sample: "Callable[[], Iterable[SourceItem]]",
     ) -> "IndexProfile":
         """The profile of the index; of one that is enriched already, passages and our object's name stay as they
-        are."""
+        are. `sample` gives documents, for what can only be found out on them.
+
+        Raises:
+            UsageError: see `ingest.filter_percentile`.
+        """
+        from ingest.filter_percentile import with_filter_threshold
         from ingest.models import profile_for
 
         passages = kept.passages if kept else passage_settings(self.layout, self.max_tokens, self.overlap_tokens)
-        return profile_for(models, names, passages=passages, object_field=settings.object_field, kept=kept)
+        profile = profile_for(models, names, passages=passages, object_field=settings.object_field, kept=kept)
+        return with_filter_threshold(profile, kept, models, settings, sample)
 
 
 @dataclass(frozen=True, slots=True)

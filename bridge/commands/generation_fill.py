@@ -1,6 +1,7 @@
 """`neural-bridge generation fill`: new vectors beside those that serve searches."""
 
 import json
+from functools import partial
 
 import click
 from click.core import ParameterSource
@@ -29,6 +30,7 @@ def command(ctx: click.Context, index: str, making: Making, running: Running) ->
     from bridge.cluster.generations import next_generation
     from ingest.backfill import run_backfill
     from ingest.display import shown
+    from ingest.filter_percentile import sample_of_index, with_filter_threshold
     from ingest.models import load_models, profile_for
     from ingest.signals import stop_on_signals
 
@@ -40,6 +42,8 @@ def command(ctx: click.Context, index: str, making: Making, running: Running) ->
     models = load_models(settings.ingest)
     wanted = profile_for(models, making.names(index, state.profile), passages=passages)
     profile = next_generation(state, wanted)
+    sample = partial(sample_of_index, client, index, [field.name for field in profile.text_fields])
+    profile = with_filter_threshold(profile, state.beside, models, settings.ingest, sample)
     number = profile.generation
     with stop_on_signals() as request, shown(f"generation {number} of {index}", quiet=running.quiet) as on_progress:
         done = run_backfill(

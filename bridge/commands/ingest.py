@@ -138,6 +138,7 @@ def command(
     from bridge.cluster.connection import connect
     from ingest.display import shown
     from ingest.file_source import FileDocuments
+    from ingest.filter_percentile import sample_of_files
     from ingest.models import load_models
     from ingest.pipeline import run_ingest
     from ingest.rehearsal import rehearse
@@ -157,7 +158,7 @@ def command(
         file_format=file_format,
     )
     models = load_models(settings.ingest)
-    profile = making.profile(models, names, kept, settings.ingest)
+    profile = making.profile(models, names, kept, settings.ingest, lambda: sample_of_files(source))
     if dry_run:
         rehearsed = rehearse(
             source,

@@ -1,6 +1,7 @@
 """`neural-bridge plan`: what enriching an index would mean."""
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -25,6 +26,7 @@ def command(ctx: click.Context, index: str, making: Making, sample: int) -> None
     settings = making.settings(ctx)
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
+    from ingest.filter_percentile import sample_of_index
     from ingest.models import load_models
     from ingest.planning import plan
 
@@ -34,7 +36,7 @@ def command(ctx: click.Context, index: str, making: Making, sample: int) -> None
     models = load_models(settings.ingest)
     found = plan(
         index,
-        profile=making.profile(models, names, kept, settings.ingest),
+        profile=making.profile(models, names, kept, settings.ingest, partial(sample_of_index, client, index, names)),
         models=models,
         client=client,
         settings=settings.ingest,
