@@ -14,6 +14,9 @@ A = TypeVar("A", bound=Document | ExpandedDocument)
 B = TypeVar("B")
 T = TypeVar("T")
 
+Identity = tuple[str, str | None]
+"""A document's id and routing: what tells it from others in an index."""
+
 _REPEATED = Failure("repeated_id", "the same id comes again later in the source")
 
 _DUPLICATE = Failure("duplicate_id", "the same id came earlier in the source, and ingest.on_duplicate is error")
@@ -45,7 +48,9 @@ class BatchReader:
     ) -> None:
         """`changed` tells which documents the index does not hold just so; None where it is empty. A batch
         holds at most `max_items` items, and `max_texts` documents that models have to read. Of documents with
-        one id the last one wins, or else the first one, and the others are dead letters."""
+        one id and routing the last one wins, or else the first one, and the others are dead letters. One id
+        under two routings is two documents where these lead to different shards: both go on, one batch after
+        the other."""
         self._changed = changed
         self._max_items = max_items
         self._max_texts = max_texts
@@ -64,45 +69,55 @@ class BatchReader:
     def _split(self, group: Sequence[SourceItem], ended: Mapping[int, Outcome]) -> Iterator[Batch[Document]]:
         documents: list[Document] = []
         over: list[tuple[SourceItem, Outcome]] = []
+        ids: set[str] = set()
         n_texts = 0
         for position, item in enumerate(group):
             if isinstance(item, Document) and position not in ended:
+                if item.doc_id in ids:
+                    yield Batch(documents, over)
+                    documents, over, ids, n_texts = [], [], set(), 0
                 documents.append(item)
+                ids.add(item.doc_id)
                 n_texts += any(text.strip() for text in item.texts.values())
             else:
                 over.append((item, ended[position]))
             if n_texts == self._max_texts:
                 yield Batch(documents, over)
-                documents, over, n_texts = [], [], 0
+                documents, over, ids, n_texts = [], [], set(), 0
         if documents or over:
             yield Batch(documents, over)
 
     def _ended(self, group: Sequence[SourceItem]) -> dict[int, Outcome]:
         """By position in the group: the items that need no work."""
         ended: dict[int, Outcome] = {}
-        last: dict[str, tuple[int, Document]] = {}
-        repeated: set[str] = set()
+        last: dict[Identity, tuple[int, Document]] = {}
+        repeated: set[Identity] = set()
         for position, item in enumerate(group):
             if isinstance(item, Unreadable):
                 ended[position] = Outcome("dead_lettered", Failure(item.kind, item.reason))
                 continue
-            if hash(item.doc_id) in self._seen:
+            identity = _identity(item)
+            if hash(identity) in self._seen:
                 self.duplicates += 1
                 if not self._last_wins:
                     ended[position] = Outcome("dead_lettered", _DUPLICATE)
                     continue
-                repeated.add(item.doc_id)
-            if (earlier := last.get(item.doc_id)) is not None:
+                repeated.add(identity)
+            if (earlier := last.get(identity)) is not None:
                 # Inside one bulk request, an item that is sent again could overtake the later one.
                 ended[earlier[0]] = Outcome("superseded", _REPEATED)
-            self._seen.add(hash(item.doc_id))
-            last[item.doc_id] = (position, item)
+            self._seen.add(hash(identity))
+            last[identity] = (position, item)
         if self._changed is not None:
-            # What the index holds of an id that came before is this run's own doing, not yet finished.
-            compared = {doc_id: found for doc_id, found in last.items() if doc_id not in repeated}
-            stale = {document.doc_id for document in self._changed([document for _, document in compared.values()])}
-            ended.update((at, Outcome("unchanged")) for doc_id, (at, _) in compared.items() if doc_id not in stale)
+            # What the index holds of a document that came before is this run's own doing, not yet finished.
+            compared = {identity: found for identity, found in last.items() if identity not in repeated}
+            stale = set(map(_identity, self._changed([document for _, document in compared.values()])))
+            ended.update((at, Outcome("unchanged")) for identity, (at, _) in compared.items() if identity not in stale)
         return ended
+
+
+def _identity(document: Document) -> Identity:
+    return document.doc_id, document.routing
 
 
 class Stage(Generic[A, B]):

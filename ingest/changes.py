@@ -41,10 +41,11 @@ class ChangeFilter:
         """
         if not documents:
             return []
-        kept = self._stamps(documents)
-        return [document for document in documents if kept[document.doc_id] != stamp(self._recipe, document)]
+        kept = zip(documents, self._stamps(documents), strict=True)
+        return [document for document, found in kept if found != stamp(self._recipe, document)]
 
-    def _stamps(self, documents: Sequence[Document]) -> dict[str, str | None]:
+    def _stamps(self, documents: Sequence[Document]) -> list[str | None]:
+        """What the index holds of each document, in their order."""
         wanted = [
             {"_id": d.doc_id, "_source": [self._stamp_field]} | ({"routing": d.routing} if d.routing else {})
             for d in documents
@@ -63,7 +64,7 @@ class ChangeFilter:
             ) from error
         if [entry.id for entry in found] != [document.doc_id for document in documents]:
             raise AnswerNotUnderstood(f"_mget of {self._index} answered for other documents than were asked for")
-        return {entry.id: stamp_within(bytes(entry.source), self._stamp_field) for entry in found}
+        return [stamp_within(bytes(entry.source), self._stamp_field) for entry in found]
 
 
 def stale(documents: Sequence[Document], profile: IndexProfile, recipe: str) -> list[Document]:

@@ -223,6 +223,23 @@ def test_routed_joined_and_nested_documents_stay_where_they_are(
     assert client.search(index=fresh_index, body=by_comment)["hits"]["total"]["value"] == 30
 
 
+@pytest.mark.case("I24")
+def test_one_id_under_two_routings_is_two_documents_and_both_are_enriched(
+    backfill: Backfill, client: OpenSearch, fresh_index: str
+) -> None:
+    settings = {"index.knn": True, "index.number_of_shards": 2, "index.number_of_replicas": 0}
+    client.indices.create(index=fresh_index, body={"settings": settings, "mappings": {"properties": MAPPING}})
+    routings = [f"r{i}" for i in range(8)]
+    for routing in routings:
+        body = {"title": "twin", "text": f"by {routing}"}
+        client.index(index=fresh_index, id="twin", body=body, params={"routing": routing, "refresh": "true"})
+    assert indices.count(client, fresh_index) == 2, "the routings lead to both shards"
+    report = backfill().report
+    assert (report.ledger.written, report.ledger.superseded) == (2, 0)
+    hits = client.search(index=fresh_index)["hits"]["hits"]
+    assert [len(hit["_source"]["_neural"]["embedding"]) for hit in hits] == [4, 4]
+
+
 @pytest.mark.case("I25")
 @pytest.mark.parametrize(
     ("body", "settings", "reason"),
