@@ -20,6 +20,7 @@ class LazyCommand(NamedTuple):
 
 
 COMMANDS: dict[str, LazyCommand] = {
+    "adapt": LazyCommand("bridge.commands.adapt", "Fine-tune the models on the documents of an index."),
     "backfill": LazyCommand("bridge.commands.backfill", "Enrich an index in place while it is in use."),
     "completion": LazyCommand("bridge.commands.completion", "Let a shell complete commands and options."),
     "bench": LazyCommand("bridge.commands.bench", "Measure how quick searches through the bridge are."),

@@ -12,7 +12,9 @@ from bridge.errors import UsageError
 
 if TYPE_CHECKING:
     from bridge.training.data import JudgedCollection
-    from bridge.training.recipes import Size, TrainingData
+    from bridge.training.encoder import Pooling
+    from bridge.training.recipes import TrainingData
+    from bridge.training.sizes import Size
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -20,7 +22,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.group(name="train")
 def command() -> None:
-    """Train cross-encoders and query generators (extra: train)."""
+    """Train encoders, cross-encoders and query generators (extra: train)."""
 
 
 def _run_options(function: _Command) -> _Command:
@@ -33,7 +35,9 @@ def _run_options(function: _Command) -> _Command:
                 "--collection", multiple=True, type=_FOLDER, help="Test collection; its train split is learnt."
             ),
             click.option("--watch", multiple=True, type=_FOLDER, help="Test collection to watch, never to learn from."),
-            click.option("--base", required=True, type=_FOLDER, help="BERT sentence encoder in transformers' layout."),
+            click.option(
+                "--base", required=True, type=_FOLDER, help="BERT in transformers' layout; sentence encoders mine best."
+            ),
             click.option("--size", type=click.Choice(["smoke", "cpu", "gpu"]), default="cpu", show_default=True),
             click.option("--minutes", type=click.FloatRange(min=0.1), help="End after this time, in any case."),
             click.option("--seed", type=int, default=1, show_default=True),
@@ -47,6 +51,49 @@ def _run_options(function: _Command) -> _Command:
     return function
 
 
+_teacher_option = click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    help="Encoder or cross-encoder to imitate in part: path, built-in or fetched; repeatable.",
+)
+
+
+@command.command(name="encoder")
+@_run_options
+@_teacher_option
+@click.option("--pooling", type=click.Choice(["mean", "cls"]), default="mean", show_default=True)
+def encoder(
+    data: Path,
+    collection: Sequence[Path],
+    watch: Sequence[Path],
+    base: Path,
+    size: str,
+    minutes: float | None,
+    seed: int,
+    resume: bool,
+    out: Path,
+    teachers: Sequence[str],
+    pooling: "Pooling",
+) -> None:
+    """Fine-tune a bi-encoder on mined negatives."""
+    _require_training_extra()
+    from bridge.models.artifact import resolve
+    from bridge.training.recipes import train_encoder
+
+    trained = train_encoder(
+        base,
+        _training_data(data, collection, watch),
+        _preset(size, minutes),
+        out,
+        pooling=pooling,
+        teachers=[resolve(name) for name in teachers],
+        seed=seed,
+        resume=resume,
+    )
+    _tell(trained, "encoder", out)
+
+
 @command.command(name="cross-encoder")
 @_run_options
 @click.option(
@@ -56,12 +103,7 @@ def _run_options(function: _Command) -> _Command:
     show_default=True,
     help="base: that of --base. tiny: 2 layers, 128 wide, from scratch; the first stage of a cascade.",
 )
-@click.option(
-    "--teacher",
-    "teachers",
-    multiple=True,
-    help="Encoder or cross-encoder to imitate in part: path, built-in or fetched; repeatable.",
-)
+@_teacher_option
 @click.option("--start", type=_FOLDER, help="Trained folder to go on from, of the base's shape.")
 def cross_encoder(
     data: Path,
@@ -80,7 +122,8 @@ def cross_encoder(
     """Train a reranker on mined negatives."""
     _require_training_extra()
     from bridge.models.artifact import resolve
-    from bridge.training.recipes import SHAPES, train_cross_encoder
+    from bridge.training.recipes import train_cross_encoder
+    from bridge.training.sizes import SHAPES
 
     if start is not None and shape != "base":
         raise UsageError(f"--start goes with --shape base, not {shape}: a {shape} model begins from scratch")
@@ -149,7 +192,7 @@ def _judged(folder: Path, split: str) -> "JudgedCollection":
 
 
 def _preset(size: str, minutes: float | None) -> "Size":
-    from bridge.training.recipes import SIZES
+    from bridge.training.sizes import SIZES
 
     preset = SIZES[size]
     if minutes is None:
@@ -157,6 +200,7 @@ def _preset(size: str, minutes: float | None) -> "Size":
     return replace(
         preset,
         ranking_loop=replace(preset.ranking_loop, time_limit_s=minutes * 60),
+        embedding_loop=replace(preset.embedding_loop, time_limit_s=minutes * 60),
         generation_loop=replace(preset.generation_loop, time_limit_s=minutes * 60),
     )
 

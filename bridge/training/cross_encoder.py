@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from bridge.training.mining import CandidateList, CandidateSet
+from bridge.training.padding import padded_chunks
 from bridge.training.teachers import TeacherLogits
 from bridge.training.windows import best_window, rarity
 
@@ -138,26 +139,16 @@ def pair_tokenizer(base: Path, max_tokens: int) -> Tokenizer:
 def score_pairs(model: nn.Module, tokenizer: Tokenizer, pairs: Sequence[Pair], *, chunk_tokens: int) -> Tensor:
     """float32 (n_pairs,): one logit per pair, in input order, on the model's device."""
     device = next(model.parameters()).device
-    encodings = tokenizer.encode_batch(list(pairs))
-    by_length = sorted(range(len(pairs)), key=lambda row: len(encodings[row].ids))
+    order: list[int] = []
     logits: list[Tensor] = []
-    start = 0
-    while start < len(by_length):
-        end = start + 1
-        while end < len(by_length) and (end + 1 - start) * len(encodings[by_length[end]].ids) <= chunk_tokens:
-            end += 1
-        chunk = [encodings[row] for row in by_length[start:end]]
-        inputs = np.zeros((3, len(chunk), len(chunk[-1].ids)), dtype=np.int64)
-        for row, encoding in enumerate(chunk):
-            width = len(encoding.ids)
-            inputs[:, row, :width] = encoding.ids, encoding.attention_mask, encoding.type_ids
+    for rows, inputs in padded_chunks(tokenizer.encode_batch(list(pairs)), chunk_tokens):
         ids, mask, types = torch.from_numpy(inputs).to(device)
         output = model(input_ids=ids, attention_mask=mask, token_type_ids=types)
+        order += rows
         logits.append(output.logits.float().squeeze(-1))
-        start = end
-    order = torch.empty(len(pairs), dtype=torch.long, device=device)
-    order[torch.tensor(by_length, device=device)] = torch.arange(len(pairs), device=device)
-    return torch.cat(logits)[order]
+    places = torch.empty(len(pairs), dtype=torch.long, device=device)
+    places[torch.tensor(order, device=device)] = torch.arange(len(pairs), device=device)
+    return torch.cat(logits)[places]
 
 
 def scorer(

@@ -76,9 +76,15 @@ def bm25_index(texts: Sequence[str]) -> bm25s.BM25:
 
 def bm25_top(index: bm25s.BM25, queries: Sequence[str], depth: int) -> NDArray[np.int64]:
     """int64 (n_queries, depth): the rows of the best texts, best first."""
+    return bm25_scored(index, queries, depth)[0]
+
+
+def bm25_scored(index: bm25s.BM25, queries: Sequence[str], depth: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The rows of the best texts, int64, and their scores, float32; both (n_queries, depth), best first. A text
+    that shares no word with the query has the score 0."""
     tokens = bm25s.tokenize(list(queries), stopwords="en", stemmer=Stemmer.Stemmer("porter"), show_progress=False)
-    rows, _ = index.retrieve(tokens, k=depth, show_progress=False)
-    return np.asarray(rows, dtype=np.int64)
+    rows, scores = index.retrieve(tokens, k=depth, show_progress=False)
+    return np.asarray(rows, dtype=np.int64), np.asarray(scores, dtype=np.float32)
 
 
 def mine_candidates(pairs: Sequence[LabelledPair], embed: Embed, *, depth: int) -> CandidateSet:
@@ -145,6 +151,18 @@ def mine_candidates(pairs: Sequence[LabelledPair], embed: Embed, *, depth: int) 
             )
         logger.info("mined domain=%s passages=%d queries=%d", domain, len(members), len(judged))
     return CandidateSet(pool.passages, lists)
+
+
+def hardest(candidates: CandidateSet, per_kind: int) -> CandidateSet:
+    """The `per_kind` hardest negatives of BM25 and of the bi-encoder alone: what slow teachers can read."""
+    lists = []
+    for found in candidates.lists:
+        n_lexical, kept = len(found.lexical), slice(per_kind)
+        cosines = [found.cosines[0], *found.cosines[1 : 1 + n_lexical][kept], *found.cosines[1 + n_lexical :][kept]]
+        lists.append(
+            msgspec.structs.replace(found, lexical=found.lexical[kept], dense=found.dense[kept], cosines=cosines)
+        )
+    return CandidateSet(candidates.passages, lists)
 
 
 def without_overlaps(candidates: CandidateSet) -> CandidateSet:

@@ -11,6 +11,8 @@ pytest.importorskip("transformers", reason="training needs the train extra")
 pytest.importorskip("bm25s", reason="training needs the train extra")
 
 from bridge.commands.train import command
+from bridge.models.encoder import Encoder
+from bridge.training.export import Card, export_encoder
 from tests.toys import WORDS, make_toy_cross_encoder
 
 
@@ -58,6 +60,18 @@ def test_cross_encoder_from_pairs_to_a_folder(toy_base: Path, data: Path, collec
     assert str(out / "model") in output
     assert {path.name for path in (out / "model").iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
     assert figures(out) >= {"loss", "collection/first", "collection/rerank", "collection/blend"}
+
+
+def test_encoder_from_pairs_to_a_folder_that_goes_on_being_an_encoder(
+    toy_base: Path, data: Path, collection: Path, tmp_path: Path
+) -> None:
+    teacher = make_toy_cross_encoder(tmp_path / "teacher")
+    out = tmp_path / "run"
+    run("encoder", data, toy_base, out, "--watch", str(collection), "--teacher", str(teacher.path))
+    assert figures(out) >= {"loss", "collection/first", "collection/rerank", "collection/blend"}
+    card = Card(name="trained", licence="Apache-2.0", max_tokens=48)
+    encoder = Encoder.load(export_encoder(out / "model", tmp_path / "exported", card), threads=1)
+    assert encoder.encode(["a", "b"]).shape == (2, 48)
 
 
 def test_a_tiny_cross_encoder_learns_from_a_teacher(toy_base: Path, data: Path, tmp_path: Path) -> None:

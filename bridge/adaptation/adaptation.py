@@ -1,0 +1,187 @@
+"""One adaptation of an index's models, from its documents to the verdict; every step is kept in its folder and not done
+twice, so that a run that was stopped is simply run again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+from bridge.adaptation.comparison import Difference, HeldOut
+from bridge.adaptation.index_texts import IndexedText, IndexTexts
+from bridge.adaptation.making import Kind, Recipe, make
+from bridge.adaptation.models_of_index import ServingModels
+from bridge.adaptation.training_pairs import judged_pairs, predicted_pairs, title_pairs, without_queries, write_pairs
+from bridge.console import Display
+from bridge.errors import CheckpointUnusable
+from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.models.artifact import ModelFolder
+from bridge.models.cross_encoder import CrossEncoder
+from bridge.models.encoder import Encoder
+from bridge.profile import IndexProfile
+from bridge.records import Hit
+from bridge.training.data import LabelledPair, read_pairs
+from bridge.training.mining import hardest, mine_candidates, save_candidates, without_overlaps
+from bridge.training.teachers import save_logits, teacher_logits
+
+
+class Choices(msgspec.Struct, frozen=True):
+    """What the operator chose: an adaptation that was stopped goes on only with the same."""
+
+    recipe: Recipe
+    documents: int
+    queries_per_passage: int
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What became of one model: the folder of its int8 form, and what it changes; the last stage decides."""
+
+    kind: Kind
+    model: str
+    differences: list[Difference]
+    helps: bool
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is adapted, and measured with. `kept_back`: documents that are not learnt from; `learnt`: judgements or
+    clicks that are."""
+
+    index: str
+    profile: IndexProfile
+    texts: IndexTexts
+    models: ServingModels
+    held_out: JudgedQueries
+    kept_back: frozenset[str]
+    learnt: JudgedQueries | None
+
+
+class Adaptation:
+    """The steps, each on what the one before left in `folder`."""
+
+    def __init__(self, folder: Path, choices: Choices, subject: Subject, display: Display) -> None:
+        self._folder = folder
+        self._choices = choices
+        self._subject = subject
+        self._display = display
+        self._source = f"index-{subject.index}"
+
+    def verdicts(self, kinds: Sequence[Kind], *, min_gain: float) -> list[Verdict]:
+        """Trains and measures each kind of model.
+
+        Raises:
+            CheckpointUnusable: the folder holds an adaptation with other choices.
+            UsageError: the index gives too few pairs to learn from.
+            BridgeError: what reading the index and the models say.
+        """
+        self._claim()
+        pairs = self._pairs()
+        self._prepare(pairs, [self._folder / kind for kind in kinds])
+        return [self._verdict(kind, self._model(kind, pairs), min_gain) for kind in kinds]
+
+    def _claim(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file, chosen = self._folder / "choices.json", msgspec.json.encode(self._choices)
+        if not file.exists():
+            file.write_bytes(chosen)
+        elif file.read_bytes() != chosen:
+            raise CheckpointUnusable(
+                f"{self._folder} holds an adaptation with other choices: {file.read_text(encoding='utf-8')}; repeat "
+                f"these to go on with it, or name another --state-folder"
+            )
+
+    @cached_property
+    def _sample(self) -> list[IndexedText]:
+        with self._display.step(f"Read documents of {self._subject.index}"):
+            sampled = self._subject.texts.sample(self._choices.documents)
+            return [text for text in sampled if text.doc_id not in self._subject.kept_back]
+
+    def _pairs(self) -> list[LabelledPair]:
+        folder = self._folder / "pairs"
+        file = folder / f"{self._source}.jsonl"
+        if not file.exists():
+            folder.mkdir(exist_ok=True)
+            pairs = [*self._judged(), *title_pairs(self._sample, source=self._source), *self._predicted()]
+            unfinished = file.with_suffix(".partial")
+            write_pairs(without_queries(pairs, self._subject.held_out), unfinished)
+            unfinished.rename(file)
+        return read_pairs(folder)
+
+    def _judged(self) -> list[LabelledPair]:
+        learnt = self._subject.learnt
+        if learnt is None:
+            return []
+        relevant = {doc_id for grades in learnt.qrels.values() for doc_id, grade in grades.items() if grade > 0}
+        documents = {text.doc_id: text for text in self._subject.texts.by_id(sorted(relevant))}
+        return judged_pairs(learnt, documents, self._subject.models.cross_encoder, source=self._source)
+
+    def _predicted(self) -> list[LabelledPair]:
+        models = self._subject.models
+        with self._display.progress("Predict queries", sum(len(text.passages) for text in self._sample)) as show:
+            return predicted_pairs(
+                self._sample,
+                models.generator,
+                models.keep,
+                n_queries=self._choices.queries_per_passage,
+                source=self._source,
+                on_passages=show,
+            )
+
+    def _prepare(self, pairs: Sequence[LabelledPair], runs: Sequence[Path]) -> None:
+        """Puts into each run what is mined, and what the serving cross-encoder thinks of it."""
+        if all((run / "teachers.json.gz").exists() for run in runs):
+            return
+        size, models = self._choices.recipe.preset(), self._subject.models
+        with self._display.step(f"Mine negatives for {len(pairs):,} queries"):
+            mined = mine_candidates(pairs, models.encoder.encode, depth=size.mining_depth)
+            candidates = hardest(without_overlaps(mined), size.taught_per_kind)
+        with self._display.step(f"Ask {models.cross_encoder.identity} what it thinks of them"):
+            logits = teacher_logits(candidates, [models.cross_encoder_folder])
+        for run in runs:
+            run.mkdir(exist_ok=True)
+            save_candidates(candidates, run / "candidates.json.gz")
+            save_logits(logits, run / "teachers.json.gz")
+
+    def _model(self, kind: Kind, pairs: Sequence[LabelledPair]) -> ModelFolder:
+        models = self._subject.models
+        serving = models.encoder if kind == "encoder" else models.cross_encoder
+        with self._display.step(f"Train, export and quantise the {kind.replace('_', '-')}"):
+            return make(
+                kind,
+                self._choices.recipe,
+                self._folder,
+                pairs,
+                index=self._subject.index,
+                max_tokens=serving.tokenizer.max_tokens,
+            )
+
+    @cached_property
+    def _ground(self) -> HeldOut:
+        """The sample, and every document that is judged."""
+        subject = self._subject
+        documents = {text.doc_id: text for text in self._sample}
+        judged = {doc_id for grades in subject.held_out.qrels.values() for doc_id in grades}
+        documents |= {text.doc_id: text for text in subject.texts.by_id(sorted(judged - documents.keys()))}
+        return HeldOut(subject.held_out, list(documents.values()), subject.profile)
+
+    @cached_property
+    def _nearest(self) -> dict[str, list[Hit]]:
+        """What the serving encoder finds."""
+        return self._ground.by_vectors(self._subject.models.encoder)
+
+    def _verdict(self, kind: Kind, model: ModelFolder, min_gain: float) -> Verdict:
+        with self._display.step(f"Measure it with {len(self._subject.held_out.queries):,} held-out queries"):
+            ground, fused = self._ground, self._ground.fused(self._nearest)
+            if kind == "encoder":
+                nearest = ground.by_vectors(Encoder.load(model))
+                differences = [
+                    ground.difference("vector", self._nearest, nearest),
+                    ground.difference("hybrid", fused, ground.fused(nearest)),
+                ]
+            else:
+                before = ground.reranked(fused, self._subject.models.cross_encoder)
+                after = ground.reranked(fused, CrossEncoder.load(model))
+                differences = [ground.difference("rerank", before, after)]
+        return Verdict(kind, str(model.path), differences, differences[-1].helps(min_gain=min_gain))

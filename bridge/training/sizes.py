@@ -1,0 +1,108 @@
+"""How large a model, a batch and a run are: presets by machine."""
+
+from dataclasses import dataclass, replace
+
+from bridge.training.cross_encoder import RankingSettings
+from bridge.training.encoder import EmbeddingSettings
+from bridge.training.loop import LoopSettings
+from bridge.training.query_generator import GenerationSettings
+
+HELD_OUT_QUERIES = 100
+"""Queries of each collection that are watched, never trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One preset of everything that depends on the machine.
+
+    `mining_depth`: negatives are taken from so many of the best, and an encoder learns from the
+    `taught_per_kind` hardest of BM25 and of the bi-encoder, which the teachers read. `watched_queries` and
+    `watched_depth`: how much of each development set every evaluation reranks.
+    """
+
+    ranking: RankingSettings
+    ranking_loop: LoopSettings
+    embedding: EmbeddingSettings
+    embedding_loop: LoopSettings
+    generation: GenerationSettings
+    generation_loop: LoopSettings
+    n_frozen_ranking_layers: int
+    n_frozen_encoder_layers: int
+    mining_depth: int
+    taught_per_kind: int
+    watched_queries: int
+    watched_depth: int
+
+
+_CPU = Size(
+    ranking=RankingSettings(),
+    ranking_loop=LoopSettings(total_steps=8000, learning_rate=1.5e-4, warmup_steps=150),
+    embedding=EmbeddingSettings(),
+    embedding_loop=LoopSettings(total_steps=3000, learning_rate=4e-5, warmup_steps=100),
+    generation=GenerationSettings(),
+    generation_loop=LoopSettings(total_steps=4000, learning_rate=5e-4, warmup_steps=150),
+    n_frozen_ranking_layers=1,
+    n_frozen_encoder_layers=3,
+    mining_depth=30,
+    taught_per_kind=5,
+    watched_queries=25,
+    watched_depth=30,
+)
+
+SIZES = {
+    # Everything runs through once; nothing useful is learnt.
+    "smoke": replace(
+        _CPU,
+        ranking=replace(_CPU.ranking, lists_per_step=4, max_tokens=48),
+        ranking_loop=LoopSettings(total_steps=40, learning_rate=1e-3, warmup_steps=5, averaging=0.8, log_every_steps=5),
+        embedding=replace(_CPU.embedding, lists_per_step=4, max_tokens=48),
+        embedding_loop=LoopSettings(
+            total_steps=40, learning_rate=1e-3, warmup_steps=5, averaging=0.8, log_every_steps=5
+        ),
+        generation=replace(_CPU.generation, pairs_per_step=8, max_passage_tokens=48),
+        generation_loop=LoopSettings(
+            total_steps=40, learning_rate=1e-3, warmup_steps=5, averaging=0.8, log_every_steps=5
+        ),
+        n_frozen_ranking_layers=0,
+        mining_depth=10,
+        watched_queries=5,
+        watched_depth=10,
+    ),
+    "cpu": _CPU,
+    "gpu": replace(
+        _CPU,
+        ranking=replace(
+            _CPU.ranking,
+            lists_per_step=64,
+            negatives=15,
+            max_tokens=320,
+            chunk_tokens=131_072,
+            window_words=(40, 160),
+            whole_share=0.4,
+        ),
+        ranking_loop=LoopSettings(total_steps=6000, learning_rate=1.5e-4, warmup_steps=300, averaging=0.999),
+        embedding=replace(_CPU.embedding, lists_per_step=128, negatives=4, max_tokens=256, chunk_tokens=131_072),
+        embedding_loop=LoopSettings(total_steps=4000, learning_rate=4e-5, warmup_steps=200, averaging=0.999),
+        generation=replace(_CPU.generation, pairs_per_step=256, max_passage_tokens=256, whole_share=0.5),
+        generation_loop=LoopSettings(total_steps=8000, learning_rate=5e-4, warmup_steps=300, averaging=0.999),
+        n_frozen_ranking_layers=0,
+        n_frozen_encoder_layers=0,
+        mining_depth=100,
+        taught_per_kind=10,
+        watched_queries=HELD_OUT_QUERIES,
+        watched_depth=50,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A cross-encoder's size: that of its base where `n_layers` is None, else so many layers of `width`, from
+    scratch. `learning_rate_factor` multiplies the size's rate: fewer weights bear larger steps."""
+
+    n_layers: int | None = None
+    width: int = 0
+    learning_rate_factor: float = 1.0
+
+
+SHAPES = {"base": Shape(), "tiny": Shape(n_layers=2, width=128, learning_rate_factor=10.0)}

@@ -1,0 +1,116 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="training needs the train extra")
+pytest.importorskip("transformers", reason="training needs the train extra")
+pytest.importorskip("bm25s", reason="training needs the train extra")
+
+import torch
+
+from bridge.training.encoder import EmbeddingLoss, EmbeddingSettings, SentenceEncoder, encoder_from
+from bridge.training.mining import CandidateList, CandidateSet, PooledPassage, hardest
+from tests.toys import WORDS
+
+SETTINGS = EmbeddingSettings(lists_per_step=4, negatives=2, max_tokens=32, chunk_tokens=64)
+
+
+def candidates(n: int = 8, *, domain: str = "toys") -> CandidateSet:
+    """Query and passage share one word; the next two passages are mined."""
+    passages = [PooledPassage(f"{WORDS[i]} {WORDS[20 + i]}", "", domain) for i in range(n)]
+    lists = [
+        CandidateList(
+            query=WORDS[i],
+            source=domain,
+            positive=i,
+            lexical=[(i + 1) % n],
+            dense=[(i + 2) % n, (i + 3) % n],
+            cosines=[0.5, 0.3, 0.2, 0.1],
+            rivals=[],
+        )
+        for i in range(n)
+    ]
+    return CandidateSet(passages, lists)
+
+
+def loss_of(base: Path, found: CandidateSet, teachers: list[list[float]], *, share: float = 0.0) -> EmbeddingLoss:
+    encoder = encoder_from(base, max_tokens=32, pooling="mean")
+    settings = EmbeddingSettings(**{**{f: getattr(SETTINGS, f) for f in SETTINGS.__slots__}, "teacher_share": share})
+    return EmbeddingLoss(encoder, found, teachers, settings, seed=1)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_embeddings_are_unit_rows_in_input_order_whatever_the_batch(toy_base: Path, pooling: str) -> None:
+    encoder = SentenceEncoder.of(toy_base, max_tokens=32, pooling=pooling).eval()  # type: ignore[arg-type]
+    texts = [" ".join(WORDS[: 1 + n % 7]) + f" {WORDS[n]}" for n in range(20)]
+    together = encoder.embed(texts)
+    assert np.linalg.norm(together, axis=1) == pytest.approx(1.0, abs=1e-5)
+    with torch.inference_mode():
+        alone = np.concatenate([encoder([text], chunk_tokens=8).numpy() for text in texts])
+    assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_training_brings_a_query_to_its_passage(toy_base: Path) -> None:
+    loss = loss_of(toy_base, candidates(), [[1.0, 0.0, 0.0, 0.0]] * 8)
+    encoder = loss._encoder
+    optimizer = torch.optim.AdamW([w for w in encoder.parameters() if w.requires_grad], lr=2e-3)
+
+    def whole_loss() -> float:
+        with torch.inference_mode():
+            return float(sum(loss(step, 1.0).item() for step in range(loss.steps_per_epoch)))
+
+    before = whole_loss()
+    for step in range(30):
+        optimizer.zero_grad()
+        loss(step, step / 30).backward()
+        optimizer.step()
+    assert whole_loss() < before / 2
+
+
+def test_equal_steps_give_equal_losses(toy_base: Path) -> None:
+    first, second = (loss_of(toy_base, candidates(), [[1.0, 0.0, 0.0, 0.0]] * 8, share=0.5) for _ in range(2))
+    assert first(5, 0.0).item() == pytest.approx(second(5, 0.9).item(), abs=1e-5)
+
+
+def test_what_the_teachers_put_above_the_judged_passage_is_no_negative(toy_base: Path) -> None:
+    found = candidates()
+    trusted = loss_of(toy_base, found, [[0.0, -1.0, -1.0, -1.0]] * 8)
+    doubted = loss_of(toy_base, found, [[0.0, 2.5, 2.5, 2.5]] * 8)
+    answers = doubted._answers([doubted._by_domain["toys"][0]], list(range(8)))
+    assert answers.tolist() == [[False, True, True, True, False, False, False, False]]
+    assert not trusted._answers([trusted._by_domain["toys"][0]], list(range(8))).any()
+
+
+def test_another_answer_of_the_same_query_is_no_negative(toy_base: Path) -> None:
+    found = candidates()
+    twice = CandidateList("again", "toys", 0, [2], [], [0.5, 0.1], [])
+    again = CandidateList("again", "toys", 5, [2], [], [0.5, 0.1], [])
+    both = CandidateSet(found.passages, [twice, again])
+    loss = loss_of(toy_base, both, [[0.0, -1.0]] * 2)
+    assert loss._answers([loss._by_domain["toys"][0]], [0, 2, 5]).tolist() == [[False, False, True]]
+
+
+def test_a_query_that_comes_back_to_another_passage_is_left_out(toy_base: Path) -> None:
+    teachers = [[0.0, 0.0, 0.0, 0.0]] * 7 + [[0.0, 9.0, 0.0, 0.0]]
+    assert loss_of(toy_base, candidates(), teachers).n_lists == 7
+
+
+def test_batches_hold_one_domain_and_an_epoch_every_query_once(toy_base: Path) -> None:
+    one, two = candidates(6), candidates(5, domain="others")
+    shifted = [
+        CandidateList(
+            found.query, found.source, found.positive + 6, [row + 6 for row in found.lexical],
+            [row + 6 for row in found.dense], found.cosines, [],
+        )
+        for found in two.lists
+    ]  # fmt: skip
+    loss = loss_of(toy_base, CandidateSet(one.passages + two.passages, one.lists + shifted), [[0.0] * 4] * 11)
+    batches = [loss._batch_of(step) for step in range(loss.steps_per_epoch)]
+    seen = sorted((domain, place) for domain, places in batches for place in places)
+    assert seen == [("others", n) for n in range(5)] + [("toys", n) for n in range(6)]
+
+
+def test_the_hardest_negatives_keep_their_cosines() -> None:
+    [first, *_] = hardest(candidates(), 1).lists
+    assert (first.lexical, first.dense, first.cosines) == ([1], [2], [0.5, 0.3, 0.2])
