@@ -74,7 +74,6 @@ def search(
         for size in sizes:
             grown = _grow(subject, size, display)
             results[size] = _loaded(subject, grown, names, counts, seconds, display)
-            subject.index.cluster.indices.delete(index=grown)
     if as_json:
         import msgspec
 
@@ -115,16 +114,19 @@ def _loaded(
 
 
 def _grow(subject: Measured, size: int, display: "Display") -> str:
-    """An index of `size` documents; its name says that they are not what the collection holds."""
-    from bridge.cluster.index import delete, find
+    """An index of `size` documents, kept for the next time; its name says that they are not what the collection
+    holds."""
+    from bridge.cluster.index import count, delete, find
     from bridge.evaluation.growth import grow
 
     index = subject.index
     if size <= index.n_documents:
         raise UsageError(f"--grow-to {size}: the collection has {index.n_documents:,} documents already")
     name = f"{index.name}-synthetic-{size}"
-    if find(index.cluster, name) is not None:
-        delete(index.cluster, name)  # what a run that was cut off left behind
+    if (state := find(index.cluster, name)) is not None:
+        if state.profile == index.profile and count(index.cluster, name) == size:
+            return name
+        delete(index.cluster, name)  # of other models or settings, or of a run that was cut off
     with display.progress(f"Grow to {size:,} documents", size) as show:
         grow(index.cluster, index.name, name, index.profile, n_documents=size, on_written=show)
     return name

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bridge.commands import settings_of
+from bridge.commands.evaluate import stage_names
 from bridge.commands.measured import Asked, Measured, measured, measured_options
 from bridge.errors import ModelError, UsageError
 
@@ -34,6 +35,7 @@ MEASURES = ("ndcg@10", "mrr@10", "recall@100")
 @click.option(
     "--budget-ms", type=click.FloatRange(min=0, min_open=True), help="Longest 95th percentile of a search, estimated."
 )
+@click.option("--stages", help="Stages that may be chosen, comma-separated; without it all that the gate lets through.")
 @click.option("--folds", type=click.IntRange(2, 20), default=5, show_default=True, help="Parts of the queries.")
 @click.option("--plot", "plot_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a picture (PNG).")
 @click.option("--apply", "apply_it", is_flag=True, help="Write the settings into the index; else they are only shown.")
@@ -44,6 +46,7 @@ def command(
     /,
     measure: str,
     budget_ms: float | None,
+    stages: str | None,
     folds: int,
     plot_file: Path | None,
     apply_it: bool,
@@ -56,13 +59,14 @@ def command(
     All figures are of queries that had no part in the choice (cross-validation). Stages that the gate keeps off
     are not tried. Without --apply nothing is written.
     """
+    names = stage_names(stages) if stages is not None else None
     plot_front = _plot_front() if plot_file is not None else None
     from bridge.console import Display, wide_console
     from bridge.evaluation.stage_results import REPORTED
 
     display = Display(wide_console(stderr=True))
     with measured(ctx, Asked(**asked), display, servers=_with_small_model(ctx)) as subject:
-        tuned = _Tuning(subject, REPORTED[measure], display, folds=folds)
+        tuned = _Tuning(subject, REPORTED[measure], display, folds=folds, names=names)
         chosen, front = tuned.run(budget_ms)
         record = tuned.record(chosen, front)
         if apply_it:
@@ -114,14 +118,23 @@ def _with_small_model(ctx: click.Context) -> "Overrides":
 class _Tuning:
     """One run: what is asked of cluster and sidecar, tried, chosen and kept."""
 
-    def __init__(self, subject: Measured, measure: str, display: "Display", *, folds: int) -> None:
+    def __init__(
+        self, subject: Measured, measure: str, display: "Display", *, folds: int, names: list[str] | None
+    ) -> None:
+        """`names`: of the stages that may be chosen; None leaves that to the gate."""
+        from bridge.evaluation.stage_results import NAMES
         from bridge.evaluation.tuning.setting import Setting
 
         self._subject = subject
+        self._wanted = None if names is None else frozenset(NAMES[name] for name in names)
         self._measure = measure
         self._display = display
         self._folds = folds
-        self.default: Setting = Setting.of(subject.index.profile, subject.index.profile.stages[-1])
+        profile = subject.index.profile
+        serving = [stage for stage in profile.stages if self._wanted is None or stage in self._wanted]
+        if not serving:
+            raise UsageError(f"--stages: none of them serves the index, which has {', '.join(profile.stages)}")
+        self.default: Setting = Setting.of(profile, serving[-1])
 
     def run(self, budget_ms: float | None) -> "tuple[HeldOut, list[HeldOut]]":
         """The choice within the budget, and what other budgets would buy.
@@ -176,12 +189,14 @@ class _Tuning:
         return Trials(searches, cache, self._subject.index.profile, judged, measure=self._measure)
 
     def _allowed(self, *, has_cascade: bool) -> "frozenset[Stage]":
-        """Stages that may serve: what the gate let through, or all that this sidecar can do."""
+        """Stages that may serve: what the gate let through, or all that this sidecar can do; of these, those that are
+        wanted."""
         profile = self._subject.index.profile
-        if profile.gate is not None:
-            return frozenset(profile.stages)
         reranked: list[Stage] = ["rerank", "cascade"] if has_cascade else ["rerank"]
-        return frozenset({"lexical", "expansion", "hybrid", self.default.stage, *reranked})
+        possible = frozenset({"lexical", "expansion", "hybrid", self.default.stage, *reranked})
+        if profile.gate is not None:
+            possible = frozenset(profile.stages)
+        return possible if self._wanted is None else possible & self._wanted
 
     def _seeds(self, allowed: "frozenset[Stage]") -> "list[Setting]":
         """What the index has now, first, and its settings at the earlier stages."""

@@ -8,7 +8,7 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster.index import look
 from bridge.cluster.node import EmbeddedNode
+from bridge.evaluation.click_judgements import FEWEST_PAGES
 from bridge.evaluation.growth import grow
 from bridge.evaluation.label_free import predict_questions
 from bridge.models.artifact import ModelFolder
 from bridge.profile import ModelReference, RerankSettings
+from bridge.proxy.event_log import Click, EventLog, Impression
 from bridge.settings import ClusterSettings
 from tests.proxy_stack import ProxyStack, proxy_stack
 from tests.servers import unused_index_name
@@ -84,13 +86,17 @@ def run(node: EmbeddedNode, judgements: Path, tmp_path: Path) -> Run:
     encoder = make_toy_encoder(tmp_path / "encoder").path
 
     def run_command(
-        command: str, index: str, *options: str, reranker: ModelFolder | None = None
+        command: str,
+        index: str,
+        *options: str,
+        reranker: ModelFolder | None = None,
+        judged: Sequence[str] = ("--judgements", str(judgements)),
     ) -> subprocess.CompletedProcess[str]:
         chosen = reranker or make_toy_cross_encoder(tmp_path / "honest")
         config = tmp_path / "settings.yaml"
         sidecar = {"rerank_model": str(chosen.path), "cascade_model": None, "encoder": str(encoder), "threads": 1}
         config.write_text(json.dumps({"sidecar": sidecar, "node": {"cache_dir": str(tmp_path / "cache")}}))
-        arguments = ["--index", index, "--cluster", node.url, "--judgements", str(judgements), *options]
+        arguments = ["--index", index, "--cluster", node.url, *judged, *options]
         return subprocess.run(
             [sys.executable, "-m", "bridge.cli", "--config", str(config), command, *arguments],
             capture_output=True,
@@ -137,6 +143,21 @@ def test_evaluate_measures_the_stages_of_an_index_and_judges_a_requirement(
     assert failed.returncode == 1
     assert "not met: ndcg@10>=bm25+0.5" in failed.stderr
     assert "hybrid" in failed.stdout
+
+
+def test_clicks_of_the_proxys_readers_are_judgements(run: Run, index: str, tmp_path: Path) -> None:
+    """Each page shows a wrong document first, and every reader chooses the right one below it."""
+    log = EventLog(tmp_path / "events.jsonl")
+    for n, (query, doc_id) in enumerate(QUERIES.items()):
+        own, right = (index, f"d{(n + 1) % len(QUERIES)}"), (index, doc_id)
+        for reader in range(FEWEST_PAGES):
+            page = f"{n}-{reader}"
+            log.append(Impression(1.0, page, index, "hybrid", [own], [right], 0.5, 0.5, 9.0, query, 1, [own, right]))
+            log.append(Click(2.0, page, doc_id))
+    clicks = ("--clicks", str(tmp_path / "events.jsonl"))
+    figures = told(run("evaluate", index, "--json", "--stages", "bm25,hybrid", judged=clicks))
+    assert figures["queries"] == len(QUERIES)
+    assert all(stage["ndcg@10"] > 0.9 for stage in figures["stages"].values())
 
 
 def test_gate_lets_an_honest_reranker_pass_and_writes_nothing_in_a_dry_run(
@@ -200,6 +221,10 @@ def test_tune_finds_that_a_harmful_reranker_is_best_left_out(
     assert shown["low"] > 0
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert stopped_at(stack, index).endswith("+rerank")
+
+    told_of_words = told(run("tune", index, "--json", "--stages", "expansion,hybrid", reranker=reranker))
+    assert told_of_words["setting"].startswith(("expansion", "hybrid"))
+    assert told_of_words["default_mean"] > shown["default_mean"]
 
     done = run("tune", index, "--apply", reranker=reranker)
     assert done.returncode == 0, done.stderr

@@ -44,11 +44,14 @@ export function intervals(title, rows, { zero } = {}) {
     }));
 }
 
-/** `points`: [{name, ms, mean, muted?}], fast to the left, good at the top. */
-export function qualityAgainstTime(title, points) {
+/**
+ * `points`: [{name, ms, mean, label?, muted?}], fast to the left, good at the top; `label` stands beside the point, the
+ * name where there is none. A horizontal line stands at `before` where it is given.
+ */
+export function qualityAgainstTime(title, points, { before } = {}) {
   const height = 260;
   const slowest = Math.max(...points.map(({ ms }) => ms)) * 1.15;
-  const means = points.map(({ mean }) => mean);
+  const means = points.map(({ mean }) => mean).concat(before ?? []);
   const pad = (Math.max(...means) - Math.min(...means)) * 0.15 || 0.02;
   const [from, to] = [Math.min(...means) - pad, Math.max(...means) + pad];
   const x = (ms) => 60 + (ms / slowest) * (WIDTH - 80);
@@ -63,10 +66,12 @@ export function qualityAgainstTime(title, points) {
       shape("text", { class: "tick", x: 54, y: y(mean) + 4, "text-anchor": "end" }, String(mean)),
     ]),
     shape("text", { class: "tick", x: WIDTH - 20, y: height - 6, "text-anchor": "end" }, "p95, ms"),
-    points.map(({ name, ms, mean, muted }) => shape("g", { class: muted ? "muted" : null },
+    before === undefined ? null
+      : shape("line", { class: "zero", x1: 60, x2: WIDTH - 20, y1: y(before), y2: y(before) }),
+    points.map(({ name, label = name, ms, mean, muted }) => shape("g", { class: muted ? "muted" : null },
       shape("title", {}, `${name}: ${mean.toFixed(3)} in ${ms.toFixed(0)} ms`),
       shape("circle", { class: "dot", cx: x(ms), cy: y(mean), r: 5 }),
       points.length > 12 ? null
         : shape("text", { x: x(ms) + (x(ms) > WIDTH * 0.7 ? -9 : 9), y: y(mean) - 8,
-          "text-anchor": x(ms) > WIDTH * 0.7 ? "end" : "start" }, name))));
+          "text-anchor": x(ms) > WIDTH * 0.7 ? "end" : "start" }, label))));
 }

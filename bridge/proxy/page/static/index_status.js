@@ -60,7 +60,22 @@ function stages({ stages: serving, gate }) {
     return element("span", { class: serves ? "stage on" : "stage off" },
       `${serves ? "✓" : "✗"} ${name}${forced ? " (forced)" : ""}`,
       element("span", { class: "unseen" }, serves ? " serves" : " held back"));
-  }), gate ? "" : element("span", { class: "warning" }, " No verdict of the gate: these stages were never measured here."));
+  }), gate ? judgedBy(gate) : element("span", { class: "warning" }, " No verdict of the gate: these stages were never measured here."));
+}
+
+function judgedBy({ measurement }) {
+  if (!measurement) return " by the operator's word, without a measurement.";
+  const { measure, queries, judgements, measured_at: at } = measurement;
+  return ` by the gate: ${measure} over ${queries} queries of ${judgements}, ${at.slice(0, 10)}.`;
+}
+
+/** Which searches are left as they are. */
+function leftAlone({ leave_quoted: quoted, leave_identifiers: identifiers, scripts, confident_lead: lead }) {
+  return [
+    quoted ? "words in quotation marks" : "", identifiers ? "part numbers" : "",
+    scripts?.length ? `scripts other than ${scripts.join(", ")}` : "",
+    lead ? `and ranked by words alone: a first hit that scores ${lead} times the second` : "",
+  ].filter(Boolean).join("; ") || "none for their words";
 }
 
 function facts(profile) {
@@ -77,6 +92,7 @@ function facts(profile) {
     ["Fusion", `${fusion.method}${fusion.method === "rrf" ? ` (k ${fusion.k})` : ""}: ${weights}`],
     ["Weight of predicted queries", String(profile.expansion_boost)],
     ["Window", `${profile.window} documents`],
+    ["Searches left alone", leftAlone(profile.rules ?? {})],
     ["Reranking", `${rerank.model}, the first ${rerank.depth}, blended with ${rerank.blend} of the fused score`],
     ["Cascade", `${rerank.cascade.candidates} candidates, the best ${rerank.cascade.depth} read by ${rerank.model}`],
   ];

@@ -54,8 +54,9 @@ export function tuningEvidence(tuning) {
     element("p", {}, `Held out in ${folds} folds: ${figure(before)} before, ${figure(after)} tuned; difference ` +
       `${figure(after - before)} [${figure(low)}, ${figure(high)}]` +
       `${budget == null ? "" : `, within ${budget} ms at p95`}.`),
-    front.length ? qualityAgainstTime(`${measurement.measure} against time: the best settings`,
-      front.map(({ setting, p95_ms: ms, mean }) => ({ name: setting, ms, mean }))) : null,
+    front.length ? qualityAgainstTime(`${measurement.measure} against time: the best settings, and the ones before (dashed)`,
+      front.map(({ setting, p95_ms: ms, mean }) => ({ name: setting, label: setting.split(",")[0], ms, mean })),
+      { before }) : null,
     table("The front of quality against time", ["setting", measurement.measure, "p95 ms"],
       front.map(({ setting, mean, p95_ms: ms }) => [setting, figure(mean), figure(ms, 0)])));
 }

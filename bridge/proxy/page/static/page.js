@@ -200,7 +200,11 @@ byId("credentials").addEventListener("submit", async (event) => {
   tell("");
   await readProfiles();
 });
-addEventListener("hashchange", show);
+addEventListener("hashchange", () => {
+  // What the last search found is no news on another view.
+  if (!notice.classList.contains("problem")) tell("");
+  show();
+});
 
 show();
 draw();
