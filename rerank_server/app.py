@@ -72,6 +72,7 @@ class Sidecar:
         )
         for path in ("/rerank", "/v1/rerank", "/v2/rerank"):
             app.router.add_post(path, self._computing(self._rerank))
+        app.router.add_post("/infinity/rerank", self._computing(partial(self._rerank, plain_documents=True)))
         app.router.add_post("/opensearch/rerank", self._computing(self._opensearch_rerank))
         app.router.add_post("/embed", self._computing(self._embed))
         app.router.add_post("/v1/embeddings", self._computing(self._embeddings))
@@ -91,9 +92,12 @@ class Sidecar:
 
     # Requests that compute
 
-    async def _rerank(self, request: web.Request, models: Models, deadline: float) -> bytes:
+    async def _rerank(
+        self, request: web.Request, models: Models, deadline: float, *, plain_documents: bool = False
+    ) -> bytes:
         asked = messages.parse(await self._body(request), messages.RerankRequest)
-        return messages.rerank_answer(asked, await self._scorer.scored(asked, models, deadline=deadline))
+        scored = await self._scorer.scored(asked, models, deadline=deadline)
+        return messages.rerank_answer(asked, scored, plain_documents=plain_documents)
 
     async def _opensearch_rerank(self, request: web.Request, models: Models, deadline: float) -> bytes:
         asked = messages.parse(await self._body(request), messages.RerankRequest)

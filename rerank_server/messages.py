@@ -1,8 +1,9 @@
 """Request and answer shapes of the sidecar.
 
-Three dialects are spoken, told apart by field and by path: that of text-embeddings-inference (`texts` → an
-array), that of Cohere and Jina (`documents` → an object with `results`), and that of OpenSearch's default
-rerank post-processor (`/opensearch/rerank` → an array with `relevance_score`). Fields that we do not know are
+Four dialects are spoken, told apart by field and by path: that of text-embeddings-inference (`texts` → an
+array), that of Cohere and Jina (`documents` → an object with `results`), infinity's (`/infinity/rerank` → the
+same with documents as strings), and that of OpenSearch's default rerank post-processor (`/opensearch/rerank` →
+an array with `relevance_score`). Fields that we do not know are
 ignored, since each client library sends some of its own. Values are never converted: `"3"` is no number.
 """
 
@@ -189,8 +190,11 @@ def checked_texts(texts: Sequence[str], *, field: str, most: int) -> Sequence[st
     return texts
 
 
-def rerank_answer(request: RerankRequest, scored: Scored) -> bytes:
-    """The answer in the request's own dialect: best first, equal scores in the order given."""
+def rerank_answer(request: RerankRequest, scored: Scored, *, plain_documents: bool = False) -> bytes:
+    """The answer in the request's own dialect: best first, equal scores in the order given.
+
+    `plain_documents`: repeat documents as strings, as infinity does; Cohere, Jina and vLLM make objects of them.
+    """
     ranked = _ranked(scored.scores)[: request.top_n]
     passages = request.passages
     shown = _shown(request, scored)
@@ -205,7 +209,7 @@ def rerank_answer(request: RerankRequest, scored: Scored) -> bytes:
         {
             "index": index,
             "relevance_score": shown[index],
-            **({"document": {"text": passages[index]}} if request.return_documents else {}),
+            **({"document": _document(passages[index], plain_documents)} if request.return_documents else {}),
         }
         for index in ranked
     ]
@@ -240,6 +244,10 @@ def embeddings_answer(request: EmbeddingsRequest, embeddings: NDArray[np.float32
 def expand_answer(queries: Sequence[Sequence[str]]) -> bytes:
     """One array of queries per text, input order."""
     return msgspec.json.encode(queries)
+
+
+def _document(text: str, plain: bool) -> str | dict[str, str]:
+    return text if plain else {"text": text}
 
 
 def _shown(request: RerankRequest, scored: Scored) -> list[float]:

@@ -20,13 +20,18 @@ def _object(**properties: dict[str, Any]) -> dict[str, Any]:
 
 
 _TEI_HITS = _array(_object(index=_INTEGER, score=_NUMBER, text_=_STRING))
-_COHERE_HITS = _object(
-    model=_STRING,
-    results=_array(_object(index=_INTEGER, relevance_score=_NUMBER, document_=_object(text=_STRING))),
-    usage={"type": "object"},
-    meta={"type": "object"},
-)
-_RERANKED = {"anyOf": [_TEI_HITS, _COHERE_HITS]}
+
+
+def _results(document: dict[str, Any]) -> dict[str, Any]:
+    return _object(
+        model=_STRING,
+        results=_array(_object(index=_INTEGER, relevance_score=_NUMBER, document_=document)),
+        usage={"type": "object"},
+        meta={"type": "object"},
+    )
+
+
+_RERANKED = {"anyOf": [_TEI_HITS, _results(_object(text=_STRING))]}
 _EMBEDDING = {"anyOf": [_array(_NUMBER), {"type": "string", "contentEncoding": "base64"}]}
 _REFUSAL = _object(error=_STRING, error_type=_STRING, field_=_STRING)
 
@@ -34,6 +39,11 @@ _SHAPES: dict[str, tuple[str, type[Message], dict[str, Any]]] = {
     "/rerank": ("Scores passages for a query.", RerankRequest, _RERANKED),
     "/v1/rerank": ("As /rerank; the path that Jina's and Cohere's first clients use.", RerankRequest, _RERANKED),
     "/v2/rerank": ("As /rerank; the path that Cohere's second client uses.", RerankRequest, _RERANKED),
+    "/infinity/rerank": (
+        "As /rerank, with the documents of the answer as strings; infinity's clients.",
+        RerankRequest,
+        {"anyOf": [_TEI_HITS, _results(_STRING)]},
+    ),
     "/opensearch/rerank": (
         "As /rerank; answers as OpenSearch's default post-processor reads.",
         RerankRequest,

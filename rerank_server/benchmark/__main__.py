@@ -181,6 +181,12 @@ def show(
     rest = Table("figure", "value")
     rest.add_row("int8 peak, giga-operations/s", f"{peak / 1e9:,.0f}")
     rest.add_row("HTTP, JSON and queue add", f"{100 * (load.http_all_ms / 1000 / ours_s - 1):.1f} %")
+    rest.add_row("16 clients: pairs/s by those of one request", f"{load.many_pairs_per_s * ours_s / len(lengths):.2f}")
+    rest.add_row("16 clients: p99 by p50", f"{load.many_p99_ms / load.many_p50_ms:.2f}")
+    rest.add_row(
+        "small request: p99 beside a big one by p99 alone",
+        f"{load.small_beside_big_p99_ms / load.small_alone_p99_ms:.2f}",
+    )
     for name, value in (msgspec.to_builtins(load) | msgspec.to_builtins(result)).items():
         rest.add_row(name, f"{value:,.4g}" if value is not None else "—")
     console.print(rest)

@@ -22,13 +22,14 @@ from rerank_server.benchmark.passages import QUERY, passages
 
 START_TIMEOUT_S = 90.0
 N_CLIENTS, SHORT_LIST = 16, 20
-N_SMALL, BIGGER = 10, 10
-"""Pairs of a small request; and how many times as many as `texts` a big one beside it has."""
+N_SMALL, BIGGER, SMALL_REQUESTS = 10, 10, 50
+"""Pairs of a small request; how many times as many as `texts` a big one beside it has; how often the small one is asked
+alone."""
 
 
 class Load(msgspec.Struct, frozen=True):
-    """Milliseconds where the name says so; `many_…` are 16 clients that ask for 20 pairs each, one request after
-    the other."""
+    """Milliseconds where the name says so; `many_…` are 16 clients that ask for 20 of the passages each, one request
+    after the other."""
 
     start_ms: float
     http_all_ms: float
@@ -56,17 +57,19 @@ async def under_load(texts: Sequence[str], *, n_runs: int, n_requests: int) -> L
                     await response.read()
                 return (time.perf_counter() - begun) * 1000
 
-            async def ask_repeatedly(asked: Sequence[str]) -> list[float]:
-                return [await ask(asked) for _ in range(n_requests)]
+            async def ask_repeatedly(asked: Sequence[str], times: int = n_requests) -> list[float]:
+                return [await ask(asked) for _ in range(times)]
 
             await ask(texts)
             http_all_ms = float(np.median([await ask(texts) for _ in range(n_runs)]))
             begun = time.perf_counter()
-            lists = [passages(SHORT_LIST, seed=seed) for seed in range(N_CLIENTS)]
+            around = [*texts, *texts[:SHORT_LIST]]
+            starts = [client * len(texts) // N_CLIENTS for client in range(N_CLIENTS)]
+            lists = [around[start : start + SHORT_LIST] for start in starts]  # each passage as often as the others
             waits = np.concatenate(await asyncio.gather(*map(ask_repeatedly, lists)))
             many_s = time.perf_counter() - begun
             small = passages(N_SMALL, seed=N_SMALL)
-            alone = await ask_repeatedly(small)
+            alone = await ask_repeatedly(small, SMALL_REQUESTS)
             beside = await _while_running(ask(passages(BIGGER * len(texts), seed=BIGGER)), lambda: ask(small))
         return Load(
             start_ms=start_ms,

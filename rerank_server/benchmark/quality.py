@@ -13,12 +13,16 @@ from bridge.errors import UsageError
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.search.cascade import going_on, joined
+from bridge.search.fusion import blended
 from rerank_server.benchmark.passages import sections
 
 Judged = tuple[list[str], dict[str, dict[int, int]]]
 """Passages, and per question the grade of each passage that is relevant, by its place."""
 
 _CUT = 10
+
+PRIOR_WEIGHT = 0.5
+"""The search's share in what the large model reads, as in `prior_weight` of a request."""
 
 
 def kept_by_cascade(
@@ -31,7 +35,8 @@ def kept_by_cascade(
     n_candidates: int,
     depth: int,
 ) -> float:
-    """nDCG@10 of the cascade divided by that of `large` alone, both over each question's nearest passages."""
+    """nDCG@10 of the cascade divided by that of `large` alone, both over each question's nearest passages; what the
+    cascade's large model reads is chosen by the small one and the search that found them, as the proxy asks for it."""
     texts, questions = judged
     asked = sorted(questions)[:n_queries]
     nearest = encoder.encode(asked) @ encoder.encode(texts, "passage").T
@@ -40,7 +45,9 @@ def kept_by_cascade(
         candidates = np.argsort(-nearest[row])[:n_candidates].tolist()
         read = [texts[candidate] for candidate in candidates]
         by_large, by_small = large.score(query, read).tolist(), small.score(query, read).tolist()
-        cascaded = joined(by_small, {place: by_large[place] for place in going_on(by_small, depth=depth)})
+        preferences = blended(by_small, nearest[row, candidates].tolist(), PRIOR_WEIGHT)
+        chosen = going_on(by_small, depth=depth, preferences=preferences)
+        cascaded = joined(by_small, {place: by_large[place] for place in chosen})
         grades = questions[query]
         gains.append((ndcg(cascaded, candidates, grades), ndcg(by_large, candidates, grades)))
     both = np.mean(gains, axis=0)

@@ -70,6 +70,13 @@ async def test_documents_are_answered_as_cohere_and_jina_do(client: Client, path
 
 
 @pytest.mark.case("R21")
+async def test_infinitys_clients_get_documents_as_strings(client: Client) -> None:
+    request = QUERY | {"documents": PASSAGES, "top_n": 2, "return_documents": True}
+    results = (await client.post("/infinity/rerank", request)).body["results"]
+    assert [(hit["index"], hit["document"]) for hit in results] == [(index, PASSAGES[index]) for index in RANKED[:2]]
+
+
+@pytest.mark.case("R21")
 async def test_opensearch_gets_every_document_whatever_it_asked_for(client: Client) -> None:
     answer = await client.post("/opensearch/rerank", QUERY | {"documents": PASSAGES, "top_n": 1})
     assert [hit["index"] for hit in answer.body] == RANKED
