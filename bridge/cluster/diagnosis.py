@@ -14,8 +14,9 @@ from opensearchpy import OpenSearch, TransportError
 from bridge.cluster import index as indices
 from bridge.cluster.capabilities import Capabilities
 from bridge.cluster.connection import capabilities, exchange
+from bridge.cluster.schema import read_beside
 from bridge.errors import BridgeError, IndexUnsuitable
-from bridge.profile import META_KEY, IndexProfile, profile_of
+from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, profile_of
 from bridge.settings import Settings
 
 Level = Literal["ok", "note", "problem"]
@@ -35,8 +36,17 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str | None = None
 
 
+class Beside(msgspec.Struct, frozen=True):
+    """A generation of our fields that stands beside the serving one."""
+
+    generation: int
+    enriched: int
+    encoder: str
+
+
 class EnrichedIndex(msgspec.Struct, frozen=True):
-    """An index that the bridge serves: how much of it is enriched, by which encoder, up to which stage."""
+    """An index that the bridge serves: how much of it is enriched, by which encoder, up to which stage; `beside`
+    while its models change."""
 
     name: str
     documents: int
@@ -44,6 +54,8 @@ class EnrichedIndex(msgspec.Struct, frozen=True):
     encoder: str
     vector_type: str
     stages: list[str]
+    generation: int = 1
+    beside: Beside | None = None
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
@@ -92,8 +104,8 @@ def examine(client: OpenSearch, settings: Settings) -> Diagnosis:
     patient = _Patient(client, found, settings)
     findings = [finding for check in _CHECKS for finding in check(patient)]
     enriched = []
-    for profile, name in _profiles(patient, findings):
-        counted, finding = _counted(patient, profile, name)
+    for profile, beside, name in _profiles(patient, findings):
+        counted, finding = _counted(patient, profile, beside, name)
         findings.append(finding)
         enriched += [counted] if counted else []
     return Diagnosis(
@@ -210,32 +222,48 @@ _CHECKS: tuple[Callable[[_Patient], Iterator[Finding]], ...] = (
 )
 
 
-def _profiles(patient: _Patient, findings: list[Finding]) -> Iterator[tuple[IndexProfile, str]]:
-    """The indices that carry a profile; those whose profile cannot be read become findings."""
-    status, mappings = patient.ask(f"/_mapping?filter_path=*.mappings._meta.{META_KEY}")
+def _profiles(patient: _Patient, findings: list[Finding]) -> Iterator[tuple[IndexProfile, IndexProfile | None, str]]:
+    """The indices that carry a profile, with that of the generation beside; what cannot be read becomes a finding."""
+    shown = ",".join(f"*.mappings._meta.{key}" for key in (META_KEY, BESIDE_KEY))
+    status, mappings = patient.ask(f"/_mapping?filter_path={shown}")
     if status in _REFUSED or not isinstance(mappings, dict):
         findings.append(_unseen("indices", status))
         return
     for name, state in sorted(mappings.items()):
         try:
             profile = profile_of(state["mappings"]["_meta"], index=name)
+            beside = read_beside(state["mappings"], index=name)
         except IndexUnsuitable as error:
             findings.append(Finding("problem", f"index {name}", str(error)))
             continue
         if profile is not None:
-            yield profile, name
+            yield profile, beside, name
 
 
-def _counted(patient: _Patient, profile: IndexProfile, name: str) -> tuple[EnrichedIndex | None, Finding]:
+def _counted(
+    patient: _Patient, profile: IndexProfile, beside: IndexProfile | None, name: str
+) -> tuple[EnrichedIndex | None, Finding]:
     try:
         documents = indices.count(patient.client, name)
         enriched = indices.count_enriched(patient.client, name, profile)
+        also = indices.count_enriched(patient.client, name, beside) if beside else 0
     except (BridgeError, TransportError) as error:  # TransportError: the cluster's own word, such as a closed index
         return None, Finding("note", f"index {name}", f"cannot be counted: {error}")
     encoder = profile.encoder.identity
     told = f"{enriched:,} of {documents:,} documents enriched by {encoder}; serves {profile.stages[-1]}"
     remedy = f"neural-bridge backfill {name}, or ingest it anew" if enriched < documents else None
-    counted = EnrichedIndex(name, documents, enriched, encoder, profile.vector_type, list(profile.stages))
+    if beside:
+        told += f"; generation {beside.generation} by {beside.encoder.identity} stands beside, in {also:,} documents"
+    counted = EnrichedIndex(
+        name,
+        documents,
+        enriched,
+        encoder,
+        profile.vector_type,
+        list(profile.stages),
+        profile.generation,
+        Beside(beside.generation, also, beside.encoder.identity) if beside else None,
+    )
     return counted, Finding("note" if remedy else "ok", f"index {name}", told, remedy)
 
 

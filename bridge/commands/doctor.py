@@ -70,9 +70,26 @@ def _sidecar(url: str, indices: "list[EnrichedIndex]") -> "list[Finding]":
         return [
             Finding("note", "sidecar", told, "start it with `neural-bridge serve rerank`, or see proxy.sidecar_url")
         ]
+    return encoder_findings(url, encoders, str(info.get("model_id")), indices)
+
+
+def encoder_findings(url: str, encoders: "list[str]", reranker: str, indices: "list[EnrichedIndex]") -> "list[Finding]":
+    """Whether a sidecar that embeds by `encoders` can serve the indices, now and after their change of models."""
+    from bridge.cluster.diagnosis import Finding
+
     names = ", ".join(encoders)
-    others = [each.name for each in indices if each.vector_type != "none" and each.encoder not in encoders]
-    if others:
+    with_vectors = [each for each in indices if each.vector_type != "none"]
+    findings = []
+    if others := [each.name for each in with_vectors if each.encoder not in encoders]:
         told = f"embeds queries by {names}, the documents of {', '.join(others)} by another: no vectors there"
-        return [Finding("problem", "sidecar", told, "name the index's encoder in sidecar.encoder or more_encoders")]
-    return [Finding("ok", "sidecar", f"answers at {url}; embeds by {names}, reranks by {info.get('model_id')}")]
+        findings.append(
+            Finding("problem", "sidecar", told, "name the index's encoder in sidecar.encoder or more_encoders")
+        )
+    else:
+        findings.append(Finding("ok", "sidecar", f"answers at {url}; embeds by {names}, reranks by {reranker}"))
+    for each in with_vectors:
+        if each.beside and each.beside.encoder not in encoders:
+            told = f"does not run {each.beside.encoder}, which made generation {each.beside.generation} of {each.name}"
+            remedy = "name it in sidecar.more_encoders before that generation serves searches"
+            findings.append(Finding("note", "sidecar", told, remedy))
+    return findings

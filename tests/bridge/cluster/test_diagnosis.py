@@ -3,12 +3,13 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from bridge.cluster.connection import connect
-from bridge.cluster.diagnosis import Diagnosis, Finding, examine
+from bridge.cluster.diagnosis import Beside, Diagnosis, Finding, examine
 from bridge.errors import AccessDenied, AnswerNotUnderstood
-from bridge.profile import IndexProfile, ModelReference, TextField
+from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, ModelReference, TextField
 from bridge.settings import ClusterSettings, IngestSettings, Settings
 from tests.fake_bulk import FakeCluster, Recorded, Reply, error_body, fake_cluster
 
@@ -141,3 +142,20 @@ def test_what_cannot_be_examined_is_an_error() -> None:
         examined({"/": {"hello": "world"}})
     with pytest.raises(AccessDenied):
         examined({"/": Reply(401, b"{}")})
+
+
+def test_a_change_of_models_is_told_of_an_index() -> None:
+    other = msgspec.structs.replace(PROFILE, encoder=ModelReference("new", "1" * 12), generation=2)
+    meta = {META_KEY: PROFILE.to_meta(), BESIDE_KEY: other.to_meta()}
+    found = examined({"/_mapping": {"shop": {"mappings": {"_meta": meta}}}})
+    [index] = found.indices
+    assert (index.generation, index.beside) == (1, Beside(2, 12, other.encoder.identity))
+    assert "generation 2 by new@111111111111 stands beside, in 12 documents" in of(found, "index shop").told
+
+
+def test_a_cluster_without_vectors_is_fit_and_says_what_works() -> None:
+    found = examined({"/_cat/plugins": []})
+    assert (found.is_fit, found.vector_engines) == (True, [])
+    finding = of(found, "vectors")
+    assert "predicted queries and reranking work, without vectors" in finding.told
+    assert "opensearch-knn" in (finding.remedy or "")
