@@ -31,6 +31,7 @@ from bridge.proxy.benchmark_stack import (
     resident_mb,
     words,
 )
+from bridge.proxy.soak_benchmark import STEPS, soaked
 from bridge.search import json_tree, legs
 from bridge.search.request import SearchRequest, parse
 from bridge.settings import load_settings
@@ -86,17 +87,21 @@ class Figures(msgspec.Struct, frozen=True):
 
 @click.command()
 @click.option("--small", is_flag=True, help="A little of everything, to see that it works; the figures say little.")
+@click.option("--soak", type=click.IntRange(min=STEPS), help="Only send so many requests, and watch the memory.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
-def command(small: bool, as_json: bool) -> None:
+def command(small: bool, soak: int | None, as_json: bool) -> None:
     """Measures the proxy against a node of its own, and prints a table, or one JSON object."""
     # One bulk may take a tenth of the heap.
     node_settings = load_settings(node={"heap_mb": HEAP_MB}).node
     with EmbeddedNode.owned("proxy-benchmark", node_settings) as node:
-        figures = asyncio.run(measure(node.url, SMALL if small else Extent()))
+        if soak is not None:
+            figures = {"requests": soak, "resident_mb": asyncio.run(soaked(node.url, soak))}
+        else:
+            figures = msgspec.to_builtins(asyncio.run(measure(node.url, SMALL if small else Extent())))
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(figures)))
+        click.echo(json.dumps(figures))
         return
-    for name, value in msgspec.to_builtins(figures).items():
+    for name, value in figures.items():
         click.echo(f"{name:24} {value if not isinstance(value, float) else f'{value:.2f}'}")
 
 

@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -93,12 +93,18 @@ async def embedder() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def proxy_process(cluster_url: str, sidecar_url: str) -> AsyncIterator[tuple[str, int]]:
-    """A proxy process: its address and process id. It ends with the block, and with this process."""
+async def proxy_process(
+    cluster_url: str, sidecar_url: str, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[str, int]]:
+    """A proxy process: its address and process id. It ends with the block, and with this process; `environment`
+    is added to this one's."""
     owned = [sys.executable, str(Path(bridge.owned_process.__file__)), str(os.getpid())]
     options = ["--port", "0", "--admin-port", "0", "--cluster", cluster_url, "--sidecar", sidecar_url]
     process = subprocess.Popen(  # noqa: ASYNC220 (nothing else runs yet)
-        [*owned, sys.executable, "-m", "bridge.cli", "serve", "proxy", *options], stderr=subprocess.PIPE, text=True
+        [*owned, sys.executable, "-m", "bridge.cli", "serve", "proxy", *options],
+        env={**os.environ, **(environment or {})},
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         if process.stderr is None:

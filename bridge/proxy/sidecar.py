@@ -9,11 +9,12 @@ from typing import Self
 
 import aiohttp
 import msgspec
-from cachetools import LRUCache, TTLCache
+from cachetools import TTLCache
 from pydantic import SecretStr
 
 from bridge.errors import SettingsError
 from bridge.proxy.breaker import CircuitBreaker
+from bridge.proxy.embedding_cache import EmbeddingCache
 from bridge.proxy.model_apis import CascadeRequest, Score, embed_api, rerank_api
 from bridge.proxy.model_server import ModelServer
 from bridge.proxy.stage_failures import CascadeMissing, NotTaken, StageFailed
@@ -48,7 +49,7 @@ class Sidecar:
         self._settings = settings
         self._rerank_api = rerank_api(settings.reranker)
         self._embed_api = embed_api(settings.embedder)
-        self._embeddings: LRUCache[tuple[str, str], list[float]] = LRUCache(proxy.cached_embeddings)
+        self._embeddings = EmbeddingCache(proxy.cached_embeddings)
         # Another encoder may be there after a restart; nothing tells of it but the sidecar itself.
         self._encoders: TTLCache[str, _Info] = TTLCache(1, proxy.profile_ttl_s)
         # One that lacks a small cross-encoder may have been given one by its next start.
@@ -105,8 +106,11 @@ class Sidecar:
                 `embedder_unusable` for an answer that is no such embedding, or `encoder_mismatch` where
                 the sidecar says that it runs another encoder.
         """
-        if (cached := self._embeddings.get((identity, text))) is not None:
-            return cached
+        return await self._embeddings.get(
+            (identity, text), lambda: self._embedded(text, dimension=dimension, identity=identity, deadline=deadline)
+        )
+
+    async def _embedded(self, text: str, *, dimension: int, identity: str, deadline: float) -> list[float]:
         told = await self._served_encoders(deadline)
         if told.encoders and identity not in told.encoders:
             raise StageFailed(
@@ -123,7 +127,6 @@ class Sidecar:
                 f"the embedding of {self._embedder.url} is not one row of {dimension} numbers: does it run {identity}?",
             )
         self._embedder.succeeded()
-        self._embeddings[identity, text] = embeddings[0]
         return embeddings[0]
 
     def check_cascade(self) -> None:

@@ -942,6 +942,26 @@ async def test_embeddings_of_a_query_are_asked_for_once(make_stack: MakeStack) -
     assert [path for path, _ in stack.sidecar.received] == ["/embed"]
 
 
+async def test_searches_that_ask_for_one_embedding_at_a_time_share_it(make_stack: MakeStack) -> None:
+    held = asyncio.Event()
+
+    async def sidecar(path: str, body: dict[str, Any]) -> web.Response:
+        await held.wait()
+        return await kind_sidecar(path, body)
+
+    stack = await make_stack(ScriptedIndex(), sidecar, budget_ms=600_000)
+    asking = [asyncio.create_task(search(stack, x_bridge="vector", authorization=name)) for name in "abc"]
+    # The mapping, once or for each, and each caller's own search: all have come.
+    while len(stack.cluster.requests("/docs/_search")) < 3:  # noqa: ASYNC110 - the scripted cluster counts requests
+        await asyncio.sleep(0.01)
+    asking[0].cancel()
+    held.set()
+    answers = await asyncio.gather(*asking[1:])
+
+    assert [path for path, _ in stack.sidecar.received] == ["/embed"]
+    assert all(mark.startswith("vector; took") for _, mark, _ in answers)
+
+
 @pytest.mark.case("P37")
 async def test_logs_hold_neither_words_nor_secrets(make_stack: MakeStack, capsys: pytest.CaptureFixture[str]) -> None:
     stack = await make_stack(ScriptedIndex(legs={"vector": {"error": {"type": "x"}, "status": 400}}), rerank_fails)
