@@ -74,6 +74,10 @@ class Trials:
         """All trials so far."""
         return list(self._tried.values())
 
+    def estimated_p95_ms(self, setting: Setting) -> float:
+        """Of all queries, without trying it: by what was read so far, nothing before anything was."""
+        return float(np.percentile([estimated_ms(setting, search) for search in self.searches], 95))
+
     def of(self, setting: Setting) -> Trial:
         """Tries a setting, or remembers it."""
         if setting not in self._tried:

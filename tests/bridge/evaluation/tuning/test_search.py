@@ -112,6 +112,14 @@ def test_a_good_reranker_is_chosen_where_there_is_time_for_it() -> None:
     assert limited.p95_ms(EVERY_ROW) <= 25
 
 
+def test_documents_are_not_read_for_what_is_surely_too_slow() -> None:
+    """A document costs 6 ms to read, beside 20 ms for the legs."""
+    tried = trials([search(f"q{n}", text_rank=5, vector_rank=6) for n in range(N_QUERIES)])
+    choose(tried, seeds("hybrid"), EVERY_ROW, budget_ms=85, allowed=ALL_STAGES)
+    read = {trial.setting.depth for trial in tried.tried() if trial.setting.stage == "rerank"}
+    assert read == {10}
+
+
 def test_where_nothing_is_quick_enough_the_quickest_is_chosen(vectors_know_best: Trials) -> None:
     chosen = choose(vectors_know_best, seeds(), EVERY_ROW, budget_ms=0.1, allowed=ALL_STAGES)
     assert chosen.p95_ms(EVERY_ROW) == 5.0
