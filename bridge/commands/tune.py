@@ -82,7 +82,10 @@ def command(
         told = {"index": subject.index.name, "setting": str(chosen.setting), "p_value": round(chosen.p_value, 4)}
         click.echo(json.dumps({**told, **msgspec.to_builtins(record), "written": apply_it}))
     else:
-        _print(tuned.default, chosen, front, record)
+        from bridge.evaluation.tuning.report import front_table, in_words
+
+        wide_console().print(front_table(front, record))
+        click.echo(in_words(tuned.default, chosen, record))
         click.echo("written to the index" if apply_it else "nothing was written: --apply does")
 
 
@@ -227,31 +230,3 @@ class _Tuning:
         import msgspec
 
         return msgspec.structs.replace(chosen.setting.applied_to(profile), tuning=record)
-
-
-def _print(default: "Setting", chosen: "HeldOut", points: "list[HeldOut]", record: "TuningRecord") -> None:
-    from rich.table import Table
-
-    from bridge.console import wide_console
-
-    measurement = record.measurement
-    table = Table(title=f"What time buys: {measurement.queries:,} queries ({measurement.judgements}), held out")
-    for heading in ("p95 ms, estimated", measurement.measure, "difference [95 %]"):
-        table.add_column(heading, justify="right")
-    table.add_column("setting", overflow="fold")
-    for point in points:
-        difference = point.difference
-        table.add_row(
-            f"{point.p95_ms:.0f}",
-            f"{point.tuned:.3f}",
-            f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]",
-            str(point.setting),
-        )
-    wide_console().print(table)
-    difference = chosen.difference
-    click.echo(f"now:    {default}")
-    click.echo(f"chosen: {chosen.setting}")
-    click.echo(
-        f"held out, {record.folds} folds: {chosen.default:.4f} → {chosen.tuned:.4f}, difference {difference.mean:+.4f} "
-        f"[{difference.low:+.4f}, {difference.high:+.4f}], p {chosen.p_value:.4f}"
-    )

@@ -1,0 +1,38 @@
+"""A tuning as a table and a few lines for people."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from bridge.evaluation.tuning.search import HeldOut
+from bridge.evaluation.tuning.setting import Setting
+from bridge.profile import TuningRecord
+
+
+def front_table(points: Sequence[HeldOut], record: TuningRecord) -> Table:
+    """What time buys, quickest first."""
+    measurement = record.measurement
+    table = Table(title=f"What time buys: {measurement.queries:,} queries ({measurement.judgements}), held out")
+    for heading in ("p95 ms, estimated", measurement.measure, "difference [95 %]"):
+        table.add_column(heading, justify="right")
+    table.add_column("setting", overflow="fold")
+    for point in points:
+        table.add_row(f"{point.p95_ms:.0f}", f"{point.tuned:.3f}", _difference(point, digits=3), str(point.setting))
+    return table
+
+
+def in_words(default: Setting, chosen: HeldOut, record: TuningRecord) -> str:
+    """What was, what is chosen, and what that is worth."""
+    return "\n".join(
+        [
+            f"now:    {default}",
+            f"chosen: {chosen.setting}",
+            f"held out, {record.folds} folds: {chosen.default:.4f} → {chosen.tuned:.4f}, difference "
+            f"{_difference(chosen, digits=4)}, p {chosen.p_value:.4f}",
+        ]
+    )
+
+
+def _difference(held_out: HeldOut, *, digits: int) -> str:
+    mean, low, high = (held_out.difference.mean, held_out.difference.low, held_out.difference.high)
+    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
