@@ -18,15 +18,19 @@ CLAIMED_VERSION = "8.19.0"
 """What `GET /` answers: clients of 7.14 and later want 7 or more, and from 8 on send no mapping types,
 which OpenSearch no longer takes."""
 
-_OWN_MEDIA_TYPE = re.compile(r"application/vnd\.elasticsearch\+([\w-]+)\s*;\s*compatible-with\s*=\s*\d+")
+_OWN_MEDIA_TYPE = re.compile(r"application/vnd\.elasticsearch\+([\w-]+)(?:\s*;\s*compatible-with\s*=\s*\d+)?")
+
+
+def plain_media_type(value: str) -> str:
+    """A media type by its general name: "application/json" for Elasticsearch's "application/vnd.elasticsearch+json"."""
+    return _OWN_MEDIA_TYPE.sub(r"application/\1", value)
 
 
 def with_plain_media_types(headers: CIMultiDict[str]) -> CIMultiDict[str]:
     """The request's headers with OpenSearch's names for the media types, in the same order."""
     described = {hdrs.ACCEPT.lower(), hdrs.CONTENT_TYPE.lower()}
     return CIMultiDict(
-        (name, _OWN_MEDIA_TYPE.sub(r"application/\1", value) if name.lower() in described else value)
-        for name, value in headers.items()
+        (name, plain_media_type(value) if name.lower() in described else value) for name, value in headers.items()
     )
 
 

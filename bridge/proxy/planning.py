@@ -7,6 +7,7 @@ from multidict import CIMultiDict
 
 from bridge.profile import IndexProfile, Stage
 from bridge.proxy.control import Control
+from bridge.proxy.elasticsearch_clients import plain_media_type
 from bridge.proxy.profiles import Profiles
 from bridge.search.hiding import hidden_object
 from bridge.search.request import LeaveAlone, SearchRequest, parse
@@ -97,4 +98,4 @@ def left_alone(control: Control, caller: CIMultiDict[str]) -> LeaveAlone | None:
 
 
 def _media_type(headers: CIMultiDict[str], name: str) -> str:
-    return headers.get(name, "").partition(";")[0].strip().lower()
+    return plain_media_type(headers.get(name, "")).partition(";")[0].strip().lower()
