@@ -1,7 +1,7 @@
 """`neural-bridge models`: look at model folders, and make them (extra: train)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -294,7 +294,11 @@ def _load(folder: "ModelFolder") -> None:
     from bridge.models.encoder import Encoder
     from bridge.models.query_generator import QueryGenerator
 
-    load = {"encoder": Encoder.load, "cross_encoder": CrossEncoder.load, "query_generator": QueryGenerator.load}
+    load: dict[str, Callable[..., object]] = {
+        "encoder": Encoder.load,
+        "cross_encoder": CrossEncoder.load,
+        "query_generator": QueryGenerator.load,
+    }
     load[folder.manifest.kind](folder, threads=1)
 
 

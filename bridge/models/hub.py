@@ -77,7 +77,7 @@ def download(name: str, *, mirror: Path | None = None, kind: Kind | None = None,
     if configuration is None:
         raise ModelError(f"model {name!r} has no {_CONFIGURATION}: it is no model of transformers' layout")
     repository.required(TOKENIZER, "only the `tokenizers` library's file is read; another model may have it")
-    kind = kind or _kind(configuration)
+    kind = kind or _kind(name, configuration)
     found = None
     # A generator's graphs come in several files, whose names differ by exporter: it is exported here.
     if kind != "query_generator" or graph is not None:
@@ -129,12 +129,13 @@ def copy_ready_graph(model: HubModel, out: Path, *, name: str) -> ModelFolder:
     return write_manifest(out, manifest)
 
 
-def _kind(configuration: dict[str, Any]) -> Kind:
+def _kind(name: str, configuration: dict[str, Any]) -> Kind:
     architecture = next(iter(configuration.get("architectures") or ["?"]))
     if architecture.endswith("ForSequenceClassification"):
         return "cross_encoder"
     if architecture.endswith("ForConditionalGeneration"):
-        return "query_generator"
+        # A reranker of this shape is told from a generator by its name alone.
+        return "cross_encoder" if "monot5" in name.lower() else "query_generator"
     return "encoder"
 
 

@@ -64,6 +64,8 @@ class TextTokenizer:
         The query, tokenised once, keeps at most half of the room; the passage takes what is left.
         """
         limit, room = self._limit_and_room(max_tokens)
+        if self._prompt:  # at whose seams some tokenizers make a token of a space
+            query, passages = query.strip(), [passage.strip() for passage in passages]
         bounded_query = _bounded(query, limit)
         query_part = _cut(self._tokenizer.encode(bounded_query, add_special_tokens=False), room // 2)
         encodings = self._tokenizer.encode_batch_fast(

@@ -74,12 +74,16 @@ def export_encoder(source: Path, out: Path, card: Card) -> ModelFolder:
 
 
 def export_cross_encoder(source: Path, out: Path, card: Card) -> ModelFolder:
-    """Exports a sequence classifier with one label (BERT-shaped) to `out`: logits, float32 (n_pairs, 1).
+    """Exports a sequence classifier with one label (BERT-shaped), or a monoT5, to `out`: logits, float32 (n_pairs, 1).
 
     Raises:
         ModelError: the source cannot be read safely, has several labels, or the graph disagrees with torch.
     """
+    from bridge.training import mono_t5  # it knows this module's `Card`
+
     config = checked_configuration(source)
+    if mono_t5.ARCHITECTURE in config.get("architectures", []):
+        return mono_t5.export_mono_t5(source, out, card)
     model = _load(AutoModelForSequenceClassification, source)
     if model.config.num_labels != 1:
         raise ModelError(f"model {source} has {model.config.num_labels} labels, a cross-encoder has 1: train it so")
@@ -126,7 +130,7 @@ def _for_onnx_runtime(source: Path, out: Path) -> list[str]:
     # optimum takes seconds to import, and only this needs it
     from optimum.exporters.onnx import main_export
 
-    with tempfile.TemporaryDirectory() as scratch, _quiet():
+    with tempfile.TemporaryDirectory() as scratch, quiet():
         main_export(str(source), scratch, task="text2text-generation-with-past", no_post_process=True)
         for name in ONNX_FILES:
             quantize_products(Path(scratch) / name, out / name)
@@ -177,7 +181,7 @@ def _export(
 ) -> ModelFolder:
     out.mkdir(parents=True, exist_ok=True)
     example = torch.ones((2, 7), dtype=torch.int64)
-    with tempfile.TemporaryDirectory() as scratch, _quiet():
+    with tempfile.TemporaryDirectory() as scratch, quiet():
         traced = Path(scratch) / "traced.onnx"
         torch.onnx.export(
             model,
@@ -290,7 +294,7 @@ def _check_parity(model: Any, folder: ModelFolder, *, first_token_only: bool) ->
             )
 
 
-class _quiet:  # noqa: N801 - used as a function
+class quiet:  # noqa: N801 - used as a function
     """Silences the exporter's notes on tracing."""
 
     def __enter__(self) -> None:

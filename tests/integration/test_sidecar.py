@@ -90,6 +90,19 @@ def test_the_built_in_models_fit_beside_a_cluster(sidecar: Process) -> None:
     assert _resident_kb(sidecar.popen.pid) < 300_000
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the process's time from /proc")
+async def test_an_idle_sidecar_costs_nothing(sidecar: Process) -> None:
+    """No thread spins while it waits: a hundredth of a processor is left for timers."""
+    before_s = _processor_s(sidecar.popen.pid)
+    await asyncio.sleep(3)
+    assert _processor_s(sidecar.popen.pid) - before_s < 0.03
+
+
+def _processor_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _toys(folder: Path) -> dict[str, object]:
     """Settings that name toy models, the cross-encoder a slow one."""
     return {

@@ -24,6 +24,15 @@ def test_a_pair_is_what_the_tokenizer_itself_makes_of_it(tokenizer: TextTokenize
     assert pair["attention_mask"].tolist() == [expected.attention_mask]
 
 
+def test_a_prompt_stands_around_query_and_passage_and_is_never_cut() -> None:
+    prompted = TextTokenizer(toy_tokenizer(), max_tokens=12, prompt=["file", "path", "open close"])
+    whole = toy_tokenizer().encode("file cat dog path the red fish open close")
+    assert prompted.pairs("cat dog", ["the red fish"])[0]["input_ids"].tolist() == [whole.ids]
+    assert prompted.passage_room("cat dog") == 12 - 2 - 4 - 2
+    cut = toy_tokenizer().encode("file cat dog path red fish red fish open close")
+    assert prompted.pairs("cat dog", ["red fish " * 10])[0]["input_ids"].tolist() == [cut.ids]
+
+
 def test_a_text_is_what_the_tokenizer_itself_makes_of_it(tokenizer: TextTokenizer) -> None:
     assert tokenizer.sequences(["cat dog"])[0]["input_ids"].tolist() == [toy_tokenizer().encode("cat dog").ids]
 
