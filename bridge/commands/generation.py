@@ -63,8 +63,9 @@ def status(ctx: click.Context, index: str, cluster_url: str | None, as_json: boo
 @command.command()
 @click.argument("index")
 @cluster_option
+@json_option
 @click.pass_context
-def rollback(ctx: click.Context, index: str, cluster_url: str | None) -> None:
+def rollback(ctx: click.Context, index: str, cluster_url: str | None, as_json: bool) -> None:
     """Let searches of INDEX use the older generation again; the newer one stays beside it.
 
     At once and unverified. How many documents the older generation lacks is told.
@@ -76,6 +77,9 @@ def rollback(ctx: click.Context, index: str, cluster_url: str | None) -> None:
     profile = older(state)
     serve_other(client, state.name)
     missing = indices.count(client, state.name) - indices.count_enriched(client, state.name, profile)
+    if as_json:
+        click.echo(json.dumps({"index": state.name, "generation": profile.generation, "missing": missing}))
+        return
     click.echo(f"generation {profile.generation} ({profile.encoder.identity}) serves searches of {state.name} again")
     if missing:
         click.echo(

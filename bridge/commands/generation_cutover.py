@@ -98,6 +98,7 @@ def verify(
 @sidecar_option
 @click.option("--force", is_flag=True, help="Cut over whatever the verification and the sidecar say.")
 @cluster_option
+@json_option
 @click.pass_context
 def cutover(
     ctx: click.Context,
@@ -107,6 +108,7 @@ def cutover(
     sidecar_url: str | None,
     force: bool,
     cluster_url: str | None,
+    as_json: bool,
 ) -> None:
     """Let searches of INDEX use the newer generation, which is verified first.
 
@@ -120,7 +122,8 @@ def cutover(
     profile = newer(state)
     found = _verified(client, state, profile, max_missing, min_recall)
     problems = [*found.problems, *_sidecar_problems(_sidecar(ctx, sidecar_url), profile)]
-    click.echo(_described(found))
+    if not as_json:
+        click.echo(_described(found))
     if problems and not force:
         raise IndexUnsuitable(
             f"generation {profile.generation} of {state.name} was not cut over to; searches go on as they were:\n"
@@ -128,6 +131,9 @@ def cutover(
             + "\nSee to that, or take it as it is with --force"
         )
     serve_other(client, state.name)
+    if as_json:
+        click.echo(json.dumps({**msgspec.to_builtins(found), "serving": True}, indent=2))
+        return
     click.echo(f"generation {profile.generation} serves searches now")
     click.echo(f"  the way back: neural-bridge generation rollback {index}")
 

@@ -81,6 +81,7 @@ def command() -> None:
 @click.option("--encoder", help="Encoder of the vectors: path or built-in.")
 @click.option("--generator", help="Generator of predicted queries: path or built-in.")
 @cluster_option
+@json_option
 @click.pass_context
 def create(
     ctx: click.Context,
@@ -98,6 +99,7 @@ def create(
     encoder: str | None,
     generator: str | None,
     cluster_url: str | None,
+    as_json: bool,
 ) -> None:
     """Create INDEX with our object in its mapping, ready for `neural-bridge ingest`."""
     settings = settings_of(ctx, cluster={"url": cluster_url}, ingest={"encoder": encoder, "generator": generator})
@@ -119,7 +121,10 @@ def create(
         settings={name: size for name, size in sizes.items() if size is not None},
         dynamic=dynamic,
     )
-    click.echo(f"index {index} created; fill it with: neural-bridge ingest {index} FILE...")
+    if as_json:
+        click.echo(json.dumps({"index": index, "created": True, "profile": profile.to_meta()}, indent=2))
+    else:
+        click.echo(f"index {index} created; fill it with: neural-bridge ingest {index} FILE...")
 
 
 @command.command()
@@ -228,8 +233,9 @@ def rules(
 @click.argument("index")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @cluster_option
+@json_option
 @click.pass_context
-def delete(ctx: click.Context, index: str, yes: bool, cluster_url: str | None) -> None:
+def delete(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, as_json: bool) -> None:
     """Delete INDEX and all its documents."""
     settings = settings_of(ctx, cluster={"url": cluster_url})
     from bridge.cluster import index as indices
@@ -241,7 +247,10 @@ def delete(ctx: click.Context, index: str, yes: bool, cluster_url: str | None) -
     if not yes:
         click.confirm(f"Delete index {state.name} and its {documents:,} documents?", abort=True, err=True)
     indices.delete(client, state.name)
-    click.echo(f"index {state.name} deleted, {documents:,} documents with it")
+    if as_json:
+        click.echo(json.dumps({"index": state.name, "deleted": True, "documents": documents}))
+    else:
+        click.echo(f"index {state.name} deleted, {documents:,} documents with it")
 
 
 def _properties(file: Path) -> dict[str, Any]:

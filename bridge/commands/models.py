@@ -69,7 +69,8 @@ def show(name: str) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="JSON lines with `query` and `passage` on which the two are compared.",
 )
-def verify(name: str, against: Path | None, texts_file: Path | None) -> None:
+@json_option
+def verify(name: str, against: Path | None, texts_file: Path | None, as_json: bool) -> None:
     """Check a model's files and digests, that it runs, and how true it is to another form of itself.
 
     Prints what was measured when it was quantised; with --against, measures anew, and refuses a model that differs
@@ -84,6 +85,9 @@ def verify(name: str, against: Path | None, texts_file: Path | None) -> None:
     figures = folder.manifest.figures
     if against is not None and texts_file is not None:
         figures = _compared(folder, against, read_pairs(texts_file))
+    if as_json:
+        click.echo(json.dumps({"identity": folder.identity, "whole": True, "figures": dict(figures)}, indent=2))
+        return
     click.echo(f"{folder.identity}: whole, and it runs")
     _print_figures(figures)
 
@@ -143,6 +147,7 @@ def _print_figures(figures: Mapping[str, float]) -> None:
 )
 @click.option("--query-prefix", default="", help="What the encoder wants before a query.")
 @click.option("--passage-prefix", default="", help="What the encoder wants before a passage.")
+@json_option
 def export(
     source: Path,
     out: Path,
@@ -155,6 +160,7 @@ def export(
     engine: Literal["ctranslate2", "onnx"],
     query_prefix: str,
     passage_prefix: str,
+    as_json: bool,
 ) -> None:
     """Export a transformers folder SOURCE to a model folder OUT.
 
@@ -181,7 +187,7 @@ def export(
         folder = exporting.export_encoder(source, out, card)
     else:
         folder = exporting.export_cross_encoder(source, out, card)
-    click.echo(f"{folder.identity}: {_megabytes(folder):.1f} MB in {out}")
+    _tell_made(folder, out, as_json=as_json)
 
 
 @command.command()
@@ -196,6 +202,7 @@ def export(
 @click.option("--graph", help="The ONNX file to take, by its path in the repository.")
 @click.option("--query-prefix", help="What the encoder wants before a query, where its files do not say so.")
 @click.option("--passage-prefix", help="What it wants before a passage.")
+@json_option
 def fetch(
     name: str,
     mirror: Path | None,
@@ -204,6 +211,7 @@ def fetch(
     graph: str | None,
     query_prefix: str | None,
     passage_prefix: str | None,
+    as_json: bool,
 ) -> None:
     """Fetch the hub's model NAME (ORG/NAME), which may then be named wherever a model is.
 
@@ -222,7 +230,7 @@ def fetch(
     out = out or fetched_folder(name)
     folder = copy_ready_graph(model, out, name=name) if model.graph else _exported(model, out)
     _load(folder)
-    click.echo(f"{folder.identity}: {_megabytes(folder):.1f} MB in {out}; licence: {model.licence}")
+    _tell_made(folder, out, as_json=as_json)
 
 
 def _exported(model: "HubModel", out: Path) -> "ModelFolder":
@@ -260,14 +268,14 @@ def _exported(model: "HubModel", out: Path) -> "ModelFolder":
 @click.argument("name")
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @texts_option
-def quantize(name: str, out: Path, texts_file: Path) -> None:
+@json_option
+def quantize(name: str, out: Path, texts_file: Path, as_json: bool) -> None:
     """Make an int8 model folder OUT of the float32 one NAME, and measure what it changes."""
     from bridge.models.artifact import resolve
     from bridge.training.quantization import quantize_folder
 
     folder = quantize_folder(resolve(name), out, read_pairs(texts_file))
-    click.echo(f"{folder.identity}: {_megabytes(folder):.1f} MB in {out}")
-    _print_figures(folder.manifest.figures)
+    _tell_made(folder, out, as_json=as_json)
 
 
 def read_pairs(file: Path) -> list[tuple[str, str]]:
@@ -287,6 +295,14 @@ def read_pairs(file: Path) -> list[tuple[str, str]]:
             if len(pairs) == CALIBRATION_TEXTS:
                 break
     return pairs
+
+
+def _tell_made(folder: "ModelFolder", out: Path, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(_description(folder), indent=2))
+        return
+    click.echo(f"{folder.identity}: {_megabytes(folder):.1f} MB in {out}; licence: {folder.manifest.licence}")
+    _print_figures(folder.manifest.figures)
 
 
 def _load(folder: "ModelFolder") -> None:

@@ -44,13 +44,17 @@ def start(
 
 @command.command()
 @name_option
+@json_option
 @click.pass_context
-def stop(ctx: click.Context, name: str) -> None:
+def stop(ctx: click.Context, name: str, as_json: bool) -> None:
     """Stop an instance; its data stay."""
     from bridge.cluster import node
 
     ran = node.stop(name, settings_of(ctx).node)
-    click.echo(f"node {name} stopped" if ran else f"node {name} was not running")
+    if as_json:
+        click.echo(json.dumps({"name": name, "stopped": ran}))
+    else:
+        click.echo(f"node {name} stopped" if ran else f"node {name} was not running")
 
 
 @command.command()
@@ -78,13 +82,17 @@ def status(ctx: click.Context, name: str, as_json: bool) -> None:
 
 @command.command()
 @name_option
+@json_option
 @click.pass_context
-def clean(ctx: click.Context, name: str) -> None:
+def clean(ctx: click.Context, name: str, as_json: bool) -> None:
     """Stop an instance and remove its data and logs."""
     from bridge.cluster import node
 
     existed = node.clean(name, settings_of(ctx).node)
-    click.echo(f"node {name} removed" if existed else f"there is no node {name}")
+    if as_json:
+        click.echo(json.dumps({"name": name, "removed": existed}))
+    else:
+        click.echo(f"node {name} removed" if existed else f"there is no node {name}")
 
 
 def _show(node: "EmbeddedNode", as_json: bool) -> None:

@@ -35,8 +35,8 @@ def series() -> dict[str, set[str]]:
                     labels = {*metric._labelnames, *OF_EVERY_TARGET} | ({"le"} if suffix == "_bucket" else set())
                     found[metric._name + suffix] = labels
     found["bridge_build_info"] = {"version", "model", *OF_EVERY_TARGET}
-    status = FollowStatus("products", 1, 0.0, Ledger())
-    with metrics_served(lambda: status, host="127.0.0.1", port=0) as port:
+    status = FollowStatus("products", 1, "all", 0.0, Ledger())
+    with metrics_served(lambda: [status], host="127.0.0.1", port=0) as port:
         exposed = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
     for family in text_string_to_metric_families(exposed):
         for sample in family.samples:

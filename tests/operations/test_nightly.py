@@ -1,8 +1,7 @@
-"""The example for cron: what it runs, what it says, and how it ends; and the commands that the examples name."""
+"""The example for cron: what it runs, what it says, and how it ends."""
 
 import fcntl
 import os
-import re
 import subprocess
 from pathlib import Path
 
@@ -67,10 +66,3 @@ def test_a_night_that_still_runs_is_not_joined_by_another(tmp_path: Path) -> Non
     assert done.returncode == 0
     assert "still busy" in done.stderr
     assert not (tmp_path / "asked").exists()
-
-
-@pytest.mark.parametrize("unit", sorted(OPERATIONS.glob("*.service")), ids=lambda path: path.name)
-def test_a_unit_runs_a_command_that_there_is(unit: Path) -> None:
-    [line] = re.findall(r"^ExecStart=\S+/neural-bridge (.*)$", unit.read_text(encoding="utf-8"), re.MULTILINE)
-    words = line.replace("%i", "products").split()
-    assert_is_a_command([word for n, word in enumerate(words) if word != "--config" and words[n - 1] != "--config"])
