@@ -260,6 +260,11 @@ class IngestSettings(Section):
         False, description="Keep of predicted queries only the words that their document does not have."
     )
     threads: int = Field(0, ge=0, description="Compute threads; 0 takes the CPUs that the cgroup allows.")
+    providers: list[str] = Field(
+        ["CPUExecutionProvider"],
+        description="As sidecar.providers, for the encoder and the filter of predicted queries. With --runner ray, "
+        "another one than the CPU's gives each worker a GPU.",
+    )
     bulk_bytes: int = Field(5_000_000, gt=0, description="Target size of one bulk request, in bytes.")
     bulk_documents: int = Field(500, gt=0, description="Most documents in one bulk request.")
     max_doc_bytes: int = Field(20_000_000, gt=0, description="A larger document becomes a dead letter, in bytes.")

@@ -71,7 +71,7 @@ class FileDocuments:
         return None
 
     def _entries(self, file: SourceFile) -> Iterator[Entry | Unreadable]:
-        file_format = _BY_SUFFIX.get(_suffix(file.name), "auto") if self._format == "auto" else self._format
+        file_format = format_of(file.name, self._format)
         try:
             opened = file.open()
         except OSError as error:
@@ -97,6 +97,11 @@ class FileDocuments:
             numbered = chain([first], numbered)
         read = {"bulk": bulk_entries, "hits": hit_entries}.get(file_format, entries)
         return read(name, numbered, limit)
+
+
+def format_of(name: str, asked: Format) -> Format:
+    """The format of a file that `asked` says, or its name; auto where the file itself must tell."""
+    return _BY_SUFFIX.get(_suffix(name), "auto") if asked == "auto" else asked
 
 
 def _suffix(name: str) -> str:

@@ -2,12 +2,13 @@
 
 Each shard is read by sequence number inside a point in time. Sequence numbers only grow, so where a point
 in time is lost the next one goes on behind the last number: what was not read yet has kept its number or,
-if it changed, got a higher one. A page counts only when it is whole.
+if it changed, got a higher one. A page counts only when it is whole. Several readers share one point in time,
+each with a slice of it: what a slice holds never changes.
 """
 
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -21,6 +22,7 @@ from bridge.cluster.dialects import dialect_of
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable
 from bridge.passages import field_texts
 from bridge.records import Document, DocumentVersion, SourcePosition
+from ingest.index_answers import CONTEXT_LOST, Docs, Got, Hit, Page, PointInTimeLost
 from ingest.json_objects import JsonProblem, parse_object
 from ingest.patience import Patience, RetryLimits
 from ingest.sources import SourceItem, Unreadable
@@ -28,52 +30,11 @@ from ingest.sources import SourceItem, Unreadable
 T = TypeVar("T")
 
 _KEEP_ALIVE = "5m"
+_SHARED_KEEP_ALIVE = "1h"
+"""Each page of any slice prolongs it: so long may all readers together wait for models and writers."""
+
 BEFORE_THE_FIRST = -1
 """No change has this sequence number, nor a lower one."""
-
-_CONTEXT_LOST = "search_context_missing_exception"
-
-
-class _Hit(msgspec.Struct):
-    id: str = msgspec.field(name="_id")
-    seq_no: int = msgspec.field(name="_seq_no")
-    primary_term: int = msgspec.field(name="_primary_term")
-    source: msgspec.Raw = msgspec.field(name="_source", default_factory=lambda: msgspec.Raw(b"{}"))
-    routing: str | None = msgspec.field(name="_routing", default=None)
-
-
-class _Hits(msgspec.Struct):
-    hits: list[_Hit]
-
-
-class _Shards(msgspec.Struct):
-    failed: int
-
-
-class _Got(msgspec.Struct):
-    """A document by its id; the other fields of a hit are missing where it is not found."""
-
-    id: str = msgspec.field(name="_id")
-    found: bool = False
-    seq_no: int = msgspec.field(name="_seq_no", default=0)
-    primary_term: int = msgspec.field(name="_primary_term", default=0)
-    source: msgspec.Raw = msgspec.field(name="_source", default_factory=lambda: msgspec.Raw(b"{}"))
-    routing: str | None = msgspec.field(name="_routing", default=None)
-
-
-class _Docs(msgspec.Struct):
-    docs: list[_Got]
-
-
-class _Page(msgspec.Struct):
-    timed_out: bool
-    shards: _Shards = msgspec.field(name="_shards")
-    hits: _Hits
-    pit_id: str | None = None
-
-
-class _ContextLost(Exception):
-    """The point in time is gone: it expired, or its node restarted."""
 
 
 class IndexDocuments:
@@ -102,10 +63,10 @@ class IndexDocuments:
         self._client = client
         self._index = state.name
         self._dialect = dialect_of(capabilities(client))
-        self._n_shards = int(state.settings.get("number_of_shards", 1))
+        self.n_shards = int(state.settings.get("number_of_shards", 1))
         # Replicas that copy segments show changes later than their primary, whatever was refreshed.
         by_segment = state.settings.get("replication", {}).get("type") == "SEGMENT"
-        self._copies = "|_primary" if by_segment else ""
+        self._copies = "_primary" if by_segment else None
         self._fields = list(fields)
         self._text_fields = text_fields
         self._retry = retry
@@ -121,7 +82,7 @@ class IndexDocuments:
             AnswerNotUnderstood: pages stay incomplete, however often they are asked for.
             ClusterError: the cluster does not answer, or does not let this user read.
         """
-        every = chain.from_iterable(self.changes(shard, after=BEFORE_THE_FIRST) for shard in range(self._n_shards))
+        every = chain.from_iterable(self.changes(shard, after=BEFORE_THE_FIRST) for shard in range(self.n_shards))
         return islice(every, skip, None)
 
     def changes(self, shard: int, *, after: int) -> Generator[SourceItem, None, None]:
@@ -133,10 +94,10 @@ class IndexDocuments:
         """
         patience = Patience(self._retry, self._stopped)
         while True:
-            pit = self._open(shard)
+            pit = self._open(f"_shards:{shard}{f'|{self._copies}' if self._copies else ''}", _KEEP_ALIVE)
             try:
                 while True:
-                    page = self._page(pit, after)
+                    page = self._page(pit, after, keep_alive=_KEEP_ALIVE)
                     if not page.hits.hits:
                         return
                     patience = Patience(self._retry, self._stopped)
@@ -144,7 +105,7 @@ class IndexDocuments:
                     for hit in page.hits.hits:
                         after = hit.seq_no
                         yield self._item(hit)
-            except _ContextLost as lost:
+            except PointInTimeLost as lost:
                 if not patience.wait():
                     raise AnswerNotUnderstood(
                         f"points in time on {self._index} are lost again and again: raise the cluster's limits "
@@ -152,6 +113,33 @@ class IndexDocuments:
                     ) from lost
             finally:
                 self._close(pit)
+
+    @contextmanager
+    def point_in_time(self) -> Iterator[str]:
+        """The id of a point in time on the whole index, for `slice`; it is given up with the block.
+
+        Raises:
+            AnswerNotUnderstood, ClusterError: as `items` says.
+        """
+        pit = self._open(self._copies, _SHARED_KEEP_ALIVE)
+        try:
+            yield pit
+        finally:
+            self._close(pit)
+
+    def slice(self, pit: str, number: int, n_slices: int) -> Iterator[SourceItem]:
+        """One slice of a point in time, `number` from 0 on: the same items in the same order each time. `n_slices`
+        is a multiple of `n_shards`, so that a slice lies in one shard, where no sequence number comes twice.
+
+        Raises:
+            PointInTimeLost: it cannot be read on.
+            AnswerNotUnderstood, ClusterError: as `items` says.
+        """
+        part = {"field": "_seq_no", "id": number, "max": n_slices} if n_slices > 1 else None
+        after = BEFORE_THE_FIRST
+        while hits := self._page(pit, after, keep_alive=_SHARED_KEEP_ALIVE, part=part).hits.hits:
+            yield from map(self._item, hits)
+            after = hits[-1].seq_no
 
     def sample(self, n_documents: int) -> Iterator[SourceItem]:
         """Documents chosen at random, the same ones each time while the index does not change.
@@ -166,7 +154,7 @@ class IndexDocuments:
             "track_total_hits": False,
         } | ({"_source": self._fields} if self._fields else {})
         path = f"/{quote(self._index, safe='')}/_search"
-        page = self._asked("POST", path, params=None, body=msgspec.json.encode(body), answer_type=_Page)
+        page = self._asked("POST", path, params=None, body=msgspec.json.encode(body), answer_type=Page)
         yield from map(self._item, page.hits.hits)
 
     def read_again(self, documents: Sequence[Document]) -> Iterator[SourceItem]:
@@ -184,7 +172,7 @@ class IndexDocuments:
             ]
             path = f"/{quote(self._index, safe='')}/_mget"
             body = msgspec.json.encode({"docs": wanted})
-            for got in self._asked("POST", path, params=None, body=body, answer_type=_Docs).docs:
+            for got in self._asked("POST", path, params=None, body=body, answer_type=Docs).docs:
                 if got.found:
                     yield self._item(got)
 
@@ -194,9 +182,9 @@ class IndexDocuments:
             self._total = indices.count(self._client, self._index)
         return self._total
 
-    def _open(self, shard: int) -> str:
+    def _open(self, preference: str | None, keep_alive: str) -> str:
         path = self._dialect.pit_path(quote(self._index, safe=""))
-        params = {"keep_alive": _KEEP_ALIVE, "preference": f"_shards:{shard}{self._copies}"}
+        params = {"keep_alive": keep_alive} | ({"preference": preference} if preference else {})
         opened = self._asked("POST", path, params=params, body=None, answer_type=dict[str, Any])
         try:
             return self._dialect.pit_id(opened)
@@ -209,10 +197,10 @@ class IndexDocuments:
         with suppress(ClusterUnreachable):
             exchange(self._client, "DELETE", path, body=msgspec.json.encode(body))
 
-    def _page(self, pit: str, after: int) -> _Page:
+    def _page(self, pit: str, after: int, *, keep_alive: str, part: dict[str, Any] | None = None) -> Page:
         body: dict[str, Any] = {
             "size": self._page_documents,
-            "pit": {"id": pit, "keep_alive": _KEEP_ALIVE},
+            "pit": {"id": pit, "keep_alive": keep_alive},
             "sort": [{"_seq_no": "asc"}],
             "search_after": [after],
             "seq_no_primary_term": True,
@@ -220,7 +208,9 @@ class IndexDocuments:
         }
         if self._fields:
             body["_source"] = self._fields
-        return self._asked("POST", "/_search", params=None, body=msgspec.json.encode(body), answer_type=_Page)
+        if part:
+            body["slice"] = part
+        return self._asked("POST", "/_search", params=None, body=msgspec.json.encode(body), answer_type=Page)
 
     def _asked(
         self, method: str, path: str, *, params: dict[str, str] | None, body: bytes | None, answer_type: type[T]
@@ -235,8 +225,11 @@ class IndexDocuments:
                     raise
 
     def _whole(self, answer: Answer, answer_type: type[T]) -> T:
-        if _CONTEXT_LOST.encode() in answer.body:
-            raise _ContextLost
+        if CONTEXT_LOST in answer.body:
+            raise PointInTimeLost(
+                f"a point in time on {self._index} is lost: raise the cluster's limits for open contexts, or see why "
+                f"its nodes restart"
+            )
         if answer.status in (401, 403):
             raise AccessDenied(
                 f"reading {self._index} was refused ({answer.status}): give the user of cluster.username the "
@@ -248,14 +241,14 @@ class IndexDocuments:
             found = msgspec.json.decode(answer.body, type=answer_type)
         except msgspec.DecodeError as error:
             raise AnswerNotUnderstood(f"reading {self._index} gave no OpenSearch answer: {error}") from error
-        if isinstance(found, _Page) and (found.timed_out or found.shards.failed):
+        if isinstance(found, Page) and (found.timed_out or found.shards.failed):
             raise AnswerNotUnderstood(
                 f"a page of {self._index} is incomplete (timed out: {found.timed_out}, failed shards: "
                 f"{found.shards.failed}), again and again: it is not the end of the index"
             )
         return found
 
-    def _item(self, hit: _Hit | _Got) -> SourceItem:
+    def _item(self, hit: Hit | Got) -> SourceItem:
         body = bytes(hit.source)
         position = SourcePosition(self._index, hit.seq_no)
         try:

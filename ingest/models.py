@@ -9,6 +9,7 @@ from bridge.models.artifact import ModelFolder, resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.models.query_generator import QueryGenerator
+from bridge.models.session import check_providers
 from bridge.models.tokenization import load_tokenizer
 from bridge.passages import TokenSpans
 from bridge.profile import DEFAULT_OBJECT, IndexProfile, ModelReference, PassageSettings, SearchRules, TextField
@@ -37,9 +38,11 @@ def load_models(settings: IngestSettings) -> Models:
 
     Raises:
         ModelError: one cannot be found or opened.
+        SettingsError: `ingest.providers` names one that is not here, or does not start.
     """
+    check_providers(settings.providers, setting="ingest.providers")
     encoder_folder = resolve(settings.encoder)
-    encoder = Encoder.load(encoder_folder, threads=settings.threads)
+    encoder = Encoder.load(encoder_folder, threads=settings.threads, providers=settings.providers)
     reference, token_spans = _reference(encoder_folder), encoder.tokenizer.token_offsets
     scripts = scripts_of_words(encoder.tokenizer.words)
     if not settings.generator:
@@ -48,7 +51,9 @@ def load_models(settings: IngestSettings) -> Models:
     generator = QueryGenerator.load(generator_folder, threads=settings.threads)
     scorer = None
     if settings.filter_model:
-        scorer = CrossEncoder.load(resolve(settings.filter_model), threads=settings.threads)
+        scorer = CrossEncoder.load(
+            resolve(settings.filter_model), threads=settings.threads, providers=settings.providers
+        )
     return Models(encoder, reference, token_spans, generator, _reference(generator_folder), scorer, scripts)
 
 

@@ -5,6 +5,7 @@ stand in the URL's query string as pyarrow documents it, such as `?endpoint_over
 """
 
 from fnmatch import fnmatchcase
+from urllib.parse import quote
 
 from bridge.errors import UsageError
 from ingest.source_files import SourceFile, pyarrow_missing
@@ -34,12 +35,14 @@ def stored_files(url: str) -> list[SourceFile]:
     files = sorted((entry for entry in found if entry.type is fs.FileType.File), key=lambda entry: entry.path)
     if not files:
         raise UsageError(f"source {url.partition('?')[0]} names no file: give a file's URL, or a pattern of its name")
-    return [_stored(store, entry) for entry in files]
+    return [_stored(store, entry, url) for entry in files]
 
 
-def _stored(store: fs.FileSystem, entry: fs.FileInfo) -> SourceFile:
+def _stored(store: fs.FileSystem, entry: fs.FileInfo, url: str) -> SourceFile:
+    folder, _, query = url.partition("?")
     name = f"{store.type_name}://{entry.path.lstrip('/')}"
     return SourceFile(
+        f"{folder.rpartition('/')[0]}/{quote(entry.base_name)}" + (f"?{query}" if query else ""),
         name,
         f"{name} ({entry.size} bytes, changed {entry.mtime_ns})",
         lambda: store.open_input_file(entry.path),

@@ -26,15 +26,34 @@ _BATCH_ROWS = 500
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-def parquet_entries(name: str, file: Any, max_bytes: int) -> Iterator[Entry | Unreadable]:
-    """The rows of a file, numbered from 1; `file` is open for reading at any place.
+def count_row_groups(name: str, file: Any) -> int:
+    """How many groups of rows a file has; `file` is open for reading at any place.
+
+    Raises:
+        UsageError: the file is no Parquet file, or is damaged.
+    """
+    try:
+        return int(pq.ParquetFile(file).num_row_groups)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"source {name} cannot be read as Parquet: {error}") from error
+
+
+def parquet_entries(
+    name: str, file: Any, max_bytes: int, *, row_group: int | None = None
+) -> Iterator[Entry | Unreadable]:
+    """The rows of a file, or of one group of them, numbered from the file's first, which is 1; `file` is open for
+    reading at any place.
 
     Raises:
         UsageError: the file is no Parquet file, is damaged, or holds a type that JSON cannot express.
     """
     row = 0
     try:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=_BATCH_ROWS):
+        table = pq.ParquetFile(file)
+        if row_group is not None:
+            row = sum(table.metadata.row_group(before).num_rows for before in range(row_group))
+        groups = None if row_group is None else [row_group]
+        for batch in table.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups):
             for values in _readable(batch).to_pylist():
                 row += 1
                 yield _entry(SourcePosition(name, row), values, max_bytes)

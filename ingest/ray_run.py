@@ -1,31 +1,24 @@
-"""Ingest on several machines: the stages of `ingest.ray_stages`, carried by Ray Data (https://docs.ray.io).
+"""One run on several machines: the stages of `ingest.ray_stages`, carried by Ray Data (https://docs.ray.io).
 
-Ids are the documents' own and writes say the whole document, so what Ray does again after a worker died
-changes nothing; the books are kept here, where every part of every split is gathered. A run that was cut
-off is run again: what the index holds just so is left alone.
-
-Versions of one document in different splits may be written in any order: ids must be unique in the source.
+Ids are the documents' own, so what Ray does again after a worker died changes nothing; the books are kept here,
+where every part of every split is gathered. A run that was cut off is run again: what the index holds just so is
+left alone.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
 from threading import Event
 
-from opensearchpy import OpenSearch
-
-from bridge.cluster import index as indices
-from bridge.cluster.bulk_load import without_refresh
 from bridge.errors import BridgeError, IngestError, UsageError
 from bridge.profile import IndexProfile
-from bridge.settings import Settings
+from bridge.records import Document
 from ingest.accounts import Accounts
-from ingest.models import Models, load_models
 from ingest.ray_stages import Enrich, Job, Part, Write, parts
 from ingest.report import Progress, Report
-from ingest.splits import SplitFiles
+from ingest.run import VERSION_CONFLICT
 
 try:
     import ray
@@ -40,109 +33,148 @@ _WRITE_CPUS = 0.1
 """Reading and writing mostly wait; the CPUs are the models'."""
 
 
-def run_ray_ingest(
-    source: SplitFiles,
-    *,
-    index: str,
-    profile: IndexProfile,
-    client: OpenSearch,
-    settings: Settings,
-    state_folder: Path,
-    workers: int,
-    writers: int,
-    address: str | None = None,
-    config_file: Path | None = None,
-    open_models: Callable[[], Models] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-    stopped: Event | None = None,
-) -> Report:
-    """Enriches what a source holds and writes it to an index that exists, on Ray's machines.
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """At most `workers` actors run models, each on `threads` CPUs and `gpus` GPUs; at most `writers` write: more of
+    these press harder on the cluster. `address` is of a Ray cluster, None starts Ray on this machine."""
 
-    `workers` actors run models, `writers` write: more of these press harder on the cluster. `address` is of a
-    Ray cluster, None starts Ray on this machine. `config_file` is read on each machine for the cluster's
-    password. `stopped`, once set, ends the run at the next part.
+    workers: int
+    writers: int
+    threads: int = 1
+    gpus: int = 0
+    address: str | None = None
 
-    Raises:
-        IndexUnsuitable, CheckpointUnusable, BridgeError: as `run_ingest` says.
-        LedgerUnbalanced: a part did not come back, or came twice.
-    """
-    profile = indices.fitted(client, profile)
-    state = indices.check(client, index, profile)
-    indices.refuse_data_stream(state)
-    job = Job(
-        source=source,
-        index=state.name,
-        profile=profile,
-        settings=settings.ingest,
-        cluster=settings.cluster.model_copy(update={"password": None}),
-        open_models=open_models or partial(load_models, settings.ingest),
-        config_file=config_file,
-    )
-    stopped = stopped or Event()
-    began = time.monotonic()
-    read = sent_again = without_text = 0
-    with (
-        Accounts(
-            state_folder,
-            source,
-            index=state.name,
-            index_identity=indices.identity(state),
-            recipe=job.recipe,
-            from_start=True,
-        ) as accounts,
-        without_refresh(client, state.name, is_empty=indices.count(client, state.name) == 0),
-        _ray(address),
-    ):
-        indices.keep_profile(client, state, profile)
-        for part in _gathered(job, workers=workers, writers=writers):
-            accounts.book(part.ended)
-            read += part.n_read or 0
-            sent_again += part.sent_again
-            without_text += part.without_text
-            answered, seconds = accounts.ledger.answered, time.monotonic() - began
-            if on_progress is not None:
-                on_progress(Progress(answered, answered, answered, answered, 0, None, seconds))
-            if accounts.ledger.dead_lettered > settings.ingest.max_errors:
-                raise IngestError(
-                    f"{accounts.ledger.dead_lettered:,} dead letters, ingest.max_errors allows "
-                    f"{settings.ingest.max_errors:,}: see {accounts.dead_letters} for the reasons, then run it again"
-                )
-            if stopped.is_set():
-                break
-        else:
-            accounts.complete(read=read)
-        client.indices.refresh(index=state.name)
+
+class RayRun:
+    """The books of one run, and what it counts. It may be sent several jobs, one after another."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        pools: Pools,
+        *,
+        max_errors: int,
+        total: int | None,
+        on_progress: Callable[[Progress], None] | None,
+        stopped: Event,
+    ) -> None:
+        """`total` items are expected, as far as that is known. `stopped`, once set, ends the run at the next part."""
+        self._accounts = accounts
+        self._pools = pools
+        self._max_errors = max_errors
+        self._total = total
+        self._on_progress = on_progress or (lambda _: None)
+        self._stopped = stopped
+        self._began = time.monotonic()
+        self._read = self._sent_again = self._without_text = 0
+        self.conflicts: list[Document] = []
+        """Documents that somebody else changed between reading and writing; of each only id and routing are left."""
+
+    def send(self, job: Job) -> None:
+        """Takes every item of a job from its reading to its end.
+
+        Raises:
+            IngestError: too many dead letters, or the disk refuses the books.
+            BridgeError: what a stage raised on its machine; of the items that did not come back nothing is known.
+        """
+        read = 0
+        try:
+            for part in _gathered(job, self._pools):
+                self._book(part)
+                read += part.n_read or 0
+                if self._stopped.is_set():
+                    break
+        except BridgeError:
+            # Splits were cut short: what they were answered for is all that counts as read of them.
+            self._read = self._accounts.ledger.answered
+            raise
+        self._read += read
+
+    def finish(self) -> None:
+        """Ends a run that was sent everything, unless it was stopped.
+
+        Raises:
+            LedgerUnbalanced: a part did not come back, or came twice.
+        """
+        if not self._stopped.is_set():
+            self._accounts.complete(read=self._read)
+
+    def report(self, index: str, source: str, profile: IndexProfile) -> Report:
+        """How the run ended."""
+        accounts = self._accounts
         return Report(
-            index=state.name,
-            source=source.identity,
+            index=index,
+            source=source,
             ledger=accounts.ledger,
-            complete=not stopped.is_set(),
-            seconds=time.monotonic() - began,
-            without_text=without_text,
-            sent_again=sent_again,
+            complete=not self._stopped.is_set(),
+            seconds=time.monotonic() - self._began,
+            without_text=self._without_text,
+            sent_again=self._sent_again,
             dead_letters=str(accounts.dead_letters) if accounts.ledger.dead_lettered else None,
             models=[model.identity for model in (profile.generator, profile.encoder) if model],
         )
 
+    def _book(self, part: Part) -> None:
+        ledger = self._accounts.ledger
+        self._accounts.book(part.ended)
+        self._sent_again += part.sent_again
+        self._without_text += part.without_text
+        self.conflicts += [
+            item
+            for item, outcome in part.ended
+            if isinstance(item, Document) and outcome.failure is not None and outcome.failure.kind == VERSION_CONFLICT
+        ]
+        answered, seconds = ledger.answered, time.monotonic() - self._began
+        self._on_progress(Progress(answered, answered, answered, answered, 0, self._total, seconds))
+        if ledger.dead_lettered > self._max_errors:
+            raise IngestError(
+                f"{ledger.dead_lettered:,} dead letters, ingest.max_errors allows {self._max_errors:,}: see "
+                f"{self._accounts.dead_letters} for the reasons, then run it again"
+            )
 
-def _gathered(job: Job, *, workers: int, writers: int) -> Iterator[Part]:
+
+@contextmanager
+def ray_at(address: str | None) -> Iterator[None]:
+    """Ray for the length of the block: as this process is connected already, or by address, or started here."""
+    if ray.is_initialized():
+        yield
+        return
+    # How a run goes on is told by the run itself.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _gathered(job: Job, pools: Pools) -> Iterator[Part]:
     """Every part of every split, in no order.
 
     Raises:
         BridgeError: what a stage raised on its machine.
     """
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # A part is a block: it goes on when it is made, and is all that is lost with a worker.
+    context.target_max_block_size = 1
     splits = ray.data.from_items(
         [{"split": split} for split in job.source.splits], override_num_blocks=max(1, len(job.source.splits))
     )
     done = (
         splits.flat_map(parts, fn_args=(job,), num_cpus=_READ_CPUS)
-        .map(Enrich, fn_constructor_args=(job,), compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers))
+        .map(
+            Enrich,
+            fn_constructor_args=(job,),
+            num_cpus=pools.threads,
+            num_gpus=pools.gpus,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pools.workers),
+        )
         .map(
             Write,
             fn_constructor_args=(job,),
             num_cpus=_WRITE_CPUS,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=writers),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pools.writers),
         )
     )
     try:
@@ -160,16 +192,3 @@ def _ours(error: BaseException) -> BridgeError:
             return cause
         cause = getattr(cause, "cause", None) or cause.__cause__
     return IngestError(f"Ray gave the run up: {str(error).strip().splitlines()[-1]}; run it again, it goes on")
-
-
-@contextmanager
-def _ray(address: str | None) -> Iterator[None]:
-    """Ray for the length of the block: as this process is connected already, or by address, or started here."""
-    if ray.is_initialized():
-        yield
-        return
-    ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
-        yield
-    finally:
-        ray.shutdown()

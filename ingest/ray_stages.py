@@ -4,55 +4,67 @@ What is sent between machines is a `Part`: a batch of a split, or the word that 
 Passwords are no part of it: each machine reads its own settings.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Protocol
 
-from bridge.cluster.connection import connect
 from bridge.profile import IndexProfile
 from bridge.records import Document, EnrichedDocument
-from bridge.settings import ClusterSettings, IngestSettings, load_settings
+from bridge.settings import IngestSettings
 from ingest.batches import Batch, BatchReader, Stage
-from ingest.bulk_actions import index_action
-from ingest.changes import ChangeFilter
+from ingest.bulk_actions import index_action, update_action
+from ingest.changes import ChangeFilter, stale
 from ingest.embedding import Embedding
 from ingest.ledger import Outcome
 from ingest.models import Models
-from ingest.run import BATCH_DOCUMENTS, expansion
+from ingest.patience import patiently
+from ingest.reach import Reach
+from ingest.run import BATCH_DOCUMENTS, Changed, expansion
 from ingest.sources import SourceItem
-from ingest.splits import Split, SplitFiles
-from ingest.stamp import recipe, stamp
+from ingest.stamp import recipe, stamp, text_stamp
 from ingest.writer import BulkLimits, BulkWriter
 
 Row = dict[str, Any]
 """Ray's unit; ours have the one key `part`."""
 
 
+class SplitSource(Protocol):
+    """What is read in splits: `ingest.splits.SplitFiles`, `ingest.index_splits.SplitIndex`."""
+
+    @property
+    def splits(self) -> Sequence[Any]:
+        """All of it: every item is in exactly one of them."""
+
+    def read(self, split: Any) -> Iterator[SourceItem]:
+        """The items of one split, the same ones in the same order each time."""
+
+
 @dataclass(frozen=True)
 class Job:
-    """What every machine must know. `cluster` is without its password; `config_file` names the settings file that
-    each machine has, where there is one. `open_models` is called once in each actor that runs models."""
+    """What every machine must know. `open_models` is called once in each actor that runs models. `in_place`: the
+    source is the index itself, in whose documents only our object is set, as a backfill does."""
 
-    source: SplitFiles
+    source: SplitSource
     index: str
     profile: IndexProfile
     settings: IngestSettings
-    cluster: ClusterSettings
+    reach: Reach
     open_models: Callable[[], Models]
-    config_file: Path | None = None
+    in_place: bool = False
 
     @property
     def recipe(self) -> str:
         """How our fields are made; see `ingest.stamp.recipe`."""
         return recipe(self.profile, self.settings)
 
-    def reachable_cluster(self) -> ClusterSettings:
-        """The cluster, with the password that this machine's own settings hold."""
-        password = load_settings(self.config_file).cluster.password
-        return self.cluster.model_copy(update={"password": password})
+    def changed(self) -> Changed:
+        """Tells which documents have to be made."""
+        if self.in_place:
+            return partial(stale, profile=self.profile, recipe=self.recipe)
+        compare = ChangeFilter(self.reach.client(), self.index, self.profile, self.recipe).changed
+        return patiently(compare, BulkLimits.of(self.settings).retry, Event())
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +81,13 @@ class Part:
 
 def parts(row: Mapping[str, Any], job: Job) -> Iterator[Row]:
     """The parts of the split in `row`; the same ones each time, so that lost ones can be made again."""
-    split: Split = row["split"]
     reader = BatchReader(
         None,
         max_items=job.settings.bulk_documents,
         max_texts=BATCH_DOCUMENTS,
         last_wins=job.settings.on_duplicate == "last",
     )
-    for batch in reader.batches(job.source.read(split)):
+    for batch in reader.batches(job.source.read(row["split"])):
         yield {"part": Part(batch, [])}
     yield {"part": Part(Batch([], []), [], n_read=reader.read)}
 
@@ -87,15 +98,18 @@ class Enrich:
     def __init__(self, job: Job) -> None:
         models = job.open_models()
         encoder = models.encoder if job.profile.vector_type != "none" else None
-        self._changed = ChangeFilter(connect(job.reachable_cluster()), job.index, job.profile, job.recipe).changed
+        made_from = text_stamp if job.in_place else stamp
+        self._changed = job.changed()
         self._expansion = Stage(expansion(job.profile, models, job.settings))
-        self._embedding = Stage(Embedding(encoder, stamp=partial(stamp, job.recipe)))
+        self._embedding = Stage(Embedding(encoder, stamp=partial(made_from, job.recipe)))
 
     def __call__(self, row: Row) -> Row:
         part: Part = row["part"]
         documents = self._changed(part.batch.documents)
-        changed = {document.doc_id for document in documents}
-        unchanged = [(each, Outcome("unchanged")) for each in part.batch.documents if each.doc_id not in changed]
+        changed = {(document.doc_id, document.routing) for document in documents}
+        unchanged = [
+            (each, Outcome("unchanged")) for each in part.batch.documents if (each.doc_id, each.routing) not in changed
+        ]
         batch = self._embedding(self._expansion(Batch(documents, [*part.batch.ended, *unchanged])))
         return {"part": replace(part, batch=batch)}
 
@@ -105,14 +119,14 @@ class Write:
 
     def __init__(self, job: Job) -> None:
         limits = BulkLimits.of(job.settings)
-        self._profile = job.profile
-        self._writer = BulkWriter(connect(job.reachable_cluster()), job.index, limits, stopped=Event())
+        self._action = partial(update_action if job.in_place else index_action, profile=job.profile)
+        self._writer = BulkWriter(job.reach.client(), job.index, limits, stopped=Event())
 
     def __call__(self, row: Row) -> Row:
         part: Part = row["part"]
         enriched: list[EnrichedDocument] = list(part.batch.documents)
         before = self._writer.sent_again
-        outcomes = self._writer.write([index_action(document, self._profile) for document in enriched])
+        outcomes = self._writer.write([self._action(document) for document in enriched])
         written = [(each.document, outcome) for each, outcome in zip(enriched, outcomes, strict=True)]
         done = Part(
             Batch([], []),

@@ -24,9 +24,10 @@ def pyarrow_missing() -> UsageError:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file to read. `name` is for messages, `identity` changes whenever its content may have; None where it can
-    be read once only. `open` gives its bytes as they are, and raises `OSError`."""
+    """A file to read. `pattern` names it alone, `name` is for messages, `identity` changes whenever its content may
+    have; None where it can be read once only. `open` gives its bytes as they are, and raises `OSError`."""
 
+    pattern: str
     name: str
     identity: str | None
     open: Callable[[], AbstractContextManager[Any]]
@@ -43,7 +44,7 @@ def source_files(patterns: Sequence[str]) -> list[SourceFile]:
 
 def _named(pattern: str) -> list[SourceFile]:
     if pattern == STDIN:
-        return [SourceFile("stdin", None, lambda: nullcontext(sys.stdin.buffer))]
+        return [SourceFile(STDIN, "stdin", None, lambda: nullcontext(sys.stdin.buffer))]
     if _SCHEME in pattern:
         from ingest.object_stores import stored_files  # pyarrow is an optional package, and takes a while
 
@@ -63,4 +64,4 @@ def _named(pattern: str) -> list[SourceFile]:
 def _local(path: str) -> SourceFile:
     state = Path(path).stat()
     identity = f"{Path(path).resolve()} ({state.st_size} bytes, changed {state.st_mtime_ns})"
-    return SourceFile(path, identity, lambda: Path(path).open("rb"))
+    return SourceFile(path, path, identity, lambda: Path(path).open("rb"))

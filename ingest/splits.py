@@ -1,7 +1,8 @@
 """Files cut into splits that several machines read: every document is in exactly one of them.
 
-Lines of JSON are cut by bytes: a line belongs to the split in which its first byte lies. Files of other
-formats, and compressed ones, are a split each. Positions of documents are offsets in bytes.
+Plain lines of JSON are cut by bytes: a line belongs to the split in which its first byte lies. Parquet is cut by
+its groups of rows. Files of other formats, and compressed ones, are a split each. Positions of documents in
+a range of bytes are offsets.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,11 +13,11 @@ from typing import BinaryIO
 
 from bridge.errors import UsageError
 from ingest.compression import READ_BYTES
-from ingest.entries import entries
+from ingest.entries import Entry, entries
 from ingest.field_choice import FieldChoice
-from ingest.file_source import FileDocuments, Format
+from ingest.file_source import MAX_EXPANDED_BYTES, FileDocuments, Format, format_of
 from ingest.json_lines import BOM, JSON_SPACE, is_action
-from ingest.source_files import STDIN, source_files
+from ingest.source_files import STDIN, SourceFile, source_files
 from ingest.sources import SourceItem, Unreadable, document_from_json
 
 SPLIT_BYTES = 16_000_000
@@ -25,13 +26,30 @@ _LINE_SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """A part of a source: of the file `name` the lines that begin in `begin` ≤ byte < `end`; all of it where
-    `end` is None."""
+class WholeFile:
+    """The file that `pattern` names alone."""
 
-    name: str
-    begin: int = 0
-    end: int | None = None
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """Of a local file the lines that begin in `begin` ≤ byte < `end`."""
+
+    path: str
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """Of a Parquet file one group of rows, from 0 on."""
+
+    pattern: str
+    number: int
+
+
+Split = WholeFile | ByteRange | RowGroup
 
 
 class SplitFiles:
@@ -45,10 +63,12 @@ class SplitFiles:
         fields: FieldChoice,
         *,
         max_doc_bytes: int,
+        max_expanded_bytes: int = MAX_EXPANDED_BYTES,
         file_format: Format = "auto",
         split_bytes: int = SPLIT_BYTES,
     ) -> None:
-        """`patterns` and `file_format` as of `FileDocuments`; every machine must find the files under these names.
+        """`patterns`, `max_expanded_bytes` and `file_format` as of `FileDocuments`; every machine must find the files
+        under these names.
 
         Raises:
             UsageError: a file does not exist or cannot be reached; standard input is named.
@@ -58,9 +78,10 @@ class SplitFiles:
         files = source_files(patterns)
         self._fields = fields
         self._max_doc_bytes = max_doc_bytes
+        self._max_expanded_bytes = max_expanded_bytes
         self._format = file_format
         self.identity = "; ".join(file.identity or file.name for file in files)
-        self.splits = [split for file in files for split in _splits(file.name, file_format, split_bytes)]
+        self.splits = [split for file in files for split in _splits(file, file_format, split_bytes)]
 
     def read(self, split: Split) -> Iterator[SourceItem]:
         """The items of one split, the same ones in the same order each time.
@@ -68,22 +89,21 @@ class SplitFiles:
         Raises:
             UsageError: the file cannot be read here.
         """
-        if split.end is None:
+        if isinstance(split, WholeFile):
             whole = FileDocuments(
-                [split.name], self._fields, max_doc_bytes=self._max_doc_bytes, file_format=self._format
+                [split.pattern],
+                self._fields,
+                max_doc_bytes=self._max_doc_bytes,
+                max_expanded_bytes=self._max_expanded_bytes,
+                file_format=self._format,
             )
             yield from whole.items()
             return
-        try:
-            with Path(split.name).open("rb") as stream:
-                numbered = _lines_between(stream, split.begin, split.end, self._max_doc_bytes)
-                for entry in entries(split.name, numbered, self._max_doc_bytes):
-                    if isinstance(entry, Unreadable):
-                        yield entry
-                    else:
-                        yield document_from_json(entry.body, entry.position, self._fields)
-        except OSError as error:
-            raise UsageError(f"source file {split.name} cannot be read: {error.strerror or error}") from error
+        for entry in self._entries(split):
+            if isinstance(entry, Unreadable):
+                yield entry
+            else:
+                yield document_from_json(entry.body, entry.position, self._fields)
 
     def items(self, skip: int = 0) -> Iterator[SourceItem]:
         """See `Source`: one split after the other."""
@@ -93,12 +113,39 @@ class SplitFiles:
         """See `Source`; items are not counted ahead."""
         return None
 
+    def _entries(self, split: ByteRange | RowGroup) -> Iterator[Entry | Unreadable]:
+        try:
+            if isinstance(split, RowGroup):
+                from ingest.parquet import parquet_entries  # pyarrow is an optional package, and takes a while
 
-def _splits(name: str, file_format: Format, split_bytes: int) -> list[Split]:
-    if not _is_json_lines(name, file_format):
-        return [Split(name)]
-    size = Path(name).stat().st_size
-    return [Split(name, begin, min(begin + split_bytes, size)) for begin in range(0, size, split_bytes)]
+                [file] = source_files([split.pattern])
+                with file.open() as content:
+                    yield from parquet_entries(file.name, content, self._max_doc_bytes, row_group=split.number)
+            else:
+                with Path(split.path).open("rb") as stream:
+                    numbered = _lines_between(stream, split.begin, split.end, self._max_doc_bytes)
+                    yield from entries(split.path, numbered, self._max_doc_bytes)
+        except OSError as error:
+            raise UsageError(f"a source file cannot be read ({split}): {error.strerror or error}") from error
+
+
+def _splits(file: SourceFile, asked: Format, split_bytes: int) -> Iterator[Split]:
+    file_format = format_of(file.name, asked)
+    if file_format == "parquet":
+        from ingest.parquet import count_row_groups  # as above
+
+        try:
+            with file.open() as content:
+                n_groups = count_row_groups(file.name, content)
+        except OSError as error:
+            raise UsageError(f"source file {file.name} cannot be read: {error.strerror or error}") from error
+        yield from (RowGroup(file.pattern, number) for number in range(n_groups))
+    elif _is_json_lines(file.pattern, file_format):
+        size = Path(file.pattern).stat().st_size
+        for begin in range(0, size, split_bytes):
+            yield ByteRange(file.pattern, begin, min(begin + split_bytes, size))
+    else:
+        yield WholeFile(file.pattern)
 
 
 def _is_json_lines(name: str, file_format: Format) -> bool:

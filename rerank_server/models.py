@@ -41,7 +41,7 @@ class Models:
             ModelError: a folder is missing, damaged, or of the wrong kind.
             SettingsError: an execution provider is not here, or does not start.
         """
-        check_providers(settings.providers)
+        check_providers(settings.providers, setting="sidecar.providers")
         # One thread each: the queue's threads compute, not their own.
         cross_encoder = partial(CrossEncoder.load, threads=1, providers=settings.providers)
         encoder = partial(Encoder.load, threads=1, providers=settings.providers)

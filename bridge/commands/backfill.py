@@ -5,6 +5,7 @@ from functools import partial
 
 import click
 
+from bridge.commands.distribution import Distribution, distribution_options
 from bridge.commands.enriching import Making, Running, end, making_options, running_options
 
 
@@ -12,8 +13,9 @@ from bridge.commands.enriching import Making, Running, end, making_options, runn
 @click.argument("index")
 @making_options
 @running_options
+@distribution_options
 @click.pass_context
-def command(ctx: click.Context, index: str, making: Making, running: Running) -> None:
+def command(ctx: click.Context, index: str, making: Making, running: Running, distribution: Distribution) -> None:
     """Enrich the documents of INDEX where they are, while its application goes on writing.
 
     Only our own object is set. A document that changes meanwhile is read again; one that is deleted stays
@@ -31,18 +33,33 @@ def command(ctx: click.Context, index: str, making: Making, running: Running) ->
     client = connect(settings.cluster)
     kept = indices.look(client, index).profile
     names = making.names(index, kept)
-    models = load_models(settings.ingest)
+    models = load_models(distribution.here(settings.ingest))
     with stop_on_signals() as request, shown(f"backfill {index}", quiet=running.quiet) as on_progress:
-        done = run_backfill(
-            index,
-            profile=making.profile(models, names, kept, settings.ingest, partial(sample_of_index, client, index, names)),
-            models=models,
-            client=client,
-            settings=settings.ingest,
-            state_folder=running.folder("backfill", index),
-            on_progress=on_progress,
-            stopped=request.stopped,
-        )
+        sample = partial(sample_of_index, client, index, names)
+        profile = making.profile(models, names, kept, settings.ingest, sample)
+        folder = running.folder("backfill", index)
+        if distribution.runner == "ray":
+            done = distribution.backfill(
+                ctx,
+                index,
+                profile=profile,
+                client=client,
+                settings=settings,
+                state_folder=folder,
+                on_progress=on_progress,
+                stopped=request.stopped,
+            )
+        else:
+            done = run_backfill(
+                index,
+                profile=profile,
+                models=models,
+                client=client,
+                settings=settings.ingest,
+                state_folder=folder,
+                on_progress=on_progress,
+                stopped=request.stopped,
+            )
     if making.as_json:
         more = {"read_again": done.read_again, "left": done.left}
         click.echo(json.dumps({**done.report.to_json(), **more}, indent=2))

@@ -1,6 +1,6 @@
-"""The options of a run on more than one machine, and such a run: `neural-bridge ingest --runner ray`."""
+"""The options of a run on more than one machine, and such runs: `neural-bridge ingest|backfill --runner ray`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
     from bridge.profile import IndexProfile
-    from bridge.settings import Settings
-    from ingest.field_choice import FieldChoice
-    from ingest.file_source import Format
+    from bridge.settings import IngestSettings, Settings
+    from ingest.backfill import BackfillReport
+    from ingest.ray_run import Pools
+    from ingest.reach import Reach
     from ingest.report import Progress, Report
+    from ingest.splits import SplitFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,16 @@ class Distribution:
     workers: int
     writers: int
 
+    def here(self, settings: "IngestSettings") -> "IngestSettings":
+        """The settings for models in this process: with Ray they only name what the workers open, where GPUs are."""
+        from bridge.models.session import CPU
+
+        return settings if self.runner == "local" else settings.model_copy(update={"providers": [CPU]})
+
     def ingest(
         self,
         ctx: click.Context,
-        sources: Sequence[str],
-        fields: "FieldChoice",
-        file_format: "Format",
+        source: "SplitFiles",
         *,
         index: str,
         profile: "IndexProfile",
@@ -45,32 +51,71 @@ class Distribution:
         on_progress: "Callable[[Progress], None]",
         stopped: Event,
     ) -> "Report":
-        """Runs on Ray; see `ingest.ray_run.run_ray_ingest`.
+        """Runs on Ray; see `ingest.ray_ingest.run_ray_ingest`.
 
         Raises:
-            UsageError: Ray is not installed, the files cannot be split, or the pace is to be held.
+            UsageError: Ray is not installed, or the pace is to be held.
         """
-        from bridge.errors import UsageError
-        from ingest.ray_run import run_ray_ingest
-        from ingest.splits import SplitFiles
+        from ingest.ray_ingest import run_ray_ingest
 
-        if settings.ingest.max_documents_per_s:
-            raise UsageError("--max-docs-per-second is of one machine: with --runner ray choose fewer --writers")
-        invocation = ctx.find_object(Invocation) or Invocation()
         return run_ray_ingest(
-            SplitFiles(sources, fields, max_doc_bytes=settings.ingest.max_doc_bytes, file_format=file_format),
+            source,
             index=index,
             profile=profile,
             client=client,
-            settings=settings,
+            reach=self._reach(ctx, settings),
+            settings=settings.ingest,
             state_folder=state_folder,
-            workers=self.workers,
-            writers=self.writers,
-            address=self.ray_address,
-            config_file=invocation.config_file,
+            pools=self._pools(settings),
             on_progress=on_progress,
             stopped=stopped,
         )
+
+    def backfill(
+        self,
+        ctx: click.Context,
+        index: str,
+        *,
+        profile: "IndexProfile",
+        client: "OpenSearch",
+        settings: "Settings",
+        state_folder: Path,
+        on_progress: "Callable[[Progress], None]",
+        stopped: Event,
+    ) -> "BackfillReport":
+        """Runs on Ray; see `ingest.ray_backfill.run_ray_backfill`.
+
+        Raises:
+            UsageError: Ray is not installed, or the pace is to be held.
+        """
+        from ingest.ray_backfill import run_ray_backfill
+
+        return run_ray_backfill(
+            index,
+            profile=profile,
+            client=client,
+            reach=self._reach(ctx, settings),
+            settings=settings.ingest,
+            state_folder=state_folder,
+            pools=self._pools(settings),
+            on_progress=on_progress,
+            stopped=stopped,
+        )
+
+    def _reach(self, ctx: click.Context, settings: "Settings") -> "Reach":
+        from ingest.reach import Reach
+
+        return Reach.of(settings.cluster, (ctx.find_object(Invocation) or Invocation()).config_file)
+
+    def _pools(self, settings: "Settings") -> "Pools":
+        from bridge.errors import UsageError
+        from bridge.models.session import CPU
+        from ingest.ray_run import Pools
+
+        if settings.ingest.max_documents_per_s:
+            raise UsageError("--max-docs-per-second is of one machine: with --runner ray choose fewer --writers")
+        gpus = int(settings.ingest.providers[:1] != [CPU])
+        return Pools(self.workers, self.writers, settings.ingest.threads or 1, gpus, self.ray_address)
 
 
 def distribution_options(command: Command) -> Command:
@@ -89,7 +134,7 @@ def distribution_options(command: Command) -> Command:
             type=click.IntRange(min=1),
             default=1,
             show_default=True,
-            help="With Ray: most actors that run models, one CPU each.",
+            help="With Ray: most actors that run models, each on --threads CPUs (1 by default).",
         ),
         click.option(
             "--ray-address", help="Of a Ray cluster (auto: the one that runs here); else Ray is started here."

@@ -143,6 +143,7 @@ def command(
     from ingest.pipeline import run_ingest
     from ingest.rehearsal import rehearse
     from ingest.signals import stop_on_signals
+    from ingest.splits import SplitFiles
 
     client = connect(settings.cluster)
     existing = indices.find(client, index)
@@ -157,7 +158,7 @@ def command(
         max_expanded_bytes=max_expanded_bytes,
         file_format=file_format,
     )
-    models = load_models(settings.ingest)
+    models = load_models(distribution.here(settings.ingest))
     profile = making.profile(models, names, kept, settings.ingest, lambda: sample_of_files(source))
     if dry_run:
         rehearsed = rehearse(
@@ -179,9 +180,13 @@ def command(
         if distribution.runner == "ray":
             report = distribution.ingest(
                 ctx,
-                sources,
-                fields,
-                file_format,
+                SplitFiles(
+                    sources,
+                    fields,
+                    max_doc_bytes=settings.ingest.max_doc_bytes,
+                    max_expanded_bytes=max_expanded_bytes,
+                    file_format=file_format,
+                ),
                 index=index,
                 profile=profile,
                 client=client,

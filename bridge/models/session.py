@@ -58,8 +58,8 @@ class Session:
         self.providers: list[str] = self._session.get_providers()
         if left_out := [provider for provider in providers if provider not in self.providers]:
             raise SettingsError(
-                f"sidecar.providers: {left_out[0]} does not start on this machine: see what ONNX Runtime wrote about "
-                f"its libraries, or leave it out"
+                f"{left_out[0]} does not start on this machine: see what ONNX Runtime wrote about its libraries, or "
+                f"leave it out of sidecar.providers and ingest.providers"
             )
         self.inputs: frozenset[str] = frozenset(given.name for given in self._session.get_inputs())
         if inputs is not None and (unknown := self.inputs - inputs):
@@ -101,8 +101,8 @@ class Session:
         return results
 
 
-def check_providers(providers: Sequence[str]) -> None:
-    """Compares names from the settings with what this ONNX Runtime was built with.
+def check_providers(providers: Sequence[str], *, setting: str) -> None:
+    """Compares names from `setting` with what this ONNX Runtime was built with.
 
     Raises:
         SettingsError: there is none, or one that is not among them.
@@ -111,11 +111,11 @@ def check_providers(providers: Sequence[str]) -> None:
     for provider in providers:
         if provider not in offered:
             raise SettingsError(
-                f"sidecar.providers: there is no {provider} here, but {', '.join(offered)}: name one of these, or "
+                f"{setting}: there is no {provider} here, but {', '.join(offered)}: name one of these, or "
                 f"install the build of ONNX Runtime that has it (onnxruntime-gpu for CUDA and TensorRT)"
             )
     if not providers:
-        raise SettingsError(f"sidecar.providers: at least one is needed, such as {CPU}")
+        raise SettingsError(f"{setting}: at least one is needed, such as {CPU}")
 
 
 def compute_threads(threads: int) -> int:

@@ -17,10 +17,12 @@ from bridge.cluster.connection import connect
 from bridge.cluster.dialects import OpenSearchDialect
 from bridge.cluster.schema import new_index
 from bridge.errors import IngestError
-from bridge.settings import ClusterSettings, IngestSettings, Settings
+from bridge.settings import ClusterSettings, IngestSettings
 from ingest.field_choice import FieldChoice
 from ingest.models import Models, profile_for
-from ingest.ray_run import run_ray_ingest
+from ingest.ray_ingest import run_ray_ingest
+from ingest.ray_run import Pools
+from ingest.reach import Reach
 from ingest.report import Report
 from ingest.splits import SplitFiles
 from tests.fake_bulk import FakeCluster, fake_cluster
@@ -57,7 +59,10 @@ def cluster() -> Iterator[FakeCluster]:
 @pytest.fixture(scope="module", autouse=True)
 def ray_here() -> Iterator[None]:
     """Ray on this machine, started once: that takes longer than the runs."""
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    with pytest.MonkeyPatch.context() as environment:
+        # Ray's workers give way to whatever else the machine does: here that would only take longer.
+        environment.setenv("RAY_worker_niceness", "0")
+        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
 
@@ -71,19 +76,19 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def run(cluster: FakeCluster, corpus: Path, folder: Path, *, seconds: float = 0.0, **settings: int) -> Report:
-    chosen = Settings(cluster=ClusterSettings(url=cluster.url), ingest=IngestSettings(**settings))
+    address = ClusterSettings(url=cluster.url)
     pids = folder / "pids"
     pids.mkdir(parents=True, exist_ok=True)
-    with connect(chosen.cluster) as client:
+    with connect(address) as client:
         return run_ray_ingest(
             SplitFiles([str(corpus)], FIELDS, max_doc_bytes=1000, split_bytes=5_000),
             index="shop",
             profile=profile_for(toy_models(), FIELDS.text_fields),
             client=client,
-            settings=chosen,
+            reach=Reach.of(address, None),
+            settings=IngestSettings(**settings),
             state_folder=folder / "state",
-            workers=2,
-            writers=1,
+            pools=Pools(workers=2, writers=1),
             open_models=partial(slow_models, pids, seconds),
         )
 

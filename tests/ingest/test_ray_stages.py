@@ -15,6 +15,7 @@ from bridge.settings import ClusterSettings, IngestSettings
 from ingest.field_choice import FieldChoice
 from ingest.models import profile_for
 from ingest.ray_stages import Enrich, Job, Part, Write, parts
+from ingest.reach import Reach
 from ingest.splits import SplitFiles
 from tests.fake_bulk import FakeCluster, fake_cluster
 from tests.ingest.toys import toy_models
@@ -41,7 +42,7 @@ def job(cluster: FakeCluster, tmp_path: Path) -> Job:
         index="shop",
         profile=PROFILE,
         settings=IngestSettings(bulk_documents=20),
-        cluster=ClusterSettings(url=cluster.url),
+        reach=Reach.of(ClusterSettings(url=cluster.url, password=SecretStr("not for others")), None),
         open_models=toy_models,
     )
 
@@ -79,5 +80,5 @@ def test_only_dead_letters_come_back_whole(job: Job) -> None:
 
 def test_passwords_come_from_the_machine_and_not_with_the_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRIDGE_CLUSTER__PASSWORD", "s3cret")
-    assert job.reachable_cluster().password == SecretStr("s3cret")
-    assert b"s3cret" not in pickle.dumps(job)
+    assert job.reach.settings().password == SecretStr("s3cret")
+    assert not [secret for secret in (b"s3cret", b"not for others") if secret in pickle.dumps(job)]

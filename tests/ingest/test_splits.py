@@ -11,12 +11,12 @@ from bridge.errors import UsageError
 from bridge.records import Document
 from ingest.field_choice import FieldChoice
 from ingest.sources import Unreadable
-from ingest.splits import Split, SplitFiles
+from ingest.splits import RowGroup, SplitFiles, WholeFile
 
 FIELDS = FieldChoice(text_fields=["title"], id_field="id")
 
 
-def files(paths: Sequence[Path], split_bytes: int = 100) -> SplitFiles:
+def files(paths: Sequence[Path | str], split_bytes: int = 100) -> SplitFiles:
     return SplitFiles([str(path) for path in paths], FIELDS, max_doc_bytes=60, split_bytes=split_bytes)
 
 
@@ -63,8 +63,23 @@ def test_what_is_not_plain_lines_is_one_split(tmp_path: Path) -> None:
     array.write_text('[{"id": "a"},\n{"id": "b"}]')
     table.write_text("id,title\nc,x\n")
     source = files([array, table], split_bytes=5)
-    assert source.splits == [Split(str(array)), Split(str(table))]
+    assert source.splits == [WholeFile(str(array)), WholeFile(str(table))]
     assert found(source) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_parquet_is_cut_by_its_groups_of_rows(tmp_path: Path, scheme: str) -> None:
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra: parquet)")
+    from pyarrow import parquet
+
+    file = tmp_path / "two words.parquet"
+    ids = [f"d{i}" for i in range(25)]
+    parquet.write_table(pa.table({"id": ids, "title": ["x"] * 25}), file, row_group_size=10)
+    name = f"{scheme}{file}".replace(" ", "%20") if scheme else str(file)
+    source = files([name])
+    assert source.splits == [RowGroup(name, number) for number in range(3)]
+    assert found(source) == ids
+    assert [item.position.offset for item in source.read(RowGroup(name, 2))] == list(range(21, 26))
 
 
 def test_standard_input_cannot_be_split() -> None:
