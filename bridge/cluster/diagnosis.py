@@ -14,6 +14,7 @@ from opensearchpy import OpenSearch, TransportError
 from bridge.cluster import index as indices
 from bridge.cluster.capabilities import Capabilities
 from bridge.cluster.connection import capabilities, exchange
+from bridge.cluster.field_rules import ELASTICSEARCH_ROLES, OPENSEARCH_ROLES, field_rules, uncovered
 from bridge.cluster.schema import read_beside
 from bridge.errors import BridgeError, IndexUnsuitable
 from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, profile_of
@@ -21,7 +22,7 @@ from bridge.settings import Settings
 
 Level = Literal["ok", "note", "problem"]
 """ok: as it should be. note: works, and could be better or should be known. problem: keeps the bridge from
-working, or a cluster from taking documents."""
+working or a cluster from taking documents, or shows somebody what is hidden from him."""
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _REFUSED = (401, 403)
@@ -106,7 +107,7 @@ def examine(client: OpenSearch, settings: Settings) -> Diagnosis:
     enriched = []
     for profile, beside, name in _profiles(patient, findings):
         counted, finding = _counted(patient, profile, beside, name)
-        findings.append(finding)
+        findings += [finding, *_shown_after_all(patient, profile, name)]
         enriched += [counted] if counted else []
     return Diagnosis(
         cluster=settings.cluster.url,
@@ -238,6 +239,18 @@ def _profiles(patient: _Patient, findings: list[Finding]) -> Iterator[tuple[Inde
             continue
         if profile is not None:
             yield profile, beside, name
+
+
+def _shown_after_all(patient: _Patient, profile: IndexProfile, name: str) -> Iterator[Finding]:
+    """Roles from which a text is hidden, and what was made of it is not."""
+    elastic = patient.found.distribution == "elasticsearch"
+    status, roles = patient.ask(ELASTICSEARCH_ROLES if elastic else OPENSEARCH_ROLES)
+    if status in _REFUSED:
+        yield _unseen(f"field rules of {name}", status)
+    elif status == 200 and isinstance(roles, dict):
+        remedy = f"hide {profile.object_field} and {profile.object_field}.* from the role as well"
+        for sentence in uncovered(field_rules(roles), name, profile):
+            yield Finding("problem", f"field rules of {name}", sentence, remedy)
 
 
 def _counted(

@@ -32,7 +32,7 @@ class OwnSearches:
         """The hits of one search.
 
         Raises:
-            StageFailed: `STAGE_unavailable`, `STAGE_slow`, `STAGE_forbidden`.
+            StageFailed: `STAGE_unavailable`, `STAGE_slow`, `STAGE_forbidden`, `STAGE_rejected`.
         """
         return await self._hits(plan, scope(plan), body, stage, deadline)
 
@@ -40,7 +40,7 @@ class OwnSearches:
         """The hits of a search that shows documents as the application wants them.
 
         Raises:
-            StageFailed: `hits_unavailable`, `hits_slow`, `hits_forbidden`.
+            StageFailed: `hits_unavailable`, `hits_slow`, `hits_forbidden`, `hits_rejected`.
         """
         parameters = {**plan.request.url_presentation, **scope(plan)}
         return await self._hits(plan, parameters, body, "hits", deadline_of_showing(plan))
@@ -49,7 +49,7 @@ class OwnSearches:
         """The cluster's answer to a `_msearch`.
 
         Raises:
-            StageFailed: `STAGE_unavailable`, `STAGE_slow`, `STAGE_forbidden`.
+            StageFailed: `STAGE_unavailable`, `STAGE_slow`, `STAGE_forbidden`, `STAGE_rejected`.
         """
         return await self._ask(plan, "_msearch", {}, body, stage, plan.deadline)
 
@@ -81,6 +81,8 @@ class OwnSearches:
             raise StageFailed(f"{stage}_unavailable", str(error)) from error
         if answer.status in (401, 403):
             raise StageFailed(f"{stage}_forbidden", f"the cluster refused {endpoint} to the caller")
+        if answer.status == 400:
+            raise StageFailed(f"{stage}_rejected", f"the cluster took {endpoint} for malformed")
         if answer.status != 200:
             raise StageFailed(f"{stage}_unavailable", f"the cluster answered {endpoint} with status {answer.status}")
         return content

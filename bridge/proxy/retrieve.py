@@ -84,8 +84,8 @@ class Retrieval:
         """The answer to a request's body; `caller` are its forwarded headers.
 
         Raises:
-            Refused: 400 for a wrong request or an index that the bridge has not enriched, 403 where the caller may
-                not search it.
+            Refused: 400 for a wrong request, a filter that the cluster does not take or an index that the bridge has
+                not enriched, 403 where the caller may not search it.
         """
         started = asyncio.get_running_loop().time()
         asked, conditions = _read(body)
@@ -134,6 +134,9 @@ class Retrieval:
                 "security_exception",
                 f"the cluster refused the caller to search index {plan.expression} by _msearch",
             )
+        if not ranked.hits and "legs_rejected" in ranked.degraded:
+            # Beside the filter there is nothing of the caller's in these searches that could be malformed.
+            raise Refused(400, "illegal_argument_exception", f"{PATH}: the cluster does not take this filter")
         passages = await self._passages(plan, ranked)
         return Retrieved(plan.request.text, ranked.stages, ranked.degraded, passages)
 

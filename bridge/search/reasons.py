@@ -27,7 +27,7 @@ REASONS: dict[str, str] = {
     "unknown_key": "a member of the body that the bridge does not know",
     "unknown_parameter": "a parameter, of the URL or of a clause, that the bridge does not know, or twice",
     # The index
-    "index_expression": "all indices, another cluster's, or a name that the bridge cannot read",
+    "index_expression": "all indices (as points in time are searched), another cluster's, or an unreadable name",
     "mapping_unreadable": "the mapping could not be read: no such index, or no permission, or no time",
     "no_profile": "the bridge has not enriched the index",
     "profile_unreadable": "`_meta.neural_bridge` cannot be read, or a newer version wrote it",

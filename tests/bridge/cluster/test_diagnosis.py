@@ -159,3 +159,13 @@ def test_a_cluster_without_vectors_is_fit_and_says_what_works() -> None:
     finding = of(found, "vectors")
     assert "predicted queries and reranking work, without vectors" in finding.told
     assert "opensearch-knn" in (finding.remedy or "")
+
+
+@pytest.mark.case("S4")
+def test_a_role_that_hides_a_text_and_shows_what_was_made_of_it_is_a_problem() -> None:
+    roles = {"reader": {"index_permissions": [{"index_patterns": ["shop"], "fls": ["~title"]}]}}
+
+    found = of(examined({"/_plugins/_security/api/roles": roles}), "field rules of shop")
+
+    assert (found.level, found.remedy) == ("problem", "hide _neural and _neural.* from the role as well")
+    assert "role reader protects title" in found.told

@@ -86,6 +86,17 @@ async def test_a_caller_who_may_not_search_is_refused(make_stack: MakeStack, ind
     assert (status, answer["error"]["type"]) == (403, "security_exception")
 
 
+async def test_a_filter_that_the_cluster_does_not_take_is_refused(make_stack: MakeStack) -> None:
+    error = b'{"error":{"type":"parsing_exception","reason":"unknown query [trm]"},"status":400}'
+    stack = await make_stack(ScriptedIndex(faults={"_msearch": Reply(400, error)}))
+
+    asked = {"index": "docs", "queries": ["red shoe"], "filter": {"trm": {"lang": "en"}}}
+    status, answer = await retrieve(stack, asked)
+
+    assert (status, answer["error"]["type"]) == (400, "illegal_argument_exception")
+    assert "filter" in answer["error"]["reason"]
+
+
 async def test_what_could_not_be_done_is_told(make_stack: MakeStack) -> None:
     stack = await make_stack(ScriptedIndex(faults={"texts": Reply(500, b"{}")}))
 

@@ -1,0 +1,67 @@
+"""Which roles hide a text field, and show what the bridge made of it?
+
+Rules of field-level security name fields. Predicted queries and vectors tell of the text that they were made from, so
+a rule that hides the one must hide the others. Pure: roles as the clusters' APIs give them, sentences out.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from bridge.profile import IndexProfile
+
+OPENSEARCH_ROLES = "/_plugins/_security/api/roles"
+ELASTICSEARCH_ROLES = "/_security/role"
+
+
+class FieldRule(NamedTuple):
+    """What a role shows of some indices: the fields `granted` but for those `hidden`, with `masked` ones unreadable.
+    All are patterns with `*`."""
+
+    role: str
+    indices: Sequence[str]
+    granted: Sequence[str]
+    hidden: Sequence[str]
+    masked: Sequence[str]
+
+    def shows(self, field: str) -> bool:
+        """Whether the field, or a part of it, can be seen or searched."""
+        return _matches(field, self.granted) and not _matches(field, self.hidden)
+
+
+def field_rules(roles: Mapping[str, Any]) -> Iterator[FieldRule]:
+    """The rules in the answer of `OPENSEARCH_ROLES` or of `ELASTICSEARCH_ROLES`."""
+    for role, of in roles.items():
+        for given in of.get("index_permissions", ()):
+            fields = given.get("fls") or []
+            hidden = [name[1:] for name in fields if name.startswith("~")]
+            granted = [name for name in fields if not name.startswith("~")]
+            # "name", or "name::how it is masked".
+            masked = [name.split("::")[0] for name in given.get("masked_fields") or ()]
+            yield FieldRule(role, given["index_patterns"], granted or ["*"], hidden, masked)
+        for given in of.get("indices", ()):
+            fields = given.get("field_security") or {}
+            yield FieldRule(role, given["names"], fields.get("grant") or ["*"], fields.get("except") or [], [])
+
+
+def uncovered(rules: Iterator[FieldRule], index: str, profile: IndexProfile) -> Iterator[str]:
+    """A sentence for each rule that protects a text field of the index, and not what was made of it."""
+    made = [profile.predicted_queries_field]
+    if profile.vector_type != "none":
+        made.append(profile.embedding_field)
+    for rule in rules:
+        if not any(fnmatchcase(index, pattern) for pattern in rule.indices):
+            continue
+        names = [field.name for field in profile.text_fields]
+        protected = [name for name in names if not rule.shows(name) or _matches(name, rule.masked)]
+        shown = [name for name in made if rule.shows(name)]
+        if protected and shown:
+            told = f"protects {', '.join(protected)}, and shows {', '.join(shown)}, made of the same text"
+            yield f"role {rule.role} {told}"
+
+
+def _matches(field: str, patterns: Sequence[str]) -> bool:
+    """Whether the field or an object around it is among them."""
+    parts = field.split(".")
+    names = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
