@@ -109,6 +109,13 @@ def test_the_first_documents_are_reranked(stack: ProxyStack, enriched: str) -> N
     assert ids(answer)[0] == "dress"
 
 
+@pytest.mark.feature("stage cascade")
+def test_in_a_cascade_a_small_model_chooses_what_the_large_one_reads(stack: ProxyStack, enriched: str) -> None:
+    mark, answer = staged(stack, enriched, "cascade", match("blue dress"))
+    assert mark.startswith("hybrid+cascade;")
+    assert ids(answer)[0] == "dress"
+
+
 @pytest.mark.feature("filters, exclusions and post_filter inside the k-NN query")
 @pytest.mark.parametrize(
     "body",
