@@ -66,7 +66,7 @@ class Distribution:
             reach=self._reach(ctx, settings),
             settings=settings.ingest,
             state_folder=state_folder,
-            pools=self._pools(settings),
+            pools=self.pools(settings),
             on_progress=on_progress,
             stopped=stopped,
         )
@@ -97,7 +97,7 @@ class Distribution:
             reach=self._reach(ctx, settings),
             settings=settings.ingest,
             state_folder=state_folder,
-            pools=self._pools(settings),
+            pools=self.pools(settings),
             on_progress=on_progress,
             stopped=stopped,
         )
@@ -107,7 +107,12 @@ class Distribution:
 
         return Reach.of(settings.cluster, (ctx.find_object(Invocation) or Invocation()).config_file)
 
-    def _pools(self, settings: "Settings") -> "Pools":
+    def pools(self, settings: "Settings") -> "Pools":
+        """What works at the stages, and where.
+
+        Raises:
+            UsageError: Ray is not installed, or the pace is to be held.
+        """
         from bridge.errors import UsageError
         from bridge.models.session import CPU
         from ingest.ray_run import Pools

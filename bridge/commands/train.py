@@ -1,6 +1,7 @@
 """`neural-bridge train`: models for another domain, or better ones from more data."""
 
 import importlib.util
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,7 @@ def _run_options(function: _Command) -> _Command:
             click.option(
                 "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The run's folder."
             ),
+            click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
         )
     ):
         function = option(function)
@@ -73,6 +75,7 @@ def encoder(
     seed: int,
     resume: bool,
     out: Path,
+    as_json: bool,
     teachers: Sequence[str],
     pooling: "Pooling",
 ) -> None:
@@ -91,7 +94,7 @@ def encoder(
         seed=seed,
         resume=resume,
     )
-    _tell(trained, "encoder", out)
+    _tell(trained, "encoder", out, as_json=as_json)
 
 
 @command.command(name="cross-encoder")
@@ -115,6 +118,7 @@ def cross_encoder(
     seed: int,
     resume: bool,
     out: Path,
+    as_json: bool,
     shape: str,
     teachers: Sequence[str],
     start: Path | None,
@@ -138,7 +142,7 @@ def cross_encoder(
         seed=seed,
         resume=resume,
     )
-    _tell(trained, "cross_encoder", out)
+    _tell(trained, "cross_encoder", out, as_json=as_json)
 
 
 @command.command(name="query-generator")
@@ -153,6 +157,7 @@ def query_generator(
     seed: int,
     resume: bool,
     out: Path,
+    as_json: bool,
 ) -> None:
     """Train a generator of the queries that a passage answers."""
     _require_training_extra()
@@ -160,7 +165,7 @@ def query_generator(
 
     training_data, preset = _training_data(data, collection, watch), _preset(size, minutes)
     trained = train_query_generator(base, training_data, preset, out, seed=seed, resume=resume)
-    _tell(trained, "query_generator", out)
+    _tell(trained, "query_generator", out, as_json=as_json)
 
 
 def _require_training_extra() -> None:
@@ -205,6 +210,10 @@ def _preset(size: str, minutes: float | None) -> "Size":
     )
 
 
-def _tell(trained: Path, kind: str, out: Path) -> None:
-    click.echo(f"trained: {trained}; development figures: {out / 'log.csv'}")
+def _tell(trained: Path, kind: str, out: Path, *, as_json: bool) -> None:
+    figures = out / "log.csv"
+    if as_json:
+        click.echo(json.dumps({"trained": str(trained), "kind": kind, "development_figures": str(figures)}))
+        return
+    click.echo(f"trained: {trained}; development figures: {figures}")
     click.echo(f"next: neural-bridge models export {trained} FOLDER --kind {kind} --name NAME --licence LICENCE")

@@ -2,17 +2,50 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
+import click
 import pytest
 
 from bridge import __version__, errors
-from bridge.cli import COMMANDS, main
+from bridge.cli import COMMANDS, cli, main
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "bridge.cli", *arguments], capture_output=True, text=True, check=False, timeout=60
     )
+
+
+WITHOUT_JSON = {
+    "completion": "prints a script for the shell",
+    "config reference": "prints a chapter of the documentation",
+    "connector": "prints requests with JSON bodies, and nothing else",
+    "demo": "shows something to a person",
+    "models show": "prints JSON and nothing else",
+    "serve": "does not end by itself; its log is JSON",
+    "serve proxy": "the same",
+    "serve rerank": "the same",
+}
+
+
+def leaves(command: click.Command, *path: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, by its words."""
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from leaves(found, *path, name)
+    if not isinstance(command, click.Group) or command.invoke_without_command:
+        yield " ".join(path), command
+
+
+def test_every_command_that_ends_speaks_json_where_asked() -> None:
+    silent = {
+        words for words, command in leaves(cli) if not any("--json" in parameter.opts for parameter in command.params)
+    }
+    assert silent == set(WITHOUT_JSON)
 
 
 def test_help_names_every_command() -> None:
