@@ -35,6 +35,7 @@ def scripts_of_words(words: Iterable[str]) -> list[str]:
 
 
 def is_foreign(text: str, scripts: Sequence[str]) -> bool:
-    """Whether most letters of the text belong to none of these scripts; never where no script is named."""
-    letters = [character for character in text if character.isalpha()]
+    """Whether most letters of the text belong to none of these scripts; never where no script is named. Full-width
+    and other forms of a letter count as the letter."""
+    letters = [character for character in unicodedata.normalize("NFKC", text) if character.isalpha()]
     return bool(scripts) and 2 * sum(script_of(letter) not in scripts for letter in letters) > len(letters)

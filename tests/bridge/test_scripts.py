@@ -39,6 +39,7 @@ def test_the_models_that_come_with_the_program_read_latin_script() -> None:
         ("赤い靴", True),
         ("Straße café", False),
         ("shoe туф", False),
+        ("ｓｈｏｅ", False),
         ("", False),
         ("42", False),
     ],
