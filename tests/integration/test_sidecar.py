@@ -85,8 +85,16 @@ async def test_memory_does_not_grow_with_the_variety_of_lengths(sidecar: Process
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the process's memory from /proc")
-def test_the_built_in_models_fit_beside_a_cluster(sidecar: Process) -> None:
-    """300 MB with everything that is loaded, after work."""
+async def test_the_built_in_models_fit_beside_a_cluster(sidecar: Process) -> None:
+    """300 MB with both rerankers and the encoder loaded, after work for each of them."""
+    texts = [" ".join(WORDS * 8)] * 30
+    async with ClientSession() as session:
+        for path, body in (
+            ("/rerank", {"query": "red dress", "texts": texts, "cascade_depth": 10}),
+            ("/embed", {"inputs": texts}),
+        ):
+            async with session.post(f"{sidecar.url}{path}", json=body) as response:
+                assert response.status == 200
     assert _resident_kb(sidecar.popen.pid) < 300_000
 
 
