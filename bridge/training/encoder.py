@@ -129,9 +129,10 @@ def encoder_from(base: Path, *, max_tokens: int, pooling: Pooling, n_frozen_laye
 
 def embedder(base: Path, *, max_tokens: int, pooling: Pooling = "mean") -> Embed:
     """An encoder to mine with, as it is."""
-    return (
-        SentenceEncoder.of(base, max_tokens=max_tokens, pooling=pooling).to(training_device(), PRECISION).eval().embed
-    )
+    encoder = SentenceEncoder.of(base, max_tokens=max_tokens, pooling=pooling)
+    encoder.to(training_device(), PRECISION).eval()
+    embed: Embed = encoder.embed
+    return embed
 
 
 class EmbeddingLoss:
