@@ -1,0 +1,189 @@
+"""Ingest and backfill over a bad network, and killed at bad moments: every document is there once, enriched, and
+the books balance."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opensearchpy import OpenSearch
+
+from bridge.cluster import index as indices
+from bridge.cluster.connection import connect
+from bridge.cluster.node import EmbeddedNode
+from bridge.settings import ClusterSettings, IngestSettings
+from ingest.backfill import run_backfill
+from ingest.field_choice import FieldChoice
+from ingest.file_source import FileDocuments
+from ingest.ledger import Ledger
+from ingest.models import profile_for
+from ingest.pipeline import run_ingest
+from ingest.report import Progress
+from tests.ingest.toys import toy_models
+from tests.integration.test_backfill import MAPPING, TEXT_FIELDS
+from tests.tcp_faults import TcpFaults, random_faults, tcp_faults
+from tests.toys import make_toy_encoder
+
+N_DOCUMENTS = 1000
+OWN = {f"d{i}": {"title": f"title {i}", "text": f"text of {i}", "price": i / 8} for i in range(N_DOCUMENTS)}
+SMALL_REQUESTS = IngestSettings(bulk_documents=20, queries_per_passage=2)
+PROFILE = profile_for(toy_models(), TEXT_FIELDS)
+
+
+@pytest.fixture
+def client(node: EmbeddedNode) -> Iterator[OpenSearch]:
+    with connect(ClusterSettings(url=node.url)) as direct:
+        yield direct
+
+
+def write_as_an_application(client: OpenSearch, index: str) -> None:
+    settings = {"index.knn": True, "index.number_of_replicas": 0}
+    client.indices.create(index=index, body={"settings": settings, "mappings": {"properties": MAPPING}})
+    lines = [line for doc_id, body in OWN.items() for line in ({"index": {"_id": doc_id}}, body)]
+    client.bulk(index=index, body="".join(json.dumps(line) + "\n" for line in lines), params={"refresh": "true"})
+
+
+def corpus(folder: Path) -> Path:
+    file = folder / "corpus.jsonl"
+    file.write_text("".join(json.dumps({"_id": doc_id, **body}) + "\n" for doc_id, body in OWN.items()))
+    return file
+
+
+def stored(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
+    """Every document of an index, by id."""
+    client.indices.refresh(index=index)
+    hits = client.search(index=index, body={"size": 2 * N_DOCUMENTS})["hits"]["hits"]
+    assert len({hit["_id"] for hit in hits}) == len(hits)
+    return {hit["_id"]: hit["_source"] for hit in hits}
+
+
+def check_all_are_enriched_and_otherwise_untouched(found: dict[str, dict[str, Any]]) -> None:
+    ours = {doc_id: body.pop("_neural", {}) for doc_id, body in found.items()}
+    assert found == OWN
+    assert [doc_id for doc_id, made in ours.items() if not made.get("stamp")] == []
+
+
+def balances(ledger: Ledger) -> bool:
+    return ledger.read == ledger.answered
+
+
+def arming(faults: TcpFaults) -> Callable[[Progress], None]:
+    """Lets the faults begin with the first progress: the run is under way."""
+    return lambda _: faults.armed.set()
+
+
+def over_a_bad_network(node: EmbeddedNode, run: Callable[[OpenSearch, TcpFaults], None], seed: int) -> None:
+    """Connections fail a dozen times at moments by chance, then no more."""
+    faults = random_faults(seed, resets_and_cuts=11, stalls=1, up_to_bytes=4000)
+    with (
+        tcp_faults(node.url, faults) as proxy,
+        connect(ClusterSettings(url=proxy.url, timeout_s=5)) as client,
+    ):
+        run(client, proxy)
+        assert proxy.done.total() == len(faults), "the run ended before all had happened"
+
+
+@pytest.mark.case("I8")
+@pytest.mark.timeout(600)
+def test_ingest_over_a_network_that_cuts_resets_and_stalls_is_exact(
+    node: EmbeddedNode, client: OpenSearch, fresh_index: str, tmp_path: Path
+) -> None:
+    indices.create(client, fresh_index, PROFILE)
+
+    def ingest(through: OpenSearch, faults: TcpFaults) -> None:
+        report = run_ingest(
+            FileDocuments([str(corpus(tmp_path))], FieldChoice(TEXT_FIELDS), max_doc_bytes=10_000),
+            index=fresh_index,
+            profile=PROFILE,
+            models=toy_models(),
+            client=through,
+            settings=SMALL_REQUESTS,
+            state_folder=tmp_path / "state",
+            on_progress=arming(faults),
+        )
+        assert (report.complete, report.exit_code) == (True, 0)
+        assert report.sent_again > 0
+        assert (report.ledger.read, report.ledger.written) == (N_DOCUMENTS, N_DOCUMENTS)
+
+    over_a_bad_network(node, ingest, seed=1)
+    check_all_are_enriched_and_otherwise_untouched(stored(client, fresh_index))
+
+
+@pytest.mark.case("I28")
+@pytest.mark.timeout(600)
+def test_backfill_over_a_network_that_cuts_resets_and_stalls_is_exact(
+    node: EmbeddedNode, client: OpenSearch, fresh_index: str, tmp_path: Path
+) -> None:
+    write_as_an_application(client, fresh_index)
+
+    def backfill(through: OpenSearch, faults: TcpFaults) -> None:
+        done = run_backfill(
+            fresh_index,
+            profile=PROFILE,
+            models=toy_models(),
+            client=through,
+            settings=SMALL_REQUESTS,
+            state_folder=tmp_path / "state",
+            on_progress=arming(faults),
+        )
+        assert (done.report.complete, done.report.exit_code, done.left) == (True, 0, 0)
+        ledger = done.report.ledger
+        assert balances(ledger)
+        # What was written although its answer was lost is found enriched when it is read again.
+        assert ledger.read == N_DOCUMENTS + done.read_again
+        assert ledger.written + ledger.unchanged == N_DOCUMENTS
+
+    over_a_bad_network(node, backfill, seed=2)
+    check_all_are_enriched_and_otherwise_untouched(stored(client, fresh_index))
+
+
+@pytest.mark.case("I9")
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("command", ["ingest", "backfill"])
+def test_five_kills_on_a_real_node_lose_nothing(
+    node: EmbeddedNode, client: OpenSearch, fresh_index: str, tmp_path: Path, command: str
+) -> None:
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    make_toy_encoder(encoder)
+    if command == "backfill":
+        write_as_an_application(client, fresh_index)
+    arguments = [
+        *(sys.executable, "-m", "bridge.cli", command, fresh_index),
+        *([str(corpus(tmp_path))] if command == "ingest" else []),
+        *("--cluster", node.url, "--encoder", str(encoder), "--no-expansion", "--threads", "1", "--json"),
+        *("--text-field", "title", "--text-field", "text", "--state-folder", str(tmp_path / "state")),
+    ]
+    moments = random.Random(9)
+    enriched = 0
+    for _ in range(5):
+        slowed = [*arguments, "--max-docs-per-second", "100"]
+        with subprocess.Popen(slowed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            enriched = wait_for_more(client, fresh_index, enriched, process)
+            time.sleep(moments.uniform(0, 0.4))
+            process.kill()
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    ledger = report["ledger"]
+    assert ledger["read"] == ledger["written"] + ledger["unchanged"] == N_DOCUMENTS
+    assert report["skipped"] + ledger["unchanged"] >= enriched, "what a killed run had written was made again"
+    check_all_are_enriched_and_otherwise_untouched(stored(client, fresh_index))
+
+
+def wait_for_more(client: OpenSearch, index: str, enriched: int, process: subprocess.Popen[bytes]) -> int:
+    """How many documents are enriched, once there are more than `enriched`."""
+    query = {"query": {"exists": {"field": "_neural.stamp"}}}
+    while True:
+        if client.indices.exists(index=index):
+            client.indices.refresh(index=index)
+            if (found := int(client.count(index=index, body=query)["count"])) > enriched:
+                return found
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.05)
