@@ -8,7 +8,7 @@ from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.models.query_generator import QueryGenerator
 from bridge.models.session import compute_threads
-from bridge.profile import IndexProfile
+from bridge.profile import IndexProfile, ModelReference
 from bridge.settings import IngestSettings
 from ingest.expansion import QueryFilter
 
@@ -30,14 +30,16 @@ def serving_models(profile: IndexProfile, settings: IngestSettings) -> ServingMo
     """Opens them; where the index has no predicted queries, the generator is the default one.
 
     Raises:
-        ModelError: one cannot be found or opened, or the encoder is not the one that made the index's vectors.
+        ModelError: one cannot be found or opened, or is not the one that enriched the index.
     """
     threads = settings.threads
     reader = resolve(profile.rerank.model)
     cross_encoder = CrossEncoder.load(reader, threads=threads)
-    generator = resolve(profile.generator.name if profile.generator else DEFAULT_GENERATOR)
+    generator = resolve(DEFAULT_GENERATOR)
+    if profile.generator:
+        generator = _folder_of(profile.generator, settings.generator or DEFAULT_GENERATOR, "ingest.generator")
     return ServingModels(
-        encoder=Encoder.load(_encoder_of(profile, settings), threads=threads),
+        encoder=Encoder.load(_folder_of(profile.encoder, settings.encoder, "ingest.encoder"), threads=threads),
         cross_encoder=cross_encoder,
         cross_encoder_folder=reader,
         generator=QueryGenerator.load(generator, threads=threads),
@@ -45,16 +47,16 @@ def serving_models(profile: IndexProfile, settings: IngestSettings) -> ServingMo
     )
 
 
-def _encoder_of(profile: IndexProfile, settings: IngestSettings) -> ModelFolder:
-    """The profile knows a model by name and digest; one in a folder of its own is found by the settings."""
-    for name in (profile.encoder.name, settings.encoder):
+def _folder_of(made_by: ModelReference, configured: str, setting: str) -> ModelFolder:
+    """The profile knows a model by name and digest; one in a folder of its own is found by the setting."""
+    for name in (made_by.name, configured):
         try:
             folder = resolve(name)
         except ModelError:
             continue
-        if folder.identity == profile.encoder.identity:
+        if folder.identity == made_by.identity:
             return folder
     raise ModelError(
-        f"the index's vectors are of {profile.encoder.identity}, which is neither built in nor the one of "
-        f"ingest.encoder ({settings.encoder}): set that to its folder"
+        f"the index was enriched by {made_by.identity}, which is neither built in nor the model of {setting} "
+        f"({configured}): set that to its folder"
     )
