@@ -253,13 +253,15 @@ def _json(value: Any) -> Reply:
 
 
 def _filtered(source: dict[str, Any], names: list[str] | None) -> dict[str, Any]:
-    """The fields with these names, two levels deep."""
+    """The fields with these names, at most two levels deep."""
     if names is None:
         return source
     kept: dict[str, Any] = {}
     for name in names:
         outer, _, inner = name.partition(".")
-        if inner in source.get(outer, {}):
+        if not inner and outer in source:
+            kept[outer] = source[outer]
+        elif inner in source.get(outer, {}):
             kept.setdefault(outer, {})[inner] = source[outer][inner]
     return kept
 
