@@ -33,8 +33,10 @@ from tests.fake_cluster import Reply, fake_cluster
 
 
 @asynccontextmanager
-async def proxy_process(cluster_url: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, dict[str, Any]]]:
-    """`neural-bridge serve proxy` and its first log line."""
+async def proxy_process(
+    cluster_url: str, *, timeout_s: float = 60.0
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, dict[str, Any]]]:
+    """`neural-bridge serve proxy` and its first log line; the block may take `timeout_s`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "bridge.cli", "serve", "proxy", "--port", "0", "--admin-port", "0", "--cluster", cluster_url),
@@ -43,7 +45,7 @@ async def proxy_process(cluster_url: str) -> AsyncIterator[tuple[asyncio.subproc
     )
     try:
         assert process.stderr is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(timeout_s):
             yield process, json.loads(await process.stderr.readline())
     finally:
         if process.returncode is None:
