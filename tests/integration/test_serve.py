@@ -106,6 +106,20 @@ def test_server_that_crashes_comes_back_where_it_was(serve: subprocess.Popen[byt
     assert not answers(url)
 
 
+@pytest.mark.case("R19")
+def test_sidecar_that_is_killed_comes_back_where_the_proxy_asks_it(
+    serve: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    def ports() -> list[str]:
+        return re.findall(r'"port": (\d+), "tls": false, "models"', (tmp_path / "serve.log").read_text())
+
+    first = children(serve.pid)["rerank"]
+    os.kill(first, signal.SIGKILL)
+    assert eventually(lambda: len(ports()) == 2), (tmp_path / "serve.log").read_text()
+    assert len(set(ports())) == 1
+    assert children(serve.pid)["rerank"] != first
+
+
 def test_model_that_is_missing_ends_both_with_the_reason(environment: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bridge.cli", "serve"],
