@@ -5,7 +5,7 @@ cluster's, byte for byte but for `_score` and, where asked for, an explanation.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -128,7 +128,7 @@ class _Leg(msgspec.Struct):
         failed: int = 0
 
     hits: Hits | None = None
-    error: msgspec.Raw = msgspec.Raw(b"no hits")
+    error: msgspec.Raw = msgspec.Raw(b"null")
     shards: Shards = msgspec.field(name="_shards", default_factory=Shards)
 
 
@@ -137,7 +137,7 @@ class _Legs(msgspec.Struct):
 
 
 def leg_rankings(body: bytes, names: Sequence[str]) -> dict[str, list[Hit] | str]:
-    """A `_msearch` answer → for each leg its hits, best first and each document once, or its error as text.
+    """A `_msearch` answer → for each leg its hits, best first and each document once, or what kind of error it met.
 
     A leg of which all shards failed has no hits and so counts as an error too.
 
@@ -153,7 +153,7 @@ def leg_rankings(body: bytes, names: Sequence[str]) -> dict[str, list[Hit] | str
     rankings: dict[str, list[Hit] | str] = {}
     for name, answer in zip(names, answers, strict=True):
         if answer.hits is None:
-            rankings[name] = bytes(answer.error).decode(errors="replace")
+            rankings[name] = ", ".join(dict.fromkeys(_kinds_of_error(msgspec.json.decode(answer.error)))) or "no hits"
         elif answer.shards.failed and not answer.hits.hits:
             rankings[name] = f"{answer.shards.failed} shards failed"
         else:
@@ -162,6 +162,18 @@ def leg_rankings(body: bytes, names: Sequence[str]) -> dict[str, list[Hit] | str
                 best.setdefault((hit.index, hit.doc_id), Hit(hit.index, hit.doc_id, hit.score or 0.0))
             rankings[name] = list(best.values())
     return rankings
+
+
+def _kinds_of_error(error: object) -> Iterator[str]:
+    """The types in an error of the cluster's, outermost first. Its reasons quote queries, which no log may hold."""
+    if isinstance(error, dict):
+        if isinstance(kind := error.get("type"), str):
+            yield kind
+        for inner in error.values():
+            yield from _kinds_of_error(inner)
+    elif isinstance(error, list):
+        for inner in error:
+            yield from _kinds_of_error(inner)
 
 
 def found_hits(body: bytes) -> list[ShownHit]:

@@ -964,12 +964,15 @@ async def test_searches_that_ask_for_one_embedding_at_a_time_share_it(make_stack
 
 @pytest.mark.case("P37")
 async def test_logs_hold_neither_words_nor_secrets(make_stack: MakeStack, capsys: pytest.CaptureFixture[str]) -> None:
-    stack = await make_stack(ScriptedIndex(legs={"vector": {"error": {"type": "x"}, "status": 400}}), rerank_fails)
+    error = {"type": "query_shard_exception", "reason": "failed to create query: For input string: red shoe"}
+    index = ScriptedIndex(legs={"vector": {"error": {**error, "root_cause": [error]}, "status": 400}})
+    stack = await make_stack(index, rerank_fails)
 
     await search(stack, authorization="Basic c2VjcmV0", cookie="session=hidden")
     await search(stack, x_bridge="nonsense", authorization="Basic c2VjcmV0")
 
     written = "".join(capsys.readouterr())
     assert "rerank_unavailable" in written
+    assert "query_shard_exception" in written
     for secret in ("red shoe", "c2VjcmV0", "hidden", "title of"):
         assert secret not in written

@@ -103,11 +103,18 @@ def test_legs_keep_the_first_of_a_document_found_twice() -> None:
 
 
 def test_a_leg_that_failed_tells_why() -> None:
+    cause = b'{"type":"number_format_exception","reason":"For input string: red shoe"}'
+    error = b'{"root_cause":[%b],"type":"query_shard_exception","reason":"red shoe","caused_by":%b}' % (cause, cause)
     body = (
-        b'{"responses":[{"error":{"type":"x"},"status":400},{"_shards":{"failed":2},"hits":{"hits":[]},"status":200}]}'
+        b'{"responses":[{"error":%b,"status":400},{"status":500},'
+        b'{"_shards":{"failed":2},"hits":{"hits":[]},"status":200}]}' % error
     )
 
-    assert leg_rankings(body, ["a", "b"]) == {"a": '{"type":"x"}', "b": "2 shards failed"}
+    assert leg_rankings(body, ["a", "b", "c"]) == {
+        "a": "query_shard_exception, number_format_exception",
+        "b": "no hits",
+        "c": "2 shards failed",
+    }
 
 
 @pytest.mark.parametrize("body", [b'{"responses":[]}', b"{}", b'{"responses":[{"hits":{"hits":[]}},{"hits"'])
