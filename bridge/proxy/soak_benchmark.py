@@ -24,6 +24,8 @@ CONNECTIONS = 8
 STEPS = 10
 DOCUMENTS = 500
 BULK_DOCUMENTS = 20
+PASSED_PER_UPGRADED = 3
+"""How often the kinds that pass come for each that is upgraded."""
 SETTINGS = {"BRIDGE_PROXY__RANKING_TTL_S": "60"}
 """With all that the proxy keeps in memory in use."""
 
@@ -60,7 +62,7 @@ async def _ask(session: aiohttp.ClientSession, proxy_url: str, requests: Iterato
 
 
 def _kinds(chance: random.Random) -> Iterator[Request]:
-    """Requests of an application's day, each kind in turn, new words each time."""
+    """Requests of an application's day, each kind in turn, other words each time."""
     as_json = {"Content-Type": "application/json"}
     as_lines = {"Content-Type": "application/x-ndjson"}
 
@@ -77,11 +79,10 @@ def _kinds(chance: random.Random) -> Iterator[Request]:
         )
 
     search = f"/{INDEX}/_search"
-    makers: list[Callable[[bytes], Request]] = [
+    upgraded: list[Callable[[bytes], Request]] = [
         lambda asked: ("POST", search, asked, as_json | {"x-bridge": "hybrid"}, 200),
         lambda asked: ("POST", search, page_2(asked), as_json | {"x-bridge": "hybrid"}, 200),
         lambda asked: ("POST", search, asked, as_json | {"x-bridge": "hybrid, explain"}, 200),
-        lambda asked: ("POST", search, asked, as_json | {"x-bridge": "off"}, 200),
         lambda asked: (
             "POST",
             f"/{INDEX}/_msearch",
@@ -89,6 +90,9 @@ def _kinds(chance: random.Random) -> Iterator[Request]:
             as_lines | {"x-bridge": "hybrid"},
             200,
         ),
+    ]
+    passed: list[Callable[[bytes], Request]] = [
+        lambda asked: ("POST", search, asked, as_json | {"x-bridge": "off"}, 200),
         lambda _: ("POST", search, b'{"query":{"nonsense":{}}}', as_json, 400),
         lambda _: ("POST", f"/{INDEX}-bulk/_bulk", bulk(), as_lines, 200),
         lambda _: ("GET", f"/{INDEX}/_doc/1", b"", {}, 200),
@@ -99,4 +103,4 @@ def _kinds(chance: random.Random) -> Iterator[Request]:
     ]
     while True:
         asked = query()
-        yield from (make(asked) for make in makers)
+        yield from (make(asked) for make in (*upgraded, *passed * PASSED_PER_UPGRADED))

@@ -446,6 +446,6 @@ async def test_operators_see_models_limits_and_routes(client: Client) -> None:
 
 
 async def _until(client: Client, metric: str, *, at_least: float) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await client.metric(metric) < at_least:  # noqa: ASYNC110 - metrics are all that the sidecar tells
             await asyncio.sleep(0.01)
