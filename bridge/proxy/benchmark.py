@@ -66,7 +66,8 @@ class Figures(msgspec.Struct, frozen=True):
     `added_p50_ms`, `added_p99_ms`: a pass-through search at one connection, less the direct one.
     `throughput_kept`, `bulk_kept`: share of the direct rate, at 16 connections and for one bulk of 100 MB
     of documents whose text is indexed, as an application's is. `upgraded_overhead`: median of a fused
-    search, less 3 ms, over the median of its slowest leg.
+    search, less 3 ms, over the median of its slowest leg. `quartiles`: the first and the third of what each
+    median stands for.
     """
 
     machine: str
@@ -83,6 +84,7 @@ class Figures(msgspec.Struct, frozen=True):
     upgraded_overhead: float
     resident_mb_before: float
     resident_mb_after: float
+    quartiles: dict[str, tuple[float, float]]
 
 
 @click.command()
@@ -121,9 +123,14 @@ async def measure(cluster_url: str, extent: Extent) -> Figures:
         )
         rates = [await _rate(plain(url)) for _ in range(extent.throughput_rounds) for url in (cluster_url, proxy_url)]
         direct_rate, through_rate = statistics.median(rates[0::2]), statistics.median(rates[1::2])
-        legs_ms, upgraded_ms = await _upgraded(session, chance, profile, cluster_url, proxy_url, extent)
+        searches_ms = await _upgraded(session, chance, profile, cluster_url, proxy_url, extent)
+        medians_ms = {name: statistics.median(taken) for name, taken in searches_ms.items()}
+        upgraded_ms = medians_ms.pop("hybrid")
         direct_bulk, through_bulk = await _bulks(session, chance, cluster_url, proxy_url, extent)
-        slowest = max(legs_ms.values())
+        measured = {"direct_ms": direct_ms, "through_ms": through_ms} | {
+            f"{name}_ms": taken for name, taken in searches_ms.items()
+        }
+        measured |= {"direct_requests_per_s": rates[0::2], "through_requests_per_s": rates[1::2]}
         return Figures(
             machine=f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
             direct_p50_ms=_percentile(direct_ms, 50),
@@ -134,11 +141,12 @@ async def measure(cluster_url: str, extent: Extent) -> Figures:
             throughput_kept=through_rate / direct_rate,
             direct_bulk_mb_per_s=direct_bulk,
             bulk_kept=through_bulk / direct_bulk,
-            legs_p50_ms=legs_ms,
+            legs_p50_ms=medians_ms,
             upgraded_p50_ms=upgraded_ms,
-            upgraded_overhead=(upgraded_ms - ALLOWED_MS) / slowest,
+            upgraded_overhead=(upgraded_ms - ALLOWED_MS) / max(medians_ms.values()),
             resident_mb_before=resident_before,
             resident_mb_after=resident_mb(pid),
+            quartiles={name: (_percentile(taken, 25), _percentile(taken, 75)) for name, taken in measured.items()},
         )
 
 
@@ -162,8 +170,8 @@ async def _upgraded(
     cluster_url: str,
     proxy_url: str,
     extent: Extent,
-) -> tuple[dict[str, float], float]:
-    """Median milliseconds of each leg asked alone, and of a fused search through the proxy, in turn."""
+) -> dict[str, list[float]]:
+    """Milliseconds of each leg asked alone, and of a fused search through the proxy (`hybrid`), in turn."""
     taken: dict[str, list[float]] = {"own": [], "expansion": [], "vector": [], "hybrid": []}
     for i in range(extent.warm_up + extent.upgraded_rounds):
         body = application_query(chance)
@@ -178,8 +186,7 @@ async def _upgraded(
             duration = await _timed(lambda url=url, sent=sent: _post(session, url, json_tree.write(sent), _HYBRID))  # type: ignore[misc]
             if i >= extent.warm_up:
                 taken[name].append(duration)
-    medians = {name: statistics.median(durations) for name, durations in taken.items()}
-    return {name: medians[name] for name in ("own", "expansion", "vector")}, medians["hybrid"]
+    return taken
 
 
 _HYBRID = {"x-bridge": "hybrid"}
