@@ -85,11 +85,12 @@ class _Timed(msgspec.Struct, frozen=True):
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
 @click.option("--quick", is_flag=True, help="A tenth of the documents: to see that it works.")
-def main(as_json: bool, quick: bool) -> None:
+@click.option("--url", help="Cluster to use; an embedded node by default.")
+def main(as_json: bool, quick: bool, url: str | None) -> None:
     """Measures ingest and prints a table."""
     tenth = 10 if quick else 1
-    with cluster_at(None) as url, tempfile.TemporaryDirectory() as folder:
-        figures = measure(url, Path(folder), N_ENRICHED // tenth, (SIZES[0] // tenth, SIZES[1] // tenth))
+    with cluster_at(url) as address, tempfile.TemporaryDirectory() as folder:
+        figures = measure(address, Path(folder), N_ENRICHED // tenth, (SIZES[0] // tenth, SIZES[1] // tenth))
     for name, value in msgspec.structs.asdict(figures).items():
         click.echo(f"{name:32} {value}")
     if as_json:

@@ -9,7 +9,7 @@ one twice is harmless. Numbers are only left behind once every copy of the shard
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Self
@@ -25,12 +25,13 @@ from bridge.settings import IngestSettings
 from ingest.accounts import Accounts
 from ingest.bulk_actions import update_action
 from ingest.follow_state import FollowState
+from ingest.follow_status import FollowStatus, OnStatus
 from ingest.followed_fields import Fields, FollowedFields
 from ingest.followed_generation import followed_generation, still_standing, still_the_same
 from ingest.index_source import IndexDocuments
-from ingest.ledger import Ledger
 from ingest.models import Models
 from ingest.pace import Pace
+from ingest.precedence import Precedence
 from ingest.run import Run
 from ingest.search_load import SearchLoad
 from ingest.signals import StopRequest
@@ -50,21 +51,6 @@ _AFTER_FAILURES_S = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 _PASSING = (ClusterUnreachable, ClusterBlocked, AnswerNotUnderstood, TransportError)
 
 
-class FollowStatus(msgspec.Struct, frozen=True):
-    """How a follower stands: what was written more than `lag_s` ago has the fields that it makes. `ledger` counts
-    what it read since it started; `waiting` says what it waits for, None where it works or has nothing to do."""
-
-    index: str
-    generation: int
-    fields: Fields
-    lag_s: float
-    ledger: Ledger
-    waiting: str | None = None
-
-
-OnStatus = Callable[[FollowStatus], None]
-
-
 class Follower:
     """Makes fields of one generation of one index, round by round."""
 
@@ -80,9 +66,11 @@ class Follower:
         stop: StopRequest,
         fields: Fields = "all",
         after: "Follower | None" = None,
+        precedence: Precedence | None = None,
     ) -> None:
         """`generation` None follows the serving one. The state folder keeps how far it got; without it, it
-        reads everything once more. `after` is the follower that makes what `fields` come after.
+        reads everything once more. `after` is the follower that makes what `fields` come after; `precedence` is entered
+        while there is work.
 
         Raises:
             IndexUnsuitable: the index has no such generation, or other models made it.
@@ -92,6 +80,7 @@ class Follower:
         indices.check(client, index, profile)
         self._made = FollowedFields.of(fields, profile, settings)
         self._after = after
+        self._precedence = precedence or Precedence()
         self._client = client
         self._asked = index
         self._models = models
@@ -209,8 +198,9 @@ class Follower:
         if behind:
             still_standing(self._client, self._name, self._made.profile.generation)
             self._client.indices.refresh(index=self._name)
-            if not self._enrich(behind, progress):
-                return False
+            with self._precedence:
+                if not self._enrich(behind, progress):
+                    return False
         self.up_to_date_at = asked_at
         return True
 

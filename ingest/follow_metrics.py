@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from bridge.errors import UsageError
-from ingest.follow import FollowStatus
+from ingest.follow_status import FollowStatus
 
 _OUTCOMES = ("written", "unchanged", "superseded", "dropped_by_pipeline", "dead_lettered")
 

@@ -1,12 +1,11 @@
 """All that follows one generation of one index: one follower, or two, of which the second only takes what
 computing time the first leaves."""
 
-import os
-import sys
 import threading
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from signal import SIGTERM
 from typing import Self
@@ -15,14 +14,13 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.settings import IngestSettings
-from ingest.follow import Follower, FollowStatus, OnStatus
+from ingest.follow import Follower
+from ingest.follow_status import FollowStatus, OnStatus
 from ingest.followed_fields import steps
 from ingest.followed_generation import followed_generation
 from ingest.models import Models
+from ingest.precedence import Precedence, WaitingGenerator
 from ingest.signals import StopRequest
-
-_NICENESS = 10
-"""Of the second follower's threads, on the scale of nice(1): about a tenth of a busy core beside the first one's."""
 
 
 class Followers:
@@ -41,24 +39,19 @@ class Followers:
     ) -> None:
         """As for `Follower`, which says what is raised."""
         profile = followed_generation(indices.look(client, index), generation, models)
-        followers: list[Follower] = []
-        self._stops: list[StopRequest] = []
-        for fields in steps(profile):
-            self._stops.append(stop.part())
-            followers.append(
-                Follower(
-                    client,
-                    index,
-                    generation=generation,
-                    models=models,
-                    settings=settings,
-                    state_folder=state_folder / fields if followers else state_folder,
-                    stop=self._stops[-1],
-                    fields=fields,
-                    after=followers[-1] if followers else None,
-                )
+        first, *later = steps(profile)
+        self._stops = [stop.part() for _ in (first, *later)]
+        precedence = Precedence()
+        follower = partial(Follower, client, index, generation=generation, settings=settings)
+        self._followers: list[Follower] = [
+            follower(fields=first, models=models, state_folder=state_folder, stop=self._stops[0], precedence=precedence)
+        ]
+        waiting = replace(models, generator=models.generator and WaitingGenerator(models.generator, precedence))
+        for fields, part in zip(later, self._stops[1:], strict=True):
+            before = self._followers[-1]
+            self._followers.append(
+                follower(fields=fields, models=waiting, state_folder=state_folder / fields, stop=part, after=before)
             )
-        self._followers: Sequence[Follower] = followers
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
@@ -90,8 +83,6 @@ class Followers:
                     on_status(status)
 
         def follow(follower: Follower) -> FollowStatus:
-            if follower is not self._followers[0]:
-                _give_way()
             try:
                 return follower.follow(on_status=tell)
             finally:
@@ -111,9 +102,3 @@ class Followers:
     def dead_letters(self) -> list[Path]:
         """Their files of dead letters; each exists where there are any."""
         return [follower.dead_letters for follower in self._followers]
-
-
-def _give_way() -> None:
-    """Lowers the priority of the calling thread, and of those that it starts. Only Linux has one for each thread."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

@@ -13,7 +13,7 @@ from bridge.commands.enriching import Running, running_options
 from bridge.commands.index import cluster_option, json_option
 
 if TYPE_CHECKING:
-    from ingest.follow import FollowStatus
+    from ingest.follow_status import FollowStatus
 
 _LINE_EVERY_S = 10.0
 _WHAT = {"all": "all fields", "vectors": "vectors", "predicted_queries": "predicted queries"}

@@ -15,7 +15,7 @@ from bridge.cluster.node import EmbeddedNode
 from bridge.cluster.removal import undo
 from bridge.errors import CheckpointUnusable, IndexUnsuitable
 from bridge.settings import ClusterSettings
-from ingest.follow import FollowStatus
+from ingest.follow_status import FollowStatus
 from ingest.followers import Followers
 from ingest.models import Models
 from ingest.signals import StopRequest

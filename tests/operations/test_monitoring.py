@@ -14,8 +14,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.proxy.metrics import Metrics as ProxyMetrics
-from ingest.follow import FollowStatus
 from ingest.follow_metrics import metrics_served
+from ingest.follow_status import FollowStatus
 from ingest.ledger import Ledger
 from rerank_server.metrics import Metrics as RerankMetrics
 

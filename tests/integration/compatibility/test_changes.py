@@ -11,7 +11,8 @@ from bridge.cluster.generations import newer, next_generation, serve_other
 from bridge.cluster.removal import drop
 from bridge.settings import IngestSettings
 from ingest.backfill import run_backfill
-from ingest.follow import Follower, FollowStatus
+from ingest.follow import Follower
+from ingest.follow_status import FollowStatus
 from ingest.models import profile_for
 from ingest.signals import StopRequest
 from ingest.verification import verify
