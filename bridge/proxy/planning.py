@@ -57,6 +57,7 @@ class Planner:
         profile = await self._profiles.of(expression, caller)
         if isinstance(profile, LeaveAlone):
             return profile
+        profile = control.weighed(profile)
         stage = control.stage or profile.stages[-1]
         if stage == "lexical":
             return LeaveAlone("lexical", hidden_object(body, query_string, profile.object_field))

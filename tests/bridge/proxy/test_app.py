@@ -128,13 +128,26 @@ def test_the_parser_in_python_is_refused() -> None:
         ("Explain", Control(explain=True)),
         ("hybrid, explain", Control(stage="hybrid", explain=True)),
         (" rerank ,", Control(stage="rerank")),
+        ("hybrid, Vector = 2, lexical=0", Control(stage="hybrid", weights={"vector": 2.0, "lexical": 0.0})),
     ],
 )
 def test_the_control_header_is_read(header: str | None, control: Control) -> None:
     assert read_control(header) == control
 
 
-@pytest.mark.parametrize("header", ["fast", "hybrid, rerank", "explain=true"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "fast",
+        "hybrid, rerank",
+        "explain=true",
+        "vector=-1",
+        "vector=much",
+        "vector=inf",
+        "sparse=1",
+        "vector=1, vector=2",
+    ],
+)
 def test_unknown_words_in_the_control_header_are_refused(header: str) -> None:
     with pytest.raises(Refused, match="expected one of off, lexical"):
         read_control(header)

@@ -53,6 +53,26 @@ async def test_legs_are_fused_and_the_best_are_reranked(make_stack: MakeStack) -
 
 
 @pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ("", ["a", "d", "e", "b", "c"]),
+        (", vector=0", ["a", "b", "c", "d"]),
+        (", expansion=0", ["e", "d", "a", "b", "c"]),
+        (", expansion=0, vector=0, lexical=1", ["a", "b", "c"]),
+        (", vector=5", ["d", "a", "e", "b", "c"]),
+    ],
+)
+async def test_a_request_may_weigh_the_legs(make_stack: MakeStack, weights: str, expected: list[str]) -> None:
+    stack = await make_stack(ScriptedIndex())
+
+    _, _, weighed = await search(stack, x_bridge=f"hybrid{weights}")
+    _, _, after = await search(stack, x_bridge="hybrid")
+
+    assert ids(weighed) == expected
+    assert ids(after) == ["a", "d", "e", "b", "c"]
+
+
+@pytest.mark.parametrize(
     ("stage", "expected", "mark"),
     [
         ("expansion", ["a", "b", "c", "d"], "expansion"),
