@@ -51,8 +51,8 @@ def read_control(header: str | None) -> Control:
         raise Refused(
             400,
             "illegal_argument_exception",
-            f"header x-bridge: {header}: expected one of off, {', '.join(_STAGES)}, any of explain, passage, union, and "
-            f"one weight from 0 on for any of {', '.join(_LEGS)}, as vector=2",
+            f"header x-bridge: {header}: expected one of off, {', '.join(_STAGES)}, any of explain, passage, union, "
+            f"and one weight from 0 on for any of {', '.join(_LEGS)}, as vector=2",
         )
     return Control(
         stage=_STAGES[stages.pop()] if stages else None, weights=weights, **{word: word in words for word in _WORDS}
