@@ -110,6 +110,21 @@ async def test_without_a_tracer_headers_reach_the_cluster_as_they_came(make_stac
     assert {request.header("tracestate") for request in searches} == {"vendor=1"}
 
 
+async def test_a_header_that_is_no_trace_context_does_no_harm(make_stack: MakeStack) -> None:
+    body = json.dumps(QUERY).encode()
+    for tracer in (None, Recorded().tracer):
+        stack = await make_stack(ScriptedIndex(), tracer=tracer)
+
+        answer = await stack.raw(
+            b"POST /docs/_search HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            b"traceparent: \xff\xfe\r\ntracestate: \xc3\xa9\r\nX-Opaque-Id: \xff\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+        assert b"X-Bridge: hybrid+rerank; took_ms" in answer
+
+
 async def test_a_failed_stage_is_an_error_in_the_trace_without_its_text(make_stack: MakeStack) -> None:
     recorded = Recorded()
     index = ScriptedIndex(faults={"_msearch": Reply(break_after=0)})
