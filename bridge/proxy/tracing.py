@@ -68,8 +68,7 @@ _NO_SPAN = nullcontext(_NoSpan())
 @contextmanager
 def request(tracer: Tracer | None, name: str, headers: CIMultiDictProxy[str]) -> Iterator[Span]:
     """Answers a client's request within the block, as part of the trace that its headers name."""
-    given = {name: headers[name] for name in _CARRIED if name in headers}
-    carried = {name: value for name, value in given.items() if value.isascii() and value.isprintable()}
+    carried = {header: headers[header] for header in _CARRIED if header in headers}
     reset = _trace.set(_Trace(tracer, carried))
     try:
         with tracer.request(name, carried) if tracer is not None else _NO_SPAN as span:
