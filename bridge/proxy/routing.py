@@ -118,10 +118,11 @@ class Proxy:
 
     async def retrieve(self, request: web.Request) -> web.StreamResponse:
         """The same for the operators' listener, where nothing is passed on."""
-        try:
-            return await self._retrieved(request, passthrough.inbound(request, self._settings))
-        except Refused as refused:
-            return self._refusal(refused)
+        with tracing.request(self._tracer, request.method, request.headers), _logged_with(request):
+            try:
+                return await self._retrieved(request, passthrough.inbound(request, self._settings))
+            except Refused as refused:
+                return self._refusal(refused)
 
     async def _retrieved(self, request: web.BaseRequest, asked: Inbound) -> web.StreamResponse:
         asked, body = await read_body(asked, limit=self._settings.max_search_body_bytes)

@@ -110,6 +110,20 @@ async def test_without_a_tracer_headers_reach_the_cluster_as_they_came(make_stac
     assert {request.header("tracestate") for request in searches} == {"vendor=1"}
 
 
+async def test_retrieval_is_traced_on_the_operators_listener_too(make_stack: MakeStack) -> None:
+    recorded = Recorded()
+    stack = await make_stack(ScriptedIndex(), tracer=recorded.tracer)
+
+    asked = {"index": "docs", "queries": ["red shoe", "bread"]}
+    async with stack.client.post(
+        f"{stack.proxy.admin_url}/_bridge/retrieve", json=asked, headers={"traceparent": TRACEPARENT}
+    ) as answer:
+        assert answer.status == 200
+
+    names = [span.name for span in recorded.spans() if span.context and f"{span.context.trace_id:032x}" == TRACE_ID]
+    assert (names.count("POST"), names.count("rerank")) == (1, 2)
+
+
 async def test_a_header_that_is_no_trace_context_does_no_harm(make_stack: MakeStack) -> None:
     body = json.dumps(QUERY).encode()
     for tracer in (None, Recorded().tracer):
