@@ -10,7 +10,7 @@ import os
 import platform
 import random
 import statistics
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import aiohttp
@@ -20,6 +20,7 @@ import numpy as np
 
 from bridge.cluster.node import EmbeddedNode
 from bridge.profile import IndexProfile
+from bridge.proxy.benchmark_requests import Ask, alternately, rate, send, timed
 from bridge.proxy.benchmark_stack import (
     INDEX,
     SEED,
@@ -37,8 +38,6 @@ from bridge.search.request import SearchRequest, parse
 from bridge.settings import load_settings
 
 WORDS_PER_BULK_DOCUMENT = 1_500
-CONNECTIONS = 16
-THROUGHPUT_WINDOW_S = 2.0
 HEAP_MB = 1536
 ALLOWED_MS = 3.0
 """What an upgraded search may cost on top of its slowest leg, before the ratio is taken."""
@@ -118,10 +117,10 @@ async def measure(cluster_url: str, extent: Extent) -> Figures:
     ):
         resident_before = resident_mb(pid)
         plain = _searches(session, chance, {"x-bridge": "off"})
-        direct_ms, through_ms = await _alternately(
+        direct_ms, through_ms = await alternately(
             extent.latency_rounds, plain(cluster_url), plain(proxy_url), warm_up=extent.warm_up
         )
-        rates = [await _rate(plain(url)) for _ in range(extent.throughput_rounds) for url in (cluster_url, proxy_url)]
+        rates = [await rate(plain(url)) for _ in range(extent.throughput_rounds) for url in (cluster_url, proxy_url)]
         direct_rate, through_rate = statistics.median(rates[0::2]), statistics.median(rates[1::2])
         searches_ms = await _upgraded(session, chance, profile, cluster_url, proxy_url, extent)
         medians_ms = {name: statistics.median(taken) for name, taken in searches_ms.items()}
@@ -150,13 +149,10 @@ async def measure(cluster_url: str, extent: Extent) -> Figures:
         )
 
 
-Ask = Callable[[], Awaitable[None]]
-
-
 def _searches(session: aiohttp.ClientSession, chance: random.Random, headers: dict[str, str]) -> Callable[[str], Ask]:
     def at(url: str) -> Ask:
         async def ask() -> None:
-            await _post(session, f"{url}/{INDEX}/_search", json_tree.write(application_query(chance)), headers)
+            await send(session, "POST", f"{url}/{INDEX}/_search", json_tree.write(application_query(chance)), headers)
 
         return ask
 
@@ -183,7 +179,9 @@ async def _upgraded(
             "hybrid": (f"{proxy_url}/{INDEX}/_search", body),
         }
         for name, (url, sent) in asked.items():
-            duration = await _timed(lambda url=url, sent=sent: _post(session, url, json_tree.write(sent), _HYBRID))  # type: ignore[misc]
+            duration = await timed(
+                lambda url=url, sent=sent: send(session, "POST", url, json_tree.write(sent), _HYBRID)  # type: ignore[misc]
+            )
             if i >= extent.warm_up:
                 taken[name].append(duration)
     return taken
@@ -205,69 +203,13 @@ async def _bulks(
     for _ in range(extent.bulk_rounds):
         for url, measured in rates.items():
             index = f"{url}/{INDEX}-bulk"
-            await _send(session, "PUT", index, b'{"settings":{"refresh_interval":-1}}')
-            taken_ms = await _timed(
-                lambda index=index: _send(session, "POST", f"{index}/_bulk?filter_path=errors", body)  # type: ignore[misc]
+            await send(session, "PUT", index, b'{"settings":{"refresh_interval":-1}}')
+            taken_ms = await timed(
+                lambda index=index: send(session, "POST", f"{index}/_bulk?filter_path=errors", body)  # type: ignore[misc]
             )
             measured.append(len(body) / 1e6 / (taken_ms / 1000))
-            await _send(session, "DELETE", index, b"")
+            await send(session, "DELETE", index, b"")
     return statistics.median(rates[cluster_url]), statistics.median(rates[proxy_url])
-
-
-async def _alternately(rounds: int, *asks: Ask, warm_up: int) -> list[list[float]]:
-    """Milliseconds of each, taken in turn so that both meet the same machine."""
-    taken: list[list[float]] = [[] for _ in asks]
-    for i in range(warm_up + rounds):
-        for ask, durations in zip(asks, taken, strict=True):
-            duration = await _timed(ask)
-            if i >= warm_up:
-                durations.append(duration)
-    return taken
-
-
-async def _rate(ask: Ask) -> float:
-    """Requests per second at `CONNECTIONS` connections."""
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    done = 0
-
-    async def work() -> None:
-        nonlocal done
-        while loop.time() - started < THROUGHPUT_WINDOW_S:
-            await ask()
-            done += 1
-
-    await asyncio.gather(*(work() for _ in range(CONNECTIONS)))
-    return done / (loop.time() - started)
-
-
-async def _timed(ask: Ask) -> float:
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    await ask()
-    return (loop.time() - started) * 1000
-
-
-async def _post(session: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str]) -> None:
-    await _send(session, "POST", url, body, headers)
-
-
-async def _send(
-    session: aiohttp.ClientSession, method: str, url: str, body: bytes, headers: dict[str, str] | None = None
-) -> None:
-    given = {"Content-Type": "application/x-ndjson" if "_bulk" in url else "application/json", **(headers or {})}
-    data = _pieces(body) if len(body) > 1_000_000 else body
-    if data is not body:
-        given["Content-Length"] = str(len(body))
-    async with session.request(method, url, data=data, headers=given) as answer:
-        content = await answer.read()
-        if answer.status >= 300:
-            raise click.ClickException(f"{method} {url} answered {answer.status}: {content[:300]!r}")
-
-
-async def _pieces(body: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(body), 1 << 18):
-        yield body[start : start + (1 << 18)]
 
 
 def _understood(body: json_tree.Json, profile: IndexProfile) -> SearchRequest:
