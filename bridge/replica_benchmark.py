@@ -165,3 +165,7 @@ async def _measured(
         cpu_ms=round(1000 * cpu / asked, 2),
         other_cpu_ms=round(1000 * (everything - cpu) / asked, 2),
     )
+
+
+if __name__ == "__main__":
+    main()

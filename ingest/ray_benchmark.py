@@ -47,6 +47,8 @@ N_DOCUMENTS = {"vectors": 4_000, "vectors and predicted queries": 320}
 CPUS_PER_NODE = 2
 """One for a worker; reading and writing share the other, so that two workers need both nodes."""
 
+OBJECT_STORE_BYTES = 500_000_000
+
 
 class Figures(msgspec.Struct, frozen=True):
     """One run. `documents_per_s` between its first answer and its last; `started_s` until the first one.
@@ -177,9 +179,10 @@ def measure(
 @contextmanager
 def _two_nodes() -> Iterator[None]:
     """A Ray cluster of two nodes, each with processes of its own, to which this process is connected."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": CPUS_PER_NODE})
+    node = {"num_cpus": CPUS_PER_NODE, "object_store_memory": OBJECT_STORE_BYTES}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     try:
-        cluster.add_node(num_cpus=CPUS_PER_NODE)
+        cluster.add_node(**node)
         cluster.wait_for_nodes()
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         yield
