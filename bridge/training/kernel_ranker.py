@@ -1,0 +1,224 @@
+"""A kernel ranker from an encoder's word table: the cheapest first stage of a cascade (Xiong et al. 2017, "End-to-end
+neural ad-hoc ranking with kernel pooling": https://arxiv.org/abs/1706.06613).
+
+Every word of the query is compared with every word of the passage by the cosine of their static embeddings; Gaussian
+kernels count how many fall near 1, near 0.9, … near -0.9; and the score is a weighted sum of the counts' logarithms.
+The embeddings stay as they are, so only a few weights are learned, in seconds. Words count by their rarity, as in
+BM25: the paper's model learns its embeddings, and rarity with them.
+
+It is written as a cross-encoder's graph, so it serves wherever a cross-encoder is named: `sidecar.cascade_model`.
+"""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from bridge.errors import ModelError, UsageError
+from bridge.models.artifact import TOKENIZER, Manifest, ModelFolder, names_only, resolve, verify, write_manifest
+from bridge.models.session import Session
+from bridge.models.tokenization import INPUT_NAMES, TextTokenizer, load_tokenizer
+from bridge.training.export import copy_tokenizer
+from bridge.training.mining import CandidateSet, load_candidates
+
+CENTRES = np.array([1.0, 0.9, 0.7, 0.5, 0.3, 0.1, -0.1, -0.3, -0.5, -0.7, -0.9], dtype=np.float32)
+WIDTHS = np.array([1e-3] + [0.1] * 10, dtype=np.float32)
+"""Of the kernels; the first one counts equal words, as in the paper."""
+
+NEGATIVES = 7
+STEPS, STEP_SIZE, DECAY = 1500, 0.02, 1e-3
+
+logger = logging.getLogger(__name__)
+
+
+def fit(
+    encoder: ModelFolder, candidates: CandidateSet, out: Path, *, name: str, n_lists: int = 2500, seed: int = 0
+) -> ModelFolder:
+    """Learns the weights from `n_lists` of the candidate lists, and writes the model folder.
+
+    Raises:
+        ModelError: the encoder's graph has no word table.
+        UsageError: too few lists with as many negatives.
+    """
+    verify(encoder, kind="encoder")
+    tokenizer = load_tokenizer(encoder)
+    chosen = random.Random(seed)
+    lists = [
+        [row for row in dict.fromkeys([*given.lexical, *given.dense]) if row != given.positive]
+        for given in candidates.lists
+    ]
+    usable = [number for number, negatives in enumerate(lists) if len(negatives) >= NEGATIVES]
+    if len(usable) < 10:
+        raise UsageError(f"{len(usable)} lists have {NEGATIVES} negatives: give a run with more candidates")
+    texts = [passage.text for passage in candidates.passages]
+    rarity = rarities(tokenizer, chosen.sample(texts, min(len(texts), 8000)))
+    table = word_table(encoder.model_file)
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "model.onnx"
+    _save(file, table, rarity, weights=None)
+    session = Session(file, inputs=INPUT_NAMES)
+    features = []
+    for number in chosen.sample(usable, min(n_lists, len(usable))):
+        given = candidates.lists[number]
+        rows = [given.positive, *chosen.sample(lists[number], NEGATIVES)]
+        pairs = tokenizer.pairs(given.query, [texts[row] for row in rows])
+        features.append(np.concatenate([session.run(pair) for pair in pairs]))
+    weights, first = listwise_weights(np.stack(features))
+    logger.info("fitted on %d lists, %.3f of them with the judged passage first", len(features), first)
+    _save(file, table, rarity, weights=weights)
+    copy_tokenizer(encoder.path, out)
+    manifest = Manifest(
+        kind="cross_encoder",
+        name=name,
+        licence=encoder.manifest.licence,
+        max_tokens=encoder.manifest.max_tokens,
+        files=names_only([file.name, TOKENIZER]),
+        sources=[f"word table of {encoder.identity}", *encoder.manifest.sources],
+    )
+    return write_manifest(out, manifest)
+
+
+def word_table(model_file: Path) -> NDArray[np.float32]:
+    """The encoder's static embeddings, less their mean and of unit length: float32 (n_words, dimension).
+
+    Raises:
+        ModelError: the graph looks up words in no table that we know.
+    """
+    graph = onnx.load(str(model_file)).graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Gather" and node.input[1] == "input_ids" and len(tensors[node.input[0]].dims) == 2:
+            table: NDArray[np.float32] = numpy_helper.to_array(tensors[node.input[0]]).astype(np.float32)
+            if node.input[0].endswith("_rows"):  # as `quantize_word_table` stores it
+                table *= numpy_helper.to_array(tensors[node.input[0].removesuffix("_rows") + "_scales"])
+            table -= table.mean(axis=0)
+            lengths = np.linalg.norm(table, axis=1, keepdims=True)
+            return np.asarray(table / np.maximum(lengths, np.finfo(np.float32).tiny), dtype=np.float32)
+    raise ModelError(f"model file {model_file} looks up input_ids in no table: name another encoder")
+
+
+def rarities(tokenizer: TextTokenizer, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Of each id the logarithm of how rare it is among `texts` (Robertson's idf), 1 at most; 0 for special ones."""
+    counts: Counter[int] = Counter()
+    for sequence in tokenizer.sequences(texts):
+        counts.update(set(sequence["input_ids"][0].tolist()))
+    found = np.zeros(tokenizer.vocabulary_size)
+    found[list(counts)] = list(counts.values())
+    rarity = np.log((len(texts) + 1) / (found + 0.5)) / np.log((len(texts) + 1) / 0.5)
+    special = tokenizer.sequences([""])[0]["input_ids"][0]
+    rarity[[0, *special]] = 0  # padding has the first id
+    return np.asarray(np.maximum(rarity, 0), dtype=np.float32)
+
+
+def listwise_weights(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """Weights that put the first passage of each list first (Cao et al. 2007, softmax), by Adam, and the share of
+    lists where they do: float32 (n_features,) of `features`, float32 (n_lists, n_passages, n_features)."""
+    spread = features.std(axis=(0, 1)) + 1e-6
+    scaled = features / spread
+    weights = np.zeros(features.shape[2])
+    mean, square = np.zeros_like(weights), np.zeros_like(weights)
+    for step in range(1, STEPS + 1):
+        logits = scaled @ weights
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        gradient = ((shares[:, :, None] * scaled).sum(axis=1) - scaled[:, 0]).mean(axis=0) + DECAY * weights
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.99 * square + 0.01 * gradient**2
+        weights -= STEP_SIZE * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-8)
+    first = float(((scaled @ weights).argmax(axis=1) == 0).mean())
+    return (weights / spread).astype(np.float32), first
+
+
+def _save(
+    file: Path, table: NDArray[np.float32], rarity: NDArray[np.float32], *, weights: NDArray[np.float32] | None
+) -> None:
+    """Writes the graph: logits, float32 (n_pairs, 1), or, without `weights`, the features that they weigh."""
+    scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny)
+    rows = np.rint(table / scale).astype(np.int8)
+    constants: dict[str, NDArray[np.generic]] = {
+        "rows": rows,
+        "row_lengths": (1 / np.maximum(np.linalg.norm(rows.astype(np.float32), axis=1), 1)).astype(np.float32),
+        "rarity": rarity,
+        "centres": CENTRES,
+        "sharpness": -1 / (2 * WIDTHS**2),
+        "zero": np.array([0]),
+        "one": np.array([1]),
+        "last": np.array([-1]),
+        "two": np.array([2]),
+        "nearly_none": np.array(1e-10, dtype=np.float32),
+        "least": np.array(1e-3, dtype=np.float32),
+        **({} if weights is None else {"weights": weights[:, None]}),
+    }
+    steps = [
+        ("Gather", ["rows", "input_ids"], "bytes"),
+        ("Cast", ["bytes"], "floats"),
+        ("Gather", ["row_lengths", "input_ids"], "lengths"),
+        ("Unsqueeze", ["lengths", "last"], "lengths_column"),
+        ("Mul", ["floats", "lengths_column"], "embeddings"),
+        ("Gather", ["rarity", "input_ids"], "rarities"),
+        # The query stands first: as many rows as the longest one has are compared with everything.
+        ("Sub", ["attention_mask", "token_type_ids"], "in_query"),
+        ("ReduceSum", ["in_query", "one"], "query_lengths"),
+        ("ReduceMax", ["query_lengths"], "longest_query"),
+        ("Reshape", ["longest_query", "one"], "query_end"),
+        ("Slice", ["embeddings", "zero", "query_end", "one"], "query"),
+        ("Transpose", ["embeddings"], "columns"),
+        ("MatMul", ["query", "columns"], "cosines"),
+        ("Cast", ["in_query"], "query_mask"),
+        ("Mul", ["rarities", "query_mask"], "all_query_rarities"),
+        ("Slice", ["all_query_rarities", "zero", "query_end", "one"], "query_rarities"),
+        ("Cast", ["token_type_ids"], "passage_mask"),
+        ("Sign", ["rarities"], "is_word"),
+        ("Mul", ["is_word", "passage_mask"], "passage_words"),
+        ("Unsqueeze", ["cosines", "last"], "cosines_apart"),
+        ("Sub", ["cosines_apart", "centres"], "distances"),
+        ("Mul", ["distances", "distances"], "squares"),
+        ("Mul", ["squares", "sharpness"], "exponents"),
+        ("Exp", ["exponents"], "kernels"),
+        ("Unsqueeze", ["passage_words", "one"], "passage_row"),
+        ("Unsqueeze", ["passage_row", "last"], "passage_column"),
+        ("Mul", ["kernels", "passage_column"], "counted"),
+        ("ReduceSum", ["counted", "two"], "counts"),
+        ("Max", ["counts", "nearly_none"], "some_counts"),
+        ("Log", ["some_counts"], "logarithms"),
+        ("Unsqueeze", ["query_rarities", "last"], "query_column"),
+        ("Mul", ["logarithms", "query_column"], "weighed"),
+        ("ReduceSum", ["weighed", "one"], "sums"),
+        ("ReduceSum", ["query_column", "one"], "all_rarity"),
+        ("Max", ["all_rarity", "least"], "some_rarity"),
+        ("Div", ["sums", "some_rarity"], "features"),
+    ]
+    if weights is not None:
+        steps.append(("MatMul", ["features", "weights"], "logits"))
+    attributes = {"Cast": {"to": TensorProto.FLOAT}, "Transpose": {"perm": [0, 2, 1]}, "ReduceSum": {"keepdims": 0}}
+    nodes = [helper.make_node(kind, given, [made], **attributes.get(kind, {})) for kind, given, made in steps]
+    shape = ["pairs", "tokens"]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name in sorted(INPUT_NAMES)]
+    output = helper.make_tensor_value_info(steps[-1][2], TensorProto.FLOAT, ["pairs", "values"])
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "kernel_ranker", inputs, [output], initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save_model(model, str(file))
+
+
+@click.command()
+@click.argument("candidates", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--encoder", default="embed-base", show_default=True, help="Whose word table it uses.")
+@click.option("--name", default="kernel-ranker", show_default=True, help="The model's name in logs and answers.")
+def command(candidates: Path, out: Path, encoder: str, name: str) -> None:
+    """Fit a kernel ranker to CANDIDATES, which a run of `neural-bridge train cross-encoder` leaves in its folder."""
+    logging.basicConfig(level=logging.INFO)
+    folder = fit(resolve(encoder), load_candidates(candidates), out, name=name)
+    click.echo(f"{folder.identity} in {out}: name it as sidecar.cascade_model")
+
+
+if __name__ == "__main__":
+    command()
