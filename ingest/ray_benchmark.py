@@ -43,7 +43,7 @@ NO_TEXT = FieldChoice(text_fields=["absent"])
 """Where no field holds text, documents are written with a stamp alone: what they take up without us."""
 
 MAX_DOC_BYTES = 1_000_000
-N_DOCUMENTS = {"vectors": 4_000, "vectors and predicted queries": 320}
+N_DOCUMENTS = {"vectors": 512, "vectors and predicted queries": 128}
 CPUS_PER_NODE = 2
 """One for a worker; reading and writing share the other, so that two workers need both nodes."""
 
@@ -88,7 +88,7 @@ class _Answers:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
-@click.option("--quick", is_flag=True, help="A quarter of the documents: to see that it works.")
+@click.option("--quick", is_flag=True, help="Half of the documents: to see that it works.")
 def main(as_json: bool, quick: bool) -> None:
     """Measures ingest by Ray and prints a table."""
     with (
@@ -98,7 +98,7 @@ def main(as_json: bool, quick: bool) -> None:
     ):
         found = []
         for enriched_with, n_documents in N_DOCUMENTS.items():
-            corpus = write_corpus(Path(folder) / f"{n_documents}.jsonl", n_documents // (4 if quick else 1))
+            corpus = write_corpus(Path(folder) / f"{n_documents}.jsonl", n_documents // (2 if quick else 1))
             generator = {} if "queries" in enriched_with else {"generator": ""}
             settings = load_settings().ingest.model_copy(update={"threads": 1, **generator})
             found += measure(enriched_with, ClusterSettings(url=node.url), corpus, Path(folder), settings)

@@ -141,7 +141,8 @@ def ray_at(address: str | None) -> Iterator[None]:
         return
     # How a run goes on is told by the run itself.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    # Without "local", Ray takes any cluster that was started on this machine, or what is left of one.
+    ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield
     finally:

@@ -62,7 +62,7 @@ def ray_here() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         # Ray's workers give way to whatever else the machine does: here that would only take longer.
         environment.setenv("RAY_worker_niceness", "0")
-        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
 
