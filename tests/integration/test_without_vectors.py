@@ -14,6 +14,7 @@ from opensearchpy import OpenSearch
 from bridge.cli import cli
 from bridge.cluster import index as indices
 from bridge.cluster.node import EmbeddedNode
+from bridge.cluster.node_blueprint import Part
 from bridge.cluster.node_launch import NodePlan, plan_node
 from bridge.errors import NodeError
 from bridge.settings import ClusterSettings, load_settings
@@ -27,8 +28,9 @@ DOCUMENTS = {word: {"title": f"about {word}", "body": f"{word} and more"} for wo
 def without_plugins(plan: NodePlan) -> NodePlan:
     """The same node with its modules only: the home of a cluster on which nobody installed k-NN."""
     blueprint = plan.blueprint
-    parts = tuple(part for part in blueprint.parts if not part.folder.startswith("plugins/"))
-    return replace(plan, blueprint=replace(blueprint, parts=parts, identity=f"{blueprint.identity}-bare"))
+    modules = tuple(part for part in blueprint.parts if not part.folder.startswith("plugins/"))
+    empty = Part("plugins", files=(), plugin_class="", extends=(), permissions=())
+    return replace(plan, blueprint=replace(blueprint, parts=(*modules, empty), identity=f"{blueprint.identity}-bare"))
 
 
 @pytest.fixture(scope="module")
