@@ -73,7 +73,7 @@ def test_a_model_that_asks_for_all_memory_is_refused(tmp_path: Path, shape_from:
 )
 def test_a_provider_that_is_not_here_is_refused(providers: list[str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        check_providers(providers)
+        check_providers(providers, setting="sidecar.providers")
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
