@@ -117,13 +117,11 @@ class SentenceEncoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
         return cosines
 
 
-def encoder_from(base: Path, *, max_tokens: int, pooling: Pooling, n_frozen_layers: int = 0) -> SentenceEncoder:
-    """An encoder to train: word and position embeddings and the first layers keep still."""
+def encoder_from(base: Path, *, max_tokens: int, pooling: Pooling) -> SentenceEncoder:
+    """An encoder to train: word and position embeddings keep still."""
     encoder = SentenceEncoder.of(base, max_tokens=max_tokens, pooling=pooling)
     encoder.bert.embeddings.word_embeddings.requires_grad_(False)
     encoder.bert.embeddings.position_embeddings.requires_grad_(False)
-    for layer in encoder.bert.encoder.layer[:n_frozen_layers]:
-        layer.requires_grad_(False)
     return encoder
 
 

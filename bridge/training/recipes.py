@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
+from bridge.errors import UsageError
 from bridge.models.artifact import ModelFolder
 from bridge.training.cross_encoder import (
     RankingLoss,
@@ -152,13 +153,19 @@ def train_encoder(
     )
     model = encoder_from(base, max_tokens=size.embedding.max_tokens, pooling=pooling)
     model = model.to(training_device(), PRECISION)
+    loss = EmbeddingLoss(model, candidates, teacher_view, size.embedding, seed=seed)
+    if not loss.n_lists:
+        raise UsageError(
+            f"the teachers think that none of {len(candidates.lists)} queries is answered by its passage: give better "
+            f"pairs, or other teachers"
+        )
 
     def evaluate() -> Figures:
         return ranking_figures(development, model.score, n_queries=size.watched_queries, depth=size.watched_depth)
 
     loop = TrainingLoop(
         model,
-        loss=EmbeddingLoss(model, candidates, teacher_view, size.embedding, seed=seed),
+        loss=loss,
         evaluate=evaluate,
         settings=size.embedding_loop,
         folder=folder,
