@@ -145,6 +145,10 @@ def command(
         state = indices.look(client, index)
         if state.profile is None:
             raise IndexUnsuitable(f"index {index} is not enriched: begin with `neural-bridge backfill {index}`")
+        if state.profile.vector_type == "none" and "encoder" in asked.kinds:
+            raise IndexUnsuitable(
+                f"index {index} holds no vectors: adapt the cross-encoder alone, --model cross_encoder"
+            )
         folder = state_folder or default_state_folder("adapt", state.name)
         display = _display(quiet=quiet)
         subject = _subject(client, state, state.profile, settings, asked)
