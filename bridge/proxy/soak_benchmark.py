@@ -40,7 +40,9 @@ async def soaked(cluster_url: str, n_requests: int) -> list[float]:
     async with (
         embedder() as sidecar_url,
         proxy_process(cluster_url, sidecar_url, SETTINGS) as (proxy_url, pid),
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS)) as session,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS), timeout=aiohttp.ClientTimeout()
+        ) as session,
     ):
         measured = [resident_mb(pid)]
         kinds = _kinds(chance)
