@@ -1,12 +1,9 @@
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-
-pytest.importorskip("torch", reason="training needs the train extra")
-
-from pathlib import Path
 
 from bridge.adaptation.index_texts import IndexedText
 from bridge.adaptation.training_pairs import (
