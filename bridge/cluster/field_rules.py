@@ -25,8 +25,13 @@ class FieldRule(NamedTuple):
     masked: Sequence[str]
 
     def shows(self, field: str) -> bool:
-        """Whether the field, or a part of it, can be seen or searched."""
-        return _matches(field, self.granted) and not _matches(field, self.hidden)
+        """Whether the field can be seen or searched. OpenSearch goes by the field's full name where it searches: a
+        rule that hides the object around it takes it out of documents only."""
+        return _matches(field, self.granted) and not any(fnmatchcase(field, pattern) for pattern in self.hidden)
+
+    def protects(self, field: str) -> bool:
+        """Whether somebody means the field not to be read."""
+        return not _matches(field, self.granted) or _matches(field, [*self.hidden, *self.masked])
 
 
 def field_rules(roles: Mapping[str, Any]) -> Iterator[FieldRule]:
@@ -53,7 +58,7 @@ def uncovered(rules: Iterator[FieldRule], index: str, profile: IndexProfile) -> 
         if not any(fnmatchcase(index, pattern) for pattern in rule.indices):
             continue
         names = [field.name for field in profile.text_fields]
-        protected = [name for name in names if not rule.shows(name) or _matches(name, rule.masked)]
+        protected = [name for name in names if rule.protects(name)]
         shown = [name for name in made if rule.shows(name)]
         if protected and shown:
             told = f"protects {', '.join(protected)}, and shows {', '.join(shown)}, made of the same text"
