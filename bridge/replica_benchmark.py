@@ -61,20 +61,26 @@ class Figures(msgspec.Struct, frozen=True):
 def main(as_json: bool, quick: bool) -> None:
     """Measures both services with one process and with two, and prints a table."""
     seconds = 1.0 if quick else SECONDS
-    with tempfile.TemporaryDirectory() as folder:
-        found = [asyncio.run(sidecars(n, seconds)) for n in PROCESSES]
-        with EmbeddedNode.owned("replicas-benchmark", load_settings().node) as node:
-            fill(node.url, random.Random(SEED), N_DOCUMENTS)
-            found += [asyncio.run(proxies(n, node.url, Path(folder), seconds)) for n in PROCESSES]
-    alone = {each.service: each.requests_per_s for each in found if each.processes == 1}
-    found = [
-        msgspec.structs.replace(each, growth=round(each.requests_per_s / alone[each.service], 2)) for each in found
-    ]
-    for each in found:
+    found: list[Figures] = []
+
+    def take(measured: Figures) -> None:
+        alone = found[-1].requests_per_s if measured.processes > 1 else measured.requests_per_s
+        found.append(msgspec.structs.replace(measured, growth=round(measured.requests_per_s / alone, 2)))
+        each = found[-1]
         click.echo(
             f"{each.service:8} {each.processes} process(es) {each.requests_per_s:8.1f} requests/s, "
             f"growth {each.growth:.2f}, CPU {each.cpu_ms:6.2f} ms + {each.other_cpu_ms:.2f} ms elsewhere"
         )
+
+    for n in PROCESSES:
+        take(asyncio.run(sidecars(n, seconds)))
+    with (
+        EmbeddedNode.owned("replicas-benchmark", load_settings().node) as node,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        fill(node.url, random.Random(SEED), N_DOCUMENTS)
+        for n in PROCESSES:
+            take(asyncio.run(proxies(n, node.url, Path(folder), seconds)))
     click.echo(f"{os.cpu_count()} cores in all")
     if as_json:
         click.echo(json_module.dumps(msgspec.to_builtins(found)))

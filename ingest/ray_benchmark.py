@@ -102,12 +102,6 @@ def main(as_json: bool, quick: bool) -> None:
             generator = {} if "queries" in enriched_with else {"generator": ""}
             settings = load_settings().ingest.model_copy(update={"threads": 1, **generator})
             found += measure(enriched_with, ClusterSettings(url=node.url), corpus, Path(folder), settings)
-            for each in found[-3:]:
-                click.echo(
-                    f"{each.enriched_with:30} {each.runner:6} {each.workers} worker(s) "
-                    f"{each.documents_per_s:8.1f} documents/s, first after {each.started_s:5.1f} s, "
-                    f"lost to Ray {each.lost_to_ray:6.1%}, {each.added_bytes} bytes more each, {each.peak_rss_mb} MB"
-                )
     if as_json:
         click.echo(json_module.dumps(msgspec.to_builtins(found)))
 
@@ -160,18 +154,22 @@ def measure(
             report = local(client, answers) if runner == "local" else by_ray(workers, client, answers)
             added_bytes = _bytes_per_document(client, report) - plain_bytes
         alone = found[0].documents_per_s if found else answers.documents_per_s
-        found.append(
-            Figures(
-                enriched_with=enriched_with,
-                runner=runner,
-                workers=workers,
-                documents=report.ledger.written,
-                documents_per_s=round(answers.documents_per_s, 1),
-                started_s=round(answers.started_s, 1),
-                lost_to_ray=round(1 - answers.documents_per_s / (workers * alone), 3),
-                added_bytes=round(added_bytes),
-                peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            )
+        each = Figures(
+            enriched_with=enriched_with,
+            runner=runner,
+            workers=workers,
+            documents=report.ledger.written,
+            documents_per_s=round(answers.documents_per_s, 1),
+            started_s=round(answers.started_s, 1),
+            lost_to_ray=round(1 - answers.documents_per_s / (workers * alone), 3),
+            added_bytes=round(added_bytes),
+            peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        )
+        found.append(each)
+        click.echo(
+            f"{each.enriched_with:30} {each.runner:6} {each.workers} worker(s) "
+            f"{each.documents_per_s:8.1f} documents/s, first after {each.started_s:5.1f} s, "
+            f"lost to Ray {each.lost_to_ray:6.1%}, {each.added_bytes} bytes more each, {each.peak_rss_mb} MB"
         )
     return found
 
