@@ -139,11 +139,17 @@ def nearest(
     vector_type: VectorType, field: str, embedding: Sequence[float], *, k: int, allowed: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The query for the `k` nearest vectors of each shard, among the documents that the clauses of a `bool` in
-    `allowed` let through. These stand inside it: beside it they would only thin out what was found."""
+    `allowed` let through. These stand inside it: beside it they would only thin out what was found.
+
+    The graph of vectors knows nothing of field-level security: from whom the field is hidden, it answers all the same.
+    The clause beside it finds the field for nobody else.
+    """
     condition = {"filter": {"bool": dict(allowed)}} if allowed else {}
     if vector_type == "dense_vector":
-        return {"knn": {"field": field, "query_vector": list(embedding), "num_candidates": k, **condition}}
-    return {"knn": {field: {"vector": list(embedding), "k": k, **condition}}}
+        knn: dict[str, Any] = {"field": field, "query_vector": list(embedding), "num_candidates": k, **condition}
+    else:
+        knn = {field: {"vector": list(embedding), "k": k, **condition}}
+    return {"bool": {"must": [{"knn": knn}], "filter": [{"exists": {"field": field}}]}}
 
 
 def compared(vector_type: VectorType, field: str, embedding: Sequence[float]) -> dict[str, Any]:

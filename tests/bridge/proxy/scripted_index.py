@@ -138,10 +138,10 @@ def kind_of_search(body: dict[str, Any]) -> str:
 
 def leg_of(search: dict[str, Any]) -> str:
     """Which leg an item of a `_msearch` is."""
-    if "knn" in search["query"]:
-        return "vector"
     if "knn_score" in json.dumps(search):
         return "exact"
+    if '"knn":' in json.dumps(search):
+        return "vector"
     return "expansion" if "predicted_queries" in json.dumps(search) else "lexical"
 
 

@@ -155,7 +155,7 @@ async def test_another_embedder_gives_unit_vectors_of_prompted_queries(
     [body] = models.asked(EMBEDDERS[name])
     assert body["input" if name == "openai" else "inputs"] == ["query: red shoe"]
     [legs] = [request for request in stack.cluster.received if request.path.endswith("_msearch")][:1]
-    vector = json.loads(legs.body.splitlines()[1])["query"]["knn"]["_neural.embedding"]["vector"]
+    vector = json.loads(legs.body.splitlines()[1])["query"]["bool"]["must"][0]["knn"]["_neural.embedding"]["vector"]
     assert vector == pytest.approx([0.6, 0.0, 0.8, 0.0])
 
 

@@ -54,7 +54,9 @@ async def test_filters_hold_in_every_leg(make_stack: MakeStack) -> None:
     expansion, vector = legs.splitlines()[1::2]
     assert status == 200
     assert json.loads(expansion)["query"]["bool"]["filter"] == [public]
-    assert json.loads(vector)["query"]["knn"]["_neural.embedding"]["filter"]["bool"]["filter"] == [public]
+    assert json.loads(vector)["query"]["bool"]["must"][0]["knn"]["_neural.embedding"]["filter"]["bool"]["filter"] == [
+        public
+    ]
 
 
 @pytest.mark.case("P11")

@@ -60,7 +60,7 @@ def test_conditions_of_alternatives_hold_for_predicted_queries_too() -> None:
         {"bool": {"should": alternatives}},
         {"bool": {"must": [PREDICTED], "filter": [either]}},
     ]
-    assert vector["knn"]["_neural.embedding"]["filter"] == {"bool": {"filter": [either]}}
+    assert vector["bool"]["must"][0]["knn"]["_neural.embedding"]["filter"] == {"bool": {"filter": [either]}}
 
 
 def test_expansion_leg_keeps_everything_around_the_words() -> None:
@@ -91,7 +91,8 @@ def test_vector_leg_holds_all_conditions_inside_the_nearest_neighbour_query() ->
 
     leg = legs.vector(understood({"query": query, "post_filter": {"term": {"x": 1}}}), PROFILE, [1.0, 0.0])
 
-    nearest = leg["query"]["knn"]["_neural.embedding"]
+    [clause] = leg["query"]["bool"]["must"]
+    nearest = clause["knn"]["_neural.embedding"]
     assert nearest["k"] == 100
     assert nearest["filter"] == {
         "bool": {"filter": [PUBLIC, {"range": {"year": {"gte": 2020}}}, {"term": {"x": 1}}], "must_not": [PUBLIC]}
@@ -105,7 +106,21 @@ def test_vector_leg_asks_for_the_best_passage_where_documents_have_several() -> 
 
     assert leg["query"]["nested"]["path"] == "_neural.passages"
     assert leg["query"]["nested"]["score_mode"] == "max"
-    assert "_neural.passages.embedding" in leg["query"]["nested"]["query"]["knn"]
+    [clause] = leg["query"]["nested"]["query"]["bool"]["must"]
+    assert "_neural.passages.embedding" in clause["knn"]
+
+
+@pytest.mark.parametrize("layout", ["single", "nested"])
+@pytest.mark.parametrize("vector_type", ["knn_vector", "dense_vector"])
+def test_vector_leg_asks_whether_the_caller_may_see_the_vectors(
+    layout: Literal["single", "nested"], vector_type: Literal["knn_vector", "dense_vector"]
+) -> None:
+    profile = msgspec.structs.replace(PROFILE, passages=PassageSettings(layout=layout), vector_type=vector_type)
+
+    query = legs.vector(understood({"query": MATCH}), profile, [1.0, 0.0])["query"]
+
+    beside = (query["nested"]["query"] if layout == "nested" else query)["bool"]["filter"]
+    assert beside == [{"exists": {"field": profile.embedding_field}}]
 
 
 @pytest.mark.parametrize("layout", ["single", "nested"])
@@ -171,4 +186,5 @@ def test_words_never_become_anything_but_words(words: str) -> None:
         {"match": {"title": words}},
         {"match": {"_neural.predicted_queries": {"query": words, "boost": 0.5}}},
     ]
-    assert json.loads(lines[3])["query"] == {"knn": {"_neural.embedding": {"vector": [0.0, 1.0], "k": 100}}}
+    [nearest] = json.loads(lines[3])["query"]["bool"]["must"]
+    assert nearest == {"knn": {"_neural.embedding": {"vector": [0.0, 1.0], "k": 100}}}
