@@ -552,9 +552,19 @@ _leaves = st.one_of(
     st.builds(lambda name, words: {"match_phrase": {name: words}}, _field_names, _words),
     st.builds(lambda words: {"query_string": {"query": words}}, _words),
     st.builds(lambda words: {"simple_query_string": {"query": words, "fields": ["title"]}}, _words),
+    st.builds(
+        lambda kind, words: {"multi_match": {"query": words, "type": kind, "fields": ["title", "body"]}},
+        st.sampled_from(["most_fields", "cross_fields", "phrase", "phrase_prefix", "bool_prefix", "worst_fields"]),
+        _words,
+    ),
+    st.builds(lambda words: {"combined_fields": {"query": words, "fields": ["title", "body"]}}, _words),
+    st.builds(lambda words: {"match_bool_prefix": {"body": words}}, _words),
+    st.builds(lambda words: {"nested": {"path": "gone", "query": {"match": {"title": words}}}}, _words),
+    st.builds(lambda name, words: {name: {"title": words}}, st.sampled_from(["wildcard", "regexp", "fuzzy"]), _words),
     st.sampled_from(
         [{"match_all": {}}, {"term": {"kind": "ad"}}, {"range": {"n": {"gte": 3}}}, {"exists": {}}, {}, []]
     ),
+    st.dictionaries(st.sampled_from(["match", "bool", "query", "title"]), st.sampled_from([1, None, [], {}, "wing"])),
 )
 
 
