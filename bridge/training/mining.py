@@ -66,6 +66,7 @@ class CandidateSet(msgspec.Struct, frozen=True):
 
 def bm25_index(texts: Sequence[str]) -> bm25s.BM25:
     """BM25 with k1 0.9, b 0.4 and Porter stems (Anserini's defaults)."""
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every index that it builds
     index = bm25s.BM25(method="lucene", k1=0.9, b=0.4)
     index.index(
         bm25s.tokenize(list(texts), stopwords="en", stemmer=Stemmer.Stemmer("porter"), show_progress=False),
