@@ -96,13 +96,16 @@ def test_the_node_ends_with_its_owner_however_the_owner_ends(folder: Path, kind:
 @needs_linux
 def test_a_folder_that_is_to_stay_stays(folder: Path) -> None:
     owned = OwnedNode(folder)
+    log = folder / "node.log"
     try:
+        assert until(lambda: log.exists() and log.read_text() == "node speaks\n")
+
         owned.owner.kill()
         owned.owner.wait()
 
         assert until(lambda: not lives(owned.guard))
         assert not lives(owned.node)
-        assert (folder / "node.log").read_text() == "node speaks\n"
+        assert log.read_text() == "node speaks\n"
     finally:
         owned.close()
 
