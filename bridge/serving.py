@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,21 +134,25 @@ def start_log_afresh(file: Path) -> None:
 
 
 def proxy_workers(settings: Settings, *, config_file: Path | None, overrides: Overrides) -> list[Service]:
-    """Proxies that share one port, each with an admin port of its own: the first `proxy.admin_port`.
+    """Proxies that share one port, each with an admin port of its own: `proxy.admin_port` and those after it,
+    or any free ones where that is 0.
 
     `settings` and `overrides` as for `sidecar_and_proxy`.
     """
     settled = with_ports(overrides, settings)
     shared = {**settled.get("proxy", {}), "workers": 1, "share_port": True}
-    first = shared.get("admin_port", settings.proxy.admin_port)
+    first, host = settings.proxy.admin_port, settings.proxy.admin_host
+    admin_ports = (
+        range(first, first + settings.proxy.workers) if first else _free_ports([host] * settings.proxy.workers)
+    )
     services = []
-    for number in range(settings.proxy.workers):
-        own = {**settled, "proxy": {**shared, "admin_port": first + number}}
+    for number, admin_port in enumerate(admin_ports):
+        own = {**settled, "proxy": {**shared, "admin_port": admin_port}}
         services.append(
             Service(
                 f"proxy {number + 1}",
                 [*neural_bridge(config_file, "serve"), "proxy"],
-                ready_url=f"http://{_reachable(settings.proxy.admin_host)}:{first + number}/_bridge/health",
+                ready_url=f"http://{_reachable(host)}:{admin_port}/_bridge/health",
                 environment=as_environment(own),
                 start_timeout_s=START_TIMEOUT_S,
             )
@@ -185,17 +190,25 @@ def with_ports(overrides: Overrides, settings: Settings) -> Overrides:
         ("proxy", "admin_port", proxy.admin_host),
     ]
     chosen: Overrides = {section: dict(values) for section, values in overrides.items()}
-    with ExitStack() as stack:
-        # Held together until all are chosen, so that no port is given twice.
-        for section, key, host in wanted:
-            if getattr(getattr(settings, section), key) == 0:
-                family = socket.AF_INET6 if ":" in host else socket.AF_INET
-                probe = stack.enter_context(socket.create_server((host, 0), family=family))
-                chosen.setdefault(section, {})[key] = probe.getsockname()[1]
+    free = [(section, key, host) for section, key, host in wanted if getattr(getattr(settings, section), key) == 0]
+    for (section, key, _), port in zip(free, _free_ports([host for *_, host in free]), strict=True):
+        chosen.setdefault(section, {})[key] = port
     if sidecar.port == 0:
         url = f"http://{_reachable(sidecar.host)}:{chosen['sidecar']['port']}"
         chosen.setdefault("proxy", {})["sidecar_url"] = url
     return chosen
+
+
+def _free_ports(hosts: Sequence[str]) -> list[int]:
+    """A port per host that nothing listens on; all are held until the last is chosen, so that none is given twice."""
+    with ExitStack() as stack:
+        probes = [
+            stack.enter_context(
+                socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+            )
+            for host in hosts
+        ]
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _reachable(host: str) -> str:

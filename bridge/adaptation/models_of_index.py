@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-from bridge.errors import ModelError
-from bridge.models.artifact import ModelFolder, resolve
+from bridge.models.artifact import ModelFolder, resolve, resolve_identity
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.models.query_generator import QueryGenerator
 from bridge.models.session import compute_threads
-from bridge.profile import IndexProfile, ModelReference
+from bridge.profile import IndexProfile
 from bridge.settings import IngestSettings
 from ingest.expansion import QueryFilter
 
@@ -37,26 +36,14 @@ def serving_models(profile: IndexProfile, settings: IngestSettings) -> ServingMo
     cross_encoder = CrossEncoder.load(reader, threads=threads)
     generator = resolve(DEFAULT_GENERATOR)
     if profile.generator:
-        generator = _folder_of(profile.generator, settings.generator or DEFAULT_GENERATOR, "ingest.generator")
+        generator = resolve_identity(
+            profile.generator.identity, settings.generator or DEFAULT_GENERATOR, setting="ingest.generator"
+        )
+    encoder = resolve_identity(profile.encoder.identity, settings.encoder, setting="ingest.encoder")
     return ServingModels(
-        encoder=Encoder.load(_folder_of(profile.encoder, settings.encoder, "ingest.encoder"), threads=threads),
+        encoder=Encoder.load(encoder, threads=threads),
         cross_encoder=cross_encoder,
         cross_encoder_folder=reader,
         generator=QueryGenerator.load(generator, threads=threads),
         keep=QueryFilter(cross_encoder, threshold=settings.filter_threshold, threads=compute_threads(threads)),
-    )
-
-
-def _folder_of(made_by: ModelReference, configured: str, setting: str) -> ModelFolder:
-    """The profile knows a model by name and digest; one in a folder of its own is found by the setting."""
-    for name in (made_by.name, configured):
-        try:
-            folder = resolve(name)
-        except ModelError:
-            continue
-        if folder.identity == made_by.identity:
-            return folder
-    raise ModelError(
-        f"the index was enriched by {made_by.identity}, which is neither built in nor the model of {setting} "
-        f"({configured}): set that to its folder"
     )

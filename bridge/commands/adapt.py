@@ -205,7 +205,7 @@ def _subject(
 
     models = serving_models(profile, settings.ingest)
     spans = models.encoder.tokenizer.token_offsets
-    held_out, kept_back = _held_out(client, state, profile, asked)
+    held_out, kept_back = _held_out(client, state, profile, settings, asked)
     return Subject(
         index=state.name,
         profile=profile,
@@ -218,7 +218,7 @@ def _subject(
 
 
 def _held_out(
-    client: "OpenSearch", state: "IndexState", profile: "IndexProfile", asked: Asked
+    client: "OpenSearch", state: "IndexState", profile: "IndexProfile", settings: "Settings", asked: Asked
 ) -> "tuple[JudgedQueries, frozenset[str]]":
     """Queries to measure with, and the documents that are not to be learnt from."""
     from bridge.evaluation.judgement_files import read_judgement_list
@@ -226,7 +226,7 @@ def _held_out(
 
     if asked.judgements is not None:
         return read_judgement_list(asked.judgements), frozenset()
-    questions = predict_questions(client, state.name, profile, n_questions=asked.held_out)
+    questions = predict_questions(client, state.name, profile, settings.ingest, n_questions=asked.held_out)
     return questions, frozenset(doc_id for grades in questions.qrels.values() for doc_id in grades)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bridge.evaluation.judged_queries import JudgedQueries
     from bridge.measuring_stack import MeasuredIndex
     from bridge.serving import Overrides
+    from bridge.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -159,7 +160,7 @@ def measured(
                 collection, settings, display, config_file=config_file, analyzer=asked.analyzer, servers=servers
             ) as index:
                 own = collection.judged.spread(asked.max_queries)
-                questions = _label_free(asked, index)
+                questions = _label_free(asked, index, settings)
                 yield Measured(
                     collection.name,
                     index,
@@ -171,7 +172,7 @@ def measured(
             given = _judgements(asked)
             with own_index(asked.index, settings, display, config_file=config_file, servers=servers) as index:
                 fields = [field.name for field in index.profile.text_fields]
-                questions = given or _label_free(asked, index)
+                questions = given or _label_free(asked, index, settings)
                 if questions is None:
                     raise UsageError(_NO_JUDGEMENTS)
                 yield Measured(asked.index, index, questions.spread(asked.max_queries), body_of or multi_match(fields))
@@ -225,9 +226,9 @@ def _clicks(file: Path) -> "JudgedQueries":
     return judgements_of_clicks(file.name, pages)
 
 
-def _label_free(asked: Asked, index: "MeasuredIndex") -> "JudgedQueries | None":
+def _label_free(asked: Asked, index: "MeasuredIndex", settings: "Settings") -> "JudgedQueries | None":
     if asked.label_free is None:
         return None
     from bridge.evaluation.label_free import predict_questions
 
-    return predict_questions(index.cluster, index.name, index.profile, n_questions=asked.label_free)
+    return predict_questions(index.cluster, index.name, index.profile, settings.ingest, n_questions=asked.label_free)

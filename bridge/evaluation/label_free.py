@@ -11,10 +11,11 @@ from opensearchpy import OpenSearch
 
 from bridge.errors import UsageError
 from bridge.evaluation.judged_queries import JudgedQueries
-from bridge.models.artifact import resolve
+from bridge.models.artifact import resolve_identity
 from bridge.models.query_generator import QueryGenerator
 from bridge.passages import enriched_text, field_texts, value_at
 from bridge.profile import IndexProfile
+from bridge.settings import IngestSettings
 
 _SEED = 20_001
 """Other than ingest's: the index holds what that one predicted."""
@@ -32,8 +33,12 @@ CAVEAT = (
 )
 
 
-def predict_questions(client: OpenSearch, index: str, profile: IndexProfile, *, n_questions: int) -> JudgedQueries:
+def predict_questions(
+    client: OpenSearch, index: str, profile: IndexProfile, settings: IngestSettings, *, n_questions: int
+) -> JudgedQueries:
     """Up to `n_questions` questions, each with one relevant document; the same for the same index.
+
+    The settings lead to a generator that lies in a folder of its own.
 
     A question that the index holds for its document already is not held out, and is not asked.
 
@@ -43,7 +48,8 @@ def predict_questions(client: OpenSearch, index: str, profile: IndexProfile, *, 
     """
     if profile.generator is None:
         raise UsageError(f"index {index} was enriched without predicted queries: --label-free needs their generator")
-    generator = QueryGenerator.load(resolve(profile.generator.name))
+    folder = resolve_identity(profile.generator.identity, settings.generator or "", setting="ingest.generator")
+    generator = QueryGenerator.load(folder)
     documents = _sample(client, index, profile, n_questions)
     questions: dict[str, str] = {}
     for start in range(0, len(documents), _BATCH):

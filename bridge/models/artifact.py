@@ -128,6 +128,26 @@ def resolve(name: str) -> ModelFolder:
     )
 
 
+def resolve_identity(identity: str, configured: str, *, setting: str) -> ModelFolder:
+    """Finds the model that enriched an index: its profile knows it as NAME@DIGEST, and where it lies in a folder
+    of its own, the `setting` whose value is `configured` leads to it.
+
+    Raises:
+        ModelError: neither the name nor the setting leads to this very model.
+    """
+    for name in (identity.rpartition("@")[0], configured):
+        try:
+            folder = resolve(name)
+        except ModelError:
+            continue
+        if folder.identity == identity:
+            return folder
+    raise ModelError(
+        f"the index was enriched by {identity}, which is neither built in nor the model of {setting} "
+        f"({configured}): set that to its folder"
+    )
+
+
 def read_folder(path: Path) -> ModelFolder:
     """Reads a folder's manifest.
 

@@ -25,7 +25,7 @@ from bridge.evaluation.label_free import predict_questions
 from bridge.models.artifact import ModelFolder
 from bridge.profile import ModelReference, RerankSettings
 from bridge.proxy.event_log import Click, EventLog, Impression
-from bridge.settings import ClusterSettings
+from bridge.settings import ClusterSettings, IngestSettings
 from tests.proxy_stack import ProxyStack, proxy_stack
 from tests.servers import unused_index_name
 from tests.toys import (
@@ -260,16 +260,17 @@ def test_label_free_questions_are_held_out_and_lead_back_to_their_documents(
     generator = make_toy_query_generator(tmp_path / "generator")
     profile = look(opensearch, index).profile
     assert profile is not None
-    reference = ModelReference(str(generator.path), generator.digest)
+    reference = ModelReference("toy-query-generator", generator.digest)
+    settings = IngestSettings(generator=str(generator.path))
     profile = msgspec.structs.replace(profile, generator=reference)
-    judged = predict_questions(opensearch, index, profile, n_questions=10)
+    judged = predict_questions(opensearch, index, profile, settings, n_questions=10)
     assert 1 <= len(judged.queries) <= 10
     for query_id, question in judged.queries.items():
         [(doc_id, grade)] = judged.qrels[query_id].items()
         assert grade == 1
         assert set(question.split()) <= set(f"{DOCUMENTS[doc_id]['title']} {DOCUMENTS[doc_id]['body']}".split())
         assert question != DOCUMENTS[doc_id]["title"]  # what the index holds as its predicted query
-    assert predict_questions(opensearch, index, profile, n_questions=10) == judged
+    assert predict_questions(opensearch, index, profile, settings, n_questions=10) == judged
 
 
 def test_an_index_that_was_not_enriched_is_refused(run: Run, opensearch: OpenSearch, fresh_index: str) -> None:

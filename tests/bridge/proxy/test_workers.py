@@ -27,8 +27,11 @@ async def test_workers_share_the_port_and_end_together() -> None:
         try:
             assert process.stderr is not None
             async with asyncio.timeout(240):
-                while not (line := (await process.stderr.readline()).decode()).startswith("3 proxies answer"):
-                    assert line, "the proxies ended while they started"
+                said = line = ""
+                while not line.startswith("3 proxies answer"):
+                    line = (await process.stderr.readline()).decode()
+                    assert line, f"the proxies ended while they started: {said}"
+                    said += line
             admins = set(re.findall(r"(http://[^/]+)/_bridge/health", line))
             served = 0
             # A connection each, for the kernel to spread.
