@@ -13,6 +13,7 @@
     │   ├── IndexUnsuitable         pre-flight: mapping or settings forbid it  exit 2
     │   └── AnswerNotUnderstood     not an OpenSearch answer                   exit 1
     ├── SidecarError                the rerank sidecar did not give scores     (proxy: degrade)
+    │   └── SidecarUnreachable      no connection, wrong API key               exit 4
     └── IngestError
         ├── CheckpointUnusable      damaged, or of another run                 exit 2
         └── LedgerUnbalanced        documents unaccounted for                  exit 1
@@ -75,6 +76,10 @@ class SidecarError(BridgeError):
     """The rerank sidecar is down, slow, overloaded, or answered nonsense."""
 
 
+class SidecarUnreachable(SidecarError):
+    """A model server gives no answer, or none to us."""
+
+
 class IngestError(BridgeError):
     """An ingest run cannot go on."""
 
@@ -93,6 +98,7 @@ EXIT_CODES: dict[type[BridgeError], int] = {
     CheckpointUnusable: 2,
     ClusterUnreachable: 4,
     AccessDenied: 4,
+    SidecarUnreachable: 4,
     ClusterBlocked: 5,
     BridgeError: 1,
 }

@@ -234,6 +234,19 @@ class IngestSettings(Section):
 
     encoder: str = Field("embed-base", description="Encoder of the vectors: path, built-in or hub name.")
     generator: str | None = Field("doc2query-small", description="Generator of predicted queries; empty writes none.")
+    server_url: str | None = Field(
+        None,
+        description="Model server that works in this process's place: the address of a sidecar (http://HOST:PORT) with "
+        "the same encoder, generator and filter, or the whole address of another server's embeddings. The models' "
+        "folders are still needed here, for their names and their tokenizers.",
+    )
+    server_api: Literal["sidecar", "tei", "openai"] = Field(
+        "sidecar",
+        description="How it is asked: tei for text-embeddings-inference, openai for /v1/embeddings; these embed, and "
+        "queries are predicted here.",
+    )
+    server_model: str | None = Field(None, description="Its name for the encoder, which the api openai needs.")
+    server_api_key: SecretStr | None = Field(None, description="Sent to it as a bearer token.")
     object_field: str = Field(
         "_neural",
         pattern=r"^[^.\s]+$",
@@ -286,6 +299,16 @@ class IngestSettings(Section):
         "last",
         description="What an id that comes twice in a run means: the last one wins, or it is a dead letter (error).",
     )
+
+    @model_validator(mode="after")
+    def _names_a_server(self) -> Self:
+        if self.server_url is None and self.server_api != "sidecar":
+            raise ValueError(f"server_api is {self.server_api}, and no server_url: name both")
+        if self.server_url is not None and not self.server_url.startswith(("http://", "https://")):
+            raise ValueError(f"server_url is {self.server_url}: expected http://HOST:PORT")
+        if self.server_api == "openai" and self.server_model is None:
+            raise ValueError("server_api openai needs server_model")
+        return self
 
 
 class NodeSettings(Section):

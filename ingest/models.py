@@ -1,10 +1,11 @@
 """The models that enrich documents, and the profile of an index that is made with them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
+from bridge.model_server import ModelServer
 from bridge.models.artifact import ModelFolder, resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
@@ -17,6 +18,7 @@ from bridge.scripts import scripts_of_words
 from bridge.settings import IngestSettings
 from ingest import expansion
 from ingest.embedding import PassageEncoder
+from ingest.served_models import ServedEncoder, ServedGenerator, ServedScorer, check_sidecar, server_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +36,47 @@ class Models:
 
 
 def load_models(settings: IngestSettings) -> Models:
-    """Opens the models that the settings name.
+    """Opens the models that the settings name, or the way to a server that runs them in this process's place.
 
     Raises:
         ModelError: one cannot be found or opened.
         SettingsError: `ingest.providers` names one that is not here, or does not start.
+        SidecarError: the server does not answer, or runs other models.
     """
     check_providers(settings.providers, setting="ingest.providers")
-    encoder_folder = resolve(settings.encoder)
-    encoder = Encoder.load(encoder_folder, threads=settings.threads, providers=settings.providers)
-    reference, token_spans = _reference(encoder_folder), encoder.tokenizer.token_offsets
-    scripts = scripts_of_words(encoder.tokenizer.words)
-    if not settings.generator:
-        return Models(encoder, reference, token_spans, scripts=scripts)
-    generator_folder = resolve(settings.generator)
-    generator = QueryGenerator.load(generator_folder, threads=settings.threads)
-    scorer = None
-    if settings.filter_model:
-        scorer = CrossEncoder.load(
-            resolve(settings.filter_model), threads=settings.threads, providers=settings.providers
-        )
-    return Models(encoder, reference, token_spans, generator, _reference(generator_folder), scorer, scripts)
+    folder = resolve(settings.encoder)
+    server = server_of(settings) if settings.server_url else None
+    tokenizer = load_tokenizer(folder)
+    encoder: PassageEncoder
+    if server is None:
+        encoder = Encoder.load(folder, threads=settings.threads, providers=settings.providers)
+    else:
+        encoder = ServedEncoder(server, folder, settings)
+    models = Models(encoder, _reference(folder), tokenizer.token_offsets, scripts=scripts_of_words(tokenizer.words))
+    if settings.generator:
+        models = _with_queries(models, settings, server if settings.server_api == "sidecar" else None)
+    if server is not None and settings.server_api == "sidecar":
+        scorer = models.scorer.identity if isinstance(models.scorer, ServedScorer) else None
+        generator = models.generator_reference.identity if models.generator_reference else None
+        check_sidecar(server, encoder=folder.identity, generator=generator, scorer=scorer)
+    return models
+
+
+def _with_queries(models: Models, settings: IngestSettings, sidecar: ModelServer | None) -> Models:
+    """The models, and those that predict and filter queries: of this process, or of a sidecar."""
+    folder = resolve(settings.generator or "")
+    generator: expansion.QueryGenerator
+    scorer: expansion.Scorer | None = None
+    if sidecar is None:
+        generator = QueryGenerator.load(folder, threads=settings.threads)
+        if settings.filter_model:
+            reader = resolve(settings.filter_model)
+            scorer = CrossEncoder.load(reader, threads=settings.threads, providers=settings.providers)
+    else:
+        generator = ServedGenerator(sidecar)
+        if settings.filter_model:
+            scorer = ServedScorer(sidecar, resolve(settings.filter_model).identity)
+    return replace(models, generator=generator, generator_reference=_reference(folder), scorer=scorer)
 
 
 def profile_for(

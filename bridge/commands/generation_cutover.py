@@ -165,10 +165,10 @@ def _sidecar(ctx: click.Context, url: str | None) -> _Sidecar:
 def _sidecar_problems(sidecar: _Sidecar, profile: "IndexProfile") -> list[str]:
     """Why searches would go without vectors, as far as the sidecar tells."""
     from bridge.errors import SidecarError
-    from bridge.sidecar_info import served_encoders
+    from bridge.model_server import ModelServer
 
     try:
-        served = served_encoders(sidecar.url, api_key=sidecar.key)
+        served = ModelServer(sidecar.url, api_key=sidecar.key, answer_within_s=5.0).info().embedding_model_ids
     except SidecarError as error:
         return [str(error)]
     if profile.encoder.identity in served:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from bridge.proxy.model_apis import CascadeRequest
+from bridge.model_apis import CascadeRequest
 from bridge.proxy.own_searches import OwnSearches, deadline_of_ranking
 from bridge.proxy.planning import Plan
 from bridge.proxy.ranked import Ranked

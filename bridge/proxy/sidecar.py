@@ -13,9 +13,9 @@ from cachetools import TTLCache
 from pydantic import SecretStr
 
 from bridge.errors import SettingsError
+from bridge.model_apis import CascadeRequest, Score, embed_api, rerank_api
 from bridge.proxy.breaker import CircuitBreaker
 from bridge.proxy.embedding_cache import EmbeddingCache
-from bridge.proxy.model_apis import CascadeRequest, Score, embed_api, rerank_api
 from bridge.proxy.model_server import ModelServer
 from bridge.proxy.stage_failures import CascadeMissing, NotTaken, StageFailed
 from bridge.settings import Settings
@@ -48,7 +48,9 @@ class Sidecar:
         self.url = proxy.sidecar_url.rstrip("/")
         self._settings = settings
         self._rerank_api = rerank_api(settings.reranker)
-        self._embed_api = embed_api(settings.embedder)
+        self._embed_api = embed_api(
+            settings.embedder.api, model=settings.embedder.model, prompt=settings.embedder.prompt
+        )
         self._embeddings = EmbeddingCache(proxy.cached_embeddings)
         # Another encoder may be there after a restart; nothing tells of it but the sidecar itself.
         self._encoders: TTLCache[str, _Info] = TTLCache(1, proxy.profile_ttl_s)
@@ -119,7 +121,7 @@ class Sidecar:
                 f"that encoder, or ingest anew",
             )
         # It may have been given another encoder since it was asked: then it refuses, and vectors do not mix.
-        body = self._embed_api.body(text, model=identity if told.embedding_model_ids else None)
+        body = self._embed_api.body([text], "query", model=identity if told.embedding_model_ids else None)
         embeddings = await self._embedder.ask(body, self._embed_api.embeddings, deadline=deadline)
         if len(embeddings) != 1 or len(embeddings[0]) != dimension or not all(map(math.isfinite, embeddings[0])):
             self._embedder.fail(

@@ -5,16 +5,16 @@
 - Cohere and Jina: `/v2/rerank` or `/v1/rerank` with `documents`; scores are probabilities.
 - OpenAI: `/v1/embeddings` with `input`.
 
-Pure; `bridge.proxy.model_server` sends. What cannot be read raises `msgspec.DecodeError`.
+Pure; `bridge.proxy.model_server` and `ingest.served_models` send. What cannot be read raises `msgspec.DecodeError`.
 """
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
-from bridge.settings import EmbedderSettings, RerankerSettings
+from bridge.settings import RerankerSettings
 
 _LEAST_PROBABILITY = 1e-6
 """Nearer to 0 or to 1 a probability's logit says nothing more."""
@@ -48,14 +48,17 @@ class RerankApi(Protocol):
         """The logits in an answer, in any order."""
 
 
+Role = Literal["query", "passage"]
+
+
 class EmbedApi(Protocol):
     """One shape of embedding."""
 
-    def body(self, text: str, *, model: str | None) -> dict[str, object]:
-        """The request for one query; `model` is the index's encoder, where the server is known to have several."""
+    def body(self, texts: Sequence[str], role: Role, *, model: str | None) -> dict[str, object]:
+        """The request; `model` is the index's encoder, where the server is known to have several."""
 
     def embeddings(self, answer: bytes) -> list[list[float]]:
-        """The embeddings in an answer: one, where all is well."""
+        """The embeddings in an answer: one for each text, where all is well."""
 
 
 def rerank_api(settings: RerankerSettings) -> RerankApi:
@@ -65,15 +68,16 @@ def rerank_api(settings: RerankerSettings) -> RerankApi:
     return _Texts(cascades=settings.api == "sidecar")
 
 
-def embed_api(settings: EmbedderSettings) -> EmbedApi:
-    """The shape that the settings name."""
-    match settings.api:
+def embed_api(api: Literal["sidecar", "tei", "openai"], *, model: str | None, prompt: str | None) -> EmbedApi:
+    """The shape of that name. `model` is the server's name for its encoder, `prompt` what this wants before texts of
+    the one role that is asked for: the sidecar knows both."""
+    match api:
         case "sidecar":
             return _ByRole()
         case "tei":
-            return _Inputs(settings.prompt or "")
+            return _Inputs(prompt or "")
         case "openai":
-            return _OpenAI(settings.model or "", settings.prompt or "")
+            return _OpenAI(model or "", prompt or "")
 
 
 class _Texts:
@@ -132,10 +136,10 @@ def _logit(probability: float) -> float:
 
 
 class _ByRole:
-    """The sidecar's shape: it knows what its encoder wants before a query."""
+    """The sidecar's shape: it knows what its encoder wants before texts."""
 
-    def body(self, text: str, *, model: str | None) -> dict[str, object]:
-        asked: dict[str, object] = {"inputs": [text], "role": "query"}
+    def body(self, texts: Sequence[str], role: Role, *, model: str | None) -> dict[str, object]:
+        asked: dict[str, object] = {"inputs": list(texts), "role": role}
         return asked if model is None else asked | {"model": model}
 
     def embeddings(self, answer: bytes) -> list[list[float]]:
@@ -143,13 +147,13 @@ class _ByRole:
 
 
 class _Inputs:
-    """TEI's shape; `prompt` is what its encoder wants before a query."""
+    """TEI's shape."""
 
     def __init__(self, prompt: str) -> None:
         self._prompt = prompt
 
-    def body(self, text: str, *, model: str | None) -> dict[str, object]:
-        return {"inputs": [self._prompt + text], "normalize": True, "truncate": True}
+    def body(self, texts: Sequence[str], role: Role, *, model: str | None) -> dict[str, object]:
+        return {"inputs": [self._prompt + text for text in texts], "normalize": True, "truncate": True}
 
     def embeddings(self, answer: bytes) -> list[list[float]]:
         return [_of_unit_length(row) for row in msgspec.json.decode(answer, type=list[list[float]])]
@@ -157,6 +161,7 @@ class _Inputs:
 
 class _OpenAIRow(msgspec.Struct):
     embedding: list[float]
+    index: int = 0
 
 
 class _OpenAIRows(msgspec.Struct):
@@ -164,17 +169,18 @@ class _OpenAIRows(msgspec.Struct):
 
 
 class _OpenAI:
-    """OpenAI's shape; `prompt` is what its encoder wants before a query."""
+    """OpenAI's shape."""
 
     def __init__(self, model: str, prompt: str) -> None:
         self._model = model
         self._prompt = prompt
 
-    def body(self, text: str, *, model: str | None) -> dict[str, object]:
-        return {"model": self._model, "input": [self._prompt + text], "encoding_format": "float"}
+    def body(self, texts: Sequence[str], role: Role, *, model: str | None) -> dict[str, object]:
+        return {"model": self._model, "input": [self._prompt + text for text in texts], "encoding_format": "float"}
 
     def embeddings(self, answer: bytes) -> list[list[float]]:
-        return [_of_unit_length(row.embedding) for row in msgspec.json.decode(answer, type=_OpenAIRows).data]
+        rows = sorted(msgspec.json.decode(answer, type=_OpenAIRows).data, key=lambda row: row.index)
+        return [_of_unit_length(row.embedding) for row in rows]
 
 
 def _of_unit_length(row: list[float]) -> list[float]:

@@ -1,0 +1,171 @@
+"""Models that a server runs in ingest's place: the rerank sidecar, or for embeddings another one.
+
+What a server cannot do just now (it starts again, it has too much to do) is asked again, as patiently as the cluster
+is; what it cannot read is the document's fault and ends as a dead letter.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from bridge.errors import SidecarError
+from bridge.model_apis import EmbedApi, Role, Score, embed_api
+from bridge.model_server import ModelServer
+from bridge.models.artifact import ModelFolder
+from bridge.settings import IngestSettings
+
+_TEXTS_AT_ONCE = 32
+"""As many as text-embeddings-inference takes unless it is told otherwise."""
+
+_REQUESTS_AT_ONCE = 4
+"""Keep a server busy while answers travel."""
+
+_PASSAGES_TO_EXPAND = 8
+"""The sidecar's own share of a request for queries."""
+
+_ANSWER_WITHIN_S = 120.0
+
+T = TypeVar("T")
+
+
+def server_of(settings: IngestSettings) -> ModelServer:
+    """The server that `ingest.server_url` and its neighbours name."""
+    key = settings.server_api_key
+    return ModelServer(
+        settings.server_url or "",
+        api_key=key.get_secret_value() if key else None,
+        attempts=settings.max_attempts,
+        answer_within_s=_ANSWER_WITHIN_S,
+    )
+
+
+def check_sidecar(server: ModelServer, *, encoder: str, generator: str | None, scorer: str | None) -> None:
+    """Compares the sidecar's models with those that are wanted, given as `name@digest`.
+
+    Raises:
+        SidecarError: it runs others, or does not answer.
+    """
+    info = server.info()
+    for setting, wanted, served in (
+        ("sidecar.encoder or sidecar.more_encoders", encoder, info.embedding_model_ids),
+        ("sidecar.generator", generator, [info.generator_model_id]),
+        ("sidecar.rerank_model or sidecar.more_rerank_models", scorer, info.rerank_model_ids),
+    ):
+        if wanted is not None and wanted not in served:
+            running = ", ".join(filter(None, served)) or "none"
+            raise SidecarError(
+                f"the sidecar at {server.url} does not run {wanted}, but {running}: give it that model ({setting}), "
+                f"or name another one in the settings of ingest"
+            )
+
+
+class ServedEncoder:
+    """An encoder behind HTTP. Safe to use from several threads."""
+
+    def __init__(self, server: ModelServer, folder: ModelFolder, settings: IngestSettings) -> None:
+        """`folder` is that of the same encoder: it says the dimension, and what passages begin with."""
+        self._server = server
+        self._model = folder.identity if settings.server_api == "sidecar" else None
+        self._path = "/embed" if settings.server_api == "sidecar" else ""
+        self._api: dict[Role, EmbedApi] = {
+            "query": embed_api(settings.server_api, model=settings.server_model, prompt=folder.manifest.query_prefix),
+            "passage": embed_api(
+                settings.server_api, model=settings.server_model, prompt=folder.manifest.passage_prefix
+            ),
+        }
+        self._executor = ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="served-encoder")
+        self.dimension: int = folder.manifest.dimension or 0
+
+    def encode(self, texts: Sequence[str], role: Role = "query") -> NDArray[np.float32]:
+        """Embeds `texts`: float32, (n_texts, dimension), rows of unit length, input order.
+
+        Raises:
+            ModelError: the server cannot read a text, or its answer is none.
+            SidecarError: it gives no answer.
+        """
+        parts = self._executor.map(lambda part: self._encode(part, role), _parts(texts, _TEXTS_AT_ONCE))
+        return np.array(list(chain.from_iterable(parts)), dtype=np.float32).reshape(len(texts), self.dimension)
+
+    def _encode(self, texts: Sequence[str], role: Role) -> list[list[float]]:
+        api = self._api[role]
+        answer = self._server.ask(self._path, api.body(texts, role, model=self._model))
+        try:
+            rows = api.embeddings(answer)
+        except msgspec.DecodeError as error:
+            raise SidecarError(f"the answer of {self._server.url} cannot be read: {error}") from error
+        if len(rows) != len(texts) or any(len(row) != self.dimension for row in rows):
+            raise SidecarError(
+                f"the model server {self._server.url} gave {len(rows)} embeddings of {len(rows[0]) if rows else 0} "
+                f"numbers for {len(texts)} texts, expected {self.dimension} numbers: it runs another encoder"
+            )
+        return rows
+
+
+class ServedGenerator:
+    """A query generator behind HTTP."""
+
+    def __init__(self, server: ModelServer) -> None:
+        self._server = server
+
+    def generate(self, passages: Sequence[str], *, n_queries: int, max_new_tokens: int, seed: int) -> list[list[str]]:
+        """At most `n_queries` queries per passage, likeliest first.
+
+        Raises:
+            ModelError: the server cannot read a passage.
+            SidecarError: it gives no answer.
+        """
+        asked = [row for row, passage in enumerate(passages) if passage.strip()]
+        queries: list[list[str]] = [[] for _ in passages]
+        for rows in _parts(asked, _PASSAGES_TO_EXPAND):
+            predicted = _read(
+                self._server,
+                "/expand",
+                {
+                    "inputs": [passages[row] for row in rows],
+                    "n_queries": n_queries,
+                    "max_new_tokens": max_new_tokens,
+                    "seed": seed + rows[0],
+                },
+                list[list[str]],
+            )
+            for row, given in zip(rows, predicted, strict=True):
+                queries[row] = given
+        return queries
+
+
+class ServedScorer:
+    """A cross-encoder behind HTTP. Safe to use from several threads."""
+
+    def __init__(self, server: ModelServer, model: str) -> None:
+        """`model` is its `name@digest`."""
+        self._server = server
+        self.identity = model
+
+    def score(self, query: str, passages: Sequence[str]) -> NDArray[np.float32]:
+        """Raw logits: float32, (n_passages,), input order.
+
+        Raises:
+            ModelError: the server cannot read a text.
+            SidecarError: it gives no answer.
+        """
+        body = {"query": query, "texts": list(passages), "raw_scores": True, "model": self.identity}
+        scores = np.zeros(len(passages), dtype=np.float32)
+        for scored in _read(self._server, "/rerank", body, list[Score]):
+            scores[scored.index] = scored.score
+        return scores
+
+
+def _read(server: ModelServer, path: str, body: object, shape: type[T]) -> T:
+    try:
+        return msgspec.json.decode(server.ask(path, body), type=shape)
+    except msgspec.DecodeError as error:
+        raise SidecarError(f"the answer of {server.url}{path} cannot be read: {error}") from error
+
+
+def _parts(items: Sequence[T], n_items: int) -> list[Sequence[T]]:
+    return [items[start : start + n_items] for start in range(0, len(items), n_items)]
