@@ -15,6 +15,7 @@ from bridge.errors import UsageError
 if TYPE_CHECKING:
     from bridge.models.artifact import Kind, ModelFolder
     from bridge.models.hub import HubModel
+    from bridge.training.quantization import Precision
 
 CALIBRATION_TEXTS = 128
 
@@ -268,13 +269,20 @@ def _exported(model: "HubModel", out: Path) -> "ModelFolder":
 @click.argument("name")
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @texts_option
+@click.option(
+    "--precision",
+    type=click.Choice(["int8", "fp16"]),
+    default="int8",
+    show_default=True,
+    help="int8 for CPUs, fp16 for GPUs.",
+)
 @json_option
-def quantize(name: str, out: Path, texts_file: Path, as_json: bool) -> None:
-    """Make an int8 model folder OUT of the float32 one NAME, and measure what it changes."""
+def quantize(name: str, out: Path, texts_file: Path, precision: "Precision", as_json: bool) -> None:
+    """Make an int8 or float16 model folder OUT of the float32 one NAME, and measure what it changes."""
     from bridge.models.artifact import resolve
     from bridge.training.quantization import quantize_folder
 
-    folder = quantize_folder(resolve(name), out, read_pairs(texts_file))
+    folder = quantize_folder(resolve(name), out, read_pairs(texts_file), precision=precision)
     _tell_made(folder, out, as_json=as_json)
 
 

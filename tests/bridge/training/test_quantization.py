@@ -125,6 +125,16 @@ def test_a_quantised_folder_is_small_close_and_says_how_close(folder: ModelFolde
     assert made.manifest.figures["nearest_shared"] > 0.8
 
 
+def test_a_halved_folder_is_half_as_large_and_closer(folder: ModelFolder, tmp_path: Path) -> None:
+    pairs = [(WORDS[number], " ".join(WORDS[number : number + 9])) for number in range(40)]
+    made = quantization.quantize_folder(folder, tmp_path / "fp16", pairs, precision="fp16")
+    weights = onnx.load(str(made.model_file)).graph.initializer
+    assert {tensor.data_type for tensor in weights if tensor.name in ("table", "second")} == {TensorProto.FLOAT16}
+    assert made.model_file.stat().st_size < 0.6 * folder.model_file.stat().st_size
+    assert made.manifest.figures["cosine_to_reference"] > 0.9999
+    assert made.manifest.figures["nearest_shared"] == 1.0
+
+
 def test_products_for_one_token_stay_in_float(
     folder: ModelFolder, sequences: list[TokenArrays], tmp_path: Path
 ) -> None:
