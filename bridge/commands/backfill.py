@@ -39,13 +39,16 @@ def command(ctx: click.Context, index: str, making: Making, running: Running, di
         profile = making.profile(models, names, kept, settings.ingest, sample)
         folder = running.folder("backfill", index)
         if distribution.runner == "ray":
-            done = distribution.backfill(
-                ctx,
+            from ingest.ray_backfill import run_ray_backfill  # which cannot be imported without Ray
+
+            done = run_ray_backfill(
                 index,
                 profile=profile,
                 client=client,
-                settings=settings,
+                reach=distribution.reach(ctx, settings),
+                settings=settings.ingest,
                 state_folder=folder,
+                pools=distribution.pools(settings),
                 on_progress=on_progress,
                 stopped=request.stopped,
             )

@@ -1,9 +1,6 @@
-"""The options of a run on more than one machine, and such runs: `neural-bridge ingest|backfill --runner ray`."""
+"""The options of a run on more than one machine: `neural-bridge ingest|backfill --runner ray`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -12,15 +9,9 @@ from bridge.commands import Invocation
 from bridge.commands.enriching import Command, collected_as
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
-    from bridge.profile import IndexProfile
     from bridge.settings import IngestSettings, Settings
-    from ingest.backfill import BackfillReport
     from ingest.ray_run import Pools
     from ingest.reach import Reach
-    from ingest.report import Progress, Report
-    from ingest.splits import SplitFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,71 +29,8 @@ class Distribution:
 
         return settings if self.runner == "local" else settings.model_copy(update={"providers": [CPU]})
 
-    def ingest(
-        self,
-        ctx: click.Context,
-        source: "SplitFiles",
-        *,
-        index: str,
-        profile: "IndexProfile",
-        client: "OpenSearch",
-        settings: "Settings",
-        state_folder: Path,
-        on_progress: "Callable[[Progress], None]",
-        stopped: Event,
-    ) -> "Report":
-        """Runs on Ray; see `ingest.ray_ingest.run_ray_ingest`.
-
-        Raises:
-            UsageError: Ray is not installed, or the pace is to be held.
-        """
-        from ingest.ray_ingest import run_ray_ingest
-
-        return run_ray_ingest(
-            source,
-            index=index,
-            profile=profile,
-            client=client,
-            reach=self._reach(ctx, settings),
-            settings=settings.ingest,
-            state_folder=state_folder,
-            pools=self.pools(settings),
-            on_progress=on_progress,
-            stopped=stopped,
-        )
-
-    def backfill(
-        self,
-        ctx: click.Context,
-        index: str,
-        *,
-        profile: "IndexProfile",
-        client: "OpenSearch",
-        settings: "Settings",
-        state_folder: Path,
-        on_progress: "Callable[[Progress], None]",
-        stopped: Event,
-    ) -> "BackfillReport":
-        """Runs on Ray; see `ingest.ray_backfill.run_ray_backfill`.
-
-        Raises:
-            UsageError: Ray is not installed, or the pace is to be held.
-        """
-        from ingest.ray_backfill import run_ray_backfill
-
-        return run_ray_backfill(
-            index,
-            profile=profile,
-            client=client,
-            reach=self._reach(ctx, settings),
-            settings=settings.ingest,
-            state_folder=state_folder,
-            pools=self.pools(settings),
-            on_progress=on_progress,
-            stopped=stopped,
-        )
-
-    def _reach(self, ctx: click.Context, settings: "Settings") -> "Reach":
+    def reach(self, ctx: click.Context, settings: "Settings") -> "Reach":
+        """How the machines reach the cluster."""
         from ingest.reach import Reach
 
         return Reach.of(settings.cluster, (ctx.find_object(Invocation) or Invocation()).config_file)

@@ -178,8 +178,9 @@ def command(
     folder = running.folder("ingest", index)
     with stop_on_signals() as request, shown(f"ingest {index}", quiet=running.quiet) as on_progress:
         if distribution.runner == "ray":
-            report = distribution.ingest(
-                ctx,
+            from ingest.ray_ingest import run_ray_ingest  # which cannot be imported without Ray
+
+            report = run_ray_ingest(
                 SplitFiles(
                     sources,
                     fields,
@@ -190,8 +191,10 @@ def command(
                 index=index,
                 profile=profile,
                 client=client,
-                settings=settings,
+                reach=distribution.reach(ctx, settings),
+                settings=settings.ingest,
                 state_folder=folder,
+                pools=distribution.pools(settings),
                 on_progress=on_progress,
                 stopped=request.stopped,
             )
