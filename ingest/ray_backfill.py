@@ -6,7 +6,6 @@ is enriched already is recognised. Documents that changed between reading and wr
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -16,14 +15,13 @@ from bridge.cluster import index as indices
 from bridge.errors import AnswerNotUnderstood
 from bridge.profile import IndexProfile
 from bridge.settings import IngestSettings
-from ingest.accounts import Accounts
 from ingest.backfill import ROUNDS, BackfillReport
 from ingest.index_answers import PointInTimeLost
 from ingest.index_source import IndexDocuments
 from ingest.index_splits import SLICE_DOCUMENTS, Changed, Slice, SplitIndex, changed, slices
-from ingest.models import Models, load_models
+from ingest.models import Models
 from ingest.patience import Patience
-from ingest.ray_run import Pools, RayRun, ray_at
+from ingest.ray_run import Pools, opened_ray_run
 from ingest.ray_stages import Job
 from ingest.reach import Reach
 from ingest.report import Progress
@@ -68,29 +66,12 @@ def run_ray_backfill(
         profile=profile,
         settings=settings,
         reach=reach,
-        open_models=open_models or partial(load_models, settings.model_copy(update={"threads": pools.threads})),
+        open_models=open_models or pools.opener(settings),
         in_place=True,
     )
-    with (
-        Accounts(
-            state_folder,
-            source,
-            index=state.name,
-            index_identity=indices.identity(state),
-            recipe=job.recipe,
-            from_start=True,
-            partial=True,
-        ) as accounts,
-        ray_at(pools.address),
-    ):
-        run = RayRun(
-            accounts,
-            pools,
-            max_errors=settings.max_errors,
-            total=source.total(),
-            on_progress=on_progress,
-            stopped=stopped,
-        )
+    with opened_ray_run(
+        job, source, state, pools=pools, state_folder=state_folder, on_progress=on_progress, stopped=stopped
+    ) as run:
 
         def send(splits: Sequence[Slice | Changed], pit: str = "") -> None:
             run.send(replace(job, source=replace(documents, pit=pit, splits=splits)))
@@ -98,7 +79,7 @@ def run_ray_backfill(
         _send_every_document(
             lambda pit: send(slices(source.total(), source.n_shards, slice_documents=slice_documents), pit),
             source,
-            lambda: accounts.ledger.written,
+            lambda: run.written,
             lambda: Patience(limits.retry, stopped),
         )
         read_again = 0

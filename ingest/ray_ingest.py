@@ -4,7 +4,6 @@ Versions of one document in different splits may be written in any order: ids mu
 """
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Protocol
@@ -15,9 +14,8 @@ from bridge.cluster import index as indices
 from bridge.cluster.bulk_load import without_refresh
 from bridge.profile import IndexProfile
 from bridge.settings import IngestSettings
-from ingest.accounts import Accounts
-from ingest.models import Models, load_models
-from ingest.ray_run import Pools, RayRun, ray_at
+from ingest.models import Models
+from ingest.ray_run import Pools, opened_ray_run
 from ingest.ray_stages import Job, SplitSource
 from ingest.reach import Reach
 from ingest.report import Progress, Report
@@ -51,7 +49,6 @@ def run_ray_ingest(
         IndexUnsuitable, CheckpointUnusable, BridgeError: as `run_ingest` says.
         LedgerUnbalanced: a part did not come back, or came twice.
     """
-    stopped = stopped or Event()
     profile = indices.fitted(client, profile)
     state = indices.check(client, index, profile)
     indices.refuse_data_stream(state)
@@ -61,29 +58,21 @@ def run_ray_ingest(
         profile=profile,
         settings=settings,
         reach=reach,
-        open_models=open_models or partial(load_models, settings.model_copy(update={"threads": pools.threads})),
+        open_models=open_models or pools.opener(settings),
     )
     with (
-        Accounts(
-            state_folder,
+        opened_ray_run(
+            job,
             source,
-            index=state.name,
-            index_identity=indices.identity(state),
-            recipe=job.recipe,
-            from_start=True,
-        ) as accounts,
+            state,
+            pools=pools,
+            state_folder=state_folder,
+            on_progress=on_progress,
+            stopped=stopped or Event(),
+        ) as run,
         without_refresh(client, state.name, is_empty=indices.count(client, state.name) == 0),
-        ray_at(pools.address),
     ):
         indices.keep_profile(client, state, profile)
-        run = RayRun(
-            accounts,
-            pools,
-            max_errors=settings.max_errors,
-            total=source.total(),
-            on_progress=on_progress,
-            stopped=stopped,
-        )
         run.send(job)
         run.finish()
         client.indices.refresh(index=state.name)

@@ -10,15 +10,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from threading import Event
 
+from bridge.cluster import index as indices
 from bridge.errors import BridgeError, IngestError, UsageError
 from bridge.profile import IndexProfile
 from bridge.records import Document
+from bridge.settings import IngestSettings
 from ingest.accounts import Accounts
+from ingest.models import Models, load_models
 from ingest.ray_stages import Enrich, Job, Part, Write, parts
 from ingest.report import Progress, Report
 from ingest.run import VERSION_CONFLICT
+from ingest.sources import Source
 
 try:
     import ray
@@ -43,6 +49,10 @@ class Pools:
     threads: int = 1
     gpus: int = 0
     address: str | None = None
+
+    def opener(self, settings: IngestSettings) -> Callable[[], Models]:
+        """Opens the models that `settings` name, on the CPUs of one actor."""
+        return partial(load_models, settings.model_copy(update={"threads": self.threads}))
 
 
 class RayRun:
@@ -69,6 +79,11 @@ class RayRun:
         self._read = self._sent_again = self._without_text = 0
         self.conflicts: list[Document] = []
         """Documents that somebody else changed between reading and writing; of each only id and routing are left."""
+
+    @property
+    def written(self) -> int:
+        """Documents written so far."""
+        return self._accounts.ledger.written
 
     def send(self, job: Job) -> None:
         """Takes every item of a job from its reading to its end.
@@ -134,7 +149,46 @@ class RayRun:
 
 
 @contextmanager
-def ray_at(address: str | None) -> Iterator[None]:
+def opened_ray_run(
+    job: Job,
+    source: Source,
+    state: indices.IndexState,
+    *,
+    pools: Pools,
+    state_folder: Path,
+    on_progress: Callable[[Progress], None] | None,
+    stopped: Event,
+) -> Iterator[RayRun]:
+    """A run into the index `state` with its books open, and Ray at hand; `source` names in the books what `job` reads.
+
+    Raises:
+        CheckpointUnusable: the state folder is in use.
+        IngestError: the dead letters cannot be written.
+    """
+    with (
+        Accounts(
+            state_folder,
+            source,
+            index=state.name,
+            index_identity=indices.identity(state),
+            recipe=job.recipe,
+            from_start=True,
+            partial=job.in_place,
+        ) as accounts,
+        _ray_at(pools.address),
+    ):
+        yield RayRun(
+            accounts,
+            pools,
+            max_errors=job.settings.max_errors,
+            total=source.total(),
+            on_progress=on_progress,
+            stopped=stopped,
+        )
+
+
+@contextmanager
+def _ray_at(address: str | None) -> Iterator[None]:
     """Ray for the length of the block: as this process is connected already, or by address, or started here."""
     if ray.is_initialized():
         yield
