@@ -9,6 +9,14 @@ from bridge.cluster.node import EmbeddedNode
 from tests import servers
 from tests.secured_node import SecuredNode, start_secured_node
 
+_RAY_MARKS = (
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    # Ray leaves sockets of its own processes to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -19,10 +27,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks every test that asks for a node, so that `-m "not node"` leaves all of them out."""
+    """Marks every test that asks for a node, so that `-m "not node"` leaves all of them out; and those with Ray."""
     for item in items:
-        if {"node", "secured_node"} & set(getattr(item, "fixturenames", ())):
+        asked = set(getattr(item, "fixturenames", ()))
+        if {"node", "secured_node"} & asked:
             item.add_marker(pytest.mark.node)
+        if "ray_here" in asked:
+            for mark in _RAY_MARKS:
+                item.add_marker(mark)
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +49,19 @@ def secured_node() -> Iterator[SecuredNode]:
     """One node with the security plugin, for the tests that ask who may see what."""
     with start_secured_node() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    """Ray on this machine, started once for a module: that takes longer than its runs."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as environment:
+        # Ray's workers give way to whatever else the machine does: here that would only take longer.
+        environment.setenv("RAY_worker_niceness", "0")
+        ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture

@@ -3,15 +3,12 @@
 import json
 import os
 import signal
-import threading
-import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-ray = pytest.importorskip("ray", reason="Ray is not installed (extra: ray)")
+pytest.importorskip("ray", reason="Ray is not installed (extra: ray)")
 
 from bridge.cluster.connection import connect
 from bridge.cluster.dialects import OpenSearchDialect
@@ -19,32 +16,20 @@ from bridge.cluster.schema import new_index
 from bridge.errors import IngestError
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.field_choice import FieldChoice
-from ingest.models import Models, profile_for
+from ingest.models import profile_for
 from ingest.ray_ingest import run_ray_ingest
 from ingest.ray_run import Pools
 from ingest.reach import Reach
 from ingest.report import Report
 from ingest.splits import SplitFiles
-from tests.fake_bulk import FakeCluster, fake_cluster
+from tests.fake_bulk import Action, FakeCluster, fake_cluster
+from tests.ingest.ray_models import HELD, opener, processes
 from tests.ingest.toys import toy_models
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    # Ray leaves sockets of its own processes to the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("ray_here")
 
 FIELDS = FieldChoice(text_fields=["title", "text"], id_field="id")
 N = 600
-
-
-def slow_models(pids: Path, seconds: float) -> Models:
-    """Toy models whose actor leaves its process id, and takes a while for each batch."""
-    (pids / str(os.getpid())).touch()
-    time.sleep(seconds)
-    return toy_models()
 
 
 @pytest.fixture
@@ -56,17 +41,6 @@ def cluster() -> Iterator[FakeCluster]:
         yield running
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ray_here() -> Iterator[None]:
-    """Ray on this machine, started once: that takes longer than the runs."""
-    with pytest.MonkeyPatch.context() as environment:
-        # Ray's workers give way to whatever else the machine does: here that would only take longer.
-        environment.setenv("RAY_worker_niceness", "0")
-        ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
-
-
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     file = tmp_path / "corpus.jsonl"
@@ -75,10 +49,8 @@ def corpus(tmp_path: Path) -> Path:
     return file
 
 
-def run(cluster: FakeCluster, corpus: Path, folder: Path, *, seconds: float = 0.0, **settings: int) -> Report:
+def run(cluster: FakeCluster, corpus: Path, folder: Path, **settings: int) -> Report:
     address = ClusterSettings(url=cluster.url)
-    pids = folder / "pids"
-    pids.mkdir(parents=True, exist_ok=True)
     with connect(address) as client:
         return run_ray_ingest(
             SplitFiles([str(corpus)], FIELDS, max_doc_bytes=1000, split_bytes=5_000),
@@ -89,7 +61,7 @@ def run(cluster: FakeCluster, corpus: Path, folder: Path, *, seconds: float = 0.
             settings=IngestSettings(**settings),
             state_folder=folder / "state",
             pools=Pools(workers=2, writers=1),
-            open_models=partial(slow_models, pids, seconds),
+            open_models=opener(folder),
         )
 
 
@@ -107,20 +79,15 @@ def test_every_document_is_written_once_and_accounted_for(cluster: FakeCluster, 
 def test_a_killed_worker_costs_no_document(cluster: FakeCluster, corpus: Path, tmp_path: Path) -> None:
     killed: list[int] = []
 
-    def kill_once() -> None:
-        deadline = time.monotonic() + 300
-        while not killed and time.monotonic() < deadline:
-            for pid in (tmp_path / "pids").glob("*"):
-                if len(cluster.documents) > N // 10:
-                    os.kill(int(pid.name), signal.SIGKILL)
-                    killed.append(int(pid.name))
-                    return
-            time.sleep(0.02)
+    def kill_once(_n: int, _actions: list[Action]) -> None:
+        if not killed:
+            killed.extend(processes(tmp_path)[:1])
+            os.kill(killed[0], signal.SIGKILL)
+            (tmp_path / HELD).unlink()
 
-    murderer = threading.Thread(target=kill_once)
-    murderer.start()
-    report = run(cluster, corpus, tmp_path, seconds=0.5)
-    murderer.join()
+    (tmp_path / HELD).touch()
+    cluster.on_bulk = kill_once
+    report = run(cluster, corpus, tmp_path)
     assert killed
     assert (report.ledger.read, report.ledger.written + report.ledger.unchanged) == (N + 1, N)
     assert set(cluster.documents) == {f"d{i}" for i in range(N)}

@@ -7,13 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ray = pytest.importorskip("ray", reason="Ray is not installed (extra: ray)")
+pytest.importorskip("ray", reason="Ray is not installed (extra: ray)")
 
 from opensearchpy import OpenSearch
 
@@ -32,30 +32,13 @@ from ingest.reach import Reach
 from tests.ingest.ray_models import HELD, opener, processes
 from tests.ingest.toys import toy_models
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    # Ray leaves sockets of its own processes to the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.usefixtures("ray_here")
 
 N = 300
 ALL = {f"d{i}" for i in range(N)}
 TEXT_FIELDS = ["title", "text"]
 PROFILE = profile_for(toy_models(), TEXT_FIELDS)
 PATIENCE_S = 600
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_here() -> Iterator[None]:
-    """Ray on this machine, started once: that takes longer than the runs."""
-    with pytest.MonkeyPatch.context() as environment:
-        # Ray's workers give way to whatever else the machine does: here that would only take longer.
-        environment.setenv("RAY_worker_niceness", "0")
-        ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture
