@@ -14,6 +14,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.served import served
+
 _END_OF_HEADERS = b"\r\n\r\n"
 
 
@@ -218,11 +220,5 @@ async def fake_sidecar(script: SidecarScript = kind_sidecar) -> AsyncIterator[Fa
     app = web.Application()
     app.router.add_post("/{path:.*}", sidecar.handle)
     app.router.add_get("/info", sidecar.info)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    sidecar.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with served(app) as sidecar.url:
         yield sidecar
-    finally:
-        await runner.cleanup()

@@ -12,7 +12,7 @@ import sys
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from bridge.models.encoder import Encoder
 from bridge.proxy.app import running
 from bridge.settings import ClusterSettings, NodeSettings, ProxySettings, Settings
 from tests.proxy_stack import ProxyStack
+from tests.served import served
 from tests.servers import client as opensearch
 from tests.servers import free_port
 from tests.toys import make_toy_cross_encoder, make_toy_encoder
@@ -159,8 +160,7 @@ class SidecarProcess:
             await self.process.wait()
 
 
-@asynccontextmanager
-async def _liar(port: int) -> AsyncIterator[None]:
+def _liar(port: int) -> AbstractAsyncContextManager[str]:
     """A sidecar that answers everything at once, and wrongly."""
 
     async def lie(request: web.Request) -> web.Response:
@@ -168,13 +168,7 @@ async def _liar(port: int) -> AsyncIterator[None]:
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", lie)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
-        yield
-    finally:
-        await runner.cleanup()
+    return served(app, port=port)
 
 
 async def _answers(http: aiohttp.ClientSession, url: str) -> bool:

@@ -1,29 +1,23 @@
 """Several clients at once, against a server that answers by script."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
 import msgspec
 from aiohttp import web
 
 from bridge.evaluation.application_query import multi_match
 from bridge.evaluation.load import SIZE, put_under_load
+from tests.served import served
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
-@asynccontextmanager
-async def served(handler: Handler) -> AsyncIterator[str]:
+def answering(handler: Handler) -> AbstractAsyncContextManager[str]:
     app = web.Application()
     app.router.add_post("/products/_search", handler)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    return served(app)
 
 
 async def test_every_client_searches_and_what_falls_short_is_counted() -> None:
@@ -44,7 +38,7 @@ async def test_every_client_searches_and_what_falls_short_is_counted() -> None:
         marker = "hybrid; degraded=rerank_slow" if text == "slow" else f"{request.headers['x-bridge']}; took_ms=1"
         return web.json_response({"hits": {"hits": []}}, headers={"X-Bridge": marker})
 
-    async with served(answer) as url:
+    async with answering(answer) as url:
         texts = ["right", "slow", "wrong", "right"]
         body_of = multi_match(["text"])
         result = await put_under_load(url, "products", texts, stage="rerank", body_of=body_of, clients=3, seconds=0.5)
@@ -68,7 +62,7 @@ async def test_what_an_earlier_load_left_out_is_waited_for() -> None:
         marker = "hybrid; degraded=rerank_breaker_open" if asked < 3 else "hybrid+rerank"
         return web.json_response({"hits": {"hits": []}}, headers={"X-Bridge": marker})
 
-    async with served(answer) as url:
+    async with answering(answer) as url:
         result = await put_under_load(
             url, "products", ["x"], stage="rerank", body_of=multi_match(["text"]), clients=1, seconds=0.05
         )
@@ -80,7 +74,7 @@ async def test_a_server_that_is_gone_fails_every_search() -> None:
     async def never(_: web.Request) -> web.Response:
         raise AssertionError("the server is gone")
 
-    async with served(never) as url:
+    async with answering(never) as url:
         pass
     result = await put_under_load(
         url, "products", ["x"], stage="hybrid", body_of=multi_match(["text"]), clients=1, seconds=0.05

@@ -12,6 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.served import served
+
 API_KEY = "a-key-of-the-other-server"
 MODEL = "rerank-v3.5"
 MAX_TEI_BATCH = 32
@@ -110,11 +112,5 @@ async def scripted_models() -> AsyncIterator[ScriptedModels]:
     models = ScriptedModels()
     app = web.Application()
     app.router.add_post("/{path:.*}", models.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    models.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with served(app) as models.url:
         yield models
-    finally:
-        await runner.cleanup()

@@ -15,6 +15,7 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.fake_cluster import Reply, fake_cluster
+from tests.served import served
 
 pytestmark = pytest.mark.slow
 
@@ -32,13 +33,8 @@ async def collector() -> AsyncIterator[tuple[str, list[ExportTraceServiceRequest
 
     app = web.Application()
     app.router.add_post("/v1/traces", traces)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}", received
-    finally:
-        await runner.cleanup()
+    async with served(app) as url:
+        yield url, received
 
 
 async def serve_one_request(endpoint: str, *python: str) -> list[dict[str, Any]]:
