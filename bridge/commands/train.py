@@ -3,12 +3,14 @@
 import importlib.util
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from bridge.commands.enriching import Command, collected_as
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from bridge.training.recipes import TrainingData
     from bridge.training.sizes import Size
 
-_Command = TypeVar("_Command", bound=Callable[..., None])
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -26,7 +27,59 @@ def command() -> None:
     """Train encoders, cross-encoders and query generators (extra: train)."""
 
 
-def _run_options(function: _Command) -> _Command:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run of training, as the options of `_run_options` say it."""
+
+    data: Path
+    collection: Sequence[Path]
+    watch: Sequence[Path]
+    base: Path
+    size: str
+    minutes: float | None
+    seed: int
+    resume: bool
+    out: Path
+    as_json: bool
+
+    def carry_out(self, kind: str, train: Callable[..., Path]) -> None:
+        """Trains a model of this kind by `train`, one of `bridge.training.recipes`, and says where it is."""
+        trained = train(self.base, self._training_data(), self._preset(), self.out, seed=self.seed, resume=self.resume)
+        figures = self.out / "log.csv"
+        if self.as_json:
+            click.echo(json.dumps({"trained": str(trained), "kind": kind, "development_figures": str(figures)}))
+            return
+        click.echo(f"trained: {trained}; development figures: {figures}")
+        click.echo(f"next: neural-bridge models export {trained} FOLDER --kind {kind} --name NAME --licence LICENCE")
+
+    def _training_data(self) -> "TrainingData":
+        from bridge.training.data import read_pairs
+        from bridge.training.recipes import TrainingData
+
+        return TrainingData(
+            pairs=read_pairs(self.data),
+            collections=[_judged(folder, "train") for folder in self.collection],
+            watched=[_judged(folder, "test") for folder in self.watch],
+        )
+
+    def _preset(self) -> "Size":
+        from bridge.training.sizes import SIZES
+
+        preset = SIZES[self.size]
+        if self.minutes is None:
+            return preset
+        limit_s = self.minutes * 60
+        return replace(
+            preset,
+            ranking_loop=replace(preset.ranking_loop, time_limit_s=limit_s),
+            embedding_loop=replace(preset.embedding_loop, time_limit_s=limit_s),
+            generation_loop=replace(preset.generation_loop, time_limit_s=limit_s),
+        )
+
+
+def _run_options(command: Command) -> Command:
+    """Adds the options of `_Run`; the command gets them as `run`."""
+    collected = collected_as(_Run, "run", command)
     for option in reversed(
         (
             click.option(
@@ -49,8 +102,8 @@ def _run_options(function: _Command) -> _Command:
             click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
         )
     ):
-        function = option(function)
-    return function
+        collected = option(collected)
+    return collected
 
 
 _teacher_option = click.option(
@@ -65,36 +118,13 @@ _teacher_option = click.option(
 @_run_options
 @_teacher_option
 @click.option("--pooling", type=click.Choice(["mean", "cls"]), default="mean", show_default=True)
-def encoder(
-    data: Path,
-    collection: Sequence[Path],
-    watch: Sequence[Path],
-    base: Path,
-    size: str,
-    minutes: float | None,
-    seed: int,
-    resume: bool,
-    out: Path,
-    as_json: bool,
-    teachers: Sequence[str],
-    pooling: "Pooling",
-) -> None:
+def encoder(run: _Run, teachers: Sequence[str], pooling: "Pooling") -> None:
     """Fine-tune a bi-encoder on mined negatives."""
     _require_training_extra()
     from bridge.models.artifact import resolve
     from bridge.training.recipes import train_encoder
 
-    trained = train_encoder(
-        base,
-        _training_data(data, collection, watch),
-        _preset(size, minutes),
-        out,
-        pooling=pooling,
-        teachers=[resolve(name) for name in teachers],
-        seed=seed,
-        resume=resume,
-    )
-    _tell(trained, "encoder", out, as_json=as_json)
+    run.carry_out("encoder", partial(train_encoder, pooling=pooling, teachers=[resolve(name) for name in teachers]))
 
 
 @command.command(name="cross-encoder")
@@ -108,21 +138,7 @@ def encoder(
 )
 @_teacher_option
 @click.option("--start", type=_FOLDER, help="Trained folder to go on from, of the base's shape.")
-def cross_encoder(
-    data: Path,
-    collection: Sequence[Path],
-    watch: Sequence[Path],
-    base: Path,
-    size: str,
-    minutes: float | None,
-    seed: int,
-    resume: bool,
-    out: Path,
-    as_json: bool,
-    shape: str,
-    teachers: Sequence[str],
-    start: Path | None,
-) -> None:
+def cross_encoder(run: _Run, shape: str, teachers: Sequence[str], start: Path | None) -> None:
     """Train a reranker on mined negatives."""
     _require_training_extra()
     from bridge.models.artifact import resolve
@@ -131,41 +147,20 @@ def cross_encoder(
 
     if start is not None and shape != "base":
         raise UsageError(f"--start goes with --shape base, not {shape}: a {shape} model begins from scratch")
-    trained = train_cross_encoder(
-        base,
-        _training_data(data, collection, watch),
-        _preset(size, minutes),
-        out,
-        shape=SHAPES[shape],
-        teachers=[resolve(name) for name in teachers],
-        start=start,
-        seed=seed,
-        resume=resume,
+    run.carry_out(
+        "cross_encoder",
+        partial(train_cross_encoder, shape=SHAPES[shape], teachers=[resolve(name) for name in teachers], start=start),
     )
-    _tell(trained, "cross_encoder", out, as_json=as_json)
 
 
 @command.command(name="query-generator")
 @_run_options
-def query_generator(
-    data: Path,
-    collection: Sequence[Path],
-    watch: Sequence[Path],
-    base: Path,
-    size: str,
-    minutes: float | None,
-    seed: int,
-    resume: bool,
-    out: Path,
-    as_json: bool,
-) -> None:
+def query_generator(run: _Run) -> None:
     """Train a generator of the queries that a passage answers."""
     _require_training_extra()
     from bridge.training.recipes import train_query_generator
 
-    training_data, preset = _training_data(data, collection, watch), _preset(size, minutes)
-    trained = train_query_generator(base, training_data, preset, out, seed=seed, resume=resume)
-    _tell(trained, "query_generator", out, as_json=as_json)
+    run.carry_out("query_generator", train_query_generator)
 
 
 def _require_training_extra() -> None:
@@ -176,17 +171,6 @@ def _require_training_extra() -> None:
         )
 
 
-def _training_data(data: Path, collections: Sequence[Path], watched: Sequence[Path]) -> "TrainingData":
-    from bridge.training.data import read_pairs
-    from bridge.training.recipes import TrainingData
-
-    return TrainingData(
-        pairs=read_pairs(data),
-        collections=[_judged(folder, "train") for folder in collections],
-        watched=[_judged(folder, "test") for folder in watched],
-    )
-
-
 def _judged(folder: Path, split: str) -> "JudgedCollection":
     from bridge.evaluation.collections import load_collection
     from bridge.training.data import JudgedCollection, read_corpus
@@ -194,26 +178,3 @@ def _judged(folder: Path, split: str) -> "JudgedCollection":
     collection = load_collection(folder, split)
     judged = collection.judged
     return JudgedCollection(collection.name, read_corpus(collection.corpus), judged.queries, judged.qrels)
-
-
-def _preset(size: str, minutes: float | None) -> "Size":
-    from bridge.training.sizes import SIZES
-
-    preset = SIZES[size]
-    if minutes is None:
-        return preset
-    return replace(
-        preset,
-        ranking_loop=replace(preset.ranking_loop, time_limit_s=minutes * 60),
-        embedding_loop=replace(preset.embedding_loop, time_limit_s=minutes * 60),
-        generation_loop=replace(preset.generation_loop, time_limit_s=minutes * 60),
-    )
-
-
-def _tell(trained: Path, kind: str, out: Path, *, as_json: bool) -> None:
-    figures = out / "log.csv"
-    if as_json:
-        click.echo(json.dumps({"trained": str(trained), "kind": kind, "development_figures": str(figures)}))
-        return
-    click.echo(f"trained: {trained}; development figures: {figures}")
-    click.echo(f"next: neural-bridge models export {trained} FOLDER --kind {kind} --name NAME --licence LICENCE")
