@@ -65,19 +65,17 @@ def new_index(
 ) -> JsonObject:
     """The body that creates an index for `profile`.
 
-    The profile's text fields and the predicted queries are analysed by `analyzer`, the index's default where
-    it is None. `properties` maps the
-    application's other fields, and overrides a text field of the same name; `settings` are more index
-    settings.
+    The profile's text fields and the predicted queries are analysed by `analyzer`, the index's default where it is
+    None. `properties` maps the application's other fields, and overrides a text field of the same name; `settings`
+    are more index settings.
     """
     mapped = _mapped(profile, analyzer, properties)
-    mapped.update(object_properties(profile, dialect, analyzer=analyzer, engine=engine))
     return {
         "settings": {**dialect.vector_settings(), **(settings or {})},
         "mappings": {
             "dynamic": dynamic,
-            "_meta": {META_KEY: new_profile(profile, dialect, analyzer=analyzer, properties=properties).to_meta()},
-            "properties": mapped,
+            "_meta": {META_KEY: _kept(profile, dialect, analyzer, mapped).to_meta()},
+            "properties": mapped | object_properties(profile, dialect, analyzer=analyzer, engine=engine),
         },
     }
 
@@ -90,8 +88,11 @@ def new_profile(
     properties: Mapping[str, Any] | None = None,
 ) -> IndexProfile:
     """The profile as a new index keeps it: see `new_index`."""
-    mapping = {"properties": _mapped(profile, analyzer, properties)}
-    return scored_together(fitted(profile, dialect), dialect, mapping, analyzer=analyzer)
+    return _kept(profile, dialect, analyzer, _mapped(profile, analyzer, properties))
+
+
+def _kept(profile: IndexProfile, dialect: Dialect, analyzer: str | None, mapped: JsonObject) -> IndexProfile:
+    return scored_together(fitted(profile, dialect), dialect, {"properties": mapped}, analyzer=analyzer)
 
 
 def _mapped(profile: IndexProfile, analyzer: str | None, properties: Mapping[str, Any] | None) -> JsonObject:
