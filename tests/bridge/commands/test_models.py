@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bridge.commands.models import command, read_pairs
+from bridge.commands.model_folders import read_pairs
+from bridge.commands.models import command
 from bridge.errors import ModelError, UsageError
 from bridge.models.artifact import builtin_names
 from tests.toys import make_toy_cross_encoder, make_toy_encoder, make_toy_query_generator
