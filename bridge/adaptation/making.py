@@ -11,10 +11,11 @@ import msgspec
 from bridge.models.artifact import MANIFEST, ModelFolder, read_folder
 from bridge.training.data import LabelledPair
 from bridge.training.encoder import Pooling
-from bridge.training.export import Card, export_cross_encoder, export_encoder
+from bridge.training.export import export_cross_encoder, export_encoder
 from bridge.training.quantization import quantize_folder
 from bridge.training.recipes import TrainingData, train_cross_encoder, train_encoder
 from bridge.training.sizes import SHAPES, SIZES, Size
+from bridge.training.transformers_folder import Card
 
 Kind = Literal["encoder", "cross_encoder"]
 

@@ -98,9 +98,10 @@ def _compared(folder: "ModelFolder", against: Path, pairs: list[tuple[str, str]]
             reference = read_folder(against)
         else:
             from bridge.training import export as exporting  # which compares its graph with torch
+            from bridge.training.transformers_folder import Card
 
             manifest = folder.manifest
-            card = exporting.Card(
+            card = Card(
                 name=manifest.name,
                 licence=manifest.licence,
                 max_tokens=manifest.max_tokens,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -16,6 +16,7 @@ from bridge.errors import UsageError
 if TYPE_CHECKING:
     from bridge.models.artifact import Kind, ModelFolder
     from bridge.models.hub import HubModel
+    from bridge.training.export import Engine
     from bridge.training.quantization import Precision
 
 
@@ -41,13 +42,13 @@ if TYPE_CHECKING:
 def export(
     source: Path,
     out: Path,
-    kind: str,
+    kind: "Kind",
     name: str,
     licence: str,
     sources: Sequence[str],
     max_tokens: int,
     pooling: str,
-    engine: Literal["ctranslate2", "onnx"],
+    engine: "Engine",
     query_prefix: str,
     passage_prefix: str,
     as_json: bool,
@@ -57,7 +58,8 @@ def export(
     Encoders and cross-encoders come out in float32: `quantize` makes them small and quick. Query generators
     come out in int8 at once.
     """
-    from bridge.training import export as exporting
+    from bridge.training.export import export_model
+    from bridge.training.transformers_folder import Card
 
     card = msgspec.convert(
         {
@@ -69,14 +71,9 @@ def export(
             "query_prefix": query_prefix,
             "passage_prefix": passage_prefix,
         },
-        exporting.Card,
+        Card,
     )
-    if kind == "query_generator":
-        folder = exporting.export_query_generator(source, out, card, engine=engine)
-    elif kind == "encoder":
-        folder = exporting.export_encoder(source, out, card)
-    else:
-        folder = exporting.export_cross_encoder(source, out, card)
+    folder = export_model(kind, source, out, card, engine=engine)
     _tell_made(folder, out, as_json=as_json)
 
 
@@ -130,14 +127,15 @@ def _exported(model: "HubModel", out: Path) -> "ModelFolder":
         UsageError: the train extra is not installed.
     """
     try:
-        from bridge.training import export as exporting
+        from bridge.training.export import export_model
     except ImportError as error:
         raise UsageError(
             f"model {model.name!r} has no ONNX graph and must be exported, which needs {error.name}: install the "
             f"extra, `pip install 'opensearch-neural-bridge[train]'`, or name another file with --graph"
         ) from error
+    from bridge.training.transformers_folder import Card
 
-    card = exporting.Card(
+    card = Card(
         name=model.name,
         licence=model.licence,
         sources=[model.source],
@@ -147,11 +145,7 @@ def _exported(model: "HubModel", out: Path) -> "ModelFolder":
         query_prefix=model.query_prefix,
         passage_prefix=model.passage_prefix,
     )
-    if model.kind == "query_generator":
-        return exporting.export_query_generator(model.folder, out, card, engine="onnx")
-    if model.kind == "encoder":
-        return exporting.export_encoder(model.folder, out, card)
-    return exporting.export_cross_encoder(model.folder, out, card)
+    return export_model(model.kind, model.folder, out, card, engine="onnx")
 
 
 @click.command()

@@ -1,19 +1,9 @@
-"""A transformers folder → a model folder with float32 ONNX weights, compared with torch.
+"""A transformers folder → a model folder with float32 ONNX weights, compared with torch."""
 
-The graph comes from `torch.onnx.export(dynamo=False)`: the attention fusion of ONNX Runtime knows its shape,
-and not that of the newer exporter.
-"""
-
-import json
-import logging
 import tempfile
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 import onnx
 import torch
@@ -23,43 +13,31 @@ from onnxruntime.transformers.fusion_options import FusionOptions
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from bridge.errors import ModelError
-from bridge.models.artifact import TOKENIZER, Manifest, ModelFolder, names_only, write_manifest
+from bridge.models.artifact import TOKENIZER, Kind, Manifest, ModelFolder, names_only, write_manifest
 from bridge.models.query_generator import CTRANSLATE2_FILE, ONNX_FILES
 from bridge.models.session import Session
 from bridge.models.tokenization import INPUT_NAMES, load_tokenizer
+from bridge.training import mono_t5
 from bridge.training.quantization import FIRST_STATE_ONLY, quantize_products
+from bridge.training.tracing import MAX_DIFFERENCE, MODEL_FILE, PARITY_TEXTS, differs, quiet, trace
+from bridge.training.transformers_folder import Card, checked_configuration, copy_tokenizer
 
-OPSET = 17
-MODEL_FILE = "model.onnx"
 FORWARD_ORDER = ("input_ids", "attention_mask", "token_type_ids")
-"""The inputs in the order of BERT's `forward`: the exporter names them by position."""
+"""The inputs in the order of BERT's `forward`."""
 
-PARITY_TEXTS = (
-    ("how do I sort a list by several keys", "sorted(iterable, key=None): a new sorted list from the items."),
-    ("wing", "An experimental study of a wing in a propeller slipstream was made to determine the lift."),
-    ("Är det möjligt?", "Unicode — dashes, 数字, emoji 🙂 and a_very_long_identifier_name()."),
-)
-"""Pairs on which the exported graph must agree with torch."""
-
-MAX_DIFFERENCE = 1e-4
-"""Largest difference from torch of any output on `PARITY_TEXTS`; float32 rounding is below 1e-5."""
-
-FORBIDDEN_KEYS = ("auto_map", "custom_pipelines", "_attn_implementation", "attn_implementation", "trust_remote_code")
-"""Keys of `config.json` by which some transformers versions load code that the folder names (CVE-2026-4372)."""
+Engine = Literal["ctranslate2", "onnx"]
+"""What runs a query generator."""
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What an export cannot read from the folder."""
+def export_model(kind: Kind, source: Path, out: Path, card: Card, *, engine: Engine) -> ModelFolder:
+    """Exports a model of any kind to `out`, a query generator for `engine`.
 
-    name: str
-    licence: str
-    sources: Sequence[str] = ()
-    max_tokens: int = 512
-    pooling: Literal["mean", "cls", "max"] = "mean"
-    normalise: bool = True
-    query_prefix: str = ""
-    passage_prefix: str = ""
+    Raises:
+        ModelError: as the function of its kind says.
+    """
+    if kind == "query_generator":
+        return export_query_generator(source, out, card, engine=engine)
+    return export_encoder(source, out, card) if kind == "encoder" else export_cross_encoder(source, out, card)
 
 
 def export_encoder(source: Path, out: Path, card: Card) -> ModelFolder:
@@ -79,8 +57,6 @@ def export_cross_encoder(source: Path, out: Path, card: Card) -> ModelFolder:
     Raises:
         ModelError: the source cannot be read safely, has several labels, or the graph disagrees with torch.
     """
-    from bridge.training import mono_t5  # it knows this module's `Card`
-
     config = checked_configuration(source)
     if mono_t5.ARCHITECTURE in config.get("architectures", []):
         return mono_t5.export_mono_t5(source, out, card)
@@ -90,9 +66,7 @@ def export_cross_encoder(source: Path, out: Path, card: Card) -> ModelFolder:
     return _export(model, "logits", config, source, out, card, kind="cross_encoder")
 
 
-def export_query_generator(
-    source: Path, out: Path, card: Card, *, engine: Literal["ctranslate2", "onnx"] = "ctranslate2"
-) -> ModelFolder:
+def export_query_generator(source: Path, out: Path, card: Card, *, engine: Engine = "ctranslate2") -> ModelFolder:
     """Exports an encoder-decoder (BART-shaped) to `out` in int8.
 
     CTranslate2's form is a third of the size of the other and runs twice as fast.
@@ -137,25 +111,6 @@ def _for_onnx_runtime(source: Path, out: Path) -> list[str]:
     return list(ONNX_FILES)
 
 
-def checked_configuration(source: Path) -> dict[str, Any]:
-    """`config.json` of a transformers folder, which names no code and has safe weights beside it.
-
-    Raises:
-        ModelError: it is missing, names code to load, or the weights are not safetensors.
-    """
-    file = source / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model configuration {file} cannot be read: {error}") from error
-    if named := [key for key in FORBIDDEN_KEYS if config.get(key) is not None]:
-        raise ModelError(f"model configuration {file} names code to load ({', '.join(named)}): remove these keys")
-    for needed in ("model.safetensors", TOKENIZER):
-        if not (source / needed).is_file():
-            raise ModelError(f"model folder {source} has no {needed}: only safetensors and tokenizer.json are read")
-    return config
-
-
 def _load(kind: Any, source: Path, **options: Any) -> Any:
     """The model in float32, answering with a tuple, which the exporter can trace."""
     return kind.from_pretrained(
@@ -180,19 +135,9 @@ def _export(
     kind: Literal["encoder", "cross_encoder"],
 ) -> ModelFolder:
     out.mkdir(parents=True, exist_ok=True)
-    example = torch.ones((2, 7), dtype=torch.int64)
     with tempfile.TemporaryDirectory() as scratch, quiet():
         traced = Path(scratch) / "traced.onnx"
-        torch.onnx.export(
-            model,
-            (example,) * len(FORWARD_ORDER),
-            str(traced),
-            input_names=list(FORWARD_ORDER),
-            output_names=[output],
-            dynamic_axes={name: {0: "batch", 1: "tokens"} for name in FORWARD_ORDER} | {output: {0: "batch"}},
-            opset_version=OPSET,
-            dynamo=False,
-        )
+        trace(model, traced, inputs=FORWARD_ORDER, output=output)
         graph = _with_fused_attention(traced, config)
     if kind == "cross_encoder" or card.pooling == "cls":
         keep_first_token_in_last_layer(graph)
@@ -272,11 +217,6 @@ def keep_positions(model: onnx.ModelProto, max_tokens: int, config: dict[str, An
             tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor)[:max_tokens], tensor.name))
 
 
-def copy_tokenizer(source: Path, out: Path) -> None:
-    """Copies `tokenizer.json` without its indentation, a third of its size."""
-    (out / TOKENIZER).write_bytes(msgspec.json.encode(msgspec.json.decode((source / TOKENIZER).read_bytes())))
-
-
 def _check_parity(model: Any, folder: ModelFolder, *, first_token_only: bool) -> None:
     tokenizer = load_tokenizer(folder)
     session = Session(folder.model_file, inputs=INPUT_NAMES)
@@ -288,20 +228,4 @@ def _check_parity(model: Any, folder: ModelFolder, *, first_token_only: bool) ->
             expected = expected[:, :1]
         difference = float(np.abs(session.run(arrays) - expected).max())
         if difference > MAX_DIFFERENCE:
-            raise ModelError(
-                f"model {folder.path} differs from torch by {difference:.2g} (at most {MAX_DIFFERENCE:g} is "
-                f"rounding): this model's shape is not exported rightly, do not use it"
-            )
-
-
-class quiet:  # noqa: N801 - used as a function
-    """Silences the exporter's notes on tracing."""
-
-    def __enter__(self) -> None:
-        self._caught = warnings.catch_warnings()
-        self._caught.__enter__()
-        warnings.simplefilter("ignore")
-        logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        self._caught.__exit__(None, None, None)
+            raise differs(folder, difference)

@@ -25,8 +25,8 @@ from bridge.errors import ModelError, UsageError
 from bridge.models.artifact import TOKENIZER, Manifest, ModelFolder, names_only, resolve, verify, write_manifest
 from bridge.models.session import Session
 from bridge.models.tokenization import INPUT_NAMES, TextTokenizer, load_tokenizer
-from bridge.training.export import copy_tokenizer
 from bridge.training.mining import CandidateSet, load_candidates
+from bridge.training.transformers_folder import copy_tokenizer
 
 CENTRES = np.array([1.0, 0.9, 0.7, 0.5, 0.3, 0.1, -0.1, -0.3, -0.5, -0.7, -0.9], dtype=np.float32)
 WIDTHS = np.array([1e-3] + [0.1] * 10, dtype=np.float32)

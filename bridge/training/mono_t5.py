@@ -20,15 +20,8 @@ from bridge.errors import ModelError
 from bridge.models.artifact import TOKENIZER, Manifest, ModelFolder, names_only, write_manifest
 from bridge.models.session import Session
 from bridge.models.tokenization import INPUT_NAMES, load_tokenizer
-from bridge.training.export import (
-    MAX_DIFFERENCE,
-    MODEL_FILE,
-    OPSET,
-    PARITY_TEXTS,
-    Card,
-    copy_tokenizer,
-    quiet,
-)
+from bridge.training.tracing import MAX_DIFFERENCE, MODEL_FILE, PARITY_TEXTS, differs, quiet, trace
+from bridge.training.transformers_folder import Card, copy_tokenizer
 
 PROMPT = ("Query:", "Document:", "Relevant:")
 """What stands before the query, between it and the passage, and after."""
@@ -77,18 +70,12 @@ def export_mono_t5(source: Path, out: Path, card: Card) -> ModelFolder:
         source, dtype=torch.float32, use_safetensors=True, local_files_only=True
     ).eval()
     out.mkdir(parents=True, exist_ok=True)
-    example = torch.ones((2, 7), dtype=torch.int64)
-    names = ["input_ids", "attention_mask"]
     with quiet():
-        torch.onnx.export(
+        trace(
             AnswerScore(model, true_id=true_id, false_id=false_id).eval(),
-            (example, example),
-            str(out / MODEL_FILE),
-            input_names=names,
-            output_names=["logits"],
-            dynamic_axes={name: {0: "batch", 1: "tokens"} for name in names} | {"logits": {0: "batch"}},
-            opset_version=OPSET,
-            dynamo=False,
+            out / MODEL_FILE,
+            inputs=["input_ids", "attention_mask"],
+            output="logits",
         )
     copy_tokenizer(source, out)
     manifest = Manifest(
@@ -134,7 +121,4 @@ def _check_parity(
         expected = float(logits[true_id] - logits[false_id])
         found = float(session.run(in_folder.pairs(query, [passage])[0]).reshape(-1)[0])
         if not np.isclose(found, expected, rtol=MAX_DIFFERENCE, atol=MAX_DIFFERENCE):
-            raise ModelError(
-                f"model {folder.path} differs from torch by {abs(found - expected):.2g} (at most {MAX_DIFFERENCE:g} is "
-                f"rounding): this model's shape is not exported rightly, do not use it"
-            )
+            raise differs(folder, abs(found - expected))

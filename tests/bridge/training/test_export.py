@@ -27,7 +27,7 @@ from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.models.query_generator import QueryGenerator
 from bridge.training import export
-from bridge.training.export import Card
+from bridge.training.transformers_folder import Card
 from tests.toys import SPECIAL_TOKENS, WORDS, toy_tokenizer
 
 CARD = Card(name="small", licence="Apache-2.0", max_tokens=32)

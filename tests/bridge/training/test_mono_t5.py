@@ -19,8 +19,8 @@ from bridge.errors import ModelError
 from bridge.models.artifact import read_folder
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.training import export, mono_t5
-from bridge.training.export import Card
 from bridge.training.quantization import quantize_folder
+from bridge.training.transformers_folder import Card
 from tests.hub_mirror import mirror_model
 from tests.toys import WORDS
 

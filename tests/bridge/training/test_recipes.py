@@ -12,7 +12,8 @@ pytest.importorskip("bm25s", reason="training needs the train extra")
 
 from bridge.commands.train import command
 from bridge.models.encoder import Encoder
-from bridge.training.export import Card, export_encoder
+from bridge.training.export import export_encoder
+from bridge.training.transformers_folder import Card
 from tests.toys import WORDS, make_toy_cross_encoder
 
 
