@@ -9,6 +9,7 @@ import sys
 from contextlib import ExitStack
 
 import structlog
+import uvloop
 
 from bridge.proxy import tracing
 from bridge.proxy.app import running
@@ -20,7 +21,7 @@ log = structlog.get_logger(__name__)
 def run(settings: Settings) -> None:
     """Runs the proxy until SIGTERM or SIGINT, then lets accepted requests finish."""
     configure_logging()
-    asyncio.run(_serve(settings))
+    uvloop.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> None:
