@@ -2,20 +2,18 @@
 
 Document side: `Document` (as read) → `ExpandedDocument` (predicted queries added) → `EnrichedDocument`
 (embeddings added, ready to write). A half-finished document has another type, so nobody writes it by
-mistake. Query side: `Hit` and `Ranking`; a search makes hundreds of hits, so these are msgspec's structs, which
-cost a fraction of a dataclass to make.
+mistake. Query side: `Hit` and `Ranking`. A search makes hundreds of hits and an ingest millions of documents, so
+these are msgspec's structs, which cost a fraction of a dataclass to make.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
-class SourcePosition:
+class SourcePosition(msgspec.Struct, frozen=True):
     """Where a document was read, for messages and dead letters: a file and line, or an index and `_id`."""
 
     source: str
@@ -25,16 +23,14 @@ class SourcePosition:
         return f"{self.source}:{self.offset}"
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentVersion:
+class DocumentVersion(msgspec.Struct, frozen=True):
     """Which version of a document was read from an index: a write may ask that it still is the last one."""
 
     seq_no: int
     primary_term: int
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(msgspec.Struct, frozen=True):
     """A document as it was read.
 
     `body` is the JSON object exactly as it came, UTF-8 encoded: numbers and unknown fields reach the
@@ -50,8 +46,7 @@ class Document:
     version: DocumentVersion | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
+class Passage(msgspec.Struct, frozen=True):
     """A stretch of a document's enriched text: character offsets `[start, end)` into that text."""
 
     text: str
@@ -59,8 +54,7 @@ class Passage:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class ExpandedDocument:
+class ExpandedDocument(msgspec.Struct, frozen=True):
     """A document split into passages, with the queries that it is predicted to answer, best first."""
 
     document: Document
@@ -68,8 +62,7 @@ class ExpandedDocument:
     predicted_queries: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class EnrichedDocument:
+class EnrichedDocument(msgspec.Struct, frozen=True):
     """A document ready to write. `embeddings`: float32, (n_passages, dimension), rows of unit length,
     in the order of `passages`; no row where the text is empty. `stamp`: hash of the source text and
     identities of the models."""

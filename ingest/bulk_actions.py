@@ -1,7 +1,6 @@
 """Enriched documents as actions of a bulk request: pure, bytes in and out."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -20,8 +19,7 @@ _EMBEDDING_DECIMALS = 7
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class BulkAction:
+class BulkAction(msgspec.Struct, frozen=True):
     """One action; `lines` are its one or two lines of the request, newlines included."""
 
     op: BulkOp

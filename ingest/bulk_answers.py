@@ -18,6 +18,7 @@ from ingest.ledger import Failure, Outcome
 _OVERLOADED = 429
 _AWAY = (502, 503, 504)
 _BLOCK = "cluster_block_exception"
+_WRITTEN = Outcome("written")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def _of_items(answer: Answer, actions: Sequence[BulkAction]) -> list[Verdict] | 
 def _of_item(item: _Item, op: BulkOp) -> Verdict:
     if item.error is None:
         if item.result in ("created", "updated"):
-            return Outcome("written")
+            return _WRITTEN
         if item.result == "noop":
             return Outcome("unchanged" if op == "update" else "dropped_by_pipeline")
         return _unknown(f"an item has neither an error nor a known result: status {item.status}, {item.result!r}")

@@ -103,7 +103,9 @@ class Expansion:
         split = [self._split(text) for text in texts]
         predicted = iter(self._predict([passage.text for passages in split for passage in passages]))
         return [
-            ExpandedDocument(document, passages, self._chosen(text, [next(predicted) for _ in passages]))
+            ExpandedDocument(
+                document, passages, self._chosen(text, [next(predicted) for _ in passages]) if passages else []
+            )
             for document, text, passages in zip(documents, texts, split, strict=True)
         ]
 

@@ -33,10 +33,11 @@ def parse_object(body: bytes) -> dict[str, Any]:
             deeply to be read.
     """
     try:
-        # The first finds what the second lets pass (lone surrogates), the second what the first does (a
-        # key that comes twice).
-        _raw_decoder.decode(body)
         values: dict[str, Any] = _strict_decoder.decode(body.decode())
+        # The other parser finds what this one lets pass, and has the better words for the rest: half a surrogate
+        # pair, which only an escape can hold, and what is no object.
+        if b"\\u" in body or not isinstance(values, dict):
+            _raw_decoder.decode(body)
     except RecursionError as error:
         raise JsonProblem("nested_too_deeply", "the object is nested too deeply") from error
     except UnicodeDecodeError as error:

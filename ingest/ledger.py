@@ -4,7 +4,6 @@ Every item that a source gave ends in exactly one of five ways; the sums must ba
 call itself complete.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -17,8 +16,7 @@ something newer, or the document was deleted meanwhile. dropped_by_pipeline: an 
 cluster dropped it. dead_lettered: it can never be written as it is, and is kept in the dead letters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """Why something was not written: the cluster's (or our) word for it, the reason, the HTTP status."""
 
     kind: str
@@ -26,8 +24,7 @@ class Failure:
     status: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How one item ended; `failure` says why where it was not written."""
 
     kind: OutcomeKind

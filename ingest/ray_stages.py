@@ -10,6 +10,8 @@ from functools import partial
 from threading import Event
 from typing import Any, Protocol
 
+import msgspec
+
 from bridge.profile import IndexProfile
 from bridge.records import Document, EnrichedDocument
 from bridge.settings import IngestSettings
@@ -141,5 +143,6 @@ class Write:
 def _told(item: SourceItem, outcome: Outcome) -> SourceItem:
     """The item as far as the books need it: whole only where it becomes a dead letter."""
     if isinstance(item, Document) and outcome.kind != "dead_lettered":
-        return replace(item, body=b"", texts={})
+        without_texts: Document = msgspec.structs.replace(item, body=b"", texts={})
+        return without_texts
     return item
