@@ -35,7 +35,7 @@ class BulkLimits:
 
     bulk_bytes: int = 5_000_000
     bulk_documents: int = 500
-    concurrency: int = 2
+    concurrency: int = 4
     retry: RetryLimits = field(default_factory=RetryLimits)
 
     @classmethod
