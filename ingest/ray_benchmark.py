@@ -26,7 +26,7 @@ from bridge.cluster.connection import connect
 from bridge.cluster.node import EmbeddedNode
 from bridge.profile import IndexProfile
 from bridge.settings import ClusterSettings, IngestSettings, load_settings
-from ingest.benchmark import write_corpus
+from ingest.benchmark import HEAP_MB, write_corpus
 from ingest.field_choice import FieldChoice
 from ingest.file_source import FileDocuments
 from ingest.models import load_models, profile_for
@@ -43,7 +43,9 @@ NO_TEXT = FieldChoice(text_fields=["absent"])
 """Where no field holds text, documents are written with a stamp alone: what they take up without us."""
 
 MAX_DOC_BYTES = 1_000_000
-N_DOCUMENTS = {"vectors": 512, "vectors and predicted queries": 128}
+N_DOCUMENTS = {"vectors": 6_000, "vectors and predicted queries": 1_500}
+"""Half a minute each, so that the first and the last batch, between which is measured, say little."""
+
 CPUS_PER_NODE = 2
 """One for a worker; reading and writing share the other, so that two workers need both nodes."""
 
@@ -88,17 +90,17 @@ class _Answers:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
-@click.option("--quick", is_flag=True, help="Half of the documents: to see that it works.")
+@click.option("--quick", is_flag=True, help="A tenth of the documents: to see that it works.")
 def main(as_json: bool, quick: bool) -> None:
     """Measures ingest by Ray and prints a table."""
     with (
-        EmbeddedNode.owned("bench-ray", load_settings().node) as node,
+        EmbeddedNode.owned("bench-ray", load_settings(node={"heap_mb": HEAP_MB}).node) as node,
         tempfile.TemporaryDirectory() as folder,
         _two_nodes(),
     ):
         found = []
         for enriched_with, n_documents in N_DOCUMENTS.items():
-            corpus = write_corpus(Path(folder) / f"{n_documents}.jsonl", n_documents // (2 if quick else 1))
+            corpus = write_corpus(Path(folder) / f"{n_documents}.jsonl", n_documents // (10 if quick else 1))
             generator = {} if "queries" in enriched_with else {"generator": ""}
             settings = load_settings().ingest.model_copy(update={"threads": 1, **generator})
             found += measure(enriched_with, ClusterSettings(url=node.url), corpus, Path(folder), settings)
