@@ -34,7 +34,10 @@ def install_encoder(
         BridgeError: what `run_backfill` says.
     """
     generator = settings.generator if profile.generator else None
-    made_with = settings.model_copy(update={"encoder": str(model), "generator": generator})
+    # No server runs the new model yet: it works here.
+    made_with = settings.model_copy(
+        update={"encoder": str(model), "generator": generator, "server_url": None, "server_api": "sidecar"}
+    )
     models = load_models(made_with)
     names = [field.name for field in profile.text_fields]
     wanted = next_generation(state, profile_for(models, names, passages=profile.passages))
