@@ -73,9 +73,9 @@ def _with_queries(models: Models, settings: IngestSettings, sidecar: ModelServer
             reader = resolve(settings.filter_model)
             scorer = CrossEncoder.load(reader, threads=settings.threads, providers=settings.providers)
     else:
-        generator = ServedGenerator(sidecar)
+        generator = ServedGenerator(sidecar, folder)
         if settings.filter_model:
-            scorer = ServedScorer(sidecar, resolve(settings.filter_model).identity)
+            scorer = ServedScorer(sidecar, resolve(settings.filter_model))
     return replace(models, generator=generator, generator_reference=_reference(folder), scorer=scorer)
 
 

@@ -17,6 +17,7 @@ from bridge.errors import SidecarError
 from bridge.model_apis import EmbedApi, Role, Score, embed_api
 from bridge.model_server import ModelServer
 from bridge.models.artifact import ModelFolder
+from bridge.models.tokenization import CHARACTERS_PER_TOKEN
 from bridge.settings import IngestSettings
 
 _TEXTS_AT_ONCE = 32
@@ -79,6 +80,7 @@ class ServedEncoder:
             ),
         }
         self._executor = ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="served-encoder")
+        self._read = _chars_read(folder)
         self.dimension: int = folder.manifest.dimension or 0
 
     def encode(self, texts: Sequence[str], role: Role = "query") -> NDArray[np.float32]:
@@ -88,7 +90,8 @@ class ServedEncoder:
             ModelError: the server cannot read a text, or its answer is none.
             SidecarError: it gives no answer.
         """
-        parts = self._executor.map(lambda part: self._encode(part, role), _parts(texts, _TEXTS_AT_ONCE))
+        beginnings = [text[: self._read] for text in texts]
+        parts = self._executor.map(lambda part: self._encode(part, role), _parts(beginnings, _TEXTS_AT_ONCE))
         return np.array(list(chain.from_iterable(parts)), dtype=np.float32).reshape(len(texts), self.dimension)
 
     def _encode(self, texts: Sequence[str], role: Role) -> list[list[float]]:
@@ -109,8 +112,10 @@ class ServedEncoder:
 class ServedGenerator:
     """A query generator behind HTTP."""
 
-    def __init__(self, server: ModelServer) -> None:
+    def __init__(self, server: ModelServer, folder: ModelFolder) -> None:
+        """`folder` is that of the same generator."""
         self._server = server
+        self._read = _chars_read(folder)
 
     def generate(self, passages: Sequence[str], *, n_queries: int, max_new_tokens: int, seed: int) -> list[list[str]]:
         """At most `n_queries` queries per passage, likeliest first.
@@ -126,7 +131,7 @@ class ServedGenerator:
                 self._server,
                 "/expand",
                 {
-                    "inputs": [passages[row] for row in rows],
+                    "inputs": [passages[row][: self._read] for row in rows],
                     "n_queries": n_queries,
                     "max_new_tokens": max_new_tokens,
                     "seed": seed + rows[0],
@@ -141,10 +146,11 @@ class ServedGenerator:
 class ServedScorer:
     """A cross-encoder behind HTTP. Safe to use from several threads."""
 
-    def __init__(self, server: ModelServer, model: str) -> None:
-        """`model` is its `name@digest`."""
+    def __init__(self, server: ModelServer, folder: ModelFolder) -> None:
+        """`folder` is that of the same cross-encoder."""
         self._server = server
-        self.identity = model
+        self._read = _chars_read(folder)
+        self.identity = folder.identity
 
     def score(self, query: str, passages: Sequence[str]) -> NDArray[np.float32]:
         """Raw logits: float32, (n_passages,), input order.
@@ -153,11 +159,17 @@ class ServedScorer:
             ModelError: the server cannot read a text.
             SidecarError: it gives no answer.
         """
-        body = {"query": query, "texts": list(passages), "raw_scores": True, "model": self.identity}
+        texts = [passage[: self._read] for passage in passages]
+        body = {"query": query, "texts": texts, "raw_scores": True, "model": self.identity}
         scores = np.zeros(len(passages), dtype=np.float32)
         for scored in _read(self._server, "/rerank", body, list[Score]):
             scores[scored.index] = scored.score
         return scores
+
+
+def _chars_read(folder: ModelFolder) -> int:
+    """As much of a text as the model's own process would look at: a server bounds what it is sent."""
+    return folder.manifest.max_tokens * CHARACTERS_PER_TOKEN
 
 
 def _read(server: ModelServer, path: str, body: object, shape: type[T]) -> T:

@@ -21,7 +21,8 @@ from tests.bridge.proxy.scripted_models import API_KEY, ScriptedModels, scripted
 from tests.rerank_server.process import listening
 from tests.toys import make_toy_cross_encoder, make_toy_encoder, make_toy_query_generator
 
-TEXTS = ["cat dog", "fish", "bird cat fish", "dog"] * 20
+TEXTS = ["cat dog", "fish", "bird cat fish", "dog " * 1_000_000] * 20
+"""The last one is longer than a sidecar takes, and than a model reads."""
 SERVER_KEY = "a-key-of-the-sidecar"
 
 
