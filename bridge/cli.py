@@ -102,6 +102,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             raise
         click.echo(f"Error: {error}", err=True)
         sys.exit(exit_code(error))
+    except Exception as error:
+        if "--debug" in given:
+            raise
+        told = f"{type(error).__name__}: {error}"
+        click.echo(f"Error: this was not foreseen: {told}; with `neural-bridge --debug` it is told where", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ vectors half-way between theirs. Good for times; what is found among them means 
 """
 
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
-from opensearchpy import OpenSearch
+from opensearchpy import OpenSearch, TransportError
 
 from bridge.cluster import index as indices
 from bridge.cluster.bulk_load import without_refresh
@@ -22,6 +23,8 @@ SEED = 11
 _READ_AT_ONCE = 500
 _WRITTEN_AT_ONCE = 250
 _MOST_PARENTS = 20_000
+_TOO_BUSY = 429
+_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
 def grow(
@@ -44,14 +47,27 @@ def grow(
     with without_refresh(client, target, is_empty=True):
         for batch in _batches(_grown(parents, profile, n_documents)):
             lines = [line for doc_id, document in batch for line in ({"index": {"_id": doc_id}}, document)]
-            body = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
-            answer = client.bulk(index=target, body=body, params={"filter_path": "errors"})
-            if answer.get("errors"):
-                raise ClusterBlocked(f"index {target} refused synthetic documents: does the node have room for them?")
+            _write(client, target, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
             written += len(batch)
             on_written(written)
     client.indices.refresh(index=target)
     client.indices.forcemerge(index=target, max_num_segments=1, request_timeout=7200)
+
+
+def _write(client: OpenSearch, index: str, body: bytes) -> None:
+    """Writes again what a busy node refused: the ids are given, so nothing stands twice."""
+    refused = f"index {index} refused synthetic documents: give the node more room (BRIDGE_NODE__HEAP_MB, disk)"
+    for pause_s in _PAUSES_S:
+        try:
+            answer = client.bulk(index=index, body=body, params={"filter_path": "errors"})
+        except TransportError as error:
+            if error.status_code != _TOO_BUSY:
+                raise ClusterBlocked(f"{refused}: {error}") from error
+        else:
+            if not answer.get("errors"):
+                return
+        time.sleep(pause_s)
+    raise ClusterBlocked(refused)
 
 
 def _documents(client: OpenSearch, index: str) -> Iterator[dict[str, Any]]:

@@ -92,6 +92,21 @@ def test_an_error_is_one_line_without_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_an_error_that_nobody_foresaw_is_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(cli, "main", fail)
+    with pytest.raises(SystemExit) as ended:
+        main(["config", "show"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("Error: this was not foreseen: RuntimeError: a bug; with `neural-bridge")
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["--debug", "config", "show"])
+
+
 def test_debug_shows_the_traceback() -> None:
     done = run("--debug", "--config", "/nonexistent/bridge.yaml", "config", "show")
     assert done.returncode != 0
