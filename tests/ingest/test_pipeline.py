@@ -137,14 +137,14 @@ def test_items_end_in_the_order_of_the_source(setting: Setting) -> None:
         document["title"] = "" if i % 7 == 0 else document["title"]
         document["_id"] = "" if i % 11 == 0 else document["_id"]
 
-    setting.write_corpus(300, mixed)
+    setting.write_corpus(1000, mixed)
     stopped = threading.Event()
     first = setting.run(stopped=stopped, on_progress=lambda _: stopped.set())
-    assert 0 < first.ledger.answered < 300
+    assert 0 < first.ledger.answered < 1000
     letters = len(list(read_dead_letters(Path(first.dead_letters or ""))))
     assert letters == len(range(0, first.ledger.answered, 11))
     second = setting.run()
-    assert (second.ledger.read, len(setting.cluster.documents)) == (300, 300 - len(range(0, 300, 11)))
+    assert (second.ledger.read, len(setting.cluster.documents)) == (1000, 1000 - len(range(0, 1000, 11)))
 
 
 @pytest.mark.case("I5")
@@ -320,9 +320,9 @@ def test_reading_waits_for_a_slow_cluster(setting: Setting) -> None:
     ahead: list[int] = []
     settings = IngestSettings(bulk_documents=100)
     setting.run(settings=settings, on_progress=lambda progress: ahead.append(progress.read - progress.answered))
-    # Six queued batches, one in the hands of each stage and two requests in flight, of 64 or fewer, and
+    # Six queued batches, one in the hands of each stage and four requests in flight, of 64 or fewer, and
     # what is read of the next hundred.
-    assert max(ahead) <= 12 * 64 + 100
+    assert max(ahead) <= 14 * 64 + 100
 
 
 def test_progress_counts_each_stage(setting: Setting) -> None:
