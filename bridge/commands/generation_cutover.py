@@ -170,7 +170,7 @@ def _sidecar_problems(sidecar: _Sidecar, profile: "IndexProfile") -> list[str]:
     try:
         served = ModelServer(sidecar.url, api_key=sidecar.key, answer_within_s=5.0).info().embedding_model_ids
     except SidecarError as error:
-        return [str(error)]
+        return [f"{error}, or name another one with --sidecar"]
     if profile.encoder.identity in served:
         return []
     return [
