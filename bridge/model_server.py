@@ -1,7 +1,8 @@
 """A model server, asked over HTTP by what may wait: commands and ingest. What it cannot do just now (it starts
 again, it has too much to do) is asked again."""
 
-from typing import NoReturn
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
 
 import msgspec
 import urllib3
@@ -13,6 +14,8 @@ _LONGEST_PAUSE_S = 10.0
 _FOR_A_WHILE = (429, 502, 503, 504)
 _NOT_TO_BE_READ = (400, 413, 422)
 _KEEPS_CONNECTIONS = 4
+
+T = TypeVar("T")
 
 
 class SidecarInfo(msgspec.Struct, frozen=True):
@@ -69,6 +72,18 @@ class ModelServer:
         if answer.status != 200:
             _refuse(url, answer)
         return answer.data
+
+    def read(self, path: str, body: object, read: Callable[[bytes], T]) -> T:
+        """What `read` makes of the answer to a request.
+
+        Raises:
+            ModelError: the server cannot read these texts.
+            SidecarError: it gives no answer, or one that makes `read` raise `msgspec.DecodeError`.
+        """
+        try:
+            return read(self.ask(path, body))
+        except msgspec.DecodeError as error:
+            raise SidecarError(f"the answer of {self.url}{path} cannot be read: {error}") from error
 
     def info(self) -> SidecarInfo:
         """What the sidecar serves.

@@ -46,20 +46,17 @@ def load_models(settings: IngestSettings) -> Models:
     check_providers(settings.providers, setting="ingest.providers")
     folder = resolve(settings.encoder)
     server = server_of(settings) if settings.server_url else None
-    tokenizer = load_tokenizer(folder)
+    sidecar = server if settings.server_api == "sidecar" else None
+    if sidecar is not None:
+        check_sidecar(sidecar, settings)
     encoder: PassageEncoder
     if server is None:
-        encoder = Encoder.load(folder, threads=settings.threads, providers=settings.providers)
+        here = Encoder.load(folder, threads=settings.threads, providers=settings.providers)
+        encoder, tokenizer = here, here.tokenizer
     else:
-        encoder = ServedEncoder(server, folder, settings)
+        encoder, tokenizer = ServedEncoder(server, folder, settings), load_tokenizer(folder)
     models = Models(encoder, _reference(folder), tokenizer.token_offsets, scripts=scripts_of_words(tokenizer.words))
-    if settings.generator:
-        models = _with_queries(models, settings, server if settings.server_api == "sidecar" else None)
-    if server is not None and settings.server_api == "sidecar":
-        scorer = models.scorer.identity if isinstance(models.scorer, ServedScorer) else None
-        generator = models.generator_reference.identity if models.generator_reference else None
-        check_sidecar(server, encoder=folder.identity, generator=generator, scorer=scorer)
-    return models
+    return _with_queries(models, settings, sidecar) if settings.generator else models
 
 
 def _with_queries(models: Models, settings: IngestSettings, sidecar: ModelServer | None) -> Models:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bridge.errors import SidecarError
 from bridge.model_apis import EmbedApi, Role, Score, embed_api
 from bridge.model_server import ModelServer
-from bridge.models.artifact import ModelFolder
+from bridge.models.artifact import ModelFolder, resolve
 from bridge.models.tokenization import CHARACTERS_PER_TOKEN
 from bridge.settings import IngestSettings
 
@@ -30,6 +30,9 @@ _PASSAGES_TO_EXPAND = 8
 """The sidecar's own share of a request for queries."""
 
 _ANSWER_WITHIN_S = 120.0
+
+_QUERIES = msgspec.json.Decoder(list[list[str]])
+_SCORES = msgspec.json.Decoder(list[Score])
 
 T = TypeVar("T")
 
@@ -45,19 +48,21 @@ def server_of(settings: IngestSettings) -> ModelServer:
     )
 
 
-def check_sidecar(server: ModelServer, *, encoder: str, generator: str | None, scorer: str | None) -> None:
-    """Compares the sidecar's models with those that are wanted, given as `name@digest`.
+def check_sidecar(server: ModelServer, settings: IngestSettings) -> None:
+    """Compares the sidecar's models with those that the settings name.
 
     Raises:
+        ModelError: one of these cannot be found.
         SidecarError: it runs others, or does not answer.
     """
     info = server.info()
-    for setting, wanted, served in (
-        ("sidecar.encoder or sidecar.more_encoders", encoder, info.embedding_model_ids),
-        ("sidecar.generator", generator, [info.generator_model_id]),
+    scorer = settings.filter_model if settings.generator else None
+    for setting, name, served in (
+        ("sidecar.encoder or sidecar.more_encoders", settings.encoder, info.embedding_model_ids),
+        ("sidecar.generator", settings.generator, [info.generator_model_id]),
         ("sidecar.rerank_model or sidecar.more_rerank_models", scorer, info.rerank_model_ids),
     ):
-        if wanted is not None and wanted not in served:
+        if name and (wanted := resolve(name).identity) not in served:
             running = ", ".join(filter(None, served)) or "none"
             raise SidecarError(
                 f"the sidecar at {server.url} does not run {wanted}, but {running}: give it that model ({setting}), "
@@ -96,11 +101,7 @@ class ServedEncoder:
 
     def _encode(self, texts: Sequence[str], role: Role) -> list[list[float]]:
         api = self._api[role]
-        answer = self._server.ask(self._path, api.body(texts, role, model=self._model))
-        try:
-            rows = api.embeddings(answer)
-        except msgspec.DecodeError as error:
-            raise SidecarError(f"the answer of {self._server.url} cannot be read: {error}") from error
+        rows = self._server.read(self._path, api.body(texts, role, model=self._model), api.embeddings)
         if len(rows) != len(texts) or any(len(row) != self.dimension for row in rows):
             raise SidecarError(
                 f"the model server {self._server.url} gave {len(rows)} embeddings of {len(rows[0]) if rows else 0} "
@@ -127,8 +128,7 @@ class ServedGenerator:
         asked = [row for row, passage in enumerate(passages) if passage.strip()]
         queries: list[list[str]] = [[] for _ in passages]
         for rows in _parts(asked, _PASSAGES_TO_EXPAND):
-            predicted = _read(
-                self._server,
+            predicted = self._server.read(
                 "/expand",
                 {
                     "inputs": [passages[row][: self._read] for row in rows],
@@ -136,7 +136,7 @@ class ServedGenerator:
                     "max_new_tokens": max_new_tokens,
                     "seed": seed + rows[0],
                 },
-                list[list[str]],
+                _QUERIES.decode,
             )
             for row, given in zip(rows, predicted, strict=True):
                 queries[row] = given
@@ -150,7 +150,7 @@ class ServedScorer:
         """`folder` is that of the same cross-encoder."""
         self._server = server
         self._read = _chars_read(folder)
-        self.identity = folder.identity
+        self._model = folder.identity
 
     def score(self, query: str, passages: Sequence[str]) -> NDArray[np.float32]:
         """Raw logits: float32, (n_passages,), input order.
@@ -160,9 +160,9 @@ class ServedScorer:
             SidecarError: it gives no answer.
         """
         texts = [passage[: self._read] for passage in passages]
-        body = {"query": query, "texts": texts, "raw_scores": True, "model": self.identity}
+        body = {"query": query, "texts": texts, "raw_scores": True, "model": self._model}
         scores = np.zeros(len(passages), dtype=np.float32)
-        for scored in _read(self._server, "/rerank", body, list[Score]):
+        for scored in self._server.read("/rerank", body, _SCORES.decode):
             scores[scored.index] = scored.score
         return scores
 
@@ -170,13 +170,6 @@ class ServedScorer:
 def _chars_read(folder: ModelFolder) -> int:
     """As much of a text as the model's own process would look at: a server bounds what it is sent."""
     return folder.manifest.max_tokens * CHARACTERS_PER_TOKEN
-
-
-def _read(server: ModelServer, path: str, body: object, shape: type[T]) -> T:
-    try:
-        return msgspec.json.decode(server.ask(path, body), type=shape)
-    except msgspec.DecodeError as error:
-        raise SidecarError(f"the answer of {server.url}{path} cannot be read: {error}") from error
 
 
 def _parts(items: Sequence[T], n_items: int) -> list[Sequence[T]]:

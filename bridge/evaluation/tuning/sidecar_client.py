@@ -10,6 +10,8 @@ from bridge.model_apis import Score
 from bridge.model_server import ModelServer
 
 _TIMEOUT_S = 120.0
+_EMBEDDINGS = msgspec.json.Decoder(list[list[float]])
+_SCORES = msgspec.json.Decoder(list[Score])
 
 
 class SidecarClient:
@@ -39,7 +41,7 @@ class SidecarClient:
     def embed(self, query: str, *, model: str | None = None) -> list[float]:
         """The query's embedding, of unit length, by the encoder `model` (`name@digest`); None is the first one."""
         body = {"inputs": [query], "role": "query", **({"model": model} if model is not None else {})}
-        [embedding] = msgspec.json.decode(self._server.ask("/embed", body), type=list[list[float]])
+        [embedding] = self._server.read("/embed", body, _EMBEDDINGS.decode)
         return embedding
 
     def rerank(self, query: str, passages: Sequence[str], *, model: str | None) -> list[float]:
@@ -47,6 +49,6 @@ class SidecarClient:
         body: dict[str, Any] = {"query": query, "texts": list(passages), "raw_scores": True}
         if model is not None:
             body["model"] = model
-        answer = msgspec.json.decode(self._server.ask("/rerank", body), type=list[Score])
+        answer = self._server.read("/rerank", body, _SCORES.decode)
         scores = {entry.index: entry.score for entry in answer}
         return [scores[index] for index in range(len(passages))]
