@@ -62,6 +62,10 @@ def main() -> None:
     try:
         while node.poll() is None and os.getppid() == options.owner:
             time.sleep(POLL_S)
+        if node.returncode is not None:
+            # A process that was killed could not say so itself.
+            with open(options.log, "a", encoding="utf-8") as log:
+                print(f"the node's process ended: {ending(node.returncode)}", file=log)
     finally:
         stop(node)
         if options.remove and os.getppid() != options.owner:
@@ -84,6 +88,11 @@ def die_with_parent() -> Callable[[], None] | None:
             os._exit(1)
 
     return ask
+
+
+def ending(returncode: int) -> str:
+    """How a process ended, in words."""
+    return f"killed by signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
 
 
 def stop(node: subprocess.Popen[bytes], grace_s: float = GRACE_S) -> None:

@@ -17,6 +17,10 @@ POLL_S = 0.2
 STOP_GRACE_S = 20.0
 ANSWER_TIMEOUT_S = 5.0
 SHOWN_LOG_LINES = 15
+EXEC_PATIENCE_S = 2.0
+EXEC_POLL_S = 0.01
+GONE_STATES = {"Z", "X"}
+"""Of proc(5): a zombie, and dead."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class NodeProcess:
         deadline = time.monotonic() + timeout_s
         while (url := self.ready_url()) is None:
             if not self.is_alive():
+                # Its guard says in the log how it ended; that comes a moment later.
+                time.sleep(2 * POLL_S)
                 raise NodeError(f"the node in {self.folder} ended while it started; {self._last_words()}")
             if time.monotonic() > deadline:
                 raise NodeError(
@@ -144,12 +150,24 @@ def _has_manager(url: str) -> bool:
         connection.close()
 
 
-def _command_line(pid: int) -> str:
-    """The command of a process; empty where there is none, or only a zombie."""
-    if Path("/proc/self").exists():
+def _command_line(pid: int, proc: Path = Path("/proc")) -> str:
+    """The command of a process; empty where there is none, or only a zombie.
+
+    Between leaving its old program and having its new one's arguments, a process has no command for a moment; on a
+    busy machine that moment is long enough to be seen (Linux). It is waited for.
+    """
+    if not (proc / "self").exists():
+        command = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    deadline = time.monotonic() + EXEC_PATIENCE_S
+    while True:
         try:
-            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
+            command_line = (proc / str(pid) / "cmdline").read_bytes()
+            state = (
+                (proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+            )
+        except (FileNotFoundError, ProcessLookupError):
             return ""
-    command = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        if command_line or state in GONE_STATES or time.monotonic() > deadline:
+            return command_line.replace(b"\0", b" ").decode(errors="replace")
+        time.sleep(EXEC_POLL_S)

@@ -94,6 +94,18 @@ def test_the_node_ends_with_its_owner_however_the_owner_ends(folder: Path, kind:
 
 
 @needs_linux
+def test_how_a_node_ended_stands_in_its_log(folder: Path) -> None:
+    owned = OwnedNode(folder)
+    try:
+        os.kill(owned.node, signal.SIGKILL)
+
+        assert until(lambda: not lives(owned.guard))
+        assert (folder / "node.log").read_text().endswith("the node's process ended: killed by signal 9\n")
+    finally:
+        owned.close()
+
+
+@needs_linux
 def test_a_folder_that_is_to_stay_stays(folder: Path) -> None:
     owned = OwnedNode(folder)
     log = folder / "node.log"

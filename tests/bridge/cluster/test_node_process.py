@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 
 import pytest
 
+from bridge.cluster import node_process
 from bridge.cluster.node_process import STATE_FILE, NodeProcess, configuration_folder
 from bridge.errors import NodeError
 
@@ -111,6 +112,35 @@ def test_a_zombie_is_not_alive(start: Start) -> None:
         time.sleep(0.01)
 
     assert not process.is_alive()
+
+
+def test_a_process_whose_program_is_just_being_replaced_is_waited_for(tmp_path: Path) -> None:
+    process = tmp_path / "7"
+    process.mkdir()
+    (tmp_path / "self").touch()
+    (process / "stat").write_text("7 (java) R 1 1")
+    (process / "cmdline").touch()
+    program = Timer(0.2, (process / "cmdline").write_bytes, [b"java\0-Xmx1g"])
+    program.start()
+
+    assert node_process._command_line(7, tmp_path) == "java -Xmx1g"
+    program.join()
+
+
+@pytest.mark.parametrize(("state", "waits_s"), [("Z", 0.0), ("S", 0.3)])
+def test_a_process_that_never_has_a_command_is_not_waited_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, waits_s: float
+) -> None:
+    monkeypatch.setattr(node_process, "EXEC_PATIENCE_S", 0.3)
+    process = tmp_path / "7"
+    process.mkdir()
+    (tmp_path / "self").touch()
+    (process / "stat").write_text(f"7 (kthreadd) {state} 1 1")
+    (process / "cmdline").touch()
+    started = time.monotonic()
+
+    assert node_process._command_line(7, tmp_path) == ""
+    assert time.monotonic() - started >= waits_s
 
 
 def test_the_node_is_asked_at_the_port_that_it_wrote_down(start: Start, answering: ToyServer) -> None:
