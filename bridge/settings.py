@@ -284,6 +284,12 @@ class IngestSettings(Section):
     max_errors: int = Field(1000, ge=0, description="Dead letters after which the run stops.")
     max_attempts: int = Field(8, gt=0, description="Attempts for one item before its chunk is given up.")
     max_stall_s: float = Field(300.0, gt=0, description="Longest time without progress, in seconds, before exit 5.")
+    load_replicas: int | None = Field(
+        None,
+        ge=0,
+        description="Copies of each shard that an empty index has while it is filled; it gets its own number back. "
+        "Unset leaves them alone. With 0 a node that dies meanwhile takes acknowledged documents with it.",
+    )
     follow_interval_s: float = Field(
         1.0, gt=0, description="How often, in seconds, a follower looks for changes; it refreshes the index then."
     )

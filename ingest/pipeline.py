@@ -7,7 +7,7 @@ from pathlib import Path
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
-from bridge.cluster.bulk_load import without_refresh
+from bridge.cluster.bulk_load import tuned_for_load
 from bridge.profile import IndexProfile
 from bridge.settings import IngestSettings
 from ingest.changes import ChangeFilter
@@ -67,7 +67,7 @@ def run_ingest(
         client.indices.refresh(index=state.name)
         is_empty = indices.count(client, state.name) == 0
         compare = ChangeFilter(client, state.name, profile, recipe(profile, settings)).changed
-        with without_refresh(client, state.name, is_empty=is_empty):
+        with tuned_for_load(client, state.name, is_empty=is_empty, replicas=settings.load_replicas):
             run.send(
                 source.items(run.skipped),
                 changed=None if is_empty else patiently(compare, BulkLimits.of(settings).retry, stopped),

@@ -11,7 +11,7 @@ from typing import Protocol
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
-from bridge.cluster.bulk_load import without_refresh
+from bridge.cluster.bulk_load import tuned_for_load
 from bridge.profile import IndexProfile
 from bridge.settings import IngestSettings
 from ingest.models import Models
@@ -70,7 +70,12 @@ def run_ray_ingest(
             on_progress=on_progress,
             stopped=stopped or Event(),
         ) as run,
-        without_refresh(client, state.name, is_empty=indices.count(client, state.name) == 0),
+        tuned_for_load(
+            client,
+            state.name,
+            is_empty=indices.count(client, state.name) == 0,
+            replicas=settings.load_replicas,
+        ),
     ):
         indices.keep_profile(client, state, profile)
         run.send(job)

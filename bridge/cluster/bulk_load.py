@@ -1,33 +1,41 @@
-"""An empty index does not refresh while it is filled, and gets its own interval back, come what may.
+"""An empty index is tuned while it is filled, and gets its own settings back, come what may.
 
-The value to give back is kept in the index itself (`_meta`), so that the next run restores it from any
-machine after this one was killed. Replicas are left alone: without them a node that dies during a load
-takes documents with it that were acknowledged.
+It does not refresh, and where it is asked for it has fewer replicas. The values to give back are kept in the index
+itself (`_meta`), so that the next run restores them from any machine after this one was killed. Replicas are left
+alone unless asked for: without them a node that dies during a load takes documents with it that were acknowledged.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from threading import Event
 
 from opensearchpy import OpenSearch
 
 from bridge.cluster.index import look
 
 NOTE_KEY = "neural_bridge_restore"
-"""The key under the mapping's `_meta`; its value maps `refresh_interval` to what it was, null for the default."""
-
-_NEVER = "-1"
+"""The key under the mapping's `_meta`; its value maps settings to what they were, null for the default."""
 
 
 @contextmanager
-def without_refresh(client: OpenSearch, index: str, *, is_empty: bool) -> Iterator[None]:
-    """Turns refreshing off if the index is empty, and restores what was, also what a killed run left behind."""
+def tuned_for_load(client: OpenSearch, index: str, *, is_empty: bool, replicas: int | None = None) -> Iterator[None]:
+    """Turns refreshing off if the index is empty, and restores what was, also what a killed run left behind.
+
+    `replicas`: how many copies of each shard an empty index has meanwhile; None leaves them alone, and so does an
+    index that follows the number of nodes (`auto_expand_replicas`).
+    """
     state = look(client, index)
     noted = NOTE_KEY in state.mapping.get("_meta", {})
-    if is_empty and not noted and state.settings.get("refresh_interval") != _NEVER:
-        note = {"refresh_interval": state.settings.get("refresh_interval")}
+    wanted = {"refresh_interval": "-1"}
+    if replicas is not None and state.settings.get("auto_expand_replicas", "false") == "false":
+        wanted["number_of_replicas"] = str(replicas)
+    note = {name: state.settings.get(name) for name, value in wanted.items() if state.settings.get(name) != value}
+    if is_empty and not noted and note:
+        # Before the settings: whoever is killed between the two has changed nothing.
         meta = {**state.mapping.get("_meta", {}), NOTE_KEY: note}
         client.indices.put_mapping(index=state.name, body={"_meta": meta})
-        client.indices.put_settings(index=state.name, body={"index.refresh_interval": _NEVER})
+        client.indices.put_settings(index=state.name, body={f"index.{name}": wanted[name] for name in note})
         noted = True
     try:
         yield
@@ -36,9 +44,16 @@ def without_refresh(client: OpenSearch, index: str, *, is_empty: bool) -> Iterat
             _restore(client, state.name)
 
 
+def wait_for_copies(client: OpenSearch, index: str, stopped: Event) -> None:
+    """Waits until no copy of a shard of the index is being made; a copy that no node has room for is not waited for."""
+    health = partial(client.cluster.health, index=index, request_timeout=60)
+    while not stopped.is_set() and health(wait_for_no_initializing_shards="true", timeout="10s")["timed_out"]:
+        pass
+
+
 def _restore(client: OpenSearch, index: str) -> None:
     meta = dict(look(client, index).mapping.get("_meta", {}))
     note = meta.pop(NOTE_KEY, None)
     if note is not None:
-        client.indices.put_settings(index=index, body={"index.refresh_interval": note.get("refresh_interval")})
+        client.indices.put_settings(index=index, body={f"index.{name}": value for name, value in note.items()})
         client.indices.put_mapping(index=index, body={"_meta": meta})

@@ -25,6 +25,7 @@ def command(ctx: click.Context, old: str, new: str, alias: str | None, making: M
     """
     settings = making.settings(ctx, **running.limits())
     from bridge.cluster import index as indices
+    from bridge.cluster.bulk_load import wait_for_copies
     from bridge.cluster.connection import connect
     from ingest.copying import run_copy
     from ingest.display import shown
@@ -50,6 +51,8 @@ def command(ctx: click.Context, old: str, new: str, alias: str | None, making: M
             stopped=request.stopped,
         )
     if alias and done.settled:
+        if settings.ingest.load_replicas is not None:
+            wait_for_copies(client, new, request.stopped)
         indices.move_alias(client, alias, old=indices.look(client, old).name, new=new)
     if making.as_json:
         click.echo(json.dumps(msgspec.to_builtins(done), indent=2))

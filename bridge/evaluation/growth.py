@@ -14,7 +14,7 @@ import numpy as np
 from opensearchpy import OpenSearch, TransportError
 
 from bridge.cluster import index as indices
-from bridge.cluster.bulk_load import without_refresh
+from bridge.cluster.bulk_load import tuned_for_load
 from bridge.errors import ClusterBlocked
 from bridge.profile import IndexProfile
 
@@ -44,7 +44,7 @@ def grow(
     indices.create_like(client, source, target, profile)
     parents = list(_documents(client, source))
     written = 0
-    with without_refresh(client, target, is_empty=True):
+    with tuned_for_load(client, target, is_empty=True):
         for batch in _batches(_grown(parents, profile, n_documents)):
             lines = [line for doc_id, document in batch for line in ({"index": {"_id": doc_id}}, document)]
             _write(client, target, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))

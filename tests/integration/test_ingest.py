@@ -9,7 +9,7 @@ import pytest
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
-from bridge.cluster.bulk_load import without_refresh
+from bridge.cluster.bulk_load import tuned_for_load
 from bridge.cluster.connection import capabilities, connect, exchange
 from bridge.cluster.node import EmbeddedNode
 from bridge.errors import IndexUnsuitable
@@ -146,7 +146,7 @@ def test_an_index_gets_its_refresh_interval_back_also_after_a_kill(
     profile = profile_for(toy_models(), FIELDS.text_fields)
     indices.create(client, fresh_index, profile, settings={"index.refresh_interval": interval} if interval else None)
     meta = indices.look(client, fresh_index).mapping["_meta"]
-    killed = without_refresh(client, fresh_index, is_empty=True)
+    killed = tuned_for_load(client, fresh_index, is_empty=True)
     killed.__enter__()
     assert refresh_interval(client, fresh_index) == "-1"
     report = ingest(corpus(100), profile)
@@ -155,6 +155,40 @@ def test_an_index_gets_its_refresh_interval_back_also_after_a_kill(
     assert indices.look(client, fresh_index).mapping["_meta"] == meta
     killed.__exit__(None, None, None)
     assert refresh_interval(client, fresh_index) == interval
+
+
+@pytest.mark.case("I38")
+@pytest.mark.parametrize("own", [None, 2])
+def test_an_index_has_fewer_replicas_while_it_is_filled_where_that_is_asked_for(
+    client: OpenSearch, fresh_index: str, own: int | None
+) -> None:
+    def replicas() -> object:
+        return indices.look(client, fresh_index).settings["number_of_replicas"]
+
+    profile = profile_for(toy_models(), FIELDS.text_fields)
+    indices.create(client, fresh_index, profile, settings={"index.number_of_replicas": own} if own else None)
+    before = replicas()
+
+    with tuned_for_load(client, fresh_index, is_empty=True):
+        assert replicas() == before
+    with tuned_for_load(client, fresh_index, is_empty=False, replicas=0):
+        assert replicas() == before
+    killed = tuned_for_load(client, fresh_index, is_empty=True, replicas=0)
+    killed.__enter__()
+    assert replicas() == "0"
+    with tuned_for_load(client, fresh_index, is_empty=False, replicas=0):
+        assert replicas() == "0"
+
+    assert replicas() == before
+    killed.__exit__(None, None, None)
+    assert replicas() == before
+
+
+def test_an_index_that_follows_the_number_of_nodes_keeps_its_replicas(client: OpenSearch, fresh_index: str) -> None:
+    profile = profile_for(toy_models(), FIELDS.text_fields)
+    indices.create(client, fresh_index, profile, settings={"index.auto_expand_replicas": "0-1"})
+    with tuned_for_load(client, fresh_index, is_empty=True, replicas=5):
+        assert indices.look(client, fresh_index).settings["number_of_replicas"] != "5"
 
 
 @pytest.mark.case("I31")
