@@ -5,7 +5,7 @@
 - Cohere and Jina: `/v2/rerank` or `/v1/rerank` with `documents`; scores are probabilities.
 - OpenAI: `/v1/embeddings` with `input`.
 
-Pure; `bridge.proxy.model_server` and `ingest.served_models` send. What cannot be read raises `msgspec.DecodeError`.
+Pure; `bridge.proxy.model_stage` and `ingest.served_models` send. What cannot be read raises `msgspec.DecodeError`.
 """
 
 import math

@@ -16,7 +16,7 @@ from bridge.errors import SettingsError
 from bridge.model_apis import CascadeRequest, Score, embed_api, rerank_api
 from bridge.proxy.breaker import CircuitBreaker
 from bridge.proxy.embedding_cache import EmbeddingCache
-from bridge.proxy.model_server import ModelServer
+from bridge.proxy.model_stage import ModelStage
 from bridge.proxy.stage_failures import CascadeMissing, NotTaken, StageFailed
 from bridge.settings import Settings
 
@@ -59,8 +59,8 @@ class Sidecar:
         self._own_headers = _bearer(settings.sidecar.api_key)
         self._running = AsyncExitStack()
         self._session: aiohttp.ClientSession
-        self._reranker: ModelServer
-        self._embedder: ModelServer
+        self._reranker: ModelStage
+        self._embedder: ModelStage
 
     async def __aenter__(self) -> Self:
         self._session = await self._running.enter_async_context(
@@ -83,12 +83,12 @@ class Sidecar:
 
     def _server(
         self, stage: str, span: str, path: str, other_url: str | None, other_key: SecretStr | None
-    ) -> ModelServer:
+    ) -> ModelStage:
         """The sidecar for one task, or what stands in its place: that is not told the sidecar's API key."""
         own = other_url is None
         proxy = self._settings.proxy
         # A breaker each: a drowning reranker is no reason to stop embedding queries.
-        return ModelServer(
+        return ModelStage(
             self._session,
             other_url or self.url + path,
             CircuitBreaker(failures=proxy.breaker_failures, reset_s=proxy.breaker_reset_s),

@@ -1,4 +1,4 @@
-"""A model server, asked over HTTP within the time that is left.
+"""A stage of a search that a model server does, asked over HTTP within the time that is left.
 
 Whatever it does (no answer, late, overloaded, nonsense) becomes one exception with a reason that fits into a
 header.
@@ -26,7 +26,7 @@ _REMEDIES = {
 _T = TypeVar("_T")
 
 
-class ModelServer:
+class ModelStage:
     """One endpoint. `stage` begins the reasons of its failures, `span` names its part of a trace. `told_deadline`: it
     is told by when its answer is of use, as the sidecar wants it. `headers` go with every request."""
 
