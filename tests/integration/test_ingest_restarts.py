@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.feed import Feed
 from tests.node_cluster import NodeCluster, start_cluster
 from tests.toys import make_toy_encoder
 
@@ -23,30 +23,6 @@ INDEX = "restarted"
 def cluster() -> Iterator[NodeCluster]:
     with start_cluster() as running:
         yield running
-
-
-class Feed:
-    """Writes documents to a pipe, some each second, until it is told to end."""
-
-    def __init__(self, pipe: int) -> None:
-        self._pipe = pipe
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._write)
-        self.doc_ids: list[str] = []
-        self._thread.start()
-
-    def end(self) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _write(self) -> None:
-        with os.fdopen(self._pipe, "wb") as pipe:
-            while not self._ended.is_set():
-                doc_id = f"d{len(self.doc_ids)}"
-                pipe.write(json.dumps({"_id": doc_id, "text": f"wing {doc_id}"}).encode() + b"\n")
-                pipe.flush()
-                self.doc_ids.append(doc_id)
-                time.sleep(0.02)
 
 
 def wait_for_documents(cluster: NodeCluster) -> None:
