@@ -1,14 +1,16 @@
 """Train a bi-encoder: a query comes to lie nearer to the passage that answers it than to all others.
 
-Loss: softmax over all passages of the batch (Henderson et al. 2017, "Efficient natural language response
-suggestion"; Karpukhin et al. 2020, DPR), mined negatives among them, and a share of what the teachers think of the
-query's own list, since predicted queries and single judgements leave answers unmarked (Wang et al. 2022, "GPL:
+Loss: mostly what teachers think of the batch, as a distribution over its passages for each query, and over its
+queries for each passage (see `bridge.training.teaching`); beside it a softmax with the judged passage as the answer
+(Henderson et al. 2017, "Efficient natural language response suggestion"; Karpukhin et al. 2020, DPR), mined negatives
+among them. Single judgements and predicted queries leave answers unmarked, teachers do not (Wang et al. 2022, "GPL:
 Generative pseudo labeling for unsupervised domain adaptation of dense retrieval": https://arxiv.org/abs/2112.07577;
 here the teachers' distribution instead of their margins, so that their scale does not matter).
 """
 
+import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,16 +23,17 @@ from torch import Tensor, nn
 from transformers import BertModel
 
 from bridge.training.device import PRECISION, training_device
-from bridge.training.mining import CandidateList, CandidateSet, Embed
+from bridge.training.mining import CandidateSet, Embed
 from bridge.training.padding import padded_chunks
-from bridge.training.teachers import TeacherLogits
+from bridge.training.teaching import UNKNOWN, Teaching
 
 Pooling = Literal["mean", "cls"]
 
-_Known = tuple[CandidateList, Mapping[int, float]]
-"""A query with its candidates, and the teachers' logit of each candidate."""
-
 _READING_CHUNK_TOKENS = 8192
+_FIRST_SCALE = 24.0
+_LEAST_LOGIT = -1e4
+_SHARE_OF_QUERIES = 0.75
+"""Of what is taught: how passages differ for a query; the rest is how queries differ for a passage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,31 +41,29 @@ class EmbeddingSettings:
     """What one batch holds.
 
     `lists_per_step` queries of one domain, each with its passage and `negatives` mined ones; every passage of the
-    batch is a negative of all other queries. `scale` multiplies cosines before the softmax. A mined passage whose
-    teachers' logit is above the judged one's by `trusted_margin` is probably an answer, and no negative; a query
-    whose judged passage is below any of its mined ones by `doubted_margin` is probably not answered by it, and is
-    left out (a round trip, as in Alberti et al. 2019 and Dai et al. 2022).
+    batch is a negative of all other queries. A passage whose teachers' logit is above the judged one's by
+    `trusted_margin` is probably an answer, and no negative; a query whose judged passage is below any of its mined
+    ones by `doubted_margin` is probably not answered by it, and is left out (a round trip, as in Alberti et al. 2019
+    and Dai et al. 2022).
     """
 
     lists_per_step: int = 32
-    negatives: int = 1
+    negatives: int = 2
     max_tokens: int = 128
     chunk_tokens: int = 4096
-    scale: float = 20.0
-    teacher_share: float = 0.4
     trusted_margin: float = 2.0
     doubted_margin: float = 3.0
-    titled_share: float = 0.5
 
 
 class SentenceEncoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
     """A BERT whose token states become one vector of unit length. `tokenizer` neither pads nor has a limit of its
-    own beyond `max_tokens`."""
+    own beyond `max_tokens`. `log_scale` is learnt with it: cosines times its exponential are logits."""
 
     def __init__(self, bert: BertModel, tokenizer: Tokenizer, *, pooling: Pooling = "mean") -> None:
         super().__init__()
         self.bert = bert
         self.tokenizer = tokenizer
+        self.log_scale = nn.Parameter(torch.tensor(math.log(_FIRST_SCALE)))
         self._pooling = pooling
 
     @classmethod
@@ -140,24 +141,29 @@ class EmbeddingLoss:
         self,
         encoder: SentenceEncoder,
         candidates: CandidateSet,
-        teachers: TeacherLogits,
+        teaching: Teaching,
         settings: EmbeddingSettings,
         *,
         seed: int,
     ) -> None:
         self._encoder = encoder
+        self._lists = candidates.lists
         self._passages = candidates.passages
+        self._teaching = teaching
         self._settings = settings
         self._seed = seed
-        self._by_domain: dict[str, list[_Known]] = {}
+        self._by_domain: dict[str, list[int]] = {}
         self._answered_by: dict[str, set[int]] = {}
-        for candidate_list, logits in zip(candidates.lists, teachers, strict=True):
-            known = dict(zip(candidate_list.rows, logits, strict=True))
-            self._answered_by.setdefault(candidate_list.query, set()).add(candidate_list.positive)
-            if known[candidate_list.positive] >= max(known.values()) - settings.doubted_margin:
-                domain = candidates.passages[candidate_list.positive].domain
-                self._by_domain.setdefault(domain, []).append((candidate_list, known))
-        self._rows = {domain: sorted({row for _, k in lists for row in k}) for domain, lists in self._by_domain.items()}
+        for number, found in enumerate(self._lists):
+            self._answered_by.setdefault(found.query, set()).add(found.positive)
+            judged, *mined = teaching.logits([number], found.rows)[0]
+            if judged >= max(mined, default=judged) - settings.doubted_margin:
+                self._by_domain.setdefault(candidates.passages[found.positive].domain, []).append(number)
+        # Where too few were mined, any passage of the domain's lists is a negative.
+        self._rows = {
+            domain: sorted({row for number in numbers for row in self._lists[number].rows})
+            for domain, numbers in self._by_domain.items()
+        }
         self._epoch = -1
         self._order: list[tuple[str, list[int]]] = []
 
@@ -172,26 +178,27 @@ class EmbeddingLoss:
         return sum(-(-len(lists) // self._settings.lists_per_step) for lists in self._by_domain.values())
 
     def __call__(self, step: int, progress: float) -> Tensor:
-        settings = self._settings
         generator = random.Random(f"{self._seed}:{step}")
-        domain, places = self._batch_of(step)
-        lists = [self._by_domain[domain][place] for place in places]
-        chosen = [self._choose(found, known, self._rows[domain], generator) for found, known in lists]
+        domain, numbers = self._batch_of(step)
+        chosen = [self._choose(number, self._rows[domain], generator) for number in numbers]
         rows = list(dict.fromkeys(row for own in chosen for row in own))
-        column = {row: number for number, row in enumerate(rows)}
-        texts = [self._text(row, generator) for row in rows]
-        embeddings = self._encoder([found.query for found, _ in lists] + texts, chunk_tokens=settings.chunk_tokens)
-        logits = settings.scale * embeddings[: len(lists)] @ embeddings[len(lists) :].T
-        own = torch.tensor([[column[row] for row in each] for each in chosen], device=logits.device)
-        contrastive = nn.functional.cross_entropy(logits.masked_fill(self._answers(lists, rows), -torch.inf), own[:, 0])
-        thought = [
-            [known.get(row, min(known.values())) for row in each]
-            for (_, known), each in zip(lists, chosen, strict=True)
-        ]
-        taught = torch.tensor(thought, device=logits.device)
-        listwise = logits.gather(1, own).log_softmax(dim=1)
-        distilled = nn.functional.kl_div(listwise, taught.softmax(dim=1), reduction="batchmean")
-        share = settings.teacher_share
+        column = {row: place for place, row in enumerate(rows)}
+        texts = [self._passages[row].text for row in rows]
+        embeddings = self._encoder(
+            [self._lists[number].query for number in numbers] + texts, chunk_tokens=self._settings.chunk_tokens
+        )
+        cosines = embeddings[: len(numbers)] @ embeddings[len(numbers) :].T
+        logits = cosines * self._encoder.log_scale.float().exp()
+        taught = torch.from_numpy(self._teaching.logits(numbers, rows)).to(logits.device)
+        judged = torch.tensor([column[own[0]] for own in chosen], device=logits.device)
+        answers = self._answers(numbers, rows, judged, taught)
+        contrastive = nn.functional.cross_entropy(logits.masked_fill(answers, -torch.inf), judged)
+        unknown = taught == UNKNOWN
+        logits, taught = logits.masked_fill(unknown, _LEAST_LOGIT), taught.masked_fill(unknown, _LEAST_LOGIT)
+        distilled = _SHARE_OF_QUERIES * _divergence(logits, taught) + (1.0 - _SHARE_OF_QUERIES) * _divergence(
+            logits.T, taught.T
+        )
+        share = self._teaching.share
         return (1.0 - share) * contrastive + share * distilled
 
     def _batch_of(self, step: int) -> tuple[str, list[int]]:
@@ -201,36 +208,34 @@ class EmbeddingLoss:
             generator = random.Random(f"{self._seed}:epoch:{epoch}")
             size = self._settings.lists_per_step
             self._order = []
-            for domain, lists in self._by_domain.items():
-                places = generator.sample(range(len(lists)), len(lists))
-                self._order += [(domain, places[start : start + size]) for start in range(0, len(places), size)]
+            for domain, numbers in self._by_domain.items():
+                mixed = generator.sample(numbers, len(numbers))
+                self._order += [(domain, mixed[start : start + size]) for start in range(0, len(mixed), size)]
             generator.shuffle(self._order)
             self._epoch = epoch
         return self._order[place]
 
-    def _choose(
-        self, found: CandidateList, known: Mapping[int, float], domain: Sequence[int], generator: random.Random
-    ) -> list[int]:
-        """The judged passage, then negatives; random ones of the domain where too few were mined."""
-        limit = known[found.positive] + self._settings.trusted_margin
-        mined = [row for row in dict.fromkeys(found.rows) if row != found.positive and known[row] < limit]
+    def _choose(self, number: int, domain: Sequence[int], generator: random.Random) -> list[int]:
+        """The judged passage, then negatives."""
+        found = self._lists[number]
+        mined = [row for row in dict.fromkeys(found.rows) if row != found.positive]
         chosen = generator.sample(mined, min(self._settings.negatives, len(mined)))
         while len(chosen) < self._settings.negatives:
             if (row := generator.choice(domain)) != found.positive:
                 chosen.append(row)
         return [found.positive, *chosen]
 
-    def _text(self, row: int, generator: random.Random) -> str:
-        passage = self._passages[row]
-        titled = passage.title and generator.random() < self._settings.titled_share
-        return f"{passage.title}. {passage.text}" if titled else passage.text
+    def _answers(self, numbers: Sequence[int], rows: Sequence[int], judged: Tensor, taught: Tensor) -> Tensor:
+        """bool (n_queries, n_passages): passages that are, or may be, answers too, and so no negatives.
 
-    def _answers(self, lists: Sequence[_Known], rows: Sequence[int]) -> Tensor:
-        """bool (n_queries, n_passages): passages that are, or may be, answers too, and so no negatives."""
-        answers = []
-        for found, known in lists:
-            judged = self._answered_by[found.query]
-            limit = known[found.positive] + self._settings.trusted_margin
-            likely = {row for row, logit in known.items() if logit >= limit} | judged
-            answers.append([row != found.positive and row in likely for row in rows])
-        return torch.tensor(answers, device=self._encoder.bert.device)
+        `judged`: the column of each query's own passage.
+        """
+        own = judged.unsqueeze(1)
+        answers = taught >= taught.gather(1, own) + self._settings.trusted_margin
+        also = [[row in self._answered_by[self._lists[number].query] for row in rows] for number in numbers]
+        return (answers | torch.tensor(also, device=taught.device)).scatter(1, own, False)
+
+
+def _divergence(logits: Tensor, taught: Tensor) -> Tensor:
+    """Kullback and Leibler's, of the rows' distributions: what the student lacks of the teachers'."""
+    return nn.functional.kl_div(logits.log_softmax(dim=1), taught.softmax(dim=1), reduction="batchmean")

@@ -5,6 +5,7 @@ What a run makes lies in its folder (see `bridge.training.run_folder`). A run th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,7 +31,16 @@ from bridge.training.query_generator import (
     query_generator_from,
     save_query_generator,
 )
-from bridge.training.run_folder import MODEL, candidates_in, claim, development_in, logits_in, run_in
+from bridge.training.run_folder import (
+    MODEL,
+    all_embed,
+    candidates_in,
+    claim,
+    development_in,
+    logits_in,
+    run_in,
+    teaching_in,
+)
 from bridge.training.sizes import HELD_OUT_QUERIES, Shape, Size
 
 _MINING_TOKENS = 128
@@ -127,7 +137,8 @@ def train_encoder(
     """Train a bi-encoder on mined negatives; gives the trained folder.
 
     `base`: any BERT in transformers' layout. One that was never trained to embed mines badly: then let `folder`
-    hold candidates that another one mined. `teachers` are imitated in part, beside the one that mined.
+    hold candidates that another one mined. `teachers` are imitated, beside the base; encoders alone teach every
+    query against every passage of its batch, a cross-encoder among them the query's own list.
 
     Raises:
         UsageError: see `claim`; or there is nothing to train on.
@@ -135,15 +146,14 @@ def train_encoder(
     """
     claim(folder, resume=resume)
     torch.manual_seed(seed)
-    candidates = candidates_in(
-        folder,
-        lambda: hardest(
-            _mined(data, embedder(base, max_tokens=_MINING_TOKENS, pooling=pooling), size, seed=seed),
-            size.taught_per_kind,
-        ),
-        at_least=size.embedding.lists_per_step,
-    )
-    teacher_view = logits_in(folder, candidates, teachers)
+    read = partial(embedder, base, max_tokens=_MINING_TOKENS, pooling=pooling)
+
+    def mined() -> CandidateSet:
+        found = _mined(data, read(), size, seed=seed)
+        return found if all_embed(teachers) else hardest(found, size.taught_per_kind)
+
+    candidates = candidates_in(folder, mined, at_least=size.embedding.lists_per_step)
+    teaching = teaching_in(folder, candidates, teachers, read)
     development = development_in(
         folder,
         (*data.collections, *data.watched),
@@ -153,7 +163,7 @@ def train_encoder(
     )
     model = encoder_from(base, max_tokens=size.embedding.max_tokens, pooling=pooling)
     model = model.to(training_device(), PRECISION)
-    loss = EmbeddingLoss(model, candidates, teacher_view, size.embedding, seed=seed)
+    loss = EmbeddingLoss(model, candidates, teaching, size.embedding, seed=seed)
     if not loss.n_lists:
         raise UsageError(
             f"the teachers think that none of {len(candidates.lists)} queries is answered by its passage: give better "

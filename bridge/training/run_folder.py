@@ -21,8 +21,11 @@ from bridge.training.log_plot import draw_log
 from bridge.training.loop import TrainingLoop
 from bridge.training.mining import CandidateSet, Embed, load_candidates, save_candidates
 from bridge.training.teachers import TeacherLogits, load_logits, save_logits, teacher_logits
+from bridge.training.teaching import ListTeaching, Teaching, VectorTeaching
 
 logger = logging.getLogger(__name__)
+
+_LOGITS = "teachers.json.gz"
 
 MODEL = "model"
 """Name of the trained transformers folder in a run's folder."""
@@ -63,10 +66,31 @@ def logits_in(folder: Path, candidates: CandidateSet, teachers: Sequence[ModelFo
     Raises:
         ModelError: a teacher cannot teach.
     """
-    file = folder / "teachers.json.gz"
+    file = folder / _LOGITS
     if not file.exists():
         save_logits(teacher_logits(candidates, teachers), file)
     return load_logits(file)
+
+
+def all_embed(teachers: Sequence[ModelFolder]) -> bool:
+    """Whether each of them is an encoder."""
+    return all(teacher.manifest.kind == "encoder" for teacher in teachers)
+
+
+def teaching_in(
+    folder: Path, candidates: CandidateSet, teachers: Sequence[ModelFolder], embed: Callable[[], Embed]
+) -> Teaching:
+    """What an encoder is taught; asked where the run does not know it yet. `embed` is the base's, called there.
+
+    Raises:
+        ModelError: a teacher cannot teach.
+    """
+    if (folder / _LOGITS).exists() or not all_embed(teachers):
+        return ListTeaching(candidates, logits_in(folder, candidates, teachers))
+    file = folder / "teachers.npz"
+    if not file.exists():
+        VectorTeaching.of(candidates, teachers, embed()).save(file)
+    return VectorTeaching.load(file)
 
 
 def development_in(

@@ -38,7 +38,7 @@ _CPU = Size(
     ranking=RankingSettings(),
     ranking_loop=LoopSettings(total_steps=8000, learning_rate=1.5e-4, warmup_steps=150),
     embedding=EmbeddingSettings(),
-    embedding_loop=LoopSettings(total_steps=3000, learning_rate=4e-5, warmup_steps=100),
+    embedding_loop=LoopSettings(total_steps=1800, learning_rate=5e-5, warmup_steps=60),
     generation=GenerationSettings(),
     generation_loop=LoopSettings(total_steps=4000, learning_rate=5e-4, warmup_steps=150),
     n_frozen_ranking_layers=1,

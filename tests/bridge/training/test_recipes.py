@@ -14,7 +14,7 @@ from bridge.commands.train import command
 from bridge.models.encoder import Encoder
 from bridge.training.export import export_encoder
 from bridge.training.transformers_folder import Card
-from tests.toys import WORDS, make_toy_cross_encoder
+from tests.toys import WORDS, make_toy_cross_encoder, make_toy_encoder
 
 
 @pytest.fixture
@@ -73,6 +73,14 @@ def test_encoder_from_pairs_to_a_folder_that_goes_on_being_an_encoder(
     card = Card(name="trained", licence="Apache-2.0", max_tokens=48)
     encoder = Encoder.load(export_encoder(out / "model", tmp_path / "exported", card), threads=1)
     assert encoder.encode(["a", "b"]).shape == (2, 48)
+
+
+def test_an_encoder_that_encoders_teach(toy_base: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run("encoder", data, toy_base, out, "--teacher", str(make_toy_encoder(tmp_path / "teacher").path))
+    assert (out / "teachers.npz").exists()
+    assert figures(out) >= {"loss"}
+    run("encoder", data, toy_base, out, "--teacher", str(tmp_path / "teacher"), "--resume")
 
 
 def test_a_tiny_cross_encoder_learns_from_a_teacher(toy_base: Path, data: Path, tmp_path: Path) -> None:
