@@ -10,6 +10,7 @@ from opensearchpy import OpenSearch
 from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import dialect_of
+from bridge.cluster.restrictions import refuse_restricted
 from bridge.cluster.schema import field_mapping, new_index, object_properties
 from bridge.cluster.suitability import differences, missing_fields
 from bridge.profile import IndexProfile
@@ -68,11 +69,14 @@ def rehearse(
 
     Raises:
         IndexUnsuitable: the name stands for several indices.
+        AccessDenied: some of its documents or fields are hidden from this user.
         BridgeError: what the source, the models and the cluster say.
     """
     dialect = dialect_of(capabilities(client))
     profile = indices.fitted(client, profile)
     state = indices.find(client, index)
+    if state is not None:
+        refuse_restricted(client, state.name)
     made_by = recipe(profile, settings)
     reader = BatchReader(
         ChangeFilter(client, state.name, profile, made_by).changed if state else None,

@@ -92,6 +92,7 @@ def test_who_is_shown_a_part_may_not_enrich(node: SecuredNode, index: str, tmp_p
         ("plan", index, *ENRICHING),
         ("copy", index, f"{INDEX}-copy", *ENRICHING),
         ("ingest", index, str(tmp_path / "documents.jsonl"), *ENRICHING),
+        ("ingest", index, str(tmp_path / "documents.jsonl"), *ENRICHING, "--dry-run"),
     ):
         ended = run(node, user, tmp_path, *command)
         assert ended.returncode == 4, f"{command}\n{ended.stdout}\n{ended.stderr}"
