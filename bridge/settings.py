@@ -6,8 +6,9 @@ default. An unknown key is an error. Secrets are masked wherever settings are sh
 """
 
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
@@ -19,6 +20,9 @@ from pydantic_settings import (
 )
 
 from bridge.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -375,12 +379,26 @@ def load_settings(config_file: Path | None = None, **flags: dict[str, Any]) -> S
     try:
         return FromFile(**{section: values for section, values in given.items() if values})  # type: ignore[arg-type]
     except ValidationError as error:
-        lines = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
-        )
+        lines = "; ".join(_told(problem) for problem in error.errors())
         raise SettingsError(f"settings: {lines} (docs/configuration.md lists every key)") from error
     except (yaml.YAMLError, ValueError, OSError) as error:
         raise SettingsError(f"settings file {file} cannot be read: {error}") from error
+
+
+def _told(problem: "ErrorDetails") -> str:
+    """One mistake: the key, its value unless that may be a secret, and what was expected."""
+    key = ".".join(str(part) for part in problem["loc"])
+    value = problem["input"]
+    # Under a key that we do not know may stand a password: a slip of the pen is enough.
+    hidden = problem["type"] == "extra_forbidden" or key.endswith(("password", "api_key"))
+    if hidden or not isinstance(value, str | int | float | bool):
+        return f"{key}: {problem['msg']}"
+    return f"{key} is {masked(str(value))!r}: {problem['msg']}"
+
+
+def masked(url: str) -> str:
+    """An address as it may be shown: without the credentials in it."""
+    return re.sub(r"^(\w*:?/*).*@", r"\1…@", url)
 
 
 def settings_reference() -> str:

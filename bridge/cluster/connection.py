@@ -27,7 +27,7 @@ from opensearchpy.exceptions import TransportError
 
 from bridge.cluster.capabilities import Capabilities, read_capabilities
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, SettingsError
-from bridge.settings import ClusterSettings
+from bridge.settings import ClusterSettings, masked
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def connect(settings: ClusterSettings) -> OpenSearch:
     """
     parts = urlsplit(settings.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingsError("cluster.url: expected http://HOST:PORT or https://HOST:PORT")
+        raise SettingsError(f"cluster.url is {masked(settings.url)!r}: expected http://HOST:PORT or https://HOST:PORT")
     if parts.username or parts.password:
         raise SettingsError(
             "cluster.url holds credentials, which logs would show: use cluster.username and cluster.password"

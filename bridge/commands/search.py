@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _LEGS = ("lexical", "expansion", "vector")
 _SHOWN_CHARS = 60
+_WIDE = 120
+"""Columns of a terminal from which on there is room for the legs' scores."""
 
 
 @click.command(name="search")
@@ -42,7 +44,9 @@ def command(
     user: str | None,
     as_json: bool,
 ) -> None:
-    """Search INDEX for WORDS through the proxy, and show ranks and scores of every stage."""
+    """Search INDEX for WORDS through the proxy, and show what every stage made of it.
+
+    The legs' scores are shown where the terminal has 120 columns; `--json` has everything."""
     if url is None:
         proxy = settings_of(ctx).proxy
         url = f"http://{proxy.host}:{proxy.port}"
@@ -58,7 +62,8 @@ def command(
 
     console = Console()
     console.print(f"[bold]{mark or 'the proxy added nothing'}[/bold]")
-    console.print(_table(answer["hits"]["hits"]))
+    texts = [name.partition("^")[0] for name in named]
+    console.print(_table(answer["hits"]["hits"], texts, leg_scores=console.width >= _WIDE))
 
 
 class _Asked:
@@ -113,30 +118,42 @@ class _Asked:
         return answer, answered.headers.get("X-Bridge")
 
 
-def _table(hits: list[dict[str, Any]]) -> "Table":
+def _table(hits: list[dict[str, Any]], texts: list[str], *, leg_scores: bool) -> "Table":
+    """A row for each hit; what `texts` hold of it takes the room that is left."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table("rank", "document", *_LEGS, "fused", "reranked", "score", "")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("rank", "document", *_LEGS, "fused", "reranked", "score"):
+        table.add_column(name, no_wrap=True)
+    table.add_column(texts[0] if texts else "", ratio=1)
     for rank, hit in enumerate(hits, start=1):
         told = hit.get("_bridge", {})
         legs = told.get("legs", {})
         table.add_row(
             str(told.get("rank", rank)),
             hit["_id"],
-            *(f"#{legs[leg]['rank']} ({legs[leg]['score']:.2f})" if leg in legs else "·" for leg in _LEGS),
+            *(_found_by(legs.get(leg), with_score=leg_scores) for leg in _LEGS),
             _number(told.get("fused_score")),
             _number(told.get("rerank_score")),
             _number(hit.get("_score")),
-            _beginning(hit.get("_source", {})),
+            _beginning(hit.get("_source", {}), texts),
         )
     return table
+
+
+def _found_by(leg: dict[str, Any] | None, *, with_score: bool) -> str:
+    if leg is None:
+        return "·"
+    return f"#{leg['rank']} ({leg['score']:.2f})" if with_score else f"#{leg['rank']}"
 
 
 def _number(value: float | None) -> str:
     return "·" if value is None else f"{value:.3f}"
 
 
-def _beginning(source: dict[str, Any]) -> str:
-    """The first text of the document, cut to fit."""
-    text = next((value for value in source.values() if isinstance(value, str)), "")
+def _beginning(source: dict[str, Any], texts: list[str]) -> str:
+    """The first text of the document that was searched; of one without such a field, any text."""
+    values = (source.get(name) for name in (*texts, *source))
+    text = next((value for value in values if isinstance(value, str)), "")
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import SettingsError
-from bridge.settings import Settings, load_settings, settings_reference
+from bridge.settings import Settings, load_settings, masked, settings_reference
 
 
 @pytest.fixture
@@ -46,6 +46,32 @@ def test_a_wrong_file_is_an_error_that_names_the_key(tmp_path: Path, text: str, 
     path.write_text(text, encoding="utf-8")
     with pytest.raises(SettingsError, match=named):
         load_settings(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("BRIDGE_PROXY__PORT", "many", "proxy.port is 'many': "),
+        ("BRIDGE_INGEST__SERVER_API", "http://u:hunter2@h/", "ingest.server_api is 'http://…@h/': "),
+        ("BRIDGE_CLUSTER__PASWORD", "hunter2", "cluster.pasword: "),
+    ],
+)
+def test_a_wrong_value_is_named_and_what_may_be_secret_is_not(
+    monkeypatch: pytest.MonkeyPatch, key: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(key, value)
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert told in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [("http://u:p@h:1", "http://…@h:1"), ("http:/u:p/q@h", "http:/…@h"), ("u:p@x@h", "u:…@h"), ("h:9200", "h:9200")],
+)
+def test_an_address_is_shown_without_credentials(url: str, shown: str) -> None:
+    assert masked(url) == shown
 
 
 def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

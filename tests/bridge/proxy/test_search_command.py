@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import pytest
 from click.testing import CliRunner, Result
 
 from bridge.cli import cli
@@ -24,6 +25,22 @@ async def test_ranks_and_scores_of_each_stage_are_shown(make_stack: MakeStack) -
     assert outcome.exit_code == 0
     assert "hybrid+rerank" in outcome.output
     assert "#4" in outcome.output
+
+
+async def test_a_narrow_terminal_shows_ids_and_texts_whole(
+    make_stack: MakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = await make_stack(ScriptedIndex(titles={"d": "red shoe"}))
+
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = (await search(stack.proxy.url)).output
+    monkeypatch.setenv("COLUMNS", "140")
+    wide = (await search(stack.proxy.url)).output
+
+    assert all(len(line) <= 80 for line in narrow.splitlines())
+    assert [line.split()[1] for line in narrow.splitlines() if "red shoe" in line] == ["d"]
+    assert "#4 (" in wide
+    assert "#4 (" not in narrow
 
 
 async def test_json_holds_the_whole_answer(make_stack: MakeStack) -> None:
