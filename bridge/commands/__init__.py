@@ -3,11 +3,14 @@
 A command's module exposes `command`, a click command or group.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from bridge.errors import UsageError
 
 if TYPE_CHECKING:
     from bridge.settings import Settings
@@ -31,3 +34,20 @@ def settings_of(ctx: click.Context, **flags: dict[str, Any]) -> "Settings":
 
     invocation = ctx.find_object(Invocation) or Invocation()
     return load_settings(invocation.config_file, **flags)
+
+
+def confirm(question: str) -> None:
+    """Asks on stderr before something that cannot be taken back.
+
+    Raises:
+        UsageError: nobody is there to answer.
+        click.Abort: the answer is no.
+    """
+    try:
+        yes = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise UsageError("this asks first, and nobody can answer here: give --yes") from None
+    if not yes:
+        raise click.Abort

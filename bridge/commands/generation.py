@@ -4,7 +4,7 @@ import json
 
 import click
 
-from bridge.commands import generation_cutover, generation_fill
+from bridge.commands import confirm, generation_cutover, generation_fill
 from bridge.commands.generation_cutover import looked
 from bridge.commands.index import cluster_option, json_option
 
@@ -105,7 +105,7 @@ def drop(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, as_
     beside = other(state)
     if not yes:
         question = f"Remove generation {beside.generation} ({beside.encoder.identity}) from index {state.name}?"
-        click.confirm(question, abort=True, err=True)
+        confirm(question)
     gone, done = drop_beside(client, state.name)
     if as_json:
         more = {"generation": gone.generation, "documents": done.documents, "mapped_fields": done.mapped_fields}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.commands import settings_of
+from bridge.commands import confirm, settings_of
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def delete(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, a
     state = indices.look(client, index)
     documents = indices.count(client, state.name)
     if not yes:
-        click.confirm(f"Delete index {state.name} and its {documents:,} documents?", abort=True, err=True)
+        confirm(f"Delete index {state.name} and its {documents:,} documents?")
     indices.delete(client, state.name)
     if as_json:
         click.echo(json.dumps({"index": state.name, "deleted": True, "documents": documents}))

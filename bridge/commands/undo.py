@@ -4,7 +4,7 @@ import json
 
 import click
 
-from bridge.commands import settings_of
+from bridge.commands import confirm, settings_of
 from bridge.commands.index import cluster_option, json_option
 
 
@@ -26,7 +26,7 @@ def command(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, 
 
     client = connect(settings.cluster)
     if not yes:
-        click.confirm(f"Remove predicted queries, vectors and stamps from index {index}?", abort=True, err=True)
+        confirm(f"Remove predicted queries, vectors and stamps from index {index}?")
     done = undo(client, index)
     if as_json:
         click.echo(json.dumps({"documents": done.documents, "mapped_fields": done.mapped_fields}))
