@@ -118,13 +118,21 @@ _teacher_option = click.option(
 @_run_options
 @_teacher_option
 @click.option("--pooling", type=click.Choice(["mean", "cls"]), default="mean", show_default=True)
-def encoder(run: _Run, teachers: Sequence[str], pooling: "Pooling") -> None:
+@click.option(
+    "--base-share",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.0,
+    show_default=True,
+    help="Share of the base's weights in the trained ones: half of each forgets less of other texts.",
+)
+def encoder(run: _Run, teachers: Sequence[str], pooling: "Pooling", base_share: float) -> None:
     """Fine-tune a bi-encoder on mined negatives."""
     _require_training_extra()
     from bridge.models.artifact import resolve
     from bridge.training.recipes import train_encoder
 
-    run.carry_out("encoder", partial(train_encoder, pooling=pooling, teachers=[resolve(name) for name in teachers]))
+    imitated = [resolve(name) for name in teachers]
+    run.carry_out("encoder", partial(train_encoder, pooling=pooling, teachers=imitated, base_share=base_share))
 
 
 @command.command(name="cross-encoder")

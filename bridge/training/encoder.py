@@ -126,6 +126,18 @@ def encoder_from(base: Path, *, max_tokens: int, pooling: Pooling) -> SentenceEn
     return encoder
 
 
+def mix_in(encoder: SentenceEncoder, base: SentenceEncoder, share: float) -> None:
+    """Moves the weights of `encoder` by `share` of the way back to those of `base`, from which it was trained.
+
+    What the trained weights gained mostly stays, and what they lost on texts of other kinds mostly comes back
+    (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models": https://arxiv.org/abs/2109.01903).
+    """
+    weights = dict(base.named_parameters())
+    with torch.no_grad():
+        for name, weight in encoder.named_parameters():
+            weight.lerp_(weights[name].to(weight), share)
+
+
 def embedder(base: Path, *, max_tokens: int, pooling: Pooling = "mean") -> Embed:
     """An encoder to mine with, as it is."""
     encoder = SentenceEncoder.of(base, max_tokens=max_tokens, pooling=pooling)

@@ -23,7 +23,7 @@ from bridge.training.cross_encoder import (
 from bridge.training.data import SOURCES, JudgedCollection, LabelledPair, pairs_of, sample_per_source
 from bridge.training.development import ranking_figures
 from bridge.training.device import PRECISION, training_device
-from bridge.training.encoder import EmbeddingLoss, Pooling, embedder, encoder_from
+from bridge.training.encoder import EmbeddingLoss, Pooling, embedder, encoder_from, mix_in
 from bridge.training.loop import Figures, TrainingLoop
 from bridge.training.mining import CandidateSet, Embed, hardest, mine_candidates, without_overlaps
 from bridge.training.query_generator import (
@@ -133,12 +133,14 @@ def train_encoder(
     teachers: Sequence[ModelFolder],
     seed: int,
     resume: bool,
+    base_share: float = 0.0,
 ) -> Path:
     """Train a bi-encoder on mined negatives; gives the trained folder.
 
     `base`: any BERT in transformers' layout. One that was never trained to embed mines badly: then let `folder`
     hold candidates that another one mined. `teachers` are imitated, beside the base; encoders alone teach every
-    query against every passage of its batch, a cross-encoder among them the query's own list.
+    query against every passage of its batch, a cross-encoder among them the query's own list. `base_share`: of the
+    base's weights in those that are kept (see `mix_in`).
 
     Raises:
         UsageError: see `claim`; or there is nothing to train on.
@@ -181,6 +183,7 @@ def train_encoder(
         folder=folder,
     )
     run_in(folder, loop, resume=resume)
+    mix_in(model, encoder_from(base, max_tokens=size.embedding.max_tokens, pooling=pooling), base_share)
     model.bert.save_pretrained(folder / MODEL)
     (folder / MODEL / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
     return folder / MODEL

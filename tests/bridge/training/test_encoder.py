@@ -9,7 +9,7 @@ pytest.importorskip("bm25s", reason="training needs the train extra")
 
 import torch
 
-from bridge.training.encoder import EmbeddingLoss, EmbeddingSettings, SentenceEncoder, encoder_from
+from bridge.training.encoder import EmbeddingLoss, EmbeddingSettings, SentenceEncoder, encoder_from, mix_in
 from bridge.training.mining import CandidateList, CandidateSet, PooledPassage, hardest
 from bridge.training.teaching import ListTeaching, VectorTeaching
 from tests.toys import WORDS
@@ -97,6 +97,19 @@ def test_a_student_of_encoders_comes_to_rank_as_they_do(toy_base: Path) -> None:
         encoder.embed([p.text for p in found.passages]),
     )
     assert (queries @ passages.T).argmax(axis=1).tolist() == [1, 2, 3, 4, 5, 6, 7, 0]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_trained_weights_go_back_to_the_base_by_its_share(toy_base: Path, share: float) -> None:
+    base = encoder_from(toy_base, max_tokens=32, pooling="mean")
+    trained = encoder_from(toy_base, max_tokens=32, pooling="mean")
+    with torch.no_grad():
+        for weight in trained.parameters():
+            weight.add_(1.0)
+    mix_in(trained, base, share)
+    for name, weight in trained.named_parameters():
+        moved = (weight - dict(base.named_parameters())[name]).detach()
+        assert moved.numpy() == pytest.approx(1.0 - share, abs=1e-4)
 
 
 def test_equal_steps_give_equal_losses(toy_base: Path) -> None:

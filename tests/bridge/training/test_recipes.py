@@ -77,10 +77,11 @@ def test_encoder_from_pairs_to_a_folder_that_goes_on_being_an_encoder(
 
 def test_an_encoder_that_encoders_teach(toy_base: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run("encoder", data, toy_base, out, "--teacher", str(make_toy_encoder(tmp_path / "teacher").path))
+    teacher = str(make_toy_encoder(tmp_path / "teacher").path)
+    run("encoder", data, toy_base, out, "--teacher", teacher, "--base-share", "0.5")
     assert (out / "teachers.npz").exists()
     assert figures(out) >= {"loss"}
-    run("encoder", data, toy_base, out, "--teacher", str(tmp_path / "teacher"), "--resume")
+    run("encoder", data, toy_base, out, "--teacher", teacher, "--resume")
 
 
 def test_a_tiny_cross_encoder_learns_from_a_teacher(toy_base: Path, data: Path, tmp_path: Path) -> None:
