@@ -33,7 +33,6 @@ from bridge.training.query_generator import (
 )
 from bridge.training.run_folder import (
     MODEL,
-    all_embed,
     candidates_in,
     claim,
     development_in,
@@ -42,6 +41,7 @@ from bridge.training.run_folder import (
     teaching_in,
 )
 from bridge.training.sizes import HELD_OUT_QUERIES, Shape, Size
+from bridge.training.teaching import all_embed
 
 _MINING_TOKENS = 128
 

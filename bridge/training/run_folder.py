@@ -21,7 +21,7 @@ from bridge.training.log_plot import draw_log
 from bridge.training.loop import TrainingLoop
 from bridge.training.mining import CandidateSet, Embed, load_candidates, save_candidates
 from bridge.training.teachers import TeacherLogits, load_logits, save_logits, teacher_logits
-from bridge.training.teaching import ListTeaching, Teaching, VectorTeaching
+from bridge.training.teaching import ListTeaching, Teaching, VectorTeaching, all_embed
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +70,6 @@ def logits_in(folder: Path, candidates: CandidateSet, teachers: Sequence[ModelFo
     if not file.exists():
         save_logits(teacher_logits(candidates, teachers), file)
     return load_logits(file)
-
-
-def all_embed(teachers: Sequence[ModelFolder]) -> bool:
-    """Whether each of them is an encoder."""
-    return all(teacher.manifest.kind == "encoder" for teacher in teachers)
 
 
 def teaching_in(

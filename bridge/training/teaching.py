@@ -24,6 +24,11 @@ _SPREAD_OVER = 1000
 _SEED = 0
 
 
+def all_embed(teachers: Sequence[ModelFolder]) -> bool:
+    """Whether each of them is an encoder, and so knows any text."""
+    return all(teacher.manifest.kind == "encoder" for teacher in teachers)
+
+
 class Teaching(Protocol):
     """Lists are numbered as in the candidate set, passages as in its pool. `share` of the loss is the teachers'."""
 
