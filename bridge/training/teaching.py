@@ -88,12 +88,8 @@ class VectorTeaching:
         ]
         weights = (fitted_weights(cosines) * spread).mean().clip(1e-6) / spread
         # A sum of weighted cosines is the product of vectors side by side.
-        return cls(
-            np.concatenate([q * weight for (q, _), weight in zip(read, weights, strict=True)], axis=1).astype(
-                np.float16
-            ),
-            np.concatenate([p for _, p in read], axis=1).astype(np.float16),
-        )
+        weighted = [q * weight for (q, _), weight in zip(read, weights, strict=True)]
+        return cls(_side_by_side(weighted), _side_by_side([p for _, p in read]))
 
     def logits(self, lists: Sequence[int], rows: Sequence[int]) -> NDArray[np.float32]:
         return self._queries[lists].astype(np.float32) @ self._passages[rows].astype(np.float32).T
@@ -106,3 +102,7 @@ class VectorTeaching:
     def load(cls, file: Path) -> "VectorTeaching":
         with np.load(file) as arrays:
             return cls(arrays["queries"], arrays["passages"])
+
+
+def _side_by_side(vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float16]:
+    return np.concatenate(vectors, axis=1, dtype=np.float16, casting="same_kind")
