@@ -1,6 +1,6 @@
 """Real documents, by the models that are shipped: ingested from files and enriched in place they are the same.
 
-`BRIDGE_COLLECTION_DOCUMENTS` says how many of each collection; 0 takes all of them, which takes half an hour.
+`BRIDGE_COLLECTION_DOCUMENTS` says how many of each collection; 0 takes all of them, ten minutes for each.
 """
 
 import json
