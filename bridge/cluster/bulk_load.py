@@ -46,7 +46,8 @@ def tuned_for_load(client: OpenSearch, index: str, *, is_empty: bool, replicas: 
 
 def wait_for_copies(client: OpenSearch, index: str, stopped: Event) -> None:
     """Waits until no copy of a shard of the index is being made; a copy that no node has room for is not waited for."""
-    health = partial(client.cluster.health, index=index, request_timeout=60)
+    # A copy takes longer than one question may: that answer has the status 408, and is asked again.
+    health = partial(client.cluster.health, index=index, request_timeout=60, ignore=408)
     while not stopped.is_set() and health(wait_for_no_initializing_shards="true", timeout="10s")["timed_out"]:
         pass
 

@@ -1,9 +1,11 @@
 """The test cluster loses and regains nodes, so that tests of the bridge may rely on it."""
 
 from collections.abc import Iterator
+from threading import Event
 
 import pytest
 
+from bridge.cluster.bulk_load import tuned_for_load, wait_for_copies
 from tests.node_cluster import NodeCluster, start_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.node]
@@ -31,3 +33,20 @@ def test_a_cluster_outlives_its_manager_and_takes_it_back(cluster: NodeCluster) 
         cluster.wait_until_green(3)
         client.indices.refresh(index="kept")
         assert client.count(index="kept")["count"] == 61
+
+
+def test_an_index_that_was_filled_without_replicas_has_them_again(cluster: NodeCluster) -> None:
+    with cluster.client() as client:
+        client.indices.create(index="filled", body={"settings": {"number_of_shards": 3, "number_of_replicas": 1}})
+        with tuned_for_load(client, "filled", is_empty=True, replicas=0):
+            for number in range(60):
+                client.index(index="filled", id=str(number), body={"number": number})
+            shards = client.cat.shards(index="filled", format="json")
+            assert {shard["prirep"] for shard in shards} == {"p"}
+
+        wait_for_copies(client, "filled", Event())
+
+        shards = client.cat.shards(index="filled", format="json")
+        assert (
+            sorted(shard["prirep"] + " " + shard["state"] for shard in shards) == ["p STARTED"] * 3 + ["r STARTED"] * 3
+        )
