@@ -159,14 +159,13 @@ def _command_line(pid: int, proc: Path = Path("/proc")) -> str:
     if not (proc / "self").exists():
         command = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    folder = proc / str(pid)
     deadline = time.monotonic() + EXEC_PATIENCE_S
     while True:
         try:
-            command_line = (proc / str(pid) / "cmdline").read_bytes()
-            state = (
-                (proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
-            )
-        except (FileNotFoundError, ProcessLookupError):
+            command_line = (folder / "cmdline").read_bytes()
+            state = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
             return ""
         if command_line or state in GONE_STATES or time.monotonic() > deadline:
             return command_line.replace(b"\0", b" ").decode(errors="replace")
