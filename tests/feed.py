@@ -6,6 +6,8 @@ import threading
 import time
 from contextlib import suppress
 
+from opensearchpy import OpenSearch
+
 
 class Feed:
     """Writes documents to a pipe, some each second, until it is told to end."""
@@ -30,3 +32,12 @@ class Feed:
                 pipe.flush()
                 self.doc_ids.append(doc_id)
                 time.sleep(0.02)
+
+
+def wait_until_written(client: OpenSearch, index: str) -> None:
+    """Waits until a run has written something: only then what dies is something that dies during it."""
+    deadline = time.monotonic() + 300
+    while not client.count(index=index)["count"]:
+        assert time.monotonic() < deadline, "nothing was written"
+        client.indices.refresh(index=index)
+        time.sleep(0.2)

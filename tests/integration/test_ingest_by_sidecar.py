@@ -4,26 +4,17 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from opensearchpy import OpenSearch
 
 from bridge.cluster.node import EmbeddedNode
-from tests.feed import Feed
+from tests.feed import Feed, wait_until_written
 from tests.rerank_server.process import listening
 from tests.toys import make_toy_encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(600)]
-
-
-def wait_for_documents(opensearch: OpenSearch, index: str) -> None:
-    deadline = time.monotonic() + 120
-    while not opensearch.count(index=index)["count"]:
-        assert time.monotonic() < deadline, "nothing was written"
-        opensearch.indices.refresh(index=index)
-        time.sleep(0.2)
 
 
 def test_a_sidecar_that_dies_ends_the_run_and_the_next_run_loses_nothing(
@@ -62,7 +53,7 @@ def test_a_sidecar_that_dies_ends_the_run_and_the_next_run_loses_nothing(
         os.close(read_end)
         feed = Feed(write_end)
         try:
-            wait_for_documents(opensearch, fresh_index)
+            wait_until_written(opensearch, fresh_index)
             first.popen.kill()
             errors = run.communicate(timeout=120)[1].decode()
         finally:

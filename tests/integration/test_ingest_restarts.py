@@ -4,13 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.feed import Feed
+from tests.feed import Feed, wait_until_written
 from tests.node_cluster import NodeCluster, start_cluster
 from tests.toys import make_toy_encoder
 
@@ -23,16 +22,6 @@ INDEX = "restarted"
 def cluster() -> Iterator[NodeCluster]:
     with start_cluster() as running:
         yield running
-
-
-def wait_for_documents(cluster: NodeCluster) -> None:
-    """Waits until the run has written something: only then a node that goes is one that goes during it."""
-    deadline = time.monotonic() + 300
-    with cluster.client() as client:
-        while not client.count(index=INDEX)["count"]:
-            assert time.monotonic() < deadline, "nothing was written"
-            client.indices.refresh(index=INDEX)
-            time.sleep(0.5)
 
 
 @pytest.mark.case("I33")
@@ -57,7 +46,8 @@ def test_a_rolling_restart_loses_and_refuses_nothing(cluster: NodeCluster, tmp_p
         os.close(read_end)
         feed = Feed(write_end)
         try:
-            wait_for_documents(cluster)
+            with cluster.client() as client:
+                wait_until_written(client, INDEX)
             for node in cluster.nodes:
                 fed = len(feed.doc_ids)
                 node.stop()
