@@ -46,12 +46,12 @@ class RankingSettings:
     `trusted_margin` is probably an answer, and no negative.
     """
 
-    lists_per_step: int = 8
+    lists_per_step: int = 16
     negatives: int = 7
     max_tokens: int = 256
     chunk_tokens: int = 2560
-    window_words: tuple[int, int] = (28, 80)
-    whole_share: float = 0.12
+    window_words: tuple[int, int] = (28, 100)
+    whole_share: float = 0.25
     teacher_share: float = 0.45
     pointwise_share: float = 0.1
     trusted_margin: float = 2.0

@@ -7,8 +7,9 @@ Collections in the BEIR layout give pairs by their judgements.
 
 import gzip
 import random
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,7 +38,8 @@ class Source:
     at most so many pairs enter one epoch of the cross-encoder and of the query
     generator. `trusted_cosine`: an unjudged passage closer to the query than this may
     well be relevant and is no negative; 0 where queries are too vague to trust any
-    passage closer than the judged one.
+    passage closer than the judged one. `sentence_pairs`: so many further passages are asked for
+    by a sentence of theirs (see `asked_by_sentence`).
     """
 
     name: str
@@ -46,6 +48,7 @@ class Source:
     generation_pairs: int
     trusted_cosine: float
     licence: str
+    sentence_pairs: int = 0
 
 
 # Questions that people really asked come whole; templated and weak labels (a title, a
@@ -64,8 +67,8 @@ SOURCES: dict[str, Source] = {
         Source("azure-faq", "manuals", 181, 181, 0.75, "CC BY 4.0"),
         Source("docs-sections", "manuals", 5000, 8000, 0.0, "Apache-2.0, CC BY 4.0"),
         Source("tldr", "commands", 5000, 4000, 0.0, "CC BY 4.0"),
-        Source("arxiv-2025-2026", "papers", 1500, 3000, 0.0, "CC0 metadata"),
-        Source("arxiv-to-2017", "papers", 2000, 5000, 0.0, "CC0 metadata"),
+        Source("arxiv-2025-2026", "papers", 1500, 3000, 0.0, "CC0 metadata", sentence_pairs=2500),
+        Source("arxiv-to-2017", "papers", 2000, 5000, 0.0, "CC0 metadata", sentence_pairs=3500),
         Source("scifact", "claims", 919, 919, 0.8, "CC BY 4.0, abstracts ODC-By"),
     )
 }
@@ -192,3 +195,30 @@ def sample_per_source(pairs: Iterable[LabelledPair], limits: Mapping[str, int], 
             available = [available[index] for index in sorted(kept)]
         sampled.extend(available)
     return sampled
+
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+_SENTENCE_WORDS = range(8, 36)
+_LEFT_WORDS = 40
+
+
+def asked_by_sentence(pairs: Iterable[LabelledPair], limits: Mapping[str, int], *, seed: int) -> list[LabelledPair]:
+    """Pairs of a sentence and the passage that it was taken from, without it: what a claim is to the text that bears
+    it out (the inverse cloze task of Lee et al. 2019). At most `limits[source]` of each source.
+
+    The sentence is one of the passage's second half, where results are told. Passages that leave less than
+    40 words, or have no sentence of 8 to 35 words there, are passed over.
+    """
+    made: list[LabelledPair] = []
+    for pair in sample_per_source(pairs, limits, seed=seed):
+        sentences = _SENTENCE_END.split(pair.passage)
+        chosen = random.Random(f"{seed}:{pair.passage}")
+        late = range(len(sentences) // 2, len(sentences))
+        eligible = [number for number in late if len(sentences[number].split()) in _SENTENCE_WORDS]
+        if not eligible:
+            continue
+        asked = chosen.choice(eligible)
+        left = " ".join(sentence for number, sentence in enumerate(sentences) if number != asked)
+        if len(left.split()) >= _LEFT_WORDS:
+            made.append(replace(pair, query=sentences[asked], passage=left))
+    return made

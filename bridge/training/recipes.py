@@ -20,7 +20,15 @@ from bridge.training.cross_encoder import (
     scorer,
     small_cross_encoder_from,
 )
-from bridge.training.data import SOURCES, JudgedCollection, LabelledPair, pairs_of, sample_per_source
+from bridge.training.data import (
+    SOURCES,
+    JudgedCollection,
+    LabelledPair,
+    asked_by_sentence,
+    pairs_of,
+    sample_per_source,
+    source_named,
+)
 from bridge.training.development import ranking_figures
 from bridge.training.device import PRECISION, training_device
 from bridge.training.encoder import EmbeddingLoss, Pooling, embedder, encoder_from, mix_in
@@ -226,5 +234,9 @@ def train_query_generator(base: Path, data: TrainingData, size: Size, folder: Pa
 
 def _mined(data: TrainingData, embed: Embed, size: Size, *, seed: int) -> CandidateSet:
     limits = {source.name: source.ranking_pairs for source in SOURCES.values()}
-    pairs = sample_per_source(data.all_pairs(), limits, seed=seed)
+    available = data.all_pairs()
+    pairs = sample_per_source(available, limits, seed=seed)
+    read = {pair.passage for pair in pairs}
+    others = [pair for pair in available if source_named(pair.source).sentence_pairs and pair.passage not in read]
+    pairs += asked_by_sentence(others, {source.name: source.sentence_pairs for source in SOURCES.values()}, seed=seed)
     return without_overlaps(mine_candidates(pairs, embed, depth=size.mining_depth))

@@ -9,6 +9,7 @@ from bridge.training.data import (
     SOURCES,
     JudgedCollection,
     LabelledPair,
+    asked_by_sentence,
     development_queries,
     pairs_of,
     read_pairs,
@@ -67,6 +68,26 @@ def test_equal_seeds_draw_equal_samples_and_limits_hold() -> None:
     assert sample != sample_per_source(pairs, {"s0": 5}, seed=4)
     assert [pair.source for pair in sample].count("s0") == 5
     assert [pair.source for pair in sample].count("s1") == 20
+
+
+def test_a_sentence_of_the_second_half_asks_for_the_rest() -> None:
+    filling = " ".join(f"word{number}" for number in range(40))
+    late = "We show that the lift of a wing grows with its angle."
+    passage = f"Wings are old and have been studied for long by many people. It was so. {late} Indeed {filling}."
+    pairs = [LabelledPair("Wings", passage, "Wings", relevant=True, source="s")]
+    [made] = asked_by_sentence(pairs, {"s": 3}, seed=1)
+    assert made.query == late
+    assert made.passage == passage.replace(f" {late}", "")
+    assert (made.title, made.source, made.relevant) == ("Wings", "s", True)
+
+
+@pytest.mark.parametrize(
+    "passage",
+    ["One. Two words. Three.", "A first sentence that is here. " + "A second one which has enough words to ask with."],
+    ids=["no sentence is long enough", "too little is left"],
+)
+def test_a_passage_that_a_sentence_cannot_ask_for_is_passed_over(passage: str) -> None:
+    assert asked_by_sentence([LabelledPair("q", passage, "", relevant=True, source="s")], {}, seed=1) == []
 
 
 def test_every_source_states_its_licence() -> None:
