@@ -44,6 +44,7 @@ class Session:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # plans memory per input shape, and every length is a new shape
+        options.enable_cpu_mem_arena = False
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(
@@ -71,8 +72,9 @@ class Session:
 
     @property
     def wants_batches(self) -> bool:
-        """Whether several sequences at once, padded, are faster than one after the other: on all but CPUs."""
-        return self.providers[0] != CPU
+        """Whether several sequences at once, padded, are faster than one after the other: on all but CPUs, for a model
+        that takes a mask (those quantised for CPUs take none)."""
+        return self.providers[0] != CPU and "attention_mask" in self.inputs
 
     def run(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """The first output; of `arrays` those are used that the model takes.

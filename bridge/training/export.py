@@ -18,12 +18,16 @@ from bridge.models.query_generator import CTRANSLATE2_FILE, ONNX_FILES
 from bridge.models.session import Session
 from bridge.models.tokenization import INPUT_NAMES, load_tokenizer
 from bridge.training import mono_t5
-from bridge.training.quantization import FIRST_STATE_ONLY, quantize_products
+from bridge.training.quantization import quantize_products
 from bridge.training.tracing import MAX_DIFFERENCE, MODEL_FILE, PARITY_TEXTS, differs, quiet, trace
 from bridge.training.transformers_folder import Card, checked_configuration, copy_tokenizer
 
 FORWARD_ORDER = ("input_ids", "attention_mask", "token_type_ids")
 """The inputs in the order of BERT's `forward`."""
+
+_FUSED_DOMAIN = "com.microsoft"
+_SHARED_ATTRIBUTES = ("num_heads", "mask_filter_value", "scale")
+"""What the operators Attention and MultiHeadAttention of ONNX Runtime both take."""
 
 Engine = Literal["ctranslate2", "onnx"]
 """What runs a query generator."""
@@ -191,22 +195,46 @@ def _with_fused_attention(traced: Path, config: dict[str, Any]) -> onnx.ModelPro
 
 
 def keep_first_token_in_last_layer(model: onnx.ModelProto) -> None:
-    """Drops what nobody reads: after the last attention, only the first token's state goes on.
+    """Drops what nobody reads: in the last layer only the first token attends to the others, and its state alone
+    goes on. Products for one token cost nothing.
 
-    The answer stays the same, and a seventh of the work of a 6-layer model is saved.
+    The answer stays the same, and a fifth of the work of a 6-layer model is saved.
     """
     graph = model.graph
     attention = [node for node in graph.node if node.op_type == "Attention"][-1]
-    residual = attention.input[0]
-    constants = {"first_token_start": [0], "first_token_end": [1], "first_token_axis": [1]}
-    for name, value in constants.items():
-        graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, dtype=np.int64), name))
-    for tensor, sliced in ((residual, "residual_first_token"), (attention.output[0], FIRST_STATE_ONLY)):
-        for node in graph.node:
-            if tensor in node.input and node is not attention:
-                node.input[list(node.input).index(tensor)] = sliced
-        at = list(graph.node).index(attention) + 1
-        graph.node.insert(at, onnx.helper.make_node("Slice", [tensor, *constants], [sliced], name=sliced))
+    states, weights_name, bias, mask = attention.input[:4]
+    weights = next(tensor for tensor in graph.initializer if tensor.name == weights_name)
+    of_queries, of_keys, of_values = np.split(onnx.numpy_helper.to_array(weights), 3, axis=1)
+    for name, bound in (("first_token_start", 0), ("first_token_end", 1), ("first_token_axis", 1)):
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([bound], dtype=np.int64), name))
+    for node in graph.node:
+        if states in node.input and node is not attention:
+            node.input[list(node.input).index(states)] = "first_token"
+    replacement = [
+        onnx.helper.make_node(
+            "Slice", [states, "first_token_start", "first_token_end", "first_token_axis"], ["first_token"]
+        )
+    ]
+    projected = []
+    for role, source, matrix in (
+        ("query", "first_token", of_queries),
+        ("key", states, of_keys),
+        ("value", states, of_values),
+    ):
+        name = f"last_attention_{role}"
+        graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(matrix), f"{name}_weights"))
+        replacement.append(onnx.helper.make_node("MatMul", [source, f"{name}_weights"], [name], name=f"{name}_MatMul"))
+        projected.append(name)
+    outputs = list(attention.output)
+    fused = onnx.helper.make_node(
+        "MultiHeadAttention", [*projected, bias, mask], outputs, name=attention.name, domain=_FUSED_DOMAIN
+    )
+    fused.attribute.extend(attribute for attribute in attention.attribute if attribute.name in _SHARED_ATTRIBUTES)
+    at = list(graph.node).index(attention)
+    graph.node.remove(attention)
+    graph.initializer.remove(weights)
+    for offset, node in enumerate([*replacement, fused]):
+        graph.node.insert(at + offset, node)
 
 
 def keep_positions(model: onnx.ModelProto, max_tokens: int, config: dict[str, Any]) -> None:

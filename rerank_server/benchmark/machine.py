@@ -17,6 +17,9 @@ _SECONDS = 0.3
 _PRODUCTS = ("MatMulInteger", "QAttention")
 """Nodes that multiply by int8 weights, their second input."""
 
+_FIRST_STATE = "first_token"
+"""The tensor of the first token's states in an exported cross-encoder: see `bridge.training.export`."""
+
 
 def name() -> str:
     """The processor and its CPUs, for people."""
@@ -42,20 +45,34 @@ def int8_peak(threads: int) -> float:
 
 
 def operations(model_file: Path, lengths: list[int]) -> float:
-    """Operations of the int8 products and of attention for sequences of these lengths."""
+    """Operations of the int8 products and of attention for sequences of these lengths. What comes after the first
+    token is taken out, in the last layer, is computed for that token alone."""
     graph = onnx.load(str(model_file)).graph
     weights = {tensor.name: tensor.dims for tensor in graph.initializer}
-    products = [(node.op_type, *weights[node.input[1]]) for node in graph.node if node.op_type in _PRODUCTS]
-    per_token: float = 2 * sum(rows * columns for _, rows, columns in products)
-    attention_width: float = sum(columns / 3 for kind, _, columns in products if kind == "QAttention")
-    return sum(length * per_token + 4 * length**2 * attention_width for length in lengths)
+    of_first_token = {_FIRST_STATE}
+    per_token = per_sequence = attention = first_attention = 0.0
+    for node in graph.node:
+        for_one = not of_first_token.isdisjoint(node.input)
+        if for_one:
+            of_first_token.update(node.output)
+        if node.op_type in _PRODUCTS:
+            rows, columns = weights[node.input[1]]
+            if for_one:
+                per_sequence += 2 * rows * columns
+            else:
+                per_token += 2 * rows * columns
+            if node.op_type == "QAttention":
+                attention += 4 * columns / 3
+        elif node.op_type == "MultiHeadAttention":
+            first_attention += 4 * weights[node.input[3]][0] / 3
+    return sum(per_sequence + length * (per_token + first_attention) + length**2 * attention for length in lengths)
 
 
 def shape(model_file: Path) -> dict[str, int]:
     """A BERT-shaped model's sizes, under the names of its configuration."""
     graph = onnx.load(str(model_file)).graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    layers = [node for node in graph.node if node.op_type == "QAttention"]
+    layers = [node for node in graph.node if node.op_type in ("QAttention", "MultiHeadAttention")]
     [rows] = [tensor.dims for name, tensor in weights.items() if name.endswith("word_embeddings.weight_rows")]
     heads = next(helper.get_attribute_value(given) for given in layers[0].attribute if given.name == "num_heads")
     widths = [tensor.dims[1] for tensor in weights.values() if len(tensor.dims) == 2 and tensor.dims[0] == rows[1]]

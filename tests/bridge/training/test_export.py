@@ -26,6 +26,8 @@ from bridge.errors import ModelError
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.models.query_generator import QueryGenerator
+from bridge.models.session import Session
+from bridge.models.tokenization import load_tokenizer, padded
 from bridge.training import export
 from bridge.training.transformers_folder import Card
 from tests.toys import SPECIAL_TOKENS, WORDS, toy_tokenizer
@@ -81,6 +83,18 @@ def test_an_exported_cross_encoder_agrees_with_torch(cross_encoder: Path, tmp_pa
         with torch.inference_mode():
             logits = model(input_ids=torch.tensor([pair.ids]), token_type_ids=torch.tensor([pair.type_ids])).logits
         assert score == pytest.approx(logits.item(), abs=1e-4)
+
+
+def test_only_the_first_token_goes_through_the_last_layer(cross_encoder: Path, tmp_path: Path) -> None:
+    """And what pads a shorter text of a batch changes nothing."""
+    made = export.export_cross_encoder(cross_encoder, tmp_path / "out", CARD)
+    nodes = onnx.load(str(made.model_file)).graph.node
+    assert [node.op_type for node in nodes if "Attention" in node.op_type] == ["Attention", "MultiHeadAttention"]
+    tokenizer, session = load_tokenizer(made), Session(made.model_file)
+    pairs = tokenizer.pairs("red cat", TEXTS)
+    assert len({pair["input_ids"].size for pair in pairs}) > 1
+    alone = [session.run(pair).item() for pair in pairs]
+    assert session.run(padded(pairs)).reshape(-1).tolist() == pytest.approx(alone, abs=1e-5)
 
 
 def test_positions_that_no_text_reaches_are_left_out(cross_encoder: Path, tmp_path: Path) -> None:

@@ -135,21 +135,35 @@ def test_a_halved_folder_is_half_as_large_and_closer(folder: ModelFolder, tmp_pa
     assert made.manifest.figures["nearest_shared"] == 1.0
 
 
-def test_products_for_one_token_stay_in_float(
-    folder: ModelFolder, sequences: list[TokenArrays], tmp_path: Path
-) -> None:
-    model = onnx.load(str(folder.model_file))
-    model.graph.node[3].name = quantization.FIRST_STATE_ONLY
-    onnx.save_model(model, str(tmp_path / "marked.onnx"))
-    quantization.quantize(tmp_path / "marked.onnx", tmp_path / "int8.onnx", sequences)
-    made = onnx.load(str(tmp_path / "int8.onnx")).graph
-    assert [node.name for node in made.node if node.op_type == "MatMul"] == ["second_product"]
-    assert any(node.op_type == "MatMulInteger" for node in made.node)
-    stored = {tensor.name: tensor for tensor in made.initializer}
-    assert stored["second_bytes"].data_type == TensorProto.INT8
-    assert "second" not in stored
-    floats, rounded = (_run(onnx.load(str(tmp_path / f"{name}.onnx")), sequences[0]) for name in ("marked", "int8"))
-    assert _cosine(floats, rounded) > 0.99
+def test_the_mask_is_taken_out_with_all_that_only_it_needs() -> None:
+    shape = ["batch", "tokens"]
+    ids, mask = (helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name in ("input_ids", "mask"))
+    states = np.random.default_rng(1).normal(size=(N_WORDS, WIDTH)).astype(np.float32)
+    product = np.random.default_rng(2).normal(size=(WIDTH, 3 * WIDTH)).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["words"]),
+        helper.make_node("Cast", ["mask"], ["mask_as_int32"], to=TensorProto.INT32),
+        helper.make_node("ReduceSum", ["mask_as_int32", "axes"], ["n_tokens"], keepdims=0),
+        helper.make_node(
+            "Attention", ["words", "qkv", "bias", "n_tokens"], ["out"], domain="com.microsoft", num_heads=2
+        ),
+    ]
+    constants = {"table": states, "qkv": product, "bias": np.zeros(3 * WIDTH, np.float32), "axes": np.array([1])}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [ids, mask],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [*shape, WIDTH])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    domains = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=domains, ir_version=8)
+    given = {"input_ids": np.array([[3, 1, 4]]), "mask": np.ones((1, 3), dtype=np.int64)}
+    masked = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, given)[0]
+    quantization.drop_mask(model)
+    assert [node.op_type for node in model.graph.node] == ["Gather", "Attention"]
+    assert [given.name for given in model.graph.input] == ["input_ids"]
+    assert _run(model, given) == pytest.approx(masked, abs=1e-6)
 
 
 def test_without_texts_nothing_is_quantised(folder: ModelFolder, tmp_path: Path) -> None:
