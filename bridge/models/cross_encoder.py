@@ -2,7 +2,6 @@
 https://arxiv.org/abs/1901.04085)."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder, verify
+from bridge.models.computing_threads import ComputingThreads
 from bridge.models.session import CPU, Session, compute_threads
 from bridge.models.tokenization import INPUT_NAMES, TextTokenizer, TokenArrays, load_tokenizer, padded
 
@@ -26,7 +26,7 @@ class CrossEncoder:
     def __init__(self, folder: ModelFolder, session: Session, tokenizer: TextTokenizer, *, threads: int) -> None:
         """See `load`, which also verifies the folder."""
         self._session = session
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="cross-encoder")
+        self._threads = ComputingThreads(threads, name="cross-encoder")
         self.tokenizer = tokenizer
         self.identity = folder.identity
         self.providers = session.providers
@@ -51,13 +51,7 @@ class CrossEncoder:
         Raises:
             ModelError: the model failed or gave a score that is not finite.
         """
-        pairs = self.pairs(query, passages)
-        scores = np.zeros(len(pairs), dtype=np.float32)
-        # Longest first: the threads end together.
-        order = sorted(range(len(pairs)), key=lambda row: -pairs[row]["input_ids"].size)
-        for row, score in zip(order, self._executor.map(self.score_pair, [pairs[row] for row in order]), strict=True):
-            scores[row] = score
-        return scores
+        return np.array(self._threads.map(self.score_pair, self.pairs(query, passages)), dtype=np.float32)
 
     def pairs(self, query: str, passages: Sequence[str], *, max_tokens: int | None = None) -> list[TokenArrays]:
         """The query beside each passage, tokenised: see `TextTokenizer.pairs`."""
@@ -84,7 +78,7 @@ class CrossEncoder:
 
     def close(self) -> None:
         """Ends the threads; the cross-encoder is of no use afterwards."""
-        self._executor.shutdown()
+        self._threads.close()
 
     def _check_fit(self, folder: ModelFolder) -> None:
         """Compares tokenizer and model by scoring a pair that holds the highest id."""

@@ -1,7 +1,6 @@
 """Texts → embeddings (Reimers & Gurevych 2019, "Sentence-BERT": https://arxiv.org/abs/1908.10084)."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, Self
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder, verify
+from bridge.models.computing_threads import ComputingThreads
 from bridge.models.session import CPU, Session, compute_threads
 from bridge.models.tokenization import INPUT_NAMES, TextTokenizer, TokenArrays, load_tokenizer, padded
 
@@ -45,7 +45,7 @@ class Encoder:
         """See `load`, which also verifies the folder."""
         self._manifest = folder.manifest
         self._session = session
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="encoder")
+        self._threads = ComputingThreads(threads, name="encoder")
         self.tokenizer = tokenizer
         self.dimension: int = folder.manifest.dimension or 0
         self.identity = folder.identity
@@ -70,14 +70,8 @@ class Encoder:
         Raises:
             ModelError: the model failed or gave a value that is not finite.
         """
-        sequences = self.sequences(texts, role)
-        embeddings = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        # Longest first: the threads end together.
-        order = sorted(range(len(texts)), key=lambda row: -sequences[row]["input_ids"].size)
-        rows = self._executor.map(self.embed_sequence, [sequences[row] for row in order])
-        for row, embedding in zip(order, rows, strict=True):
-            embeddings[row] = embedding
-        return embeddings
+        embeddings = self._threads.map(self.embed_sequence, self.sequences(texts, role))
+        return np.stack(embeddings) if embeddings else np.zeros((0, self.dimension), dtype=np.float32)
 
     def sequences(self, texts: Sequence[str], role: Role = "query") -> list[TokenArrays]:
         """`texts` with the prefix that the model wants for their role, tokenised."""
@@ -116,7 +110,7 @@ class Encoder:
 
     def close(self) -> None:
         """Ends the threads; the encoder is of no use afterwards."""
-        self._executor.shutdown()
+        self._threads.close()
 
     def _check_fit(self, folder: ModelFolder) -> None:
         """Compares tokenizer, model and manifest by embedding a text that holds the highest id."""
