@@ -9,9 +9,10 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -25,6 +26,21 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _without_credentials(url: str) -> str:
+    """Raises ValueError where `url` is not that of an HTTP server, or holds credentials: what we tell of a server
+    that fails names its address."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("expected http://HOST:PORT or https://HOST:PORT")
+    if parts.username is not None:
+        raise ValueError("it may not hold credentials: give the server's API key in the setting beside it")
+    return url
+
+
+ServerUrl = Annotated[str, AfterValidator(_without_credentials)]
+"""Address of a model server."""
 
 
 class Section(BaseModel):
@@ -107,7 +123,7 @@ class ProxySettings(Section):
     retrieve: Literal["operators", "applications", "off"] = Field(
         "operators", description="Which listener answers /_bridge/retrieve: passages for questions, in batches."
     )
-    sidecar_url: str = Field("http://127.0.0.1:9290", description="Address of the rerank sidecar.")
+    sidecar_url: ServerUrl = Field("http://127.0.0.1:9290", description="Address of the rerank sidecar.")
     budget_ms: int = Field(
         1000, gt=0, description="Longest time, in milliseconds, that the bridge may add to one search."
     )
@@ -193,7 +209,9 @@ class RerankerSettings(Section):
     api: Literal["sidecar", "tei", "cohere"] = Field(
         "sidecar", description="How it is asked: tei for text-embeddings-inference, cohere also for Jina."
     )
-    url: str | None = Field(None, description="Address of its endpoint, path included; none asks proxy.sidecar_url.")
+    url: ServerUrl | None = Field(
+        None, description="Address of its endpoint, path included; none asks proxy.sidecar_url."
+    )
     model: str | None = Field(None, description="Name of its model, which the api cohere needs.")
     api_key: SecretStr | None = Field(None, description="Sent to it as a bearer token.")
     max_passages: int = Field(
@@ -212,7 +230,9 @@ class EmbedderSettings(Section):
     api: Literal["sidecar", "tei", "openai"] = Field(
         "sidecar", description="How it is asked: tei for text-embeddings-inference, openai for /v1/embeddings."
     )
-    url: str | None = Field(None, description="Address of its endpoint, path included; none asks proxy.sidecar_url.")
+    url: ServerUrl | None = Field(
+        None, description="Address of its endpoint, path included; none asks proxy.sidecar_url."
+    )
     model: str | None = Field(None, description="Name of its model, which the api openai needs.")
     api_key: SecretStr | None = Field(None, description="Sent to it as a bearer token.")
     prompt: str | None = Field(
@@ -238,7 +258,7 @@ class IngestSettings(Section):
 
     encoder: str = Field("embed-base", description="Encoder of the vectors: path, built-in or hub name.")
     generator: str | None = Field("doc2query-small", description="Generator of predicted queries; empty writes none.")
-    server_url: str | None = Field(
+    server_url: ServerUrl | None = Field(
         None,
         description="Model server that works in this process's place: the address of a sidecar (http://HOST:PORT) with "
         "the same encoder, generator and filter, or the whole address of another server's embeddings. The models' "
@@ -314,8 +334,6 @@ class IngestSettings(Section):
     def _names_a_server(self) -> Self:
         if self.server_url is None and self.server_api != "sidecar":
             raise ValueError(f"server_api is {self.server_api}, and no server_url: name both")
-        if self.server_url is not None and not self.server_url.startswith(("http://", "https://")):
-            raise ValueError(f"server_url is {self.server_url}: expected http://HOST:PORT")
         if self.server_api == "openai" and self.server_model is None:
             raise ValueError("server_api openai needs server_model")
         return self

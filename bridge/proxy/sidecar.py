@@ -12,7 +12,6 @@ import msgspec
 from cachetools import TTLCache
 from pydantic import SecretStr
 
-from bridge.errors import SettingsError
 from bridge.model_apis import CascadeRequest, Score, embed_api, rerank_api
 from bridge.proxy.breaker import CircuitBreaker
 from bridge.proxy.embedding_cache import EmbeddingCache
@@ -38,13 +37,6 @@ class Sidecar:
 
     def __init__(self, settings: Settings) -> None:
         proxy = settings.proxy
-        for name, url in (
-            ("proxy.sidecar_url", proxy.sidecar_url),
-            ("reranker.url", settings.reranker.url),
-            ("embedder.url", settings.embedder.url),
-        ):
-            if url is not None and not url.startswith(("http://", "https://")):
-                raise SettingsError(f"{name} is {url}: expected http://HOST:PORT")
         self.url = proxy.sidecar_url.rstrip("/")
         self._settings = settings
         self._rerank_api = rerank_api(settings.reranker)

@@ -90,3 +90,21 @@ def test_every_setting_has_a_sentence_and_a_unit_where_it_is_a_time_or_a_size() 
             if name.endswith("_s`") and not name.endswith("_per_s`"):
                 assert "seconds" in meaning, name
     assert len(Settings.model_fields) == settings_reference().count("\n## ") + 1
+
+
+@pytest.mark.parametrize("key", ["PROXY__SIDECAR_URL", "RERANKER__URL", "EMBEDDER__URL", "INGEST__SERVER_URL"])
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("models:8080", "is 'models:8080': .*expected http://HOST:PORT or https://HOST:PORT"),
+        ("https://", "is 'https://': .*expected http://HOST:PORT"),
+        ("https://me:hunter2@models:8080/rerank", "is 'https://…@models:8080/rerank': .*may not hold credentials"),
+    ],
+)
+def test_the_address_of_a_model_server_is_checked(
+    monkeypatch: pytest.MonkeyPatch, key: str, url: str, message: str
+) -> None:
+    monkeypatch.setenv(f"BRIDGE_{key}", url)
+    with pytest.raises(SettingsError, match=f"{key.replace('__', '.').lower()} {message}") as refused:
+        load_settings()
+    assert "hunter2" not in str(refused.value)
