@@ -1,6 +1,6 @@
 """Threads that share a list of sequences among themselves."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -33,7 +33,8 @@ class ComputingThreads:
                 try:
                     results[row] = compute(sequences[row])
                 except BaseException:
-                    _exhaust(rows)
+                    for _ in rows:  # so that nothing is left for the others
+                        pass
                     raise
 
         for _ in self._executor.map(take_until_none_is_left, range(min(self._n_threads, len(order)))):
@@ -43,8 +44,3 @@ class ComputingThreads:
     def close(self) -> None:
         """Ends the threads; they are of no use afterwards."""
         self._executor.shutdown()
-
-
-def _exhaust(rows: Iterator[int]) -> None:
-    for _ in rows:
-        pass

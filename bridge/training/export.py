@@ -198,7 +198,7 @@ def keep_first_token_in_last_layer(model: onnx.ModelProto) -> None:
     """Drops what nobody reads: in the last layer only the first token attends to the others, and its state alone
     goes on. Products for one token cost nothing.
 
-    The answer stays the same, and a fifth of the work of a 6-layer model is saved.
+    The answer stays the same, and a seventh of the work of a 6-layer model is saved.
     """
     graph = model.graph
     attention = [node for node in graph.node if node.op_type == "Attention"][-1]
@@ -232,7 +232,8 @@ def keep_first_token_in_last_layer(model: onnx.ModelProto) -> None:
     fused.attribute.extend(attribute for attribute in attention.attribute if attribute.name in _SHARED_ATTRIBUTES)
     at = list(graph.node).index(attention)
     graph.node.remove(attention)
-    graph.initializer.remove(weights)
+    if not any(weights_name in node.input for node in graph.node):
+        graph.initializer.remove(weights)
     for offset, node in enumerate([*replacement, fused]):
         graph.node.insert(at + offset, node)
 

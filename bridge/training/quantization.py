@@ -178,10 +178,11 @@ def drop_mask(model: onnx.ModelProto) -> None:
     for node in graph.node:
         if node.op_type in _MASK_PLACE and len(node.input) > _MASK_PLACE[node.op_type]:
             node.input[_MASK_PLACE[node.op_type]] = ""
-    while unread := [node for node in graph.node if not _read(graph).intersection(node.output)]:
+    read = _read(graph)
+    while unread := [node for node in graph.node if read.isdisjoint(node.output)]:
         for node in unread:
             graph.node.remove(node)
-    read = _read(graph)
+        read = _read(graph)
     for given in [given for given in graph.input if given.name not in read]:
         graph.input.remove(given)
 
