@@ -197,12 +197,16 @@ def test_it_gives_way_while_searches_are_slow(client: OpenSearch, enriched_index
     loop = "double d = 0; for (int i = 0; i < 100000; i++) { d += i } return d"
     slow = {"script_score": {"query": {"match_all": {}}, "script": {"source": loop}}}
     caught_up(client, enriched_index, tmp_path / "state")
-    client.update(index=enriched_index, id="d7", body={"doc": {"text": "while searches are slow"}})
     waiting = follower(client, enriched_index, tmp_path / "state", settings=nothing_is_fast_enough, stop=stop)
     with Following(waiting, stop) as following:
-        for _ in range(10):
+
+        def has_waited() -> bool:
+            # Again and again: only a round with both a new change and searches since the one before gives way.
+            client.update(index=enriched_index, id="d7", body={"doc": {"text": f"at {time.monotonic()}"}})
             client.search(index=enriched_index, body={"query": slow}, params={"request_cache": "false"})
-        eventually(lambda: any(status.waiting and "searches" in status.waiting for status in following.statuses))
+            return any(status.waiting and "searches" in status.waiting for status in following.statuses)
+
+        eventually(has_waited)
         eventually(lambda: is_enriched(source(client, enriched_index, "d7")))
 
 
