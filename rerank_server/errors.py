@@ -55,7 +55,7 @@ class DeadlineExceeded(RequestRefused):
 
 STATUSES: dict[type[Exception], tuple[int, str]] = {
     EmptyRequest: (400, "empty"),
-    NotServed: (422, "not_served"),
+    NotServed: (404, "not_served"),
     InvalidRequest: (422, "validation"),
     TooLarge: (413, "too_large"),
     Overloaded: (429, "overloaded"),

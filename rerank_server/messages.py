@@ -49,8 +49,15 @@ class TextDocument(Message):
     text: str
 
 
+_BEYOND_SCHEMAS = ("prior_scores", "truncate")
+"""Fields whose values may be refused for what other fields hold, in ways that JSON Schema has no words for."""
+
+
 def _schema_of_one_list(schema: dict[str, Any]) -> None:
-    """Tells what `_one_list` and `checked_texts` check."""
+    """Tells what `_one_list` and `checked_texts` check, what a schema can in it and the rest in words."""
+    for name in _BEYOND_SCHEMAS:
+        field = schema["properties"].pop(name)
+        schema["description"] += f"\n\nAlso `{name}`: {field['description']}"
     filled, absent = {"type": "array", "minItems": 1}, {"type": "null"}
     schema["oneOf"] = [
         {"required": ["texts"], "properties": {"texts": filled, "documents": absent}},
@@ -73,7 +80,8 @@ class RerankRequest(Message):
     return_documents: bool = Field(False, description="Repeat each passage in the answer (`documents`).")
     raw_scores: bool = Field(False, description="Give the model's logits; by default they are mapped to 0…1.")
     truncate: bool = Field(
-        True, description="False: refuse a text that the model cannot read as a whole, rather than cut it."
+        True,
+        description="true (default) or false: refuse a text that the model cannot read as a whole, rather than cut it.",
     )
     model: str | None = Field(None, description="One of the models in /info; another name means the default one.")
     cascade_depth: Annotated[int, Field(ge=1), WHOLE] | None = Field(
@@ -81,8 +89,9 @@ class RerankRequest(Message):
     )
     prior_scores: list[float] | None = Field(
         None,
-        description="With `cascade_depth`: one score per passage, from the search that found them. Which passages the "
-        "model reads is then decided by them and the small model together, each stretched to 0…1.",
+        description="With `cascade_depth`: an array of numbers, one score per passage, from the search that found "
+        "them. Which passages the model reads is then decided by them and the small model together, each stretched to "
+        "0…1.",
     )
     prior_weight: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description="Weight of `prior_scores` in that decision."

@@ -71,10 +71,11 @@ _READS = {
 _REFUSALS = {
     "400": "The body holds no text.",
     "401": "The API key is missing or wrong.",
+    "404": "It needs a model that is not here: `field` names what asks for it.",
     "408": "The body came too slowly.",
     "413": "The body or the number of texts exceeds a limit.",
     "415": "The body is not plain `application/json`.",
-    "422": "No JSON; a field is missing or wrong, or needs a model that is not here: `field` names it.",
+    "422": "No JSON; a field is missing or wrong: `field` names it.",
     "429": "The queue is full; `Retry-After` says when to come again.",
     "500": "The model failed.",
     "504": "The time given by `x-request-timeout-ms`, or the server's own, was over.",
@@ -110,15 +111,8 @@ def _computing(summary: str, shape: str, answer: dict[str, Any]) -> dict[str, An
     reference = {"$ref": f"#/components/schemas/{shape}"}
     return {
         "summary": summary,
-        "parameters": [
-            {
-                "name": "x-request-timeout-ms",
-                "in": "header",
-                "required": False,
-                "description": "Longest stay of this request, in milliseconds.",
-                "schema": {"type": "integer", "minimum": 1},
-            }
-        ],
+        # Declared as a parameter, every value of it would have to be met.
+        "description": "The header `x-request-timeout-ms` bounds this request's stay, in milliseconds.",
         "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
         "responses": {"200": _described("The answer.", answer), **{status: _refusal(status) for status in _REFUSALS}},
     }

@@ -106,18 +106,7 @@ def test_hugging_faces_feature_extraction(sidecar: Process) -> None:
     assert embedding[0, WORDS.index("cat")] == 1
 
 
-def _document() -> dict[str, Any]:
-    """The sidecar's own, without what a schema cannot say in full: the deadline, since a short one is rightly not
-    met; `prior_scores`, which are as many as the passages; `truncate`, which is there to refuse."""
-    document = openapi.document()
-    for said_in_words in ("prior_scores", "truncate"):
-        del document["components"]["schemas"]["RerankRequest"]["properties"][said_in_words]
-    for operation in document["paths"].values():
-        operation.get("post", {}).pop("parameters", None)
-    return document
-
-
-schema = schemathesis.openapi.from_dict(_document())
+schema = schemathesis.openapi.from_dict(openapi.document())
 
 
 @pytest.mark.slow

@@ -53,4 +53,4 @@ async def test_a_deadline_holds_for_predicting_too(client: Client) -> None:
 async def test_without_a_generator_nothing_is_predicted(tmp_path_factory: pytest.TempPathFactory) -> None:
     async with running(toy_models(tmp_path_factory.mktemp("toys"))) as client:
         answer = await client.post("/expand", {"inputs": "cat"})
-        assert (answer.status, answer.body["error_type"]) == (422, "not_served")
+        assert (answer.status, answer.body["error_type"]) == (404, "not_served")

@@ -92,7 +92,7 @@ async def test_a_depth_is_a_number_above_zero(models: Models, depth: object, fie
 async def test_without_a_cascade_model_a_cascade_is_refused_and_all_else_served(tmp_path: Path) -> None:
     async with running(toy_models(tmp_path)) as client:
         answer = await client.post("/rerank", {"query": QUERY, "texts": PASSAGES, "cascade_depth": 3})
-        assert (answer.status, answer.body["error_type"], answer.body["field"]) == (422, "not_served", "cascade_depth")
+        assert (answer.status, answer.body["error_type"], answer.body["field"]) == (404, "not_served", "cascade_depth")
         assert "sidecar.cascade_model" in answer.body["error"]
         assert (await client.get("/info")).body["cascade_model_id"] is None
         assert (await client.post("/rerank", {"query": QUERY, "texts": PASSAGES})).status == 200
