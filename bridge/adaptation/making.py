@@ -15,7 +15,8 @@ from bridge.training.export import export_cross_encoder, export_encoder
 from bridge.training.quantization import quantize_folder
 from bridge.training.recipes import TrainingData, train_cross_encoder, train_encoder
 from bridge.training.sizes import SHAPES, SIZES, Size
-from bridge.training.transformers_folder import Card
+from bridge.training.token_pruning import FEWEST_LAYERS, KEPT_SHARE
+from bridge.training.transformers_folder import Card, checked_configuration
 
 Kind = Literal["encoder", "cross_encoder"]
 
@@ -68,7 +69,9 @@ def make(
         exact = export(trained, folder / f"{kind}-float", card)
         step = max(1, len(pairs) // _CALIBRATION_PAIRS)
         seen = [(pair.query, pair.passage) for pair in pairs[::step]][:_CALIBRATION_PAIRS]
-        made = quantize_folder(exact, folder / f"{kind}-int8.partial", seen)
+        can_prune = kind == "cross_encoder" and checked_configuration(trained)["num_hidden_layers"] >= FEWEST_LAYERS
+        keep_tokens = KEPT_SHARE if can_prune else 1.0
+        made = quantize_folder(exact, folder / f"{kind}-int8.partial", seen, keep_tokens=keep_tokens)
         shutil.move(made.path, out)
     return read_folder(out)
 

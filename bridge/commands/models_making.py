@@ -165,13 +165,21 @@ def _exported(model: "HubModel", out: Path) -> "ModelFolder":
     show_default=True,
     help="int8 for CPUs, fp16 for GPUs.",
 )
+@click.option(
+    "--keep-tokens",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="For a cross-encoder: the share of a passage's tokens that the upper half of its layers reads.",
+)
 @json_option
-def quantize(name: str, out: Path, texts_file: Path, precision: "Precision", as_json: bool) -> None:
+def quantize(name: str, out: Path, texts_file: Path, precision: "Precision", keep_tokens: float, as_json: bool) -> None:
     """Make an int8 or float16 model folder OUT of the float32 one NAME, and measure what it changes."""
     from bridge.models.artifact import resolve
     from bridge.training.quantization import quantize_folder
 
-    folder = quantize_folder(resolve(name), out, read_pairs(texts_file), precision=precision)
+    pairs = read_pairs(texts_file)
+    folder = quantize_folder(resolve(name), out, pairs, precision=precision, keep_tokens=keep_tokens)
     _tell_made(folder, out, as_json=as_json)
 
 

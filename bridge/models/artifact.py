@@ -38,7 +38,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `file` is the file whose digest names the model; `files` maps every file that may be opened to its
     SHA-256. `max_tokens` counts special tokens. `dimension`, `pooling`, `normalise` and the prefixes mean
     something for encoders only; `start_id` and `end_id`, the ids around a query, for generators only; `prompt`,
-    the three texts before, between and after query and passage, for cross-encoders that read a pair as one text.
+    the three texts before, between and after query and passage, for cross-encoders that read a pair as one text;
+    `keep_tokens`, the share of a passage's tokens that a cross-encoder's upper layers read.
     `figures` holds what was measured of this very file, for people.
     """
 
@@ -56,6 +57,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     start_id: int | None = None
     end_id: int | None = None
     prompt: list[str] = []
+    keep_tokens: float = 1.0
     sources: list[str] = []
     figures: dict[str, float] = {}
 

@@ -31,6 +31,7 @@ from bridge.errors import ModelError
 from bridge.models.artifact import TOKENIZER, ModelFolder, verify, write_manifest
 from bridge.models.fidelity import fidelity
 from bridge.models.tokenization import TokenArrays, load_tokenizer
+from bridge.training.token_pruning import prune_tokens
 
 SMOOTHING = 0.8
 """Share of the difficulty that moves from activations to weights, the paper's alpha: measured .5 to .85."""
@@ -46,21 +47,32 @@ _FEWEST_PAIRS = 8
 
 
 def quantize_folder(
-    folder: ModelFolder, out: Path, pairs: Sequence[tuple[str, str]], *, precision: Precision = "int8"
+    folder: ModelFolder,
+    out: Path,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    precision: Precision = "int8",
+    keep_tokens: float = 1.0,
 ) -> ModelFolder:
     """Makes an int8 or a float16 model folder of a float32 one.
 
     One half of `pairs` (query, passage) tells the ranges; on the other half the two are compared, and the
-    figures go into the manifest.
+    figures go into the manifest. `keep_tokens` below 1 is for cross-encoders in int8: the share of a passage's
+    tokens that the upper half of the layers reads, see `prune_tokens`.
 
     Raises:
-        ModelError: not an encoder or a cross-encoder, or too few pairs.
+        ModelError: not an encoder or a cross-encoder, too few pairs, or a model that needs all tokens.
     """
     verify(folder, kind=folder.manifest.kind)
     if folder.manifest.kind == "query_generator":
         raise ModelError(f"model {folder.path} is a query generator: its export is int8 already")
     if len(pairs) < 2 * _FEWEST_PAIRS:
         raise ModelError(f"{len(pairs)} texts are too few to quantise model {folder.path}: give {2 * _FEWEST_PAIRS}")
+    if keep_tokens < 1 and (folder.manifest.kind != "cross_encoder" or precision != "int8"):
+        raise ModelError(
+            f"model {folder.path}: keep_tokens is {keep_tokens:g}, and only cross-encoders in int8 can leave out "
+            f"tokens: leave it at 1"
+        )
     seen, unseen = pairs[::2], pairs[1::2]
     tokenizer = load_tokenizer(folder)
     calibration = [
@@ -76,23 +88,25 @@ def quantize_folder(
     if precision == "fp16":
         halve(folder.model_file, out / folder.manifest.file)
     else:
-        quantize(folder.model_file, out / folder.manifest.file, calibration)
+        quantize(folder.model_file, out / folder.manifest.file, calibration, keep_tokens=keep_tokens)
     shutil.copyfile(folder.tokenizer_file, out / TOKENIZER)
-    made = write_manifest(out, folder.manifest)
+    made = write_manifest(out, msgspec.structs.replace(folder.manifest, keep_tokens=keep_tokens))
     return write_manifest(out, msgspec.structs.replace(made.manifest, figures=fidelity(folder, made, unseen)))
 
 
-def quantize(model_file: Path, out_file: Path, calibration: Sequence[TokenArrays]) -> None:
+def quantize(model_file: Path, out_file: Path, calibration: Sequence[TokenArrays], *, keep_tokens: float = 1.0) -> None:
     """Writes the int8 form of `model_file`; `calibration` are sequences like those that it will meet.
 
     Raises:
-        ModelError: there is no calibration, or nothing in the graph to quantise.
+        ModelError: there is no calibration, nothing in the graph to quantise, or no way to leave out tokens.
     """
     if not calibration:
         raise ModelError(f"model {model_file} cannot be quantised without texts: give some like those it will meet")
     model = onnx.load(str(model_file))
-    smooth(model, activation_maxima(model, calibration))
     drop_mask(model)
+    if keep_tokens < 1:
+        prune_tokens(model, keep_tokens)
+    smooth(model, activation_maxima(model, calibration))
     with tempfile.TemporaryDirectory() as scratch:
         smoothed = Path(scratch) / "smoothed.onnx"
         onnx.save_model(model, str(smoothed))

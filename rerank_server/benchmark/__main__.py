@@ -80,7 +80,8 @@ def command(
     small_folder = cascade_folder(settings)
     small = CrossEncoder.load(small_folder, threads=settings.threads) if small_folder else None
     texts = passages(n_passages)
-    lengths = [pair["input_ids"].size for pair in large.pairs(QUERY, texts, max_tokens=settings.max_pair_tokens)]
+    pairs = large.pairs(QUERY, texts, max_tokens=settings.max_pair_tokens)
+    lengths = [pair["input_ids"].size for pair in pairs]
     threads = compute_threads(settings.threads)
     task = {
         "model": peer_model,
@@ -106,7 +107,7 @@ def command(
         judged = judged_collection(collection) if collection else judged_sections()
         encoder = Encoder.load(resolve(settings.encoder), threads=settings.threads)
         kept = kept_by_cascade(small, large, encoder, judged, n_queries=n_queries, n_candidates=100, depth=DEPTH)
-    result = compared(times, machine.operations(folder.model_file, lengths) / peak, kept, load)
+    result = compared(times, machine.operations(folder.model_file, pairs) / peak, kept, load)
     show(Console(stderr=as_json), times, lengths, threads, peak, load, result)
     if as_json:
         click.echo(msgspec.json.encode(result))

@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+from bridge.models.tokenization import TokenArrays
+
 _SIZES = ((384, 384, 1536), (256, 1024, 1024), (1024, 1024, 1024))
 _SECONDS = 0.3
 _PRODUCTS = ("MatMulInteger", "QAttention")
@@ -19,6 +22,9 @@ _PRODUCTS = ("MatMulInteger", "QAttention")
 
 _FIRST_STATE = "first_token"
 """The tensor of the first token's states in an exported cross-encoder: see `bridge.training.export`."""
+
+_KEPT_STATES = "kept_states"
+"""That of the states that go on where tokens are left out: see `bridge.training.token_pruning`."""
 
 
 def name() -> str:
@@ -44,28 +50,43 @@ def int8_peak(threads: int) -> float:
         return max(sum(executor.map(lambda _, size=size: _rate(*size), range(threads))) for size in _SIZES)
 
 
-def operations(model_file: Path, lengths: list[int]) -> float:
-    """Operations of the int8 products and of attention for sequences of these lengths. What comes after the first
-    token is taken out, in the last layer, is computed for that token alone."""
-    graph = onnx.load(str(model_file)).graph
-    weights = {tensor.name: tensor.dims for tensor in graph.initializer}
-    of_first_token = {_FIRST_STATE}
-    per_token = per_sequence = attention = first_attention = 0.0
-    for node in graph.node:
-        for_one = not of_first_token.isdisjoint(node.input)
-        if for_one:
-            of_first_token.update(node.output)
+def operations(model_file: Path, pairs: Sequence[TokenArrays]) -> float:
+    """Operations of the int8 products and of attention for these pairs. What comes after tokens are left out is
+    computed for the others alone, and what comes after the first token is taken out, in the last layer, for that one.
+    """
+    model = onnx.load(str(model_file))
+    weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    reads = {_KEPT_STATES: "kept", _FIRST_STATE: "first"}
+    products = dict.fromkeys(("all", "kept", "first"), 0.0)
+    attention = dict.fromkeys(products, 0.0)
+    for node in model.graph.node:
+        read = max((reads.get(name, "all") for name in node.input), key=list(products).index, default="all")
+        for name in node.output:
+            reads.setdefault(name, read)
         if node.op_type in _PRODUCTS:
             rows, columns = weights[node.input[1]]
-            if for_one:
-                per_sequence += 2 * rows * columns
-            else:
-                per_token += 2 * rows * columns
+            products[read] += 2 * rows * columns
             if node.op_type == "QAttention":
-                attention += 4 * columns / 3
+                attention[read] += 4 * columns / 3
         elif node.op_type == "MultiHeadAttention":
-            first_attention += 4 * weights[node.input[3]][0] / 3
-    return sum(per_sequence + length * (per_token + first_attention) + length**2 * attention for length in lengths)
+            attention[read] += 4 * weights[node.input[3]][0] / 3
+    total = 0.0
+    for n_all, n_kept in zip([pair["input_ids"].size for pair in pairs], _kept(model, pairs), strict=True):
+        tokens = {"all": n_all, "kept": n_kept, "first": 1}
+        total += sum(n * products[read] for read, n in tokens.items())
+        total += attention["all"] * n_all**2 + attention["kept"] * n_kept**2 + attention["first"] * n_kept
+    return total
+
+
+def _kept(model: onnx.ModelProto, pairs: Sequence[TokenArrays]) -> list[int]:
+    """Tokens of each pair that the upper layers read."""
+    if not any(_KEPT_STATES in node.output for node in model.graph.node):
+        return [pair["input_ids"].size for pair in pairs]
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info(_KEPT_STATES, TensorProto.FLOAT, None))
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    taken = [given.name for given in session.get_inputs()]
+    return [session.run(None, {name: pair[name] for name in taken})[0].shape[1] for pair in pairs]
 
 
 def shape(model_file: Path) -> dict[str, int]:

@@ -171,3 +171,12 @@ def test_without_texts_nothing_is_quantised(folder: ModelFolder, tmp_path: Path)
         quantization.quantize(folder.model_file, tmp_path / "int8.onnx", [])
     with pytest.raises(ModelError, match="1 texts are too few"):
         quantization.quantize_folder(folder, tmp_path, [("cat", "dog")])
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_only_cross_encoders_can_leave_out_tokens(
+    folder: ModelFolder, tmp_path: Path, precision: quantization.Precision
+) -> None:
+    pairs = [("cat", "dog")] * 16
+    with pytest.raises(ModelError, match=r"keep_tokens is 0\.4, and only cross-encoders in int8"):
+        quantization.quantize_folder(folder, tmp_path, pairs, precision=precision, keep_tokens=0.4)
