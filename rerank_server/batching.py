@@ -21,7 +21,7 @@ from bridge.models.tokenization import TokenArrays
 from rerank_server.errors import DeadlineExceeded, Overloaded, TooLarge
 from rerank_server.metrics import Metrics
 
-OLDEST_EVERY = 4
+OLDEST_EVERY = 3
 """Each so manyth turn goes to the request that came first: small ones without end cannot starve a big one."""
 
 Result = TypeVar("Result")
