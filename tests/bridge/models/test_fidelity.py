@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -50,6 +51,16 @@ def test_kinds_are_not_mixed(tmp_path: Path) -> None:
 def test_kendalls_tau_counts_pairs(other: list[float], expected: float) -> None:
     first = np.array([1, 2, 3, 4], dtype=np.float32)
     assert kendall_tau(first, np.array(other, dtype=np.float32)) == pytest.approx(expected)
+
+
+def test_a_model_that_leaves_out_tokens_may_differ_more(tmp_path: Path) -> None:
+    whole = make_toy_cross_encoder(tmp_path)
+    with pytest.raises(ModelError, match=r"kendall_tau is 0\.750, at least 0\.8 is rounding"):
+        check({"kendall_tau": 0.75}, whole)
+    pruned = write_manifest(tmp_path, msgspec.structs.replace(whole.manifest, keep_tokens=0.4))
+    check({"kendall_tau": 0.75}, pruned)
+    with pytest.raises(ModelError, match=r"kendall_tau is 0\.650, at least 0\.7"):
+        check({"kendall_tau": 0.65}, pruned)
 
 
 def test_the_command_measures_and_refuses_another_model(tmp_path: Path) -> None:
