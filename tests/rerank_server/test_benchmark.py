@@ -1,13 +1,16 @@
 """What the bench computes beside the clock."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from bridge.errors import UsageError
+from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
+from rerank_server.benchmark import machine
 from rerank_server.benchmark.passages import passages, sections
 from rerank_server.benchmark.quality import Judged, judged_collection, kept_by_cascade, ndcg
 from tests.toys import make_toy_cross_encoder, make_toy_encoder
@@ -41,6 +44,22 @@ def test_a_cascade_keeps_what_its_depth_lets_through(tmp_path: Path, depth: int,
     judged = (texts, {"cat fish": questions["cat fish"]})
     found = kept_by_cascade(small, large, encoder, judged, n_queries=1, n_candidates=3, depth=depth)
     assert found == pytest.approx(kept, abs=0.2)
+
+
+def test_operations_count_what_each_layer_reads() -> None:
+    """Of rerank-base: six layers, of which the upper half reads two fifths of a passage, and the last ends with one
+    token."""
+    width = 384
+    folder = resolve("rerank-base")
+    pairs = CrossEncoder.load(folder).pairs("what swims", ["fish " * 100, "a fish"])
+    expected = 0.0
+    for pair in pairs:
+        n_all, n_passage = pair["input_ids"].size, int(pair["token_type_ids"].sum())
+        n_kept = n_all - n_passage + min(n_passage, max(16, math.ceil(0.4 * n_passage)))
+        products = 28 * n_all + 34 * n_kept + 11  # squares of the width, of which a layer has twelve
+        attention = 3 * n_all**2 + 2 * n_kept**2 + n_kept
+        expected += 2 * products * width**2 + 4 * attention * width
+    assert machine.operations(folder.model_file, pairs) == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_collection_is_read_as_beir_lays_it_out(tmp_path: Path) -> None:
