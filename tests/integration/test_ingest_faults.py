@@ -172,7 +172,9 @@ def test_five_kills_on_a_real_node_lose_nothing(
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     ledger = report["ledger"]
-    assert ledger["read"] == ledger["written"] + ledger["unchanged"] == N_DOCUMENTS
+    assert ledger["written"] + ledger["unchanged"] == N_DOCUMENTS
+    # What a killed run still had under way may land between reading and writing: such documents are read twice.
+    assert ledger["read"] == N_DOCUMENTS + ledger["superseded"]
     assert report["skipped"] + ledger["unchanged"] >= enriched, "what a killed run had written was made again"
     check_all_are_enriched_and_otherwise_untouched(stored(client, fresh_index))
 
