@@ -53,7 +53,7 @@ _BEYOND_SCHEMAS = ("prior_scores", "truncate")
 """Fields whose values may be refused for what other fields hold, in ways that JSON Schema has no words for."""
 
 
-def _schema_of_one_list(schema: dict[str, Any]) -> None:
+def _schema_with_checks(schema: dict[str, Any]) -> None:
     """Tells what `_one_list` and `checked_texts` check, what a schema can in it and the rest in words."""
     for name in _BEYOND_SCHEMAS:
         field = schema["properties"].pop(name)
@@ -68,7 +68,7 @@ def _schema_of_one_list(schema: dict[str, Any]) -> None:
 class RerankRequest(Message):
     """Scores passages for a query. Exactly one of `texts` and `documents` holds the passages."""
 
-    model_config = ConfigDict(json_schema_extra=_schema_of_one_list)
+    model_config = ConfigDict(json_schema_extra=_schema_with_checks)
 
     query: str
     texts: list[str] | None = Field(None, description="Passages, in the dialect of text-embeddings-inference.")
