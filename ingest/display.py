@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from ingest.report import Progress as IngestProgress
+from ingest.books.report import Progress as IngestProgress
 
 _LINE_EVERY_S = 10.0
 

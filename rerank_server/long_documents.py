@@ -5,8 +5,8 @@ https://arxiv.org/abs/1905.09217)."""
 from collections.abc import Sequence
 
 from bridge.models.tokenization import TextTokenizer
-from bridge.passages import split_passages
 from bridge.profile import PassageSettings
+from bridge.text.passages import split_passages
 from rerank_server.errors import TooLarge
 
 OVERLAP_TOKENS = 16

@@ -18,7 +18,7 @@ from pathlib import Path
 
 CORE = "org.opensearch"
 PLUGIN = "org.opensearch.plugin"
-TARGET = Path(__file__).parent.parent / "bridge" / "cluster"
+TARGET = Path(__file__).parent.parent / "bridge" / "node"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from opensearchpy import OpenSearch
 
-from bridge.cluster.node import EmbeddedNode
+from bridge.node.node import EmbeddedNode
 from tests import servers
 from tests.secured_node import SecuredNode, start_secured_node
 

@@ -21,12 +21,12 @@ import pytest
 import requests
 import yaml
 
-from bridge.cluster import node_guard
-from bridge.cluster.java import Java, find_javas
-from bridge.cluster.node_assembly import cache_folder, locked, make_folder
-from bridge.cluster.node_blueprint import Artifact
-from bridge.cluster.node_download import fetch
-from bridge.cluster.node_launch import UNPRIVILEGED_USER
+from bridge.node import guard as node_guard
+from bridge.node.assembly import cache_folder, locked, make_folder
+from bridge.node.blueprint import Artifact
+from bridge.node.download import fetch
+from bridge.node.java import Java, find_javas
+from bridge.node.launch import UNPRIVILEGED_USER
 from bridge.settings import load_settings
 
 START_TIMEOUT_S = 600

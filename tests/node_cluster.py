@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from opensearchpy import OpenSearch
 
-from bridge.cluster.node_assembly import assemble, cache_folder, make_folder
-from bridge.cluster.node_launch import NodePlan, launch_owned, plan_node
-from bridge.cluster.node_process import NodeProcess
 from bridge.errors import NodeError
+from bridge.node.assembly import assemble, cache_folder, make_folder
+from bridge.node.launch import NodePlan, launch_owned, plan_node
+from bridge.node.process import NodeProcess
 from bridge.settings import load_settings
 
 START_TIMEOUT_S = 600

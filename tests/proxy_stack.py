@@ -18,10 +18,10 @@ from bridge.cluster.schema import new_index
 from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
-from bridge.passages import enriched_text, split_passages
 from bridge.profile import IndexProfile, ModelReference, PassageSettings, TextField
-from bridge.proxy.app import running
+from bridge.proxy.server.app import running
 from bridge.settings import ClusterSettings, ProxySettings, Settings, SidecarSettings
+from bridge.text.passages import enriched_text, split_passages
 from rerank_server.app import Sidecar
 from rerank_server.models import Models
 from tests.toys import make_toy_cross_encoder, make_toy_encoder

@@ -18,10 +18,10 @@ import pytest
 import yaml
 from opensearchpy import OpenSearch
 
-from bridge.cluster.node import EmbeddedNode
-from bridge.cluster.node_assembly import assemble, cache_folder
-from bridge.cluster.node_launch import NodePlan, plan_node
 from bridge.errors import NodeError
+from bridge.node.assembly import assemble, cache_folder
+from bridge.node.launch import NodePlan, plan_node
+from bridge.node.node import EmbeddedNode
 from bridge.settings import load_settings
 
 ADMIN = "admin"

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 from opensearchpy import OpenSearch
 
-from bridge.cluster.node import EmbeddedNode
-from bridge.cluster.node_launch import plan_node
 from bridge.errors import NodeError
+from bridge.node.launch import plan_node
+from bridge.node.node import EmbeddedNode
 from bridge.settings import load_settings
 
 

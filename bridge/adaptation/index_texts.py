@@ -8,11 +8,11 @@ from typing import Any
 from opensearchpy import OpenSearch
 
 from bridge.cluster.index import IndexState
-from bridge.passages import enriched_text, field_texts
 from bridge.profile import IndexProfile
 from bridge.records import Document, Passage
-from ingest.index_source import IndexDocuments
-from ingest.patience import RetryLimits
+from bridge.text.passages import enriched_text, field_texts
+from ingest.sources.index import IndexDocuments
+from ingest.writing.retry import RetryLimits
 
 MAX_DOCUMENTS = 10_000
 """What one search may return, where an index has no other limit."""

@@ -10,9 +10,9 @@ from bridge.cluster.generations import next_generation
 from bridge.cluster.index import IndexState
 from bridge.profile import IndexProfile
 from bridge.settings import IngestSettings
-from ingest.backfill import BackfillReport, run_backfill
-from ingest.models import load_models, profile_for
-from ingest.report import Progress
+from ingest.books.report import Progress
+from ingest.runs.backfill import BackfillReport, run_backfill
+from ingest.stages.models import load_models, profile_for
 
 
 def install_encoder(

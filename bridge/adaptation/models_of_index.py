@@ -9,7 +9,7 @@ from bridge.models.query_generator import QueryGenerator
 from bridge.models.session import compute_threads
 from bridge.profile import IndexProfile
 from bridge.settings import IngestSettings
-from ingest.expansion import QueryFilter
+from ingest.stages.expansion import QueryFilter
 
 DEFAULT_GENERATOR = "doc2query-small"
 

@@ -14,7 +14,7 @@ from opensearchpy import OpenSearch, TransportError
 from bridge.cluster import index as indices
 from bridge.cluster.capabilities import Capabilities
 from bridge.cluster.connection import capabilities, exchange
-from bridge.cluster.field_rules import ELASTICSEARCH_ROLES, OPENSEARCH_ROLES, field_rules, uncovered
+from bridge.cluster.field_security import ELASTICSEARCH_ROLES, OPENSEARCH_ROLES, field_rules, uncovered
 from bridge.cluster.schema import read_beside
 from bridge.errors import BridgeError, IndexUnsuitable
 from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, profile_of

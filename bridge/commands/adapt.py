@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bridge.commands import settings_of
-from bridge.commands.enriching import collected_as
 from bridge.commands.index import cluster_option, json_option
+from bridge.commands.options.enrich import collected_as
 from bridge.errors import IndexUnsuitable, UsageError
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _subject(
     from bridge.adaptation.index_texts import IndexTexts
     from bridge.adaptation.models_of_index import serving_models
     from bridge.evaluation.judgement_files import read_judgement_list
-    from bridge.passages import split_passages
+    from bridge.text.passages import split_passages
 
     models = serving_models(profile, settings.ingest)
     spans = models.encoder.tokenizer.token_offsets
@@ -257,7 +257,7 @@ def _install(
     quiet: bool,
 ) -> int:
     from bridge.adaptation.installation import install_encoder
-    from bridge.commands.enriching import end
+    from bridge.commands.options.enrich import end
     from ingest.display import shown
     from ingest.signals import stop_on_signals
 

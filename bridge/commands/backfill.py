@@ -5,8 +5,8 @@ from functools import partial
 
 import click
 
-from bridge.commands.distribution import Distribution, distribution_options
-from bridge.commands.enriching import Making, Running, end, making_options, running_options
+from bridge.commands.options.enrich import Making, Running, end, making_options, running_options
+from bridge.commands.options.ray import Distribution, distribution_options
 
 
 @click.command(name="backfill")
@@ -24,11 +24,11 @@ def command(ctx: click.Context, index: str, making: Making, running: Running, di
     settings = making.settings(ctx, **running.limits())
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
-    from ingest.backfill import run_backfill
     from ingest.display import shown
-    from ingest.filter_percentile import sample_of_index
-    from ingest.models import load_models
+    from ingest.runs.backfill import run_backfill
+    from ingest.runs.query_filter import sample_of_index
     from ingest.signals import stop_on_signals
+    from ingest.stages.models import load_models
 
     client = connect(settings.cluster)
     kept = indices.look(client, index).profile
@@ -39,7 +39,7 @@ def command(ctx: click.Context, index: str, making: Making, running: Running, di
         profile = making.profile(models, names, kept, settings.ingest, sample)
         folder = running.folder("backfill", index)
         if distribution.runner == "ray":
-            from ingest.ray_backfill import run_ray_backfill  # which cannot be imported without Ray
+            from ingest.ray.backfill import run_ray_backfill  # which cannot be imported without Ray
 
             done = run_ray_backfill(
                 index,

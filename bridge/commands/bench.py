@@ -9,7 +9,7 @@ import click
 
 from bridge.commands import settings_of
 from bridge.commands.evaluate import STAGES, stage_names
-from bridge.commands.measured import Asked, Measured, measured
+from bridge.commands.options.judgements import Asked, Measured, measured
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from functools import partial
 import click
 import msgspec
 
-from bridge.commands.enriching import Making, Running, end, making_options, running_options
+from bridge.commands.options.enrich import Making, Running, end, making_options, running_options
 
 
 @click.command(name="copy")
@@ -27,11 +27,11 @@ def command(ctx: click.Context, old: str, new: str, alias: str | None, making: M
     from bridge.cluster import index as indices
     from bridge.cluster.bulk_load import wait_for_copies
     from bridge.cluster.connection import connect
-    from ingest.copying import run_copy
     from ingest.display import shown
-    from ingest.filter_percentile import sample_of_index
-    from ingest.models import load_models
+    from ingest.runs.copy import run_copy
+    from ingest.runs.query_filter import sample_of_index
     from ingest.signals import stop_on_signals
+    from ingest.stages.models import load_models
 
     client = connect(settings.cluster)
     existing = indices.find(client, new)

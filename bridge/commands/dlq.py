@@ -25,8 +25,8 @@ def command() -> None:
 @json_option
 def show(file: Path, limit: int, as_json: bool) -> None:
     """Count the letters of FILE by cause and list the first ones; document text is not shown."""
-    from ingest.dead_letters import read_dead_letters
-    from ingest.replay import causes
+    from ingest.books.dead_letters import read_dead_letters
+    from ingest.sources.replay import causes
 
     counted = causes(file)
     letters = list(islice(read_dead_letters(file), limit))
@@ -56,11 +56,11 @@ def replay(ctx: click.Context, file: Path, id_field: str, cluster_url: str | Non
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from bridge.errors import UsageError
-    from ingest.dead_letters import read_dead_letters
-    from ingest.field_choice import FieldChoice
-    from ingest.models import load_models, profile_like
-    from ingest.pipeline import run_ingest
-    from ingest.replay import DeadLetterDocuments, mark_replayed
+    from ingest.books.dead_letters import read_dead_letters
+    from ingest.runs.ingest import run_ingest
+    from ingest.sources.field_choice import FieldChoice
+    from ingest.sources.replay import DeadLetterDocuments, mark_replayed
+    from ingest.stages.models import load_models, profile_like
 
     names = {letter.index for letter in read_dead_letters(file)}
     if len(names) != 1:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.commands.measured import Asked, Measured, measured, measured_options
+from bridge.commands.options.judgements import Asked, Measured, measured, measured_options
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:

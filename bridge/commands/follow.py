@@ -9,11 +9,11 @@ import click
 import msgspec
 
 from bridge.commands import settings_of
-from bridge.commands.enriching import Running, running_options
 from bridge.commands.index import cluster_option, json_option
+from bridge.commands.options.enrich import Running, running_options
 
 if TYPE_CHECKING:
-    from ingest.follow_status import FollowStatus
+    from ingest.follow.status import FollowStatus
 
 _LINE_EVERY_S = 10.0
 _WHAT = {"all": "all fields", "vectors": "vectors", "predicted_queries": "predicted queries"}
@@ -61,10 +61,10 @@ def command(
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from bridge.errors import EXIT_DEAD_LETTERS
-    from ingest.follow_metrics import metrics_served
-    from ingest.followers import Followers
-    from ingest.models import load_models
+    from ingest.follow.followers import Followers
+    from ingest.follow.metrics import metrics_served
     from ingest.signals import stop_on_signals
+    from ingest.stages.models import load_models
 
     client = connect(settings.cluster)
     state = indices.look(client, index)

@@ -7,7 +7,7 @@ import click
 
 from bridge.commands import settings_of
 from bridge.commands.evaluate import STAGES, measure, stage_names
-from bridge.commands.measured import Asked, measured, measured_options
+from bridge.commands.options.judgements import Asked, measured, measured_options
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bridge.cluster.index import IndexState
     from bridge.evaluation.generation_quality import GenerationQuality
     from bridge.profile import IndexProfile
-    from ingest.verification import Verification
+    from ingest.runs.verify import Verification
 
 max_missing_option = click.option(
     "--max-missing",
@@ -151,7 +151,7 @@ def looked(ctx: click.Context, index: str, cluster_url: str | None) -> "tuple[Op
 def _verified(
     client: "OpenSearch", state: "IndexState", profile: "IndexProfile", max_missing: int, min_recall: float
 ) -> "Verification":
-    from ingest.verification import verify as verify_generation
+    from ingest.runs.verify import verify as verify_generation
 
     return verify_generation(client, state, profile, max_missing=max_missing, min_recall=min_recall)
 
@@ -165,7 +165,7 @@ def _sidecar(ctx: click.Context, url: str | None) -> _Sidecar:
 def _sidecar_problems(sidecar: _Sidecar, profile: "IndexProfile") -> list[str]:
     """Why searches would go without vectors, as far as the sidecar tells."""
     from bridge.errors import SidecarError
-    from bridge.model_server import ModelServer
+    from bridge.model_servers.client import ModelServer
 
     try:
         served = ModelServer(sidecar.url, api_key=sidecar.key, answer_within_s=5.0).info().embedding_model_ids
@@ -186,7 +186,7 @@ def _quality(client: "OpenSearch", state: "IndexState", judgements: Path, sideca
     try:
         from bridge.evaluation.generation_quality import compare_generations
         from bridge.evaluation.judgement_files import read_judgement_list
-        from bridge.evaluation.tuning.sidecar_client import SidecarClient
+        from bridge.model_servers.sidecar_client import SidecarClient
     except ModuleNotFoundError as error:
         raise UsageError(
             f"--judgements needs the package {error.name}: pip install 'opensearch-neural-bridge[evaluate]'"

@@ -6,8 +6,8 @@ from functools import partial
 import click
 from click.core import ParameterSource
 
-from bridge.commands.enriching import Making, Running, end, making_options, running_options
 from bridge.commands.index import passage_settings
+from bridge.commands.options.enrich import Making, Running, end, making_options, running_options
 
 _PASSAGE_OPTIONS = ("layout", "max_tokens", "overlap_tokens")
 
@@ -28,11 +28,11 @@ def command(ctx: click.Context, index: str, making: Making, running: Running) ->
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from bridge.cluster.generations import next_generation
-    from ingest.backfill import run_backfill
     from ingest.display import shown
-    from ingest.filter_percentile import sample_of_index, with_filter_threshold
-    from ingest.models import load_models, profile_for
+    from ingest.runs.backfill import run_backfill
+    from ingest.runs.query_filter import sample_of_index, with_filter_threshold
     from ingest.signals import stop_on_signals
+    from ingest.stages.models import load_models, profile_for
 
     client = connect(settings.cluster)
     state = indices.look(client, index)

@@ -105,7 +105,7 @@ def create(
     settings = settings_of(ctx, cluster={"url": cluster_url}, ingest={"encoder": encoder, "generator": generator})
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
-    from ingest.models import planned_profile
+    from ingest.stages.models import planned_profile
 
     profile = planned_profile(
         settings.ingest, text_fields, passages=passage_settings(layout, max_tokens, overlap_tokens)

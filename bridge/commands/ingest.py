@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from bridge.commands.distribution import Distribution, distribution_options
-from bridge.commands.enriching import Command, Making, Running, collected_as, end, making_options, running_options
+from bridge.commands.options.enrich import Command, Making, Running, collected_as, end, making_options, running_options
+from bridge.commands.options.ray import Distribution, distribution_options
 
 if TYPE_CHECKING:
-    from ingest.field_choice import FieldChoice
-    from ingest.file_source import Format
-    from ingest.rehearsal import Rehearsal
+    from ingest.runs.dry_run import Rehearsal
+    from ingest.sources.field_choice import FieldChoice
+    from ingest.sources.files import Format
 
 _FORMATS = ["auto", "json", "bulk", "hits", "csv", "tsv", "parquet"]
 
@@ -33,7 +33,7 @@ class _FieldOptions:
     def choice(self) -> "FieldChoice":
         """What the file says, and over it what the options say."""
         from bridge.errors import UsageError
-        from ingest.field_choice import FieldChoice, read_field_choice
+        from ingest.sources.field_choice import FieldChoice, read_field_choice
 
         pairs = [pair.partition("=") for pair in self.rename]
         for old, _, new in pairs:
@@ -137,13 +137,13 @@ def command(
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from ingest.display import shown
-    from ingest.file_source import FileDocuments
-    from ingest.filter_percentile import sample_of_files
-    from ingest.models import load_models
-    from ingest.pipeline import run_ingest
-    from ingest.rehearsal import rehearse
+    from ingest.ray.splits import SplitFiles
+    from ingest.runs.dry_run import rehearse
+    from ingest.runs.ingest import run_ingest
+    from ingest.runs.query_filter import sample_of_files
     from ingest.signals import stop_on_signals
-    from ingest.splits import SplitFiles
+    from ingest.sources.files import FileDocuments
+    from ingest.stages.models import load_models
 
     client = connect(settings.cluster)
     existing = indices.find(client, index)
@@ -178,7 +178,7 @@ def command(
     folder = running.folder("ingest", index)
     with stop_on_signals() as request, shown(f"ingest {index}", quiet=running.quiet) as on_progress:
         if distribution.runner == "ray":
-            from ingest.ray_ingest import run_ray_ingest  # which cannot be imported without Ray
+            from ingest.ray.ingest import run_ray_ingest  # which cannot be imported without Ray
 
             report = run_ray_ingest(
                 SplitFiles(

@@ -8,7 +8,7 @@ import click
 from bridge.commands import settings_of
 
 if TYPE_CHECKING:
-    from bridge.cluster.node import EmbeddedNode
+    from bridge.node.node import EmbeddedNode
 
 name_option = click.option(
     "--name", default="default", show_default=True, help="Instance; each has its own data and port."
@@ -36,7 +36,7 @@ def start(
     ctx: click.Context, name: str, version: str | None, port: int | None, heap_mb: int | None, as_json: bool
 ) -> None:
     """Start an instance and wait until it is ready; one that runs already is left as it is."""
-    from bridge.cluster.node import EmbeddedNode
+    from bridge.node.node import EmbeddedNode
 
     settings = settings_of(ctx, node={"port": port, "heap_mb": heap_mb}).node
     _show(EmbeddedNode.start(name, settings, version), as_json)
@@ -48,7 +48,7 @@ def start(
 @click.pass_context
 def stop(ctx: click.Context, name: str, as_json: bool) -> None:
     """Stop an instance; its data stay."""
-    from bridge.cluster import node
+    from bridge.node import node
 
     ran = node.stop(name, settings_of(ctx).node)
     if as_json:
@@ -63,7 +63,7 @@ def stop(ctx: click.Context, name: str, as_json: bool) -> None:
 @click.pass_context
 def status(ctx: click.Context, name: str, as_json: bool) -> None:
     """Show where an instance answers; exit code 1 where it does not."""
-    from bridge.cluster.node import EmbeddedNode, find_process
+    from bridge.node.node import EmbeddedNode, find_process
 
     settings = settings_of(ctx).node
     node = EmbeddedNode.find(name, settings)
@@ -86,7 +86,7 @@ def status(ctx: click.Context, name: str, as_json: bool) -> None:
 @click.pass_context
 def clean(ctx: click.Context, name: str, as_json: bool) -> None:
     """Stop an instance and remove its data and logs."""
-    from bridge.cluster import node
+    from bridge.node import node
 
     existed = node.clean(name, settings_of(ctx).node)
     if as_json:

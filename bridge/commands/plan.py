@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from bridge.commands.enriching import Making, making_options
+from bridge.commands.options.enrich import Making, making_options
 
 if TYPE_CHECKING:
-    from ingest.planning import Plan
+    from ingest.runs.plan import Plan
 
 
 @click.command(name="plan")
@@ -26,9 +26,9 @@ def command(ctx: click.Context, index: str, making: Making, sample: int) -> None
     settings = making.settings(ctx)
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
-    from ingest.filter_percentile import sample_of_index
-    from ingest.models import load_models
-    from ingest.planning import plan
+    from ingest.runs.plan import plan
+    from ingest.runs.query_filter import sample_of_index
+    from ingest.stages.models import load_models
 
     client = connect(settings.cluster)
     kept = indices.look(client, index).profile

@@ -26,7 +26,7 @@ def command(event_log: Path, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from bridge.proxy.event_report import read_events, report
+    from bridge.proxy.experiments.event_report import read_events, report
 
     found = report(read_events(event_log))
     if as_json:

@@ -24,8 +24,8 @@ def command(ctx: click.Context) -> None:
 def _serve_both(ctx: click.Context, settings: "Settings") -> None:
     import signal
 
-    from bridge.serving import sidecar_and_proxy, stop_timeout_s, with_ports
-    from bridge.supervision import Supervisor, ended_by_signals
+    from bridge.processes.services import sidecar_and_proxy, stop_timeout_s, with_ports
+    from bridge.processes.supervisor import Supervisor, ended_by_signals
 
     config_file = (ctx.find_object(Invocation) or Invocation()).config_file
     overrides = with_ports({}, settings)

@@ -7,7 +7,7 @@ import click
 from bridge.commands import Invocation, settings_of
 
 if TYPE_CHECKING:
-    from bridge.serving import Overrides
+    from bridge.processes.services import Overrides
     from bridge.settings import Settings
 
 
@@ -56,7 +56,7 @@ def command(
     if settings.proxy.workers > 1:
         _serve_workers(ctx, settings, flags)
         return
-    from bridge.proxy import process  # aiohttp and numpy take a while, which `--help` has no use for
+    from bridge.proxy.server import process  # aiohttp and numpy take a while, which `--help` has no use for
 
     process.run(settings)
 
@@ -64,8 +64,8 @@ def command(
 def _serve_workers(ctx: click.Context, settings: "Settings", flags: "Overrides") -> None:
     import signal
 
-    from bridge.serving import proxy_workers, stop_timeout_s
-    from bridge.supervision import Supervisor, ended_by_signals
+    from bridge.processes.services import proxy_workers, stop_timeout_s
+    from bridge.processes.supervisor import Supervisor, ended_by_signals
 
     config_file = (ctx.find_object(Invocation) or Invocation()).config_file
     given = {section: {key: value for key, value in of.items() if value is not None} for section, of in flags.items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.commands.enriching import Command, collected_as
+from bridge.commands.options.enrich import Command, collected_as
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:

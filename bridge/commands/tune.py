@@ -9,7 +9,7 @@ import click
 
 from bridge.commands import settings_of
 from bridge.commands.evaluate import stage_names
-from bridge.commands.measured import Asked, Measured, measured, measured_options
+from bridge.commands.options.judgements import Asked, Measured, measured, measured_options
 from bridge.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from bridge.evaluation.tuning.search import HeldOut
     from bridge.evaluation.tuning.setting import Setting
     from bridge.evaluation.tuning.trials import Trials
+    from bridge.processes.services import Overrides
     from bridge.profile import IndexProfile, Stage, TuningRecord
-    from bridge.serving import Overrides
 
 FEWEST_QUERIES = 20
 """Fewer cannot be chosen by and be measured on."""
@@ -148,7 +148,7 @@ class _Tuning:
         """
         from bridge.evaluation.tuning.cached_search import SearchCache
         from bridge.evaluation.tuning.search import cross_validate, front
-        from bridge.evaluation.tuning.sidecar_client import SidecarClient
+        from bridge.model_servers.sidecar_client import SidecarClient
 
         index, servers = self._subject.index, self._subject.index.servers
         key = servers.settings.sidecar.api_key

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bridge.cluster import node as nodes
-from bridge.cluster.node import EmbeddedNode
-from bridge.cluster.node_assembly import cache_folder
-from bridge.demo.background import Background, Stack
-from bridge.serving import MeasuringServers, as_environment, neural_bridge, stop_timeout_s
+from bridge.node import node as nodes
+from bridge.node.assembly import cache_folder
+from bridge.node.node import EmbeddedNode
+from bridge.processes.background import Background, Stack
+from bridge.processes.services import MeasuringServers, as_environment, neural_bridge, stop_timeout_s
 from bridge.settings import NodeSettings, Settings
 
 NODE = "demo"

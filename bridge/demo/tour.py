@@ -12,7 +12,6 @@ from opensearchpy import OpenSearch
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.console import Display
-from bridge.demo.background import Stack
 from bridge.demo.collection import INDEX, make_index
 from bridge.demo.comparison import QUESTIONS, compare
 from bridge.demo.display import comparisons_table, measures_table, questions_line
@@ -21,10 +20,11 @@ from bridge.demo.measurement import StageMeasure, measure, total_searches
 from bridge.demo.stack import folder_of, is_kept, running_node, running_servers
 from bridge.errors import IngestError
 from bridge.evaluation.known_items import known_items
+from bridge.processes.background import Stack
 from bridge.settings import ClusterSettings, Settings
-from ingest.models import load_models, profile_for
-from ingest.pipeline import run_ingest
-from ingest.sources import DocumentsInMemory
+from ingest.runs.ingest import run_ingest
+from ingest.sources.opening import DocumentsInMemory
+from ingest.stages.models import load_models, profile_for
 
 
 @dataclass(frozen=True, slots=True)

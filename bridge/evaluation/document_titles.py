@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from opensearchpy import OpenSearch
 
-from bridge.passages import enriched_text, field_texts
+from bridge.text.passages import enriched_text, field_texts
 
 _SHOWN_CHARS = 50
 

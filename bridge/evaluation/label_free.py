@@ -13,9 +13,9 @@ from bridge.errors import UsageError
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.models.artifact import resolve_identity
 from bridge.models.query_generator import QueryGenerator
-from bridge.passages import enriched_text, field_texts, value_at
 from bridge.profile import IndexProfile
 from bridge.settings import IngestSettings
+from bridge.text.passages import enriched_text, field_texts, value_at
 
 _SEED = 20_001
 """Other than ingest's: the index holds what that one predicted."""

@@ -14,8 +14,8 @@ from typing import Literal
 import msgspec
 
 from bridge.errors import ModelError
+from bridge.folders import user_cache_folder
 from bridge.models import onnx_file
-from bridge.user_cache import user_cache_folder
 
 Kind = Literal["encoder", "cross_encoder", "query_generator"]
 

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bridge.profile import SearchRules
-from bridge.scripts import is_foreign
 from bridge.search import json_tree, url_parameters
 from bridge.search.hiding import hidden_object, names_any
 from bridge.search.json_tree import Json
 from bridge.search.known_clauses import NotUnderstood
 from bridge.search.text_clause import TextClause, find_text
 from bridge.search.url_parameters import is_set, parameters_of
+from bridge.text.writing_systems import is_foreign
 
 DEFAULT_SIZE = 10
 MAX_RESULT_WINDOW = 10_000

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import msgspec
 
 from bridge.errors import AnswerNotUnderstood
-from bridge.passages import enriched_text, field_texts
 from bridge.records import Hit
 from bridge.search.hiding import RawObject
+from bridge.text.passages import enriched_text, field_texts
 
 Key = tuple[str, str]
 """Index and `_id` of a document."""

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.models import Models
+from ingest.stages.models import Models
 from tests.ingest.toys import CountingEncoder, toy_models
 
 HELD = "held"

@@ -16,7 +16,7 @@ import pytest
 from bridge.cluster.dialects import OpenSearchDialect
 from bridge.cluster.schema import new_index
 from bridge.settings import IngestSettings
-from ingest.models import planned_profile
+from ingest.stages.models import planned_profile
 from tests.fake_bulk import FakeCluster, Reply, fake_cluster
 from tests.toys import make_toy_encoder
 

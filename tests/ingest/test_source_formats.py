@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from bridge.errors import UsageError
 from bridge.records import Document
-from ingest import json_array
-from ingest.compression import zstd
-from ingest.field_choice import FieldChoice, read_field_choice
-from ingest.file_source import FileDocuments, Format
-from ingest.json_array import elements
-from ingest.sources import SourceItem, Unreadable
+from ingest.sources import json_array
+from ingest.sources.compression import zstd
+from ingest.sources.field_choice import FieldChoice, read_field_choice
+from ingest.sources.files import FileDocuments, Format
+from ingest.sources.json_array import elements
+from ingest.sources.opening import SourceItem, Unreadable
 
 FIELDS = FieldChoice(["title", "text"])
 LIMIT = 10_000

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bridge.errors import ModelError
 from bridge.profile import ModelReference
-from ingest.models import Models
+from ingest.stages.models import Models
 
 DIMENSION = 4
 

@@ -13,15 +13,15 @@ from opensearchpy import NotFoundError, OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
-from bridge.cluster.node import EmbeddedNode
 from bridge.errors import IndexUnsuitable
+from bridge.node.node import EmbeddedNode
 from bridge.profile import IndexProfile, PassageSettings
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.backfill import BackfillReport, run_backfill
-from ingest.field_choice import FieldChoice
-from ingest.file_source import FileDocuments
-from ingest.models import Models, profile_for
-from ingest.pipeline import run_ingest
+from ingest.runs.backfill import BackfillReport, run_backfill
+from ingest.runs.ingest import run_ingest
+from ingest.sources.field_choice import FieldChoice
+from ingest.sources.files import FileDocuments
+from ingest.stages.models import Models, profile_for
 from tests.ingest.toys import CountingEncoder, toy_models
 
 Backfill = Callable[..., BackfillReport]

@@ -15,13 +15,13 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
-from bridge.cluster.node import EmbeddedNode
+from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.backfill import run_backfill
-from ingest.field_choice import FieldChoice
-from ingest.file_source import FileDocuments
-from ingest.models import Models, load_models, profile_for
-from ingest.pipeline import run_ingest
+from ingest.runs.backfill import run_backfill
+from ingest.runs.ingest import run_ingest
+from ingest.sources.field_choice import FieldChoice
+from ingest.sources.files import FileDocuments
+from ingest.stages.models import Models, load_models, profile_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -10,10 +10,10 @@ import pytest
 
 from bridge.cluster.connection import connect
 from bridge.cluster.index import look
-from bridge.cluster.node import EmbeddedNode, find_process
-from bridge.cluster.node_launch import plan_node
 from bridge.errors import NodeError
-from bridge.measuring_stack import NODE
+from bridge.evaluation.stack import NODE
+from bridge.node.launch import plan_node
+from bridge.node.node import EmbeddedNode, find_process
 from bridge.settings import ClusterSettings, load_settings
 from tests.toys import make_toy_cross_encoder, make_toy_encoder, make_toy_query_generator
 

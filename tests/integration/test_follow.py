@@ -14,13 +14,13 @@ from opensearchpy import NotFoundError, OpenSearch
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.cluster.generations import next_generation
-from bridge.cluster.node import EmbeddedNode
+from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.backfill import run_backfill
-from ingest.follow import Follower
-from ingest.follow_status import FollowStatus
-from ingest.models import Models, profile_for
+from ingest.follow.follower import Follower
+from ingest.follow.status import FollowStatus
+from ingest.runs.backfill import run_backfill
 from ingest.signals import StopRequest
+from ingest.stages.models import Models, profile_for
 from tests.ingest.toys import toy_models
 from tests.integration.test_backfill import TEXT_FIELDS, old_application, source
 
@@ -181,7 +181,7 @@ def test_a_restart_goes_on_where_it_was_and_without_its_state_looks_at_everythin
 def test_a_shard_that_was_not_read_to_its_end_is_gone_on_with(
     client: OpenSearch, enriched_index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.follow.ROUND_DOCUMENTS", 7)
+    monkeypatch.setattr("ingest.follow.follower.ROUND_DOCUMENTS", 7)
     client.index(index=enriched_index, id="new", body={"title": "new", "text": "came last"})
     statuses: list[FollowStatus] = []
     with follower(client, enriched_index, tmp_path / "state") as following:

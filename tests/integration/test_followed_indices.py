@@ -8,14 +8,14 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
-from bridge.cluster.node import EmbeddedNode
 from bridge.cluster.removal import drop, undo
 from bridge.errors import CheckpointUnusable, IndexUnsuitable
+from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings
-from ingest.models import profile_for
-from ingest.pipeline import run_ingest
+from ingest.runs.ingest import run_ingest
 from ingest.signals import StopRequest
-from ingest.sources import DocumentsInMemory
+from ingest.sources.opening import DocumentsInMemory
+from ingest.stages.models import profile_for
 from tests.ingest.toys import toy_models
 from tests.integration.test_backfill import TEXT_FIELDS, old_application, source
 from tests.integration.test_follow import FAST, backfill, caught_up, follower

@@ -11,14 +11,14 @@ import pytest
 from opensearchpy import OpenSearch
 
 from bridge.cluster.connection import connect
-from bridge.cluster.node import EmbeddedNode
 from bridge.cluster.removal import undo
 from bridge.errors import CheckpointUnusable, IndexUnsuitable
+from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings
-from ingest.follow_status import FollowStatus
-from ingest.followers import Followers
-from ingest.models import Models
+from ingest.follow.followers import Followers
+from ingest.follow.status import FollowStatus
 from ingest.signals import StopRequest
+from ingest.stages.models import Models
 from tests.ingest.toys import CountingEncoder, EchoGenerator, toy_models
 from tests.integration.test_backfill import old_application, source
 from tests.integration.test_follow import FAST, backfill, eventually, is_enriched

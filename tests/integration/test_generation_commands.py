@@ -19,10 +19,10 @@ from click.testing import CliRunner, Result
 from opensearchpy import OpenSearch
 
 from bridge.cli import cli
-from bridge.cluster.node import EmbeddedNode
 from bridge.errors import IndexUnsuitable
 from bridge.models.artifact import resolve
 from bridge.models.encoder import Encoder
+from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings
 from tests.integration.test_follow import eventually
 from tests.proxy_stack import ProxyStack, proxy_stack

@@ -13,18 +13,18 @@ from opensearchpy import OpenSearch
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.cluster.generations import newer, next_generation, older, other, serve_other
-from bridge.cluster.node import EmbeddedNode
 from bridge.cluster.removal import drop, undo
 from bridge.errors import IndexUnsuitable
+from bridge.node.node import EmbeddedNode
 from bridge.profile import FusionSettings, IndexProfile, ModelReference, PassageSettings
 from bridge.records import Document, SourcePosition
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.backfill import run_backfill
-from ingest.models import Models, profile_for
-from ingest.pipeline import run_ingest
-from ingest.report import Report
-from ingest.sources import DocumentsInMemory
-from ingest.verification import verify
+from ingest.books.report import Report
+from ingest.runs.backfill import run_backfill
+from ingest.runs.ingest import run_ingest
+from ingest.runs.verify import verify
+from ingest.sources.opening import DocumentsInMemory
+from ingest.stages.models import Models, profile_for
 from tests.ingest.toys import CountingEncoder, toy_models
 from tests.integration.test_backfill import TEXT_FIELDS, old_application, source
 

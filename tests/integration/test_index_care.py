@@ -10,21 +10,21 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect, exchange
-from bridge.cluster.node import EmbeddedNode
 from bridge.cluster.removal import undo
 from bridge.cluster.schema import field_mapping
 from bridge.errors import IndexUnsuitable, UsageError
+from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.backfill import run_backfill
-from ingest.copying import run_copy
-from ingest.field_choice import FieldChoice
-from ingest.file_source import FileDocuments
-from ingest.models import profile_for
-from ingest.pipeline import run_ingest
-from ingest.planning import Plan, plan
-from ingest.replay import DeadLetterDocuments, mark_replayed
-from ingest.report import Report
-from ingest.sources import Source
+from ingest.books.report import Report
+from ingest.runs.backfill import run_backfill
+from ingest.runs.copy import run_copy
+from ingest.runs.ingest import run_ingest
+from ingest.runs.plan import Plan, plan
+from ingest.sources.field_choice import FieldChoice
+from ingest.sources.files import FileDocuments
+from ingest.sources.opening import Source
+from ingest.sources.replay import DeadLetterDocuments, mark_replayed
+from ingest.stages.models import profile_for
 from tests.ingest.toys import toy_models
 from tests.integration.test_backfill import TEXT_FIELDS, old_application, source
 

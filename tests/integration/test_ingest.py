@@ -11,15 +11,15 @@ from opensearchpy import OpenSearch
 from bridge.cluster import index as indices
 from bridge.cluster.bulk_load import tuned_for_load
 from bridge.cluster.connection import capabilities, connect, exchange
-from bridge.cluster.node import EmbeddedNode
 from bridge.errors import IndexUnsuitable
+from bridge.node.node import EmbeddedNode
 from bridge.profile import IndexProfile, PassageSettings
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.field_choice import FieldChoice
-from ingest.file_source import FileDocuments
-from ingest.models import profile_for
-from ingest.pipeline import run_ingest
-from ingest.report import Report
+from ingest.books.report import Report
+from ingest.runs.ingest import run_ingest
+from ingest.sources.field_choice import FieldChoice
+from ingest.sources.files import FileDocuments
+from ingest.stages.models import profile_for
 from tests.ingest.toys import toy_models
 
 FIELDS = FieldChoice(text_fields=["title", "text"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from opensearchpy import OpenSearch
 
-from bridge.cluster.node import EmbeddedNode
+from bridge.node.node import EmbeddedNode
 from tests.feed import Feed, wait_until_written
 from tests.rerank_server.process import listening
 from tests.toys import make_toy_encoder

@@ -15,15 +15,15 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
-from bridge.cluster.node import EmbeddedNode
+from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.backfill import run_backfill
-from ingest.field_choice import FieldChoice
-from ingest.file_source import FileDocuments
-from ingest.ledger import Ledger
-from ingest.models import profile_for
-from ingest.pipeline import run_ingest
-from ingest.report import Progress
+from ingest.books.ledger import Ledger
+from ingest.books.report import Progress
+from ingest.runs.backfill import run_backfill
+from ingest.runs.ingest import run_ingest
+from ingest.sources.field_choice import FieldChoice
+from ingest.sources.files import FileDocuments
+from ingest.stages.models import profile_for
 from tests.ingest.toys import toy_models
 from tests.integration.test_backfill import MAPPING, TEXT_FIELDS
 from tests.tcp_faults import TcpFaults, random_faults, tcp_faults

@@ -18,13 +18,13 @@ import pytest
 from opensearchpy import OpenSearch
 
 from bridge.cluster.index import look
-from bridge.cluster.node import EmbeddedNode
 from bridge.evaluation.click_judgements import FEWEST_PAGES
 from bridge.evaluation.growth import grow
 from bridge.evaluation.label_free import predict_questions
 from bridge.models.artifact import ModelFolder
+from bridge.node.node import EmbeddedNode
 from bridge.profile import ModelReference, RerankSettings
-from bridge.proxy.event_log import Click, EventLog, Impression
+from bridge.proxy.experiments.event_log import Click, EventLog, Impression
 from bridge.settings import ClusterSettings, IngestSettings
 from tests.proxy_stack import ProxyStack, proxy_stack
 from tests.servers import unused_index_name

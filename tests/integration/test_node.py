@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from opensearchpy import OpenSearch
 
-from bridge.cluster import node as nodes
-from bridge.cluster.node import EmbeddedNode
-from bridge.cluster.node_blueprint import VERSIONS
-from bridge.cluster.node_launch import plan_node
-from bridge.cluster.node_process import NodeProcess
 from bridge.errors import NodeError
+from bridge.node import node as nodes
+from bridge.node.blueprint import VERSIONS
+from bridge.node.launch import plan_node
+from bridge.node.node import EmbeddedNode
+from bridge.node.process import NodeProcess
 from bridge.settings import NodeSettings, load_settings
 from tests import servers
 

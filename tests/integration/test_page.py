@@ -11,8 +11,8 @@ from axe_playwright_python.sync_playwright import Axe
 from opensearchpy import OpenSearch
 from playwright.sync_api import Browser, FilePayload, Page, Request, expect
 
-from bridge.cluster.node import EmbeddedNode
 from bridge.evaluation.judgement_files import read_judgement_list, read_topics
+from bridge.node.node import EmbeddedNode
 from bridge.profile import (
     META_KEY,
     FusionSettings,

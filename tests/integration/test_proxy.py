@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from opensearchpy import AsyncOpenSearch, NotFoundError, OpenSearch, RequestError
 
 from bridge.cli import main
-from bridge.cluster.node import EmbeddedNode
-from bridge.passages import enriched_text
+from bridge.node.node import EmbeddedNode
 from bridge.profile import PassageSettings, RerankSettings
 from bridge.search.filter_path import filtered
 from bridge.search.hiding import names_any
 from bridge.settings import ClusterSettings
+from bridge.text.passages import enriched_text
 from tests.proxy_stack import NESTED, ProxyStack, proxy_stack
 from tests.servers import client, unused_index_name
 

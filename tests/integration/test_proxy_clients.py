@@ -14,7 +14,7 @@ import pytest
 from opensearchpy import AsyncOpenSearch, OpenSearch
 from opensearchpy.helpers import bulk, scan
 
-from bridge.cluster.node import EmbeddedNode
+from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings
 from tests.proxy_stack import ProxyStack, proxy_stack
 from tests.servers import client, unused_index_name

@@ -21,13 +21,13 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from bridge.cluster import node as nodes
-from bridge.cluster.node import EmbeddedNode
-from bridge.cluster.node_launch import plan_node
 from bridge.errors import NodeError
 from bridge.models.artifact import resolve
 from bridge.models.encoder import Encoder
-from bridge.proxy.app import running
+from bridge.node import node as nodes
+from bridge.node.launch import plan_node
+from bridge.node.node import EmbeddedNode
+from bridge.proxy.server.app import running
 from bridge.settings import ClusterSettings, NodeSettings, ProxySettings, Settings
 from tests.proxy_stack import ProxyStack
 from tests.served import served

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from bridge.cluster.node import EmbeddedNode
+from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings
 from tests.integration.recorded_requests import recorded_requests
 from tests.proxy_stack import ProxyStack, proxy_stack

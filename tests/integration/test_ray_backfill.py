@@ -18,17 +18,17 @@ pytest.importorskip("ray", reason="Ray is not installed (extra: ray)")
 from opensearchpy import OpenSearch
 
 from bridge.cluster.connection import connect
-from bridge.cluster.node import EmbeddedNode
 from bridge.errors import IngestError
+from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.backfill import BackfillReport
-from ingest.index_source import IndexDocuments
-from ingest.index_splits import slices
-from ingest.models import profile_for
-from ingest.patience import RetryLimits
-from ingest.ray_backfill import run_ray_backfill
-from ingest.ray_run import Pools
-from ingest.reach import Reach
+from ingest.ray.backfill import run_ray_backfill
+from ingest.ray.index_splits import slices
+from ingest.ray.reach import Reach
+from ingest.ray.run import Pools
+from ingest.runs.backfill import BackfillReport
+from ingest.sources.index import IndexDocuments
+from ingest.stages.models import profile_for
+from ingest.writing.retry import RetryLimits
 from tests.ingest.ray_models import HELD, opener, processes
 from tests.ingest.toys import toy_models
 

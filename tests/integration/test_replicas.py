@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from opensearchpy import OpenSearch
 
-from bridge.cluster.node import EmbeddedNode
+from bridge.node.node import EmbeddedNode
 from bridge.profile import PassageSettings, RerankSettings
 from bridge.settings import ClusterSettings
 from tests.proxy_stack import NESTED, proxy_stack

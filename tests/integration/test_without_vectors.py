@@ -13,10 +13,10 @@ from opensearchpy import OpenSearch
 
 from bridge.cli import cli
 from bridge.cluster import index as indices
-from bridge.cluster.node import EmbeddedNode
-from bridge.cluster.node_blueprint import Part
-from bridge.cluster.node_launch import NodePlan, plan_node
 from bridge.errors import NodeError
+from bridge.node.blueprint import Part
+from bridge.node.launch import NodePlan, plan_node
+from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, load_settings
 from tests import servers
 from tests.proxy_stack import ProxyStack, proxy_stack

@@ -13,10 +13,10 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
-from bridge.proxy.metrics import Metrics as ProxyMetrics
-from ingest.follow_metrics import metrics_served
-from ingest.follow_status import FollowStatus
-from ingest.ledger import Ledger
+from bridge.proxy.server.metrics import Metrics as ProxyMetrics
+from ingest.books.ledger import Ledger
+from ingest.follow.metrics import metrics_served
+from ingest.follow.status import FollowStatus
 from rerank_server.metrics import Metrics as RerankMetrics
 
 ROOT = Path(__file__).parent.parent.parent

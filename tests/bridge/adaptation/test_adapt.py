@@ -15,8 +15,8 @@ from threading import Event
 from bridge.adaptation.installation import install_encoder
 from bridge.cli import cli
 from bridge.cluster import index as indices
-from bridge.cluster.node import EmbeddedNode
 from bridge.errors import CheckpointUnusable, IndexUnsuitable
+from bridge.node.node import EmbeddedNode
 from bridge.settings import IngestSettings
 from tests import servers
 from tests.toys import WORDS, make_toy_encoder, make_toy_query_generator

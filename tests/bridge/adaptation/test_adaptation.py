@@ -21,7 +21,7 @@ from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.models.query_generator import QueryGenerator
 from bridge.profile import IndexProfile, ModelReference, TextField
-from ingest.expansion import QueryFilter
+from ingest.stages.expansion import QueryFilter
 from tests.toys import WORDS, make_toy_cross_encoder, make_toy_encoder, make_toy_query_generator
 
 TEXTS = [" ".join(WORDS[(n * step + step) % len(WORDS)] for step in range(1, 8)) for n in range(30)]

@@ -11,7 +11,7 @@ pytest.importorskip("bm25s", reason="training needs the train extra")
 from bridge.adaptation.comparison import Difference, HeldOut
 from bridge.adaptation.index_texts import IndexedText
 from bridge.evaluation.judged_queries import JudgedQueries
-from ingest.models import profile_for
+from ingest.stages.models import profile_for
 from tests.ingest.toys import toy_models
 from tests.toys import WORDS
 

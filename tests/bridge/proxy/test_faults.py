@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from bridge.proxy.search import MAX_UPGRADES
+from bridge.proxy.upgrade.search import MAX_UPGRADES
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import ScriptedIndex
 from tests.fake_cluster import Received, Reply, kind_sidecar

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_every_reason_is_explained_and_no_other() -> None:
-    sources = [path for package in (bridge.search, bridge.proxy) for path in Path(package.__path__[0]).glob("*.py")]
+    sources = [path for package in (bridge.search, bridge.proxy) for path in Path(package.__path__[0]).rglob("*.py")]
     written = "\n".join(path.read_text() for path in sources if path.name != "reasons.py")
     given = set(re.findall(r'(?:LeaveAlone|NotUnderstood)\(\s*"([a-z_0-9]+)"', written))
 

@@ -14,7 +14,7 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster.capabilities import Capabilities
 from bridge.cluster.connection import capabilities, connect
-from bridge.cluster.node_blueprint import VERSIONS
+from bridge.node.blueprint import VERSIONS
 from bridge.settings import ClusterSettings
 from tests import compatibility_report, servers
 from tests.elasticsearch_node import RELEASES, start_elasticsearch

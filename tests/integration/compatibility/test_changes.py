@@ -10,12 +10,12 @@ from bridge.cluster import index as indices
 from bridge.cluster.generations import newer, next_generation, serve_other
 from bridge.cluster.removal import drop
 from bridge.settings import IngestSettings
-from ingest.backfill import run_backfill
-from ingest.follow import Follower
-from ingest.follow_status import FollowStatus
-from ingest.models import profile_for
+from ingest.follow.follower import Follower
+from ingest.follow.status import FollowStatus
+from ingest.runs.backfill import run_backfill
+from ingest.runs.verify import verify
 from ingest.signals import StopRequest
-from ingest.verification import verify
+from ingest.stages.models import profile_for
 from tests.ingest.toys import toy_models
 from tests.integration.compatibility.conftest import Engine
 from tests.integration.compatibility.test_documents import FIELDS, application_index, backfill, source

@@ -16,14 +16,14 @@ from bridge.cluster.removal import undo
 from bridge.profile import IndexProfile, PassageSettings
 from bridge.records import SourcePosition
 from bridge.settings import IngestSettings
-from ingest.backfill import BackfillReport, run_backfill
-from ingest.copying import run_copy
-from ingest.field_choice import FieldChoice
-from ingest.models import Models, profile_for
-from ingest.pipeline import run_ingest
-from ingest.planning import plan
-from ingest.report import Report
-from ingest.sources import DocumentsInMemory, document_from_json
+from ingest.books.report import Report
+from ingest.runs.backfill import BackfillReport, run_backfill
+from ingest.runs.copy import run_copy
+from ingest.runs.ingest import run_ingest
+from ingest.runs.plan import plan
+from ingest.sources.field_choice import FieldChoice
+from ingest.sources.opening import DocumentsInMemory, document_from_json
+from ingest.stages.models import Models, profile_for
 from tests.ingest.toys import CountingEncoder, toy_models
 from tests.integration.compatibility.conftest import Engine
 

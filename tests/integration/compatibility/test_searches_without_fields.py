@@ -13,7 +13,7 @@ from opensearchpy import OpenSearch
 
 from bridge.profile import DEFAULT_OBJECT, IndexProfile
 from bridge.settings import IngestSettings
-from ingest.copying import run_copy
+from ingest.runs.copy import run_copy
 from tests.ingest.toys import toy_models
 from tests.integration.compatibility.conftest import Engine
 from tests.integration.compatibility.test_documents import SINGLE, application_index, backfill

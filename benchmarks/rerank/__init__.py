@@ -1,0 +1,1 @@
+"""`scripts/bench rerank`: passages a second, beside other rerankers and beside the machine's limit."""

@@ -1,0 +1,177 @@
+"""What the commands that enrich documents have in common: their options, and how they end."""
+
+import functools
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bridge.commands import settings_of
+from bridge.commands.index import cluster_option, json_option, passage_options, passage_settings
+
+if TYPE_CHECKING:
+    from bridge.profile import IndexProfile
+    from bridge.settings import IngestSettings, Settings
+    from ingest.books.report import Report
+    from ingest.signals import StopRequest
+    from ingest.sources.opening import SourceItem
+    from ingest.stages.models import Models
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What documents are to be given, as the options of `making_options` say it."""
+
+    text_fields: tuple[str, ...]
+    layout: str
+    max_tokens: int | None
+    overlap_tokens: int | None
+    cluster_url: str | None
+    encoder: str | None
+    generator: str | None
+    no_expansion: bool
+    queries_per_passage: int | None
+    threads: int | None
+    as_json: bool
+
+    def settings(self, ctx: click.Context, **ingest: object) -> "Settings":
+        """The settings of this call; `ingest` holds the values of more options (None: not given).
+
+        Raises:
+            SettingsError: see `bridge.settings.load_settings`.
+        """
+        made_by = {
+            "encoder": self.encoder,
+            "generator": "" if self.no_expansion else self.generator,
+            "queries_per_passage": self.queries_per_passage,
+            "threads": self.threads,
+        }
+        return settings_of(ctx, cluster={"url": self.cluster_url}, ingest={**made_by, **ingest})
+
+    def names(self, index: str, kept: "IndexProfile | None") -> tuple[str, ...]:
+        """The text fields: those that were given, or those that the index is enriched for already.
+
+        Raises:
+            UsageError: neither is known.
+        """
+        names = self.text_fields or tuple(field.name for field in (kept.text_fields if kept else ()))
+        if not names:
+            from bridge.errors import UsageError
+
+            raise UsageError(f"which fields of {index} hold text is not known: name them with --text-field")
+        return names
+
+    def profile(
+        self,
+        models: "Models",
+        names: tuple[str, ...],
+        kept: "IndexProfile | None",
+        settings: "IngestSettings",
+        sample: "Callable[[], Iterable[SourceItem]]",
+    ) -> "IndexProfile":
+        """The profile of the index; of one that is enriched already, passages and our object's name stay as they
+        are. `sample` gives documents, for what can only be found out on them.
+
+        Raises:
+            UsageError: see `ingest.filter_percentile`.
+        """
+        from ingest.runs.query_filter import with_filter_threshold
+        from ingest.stages.models import profile_for
+
+        passages = kept.passages if kept else passage_settings(self.layout, self.max_tokens, self.overlap_tokens)
+        profile = profile_for(models, names, passages=passages, object_field=settings.object_field, kept=kept)
+        return with_filter_threshold(profile, kept, models, settings, sample)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """How a run goes on, as the options of `running_options` say it."""
+
+    state_folder: Path | None
+    max_documents_per_s: float | None
+    max_errors: int | None
+    quiet: bool
+
+    def limits(self) -> dict[str, object]:
+        """What of it is a setting of ingest."""
+        return {"max_documents_per_s": self.max_documents_per_s, "max_errors": self.max_errors}
+
+    def folder(self, task: str, index: str) -> Path:
+        """Where the run keeps its books."""
+        from ingest.state import default_state_folder
+
+        return self.state_folder or default_state_folder(task, index)
+
+
+Command = Callable[..., None]
+
+
+def making_options(command: Command) -> Command:
+    """Adds the options of `Making`; the command gets them as `making`."""
+    collected = collected_as(Making, "making", command)
+    for option in (
+        json_option,
+        click.option("--threads", type=click.IntRange(min=0), help="Compute threads; 0 takes all that may be used."),
+        click.option(
+            "--queries", "queries_per_passage", type=click.IntRange(min=1), help="Queries predicted per passage."
+        ),
+        click.option("--no-expansion", is_flag=True, help="Write no predicted queries."),
+        click.option("--generator", help="Generator of predicted queries: path or built-in."),
+        click.option("--encoder", help="Encoder of the vectors: path or built-in."),
+        cluster_option,
+        passage_options,
+        click.option(
+            "--text-field",
+            "text_fields",
+            multiple=True,
+            help="Field to enrich, in reading order; repeat it. Of an enriched index they are known.",
+        ),
+    ):
+        collected = option(collected)
+    return collected
+
+
+def running_options(command: Command) -> Command:
+    """Adds the options of `Running`; the command gets them as `running`."""
+    collected = collected_as(Running, "running", command)
+    for option in (
+        click.option("--quiet", is_flag=True, help="Show no progress."),
+        click.option("--max-errors", type=click.IntRange(min=0), help="Dead letters after which the run stops."),
+        click.option(
+            "--max-docs-per-second",
+            "max_documents_per_s",
+            type=click.FloatRange(min=0),
+            help="Most documents that are enriched and written in a second.",
+        ),
+        click.option(
+            "--state-folder",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Where checkpoint and dead letters are kept; one folder per task and index by default.",
+        ),
+    ):
+        collected = option(collected)
+    return collected
+
+
+def end(ctx: click.Context, request: "StopRequest", report: "Report") -> None:
+    """Ends a command as its run ended: exit codes as `neural-bridge ingest --help` lists them."""
+    if request.number is not None and not report.complete:
+        click.echo(f"stopped; go on with: neural-bridge {shlex.join(sys.argv[1:])}", err=True)
+        ctx.exit(request.exit_code)
+    ctx.exit(report.exit_code)
+
+
+def collected_as(shape: type[Any], name: str, command: Command) -> Command:
+    """The command with the options that are fields of the dataclass `shape` handed over as one argument."""
+    names = [field.name for field in fields(shape)]
+
+    @functools.wraps(command)
+    def collecting(*args: Any, **given: Any) -> None:
+        values = {each: given.pop(each) for each in names}
+        command(*args, **given, **{name: shape(**values)})
+
+    return collecting

@@ -1,0 +1,238 @@
+"""What is measured, running: an index, and a sidecar and a proxy of our own before its cluster.
+
+The index is the operator's own, or one that a collection is written to: on the embedded node, kept for the
+next time, so that a second measurement begins at once.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from opensearchpy import OpenSearch
+
+from bridge.cluster import index as indices
+from bridge.cluster.connection import connect
+from bridge.console import Display
+from bridge.errors import CheckpointUnusable, IndexUnsuitable, IngestError
+from bridge.evaluation.collections import Collection
+from bridge.node.assembly import cache_folder
+from bridge.node.node import EmbeddedNode
+from bridge.processes.services import MeasuringServers, Overrides
+from bridge.profile import IndexProfile, PassageSettings
+from bridge.settings import ClusterSettings, Settings
+from ingest.books.report import Report
+from ingest.runs.ingest import run_ingest
+from ingest.sources.field_choice import FieldChoice
+from ingest.sources.files import FileDocuments
+from ingest.stages.models import Models, load_models, profile_for, profile_like
+
+NODE = "evaluation"
+"""The instance of the embedded node, and the folder of its logs and checkpoints in the cache."""
+
+FIELDS = ("title", "text")
+"""The text fields of a collection in BEIR's layout."""
+
+NODE_START_TIMEOUT_S = 600.0
+"""A machine that measures is often busy with it already."""
+
+MERGE_TIMEOUT_S = 3600.0
+
+_UNSAFE = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredIndex:
+    """An index that can be searched: `cluster` asks its cluster, `proxy` our proxy before it, both as the user of
+    the settings; `servers` are that proxy and its sidecar."""
+
+    name: str
+    n_documents: int
+    profile: IndexProfile
+    cluster: OpenSearch
+    proxy: OpenSearch
+    servers: MeasuringServers
+
+
+@contextmanager
+def collection_index(
+    collection: Collection,
+    settings: Settings,
+    display: Display,
+    *,
+    config_file: Path | None,
+    analyzer: str = "english",
+    servers: Overrides | None = None,
+) -> Iterator[MeasuredIndex]:
+    """The embedded node with the collection on it, enriched; all but the data ends with the block.
+
+    `servers` overrides settings of the sidecar and the proxy.
+
+    Raises:
+        BridgeError: a part of it does not come up, or documents cannot be written.
+    """
+    folder = logs_folder(settings)
+    node_settings = settings.node.model_copy(
+        update={"start_timeout_s": max(settings.node.start_timeout_s, NODE_START_TIMEOUT_S)}
+    )
+    name = "-".join([NODE, _UNSAFE.sub("-", collection.name.lower()).strip("-")[:80], collection.digest])
+    if analyzer != "english":
+        name = f"{name}-{_UNSAFE.sub('-', analyzer.lower())}"
+    with ExitStack() as running:
+        with display.step("Start OpenSearch (the first time, fetch and assemble it)"):
+            node = running.enter_context(EmbeddedNode.kept(NODE, node_settings))
+        at = ClusterSettings(url=node.url, timeout_s=settings.cluster.timeout_s)
+        with connect(at) as client:
+            _Filling(client, name, collection, settings, folder / name, display).fill(analyzer)
+        yield running.enter_context(_served(name, at, display, config_file=config_file, folder=folder, servers=servers))
+
+
+@contextmanager
+def own_index(
+    name: str, settings: Settings, display: Display, *, config_file: Path | None, servers: Overrides | None = None
+) -> Iterator[MeasuredIndex]:
+    """An index of the operator's cluster; nothing is written to it. `servers` as of `collection_index`.
+
+    Raises:
+        IndexUnsuitable: there is no such index, or it was not enriched.
+        BridgeError: sidecar or proxy do not come up.
+    """
+    folder = logs_folder(settings)
+    with _served(name, settings.cluster, display, config_file=config_file, folder=folder, servers=servers) as index:
+        yield index
+
+
+def logs_folder(settings: Settings) -> Path:
+    """Where logs, checkpoints and plots of measurements are kept; made where it is missing."""
+    folder = cache_folder(settings.node.cache_dir) / NODE
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _served(
+    name: str,
+    cluster: ClusterSettings,
+    display: Display,
+    *,
+    config_file: Path | None,
+    folder: Path,
+    servers: Overrides | None = None,
+) -> Iterator[MeasuredIndex]:
+    with ExitStack() as running:
+        client = running.enter_context(connect(cluster))
+        profile = indices.look(client, name).profile
+        if profile is None:
+            raise IndexUnsuitable(
+                f"index {name} is not enriched, so that there is one stage only: `neural-bridge backfill {name}` "
+                f"enriches it in place"
+            )
+        with display.step("Start the rerank sidecar and the query proxy"):
+            planned = MeasuringServers.before(cluster.url, config_file, log_folder=folder, more=servers)
+            running.enter_context(planned.supervised())
+        through = cluster.model_copy(update={"url": planned.proxy_url})
+        proxy = running.enter_context(connect(through))
+        yield MeasuredIndex(name, indices.count(client, name), profile, client, proxy, planned)
+
+
+@dataclass(frozen=True, slots=True)
+class _Filling:
+    """Writes a collection to its index, as far as it does not hold it already."""
+
+    client: OpenSearch
+    name: str
+    collection: Collection
+    settings: Settings
+    state_folder: Path
+    display: Display
+
+    def fill(self, analyzer: str) -> None:
+        """Enriches and writes what the index lacks.
+
+        Raises:
+            IngestError: nothing could be written.
+        """
+        with self.display.step("Load the models that enrich documents"):
+            models = load_models(self.settings.ingest)
+        state = indices.find(self.client, self.name)
+        kept = state.profile if state is not None else None
+        profile = profile_for(models, FIELDS, passages=PassageSettings(layout="nested"), kept=kept)
+        self._make_index(state, profile, models, analyzer)
+        n_documents = self.collection.n_documents
+        with self.display.progress(f"Enrich {self.collection.name}", n_documents) as show:
+            report = self._ingest(profile, models, show)
+        held = indices.count(self.client, self.name)
+        if not held:
+            raise IngestError(
+                f"collection {self.collection.name}: none of its {n_documents:,} documents could be written "
+                f"({report.ledger}): the dead letters say why: {report.dead_letters}"
+            )
+        if report.ledger.dead_lettered:
+            self.display.say(
+                f"{report.ledger.dead_lettered:,} documents could not be written and are not found: "
+                f"{report.dead_letters} says why"
+            )
+        if report.ledger.written:
+            # One segment holds one graph of vectors: every later search walks the same.
+            with self.display.step("Merge the index into one segment"):
+                self.client.indices.forcemerge(index=self.name, max_num_segments=1, request_timeout=MERGE_TIMEOUT_S)
+        self.display.done(f"{held:,} documents, {report.ledger.written:,} of them written now", report.seconds)
+
+    def _make_index(
+        self, state: indices.IndexState | None, profile: IndexProfile, models: Models, analyzer: str
+    ) -> None:
+        """An index of other models is our own, and made anew; one of other search settings gets today's, unless
+        somebody tuned it."""
+        if state is not None and (state.profile is None or profile_like(state.profile, models) != state.profile):
+            indices.delete(self.client, self.name)
+            state = None
+        properties = {field: {"type": "text", "analyzer": analyzer} for field in FIELDS}
+        if state is None:
+            indices.create(
+                self.client,
+                self.name,
+                profile,
+                properties=properties,
+                settings={"number_of_shards": 1, "number_of_replicas": 0},
+                # Whatever else the documents hold: it may be of another type in each.
+                dynamic="false",
+            )
+        elif not _was_chosen(state.profile):
+            wanted = indices.new_profile(self.client, profile, properties=properties)
+            indices.put_profile(self.client, self.name, lambda _: wanted)
+
+    def _ingest(self, profile: IndexProfile, models: Models, show: Callable[[int], None]) -> Report:
+        source = FileDocuments(
+            [str(self.collection.corpus)],
+            FieldChoice(text_fields=list(FIELDS)),
+            max_doc_bytes=self.settings.ingest.max_doc_bytes,
+        )
+        # One wrong line in a thousand is no reason to measure nothing.
+        settings = self.settings.ingest.model_copy(
+            update={"max_errors": max(self.settings.ingest.max_errors, self.collection.n_documents)}
+        )
+
+        def run(*, from_start: bool) -> Report:
+            return run_ingest(
+                source,
+                index=self.name,
+                profile=profile,
+                models=models,
+                client=self.client,
+                settings=settings,
+                state_folder=self.state_folder,
+                on_progress=lambda progress: show(progress.answered),
+                from_start=from_start,
+            )
+
+        try:
+            return run(from_start=False)
+        except CheckpointUnusable:
+            # Of other models or settings, or of an index that is gone: begun anew, what is right is left alone.
+            return run(from_start=True)
+
+
+def _was_chosen(profile: IndexProfile | None) -> bool:
+    """Whether somebody gated or tuned the index: what was chosen stays."""
+    return profile is not None and (profile.gate is not None or profile.tuning is not None)

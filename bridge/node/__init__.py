@@ -1,0 +1,1 @@
+"""The embedded OpenSearch node: assembled from Maven artifacts, started, watched and stopped."""

@@ -1,0 +1,209 @@
+"""Assembles the home of an embedded node from its artifacts, once per machine.
+
+A home is read-only when it is done, and shared by every node of its version and flavour. It is built in a
+temporary folder under a lock and then renamed, so that a home is whole or not there at all.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from bridge.errors import NodeError
+from bridge.folders import user_cache_folder
+from bridge.node.blueprint import Blueprint, Part
+from bridge.node.download import fetch
+
+NEEDED_BYTES = 1_000_000_000
+"""Downloads, home and a small index; less free space ends in a half-written index sooner or later."""
+
+LAYOUT = 1
+"""Raised when the code below lays out a home otherwise: homes of an older layout are not used any more."""
+
+DESCRIPTOR = "plugin-descriptor.properties"
+POLICY = "plugin-security.policy"
+
+
+def cache_folder(configured: Path | None) -> Path:
+    """Where homes, downloads and data lie: as configured, else the user's cache folder.
+
+    Raises:
+        NodeError: the user has none.
+    """
+    if configured is not None:
+        return configured.expanduser().resolve()
+    try:
+        return user_cache_folder()
+    except RuntimeError as error:
+        raise NodeError(
+            f"user {os.geteuid()} has no home folder to keep the embedded node in: "
+            "name a cache folder with BRIDGE_NODE__CACHE_DIR"
+        ) from error
+
+
+def assemble(blueprint: Blueprint, cache: Path, mirror: Path | None = None) -> Path:
+    """The home of a node after `blueprint`; made first where it is not there yet.
+
+    Args:
+        mirror: a folder in Maven's layout that is looked at before the network; `~/.m2/repository` is too.
+
+    Raises:
+        NodeError: too little disk space, a file cannot be fetched, or the cache cannot be written.
+    """
+    name = f"opensearch-{blueprint.version}-{blueprint.flavour}-{blueprint.identity}-{LAYOUT}"
+    home = cache / "homes" / name
+    if home.is_dir():
+        return home
+    try:
+        make_folder(home.parent)
+        with locked(cache / "assembly.lock"):
+            if not home.is_dir():
+                require_space(cache)
+                downloads = cache / "downloads"
+                local = [folder for folder in (mirror, _maven_repository()) if folder is not None]
+                fetch(blueprint.artifacts, downloads, local)
+                _build(blueprint, downloads, home)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise NodeError(
+            f"the embedded node cannot be assembled in {cache}: {error}; "
+            "name a folder that can be written with BRIDGE_NODE__CACHE_DIR"
+        ) from error
+    return home
+
+
+def make_folder(folder: Path) -> None:
+    """Makes `folder` and its parents; those that are new can be entered by every user, whatever the umask.
+
+    Raises:
+        NodeError: one cannot be made.
+    """
+    try:
+        for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
+            path.mkdir(exist_ok=True)
+            path.chmod(0o755)
+    except OSError as error:
+        raise NodeError(
+            f"folder {folder} cannot be made: {error}; name another cache folder with BRIDGE_NODE__CACHE_DIR"
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Holds an exclusive lock on `file` between processes; waits for it. The holder may remove the file.
+
+    Raises:
+        NodeError: the file cannot be written.
+    """
+    with _exclusive(file):
+        yield
+
+
+def _exclusive(file: Path) -> TextIO:
+    while True:
+        try:
+            stream = file.open("w")
+        except OSError as error:
+            raise NodeError(
+                f"{file} cannot be written: {error}; name another cache folder with BRIDGE_NODE__CACHE_DIR"
+            ) from error
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        if os.fstat(stream.fileno()).st_nlink:
+            return stream
+        # Removed while we waited: others will lock the file that has this name now.
+        stream.close()
+
+
+def require_space(folder: Path) -> None:
+    """Raises NodeError where the disk of `folder` has too little space for a node."""
+    free = shutil.disk_usage(folder).free
+    if free < NEEDED_BYTES:
+        raise NodeError(
+            f"{folder} has {free / 1e6:.0f} MB free, an embedded node needs {NEEDED_BYTES / 1e6:.0f} MB: "
+            "free some, or name a folder on another disk with BRIDGE_NODE__CACHE_DIR"
+        )
+
+
+def _maven_repository() -> Path | None:
+    try:
+        repository = Path.home() / ".m2" / "repository"
+        return repository if repository.is_dir() else None
+    except (RuntimeError, OSError):  # no home folder, or one that we may not enter
+        return None
+
+
+def _build(blueprint: Blueprint, downloads: Path, home: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=home.parent, prefix=".assembling-") as folder:
+        unfinished = Path(folder) / "home"
+        # Nothing goes there, but OpenSearch makes it where it is missing, and may not write here.
+        (unfinished / "bin").mkdir(parents=True)
+        for part in blueprint.parts:
+            _fill(part, unfinished / part.folder, downloads, blueprint)
+        _make_readable(unfinished)
+        unfinished.rename(home)
+
+
+def _fill(part: Part, folder: Path, downloads: Path, blueprint: Blueprint) -> None:
+    folder.mkdir(parents=True)
+    for artifact in part.files:
+        source = downloads / artifact.repository_path
+        if artifact.packaging == "zip":
+            with zipfile.ZipFile(source) as archive:
+                archive.extractall(folder)
+        else:
+            _link_or_copy(source, folder / artifact.filename)
+    if part.plugin_class:
+        (folder / DESCRIPTOR).write_text(_descriptor(part, blueprint), encoding="utf-8")
+    elif part.extends:
+        _rewrite_extends(folder / DESCRIPTOR, part.extends)
+    if part.permissions:
+        (folder / POLICY).write_text(_policy(part.permissions), encoding="utf-8")
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """A hard link costs no space; some file systems have none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _descriptor(part: Part, blueprint: Blueprint) -> str:
+    return "".join(
+        f"{key}={value}\n"
+        for key, value in (
+            ("name", part.name),
+            ("description", f"OpenSearch module {part.name}"),
+            ("version", blueprint.version),
+            ("opensearch.version", blueprint.version),
+            ("java.version", blueprint.java_minimum),
+            ("classname", part.plugin_class),
+            ("extended.plugins", ",".join(part.extends)),
+        )
+    )
+
+
+def _rewrite_extends(descriptor: Path, extends: Sequence[str]) -> None:
+    """Names the extended plugins anew: those of the published plugin that this node does not have go."""
+    kept = [
+        line for line in descriptor.read_text(encoding="utf-8").splitlines() if not line.startswith("extended.plugins=")
+    ]
+    descriptor.write_text("\n".join([*kept, f"extended.plugins={','.join(extends)}", ""]), encoding="utf-8")
+
+
+def _policy(permissions: Sequence[str]) -> str:
+    return "grant {\n" + "".join(f"    permission {permission};\n" for permission in permissions) + "};\n"
+
+
+def _make_readable(folder: Path) -> None:
+    """Lets every user read, whatever the umask was: a node started by root runs as another one."""
+    for path in (folder, *folder.rglob("*")):
+        wanted = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH | stat.S_IWUSR
+        if path.is_dir():
+            wanted |= stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
+        path.chmod(wanted)

@@ -1,0 +1,116 @@
+"""Interleaved answers: the application's ranking and the bridge's share a page, and clicks tell which is better.
+
+Team draft (Radlinski, Kurup, Joachims, CIKM 2008, "How does clickthrough data reflect retrieval quality?"):
+the two sides pick in turn, each its best document not yet on the list; who picks first is drawn anew for
+each pair of picks.
+"""
+
+import random
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import msgspec
+
+from bridge.proxy.experiments.event_log import Click, EventLog, Impression, Key, now
+from bridge.proxy.experiments.rank_comparison import DEPTH, overlap, rank_biased_overlap
+from bridge.proxy.transport.refusals import Refused
+from bridge.proxy.upgrade.composing import Composer
+from bridge.proxy.upgrade.planning import Plan
+from bridge.proxy.upgrade.ranked import Ranked
+from bridge.records import RankedHit
+
+CLICK_PATH = "/_bridge/click"
+MAX_CLICK_BYTES = 4096
+
+Side = Literal["own", "bridge"]
+
+
+class _Told(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a click: the impression from the answer's header, and the `_id` of the document chosen."""
+
+    impression: str
+    document: str
+
+
+class Interleaving:
+    """Ranks as the composer does, and mixes the application's own ranking in."""
+
+    def __init__(self, composer: Composer, events: EventLog, *, log_queries: bool) -> None:
+        """`log_queries`: the log may hold the words of queries."""
+        self._composer = composer
+        self._events = events
+        self._log_queries = log_queries
+
+    async def rank(self, plan: Plan) -> Ranked:
+        """The mixed ranking; the bridge's alone where the own one could not be had. Never fails."""
+        # An explained ranking runs the application's own query as a leg too.
+        ranked = await self._composer.rank(replace(plan, explain=True))
+        own = [hit.key for hit in ranked.found.get("lexical", ())]
+        bridge = {hit.key: hit for hit in ranked.hits}
+        if not own or not bridge:
+            return ranked
+        # The same draft for every page of a query, so that pages neither repeat nor skip.
+        drafted = list(team_draft(own, list(bridge), seed=f"{plan.expression}\0{plan.request.text}"))
+        n = len(drafted)
+        ranked.hits = [
+            msgspec.structs.replace(bridge.get(key) or RankedHit(*key, score=0.0), score=1 + (n - i) / n)
+            for i, (key, _) in enumerate(drafted)
+        ]
+        ranked.impression = secrets.token_hex(8)
+        page = drafted[plan.request.start : plan.request.start + plan.request.size]
+        compared = own[:DEPTH], list(bridge)[:DEPTH]
+        self._events.append(
+            Impression(
+                time=now(),
+                id=ranked.impression,
+                index=plan.expression,
+                stages=ranked.stages,
+                own=[key for key, side in page if side == "own"],
+                bridge=[key for key, side in page if side == "bridge"],
+                overlap=round(overlap(*compared), 4),
+                rank_biased_overlap=round(rank_biased_overlap(*compared), 4),
+                took_ms=round(sum(ranked.timings_ms.values()), 1),
+                query=plan.request.text if self._log_queries else None,
+                first_rank=plan.request.start + 1,
+                shown=[key for key, _ in page],
+            )
+        )
+        return ranked
+
+    def clicked(self, body: bytes) -> None:
+        """Notes a click.
+
+        Raises:
+            Refused: 400; the body is none.
+        """
+        try:
+            told = msgspec.json.decode(body, type=_Told)
+        except msgspec.DecodeError as error:
+            raise Refused(
+                400,
+                "illegal_argument_exception",
+                f'{CLICK_PATH}: {error}; expected {{"impression": "…", "document": "…"}}, the value of the answer\'s '
+                f"header X-Bridge-Impression and the chosen document's _id",
+            ) from error
+        self._events.append(Click(time=now(), impression=told.impression, document=told.document))
+
+
+def team_draft(own: Sequence[Key], bridge: Sequence[Key], *, seed: str) -> Iterator[tuple[Key, Side]]:
+    """Every document of both rankings once, with the side that picked it; the same for the same seed."""
+    chance = random.Random(seed)
+    sides: dict[Side, Iterator[Key]] = {"own": iter(own), "bridge": iter(bridge)}
+    picked: set[Key] = set()
+    while sides:
+        turn: list[Side] = ["own", "bridge"]
+        chance.shuffle(turn)
+        for side in turn:
+            if side not in sides:
+                continue
+            choice = next((key for key in sides[side] if key not in picked), None)
+            if choice is None:
+                del sides[side]
+                continue
+            picked.add(choice)
+            yield choice, side

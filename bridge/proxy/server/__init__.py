@@ -1,0 +1,1 @@
+"""The proxy's process: listeners, routing, administration, metrics, certificates and traces."""

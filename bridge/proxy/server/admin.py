@@ -1,0 +1,73 @@
+"""The operators' listener: the page, `/_bridge/health`, `/_bridge/ready`, `/_bridge/metrics`, `/_bridge/config`."""
+
+import asyncio
+from typing import get_args
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from bridge import __version__
+from bridge.profile import IndexProfile, ModelReference, Stage
+from bridge.proxy.page import static_files, viewer_searches
+from bridge.proxy.server.metrics import Metrics
+from bridge.proxy.transport.refusals import Refused
+from bridge.proxy.transport.upstream import Upstream
+from bridge.proxy.upgrade.model_client import Sidecar
+from bridge.settings import Settings
+
+_READY_TIMEOUT_S = 3.0
+
+
+def admin_app(
+    upstream: Upstream, sidecar: Sidecar, settings: Settings, metrics: Metrics, answer: viewer_searches.Answer
+) -> web.Application:
+    """The application behind the admin listener. Of documents it tells only what `answer`, the proxy for
+    applications, tells the viewer of the page."""
+
+    async def health(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ok", "version": __version__})
+
+    async def ready(_: web.Request) -> web.Response:
+        """Ready means that searches are answered: that needs the cluster, not the sidecar."""
+        cluster = await _answers(upstream)
+        state = {"ready": cluster, "cluster": cluster, "sidecar": await sidecar.ready()}
+        return web.json_response(state, status=200 if cluster else 503)
+
+    async def exposition(_: web.Request) -> web.Response:
+        metrics.upstream_connections.set(upstream.connections)
+        return web.Response(
+            body=metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
+
+    async def config(_: web.Request) -> web.Response:
+        """The settings in force; secrets are masked by their type."""
+        shown = settings.model_dump_json(include={"cluster", "proxy", "reranker", "embedder"})
+        return web.Response(text=shown, content_type="application/json")
+
+    async def about(_: web.Request) -> web.Response:
+        """What the page has to know of this proxy."""
+        defaults = IndexProfile(text_fields=[], encoder=ModelReference("", ""), dimension=0).to_meta()
+        told = {"version": __version__, "mode": settings.proxy.mode, "stages": get_args(Stage)}
+        return web.json_response(told | {"profile_defaults": defaults})
+
+    app = web.Application()
+    app.router.add_get("/_bridge/health", health)
+    app.router.add_get("/_bridge/ready", ready)
+    app.router.add_get("/_bridge/metrics", exposition)
+    app.router.add_get("/_bridge/config", config)
+    if settings.proxy.page:
+        app.router.add_get("/_bridge/about", about)
+        static_files.add_routes(app.router)
+        viewer_searches.add_routes(app, answer)
+    return app
+
+
+async def _answers(upstream: Upstream) -> bool:
+    """Whether the cluster answers at all; 401 is an answer."""
+    try:
+        async with asyncio.timeout(_READY_TIMEOUT_S):
+            answer = await upstream.send("GET", "/", CIMultiDict(), None)
+            answer.release()
+    except (Refused, TimeoutError):
+        return False
+    return answer.status < 500

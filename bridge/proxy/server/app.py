@@ -1,0 +1,159 @@
+"""The proxy's two listeners: one for applications, one for operators."""
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import ModuleType
+
+from aiohttp import http_parser, web
+
+from bridge.errors import SettingsError, UsageError
+from bridge.http_deadlines import FirstRequestDeadline
+from bridge.proxy.experiments.event_log import EventLog
+from bridge.proxy.experiments.interleaving import Interleaving
+from bridge.proxy.experiments.shadow import Shadow
+from bridge.proxy.page import viewer_searches
+from bridge.proxy.server.admin import admin_app
+from bridge.proxy.server.certificates import client_context, renew
+from bridge.proxy.server.metrics import Metrics
+from bridge.proxy.server.routing import Proxy
+from bridge.proxy.server.tracing import Tracer
+from bridge.proxy.transport.upstream import Upstream
+from bridge.proxy.upgrade.cluster_client import OwnSearches
+from bridge.proxy.upgrade.composing import Composer
+from bridge.proxy.upgrade.model_client import Sidecar
+from bridge.proxy.upgrade.planning import Planner
+from bridge.proxy.upgrade.profiles import Profiles
+from bridge.proxy.upgrade.ranking import Ranker
+from bridge.proxy.upgrade.ranking_cache import RankingCache
+from bridge.proxy.upgrade.retrieve import PATH as RETRIEVE_PATH
+from bridge.proxy.upgrade.retrieve import Retrieval
+from bridge.proxy.upgrade.search import Search
+from bridge.proxy.upgrade.texts import Texts
+from bridge.settings import Settings
+
+MAX_HEADER_BYTES = 16 * 1024
+"""As OpenSearch allows: large tokens have to pass."""
+READ_BUFFER_BYTES = 256 * 1024
+"""Of one connection; as much as one read of the socket gives, so that large uploads are not held up by each."""
+LINGERING_S = 2.0
+"""How long a client that was answered early may go on sending before its connection is closed."""
+
+
+class RunningProxy:
+    """A proxy that listens; `port` and `admin_port` are the ones in use."""
+
+    def __init__(self, data: web.ServerRunner, admin: web.AppRunner, settings: Settings) -> None:
+        self.host = settings.proxy.host
+        self.port = _port(data)
+        self._scheme = "https" if settings.proxy.tls_certificate_file is not None else "http"
+        self.admin_host = settings.proxy.admin_host
+        self.admin_port = _port(admin)
+
+    @property
+    def url(self) -> str:
+        """Address for applications."""
+        return f"{self._scheme}://{self.host}:{self.port}"
+
+    @property
+    def admin_url(self) -> str:
+        """Address for operators."""
+        return f"http://{self.admin_host}:{self.admin_port}"
+
+
+@asynccontextmanager
+async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncIterator[RunningProxy]:
+    """Listens while the block runs, then finishes the requests that were accepted. `tracer` records what they do.
+
+    Raises:
+        UsageError: an address cannot be listened on, or aiohttp runs without its C parser.
+        SettingsError: a setting cannot be used.
+    """
+    assert_c_parser(http_parser)
+    metrics = Metrics()
+    tls = client_context(settings.proxy)
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(Upstream(settings.cluster, settings.proxy.further_nodes))
+        sidecar = await stack.enter_async_context(Sidecar(settings))
+        budget_s = settings.proxy.budget_ms / 1000
+        profiles = Profiles(upstream, settings.cluster, ttl_s=settings.proxy.profile_ttl_s, timeout_s=budget_s)
+        planner = Planner(profiles, budget_s=budget_s)
+        searches = OwnSearches(upstream)
+        composer = Composer(Ranker(searches, sidecar), RankingCache(settings.proxy, metrics), searches)
+        if settings.proxy.mode == "interleave" and settings.proxy.event_log is None:
+            raise SettingsError("proxy.mode interleave needs proxy.event_log: name a file for pages and clicks")
+        events = EventLog(settings.proxy.event_log)
+        shadow = Shadow(composer, metrics, events)
+        stack.push_async_callback(shadow.close)
+        interleaving = Interleaving(composer, events, log_queries=settings.proxy.event_log_queries)
+        deadline = FirstRequestDeadline(settings.proxy.header_timeout_s)
+        retrieval = Retrieval(profiles, composer, Texts(searches), budget_s=budget_s)
+
+        def answering(given: Settings) -> Proxy:
+            search = Search(upstream, planner, composer, shadow, interleaving, given.proxy, metrics)
+            return Proxy(upstream, search, retrieval, interleaving, deadline, given, metrics, tracer)
+
+        proxy = answering(settings)
+        data = web.ServerRunner(
+            web.Server(
+                proxy,
+                # A client that left needs no answer: its request to the cluster is cancelled.
+                handler_cancellation=True,
+                auto_decompress=False,
+                access_log=None,
+                lingering_time=LINGERING_S,
+                max_line_size=MAX_HEADER_BYTES,
+                max_field_size=MAX_HEADER_BYTES,
+                read_bufsize=READ_BUFFER_BYTES,
+            ),
+            shutdown_timeout=settings.proxy.shutdown_timeout_s,
+        )
+        by_page = answering(viewer_searches.in_full(settings))
+        operators = admin_app(upstream, sidecar, settings, metrics, answer=by_page)
+        if settings.proxy.retrieve == "operators":
+            operators.router.add_post(RETRIEVE_PATH, proxy.retrieve)
+        admin = web.AppRunner(operators, access_log=None, shutdown_timeout=1.0)
+        for runner, host, port, context, share in (
+            (admin, settings.proxy.admin_host, settings.proxy.admin_port, None, False),
+            (data, settings.proxy.host, settings.proxy.port, tls, settings.proxy.share_port),
+        ):
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            try:
+                await web.TCPSite(runner, host, port, ssl_context=context, reuse_port=share or None).start()
+            except OSError as error:
+                raise UsageError(
+                    f"the proxy cannot listen on {host}:{port} ({error.strerror}): choose another port, "
+                    f"or 0 for a free one"
+                ) from error
+        watching = [asyncio.create_task(deadline.watch(data))]
+        if tls is not None and settings.proxy.tls_certificate_file is not None:
+            pair = (settings.proxy.tls_certificate_file, settings.proxy.tls_key_file)
+            load = functools.partial(tls.load_cert_chain, *pair)
+            watching.append(asyncio.create_task(renew([file for file in pair if file is not None], load)))
+        try:
+            yield RunningProxy(data, admin, settings)
+        finally:
+            for task in watching:
+                task.cancel()
+
+
+def assert_c_parser(parser: ModuleType) -> None:
+    """Refuses aiohttp's parser in Python: it is slower, and let more malformed requests through.
+
+    Raises:
+        UsageError: the C parser is missing.
+    """
+    if parser.HttpRequestParser is parser.HttpRequestParserPy:
+        raise UsageError(
+            "aiohttp runs without its C parser, which the proxy needs: install aiohttp from a wheel, "
+            "and leave AIOHTTP_NO_EXTENSIONS unset"
+        )
+
+
+def _port(runner: web.BaseRunner) -> int:
+    with contextlib.suppress(IndexError):
+        return int(runner.addresses[0][1])
+    return 0

@@ -1,0 +1,74 @@
+"""The proxy as a process of its own: its log, its signals, its end."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from contextlib import ExitStack
+
+import structlog
+import uvloop
+
+from bridge.proxy.server import tracing
+from bridge.proxy.server.app import running
+from bridge.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings) -> None:
+    """Runs the proxy until SIGTERM or SIGINT, then lets accepted requests finish."""
+    configure_logging()
+    uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with ExitStack() as exporting:
+        await _serve_until(stop, settings, _tracer(exporting))
+
+
+async def _serve_until(stop: asyncio.Event, settings: Settings, tracer: tracing.Tracer | None) -> None:
+    async with running(settings, tracer=tracer) as proxy:
+        # What is there now stays: the collector need not look through it again while a request waits.
+        gc.collect()
+        gc.freeze()
+        log.info("proxy ready", url=proxy.url, admin_url=proxy.admin_url, cluster=settings.cluster.url)
+        await stop.wait()
+        log.info("proxy stopping", grace_s=settings.proxy.shutdown_timeout_s)
+
+
+def _tracer(exporting: ExitStack) -> tracing.Tracer | None:
+    """A tracer until `exporting` ends; None where none is asked for, or none can be had."""
+    if not tracing.wanted(os.environ):
+        return None
+    try:
+        from bridge.proxy.server import opentelemetry_tracer  # of an extra
+    except ImportError as error:
+        log.warning(
+            "no traces",
+            reason=str(error),
+            remedy="pip install 'opensearch-neural-bridge[otel]', or unset OTEL_EXPORTER_OTLP_ENDPOINT",
+        )
+        return None
+    return exporting.enter_context(opentelemetry_tracer.exporting())
+
+
+def configure_logging() -> None:
+    """JSON lines on stderr."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

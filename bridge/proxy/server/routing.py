@@ -1,0 +1,176 @@
+"""Which way a request of an application's goes: searched, passed on, or refused; and what is counted of it."""
+
+import asyncio
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import structlog
+import structlog.contextvars
+from aiohttp import hdrs, web
+
+from bridge.http_deadlines import FirstRequestDeadline, SlowClient
+from bridge.proxy.experiments.interleaving import CLICK_PATH, MAX_CLICK_BYTES, Interleaving
+from bridge.proxy.server import tracing
+from bridge.proxy.server.metrics import Metrics
+from bridge.proxy.transport import elasticsearch_clients, passthrough, sniffing
+from bridge.proxy.transport.passthrough import Inbound
+from bridge.proxy.transport.refusals import Refused
+from bridge.proxy.transport.search_body import read_body
+from bridge.proxy.transport.upstream import Upstream
+from bridge.proxy.upgrade.retrieve import PATH as RETRIEVE_PATH
+from bridge.proxy.upgrade.retrieve import Retrieval
+from bridge.proxy.upgrade.search import MARK, Search, search_target
+from bridge.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_MAX_OPAQUE_ID = 128
+"""Characters of a client's own word for its request that log lines repeat."""
+
+
+class Proxy:
+    """Answers every request of the data listener."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        search: Search,
+        retrieval: Retrieval,
+        interleaving: Interleaving,
+        deadline: FirstRequestDeadline,
+        settings: Settings,
+        metrics: Metrics,
+        tracer: tracing.Tracer | None,
+    ) -> None:
+        self._upstream = upstream
+        self._tracer = tracer
+        self._deadline = deadline
+        self._search = search
+        self._retrieval = retrieval
+        self._interleaving = interleaving
+        self._settings = settings.proxy
+        self._metrics = metrics
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answers one request: a search perhaps better, everything else as the cluster does."""
+        with tracing.request(self._tracer, request.method, request.headers) as span, _logged_with(request):
+            response = await self._answered(request, span)
+            span.set_attribute("http.response.status_code", response.status)
+            return response
+
+    async def _answered(self, request: web.BaseRequest, span: tracing.Span) -> web.StreamResponse:
+        started = asyncio.get_running_loop().time()
+        self._deadline.asked(request)
+        route = "other"
+        decision = "refuse"
+        mark = ""
+        status = 499  # the client left before there was an answer
+        self._metrics.in_flight.inc()
+        try:
+            asked = passthrough.inbound(request, self._settings)
+            tracing.join(asked.headers)
+            passthrough.invite_body(request)
+            if (target := search_target(asked.method, asked.target)) is not None:
+                route = "search"
+                response = await self._search.answer(request, asked, target)
+                mark = response.headers.get(MARK, "pass")
+                decision = "pass" if mark.startswith("pass") else "upgrade"
+                span.set_attribute("db.collection.name", target.expression)
+                span.set_attribute("bridge.mark", mark)
+            elif self._retrieves(asked):
+                route = "retrieve"
+                decision = "upgrade"
+                response = await self._retrieved(request, asked)
+            elif self._settings.mode == "interleave" and (asked.method, asked.target) == (hdrs.METH_POST, CLICK_PATH):
+                route = "click"
+                decision = "upgrade"
+                response = await self._clicked(asked)
+            else:
+                decision = "pass"
+                response = await self._passed(request, asked)
+            status = response.status
+            return response
+        except Refused as refused:
+            decision = "refuse"
+            status = refused.status
+            return self._refusal(refused)
+        except SlowClient as slow:
+            status = 408
+            return self._refusal(Refused(status, "request_timeout_exception", str(slow)))
+        except web.RequestPayloadError as malformed:
+            status = 400
+            return self._refusal(Refused(status, "illegal_argument_exception", f"the body is malformed: {malformed}"))
+        finally:
+            self._metrics.in_flight.dec()
+            self._metrics.requests.labels(route, decision, str(status)).inc()
+            took_s = asyncio.get_running_loop().time() - started
+            self._metrics.duration.labels(decision).observe(took_s)
+            span.set_attribute("bridge.route", route)
+            if self._settings.log_searches and route == "search":
+                log.info("searched", decision=decision, mark=mark, status=status, took_ms=round(took_s * 1000, 1))
+
+    def _retrieves(self, asked: Inbound) -> bool:
+        return (
+            self._settings.retrieve == "applications"
+            and asked.method == hdrs.METH_POST
+            and asked.target.partition("?")[0] == RETRIEVE_PATH
+        )
+
+    async def retrieve(self, request: web.Request) -> web.StreamResponse:
+        """The same for the operators' listener, where nothing is passed on."""
+        with tracing.request(self._tracer, request.method, request.headers), _logged_with(request):
+            try:
+                return await self._retrieved(request, passthrough.inbound(request, self._settings))
+            except Refused as refused:
+                return self._refusal(refused)
+
+    async def _retrieved(self, request: web.BaseRequest, asked: Inbound) -> web.StreamResponse:
+        asked, body = await read_body(asked, limit=self._settings.max_search_body_bytes)
+        if body is None:
+            raise Refused(413, "illegal_argument_exception", "the body is larger than proxy.max_search_body_bytes")
+        answer = await self._retrieval.answer(body, asked.headers)
+        return web.Response(body=answer, content_type="application/json")
+
+    async def _clicked(self, asked: Inbound) -> web.Response:
+        _, body = await read_body(asked, limit=MAX_CLICK_BYTES)
+        if body is None:
+            raise Refused(413, "illegal_argument_exception", f"a click has at most {MAX_CLICK_BYTES} bytes")
+        self._interleaving.clicked(body)
+        return web.Response(status=204)
+
+    async def _passed(self, request: web.BaseRequest, asked: Inbound) -> web.StreamResponse:
+        """The cluster's own answer; where it says who the cluster is and where, that it is here."""
+        rewrite: Callable[[bytes], bytes] | None = None
+        if self._settings.keep_sniffing_clients and sniffing.asks_for_nodes(asked.method, asked.target):
+            rewrite = functools.partial(sniffing.with_address, address=_address(request))
+        elif self._settings.es_compat and asked.target == "/":
+            rewrite = elasticsearch_clients.introduced
+        if rewrite is None or asked.method != hdrs.METH_GET:
+            return await passthrough.relay(request, await passthrough.send(self._upstream, asked), {})
+        asked.headers.popall(hdrs.ACCEPT_ENCODING, None)
+        return await passthrough.relay_rewritten(request, await passthrough.send(self._upstream, asked), rewrite)
+
+    @staticmethod
+    def _refusal(refused: Refused) -> web.Response:
+        # What was wrong with a request may quote it, and with it a query: that is for the caller only.
+        told = {"reason": refused.reason} if refused.status >= 500 else {}
+        log.info("refused", status=refused.status, kind=refused.kind, **told)
+        response = web.Response(status=refused.status, body=refused.body(), content_type="application/json")
+        # The rest of the request may still be on its way, and must not be taken for the next one.
+        response.force_close()
+        return response
+
+
+def _logged_with(request: web.BaseRequest) -> AbstractContextManager[None]:
+    """Lets every log line of this request tell by what its client and its trace know it."""
+    known = {"opaque_id": request.headers.get("X-Opaque-Id", "")[:_MAX_OPAQUE_ID], "trace_id": tracing.trace_id()}
+    return structlog.contextvars.bound_contextvars(**{name: value for name, value in known.items() if value})
+
+
+def _address(request: web.BaseRequest) -> str:
+    """HOST:PORT by which this client reached the proxy."""
+    host = request.host
+    if host.rpartition("]")[2].rpartition(":")[1]:
+        return host
+    return f"{host}:{443 if request.secure else 80}"

@@ -1,0 +1,1 @@
+"""Bytes to and from the cluster: connections, headers, bodies, and refusals."""

@@ -1,0 +1,136 @@
+"""Which headers cross the proxy: everything end-to-end as it came, nothing that belongs to one connection.
+
+Rules of RFC 9110 §7.6.1 (hop-by-hop) and RFC 9112 §6.3 (message length); the client's own address is
+appended to `X-Forwarded-For`. Headers that some clusters trust when they come from a proxy
+(`x-proxy-user`, `x-proxy-roles`) never cross, in any spelling.
+"""
+
+import hashlib
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from bridge.proxy.transport.refusals import Refused
+
+CONTROL_HEADER = "x-bridge"
+"""The application's per-request control; ours, so the cluster never sees it."""
+
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        # Answered by this server before the body is read: the cluster cannot be asked for it again.
+        "expect",
+    }
+)
+
+# A client may declare headers of its own hop-by-hop by naming them in Connection. These decide who
+# asks, for what, and where the message ends: dropping one would change the request.
+_NEVER_HOP_BY_HOP = frozenset(
+    {
+        "authorization",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "host",
+        "securitytenant",
+        "x-forwarded-for",
+    }
+)
+
+_TRUSTED_BY_CLUSTERS = "x-proxy-"
+
+_DESCRIBE_BODIES = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "if-match",
+        "if-none-match",
+        "if-modified-since",
+        "range",
+    }
+)
+
+_TELL_REQUESTS_APART = frozenset({"traceparent", "tracestate", "user-agent", "x-opaque-id"})
+"""Of two requests of one caller these may differ; no cluster decides by them who asks."""
+
+
+def forwarded(headers: CIMultiDictProxy[str], *, client_address: str | None) -> CIMultiDict[str]:
+    """The headers to send to the cluster for a client's request, in the client's order.
+
+    Raises:
+        Refused: 400; `Connection` names a header that must reach the cluster.
+    """
+    named = _named_in_connection(headers)
+    if stolen := named & _NEVER_HOP_BY_HOP:
+        raise Refused(
+            400,
+            "illegal_argument_exception",
+            f"header Connection names {', '.join(sorted(stolen))}, which cannot be dropped: remove it there",
+        )
+    kept = CIMultiDict[str]()
+    forwarded_for = []
+    for name, value in headers.items():
+        lowered = name.lower()
+        if lowered in _HOP_BY_HOP or lowered in named or lowered == CONTROL_HEADER:
+            continue
+        if lowered.replace("_", "-").startswith(_TRUSTED_BY_CLUSTERS):
+            continue
+        if lowered == "x-forwarded-for":
+            forwarded_for.append(value)
+            continue
+        kept.add(name, value)
+    if client_address is not None:
+        forwarded_for.append(client_address)
+    if forwarded_for:
+        kept["X-Forwarded-For"] = ", ".join(forwarded_for)
+    return kept
+
+
+def answered(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+    """The headers to give the client for a cluster's answer, in the cluster's order."""
+    named = _named_in_connection(headers)
+    return CIMultiDict(
+        (name, value)
+        for name, value in headers.items()
+        if (lowered := name.lower()) not in _HOP_BY_HOP and lowered not in named
+    )
+
+
+def of_a_leg(request_headers: CIMultiDict[str]) -> CIMultiDict[str]:
+    """The headers of a search of ours, from the forwarded ones: the caller's identity, our own body.
+
+    Credentials, cookies, tenant, `X-Opaque-Id` and trace context stay, so that security and
+    accounting see the caller; what described the caller's body and answer goes.
+    """
+    leg = CIMultiDict((name, value) for name, value in request_headers.items() if name.lower() not in _DESCRIBE_BODIES)
+    leg["Accept"] = "application/json"
+    leg["Content-Type"] = "application/json"
+    return leg
+
+
+def identity(request_headers: CIMultiDict[str]) -> bytes:
+    """What tells callers apart, without keeping their secrets: a digest of all forwarded headers but those that
+    describe a body or one request. Credentials, cookies, tenant and addresses count, and whatever is not known."""
+    says = [
+        (lowered, value)
+        for name, value in request_headers.items()
+        if (lowered := name.lower()) not in _DESCRIBE_BODIES | _TELL_REQUESTS_APART
+    ]
+    return hashlib.sha256(repr(says).encode("utf-8", "surrogateescape")).digest()
+
+
+def _named_in_connection(headers: CIMultiDictProxy[str]) -> set[str]:
+    if "Connection" not in headers:
+        return set()
+    return {name.strip().lower() for value in headers.getall("Connection") for name in value.split(",")}

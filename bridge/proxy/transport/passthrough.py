@@ -1,0 +1,204 @@
+"""A request to the cluster and its answer to the client, streamed both ways and unchanged."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from multidict import CIMultiDict
+
+from bridge.http_deadlines import SlowClient, body_chunks
+from bridge.proxy.transport import elasticsearch_clients, headers
+from bridge.proxy.transport.refusals import Refused
+from bridge.proxy.transport.upstream import Upstream
+from bridge.settings import ProxySettings
+
+# Answers up to this size are read whole first: one packet to the client, and an answer that breaks off
+# becomes an error instead of a broken connection.
+SMALL_ANSWER_BYTES = 64 * 1024
+
+ELASTICSEARCH_ACCEPT = web.RequestKey("ELASTICSEARCH_ACCEPT", str)
+"""What a client accepts that is treated as one of Elasticsearch's; absent where none is."""
+
+Body = bytes | AsyncIterator[bytes] | None
+"""A request's body: none, read, or still arriving."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A client's request as it goes to the cluster: `target` is path and query, byte for byte."""
+
+    method: str
+    target: str
+    headers: CIMultiDict[str]
+    body: Body
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a second sending can neither write twice nor move a cursor on."""
+        reads = self.method in ("GET", "HEAD")
+        return reads and self.body is None and "scroll" not in self.target
+
+
+def inbound(request: web.BaseRequest, settings: ProxySettings) -> Inbound:
+    """Reads the request line and headers; the body is still arriving.
+
+    Raises:
+        Refused: the request may not be forwarded as it is.
+    """
+    if request.method == hdrs.METH_CONNECT:
+        raise Refused(405, "illegal_argument_exception", "method CONNECT: neural-bridge opens no tunnels")
+    if request.version < (1, 1) and hdrs.TRANSFER_ENCODING in request.headers:
+        raise Refused(
+            400, "illegal_argument_exception", "Transfer-Encoding with HTTP/1.0: send Content-Length or use HTTP/1.1"
+        )
+    expected = request.headers.get(hdrs.EXPECT)
+    if expected is not None and expected.lower() != "100-continue":
+        raise Refused(417, "illegal_argument_exception", f"Expect: {expected} is unknown; 100-continue is known")
+    sent_on = headers.forwarded(request.headers, client_address=request.remote)
+    if settings.es_compat:
+        request[ELASTICSEARCH_ACCEPT] = request.headers.get(hdrs.ACCEPT, "")
+        sent_on = elasticsearch_clients.with_plain_media_types(sent_on)
+    return Inbound(
+        method=request.method,
+        target=_without_prefix(request.raw_path, settings.path_prefix),
+        headers=sent_on,
+        body=body_chunks(request, idle_timeout_s=settings.body_idle_timeout_s) if request.body_exists else None,
+    )
+
+
+def _without_prefix(target: str, prefix: str) -> str:
+    """The target as the cluster knows it; one without the prefix is the cluster's already."""
+    rest = target.removeprefix(prefix)
+    if rest is target or rest[:1] not in ("", "/", "?"):
+        return target
+    return rest if rest.startswith("/") else f"/{rest}"
+
+
+def invite_body(request: web.BaseRequest) -> None:
+    """Tells a client that waits for `100 Continue` to send its body."""
+    if hdrs.EXPECT in request.headers and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def send(upstream: Upstream, asked: Inbound, *, repeatable: bool | None = None) -> aiohttp.ClientResponse:
+    """Sends the request, once more if it is repeatable and the connection broke before an answer.
+
+    `repeatable` overrides what the request line tells: a search whose body is at hand may be repeated.
+
+    Raises:
+        Refused: see `Upstream.send`; 400 where the client's body is malformed or broke off, 408 where
+            it came too slowly.
+    """
+    again = asked.repeatable if repeatable is None else repeatable
+    try:
+        return await upstream.send(asked.method, asked.target, asked.headers, asked.body, repeatable=again)
+    except Refused as refused:
+        fault = _fault_of_the_body(refused)
+        if isinstance(fault, SlowClient):
+            raise Refused(408, "request_timeout_exception", str(fault)) from fault
+        if fault is not None:
+            raise Refused(400, "illegal_argument_exception", f"the request's body broke off: {fault}") from fault
+        raise
+
+
+def _fault_of_the_body(refused: Refused) -> BaseException | None:
+    """What was wrong with the client's own sending, where that broke the request to the cluster."""
+    cause: BaseException | None = refused
+    while cause is not None:
+        if isinstance(cause, SlowClient | web.RequestPayloadError):
+            return cause
+        cause = cause.__cause__
+    return None
+
+
+async def relay(
+    request: web.BaseRequest, answer: aiohttp.ClientResponse, marks: Mapping[str, str]
+) -> web.StreamResponse:
+    """Gives the cluster's answer to the client; `marks` are headers of ours to add.
+
+    When the cluster breaks off in the middle of a large answer, the client's connection is broken too,
+    so that half an answer cannot be taken for a whole one.
+
+    Raises:
+        Refused: 502; the answer broke off before anything was sent.
+    """
+    try:
+        response = RelayedResponse(answer.status, answer.reason, headers.answered(answer.headers), marks)
+        length = answer.content_length
+        if length is not None and length <= SMALL_ANSWER_BYTES:
+            try:
+                body = await answer.read()
+            except aiohttp.ClientError as error:
+                raise Refused(
+                    502, "cluster_connection_exception", f"the cluster's answer broke off: {error}"
+                ) from error
+            await response.prepare(request)
+            if body:
+                await response.write(body)
+        else:
+            await response.prepare(request)
+            try:
+                async for chunk in answer.content.iter_any():
+                    await response.write(chunk)
+            except aiohttp.ClientError:
+                if request.transport is not None:
+                    request.transport.abort()
+                raise ConnectionAbortedError("the cluster's answer broke off") from None
+        await response.write_eof()
+    except BaseException:
+        # Also on cancellation: closing the connection cancels the cluster's work for a client that left.
+        answer.close()
+        raise
+    answer.release()
+    return response
+
+
+async def relay_rewritten(
+    request: web.BaseRequest, answer: aiohttp.ClientResponse, rewrite: Callable[[bytes], bytes]
+) -> web.StreamResponse:
+    """Gives the client the cluster's answer with another body; one that is no success, or packed, as it is.
+
+    Raises:
+        Refused: 502; the answer broke off.
+    """
+    if answer.status != 200 or hdrs.CONTENT_ENCODING in answer.headers:
+        return await relay(request, answer, {})
+    async with answer:
+        try:
+            body = rewrite(await answer.read())
+        except aiohttp.ClientError as error:
+            raise Refused(502, "cluster_connection_exception", f"the cluster's answer broke off: {error}") from error
+    length = {"Content-Length": str(len(body))}
+    response = RelayedResponse(answer.status, answer.reason, headers.answered(answer.headers), length)
+    await response.prepare(request)
+    await response.write(body)
+    await response.write_eof()
+    return response
+
+
+class RelayedResponse(web.StreamResponse):
+    """An answer with exactly the given headers; aiohttp's server would add some of its own."""
+
+    # Headers wait for the first bytes of the body and share their packet: the client wakes up once, not twice.
+    _send_headers_immediately = False
+
+    def __init__(self, status: int, reason: str | None, given: CIMultiDict[str], marks: Mapping[str, str]) -> None:
+        given.update(marks)
+        self._given = frozenset(name.lower() for name in given)
+        super().__init__(status=status, reason=reason, headers=given)
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Sends the headers, with those that the client's kind wants beside the cluster's."""
+        if (accept := request.get(ELASTICSEARCH_ACCEPT)) is not None:
+            content_type = self.headers.get(hdrs.CONTENT_TYPE, "")
+            self.headers.update(elasticsearch_clients.answer_headers(accept, content_type))
+        return await super().prepare(request)
+
+    async def _prepare_headers(self) -> None:
+        # The only place where aiohttp adds Date, Server and a default Content-Type.
+        await super()._prepare_headers()
+        for name in (hdrs.DATE, hdrs.SERVER, hdrs.CONTENT_TYPE):
+            if name.lower() not in self._given:
+                self.headers.pop(name, None)

@@ -1,0 +1,201 @@
+"""The one cluster that the proxy ever contacts: the configured one, by any of its nodes.
+
+A target is the path and query of a request line, exactly as the client sent it; it reaches the cluster
+byte for byte, or is refused. Cookies, `.netrc`, proxies of the environment, redirects and repetitions
+are all off: a pooled client with them would mix up callers or write twice.
+"""
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+import structlog
+from multidict import CIMultiDict
+from yarl import URL
+
+from bridge.proxy.server.certificates import cluster_context, renew
+from bridge.proxy.transport.nodes import Nodes
+from bridge.proxy.transport.refusals import Refused
+from bridge.settings import ClusterSettings
+
+log = structlog.get_logger(__name__)
+
+CONNECT_TIMEOUT_S = 5.0
+PROBE_EVERY_S = 2.0
+PROBE_TIMEOUT_S = 3.0
+# Load balancers commonly drop idle connections after 60 s or less; ours go first, so that a request
+# that may not be repeated rarely meets a connection that is just being closed.
+KEEPALIVE_S = 15.0
+MAX_HEADER_BYTES = 64 * 1024
+
+
+class Upstream:
+    """Connections to the cluster. Use as an async context manager."""
+
+    def __init__(self, settings: ClusterSettings, further_nodes: Sequence[str] = ()) -> None:
+        """`further_nodes` are addresses of the same cluster as `settings.url`.
+
+        Raises:
+            SettingsError: an address or the file of authorities cannot be used.
+        """
+        self.nodes = Nodes([settings.url, *further_nodes])
+        encrypted = any(origin.scheme == "https" for origin in self.nodes.origins)
+        self._tls = cluster_context(settings) if encrypted else None
+        self._ca_file = settings.ca_file
+        self._session: aiohttp.ClientSession | None = None
+        self._watching: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ssl=self._tls or False),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            # No limit on the whole: a force-merge or a large bulk takes as long as it takes.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+        )
+        # aiohttp repeats PUT and DELETE once when a pooled connection was closed; with versions or
+        # `op_type=create` the second answer differs from the first. It offers no public switch.
+        self._session._retry_connection = False
+        if len(self.nodes.origins) > 1:
+            self._watching.append(asyncio.create_task(self._probe()))
+        if self._tls is not None and self._ca_file is not None:
+            load = functools.partial(self._tls.load_verify_locations, self._ca_file)
+            self._watching.append(asyncio.create_task(renew([self._ca_file], load)))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._watching:
+            task.cancel()
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def connections(self) -> int:
+        """Open connections to the cluster, busy and idle."""
+        connector = self._session.connector if self._session is not None else None
+        if connector is None:
+            return 0
+        return len(connector._acquired) + sum(len(idle) for idle in connector._conns.values())
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: CIMultiDict[str],
+        body: bytes | AsyncIterator[bytes] | None,
+        *,
+        repeatable: bool = False,
+    ) -> aiohttp.ClientResponse:
+        """Sends one request and returns when the answer's headers are there; the caller releases it.
+
+        Where no connection to a node can be had, nothing was sent, and another node is tried whatever the
+        request is. A connection that breaks later may have done its work: only a `repeatable` request is
+        sent once more then, to another node if there is one.
+
+        Raises:
+            Refused: 400 the target cannot be forwarded; 503 no connection; 502 the connection broke before
+                an answer; 504 no connection in time.
+        """
+        nodes = self.nodes.in_turn()
+        for position, origin in enumerate(nodes, start=1):
+            try:
+                return await self._once(origin, method, target, headers, body)
+            except _NotConnected:
+                self.nodes.lost(origin)
+                if position == len(nodes):
+                    raise
+            except _BrokenOff:
+                if not repeatable:
+                    raise
+                other = nodes[position % len(nodes)]
+                return await self._once(other, method, target, headers, body)
+        raise AssertionError("there is at least one node")
+
+    async def _once(
+        self,
+        origin: URL,
+        method: str,
+        target: str,
+        headers: CIMultiDict[str],
+        body: bytes | AsyncIterator[bytes] | None,
+    ) -> aiohttp.ClientResponse:
+        if self._session is None:
+            raise RuntimeError("Upstream is used outside its context")
+        url = _url(origin, target)
+        try:
+            return await self._session.request(method, url, headers=headers, data=body, allow_redirects=False)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise _NotConnected(
+                503,
+                "cluster_unreachable_exception",
+                f"neural-bridge cannot connect to the cluster at {origin}: {error or 'no answer in time'}",
+            ) from error
+        except aiohttp.ServerTimeoutError as error:
+            raise Refused(
+                504, "cluster_timeout_exception", f"the cluster at {origin} did not answer in time"
+            ) from error
+        except aiohttp.ClientError as error:
+            raise _BrokenOff(
+                502,
+                "cluster_connection_exception",
+                f"the connection to the cluster at {origin} broke before it answered: {error}",
+            ) from error
+
+    async def _probe(self) -> None:
+        """Finds nodes that have come back, until cancelled; what they answer does not matter."""
+        while True:
+            await asyncio.sleep(PROBE_EVERY_S)
+            for origin in self.nodes.away:
+                with contextlib.suppress(Refused, TimeoutError):
+                    async with asyncio.timeout(PROBE_TIMEOUT_S):
+                        answer = await self._once(origin, "GET", "/", CIMultiDict(), None)
+                    answer.release()
+                    self.nodes.found(origin)
+                    log.info("node is back", node=str(origin))
+
+
+class _NotConnected(Refused):
+    """Nothing was sent."""
+
+
+class _BrokenOff(Refused):
+    """Whether the cluster did what was asked is not known."""
+
+
+def _url(origin: URL, target: str) -> URL:
+    """The URL whose request line carries `target` unchanged.
+
+    Raises:
+        Refused: 400; the target is no path, or would change on its way.
+    """
+    if not target.startswith("/"):
+        raise Refused(
+            400, "illegal_argument_exception", f"request target {target!r}: expected a path that begins with /"
+        )
+    path, _, query = target.partition("?")
+    url = URL.build(
+        scheme=origin.scheme,
+        host=origin.raw_host or "",
+        port=origin.port,
+        path=path,
+        query_string=query,
+        encoded=True,
+    )
+    # A lone "?" at the end means nothing and is the only thing that may get lost.
+    if "#" in target or url.raw_path_qs != target.removesuffix("?") or url.origin() != origin:
+        raise Refused(
+            400,
+            "illegal_argument_exception",
+            f"request target {target!r} cannot be forwarded unchanged: percent-encode its special characters",
+        )
+    return url

@@ -1,0 +1,113 @@
+"""The bridge's own searches: sent in the caller's name, each within the time that is left."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+import aiohttp
+
+from bridge.errors import AnswerNotUnderstood
+from bridge.proxy.server import tracing
+from bridge.proxy.transport.headers import of_a_leg
+from bridge.proxy.transport.refusals import Refused
+from bridge.proxy.transport.stage_failures import StageFailed
+from bridge.proxy.transport.upstream import Upstream
+from bridge.proxy.upgrade.planning import Plan
+from bridge.search import json_tree
+from bridge.search.json_tree import Json
+from bridge.search.response import ShownHit, found_hits
+
+_SHOWING_SHARE = 0.15
+"""Of the budget: what the stages before leave for showing the hits that they brought up."""
+
+
+class OwnSearches:
+    """Asks the cluster for what the application's own answer lacks."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    async def hits(self, plan: Plan, body: Json, *, stage: str, deadline: float) -> list[ShownHit]:
+        """The hits of one search.
+
+        Raises:
+            StageFailed: `STAGE_unavailable`, `STAGE_slow`, `STAGE_forbidden`, `STAGE_rejected`.
+        """
+        return await self._hits(plan, scope(plan), body, stage, deadline)
+
+    async def show(self, plan: Plan, body: Json) -> list[ShownHit]:
+        """The hits of a search that shows documents as the application wants them.
+
+        Raises:
+            StageFailed: `hits_unavailable`, `hits_slow`, `hits_forbidden`, `hits_rejected`.
+        """
+        parameters = {**plan.request.url_presentation, **scope(plan)}
+        return await self._hits(plan, parameters, body, "hits", deadline_of_showing(plan))
+
+    async def msearch(self, plan: Plan, body: bytes, *, stage: str) -> bytes:
+        """The cluster's answer to a `_msearch`.
+
+        Raises:
+            StageFailed: `STAGE_unavailable`, `STAGE_slow`, `STAGE_forbidden`, `STAGE_rejected`.
+        """
+        return await self._ask(plan, "_msearch", {}, body, stage, plan.deadline)
+
+    async def _hits(
+        self, plan: Plan, parameters: Mapping[str, str], body: Json, stage: str, deadline: float
+    ) -> list[ShownHit]:
+        answer = await self._ask(plan, "_search", parameters, json_tree.write(body), stage, deadline)
+        try:
+            return found_hits(answer)
+        except AnswerNotUnderstood as error:
+            raise StageFailed(f"{stage}_unavailable", str(error)) from error
+
+    async def _ask(
+        self, plan: Plan, endpoint: str, parameters: Mapping[str, str], body: bytes, stage: str, deadline: float
+    ) -> bytes:
+        query = f"?{urlencode(parameters)}" if parameters else ""
+        target = f"/{plan.expression}/{endpoint}{query}"
+        headers = of_a_leg(plan.caller)
+        try:
+            async with asyncio.timeout_at(deadline):
+                with tracing.span(endpoint.removeprefix("_"), _traced(endpoint, plan)):
+                    tracing.join(headers)
+                    answer = await self._upstream.send("POST", target, headers, body)
+                    async with answer:
+                        content = await answer.read()
+        except TimeoutError as error:
+            raise StageFailed(f"{stage}_slow", f"the cluster did not answer {endpoint} within the budget") from error
+        except (Refused, aiohttp.ClientError) as error:
+            raise StageFailed(f"{stage}_unavailable", str(error)) from error
+        if answer.status in (401, 403):
+            raise StageFailed(f"{stage}_forbidden", f"the cluster refused {endpoint} to the caller")
+        if answer.status == 400:
+            raise StageFailed(f"{stage}_rejected", f"the cluster took {endpoint} for malformed")
+        if answer.status != 200:
+            raise StageFailed(f"{stage}_unavailable", f"the cluster answered {endpoint} with status {answer.status}")
+        return content
+
+
+def _traced(endpoint: str, plan: Plan) -> tracing.Attributes:
+    """OpenTelemetry's names for what is asked of a database: never the query itself."""
+    return {
+        "db.system.name": "opensearch",
+        "db.operation.name": endpoint.removeprefix("_"),
+        "db.collection.name": plan.expression,
+    }
+
+
+def deadline_of_ranking(plan: Plan) -> float:
+    """Until when hits are ranked, on the event loop's clock."""
+    return plan.deadline - plan.budget_s * _SHOWING_SHARE
+
+
+def deadline_of_showing(plan: Plan) -> float:
+    """Until when hits that the ranking brought up may be fetched: it gets its share also where ranking took all."""
+    return max(plan.deadline, asyncio.get_running_loop().time() + plan.budget_s * _SHOWING_SHARE)
+
+
+def scope(plan: Plan) -> dict[str, str]:
+    """The application's routing and the like; and the same copies of the shards for every page."""
+    by_query = hashlib.sha256(plan.request.text.encode()).hexdigest()[:16]
+    return {"preference": f"bridge-{by_query}", **plan.request.scope}

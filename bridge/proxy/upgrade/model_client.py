@@ -1,0 +1,207 @@
+"""Embeddings of queries and rerank scores: from the sidecar, or from other model servers in its place."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+import msgspec
+from cachetools import TTLCache
+from pydantic import SecretStr
+
+from bridge.model_servers.async_client import ModelStage
+from bridge.model_servers.breaker import CircuitBreaker
+from bridge.model_servers.shapes import CascadeRequest, Score, embed_api, rerank_api
+from bridge.proxy.transport.stage_failures import CascadeMissing, NotTaken, StageFailed
+from bridge.proxy.upgrade.embedding_cache import EmbeddingCache
+from bridge.settings import Settings
+
+_READY_TIMEOUT = aiohttp.ClientTimeout(total=3.0)
+
+
+class _Info(msgspec.Struct):
+    embedding_model_id: str | None = None
+    embedding_model_ids: list[str] = []
+
+    @property
+    def encoders(self) -> list[str]:
+        """All encoders that the sidecar told of."""
+        return self.embedding_model_ids or ([self.embedding_model_id] if self.embedding_model_id else [])
+
+
+class Sidecar:
+    """The sidecar, and what stands in its place for one task or both. Use as an async context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        proxy = settings.proxy
+        self.url = proxy.sidecar_url.rstrip("/")
+        self._settings = settings
+        self._rerank_api = rerank_api(settings.reranker)
+        self._embed_api = embed_api(
+            settings.embedder.api, model=settings.embedder.model, prompt=settings.embedder.prompt
+        )
+        self._embeddings = EmbeddingCache(proxy.cached_embeddings)
+        # Another encoder may be there after a restart; nothing tells of it but the sidecar itself.
+        self._encoders: TTLCache[str, _Info] = TTLCache(1, proxy.profile_ttl_s)
+        # One that lacks a small cross-encoder may have been given one by its next start.
+        self._cascade_refusal: TTLCache[str, str] = TTLCache(1, proxy.profile_ttl_s)
+        self._own_headers = _bearer(settings.sidecar.api_key)
+        self._running = AsyncExitStack()
+        self._session: aiohttp.ClientSession
+        self._reranker: ModelStage
+        self._embedder: ModelStage
+
+    async def __aenter__(self) -> Self:
+        self._session = await self._running.enter_async_context(
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                json_serialize=lambda value: msgspec.json.encode(value).decode(),
+            )
+        )
+        reranker, embedder = self._settings.reranker, self._settings.embedder
+        self._reranker = self._server("rerank", "rerank", "/rerank", reranker.url, reranker.api_key)
+        self._embedder = self._server("embedder", "embed", "/embed", embedder.url, embedder.api_key)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._running.aclose()
+
+    def _server(
+        self, stage: str, span: str, path: str, other_url: str | None, other_key: SecretStr | None
+    ) -> ModelStage:
+        """The sidecar for one task, or what stands in its place: that is not told the sidecar's API key."""
+        own = other_url is None
+        proxy = self._settings.proxy
+        # A breaker each: a drowning reranker is no reason to stop embedding queries.
+        return ModelStage(
+            self._session,
+            other_url or self.url + path,
+            CircuitBreaker(failures=proxy.breaker_failures, reset_s=proxy.breaker_reset_s),
+            stage=stage,
+            span=span,
+            headers=self._own_headers if own else _bearer(other_key),
+            told_deadline=own,
+        )
+
+    async def embed(self, text: str, *, dimension: int, identity: str, deadline: float) -> list[float]:
+        """The query's embedding, of unit length, `dimension` numbers.
+
+        `identity` is the encoder that embedded the index; `deadline` is on the event loop's clock.
+
+        Raises:
+            StageFailed: `embedder_unavailable`, `embedder_slow`, `embedder_overloaded`,
+                `embedder_unusable` for an answer that is no such embedding, or `encoder_mismatch` where
+                the sidecar says that it runs another encoder.
+        """
+        return await self._embeddings.get(
+            (identity, text), lambda: self._embedded(text, dimension=dimension, identity=identity, deadline=deadline)
+        )
+
+    async def _embedded(self, text: str, *, dimension: int, identity: str, deadline: float) -> list[float]:
+        told = await self._served_encoders(deadline)
+        if told.encoders and identity not in told.encoders:
+            raise StageFailed(
+                "encoder_mismatch",
+                f"the index was embedded by {identity}, the sidecar runs {', '.join(told.encoders)}: start it with "
+                f"that encoder, or ingest anew",
+            )
+        # It may have been given another encoder since it was asked: then it refuses, and vectors do not mix.
+        body = self._embed_api.body([text], "query", model=identity if told.embedding_model_ids else None)
+        embeddings = await self._embedder.ask(body, self._embed_api.embeddings, deadline=deadline)
+        if len(embeddings) != 1 or len(embeddings[0]) != dimension or not all(map(math.isfinite, embeddings[0])):
+            self._embedder.fail(
+                "unusable",
+                f"the embedding of {self._embedder.url} is not one row of {dimension} numbers: does it run {identity}?",
+            )
+        self._embedder.succeeded()
+        return embeddings[0]
+
+    def check_cascade(self) -> None:
+        """Asks nothing of the reranker, but remembers what it said.
+
+        Raises:
+            CascadeMissing: it knows no cascades, or said a short while ago that it has no small cross-encoder.
+        """
+        if not self._rerank_api.cascades:
+            raise CascadeMissing(f"{self._reranker.url} is no sidecar: it knows no cascades")
+        if (refusal := self._cascade_refusal.get(self.url)) is not None:
+            raise CascadeMissing(refusal)
+
+    async def rerank(
+        self, query: str, passages: Sequence[str], *, deadline: float, cascade: CascadeRequest | None = None
+    ) -> list[float]:
+        """The cross-encoder's logits, one per passage, in their order.
+
+        With `cascade` the small cross-encoder reads all passages and the large one only so many of the best: those
+        have the highest scores.
+
+        Raises:
+            StageFailed: `rerank_unavailable`, `rerank_slow`, `rerank_overloaded`, or `rerank_unusable` for
+                an answer that lacks a score or holds a wrong one.
+            CascadeMissing: the sidecar has no small cross-encoder.
+        """
+        try:
+            if self._settings.reranker.url is None:
+                return await self._logits(query, passages, deadline, cascade)
+            step = self._settings.reranker.max_passages
+            parts = [passages[start : start + step] for start in range(0, len(passages), step)]
+            scored = await asyncio.gather(*(self._logits(query, part, deadline, None) for part in parts))
+            return [logit for part in scored for logit in part]
+        except NotTaken as refusal:
+            if cascade is None:
+                raise
+            self._cascade_refusal[self.url] = told = f"the sidecar at {self.url} takes no cascade_depth: {refusal}"
+            raise CascadeMissing(told) from refusal
+
+    async def _logits(
+        self, query: str, passages: Sequence[str], deadline: float, cascade: CascadeRequest | None
+    ) -> list[float]:
+        body = self._rerank_api.body(query, passages, cascade)
+        scores: list[Score] = await self._reranker.ask(body, self._rerank_api.scores, deadline=deadline)
+        logits = {score.index: score.score for score in scores if math.isfinite(score.score)}
+        if len(scores) != len(passages) or logits.keys() != set(range(len(passages))):
+            self._reranker.fail(
+                "unusable", f"{self._reranker.url} gave {len(logits)} usable scores for {len(passages)} passages"
+            )
+        self._reranker.succeeded()
+        return [logits[i] for i in range(len(passages))]
+
+    async def _served_encoders(self, deadline: float) -> _Info:
+        """The sidecar's encoders; empty where it does not tell, and where another server embeds: then the operator
+        vouches that its encoder is the index's."""
+        if self._settings.embedder.url is not None:
+            return _Info()
+        if (known := self._encoders.get(self.url)) is not None:
+            return known
+        try:
+            async with (
+                asyncio.timeout_at(deadline),
+                self._session.get(f"{self.url}/info", headers=self._own_headers) as answer,
+            ):
+                told = msgspec.json.decode(await answer.read(), type=_Info) if answer.status == 200 else _Info()
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
+            # Whether it can embed is found out by asking it to.
+            return _Info()
+        self._encoders[self.url] = told
+        return told
+
+    async def ready(self) -> bool | None:
+        """Whether the sidecar says that it can serve; None where it has nothing to serve."""
+        if self._settings.reranker.url is not None and self._settings.embedder.url is not None:
+            return None
+        try:
+            async with self._session.get(f"{self.url}/ready", timeout=_READY_TIMEOUT) as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+
+def _bearer(key: SecretStr | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key.get_secret_value()}"} if key is not None else {}

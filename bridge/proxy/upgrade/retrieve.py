@@ -1,0 +1,175 @@
+"""`POST /_bridge/retrieve`: questions in, passages out, for question answering and for language models."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from multidict import CIMultiDict
+
+from bridge.profile import IndexProfile, Stage
+from bridge.proxy.transport.refusals import Refused
+from bridge.proxy.transport.stage_failures import StageFailed
+from bridge.proxy.upgrade.cluster_client import deadline_of_showing
+from bridge.proxy.upgrade.composing import Composer
+from bridge.proxy.upgrade.planning import Plan
+from bridge.proxy.upgrade.profiles import Profiles
+from bridge.proxy.upgrade.ranked import Ranked
+from bridge.proxy.upgrade.texts import Texts
+from bridge.search import json_tree
+from bridge.search.json_tree import Json
+from bridge.search.reasons import REASONS
+from bridge.search.request import MAX_TEXT_CHARS, LeaveAlone, SearchRequest
+from bridge.search.text_clause import TextClause
+
+PATH = "/_bridge/retrieve"
+
+MAX_QUERIES = 100
+MAX_PASSAGES = 100
+AT_ONCE = 4
+"""Queries of one request that are ranked at a time."""
+
+_Query = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARS, pattern=r"\S")]
+
+
+class RetrieveRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What to look for: `queries`, answered each by itself, with the `size` best passages of as many documents of
+    `index`. `filter`: clauses of the query language that documents have to meet; `stage`: where to stop."""
+
+    index: str
+    queries: Annotated[list[_Query], msgspec.Meta(min_length=1, max_length=MAX_QUERIES)]
+    size: Annotated[int, msgspec.Meta(ge=1, le=MAX_PASSAGES)] = 5
+    filter: msgspec.Raw = msgspec.Raw(b"[]")
+    stage: Stage | None = None
+
+
+class RetrievedPassage(msgspec.Struct):
+    """A passage: the best of its document. `start` and `end` count characters of the document's enriched text."""
+
+    rank: int
+    index: str
+    doc_id: str
+    score: float
+    start: int
+    end: int
+    text: str
+
+
+class Retrieved(msgspec.Struct):
+    """The passages for one query, best first. `stages` and `degraded` as in the header `X-Bridge`."""
+
+    query: str
+    stages: str
+    degraded: list[str]
+    passages: list[RetrievedPassage]
+
+
+class RetrieveAnswer(msgspec.Struct):
+    """The answers to all queries, in their order."""
+
+    took_ms: int
+    results: list[Retrieved]
+
+
+class Retrieval:
+    """Answers in the caller's name, with `budget_s` for each query."""
+
+    def __init__(self, profiles: Profiles, composer: Composer, texts: Texts, *, budget_s: float) -> None:
+        self._profiles = profiles
+        self._composer = composer
+        self._texts = texts
+        self._budget_s = budget_s
+
+    async def answer(self, body: bytes, caller: CIMultiDict[str]) -> bytes:
+        """The answer to a request's body; `caller` are its forwarded headers.
+
+        Raises:
+            Refused: 400 for a wrong request, a filter that the cluster does not take or an index that the bridge has
+                not enriched, 403 where the caller may not search it.
+        """
+        started = asyncio.get_running_loop().time()
+        asked, conditions = _read(body)
+        profile = await self._profiles.of(asked.index, caller)
+        if isinstance(profile, LeaveAlone):
+            raise Refused(400, "illegal_argument_exception", f"index {asked.index}: {REASONS[profile.reason]}")
+        at_once = asyncio.Semaphore(AT_ONCE)
+
+        async def retrieved(query: str) -> Retrieved:
+            async with at_once:
+                return await self._retrieved(self._plan(asked, query, conditions, profile, caller))
+
+        results = await asyncio.gather(*(retrieved(query) for query in asked.queries))
+        took_s = asyncio.get_running_loop().time() - started
+        return msgspec.json.encode(RetrieveAnswer(round(took_s * 1000), results))
+
+    def _plan(
+        self,
+        asked: RetrieveRequest,
+        query: str,
+        conditions: Sequence[Json],
+        profile: IndexProfile,
+        caller: CIMultiDict[str],
+    ) -> Plan:
+        words = {"multi_match": {"query": query, "fields": [text_field.name for text_field in profile.text_fields]}}
+        return Plan(
+            request=SearchRequest(
+                query={"bool": {"must": [words], "filter": list(conditions)}},
+                clause=TextClause(query, ("bool", "must", 0), required=conditions),
+                size=asked.size,
+            ),
+            profile=profile,
+            expression=asked.index,
+            caller=caller,
+            stage=asked.stage or profile.stages[-1],
+            explain=False,
+            deadline=asyncio.get_running_loop().time() + self._budget_s,
+            budget_s=self._budget_s,
+        )
+
+    async def _retrieved(self, plan: Plan) -> Retrieved:
+        ranked = await self._composer.rank(plan)
+        if not ranked.hits and any(map(_is_refusal, ranked.failures)):
+            raise Refused(
+                403,
+                "security_exception",
+                f"the cluster refused the caller to search index {plan.expression} by _msearch",
+            )
+        if not ranked.hits and "legs_rejected" in ranked.degraded:
+            # Beside the filter there is nothing of the caller's in these searches that could be malformed.
+            raise Refused(400, "illegal_argument_exception", f"{PATH}: the cluster does not take this filter")
+        passages = await self._passages(plan, ranked)
+        return Retrieved(plan.request.text, ranked.stages, ranked.degraded, passages)
+
+    async def _passages(self, plan: Plan, ranked: Ranked) -> list[RetrievedPassage]:
+        page = ranked.hits[: plan.request.size]
+        if not page:
+            return []
+        try:
+            read = await self._texts.passages(plan, page, ranked, deadline=deadline_of_showing(plan))
+        except StageFailed as failed:
+            ranked.failures.append(failed)
+            return []
+        best = {key: ranked.passages.get(key, nearest) for key, [nearest, *_] in read.items()}
+        return [
+            RetrievedPassage(rank, hit.index, hit.doc_id, hit.score, passage.start, passage.end, passage.text)
+            for rank, hit in enumerate(page, start=1)
+            if (passage := best.get(hit.key)) is not None
+        ]
+
+
+def _is_refusal(failure: StageFailed) -> bool:
+    """Whether the caller lacks a permission: for `_msearch` as a whole, or for the index in each of its searches."""
+    return failure.reason == "legs_forbidden" or "security_exception" in str(failure)
+
+
+def _read(body: bytes) -> tuple[RetrieveRequest, list[Json]]:
+    """The request, and its filter as a list of clauses."""
+    try:
+        asked = msgspec.json.decode(body, type=RetrieveRequest)
+        given = json_tree.read(bytes(asked.filter))
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Refused(400, "illegal_argument_exception", f"{PATH}: {error}") from error
+    conditions = given if isinstance(given, list) else [given]
+    if not all(isinstance(each, dict) for each in conditions):
+        raise Refused(400, "illegal_argument_exception", f"{PATH}: filter: expected a clause, or an array of clauses")
+    return asked, conditions

@@ -1,0 +1,1 @@
+"""Text before any model reads it: passages and writing systems."""

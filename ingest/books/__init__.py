@@ -1,0 +1,1 @@
+"""What a run accounts for: ledger, checkpoint, dead letters and report."""

@@ -1,0 +1,1 @@
+"""Enrich what an application writes, soon after it was written."""

@@ -1,0 +1,1 @@
+"""The same stages on several machines, with Ray."""

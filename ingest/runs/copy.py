@@ -1,0 +1,90 @@
+"""Copies an index into a new one, enriched: where enriching in place cannot work.
+
+The new index gets the old one's mapping, analysis and shards, and our object beside them. Passes repeat
+until one finds nothing new, since the application may write to the old index meanwhile.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from opensearchpy import OpenSearch
+
+from bridge.cluster import index as indices
+from bridge.errors import IndexUnsuitable
+from bridge.profile import IndexProfile
+from bridge.settings import IngestSettings
+from ingest.books.report import Progress, Report
+from ingest.runs.ingest import run_ingest
+from ingest.sources.index import IndexDocuments
+from ingest.stages.models import Models
+from ingest.writing.writer import BulkLimits
+
+_PASSES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class CopyReport:
+    """`last` is the last pass's report, `written` what all passes wrote. `settled`: the last one found nothing
+    new, so that the copy holds what the old index held when it began. Documents that were deleted from the
+    old index meanwhile are in the copy still: the two counts tell."""
+
+    last: Report
+    written: int
+    passes: int
+    settled: bool
+    old_documents: int
+    new_documents: int
+
+
+def run_copy(
+    old: str,
+    new: str,
+    *,
+    profile: IndexProfile,
+    models: Models,
+    client: OpenSearch,
+    settings: IngestSettings,
+    state_folder: Path,
+    on_progress: Callable[[Progress], None] | None = None,
+    stopped: threading.Event | None = None,
+) -> CopyReport:
+    """Copies `old` into `new`, which is made where it does not exist.
+
+    A run that was cut off is simply run again: what the copy holds is recognised by its stamp.
+
+    Raises:
+        IndexUnsuitable: the old index does not keep its documents whole, or the new one is made for
+            something else.
+        BridgeError: what `run_ingest` says.
+    """
+    stopped = stopped or threading.Event()
+    if indices.find(client, new) is None:
+        indices.create_like(client, old, new, profile)
+    limits = BulkLimits.of(settings)
+    texts = [field.name for field in profile.text_fields]
+    source = IndexDocuments(client, old, [], text_fields=texts, retry=limits.retry, stopped=stopped)
+    if source.identity == f"index {indices.identity(indices.look(client, new))}":
+        raise IndexUnsuitable(f"{old} and {new} are the same index: name another one for the copy")
+    passes = written = 0
+    while True:
+        passes += 1
+        report = run_ingest(
+            source,
+            index=new,
+            profile=profile,
+            models=models,
+            client=client,
+            settings=settings,
+            state_folder=state_folder,
+            on_progress=on_progress,
+            stopped=stopped,
+            from_start=True,
+        )
+        written += report.ledger.written
+        settled = report.complete and not report.ledger.written
+        client.indices.refresh(index=old)
+        if settled or passes == _PASSES or stopped.is_set():
+            break
+    return CopyReport(report, written, passes, settled, indices.count(client, old), indices.count(client, new))

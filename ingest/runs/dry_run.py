@@ -1,0 +1,142 @@
+"""A run without a write: reads all of a source and says what a run would do with it."""
+
+import random
+from collections import Counter
+from typing import Any
+
+import msgspec
+from opensearchpy import OpenSearch
+
+from bridge.cluster import index as indices
+from bridge.cluster.connection import capabilities
+from bridge.cluster.dialects import dialect_of
+from bridge.cluster.restrictions import refuse_restricted
+from bridge.cluster.schema import field_mapping, new_index, object_properties
+from bridge.cluster.suitability import differences, missing_fields
+from bridge.profile import IndexProfile
+from bridge.records import Document
+from bridge.settings import IngestSettings
+from ingest.runs.measuring import measure
+from ingest.runs.run import BATCH_DOCUMENTS
+from ingest.sources.opening import Source
+from ingest.stages.batches import BatchReader
+from ingest.stages.changes import ChangeFilter
+from ingest.stages.models import Models
+from ingest.stages.stamp import recipe
+
+_SAMPLE = 1000
+_EXAMPLES = 5
+
+
+class Rehearsal(msgspec.Struct, frozen=True):
+    """What a run would do.
+
+    `read` items of the source: `to_write` documents, of which `without_text` get no vector; `unchanged` ones,
+    which the index holds just so; `superseded` by a later document of the same id; and `dead_letters`, by
+    cause, the first of them in `examples`. `mapping`: of a new index (`exists` is false), or what the index
+    lacks. `obstacles` to the run, one sentence each. `measured` documents went through the models at
+    `documents_per_s`; `hours` follows.
+    """
+
+    index: str
+    source: str
+    exists: bool
+    read: int
+    to_write: int
+    without_text: int
+    unchanged: int
+    superseded: int
+    dead_letters: dict[str, int]
+    examples: list[str]
+    mapping: dict[str, Any]
+    obstacles: list[str]
+    measured: int
+    documents_per_s: float
+    hours: float
+
+
+def rehearse(
+    source: Source,
+    *,
+    index: str,
+    profile: IndexProfile,
+    models: Models,
+    client: OpenSearch,
+    settings: IngestSettings,
+    analyzer: str,
+) -> Rehearsal:
+    """Reads all of `source`, compares it with the index where there is one, and times the models on a sample.
+
+    Raises:
+        IndexUnsuitable: the name stands for several indices.
+        AccessDenied: some of its documents or fields are hidden from this user.
+        BridgeError: what the source, the models and the cluster say.
+    """
+    dialect = dialect_of(capabilities(client))
+    profile = indices.fitted(client, profile)
+    state = indices.find(client, index)
+    if state is not None:
+        refuse_restricted(client, state.name)
+    made_by = recipe(profile, settings)
+    reader = BatchReader(
+        ChangeFilter(client, state.name, profile, made_by).changed if state else None,
+        max_items=settings.bulk_documents,
+        max_texts=BATCH_DOCUMENTS,
+        last_wins=settings.on_duplicate == "last",
+    )
+    ends: Counter[str] = Counter()
+    causes: Counter[str] = Counter()
+    examples: list[str] = []
+    sample = _Sample()
+    without_text = 0
+    for batch in reader.batches(source.items()):
+        for document in batch.documents:
+            sample.add(document)
+            without_text += not any(text.strip() for text in document.texts.values())
+        for item, outcome in batch.ended:
+            ends[outcome.kind] += 1
+            if outcome.kind == "dead_lettered" and outcome.failure is not None:
+                causes[outcome.failure.kind] += 1
+                examples.append(f"{item.position}: {outcome.failure.reason}")
+                del examples[_EXAMPLES:]
+    measured = measure(sample.documents, profile, models, settings, made_by)
+    if state is None:
+        mapping = new_index(profile, dialect, analyzer=analyzer)["mappings"]["properties"]
+    elif missing_fields(profile, state.mapping):
+        first = field_mapping(state.mapping, profile.text_fields[0].name) or {}
+        mapping = object_properties(profile, dialect, analyzer=first.get("analyzer"))
+    else:
+        mapping = {}
+    return Rehearsal(
+        index=state.name if state else index,
+        source=source.identity,
+        exists=state is not None,
+        read=reader.read,
+        to_write=sample.offered,
+        without_text=without_text,
+        unchanged=ends["unchanged"],
+        superseded=ends["superseded"],
+        dead_letters=dict(causes.most_common()),
+        examples=examples,
+        mapping=mapping,
+        obstacles=differences(profile, state.mapping, state.settings) if state else [],
+        measured=len(measured.documents),
+        documents_per_s=round(measured.per_s, 1),
+        hours=round(measured.hours(sample.offered), 6),
+    )
+
+
+class _Sample:
+    """Documents by chance out of a stream, each as likely as any other (Vitter 1985, algorithm R)."""
+
+    def __init__(self) -> None:
+        self.documents: list[Document] = []
+        self.offered = 0
+        self._random = random.Random(0)
+
+    def add(self, document: Document) -> None:
+        self.offered += 1
+        if len(self.documents) < _SAMPLE:
+            self.documents.append(document)
+        elif (place := self._random.randrange(self.offered)) < _SAMPLE:
+            self.documents[place] = document

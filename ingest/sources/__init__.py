@@ -1,0 +1,1 @@
+"""Where documents come from: files, object stores, standard input, an index."""

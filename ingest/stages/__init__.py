@@ -1,0 +1,1 @@
+"""What happens to a batch of documents: skip unchanged, expand, embed, stamp."""

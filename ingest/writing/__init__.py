@@ -1,0 +1,1 @@
+"""Bulk writes: actions, answers, retries, rate limits and backpressure."""

@@ -1,0 +1,58 @@
+"""Models beside each other over the same BM25: toy models, whose rankings a reader can foresee."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks.models import INDEX, Ground
+from benchmarks.plain_index import worth
+from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.profile import RerankSettings
+from bridge.records import Hit
+from tests.toys import make_negated_cross_encoder, make_toy_cross_encoder, make_toy_encoder
+
+DOCUMENTS = {
+    "wing": "wing pressure of a supersonic wing",
+    "heat": "heat flow in a boundary layer",
+    "dress": "a cheap red dress",
+}
+QUERIES = {"q": "cheap red shoe", "heat": "heat flow in a boundary layer"}
+QRELS = {"q": {"dress": 1}, "heat": {"wing": 1}}
+JUDGED = JudgedQueries("by hand", QUERIES, QRELS, own_documents=frozenset({"heat"}))
+
+
+def hits(*doc_ids: str) -> list[Hit]:
+    return [Hit(INDEX, doc_id, float(len(doc_ids) - n)) for n, doc_id in enumerate(doc_ids)]
+
+
+@pytest.fixture
+def ground() -> Ground:
+    """BM25 finds the right document of the first query second."""
+    return Ground(DOCUMENTS, JUDGED, {"q": hits("wing", "dress"), "heat": hits("heat", "wing")})
+
+
+def order(rankings: Mapping[str, Sequence[Hit]]) -> list[str]:
+    return [hit.doc_id for hit in rankings["q"]]
+
+
+def test_a_query_that_is_a_document_does_not_find_itself(ground: Ground) -> None:
+    assert worth(JUDGED, ground.lexical) == pytest.approx((0.6309 + 1) / 2, abs=1e-4)
+
+
+def test_every_ranking_is_told_with_what_made_it(ground: Ground, tmp_path: Path) -> None:
+    encoder = str(make_toy_encoder(tmp_path / "encoder").path)
+    honest = str(make_toy_cross_encoder(tmp_path / "honest").path)
+    negated = str(make_negated_cross_encoder(tmp_path / "negated").path)
+    compared = dict(ground.compared([encoder], [honest, negated], RerankSettings(depth=3, blend=0.0)))
+
+    assert list(compared) == [
+        "BM25",
+        encoder,
+        f"BM25 and {encoder}",
+        f"BM25 and {encoder}, {honest}",
+        f"BM25 and {encoder}, {negated}",
+    ]
+    figures = {name: worth(JUDGED, rankings) for name, rankings in compared.items()}
+    assert figures[f"BM25 and {encoder}, {honest}"] > figures["BM25"]
+    assert figures[f"BM25 and {encoder}, {negated}"] < figures[f"BM25 and {encoder}, {honest}"]

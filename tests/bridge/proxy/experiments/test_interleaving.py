@@ -1,0 +1,189 @@
+"""Canary, interleaving, clicks, and the report of them."""
+
+import asyncio
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from bridge.cli import cli
+from bridge.errors import SettingsError, UsageError
+from bridge.proxy.experiments.canary import chosen
+from bridge.proxy.experiments.event_log import Click, Comparison, Event, EventLog, Impression, Key
+from bridge.proxy.experiments.event_report import read_events, report, sign_test
+from bridge.proxy.experiments.interleaving import team_draft
+from tests.bridge.proxy.conftest import MakeStack, Stack
+from tests.bridge.proxy.scripted_index import QUERY, ScriptedIndex
+
+keys = st.lists(st.sampled_from("abcdefghij"), unique=True).map(lambda ids: [("docs", doc_id) for doc_id in ids])
+
+
+@given(own=keys, bridge=keys, seed=st.text())
+def test_a_draft_holds_every_document_once_in_each_sides_order(own: list[Key], bridge: list[Key], seed: str) -> None:
+    drafted = list(team_draft(own, bridge, seed=seed))
+
+    assert Counter(key for key, _ in drafted) == Counter(set(own) | set(bridge))
+    for side, ranking in (("own", own), ("bridge", bridge)):
+        picked = [key for key, by in drafted if by == side]
+        assert picked == [key for key in ranking if key in picked]
+    assert drafted == list(team_draft(own, bridge, seed=seed))
+
+
+def test_a_draft_lets_each_side_pick_once_in_two_and_begin_half_the_time() -> None:
+    own, bridge = ([(side, str(i)) for i in range(5)] for side in ("own", "bridge"))
+    first: Counter[str] = Counter()
+    for seed in range(1000):
+        sides = [side for _, side in team_draft(own, bridge, seed=str(seed))]
+        assert all(set(sides[i : i + 2]) == {"own", "bridge"} for i in range(0, 10, 2))
+        first[sides[0]] += 1
+
+    assert 400 < first["own"] < 600
+
+
+def test_a_canary_holds_the_same_callers_and_only_grows() -> None:
+    callers = [CIMultiDict({"Authorization": f"Basic {i}"}) for i in range(2000)]
+    few, many = ({i for i, caller in enumerate(callers) if chosen(caller, percent)} for percent in (10, 50))
+
+    assert 140 < len(few) < 260
+    assert 900 < len(many) < 1100
+    assert few < many
+    assert all(chosen(caller, 100) and not chosen(caller, 0) for caller in callers)
+
+
+async def search(stack: Stack, **more: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    async with stack.client.post(f"{stack.proxy.url}/docs/_search", json=QUERY | more) as answer:
+        return await answer.json(), dict(answer.headers)
+
+
+async def test_callers_outside_the_canary_pass(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(), canary_percent=0)
+
+    _, headers = await search(stack)
+
+    assert headers["X-Bridge"] == "pass; reason=canary"
+
+
+async def test_interleaved_pages_and_clicks_are_logged_without_text(make_stack: MakeStack, tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    index = ScriptedIndex(titles={"d": "red shoe"})
+    stack = await make_stack(index, mode="interleave", event_log=log)
+
+    answer, headers = await search(stack)
+    impression = headers["X-Bridge-Impression"]
+    shown = [hit["_id"] for hit in answer["hits"]["hits"]]
+    scores = [hit["_score"] for hit in answer["hits"]["hits"]]
+    body = json.dumps({"impression": impression, "document": shown[0]})
+    async with stack.client.post(f"{stack.proxy.url}/_bridge/click", data=body) as clicked:
+        assert clicked.status == 204
+    async with stack.client.post(f"{stack.proxy.url}/_bridge/click", data=b'{"impression": 1}') as wrong:
+        assert wrong.status == 400
+        assert "X-Bridge-Impression" in (await wrong.json())["error"]["reason"]
+
+    page, click = read_events(log)
+    assert isinstance(page, Impression)
+    assert isinstance(click, Click)
+    assert page.id == click.impression == impression
+    assert sorted(doc_id for _, doc_id in (*page.own, *page.bridge)) == sorted(shown)
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == len(scores)
+    assert "shoe" not in log.read_text()
+    assert not any("_bridge" in request.target for request in stack.cluster.received)
+
+
+async def test_words_of_queries_are_logged_where_that_is_allowed(make_stack: MakeStack, tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    stack = await make_stack(ScriptedIndex(), mode="interleave", event_log=log, event_log_queries=True)
+
+    answer, _ = await search(stack, size=2, **{"from": 1})
+
+    [page] = read_events(log)
+    assert isinstance(page, Impression)
+    assert (page.query, page.first_rank) == (QUERY["query"]["match"]["title"], 2)
+    assert [doc_id for _, doc_id in page.shown] == [hit["_id"] for hit in answer["hits"]["hits"]]
+
+
+async def test_interleaved_pages_follow_each_other(make_stack: MakeStack, tmp_path: Path) -> None:
+    stack = await make_stack(ScriptedIndex(), mode="interleave", event_log=tmp_path / "events.jsonl")
+
+    whole, *parts = await asyncio.gather(search(stack, size=4), *(search(stack, size=2, **{"from": i}) for i in (0, 2)))
+
+    ids = [[hit["_id"] for hit in answer["hits"]["hits"]] for answer, _ in (whole, *parts)]
+    assert ids[0] == ids[1] + ids[2]
+
+
+async def test_clicks_are_the_clusters_business_in_other_modes(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex())
+
+    async with stack.client.post(f"{stack.proxy.url}/_bridge/click", data=b"{}") as answer:
+        await answer.read()
+
+    assert [request.target for request in stack.cluster.received] == ["/_bridge/click"]
+
+
+async def test_interleaving_without_a_log_is_refused(make_stack: MakeStack) -> None:
+    with pytest.raises(SettingsError, match=r"proxy\.event_log"):
+        await make_stack(ScriptedIndex(), mode="interleave")
+
+
+def impression(name: str, own: list[str], bridge: list[str]) -> Impression:
+    ours, theirs = ([("docs", doc_id) for doc_id in side] for side in (own, bridge))
+    return Impression(1.0, name, "docs", "hybrid", ours, theirs, 0.5, 0.25, 10.0)
+
+
+def test_the_report_counts_whose_documents_were_clicked(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    events: list[Event] = [
+        impression("1", ["a"], ["b", "c"]),
+        impression("2", ["a"], ["b"]),
+        impression("3", ["a"], ["b"]),
+        impression("4", ["a"], ["b"]),
+        Click(2.0, "1", "b"),
+        Click(2.0, "1", "b"),
+        Click(2.0, "1", "c"),
+        Click(2.0, "1", "a"),
+        Click(2.0, "2", "a"),
+        Click(2.0, "3", "a"),
+        Click(2.0, "3", "b"),
+        Click(2.0, "3", "x"),
+        Click(2.0, "9", "a"),
+        Comparison(3.0, "docs", "hybrid", overlap=1.0, rank_biased_overlap=1.0, took_ms=30.0),
+        Comparison(3.0, "other", "hybrid", overlap=1.0, rank_biased_overlap=1.0, took_ms=5.0),
+    ]
+    log = EventLog(file)
+    for event in events:
+        log.append(event)
+
+    found = report(read_events(file))
+
+    docs, other = found.indices
+    assert (docs.searches, docs.overlap, docs.rank_biased_overlap, docs.p50_ms) == (5, 0.6, 0.4, 10.0)
+    assert (docs.interleaved, docs.bridge_wins, docs.own_wins, docs.ties, docs.p_value) == (4, 1, 1, 1, 1.0)
+    assert (other.index, other.searches, other.p_value) == ("other", 1, None)
+    assert found.stray_clicks == 2
+    shown = CliRunner().invoke(cli, ["report", str(file), "--json"])
+    assert json.loads(shown.stdout)["indices"][0]["bridge_wins"] == 1
+
+
+def test_half_a_last_line_is_left_out_and_another_file_refused(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    EventLog(file).append(Click(1.0, "1", "a"))
+    with file.open("ab") as log:
+        log.write(b'{"event":"cli')
+    assert len(list(read_events(file))) == 1
+
+    file.write_text('{"event":"other"}\n')
+    with pytest.raises(UsageError, match=r"events\.jsonl:1 "):
+        list(read_events(file))
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "p_value"), [(0, 0, None), (5, 5, 1.0), (10, 0, 2 / 1024), (0, 3, 0.25), (9, 1, 22 / 1024)]
+)
+def test_the_sign_test_is_exact(wins: int, losses: int, p_value: float | None) -> None:
+    assert sign_test(wins, losses) == p_value

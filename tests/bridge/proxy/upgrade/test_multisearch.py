@@ -1,0 +1,117 @@
+import json
+from typing import Any
+
+import pytest
+
+from bridge.proxy.upgrade.multisearch import Item, items
+from bridge.proxy.upgrade.search import MAX_RANKED_AT_ONCE
+from bridge.search.request import LeaveAlone
+from tests.bridge.proxy.conftest import MakeStack, Stack
+from tests.bridge.proxy.scripted_index import QUERY, ScriptedIndex
+from tests.fake_cluster import Reply, reply_json
+
+SORTED = {**QUERY, "sort": ["n"]}
+
+
+def lines(*searches: tuple[dict[str, Any], dict[str, Any]]) -> bytes:
+    return b"".join(json.dumps(line).encode() + b"\n" for search in searches for line in search)
+
+
+def test_searches_are_told_apart_with_their_own_parameters() -> None:
+    body = b'{"index":"a","routing":"r","ignore_unavailable":true}\n{"size":1}\n\n{"size":2}\n{"index":["b","c"]}\n{}\n'
+
+    assert items(body, "typed_keys=true", expression="mine") == [
+        Item("a", b'{"size":1}', "routing=r&ignore_unavailable=true"),
+        Item("mine", b'{"size":2}', ""),
+        Item("b,c", b"{}", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "query_string", "reason"),
+    [
+        (b"{}\n{}", "", "malformed"),
+        (b"{}\n", "", "malformed"),
+        (b"", "", "malformed"),
+        (b"[]\n{}\n", "", "malformed"),
+        (b"{,}\n{}\n", "", "not_json"),
+        (b"{}\n{}\n", "filter_path=took", "unknown_parameter"),
+    ],
+)
+def test_what_cannot_be_told_apart_is_left_alone(body: bytes, query_string: str, reason: str) -> None:
+    assert items(body, query_string, expression="x") == LeaveAlone(reason)
+
+
+async def msearch(stack: Stack, body: bytes, target: str = "/_msearch") -> tuple[int, str, bytes]:
+    async with stack.client.post(
+        stack.proxy.url + target, data=body, headers={"Content-Type": "application/x-ndjson"}
+    ) as answer:
+        return answer.status, answer.headers.get("X-Bridge", ""), await answer.read()
+
+
+async def test_each_search_is_upgraded_or_left_as_it_is(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex())
+    body = lines(({"index": "docs"}, QUERY), ({"index": "docs"}, SORTED), ({}, QUERY), ({"index": "_all"}, QUERY))
+
+    status, mark, answer = await msearch(stack, body)
+
+    assert status == 200
+    assert mark.startswith("upgraded=1/4; took_ms=")
+    first, *others = json.loads(answer)["responses"]
+    assert len(first["hits"]["hits"]) == 5
+    assert all("_neural" not in hit["_source"] for hit in first["hits"]["hits"])
+    assert [[hit["_id"] for hit in other["hits"]["hits"]] for other in others] == [["a", "b", "c"]] * 3
+    sorted_by_n, *of_all = others
+    assert all("_neural" not in hit["_source"] for hit in sorted_by_n["hits"]["hits"])
+    assert all("_neural" in hit["_source"] for other in of_all for hit in other["hits"]["hits"])
+    assert body in [request.body for request in stack.cluster.received]
+
+
+@pytest.mark.case("P26")
+async def test_errors_stay_with_their_search_and_order_is_kept(make_stack: MakeStack) -> None:
+    error = {"error": {"type": "index_not_found_exception"}, "status": 404}
+    index = ScriptedIndex()
+    stack = await make_stack(
+        lambda request: (
+            reply_json({"took": 1, "responses": [error, {"took": 1, "hits": {"hits": []}, "status": 200}]})
+            if request.path == "/_msearch"
+            else index(request)
+        )
+    )
+
+    _, mark, answer = await msearch(stack, lines(({"index": "docs"}, QUERY), ({"index": "docs"}, QUERY)))
+
+    assert mark.startswith("upgraded=2/2")
+    failed, found = json.loads(answer)["responses"]
+    assert failed == error
+    assert len(found["hits"]["hits"]) == 5
+
+
+@pytest.mark.case("P26")
+async def test_a_thousand_searches_are_ranked_a_few_at_a_time(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(), budget_ms=60_000)
+
+    status, mark, answer = await msearch(stack, lines(*[({"index": "docs"}, QUERY)] * 1000))
+
+    assert status == 200
+    assert mark.startswith("upgraded=1000/1000; took_ms")
+    assert len(json.loads(answer)["responses"]) == 1000
+    # One connection for the own request, and one for each search that is being ranked.
+    assert len({request.connection for request in stack.cluster.received}) <= 1 + MAX_RANKED_AT_ONCE
+
+
+async def test_a_msearch_that_only_passes_is_unchanged(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(faults={"_msearch": Reply(body=b"as it is")}))
+
+    _, mark, answer = await msearch(stack, lines(({}, SORTED)), "/docs/_msearch")
+
+    assert (mark, answer) == ("pass; reason=sort", b"as it is")
+
+
+async def test_a_refused_mapping_is_asked_for_once(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(faults={"_mapping": Reply(403, b"{}")}))
+
+    _, mark, _ = await msearch(stack, lines(*[({"index": "docs"}, QUERY)] * 20))
+
+    assert mark == "pass; reason=mapping_unreadable"
+    assert len(stack.cluster.requests("_mapping")) == 1

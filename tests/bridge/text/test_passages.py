@@ -1,0 +1,79 @@
+"""Text fields become one text, and one text becomes passages that lose nothing."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.profile import PassageSettings
+from bridge.text.passages import enriched_text, split_passages
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    return [match.span() for match in re.finditer(r"\S+", text)]
+
+
+@pytest.mark.parametrize(
+    ("texts", "joined"),
+    [
+        pytest.param({"title": "Wings", "text": "They lift."}, "Wings. They lift.", id="title-becomes-a-sentence"),
+        pytest.param({"title": "Why?", "text": "Because."}, "Why? Because.", id="no-second-full-stop"),
+        pytest.param({"title": " ", "text": " body "}, "body", id="blank-field-left-out"),
+        pytest.param({"b": "first", "a": "second"}, "first. second", id="order-of-the-mapping"),
+        pytest.param({}, "", id="nothing"),
+    ],
+)
+def test_text_fields_join_as_sentences(texts: dict[str, str], joined: str) -> None:
+    assert enriched_text(texts) == joined
+
+
+def test_single_layout_is_one_passage_however_long() -> None:
+    text = "word " * 1000
+    assert [p.text for p in split_passages(text, PassageSettings("single", 8, 2), word_spans)] == [text]
+
+
+def test_blank_text_has_no_passage() -> None:
+    assert split_passages(" \n ", PassageSettings("nested"), word_spans) == []
+
+
+def test_passages_break_between_sentences_and_overlap_by_whole_sentences() -> None:
+    text = "One two three. Four five six. Seven eight. Nine ten eleven."
+    passages = split_passages(text, PassageSettings("nested", 8, 3), word_spans)
+    assert [p.text for p in passages] == [
+        "One two three. Four five six. Seven eight.",
+        "Seven eight. Nine ten eleven.",
+    ]
+
+
+def test_long_sentence_is_cut_between_words() -> None:
+    passages = split_passages("a b c d e f g", PassageSettings("nested", 3, 1), word_spans)
+    assert [p.text for p in passages] == ["a b c", "c d e", "e f g"]
+
+
+def test_long_word_is_cut_between_tokens() -> None:
+    def letters(text: str) -> list[tuple[int, int]]:
+        return [(i, i + 1) for i, sign in enumerate(text) if not sign.isspace()]
+
+    passages = split_passages("abcdefg", PassageSettings("nested", 3, 0), letters)
+    assert [p.text for p in passages] == ["abc", "def", "g"]
+
+
+def test_text_longer_than_a_stretch_keeps_its_offsets() -> None:
+    text = " ".join(f"w{i}." for i in range(60_000))
+    passages = split_passages(text, PassageSettings("nested", 5000, 0), word_spans)
+    assert " ".join(p.text for p in passages) == text
+
+
+@given(
+    st.text(alphabet="ab .!\n", max_size=300),
+    st.integers(min_value=1, max_value=12),
+    st.integers(min_value=0, max_value=12),
+)
+def test_every_token_is_in_a_passage_and_no_passage_is_too_long(text: str, size: int, overlap: int) -> None:
+    passages = split_passages(text, PassageSettings("nested", size, overlap), word_spans)
+    for passage in passages:
+        assert text[passage.start : passage.end] == passage.text
+        assert len(word_spans(passage.text)) <= size
+    covered = {i for p in passages for i in range(p.start, p.end)}
+    assert {i for start, end in word_spans(text) for i in range(start, end)} <= covered

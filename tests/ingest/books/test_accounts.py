@@ -1,0 +1,219 @@
+"""Books survive crashes: whatever happens, a run that completes has accounted for every item once."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from bridge.errors import CheckpointUnusable, IngestError, LedgerUnbalanced
+from bridge.records import Document, SourcePosition
+from ingest.books.accounts import CHECKPOINT, Accounts
+from ingest.books.checkpoint import load
+from ingest.books.dead_letters import read_dead_letters
+from ingest.books.ledger import Failure, Outcome, OutcomeKind
+from ingest.sources.opening import DocumentsInMemory, SourceItem
+
+KINDS: list[OutcomeKind] = ["written", "unchanged", "superseded", "dropped_by_pipeline", "dead_lettered"]
+
+
+class Resumable(DocumentsInMemory):
+    """Documents that come in the same order every time."""
+
+    resumable = True
+
+
+def source(n: int, identity: str = "a source") -> Resumable:
+    return Resumable([Document(str(i), b"{}", {}, SourcePosition("memory", i)) for i in range(n)], identity=identity)
+
+
+def accounts(folder: Path, items: Resumable, *, from_start: bool = False, recipe: str = "r") -> Accounts:
+    return Accounts(
+        folder, items, index="i", index_identity="i (u)", recipe=recipe, from_start=from_start, save_every_s=3600
+    )
+
+
+def ended(items: list[SourceItem], kinds: list[OutcomeKind]) -> list[tuple[SourceItem, Outcome]]:
+    failure = Failure("mapper_parsing_exception", "why", 400)
+    return [(item, Outcome(kind, failure)) for item, kind in zip(items, kinds, strict=True)]
+
+
+class Bookkeeping(RuleBasedStateMachine):
+    """Runs that book batches, save, crash and go on, beside a model that knows what must be true."""
+
+    @initialize(n=st.integers(min_value=1, max_value=40))
+    def begin(self, n: int) -> None:
+        self.temporary = tempfile.TemporaryDirectory()
+        self.folder = Path(self.temporary.name)
+        self.source = source(n)
+        self.kinds: list[OutcomeKind] = []
+        self.saved = 0
+        self._open()
+
+    def _open(self) -> None:
+        self.books = accounts(self.folder, self.source)
+        self.books.__enter__()
+        assert self.books.skipped == self.saved
+        del self.kinds[self.saved :]
+        self.items = list(self.source.items(self.saved))
+
+    @precondition(lambda self: self.items)
+    @rule(kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=7))
+    def book(self, kinds: list[OutcomeKind]) -> None:
+        batch, self.items = self.items[: len(kinds)], self.items[len(kinds) :]
+        self.books.book(ended(batch, kinds[: len(batch)]))
+        self.kinds += kinds[: len(batch)]
+
+    @rule()
+    def save(self) -> None:
+        self.books.save()
+        self.saved = len(self.kinds)
+
+    @rule(torn=st.binary(max_size=20), half_written=st.binary(max_size=20))
+    def crash_and_go_on(self, torn: bytes, half_written: bytes) -> None:
+        """The process ends between two lines of code; a write that was under way is left half done."""
+        with self.books.dead_letters.open("ab") as file:
+            file.write(torn)
+        (self.folder / f"{CHECKPOINT}.new").write_bytes(half_written)
+        # What the kernel does for a process that is gone:
+        self.books._letters._file.close()
+        self.books._lock.__exit__(None, None, None)
+        self._open()
+
+    @precondition(lambda self: not self.items)
+    @rule()
+    def complete(self) -> None:
+        self.books.complete(read=len(self.kinds) - self.books.skipped)
+        self.books.__exit__(None, None, None)
+        assert load(self.folder / CHECKPOINT) is None
+        self.saved = 0
+        self._open()
+
+    @invariant()
+    def every_item_is_booked_once(self) -> None:
+        for kind in KINDS:
+            assert getattr(self.books.ledger, kind) == self.kinds.count(kind)
+
+    @invariant()
+    def dead_letters_are_those_that_were_booked(self) -> None:
+        letters = [letter.id for letter in read_dead_letters(self.books.dead_letters)]
+        assert letters == [str(i) for i, kind in enumerate(self.kinds) if kind == "dead_lettered"]
+
+    def teardown(self) -> None:
+        self.books.__exit__(None, None, None)
+        self.temporary.cleanup()
+
+
+TestBookkeeping = pytest.mark.case("I9")(Bookkeeping.TestCase)
+TestBookkeeping.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A state folder whose run was cut off after three of five items."""
+    items = source(5)
+    with accounts(tmp_path, items) as books:
+        books.book(ended(list(items.items())[:3], ["written", "dead_lettered", "written"]))
+        books.save()
+    return tmp_path
+
+
+@pytest.mark.case("I12")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: content[:-5], id="truncated"),
+        pytest.param(lambda content: content[:80] + bytes([content[80] ^ 1]) + content[81:], id="bit-flipped"),
+        pytest.param(lambda _: b"", id="empty"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_and_never_guessed(saved: Path, damage: object) -> None:
+    file = saved / CHECKPOINT
+    assert callable(damage)
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(CheckpointUnusable, match=r"checkpoint is damaged.*--from-start"), accounts(saved, source(5)):
+        pass
+    with accounts(saved, source(5), from_start=True) as books:
+        assert books.skipped == 0
+
+
+@pytest.mark.case("I13")
+def test_a_checkpoint_of_another_source_or_recipe_is_refused(saved: Path) -> None:
+    with pytest.raises(CheckpointUnusable, match="belongs to another source"), accounts(saved, source(5, "b")):
+        pass
+    with pytest.raises(CheckpointUnusable, match="belongs to another models"), accounts(saved, source(5), recipe="s"):
+        pass
+
+
+@pytest.mark.case("I14")
+def test_a_second_run_on_the_same_folder_is_refused_and_told_who_holds_it(saved: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import sys\nfrom pathlib import Path\nfrom ingest.books.checkpoint import locked\n"
+         "with locked(Path(sys.argv[1])):\n print('held', flush=True)\n sys.stdin.read()", str(saved)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(CheckpointUnusable, match=f"in use by process {holder.pid}"), accounts(saved, source(5)):
+            pass
+        holder.kill()
+    with accounts(saved, source(5)) as books:
+        assert books.skipped == 3
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB; skips where it may not be mounted."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(filler: Path) -> None:
+    """Writes until the disk is full."""
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(os.urandom(4096)):
+            pass
+
+
+@pytest.mark.case("I11")
+def test_a_full_disk_stops_before_anything_is_acknowledged(small_disk: Path) -> None:
+    items = source(5)
+    with accounts(small_disk, items) as books:
+        books.book(ended(list(items.items())[:2], ["dead_lettered", "written"]))
+        books.save()
+        before = (small_disk / CHECKPOINT).read_bytes()
+        filler = small_disk / "filler"
+        fill(filler)
+        body = b'{"a": "' + b"x" * 50_000 + b'"}'
+        large = Document("large", body, {}, SourcePosition("memory", 9))
+        with pytest.raises(IngestError, match=r"dead letters .* cannot be written"):
+            books.book(ended([large], ["dead_lettered"]))
+        assert books.ledger.answered == 2
+        with pytest.raises(IngestError, match=r"checkpoint .* cannot be written"):
+            books.save()
+        assert (small_disk / CHECKPOINT).read_bytes() == before
+        filler.unlink()
+    with accounts(small_disk, items) as books:
+        assert books.skipped == 2
+        assert [letter.id for letter in read_dead_letters(books.dead_letters)] == ["0"]
+
+
+def test_a_run_with_items_unaccounted_for_is_not_complete(saved: Path) -> None:
+    with accounts(saved, source(5)) as books, pytest.raises(LedgerUnbalanced, match=r"5 items were read, 3 accounted"):
+        books.complete(read=2)
+    assert load(saved / CHECKPOINT) is not None

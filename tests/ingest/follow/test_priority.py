@@ -1,0 +1,25 @@
+"""What goes first is not waited with: predicting queries begins once nothing else does."""
+
+import threading
+
+from ingest.follow.priority import Precedence, WaitingGenerator
+from tests.ingest.toys import EchoGenerator
+
+
+def test_nothing_is_predicted_while_other_work_goes_first() -> None:
+    precedence, echo = Precedence(), EchoGenerator()
+    generator = WaitingGenerator(echo, precedence)
+    predicted: list[list[str]] = []
+
+    def predict() -> None:
+        predicted.extend(generator.generate(["wing"], n_queries=1, max_new_tokens=8, seed=0))
+
+    with precedence:
+        thread = threading.Thread(target=predict)
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        assert echo.passages == 0
+    thread.join(60)
+    assert predicted == [["what is wing"]]
+    assert generator.generate(["lift"], n_queries=1, max_new_tokens=8, seed=0) == [["what is lift"]]
