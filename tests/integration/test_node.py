@@ -39,7 +39,7 @@ MAPPINGS = {
 
 OWNER = """
 import time
-from bridge.cluster.node import EmbeddedNode
+from bridge.node.node import EmbeddedNode
 from bridge.settings import load_settings
 with EmbeddedNode.owned("killed", load_settings().node) as node:
     print(node.pid, node.version, node.folder, flush=True)

@@ -34,7 +34,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", port), Answer).serve_forever()
 
 OWNER = """
 import pathlib, sys, time
-from bridge.supervision import Service, Supervisor
+from bridge.processes.supervisor import Service, Supervisor
 command = [sys.executable, "-c", sys.argv[1], sys.argv[2], "serves"]
 toy = Service("toy", command, f"http://127.0.0.1:{sys.argv[2]}/", log_file=pathlib.Path("/dev/null"))
 with Supervisor([toy]) as supervisor:
