@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 
 REPORT = Path(__file__).parent.parent / "var" / "cases.json"
-CASES = [
-    f"{letter}{number}"
-    for letter, count in (("I", 38), ("R", 24), ("P", 37), ("S", 10))
-    for number in range(1, count + 1)
-]
+LETTERS = {"I": 48, "R": 30, "P": 61, "S": 17, "M": 8, "N": 1}
+"""Cases of each letter, in both catalogues."""
+CASES = [f"{letter}{number}" for letter, count in LETTERS.items() for number in range(1, count + 1)]
 
 _outcomes = pytest.StashKey[dict[str, dict[str, str]]]()
 
@@ -31,7 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark in item.iter_markers("case"):
             unknown = [name for name in mark.args if name not in CASES]
             if unknown or not mark.args:
-                raise pytest.UsageError(f"{item.nodeid}: no case {unknown}: I1…I38, R1…R24, P1…P37, S1…S10")
+                known = ", ".join(f"{letter}1…{letter}{count}" for letter, count in LETTERS.items())
+                raise pytest.UsageError(f"{item.nodeid}: no case {unknown}: {known}")
 
 
 @pytest.hookimpl(wrapper=True)

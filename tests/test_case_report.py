@@ -4,8 +4,8 @@ from tests.case_report import CASES, lines
 
 
 def test_the_catalogue_has_all_cases() -> None:
-    assert len(CASES) == 109
-    assert len(set(CASES)) == 109
+    assert len(CASES) == 165
+    assert len(set(CASES)) == 165
 
 
 def test_a_failed_test_outweighs_passed_ones() -> None:
@@ -16,4 +16,4 @@ def test_a_failed_test_outweighs_passed_ones() -> None:
     assert "P14 failed t::b" in report
     assert "P15 absent" in report
     assert "I9 absent" in report
-    assert len(report) == 109
+    assert len(report) == 165
