@@ -1,7 +1,7 @@
 """Figures of the house, in short what a newcomer has to walk through: `python -m tests.house [--json]`.
 
-Modules and lines of the product, the widest folder, circles among files, modules without a test file of their own, and the
-files that a reranked search, a document and a `/rerank` request enter, traced on real calls.
+Modules and lines of the product, the widest folder, circles among files, modules without a test file of their own,
+and the files that a reranked search, a document and a `/rerank` request enter, traced on real calls.
 """
 
 import argparse
