@@ -94,7 +94,7 @@ def traced() -> Iterator[set[str]]:
         yield entered
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
 
 
 async def files_of_a_search() -> list[str]:
