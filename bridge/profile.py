@@ -186,7 +186,7 @@ SEPARATE_BOOST = 0.25
 """Weight of predicted queries that are scored by themselves: a short field, where a single word counts for much."""
 
 TOGETHER_BOOST = 1.0
-"""Weight of text and predicted queries scored as one field; docs/benchmarks.md has the figures for both."""
+"""Weight of text and predicted queries scored as one field; docs/explanation/benchmarks.md has the figures for both."""
 
 
 class FilterThreshold(msgspec.Struct, frozen=True):

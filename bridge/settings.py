@@ -398,7 +398,7 @@ def load_settings(config_file: Path | None = None, **flags: dict[str, Any]) -> S
         return FromFile(**{section: values for section, values in given.items() if values})  # type: ignore[arg-type]
     except ValidationError as error:
         lines = "; ".join(_told(problem) for problem in error.errors())
-        raise SettingsError(f"settings: {lines} (docs/configuration.md lists every key)") from error
+        raise SettingsError(f"settings: {lines} (docs/reference/configuration.md lists every key)") from error
     except (yaml.YAMLError, ValueError, OSError) as error:
         raise SettingsError(f"settings file {file} cannot be read: {error}") from error
 
@@ -420,7 +420,7 @@ def masked(url: str) -> str:
 
 
 def settings_reference() -> str:
-    """Every setting as Markdown, a table per section: docs/configuration.md holds this text."""
+    """Every setting as Markdown, a table per section: docs/reference/configuration.md holds this text."""
     parts = []
     for section, section_field in Settings.model_fields.items():
         model = cast(type[Section], section_field.annotation)

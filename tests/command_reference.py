@@ -1,4 +1,4 @@
-"""The text of docs/commands.md, made from the command tree: `python -m tests.command_reference > docs/commands.md`."""
+"""The text of docs/reference/commands.md, made from the command tree: `python -m tests.command_reference > docs/reference/commands.md`."""
 
 import inspect
 import sys

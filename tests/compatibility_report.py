@@ -1,6 +1,6 @@
 """Which feature works on which engine, from the last run of `tests/integration/compatibility` on each.
 
-`python -m tests.compatibility_report > docs/compatibility.md` writes the page; runs on other engines are kept
+`python -m tests.compatibility_report > docs/reference/compatibility.md` writes the page; runs on other engines are kept
 in `var/compatibility.json`.
 """
 
@@ -21,7 +21,7 @@ HEAD = """# Compatibility
 
 What the tests of `tests/integration/compatibility` found on real nodes, each feature by at least one test. The page
 is made from their outcomes: `scripts/test --elasticsearch tests/integration/compatibility`, then
-`python -m tests.compatibility_report > docs/compatibility.md`. `BRIDGE_TEST_CLUSTER=http://HOST:PORT` puts another
+`python -m tests.compatibility_report > docs/reference/compatibility.md`. `BRIDGE_TEST_CLUSTER=http://HOST:PORT` puts another
 cluster to the same tests. `neural-bridge doctor URL` says of your own cluster what it can do.
 
 Nodes: OpenSearch with its k-NN plugin (Lucene engine), Elasticsearch with a basic licence; one node, no security.

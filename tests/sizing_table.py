@@ -1,4 +1,4 @@
-"""What the collections of docs/sizing.md cost, reckoned from the rates that it says were measured.
+"""What the collections of docs/explanation/sizing.md cost, reckoned from the rates that it says were measured.
 
 `python -m tests.sizing_table` prints the table that stands there.
 """
@@ -7,7 +7,7 @@ import math
 import re
 from pathlib import Path
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "sizing.md"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "explanation" / "sizing.md"
 SIZES = {"10 million": 10_000_000, "1 billion": 1_000_000_000}
 COPIES = 2
 DIMENSION, LINKS = 384, 16

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.compatibility_report import features, page
 
-PAGE = Path(__file__).parent.parent / "docs" / "compatibility.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "compatibility.md"
 
 
 def test_a_feature_works_where_each_of_its_tests_passed() -> None:
@@ -24,6 +24,6 @@ def test_a_feature_works_where_each_of_its_tests_passed() -> None:
 def test_the_page_has_a_row_for_every_feature_and_no_other() -> None:
     rows = [line.split("|")[1].strip() for line in PAGE.read_text(encoding="utf-8").splitlines() if line[:2] == "| "]
     assert rows == ["feature", *features()], (
-        "docs/compatibility.md is stale: scripts/test --elasticsearch tests/integration/compatibility, then "
-        "python -m tests.compatibility_report > docs/compatibility.md"
+        "docs/reference/compatibility.md is stale: scripts/test --elasticsearch tests/integration/compatibility, then "
+        "python -m tests.compatibility_report > docs/reference/compatibility.md"
     )

@@ -1,4 +1,4 @@
-"""What docs/sizing.md says that a collection costs follows from the rates that it says were measured."""
+"""What docs/explanation/sizing.md says that a collection costs follows from the rates that it says were measured."""
 
 import pytest
 

@@ -77,7 +77,7 @@ CLAUSES = sorted(LEFT_ALONE - REASONS.keys())
 
 
 def table() -> Iterator[str]:
-    """The reasons as the lines of a Markdown table: docs/http-api.md holds them."""
+    """The reasons as the lines of a Markdown table: docs/reference/http-api.md holds them."""
     yield "| reason | the search is left alone since |"
     yield "|---|---|"
     for reason, meaning in REASONS.items():

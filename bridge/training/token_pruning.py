@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bridge.errors import ModelError
 
 KEPT_SHARE = 0.4
-"""What our own cross-encoders keep: the same nDCG@10 in three quarters of the time (docs/models.md)."""
+"""What our own cross-encoders keep: the same nDCG@10 in three quarters of the time (docs/explanation/models.md)."""
 
 FEWEST_KEPT = 16
 """So many tokens of a passage go on whatever the share: short ones are read whole."""

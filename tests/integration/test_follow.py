@@ -149,7 +149,7 @@ def test_an_application_that_writes_all_the_time_is_kept_up_with_and_loses_nothi
         for turn in range(1, 6):
             for number in range(0, 60, 4):
                 body = {"doc": {"stock": turn, "text": f"version {turn} of {number}"}}
-                # As docs/ingest.md says: a merge that meets the follower's write has to be made again.
+                # As docs/how-to/enrich.md says: a merge that meets the follower's write has to be made again.
                 merge = {"retry_on_conflict": 5}
                 client.update(index=enriched_index, id=f"d{number}", body=body, params=merge)
             client.index(index=enriched_index, id=f"new{turn}", body={"title": "new", "text": f"in turn {turn}"})

@@ -1,4 +1,4 @@
-"""The roles that docs/operations.md gives are enough for what it says, and for no more."""
+"""The roles that docs/how-to/operate.md gives are enough for what it says, and for no more."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from tests.toys import make_toy_encoder
 pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(900)]
 
 INDEX = "products-least"
-OPERATIONS = Path(__file__).parent.parent.parent / "docs" / "operations.md"
+OPERATIONS = Path(__file__).parent.parent.parent / "docs" / "how-to" / "operate.md"
 SEARCHER = "products-searcher"
 
 

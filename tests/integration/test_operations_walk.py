@@ -1,4 +1,4 @@
-"""docs/operations.md as a stranger follows it: the page's commands, in order, on an index that an application made."""
+"""docs/how-to/operate.md as a stranger follows it: the page's commands, in order, on an index that an application made."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Alerts, dashboard and operations.md speak of metrics that there are, with labels that they have."""
+"""Alerts, dashboard and docs/how-to/operate.md speak of metrics that exist, with labels that they have."""
 
 import json
 import re
@@ -116,17 +116,17 @@ def test_a_name_that_is_not_exposed_would_be_noticed() -> None:
 def test_an_alert_says_what_to_do(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("page", "ticket")
     assert {"summary", "remedy"} <= rule["annotations"].keys()
-    assert f"`{rule['alert']}`" in (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert f"`{rule['alert']}`" in (ROOT / "docs" / "how-to" / "operate.md").read_text(encoding="utf-8")
 
 
 def test_every_metric_is_explained_to_operators() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how-to" / "operate.md").read_text(encoding="utf-8")
     exposed = {re.sub(r"_(bucket|count|sum)$", "", name) for name in series() if name.startswith("bridge_")}
     assert sorted(name for name in exposed if f"| `{name}` |" not in text) == []
 
 
 def test_every_line_on_failures_is_held_by_a_test() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "how-to" / "operate.md").read_text(encoding="utf-8")
     named = re.findall(r"\| `(test_\w+)` \|", text)
     written = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     assert len(named) > 20

@@ -18,4 +18,4 @@ def test_every_reason_is_explained_and_no_other() -> None:
 
 
 def test_the_documentation_lists_every_reason() -> None:
-    assert "\n".join(table()) in (ROOT / "docs" / "http-api.md").read_text()
+    assert "\n".join(table()) in (ROOT / "docs" / "reference" / "http-api.md").read_text()

@@ -1,4 +1,4 @@
-"""The same tests against every engine, one after another; `docs/compatibility.md` is made from how they end.
+"""The same tests against every engine, one after another; `docs/reference/compatibility.md` is made from how they end.
 
 OpenSearch runs wherever a Java for it is found, Elasticsearch where `--elasticsearch` asks for it.
 `BRIDGE_TEST_CLUSTER` names the address of a cluster to test in their place: it gets indices called `test-…`.
