@@ -3,8 +3,8 @@
 The same documents, once with vectors alone (little work for each, so that Ray's share is largest) and once with
 predicted queries too: in one process, then on a Ray cluster of two nodes on loopback, which stand for two
 machines, with one worker and with two. Every worker computes on one thread. Rates are taken between the
-first answer and the last: Ray's start and the opening of models are told apart. docs/explanation/sizing.md reckons with these
-figures.
+first answer and the last: Ray's start and the opening of models are left out.
+docs/explanation/sizing.md reckons with these figures.
 """
 
 import json as json_module

@@ -1,4 +1,4 @@
-"""The text of docs/reference/commands.md, made from the command tree: `python -m tests.command_reference > docs/reference/commands.md`."""
+"""The page docs/reference/commands.md, made from the command tree: `python -m tests.command_reference` prints it."""
 
 import inspect
 import sys

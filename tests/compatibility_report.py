@@ -19,18 +19,18 @@ Outcomes = dict[str, list[str]]
 
 HEAD = """# Compatibility
 
-What the tests of `tests/integration/compatibility` found on real nodes, each feature by at least one test. The page
-is made from their outcomes: `scripts/test --elasticsearch tests/integration/compatibility`, then
-`python -m tests.compatibility_report > docs/reference/compatibility.md`. `BRIDGE_TEST_CLUSTER=http://HOST:PORT` puts another
-cluster to the same tests. `neural-bridge doctor URL` says of your own cluster what it can do.
+What the tests of `tests/integration/compatibility` found on real nodes. At least one test proves each feature. The page
+is made from the tests' outcomes: run `scripts/test --elasticsearch tests/integration/compatibility`, then
+`python -m tests.compatibility_report > docs/reference/compatibility.md`. Set `BRIDGE_TEST_CLUSTER=http://HOST:PORT` to
+run the same tests on another cluster. `neural-bridge doctor URL` prints what your own cluster can do.
 
 Nodes: OpenSearch with its k-NN plugin (Lucene engine), Elasticsearch with a basic licence; one node, no security.
 
 """
 NOTES = """
-Where an engine has no k-NN (OpenSearch without the plugin, Elasticsearch before 8.12) documents get predicted queries
-and searches are reranked, without vectors. Versions between and beside those above are expected to work, from
-OpenSearch 1.3 and Elasticsearch 7.10 on, and are not tested.
+If an engine has no k-NN (OpenSearch without the plugin, Elasticsearch before 8.12), documents get predicted queries and
+searches are reranked, without vectors. Other versions from OpenSearch 1.3 and Elasticsearch 7.10 on are expected to
+work, but are not tested.
 """
 
 

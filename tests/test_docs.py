@@ -18,7 +18,7 @@ def read(name: str) -> str:
 
 def test_configuration_lists_every_setting_as_it_is() -> None:
     assert read("docs/reference/configuration.md").endswith(settings_reference()), (
-        "docs/reference/configuration.md is stale: replace its tables with the output of `neural-bridge config reference`"
+        "docs/reference/configuration.md is stale: replace its tables by the output of `neural-bridge config reference`"
     )
 
 

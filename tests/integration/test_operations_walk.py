@@ -1,4 +1,4 @@
-"""docs/how-to/operate.md as a stranger follows it: the page's commands, in order, on an index that an application made."""
+"""The commands of docs/how-to/operate.md, run in order on an index that an application made."""
 
 import os
 import re
