@@ -213,7 +213,7 @@ async def _bulks(
 
 
 def _understood(body: json_tree.Json, profile: IndexProfile) -> SearchRequest:
-    fields = [text_field.name for text_field in profile.text_fields]
+    fields = profile.text_fields
     request = parse(json_tree.write(body), "", text_fields=fields, object_field=profile.object_field)
     if not isinstance(request, SearchRequest):
         raise TypeError(f"the benchmark's own query is left alone: {request.reason}")

@@ -18,7 +18,7 @@ from bridge.cluster.connection import capabilities, connect
 from bridge.cluster.dialects import dialect_of
 from bridge.cluster.schema import new_index
 from bridge.processes import owned
-from bridge.profile import IndexProfile, ModelReference, TextField
+from bridge.profile import IndexProfile, ModelReference
 from bridge.settings import ClusterSettings
 
 INDEX = "proxy-benchmark"
@@ -52,7 +52,7 @@ def embedding(chance: random.Random) -> list[float]:
 def fill(cluster_url: str, chance: random.Random, n_documents: int) -> IndexProfile:
     """An index of made-up documents of about 1 KB with predicted queries and vectors."""
     profile = IndexProfile(
-        text_fields=[TextField("title"), TextField("text")],
+        text_fields=["title", "text"],
         encoder=ModelReference("benchmark", "0" * 12),
         generator=ModelReference("benchmark", "0" * 12),
         dimension=DIMENSION,

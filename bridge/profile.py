@@ -45,15 +45,6 @@ class ModelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
         return f"{self.name}@{self.digest}"
 
 
-class TextField(msgspec.Struct, frozen=True):
-    """A text field of the application that is expanded, embedded and reranked.
-
-    `name` is the mapping's name (dots for objects).
-    """
-
-    name: str
-
-
 class PassageSettings(msgspec.Struct, frozen=True):
     """How a document is split. `layout` single: one embedding per document, in `OBJECT.embedding`;
     nested: one per passage, in `OBJECT.passages`. Sizes in tokens of the encoder."""
@@ -202,6 +193,7 @@ class FilterThreshold(msgspec.Struct, frozen=True):
 class IndexProfile(msgspec.Struct, frozen=True):
     """The whole of `_meta.neural_bridge`.
 
+    `text_fields`: names of the application's text fields (dots for objects) that are expanded, embedded and reranked.
     `object_field`: our one object in each document. `window`: how many documents each leg gives and the
     fused ranking holds; pages inside it are stable. `expanded_fields`: text fields that are scored together
     with the predicted queries, as one field (BM25F: Robertson et al. 2004); empty where these are scored by
@@ -213,7 +205,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
     predicted queries were kept, where a share of all decided that.
     """
 
-    text_fields: list[TextField]
+    text_fields: list[str]
     encoder: ModelReference
     dimension: int
     generator: ModelReference | None = None
@@ -262,13 +254,9 @@ class IndexProfile(msgspec.Struct, frozen=True):
         return f"{self.generation_field}.stamp"
 
     def to_meta(self) -> dict[str, Any]:
-        """The value to store under `META_KEY`.
-
-        Text fields stand there by their names: of a list of objects with one key each, Elasticsearch keeps the
-        last one.
-        """
+        """The value to store under `META_KEY`."""
         built: dict[str, Any] = msgspec.to_builtins(self)
-        return {**built, "text_fields": [field.name for field in self.text_fields]}
+        return built
 
 
 def profile_of(meta: object, *, index: str) -> IndexProfile | None:
@@ -286,7 +274,7 @@ def profile_of(meta: object, *, index: str) -> IndexProfile | None:
             f"{PROFILE_VERSION}: update opensearch-neural-bridge"
         )
     try:
-        return msgspec.convert(_with_named_fields(block), IndexProfile)
+        return msgspec.convert(_with_field_names(block), IndexProfile)
     except msgspec.ValidationError as error:
         raise IndexUnsuitable(
             f"index {index}: _meta.{META_KEY} cannot be read ({error}): correct it, or run "
@@ -294,8 +282,9 @@ def profile_of(meta: object, *, index: str) -> IndexProfile | None:
         ) from error
 
 
-def _with_named_fields(block: object) -> object:
-    """Text fields as objects again; see `IndexProfile.to_meta`."""
-    if not isinstance(block, dict) or not isinstance(names := block.get("text_fields"), list):
+def _with_field_names(block: object) -> object:
+    """`block` with plain names as text fields: older profiles hold objects, `{"name": "title"}`."""
+    if not isinstance(block, dict) or not isinstance(fields := block.get("text_fields"), list):
         return block
-    return {**block, "text_fields": [{"name": name} if isinstance(name, str) else name for name in names]}
+    names = [field.get("name") if isinstance(field, dict) else field for field in fields]
+    return {**block, "text_fields": names}

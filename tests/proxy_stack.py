@@ -18,7 +18,7 @@ from bridge.cluster.schema import new_index
 from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
-from bridge.profile import IndexProfile, ModelReference, PassageSettings, TextField
+from bridge.profile import IndexProfile, ModelReference, PassageSettings
 from bridge.proxy.server.app import running
 from bridge.settings import ClusterSettings, ProxySettings, Settings, SidecarSettings
 from bridge.text.passages import enriched_text, split_passages
@@ -43,7 +43,7 @@ class ProxyStack:
         """A profile of documents with `title` and `body`, for the toy models."""
         name, _, digest = self.encoder.identity.partition("@")
         given: dict[str, Any] = {
-            "text_fields": [TextField("title"), TextField("body")],
+            "text_fields": ["title", "body"],
             "encoder": ModelReference(name, digest),
             "generator": ModelReference("by-hand", "0" * 12),
             "dimension": self.encoder.dimension,

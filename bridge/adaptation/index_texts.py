@@ -38,7 +38,7 @@ class IndexTexts:
     ) -> None:
         self._client = client
         self._state = state
-        self._names = [field.name for field in profile.text_fields]
+        self._names = profile.text_fields
         self._split = split
 
     def sample(self, n_documents: int) -> list[IndexedText]:

@@ -39,7 +39,7 @@ def install_encoder(
         update={"encoder": str(model), "generator": generator, "server_url": None, "server_api": "sidecar"}
     )
     models = load_models(made_with)
-    names = [field.name for field in profile.text_fields]
+    names = profile.text_fields
     wanted = next_generation(state, profile_for(models, names, passages=profile.passages))
     done = run_backfill(
         state.name,

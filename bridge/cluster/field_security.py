@@ -57,7 +57,7 @@ def uncovered(rules: Iterator[FieldRule], index: str, profile: IndexProfile) -> 
     for rule in rules:
         if not any(fnmatchcase(index, pattern) for pattern in rule.indices):
             continue
-        names = [field.name for field in profile.text_fields]
+        names = profile.text_fields
         protected = [name for name in names if rule.protects(name)]
         shown = [name for name in made if rule.shows(name)]
         if protected and shown:

@@ -200,7 +200,7 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
     if kept is not None:
         _refuse_unlike(state, list(_contradictions(kept, profile)))
     if kept is None or missing_fields(profile, state.mapping):
-        first = field_mapping(state.mapping, profile.text_fields[0].name) or {}
+        first = field_mapping(state.mapping, profile.text_fields[0]) or {}
         analyzer = first.get("analyzer")
         new = scored_together(schema_fitted(kept or profile, dialect), dialect, state.mapping, analyzer=analyzer)
         body = {
@@ -350,7 +350,7 @@ def _contradictions(kept: IndexProfile, asked: IndexProfile) -> Iterator[str]:
         ("encoder", kept.encoder.identity, asked.encoder.identity),
         ("object field", kept.object_field, asked.object_field),
         ("passage layout", kept.passages.layout, asked.passages.layout),
-        ("text fields", [f.name for f in kept.text_fields], [f.name for f in asked.text_fields]),
+        ("text fields", kept.text_fields, asked.text_fields),
     ]
     for name, has, wants in pairs:
         if has != wants:

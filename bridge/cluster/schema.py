@@ -41,7 +41,7 @@ def scored_together(
     """
     if not dialect.combines_fields or profile.expanded_fields:
         return profile
-    fields = {field.name: field_mapping(mapping, field.name) or {} for field in profile.text_fields}
+    fields = {name: field_mapping(mapping, name) or {} for name in profile.text_fields}
     names = [name for name, field in fields.items() if _is_plain(field) and field.get("analyzer") == analyzer]
     if not names:
         return profile
@@ -98,8 +98,8 @@ def _kept(profile: IndexProfile, dialect: Dialect, analyzer: str | None, mapped:
 def _mapped(profile: IndexProfile, analyzer: str | None, properties: Mapping[str, Any] | None) -> JsonObject:
     """The application's fields."""
     mapped: JsonObject = {}
-    for field in profile.text_fields:
-        _put(mapped, field.name, _text(analyzer))
+    for name in profile.text_fields:
+        _put(mapped, name, _text(analyzer))
     return mapped | dict(properties or {})
 
 
@@ -111,7 +111,7 @@ def new_index_like(
     `mapping` and `settings` are the other's, as the cluster gives them; of the settings, those that belong
     to the documents and not to that one index.
     """
-    text_field = field_mapping(mapping, profile.text_fields[0].name) or {}
+    text_field = field_mapping(mapping, profile.text_fields[0]) or {}
     kept = {f"index.{name}": settings[name] for name in _COPIED_SETTINGS if name in settings}
     body = new_index(
         profile,

@@ -68,9 +68,9 @@ def _reconstructed_source(settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unmapped(profile: IndexProfile, mapping: Mapping[str, Any]) -> Iterator[str]:
-    for field in profile.text_fields:
-        if field_mapping(mapping, field.name) is None:
-            yield f"text field {field.name} is not in the mapping"
+    for name in profile.text_fields:
+        if field_mapping(mapping, name) is None:
+            yield f"text field {name} is not in the mapping"
     # After `undo` the fields stay in the mapping without a profile: then they are ours.
     taken = field_mapping(mapping, profile.object_field) is not None and META_KEY not in mapping.get("_meta", {})
     if taken and missing_fields(profile, mapping):

@@ -69,7 +69,7 @@ def replay(ctx: click.Context, file: Path, id_field: str, cluster_url: str | Non
     state = indices.look(client, names.pop())
     if state.profile is None:
         raise UsageError(f"index {state.name} is not enriched: there is no profile to write {file} for")
-    fields = FieldChoice([field.name for field in state.profile.text_fields], id_field)
+    fields = FieldChoice(state.profile.text_fields, id_field)
     models = load_models(settings.ingest)
     report = run_ingest(
         DeadLetterDocuments(file, fields),

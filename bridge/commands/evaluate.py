@@ -131,7 +131,7 @@ def _titles(subject: Measured, results: "list[StageResult]") -> dict[str, str]:
 
     losses = worst_losses(results[0], results[-1], COMPARED)
     shown = {doc_id for loss in losses for doc_id in (*loss.ranking_before, *loss.ranking_after)}
-    fields = [field.name for field in subject.index.profile.text_fields]
+    fields = subject.index.profile.text_fields
     return document_titles(subject.index.cluster, subject.index.name, sorted(shown), fields)
 
 

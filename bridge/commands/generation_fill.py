@@ -42,7 +42,7 @@ def command(ctx: click.Context, index: str, making: Making, running: Running) ->
     models = load_models(settings.ingest)
     wanted = profile_for(models, making.names(index, state.profile), passages=passages)
     profile = next_generation(state, wanted)
-    sample = partial(sample_of_index, client, index, [field.name for field in profile.text_fields])
+    sample = partial(sample_of_index, client, index, profile.text_fields)
     profile = with_filter_threshold(profile, state.beside, models, settings.ingest, sample)
     number = profile.generation
     with stop_on_signals() as request, shown(f"generation {number} of {index}", quiet=running.quiet) as on_progress:

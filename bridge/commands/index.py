@@ -150,7 +150,7 @@ def show(ctx: click.Context, index: str, cluster_url: str | None, as_json: bool)
         click.echo(f"{state.name}: {documents:,} documents; the bridge has not been here")
     else:
         click.echo(f"{state.name}: {documents:,} documents, {enriched:,} enriched")
-        click.echo(f"  text fields  {', '.join(field.name for field in profile.text_fields)}")
+        click.echo(f"  text fields  {', '.join(profile.text_fields)}")
         click.echo(f"  encoder      {profile.encoder.identity}, {profile.dimension} dimensions")
         click.echo(f"  generator    {profile.generator.identity if profile.generator else 'none'}")
         click.echo(f"  passages     {profile.passages.layout}")

@@ -89,7 +89,7 @@ class _Asked:
         profiles = [profile_of(body["mappings"].get("_meta"), index=name) for name, body in mappings.items()]
         for profile in profiles:
             if profile is not None:
-                return [text_field.name for text_field in profile.text_fields]
+                return profile.text_fields
         raise IndexUnsuitable(f"index {index} was not enriched by the bridge: name the fields to search with --fields")
 
     def send(

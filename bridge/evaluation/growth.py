@@ -96,7 +96,7 @@ def _grown(
 def crossed(first: Mapping[str, Any], second: Mapping[str, Any], profile: IndexProfile) -> dict[str, Any]:
     """A document of two, each enriched for `profile`. The last of the text fields is put together; all others are
     those of the first document."""
-    field = profile.text_fields[-1].name
+    field = profile.text_fields[-1]
     beginning, end = str(first.get(field, "")).split(), str(second.get(field, "")).split()
     text = " ".join([*beginning[: len(beginning) // 2], *end[len(end) // 2 :]])
     ours, others = dict(first.get(profile.object_field, {})), second.get(profile.object_field, {})

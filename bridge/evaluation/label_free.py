@@ -78,7 +78,7 @@ def _sample(
     client: OpenSearch, index: str, profile: IndexProfile, n_documents: int
 ) -> Sequence[tuple[str, str, frozenset[object]]]:
     """doc_id, text and known predicted queries of documents that were chosen by chance, but always alike."""
-    fields = [field.name for field in profile.text_fields]
+    fields = profile.text_fields
     by_chance = {"random_score": {"seed": _SEED, "field": "_seq_no"}, "boost_mode": "replace"}
     answer = client.search(
         index=index,

@@ -80,7 +80,7 @@ def texts(profile: IndexProfile, keys: Sequence[Key], embedding: Sequence[float]
     return {
         "size": len(keys),
         "query": query,
-        "_source": {"includes": [field.name for field in profile.text_fields]},
+        "_source": {"includes": profile.text_fields},
         "track_total_hits": False,
     }
 

@@ -87,7 +87,7 @@ class Follower:
         self._settings = settings
         self._stop = stop
         self._limits = BulkLimits.of(settings)
-        texts = [field.name for field in profile.text_fields]
+        texts = profile.text_fields
         self._source = IndexDocuments(
             client,
             state.name,

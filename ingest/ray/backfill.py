@@ -56,7 +56,7 @@ def run_ray_backfill(
     state = indices.extend(client, index, profile)
     indices.keep_profile(client, state, profile)
     limits = BulkLimits.of(settings)
-    texts = tuple(field.name for field in profile.text_fields)
+    texts = tuple(profile.text_fields)
     fields = (*texts, profile.stamp_field)
     source = IndexDocuments(client, state.name, fields, text_fields=texts, retry=limits.retry, stopped=stopped)
     documents = SplitIndex(reach, state.name, fields, texts, limits.retry)

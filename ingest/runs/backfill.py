@@ -60,7 +60,7 @@ def run_backfill(
     profile = indices.fitted(client, profile)
     state = indices.extend(client, index, profile)
     indices.keep_profile(client, state, profile)
-    texts = [field.name for field in profile.text_fields]
+    texts = profile.text_fields
     source = IndexDocuments(
         client,
         state.name,

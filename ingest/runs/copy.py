@@ -63,7 +63,7 @@ def run_copy(
     if indices.find(client, new) is None:
         indices.create_like(client, old, new, profile)
     limits = BulkLimits.of(settings)
-    texts = [field.name for field in profile.text_fields]
+    texts = profile.text_fields
     source = IndexDocuments(client, old, [], text_fields=texts, retry=limits.retry, stopped=stopped)
     if source.identity == f"index {indices.identity(indices.look(client, new))}":
         raise IndexUnsuitable(f"{old} and {new} are the same index: name another one for the copy")

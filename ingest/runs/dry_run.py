@@ -103,7 +103,7 @@ def rehearse(
     if state is None:
         mapping = new_index(profile, dialect, analyzer=analyzer)["mappings"]["properties"]
     elif missing_fields(profile, state.mapping):
-        first = field_mapping(state.mapping, profile.text_fields[0].name) or {}
+        first = field_mapping(state.mapping, profile.text_fields[0]) or {}
         mapping = object_properties(profile, dialect, analyzer=first.get("analyzer"))
     else:
         mapping = {}

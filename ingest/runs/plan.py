@@ -74,7 +74,7 @@ def plan(
     dialect = dialect_of(capabilities(client))
     obstacles = in_place_obstacles(profile, dialect, state.mapping, state.settings)
     made_by = recipe(profile, settings)
-    texts = [field.name for field in profile.text_fields]
+    texts = profile.text_fields
     source = IndexDocuments(
         client,
         state.name,

@@ -114,7 +114,7 @@ def _problems(found: Verification, max_missing: int, min_recall: float, *, vecto
 
 
 def _sample(client: OpenSearch, state: IndexState, profile: IndexProfile, size: int) -> list[Document]:
-    texts = [field.name for field in profile.text_fields]
+    texts = profile.text_fields
     source = IndexDocuments(
         client,
         state.name,

@@ -12,7 +12,7 @@ from bridge.models.encoder import Encoder
 from bridge.models.query_generator import QueryGenerator
 from bridge.models.session import check_providers
 from bridge.models.tokenization import load_tokenizer
-from bridge.profile import DEFAULT_OBJECT, IndexProfile, ModelReference, PassageSettings, SearchRules, TextField
+from bridge.profile import DEFAULT_OBJECT, IndexProfile, ModelReference, PassageSettings, SearchRules
 from bridge.settings import IngestSettings
 from bridge.text.passages import TokenSpans
 from bridge.text.writing_systems import scripts_of_words
@@ -86,7 +86,7 @@ def profile_for(
 ) -> IndexProfile:
     """The profile of an index whose documents these models enrich; `kept` is the one that it has already."""
     return IndexProfile(
-        text_fields=[TextField(name) for name in text_fields],
+        text_fields=list(text_fields),
         encoder=models.encoder_reference,
         dimension=models.encoder.dimension,
         generator=models.generator_reference,
@@ -118,7 +118,7 @@ def planned_profile(
     """
     encoder = resolve(settings.encoder)
     return IndexProfile(
-        text_fields=[TextField(name) for name in text_fields],
+        text_fields=list(text_fields),
         encoder=_reference(encoder),
         dimension=encoder.manifest.dimension or 0,
         generator=_reference(resolve(settings.generator)) if settings.generator else None,

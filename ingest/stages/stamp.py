@@ -24,7 +24,7 @@ def recipe(profile: IndexProfile, settings: IngestSettings) -> str:
     made_by: dict[str, object] = {
         "encoder": profile.encoder.identity,
         "generator": profile.generator.identity if profile.generator else None,
-        "text_fields": [field.name for field in profile.text_fields],
+        "text_fields": profile.text_fields,
         "passages": msgspec.structs.asdict(profile.passages),
     }
     if profile.vector_type == "none":

@@ -13,14 +13,13 @@ from bridge.profile import (
     PassageSettings,
     RerankSettings,
     StageVerdict,
-    TextField,
     TunedPoint,
     TuningRecord,
     profile_of,
 )
 
 PROFILE = IndexProfile(
-    text_fields=[TextField("title"), TextField("body.text")],
+    text_fields=["title", "body.text"],
     encoder=ModelReference("embed-base", "0123456789ab"),
     dimension=384,
     generator=ModelReference("doc2query-small", "ba9876543210"),
@@ -78,7 +77,7 @@ def test_a_damaged_block_is_an_error_that_names_the_index(damage: dict[str, obje
 
 
 def test_text_fields_are_kept_by_name_and_read_in_either_form() -> None:
-    profile = IndexProfile([TextField("title"), TextField("body.en")], ModelReference("toy", "0" * 12), 4)
+    profile = IndexProfile(["title", "body.en"], ModelReference("toy", "0" * 12), 4)
     meta = profile.to_meta()
     assert meta["text_fields"] == ["title", "body.en"]
     as_objects = {**meta, "text_fields": [{"name": "title"}, {"name": "body.en"}]}

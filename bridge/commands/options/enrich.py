@@ -58,7 +58,7 @@ class Making:
         Raises:
             UsageError: neither is known.
         """
-        names = self.text_fields or tuple(field.name for field in (kept.text_fields if kept else ()))
+        names = self.text_fields or tuple(kept.text_fields if kept else ())
         if not names:
             from bridge.errors import UsageError
 

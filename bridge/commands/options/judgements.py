@@ -171,7 +171,7 @@ def measured(
         elif asked.index is not None:
             given = _judgements(asked)
             with own_index(asked.index, settings, display, config_file=config_file, servers=servers) as index:
-                fields = [field.name for field in index.profile.text_fields]
+                fields = index.profile.text_fields
                 questions = given or _label_free(asked, index, settings)
                 if questions is None:
                     raise UsageError(_NO_JUDGEMENTS)

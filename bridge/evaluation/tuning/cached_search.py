@@ -100,7 +100,7 @@ class SearchCache:
         request = parse(
             json_tree.write(body),
             "",
-            text_fields=[text_field.name for text_field in profile.text_fields],
+            text_fields=profile.text_fields,
             object_field=profile.object_field,
             rules=profile.rules,
         )
@@ -165,7 +165,7 @@ class SearchCache:
         """Adds what a cross-encoder reads of these documents; nothing where there is nothing to see."""
         if not keys:
             return
-        fields = [text_field.name for text_field in self._widest.text_fields]
+        fields = self._widest.text_fields
         most = max(MOST_PASSAGES, self._widest.rerank.passages)
         body = legs.texts(self._widest, keys, search.embedding, passages=most)
         begun = perf_counter()

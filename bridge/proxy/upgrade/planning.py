@@ -64,7 +64,7 @@ class Planner:
         understood = parse(
             body,
             query_string,
-            text_fields=[text_field.name for text_field in profile.text_fields],
+            text_fields=profile.text_fields,
             object_field=profile.object_field,
             rules=profile.rules,
         )

@@ -110,7 +110,7 @@ class Retrieval:
         profile: IndexProfile,
         caller: CIMultiDict[str],
     ) -> Plan:
-        words = {"multi_match": {"query": query, "fields": [text_field.name for text_field in profile.text_fields]}}
+        words = {"multi_match": {"query": query, "fields": profile.text_fields}}
         return Plan(
             request=SearchRequest(
                 query={"bool": {"must": [words], "filter": list(conditions)}},

@@ -43,7 +43,7 @@ class Texts:
 
 
 def _passages(plan: Plan, hit: ShownHit) -> list[Passage]:
-    text = source_texts(hit, [text_field.name for text_field in plan.profile.text_fields])
+    text = source_texts(hit, plan.profile.text_fields)
     if not text:
         return []
     nearest = [

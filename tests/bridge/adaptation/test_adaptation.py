@@ -20,7 +20,7 @@ from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.models.query_generator import QueryGenerator
-from bridge.profile import IndexProfile, ModelReference, TextField
+from bridge.profile import IndexProfile, ModelReference
 from ingest.stages.expansion import QueryFilter
 from tests.toys import WORDS, make_toy_cross_encoder, make_toy_encoder, make_toy_query_generator
 
@@ -52,7 +52,7 @@ def subject(tmp_path: Path) -> Subject:
         keep=QueryFilter(cross_encoder, threshold=-1e9, threads=1),
     )
     name, _, digest = encoder.identity.partition("@")
-    profile = IndexProfile([TextField("text")], ModelReference(name, digest), encoder.dimension)
+    profile = IndexProfile(["text"], ModelReference(name, digest), encoder.dimension)
     learnt = JudgedQueries("clicks", {"c": f"{WORDS[12]} {WORDS[13]}"}, {"c": {"d29": 1}})
     texts = TextsInMemory()
     return Subject("shop", profile, texts, models, HELD_OUT, frozenset({"d0"}), learnt)  # type: ignore[arg-type]

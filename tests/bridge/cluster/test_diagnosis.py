@@ -9,11 +9,11 @@ import pytest
 from bridge.cluster.connection import connect
 from bridge.cluster.diagnosis import Beside, Diagnosis, Finding, examine
 from bridge.errors import AccessDenied, AnswerNotUnderstood
-from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, ModelReference, TextField
+from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, ModelReference
 from bridge.settings import ClusterSettings, IngestSettings, Settings
 from tests.fake_bulk import FakeCluster, Recorded, Reply, error_body, fake_cluster
 
-PROFILE = IndexProfile([TextField("title")], ModelReference("toy", "0" * 12), 4)
+PROFILE = IndexProfile(["title"], ModelReference("toy", "0" * 12), 4)
 HEALTHY: dict[str, Any] = {
     "/": {"version": {"distribution": "opensearch", "number": "2.19.1"}},
     "/_cat/plugins": [{"component": "opensearch-knn", "version": "2.19.1.0"}],

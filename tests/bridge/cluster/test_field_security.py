@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from bridge.cluster.field_security import field_rules, uncovered
-from bridge.profile import IndexProfile, ModelReference, PassageSettings, TextField
+from bridge.profile import IndexProfile, ModelReference, PassageSettings
 
-PROFILE = IndexProfile([TextField("title"), TextField("body")], ModelReference("toy", "0" * 12), 4)
+PROFILE = IndexProfile(["title", "body"], ModelReference("toy", "0" * 12), 4)
 NESTED = IndexProfile(
     PROFILE.text_fields, PROFILE.encoder, 4, passages=PassageSettings("nested", 8, 0), vector_type="dense_vector"
 )

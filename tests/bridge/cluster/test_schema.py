@@ -8,13 +8,11 @@ import pytest
 from bridge.cluster.dialects import Dialect, ElasticsearchDialect, OpenSearchDialect
 from bridge.cluster.schema import field_mapping, new_index, read_profile
 from bridge.cluster.suitability import count_fields, differences, in_place_obstacles, write_blocks
-from bridge.profile import SEPARATE_BOOST, TOGETHER_BOOST, IndexProfile, ModelReference, PassageSettings, TextField
+from bridge.profile import SEPARATE_BOOST, TOGETHER_BOOST, IndexProfile, ModelReference, PassageSettings
 
 ENCODER = ModelReference("toy", "0123456789ab")
-SINGLE = IndexProfile(text_fields=[TextField("title"), TextField("body.en")], encoder=ENCODER, dimension=8)
-NESTED = IndexProfile(
-    text_fields=[TextField("title")], encoder=ENCODER, dimension=8, passages=PassageSettings("nested")
-)
+SINGLE = IndexProfile(text_fields=["title", "body.en"], encoder=ENCODER, dimension=8)
+NESTED = IndexProfile(text_fields=["title"], encoder=ENCODER, dimension=8, passages=PassageSettings("nested"))
 
 
 def index(profile: IndexProfile, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -27,7 +25,7 @@ def index(profile: IndexProfile, **options: Any) -> tuple[dict[str, Any], dict[s
 def test_new_index_fits_the_profile_that_made_it(profile: IndexProfile) -> None:
     mapping, settings = index(profile)
     assert differences(profile, mapping, settings) == []
-    names = [field.name for field in profile.text_fields]
+    names = profile.text_fields
     kept = msgspec.structs.replace(profile, expanded_fields=names, expansion_boost=TOGETHER_BOOST)
     assert read_profile(mapping, index="x") == kept
 

@@ -11,10 +11,10 @@ from bridge.evaluation.gate import MEASURE, TOLERANCE, Forced, force, gated, jud
 from bridge.evaluation.measures import Evaluation
 from bridge.evaluation.stage_results import NAMES, StageResult
 from bridge.evaluation.stage_runs import StageRun
-from bridge.profile import IndexProfile, Measurement, ModelReference, TextField, profile_of
+from bridge.profile import IndexProfile, Measurement, ModelReference, profile_of
 
 MEASURED = Measurement("by hand", 100, MEASURE, "2026-01-02T03:04:05Z")
-PROFILE = IndexProfile(text_fields=[TextField("body")], encoder=ModelReference("e", "0" * 12), dimension=8)
+PROFILE = IndexProfile(text_fields=["body"], encoder=ModelReference("e", "0" * 12), dimension=8)
 
 
 def result(name: str, values: Sequence[float]) -> StageResult:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from bridge.evaluation.growth import crossed
-from bridge.profile import IndexProfile, ModelReference, TextField
+from bridge.profile import IndexProfile, ModelReference
 
-PROFILE = IndexProfile(text_fields=[TextField("text")], encoder=ModelReference("e", "0" * 12), dimension=2)
+PROFILE = IndexProfile(text_fields=["text"], encoder=ModelReference("e", "0" * 12), dimension=2)
 
 FIRST = {"title": "A", "text": "one two three four", "_neural": {"predicted_queries": ["a", "b", "c"], "stamp": "s"}}
 SECOND = {"title": "B", "text": "five six seven eight", "_neural": {"predicted_queries": ["d"], "stamp": "t"}}

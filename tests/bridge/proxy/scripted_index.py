@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.profile import META_KEY, FusionSettings, IndexProfile, ModelReference, RerankSettings, TextField
+from bridge.profile import META_KEY, FusionSettings, IndexProfile, ModelReference, RerankSettings
 from tests.fake_cluster import Received, Reply, reply_json
 
 PROFILE = IndexProfile(
-    text_fields=[TextField("title")],
+    text_fields=["title"],
     encoder=ModelReference("toy", "0" * 12),
     generator=ModelReference("toy", "1" * 12),
     dimension=4,

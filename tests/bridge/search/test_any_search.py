@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.profile import IndexProfile, ModelReference, TextField
+from bridge.profile import IndexProfile, ModelReference
 from bridge.search import legs
 from bridge.search.json_tree import write
 from bridge.search.reasons import CLAUSES, REASONS
 from bridge.search.request import LeaveAlone, SearchRequest, parse
 from tests.bridge.search.test_text_clause import FIELDS, HIDDEN, LEFT_ALONE, MATCH, PUBLIC, UNDERSTOOD
 
-PROFILE = IndexProfile([TextField(name) for name in FIELDS], ModelReference("toy", "0" * 12), 4)
+PROFILE = IndexProfile(list(FIELDS), ModelReference("toy", "0" * 12), 4)
 
 _scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
 _keys = st.text(max_size=8) | st.sampled_from(

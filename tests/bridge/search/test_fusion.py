@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.profile import FusionSettings, IndexProfile, ModelReference, Stage, TextField
+from bridge.profile import FusionSettings, IndexProfile, ModelReference, Stage
 from bridge.records import Hit
 from bridge.search.fusion import blended, fuse, leg_weights, minmax
 
@@ -121,7 +121,7 @@ def test_minmax_of_equal_scores_is_one() -> None:
 
 
 PROFILE = IndexProfile(
-    text_fields=[TextField("body")],
+    text_fields=["body"],
     encoder=ModelReference("encoder", "0" * 12),
     generator=ModelReference("generator", "0" * 12),
     dimension=8,

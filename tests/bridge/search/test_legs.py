@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.profile import IndexProfile, ModelReference, PassageSettings, TextField
+from bridge.profile import IndexProfile, ModelReference, PassageSettings
 from bridge.search import legs
 from bridge.search.request import SearchRequest, parse
 
 PROFILE = IndexProfile(
-    text_fields=[TextField("title"), TextField("body")],
+    text_fields=["title", "body"],
     encoder=ModelReference("toy", "0" * 12),
     generator=ModelReference("toy", "1" * 12),
     dimension=2,

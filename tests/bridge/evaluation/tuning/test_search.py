@@ -13,12 +13,12 @@ from bridge.evaluation.tuning.plot import plot_front
 from bridge.evaluation.tuning.search import choose, cross_validate, front
 from bridge.evaluation.tuning.setting import BOOSTS, Setting
 from bridge.evaluation.tuning.trials import Trials, estimated_ms
-from bridge.profile import IndexProfile, ModelReference, RerankSettings, Stage, TextField
+from bridge.profile import IndexProfile, ModelReference, RerankSettings, Stage
 from bridge.records import Hit
 from bridge.search.legs import Key
 
 PROFILE = IndexProfile(
-    text_fields=[TextField("body")],
+    text_fields=["body"],
     encoder=ModelReference("encoder", "0" * 12),
     generator=ModelReference("generator", "0" * 12),
     dimension=8,

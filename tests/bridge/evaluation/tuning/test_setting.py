@@ -15,11 +15,10 @@ from bridge.profile import (
     RerankSettings,
     SearchRules,
     Stage,
-    TextField,
 )
 
 PROFILE = IndexProfile(
-    text_fields=[TextField("body")],
+    text_fields=["body"],
     encoder=ModelReference("encoder", "0" * 12),
     dimension=8,
     fusion=FusionSettings("rrf", 12, {"lexical": 0.5, "expansion": 1.0, "vector": 0.3}),
