@@ -32,6 +32,7 @@ from bridge.node.node import EmbeddedNode
 from bridge.profile import DEFAULT_OBJECT, IndexProfile
 from bridge.records import Document, Passage
 from bridge.settings import ClusterSettings, load_settings
+from ingest.job import Job
 from ingest.runs.ingest import run_ingest
 from ingest.runs.run import BATCH_DOCUMENTS, expansion
 from ingest.sources.field_choice import FieldChoice
@@ -207,12 +208,14 @@ def _ingest(url: str, corpus: Path, fields: FieldChoice, threads: int = 0) -> _T
         return _timed(
             lambda: run_ingest(
                 _source(corpus, fields),
-                index=INDEX,
-                profile=profile,
-                models=models,
-                client=client,
-                settings=settings,
-                state_folder=Path(state_folder),
+                Job(
+                    index=INDEX,
+                    profile=profile,
+                    models=models,
+                    client=client,
+                    settings=settings,
+                    state_folder=Path(state_folder),
+                ),
             )
         )
 

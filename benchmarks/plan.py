@@ -21,6 +21,7 @@ from bridge.cluster.connection import connect
 from bridge.errors import IngestError
 from bridge.models.session import compute_threads
 from bridge.settings import ClusterSettings, IngestSettings, load_settings
+from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.runs.plan import plan
 from ingest.stages.models import load_models, profile_for
@@ -83,7 +84,14 @@ def measure(client: OpenSearch, settings: IngestSettings, text_fields: tuple[str
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         done = run_backfill(
-            INDEX, profile=profile, models=models, client=client, settings=settings, state_folder=Path(folder)
+            Job(
+                INDEX,
+                profile=profile,
+                models=models,
+                client=client,
+                settings=settings,
+                state_folder=Path(folder),
+            ),
         ).report
         real_s = time.perf_counter() - began
     if done.ledger.written != planned.documents:

@@ -28,6 +28,7 @@ from bridge.node.node import EmbeddedNode
 from bridge.profile import IndexProfile
 from bridge.settings import ClusterSettings, IngestSettings, load_settings
 from ingest.books.report import Progress, Report
+from ingest.job import Job
 from ingest.ray.ingest import run_ray_ingest
 from ingest.ray.reach import Reach
 from ingest.ray.run import Pools
@@ -121,13 +122,15 @@ def measure(
     ) -> Report:
         return run_ingest(
             FileDocuments([str(corpus)], fields, max_doc_bytes=MAX_DOC_BYTES),
-            index=INDEX,
-            profile=profile_for(models, fields.text_fields),
-            models=models,
-            client=client,
-            settings=settings,
-            state_folder=folder / "state",
-            on_progress=on_progress,
+            Job(
+                index=INDEX,
+                profile=profile_for(models, fields.text_fields),
+                models=models,
+                client=client,
+                settings=settings,
+                state_folder=folder / "state",
+                on_progress=on_progress,
+            ),
         )
 
     def by_ray(workers: int, client: OpenSearch, on_progress: Callable[[Progress], None]) -> Report:

@@ -11,6 +11,7 @@ from bridge.cluster.index import IndexState
 from bridge.profile import IndexProfile
 from bridge.settings import IngestSettings
 from ingest.books.report import Progress
+from ingest.job import Job
 from ingest.runs.backfill import BackfillReport, run_backfill
 from ingest.stages.models import load_models, profile_for
 
@@ -42,13 +43,15 @@ def install_encoder(
     names = profile.text_fields
     wanted = next_generation(state, profile_for(models, names, passages=profile.passages))
     done = run_backfill(
-        state.name,
-        profile=wanted,
-        models=models,
-        client=client,
-        settings=made_with,
-        state_folder=state_folder,
-        on_progress=on_progress,
-        stopped=stopped,
+        Job(
+            state.name,
+            profile=wanted,
+            models=models,
+            client=client,
+            settings=made_with,
+            state_folder=state_folder,
+            on_progress=on_progress,
+            stopped=stopped,
+        ),
     )
     return wanted.generation, done

@@ -25,6 +25,7 @@ def command(ctx: click.Context, index: str, making: Making, running: Running, di
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from ingest.display import shown
+    from ingest.job import Job
     from ingest.runs.backfill import run_backfill
     from ingest.runs.query_filter import sample_of_index
     from ingest.signals import stop_on_signals
@@ -54,14 +55,16 @@ def command(ctx: click.Context, index: str, making: Making, running: Running, di
             )
         else:
             done = run_backfill(
-                index,
-                profile=profile,
-                models=models,
-                client=client,
-                settings=settings.ingest,
-                state_folder=folder,
-                on_progress=on_progress,
-                stopped=request.stopped,
+                Job(
+                    index,
+                    profile=profile,
+                    models=models,
+                    client=client,
+                    settings=settings.ingest,
+                    state_folder=folder,
+                    on_progress=on_progress,
+                    stopped=request.stopped,
+                ),
             )
     if making.as_json:
         more = {"read_again": done.read_again, "left": done.left}

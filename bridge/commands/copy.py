@@ -28,6 +28,7 @@ def command(ctx: click.Context, old: str, new: str, alias: str | None, making: M
     from bridge.cluster.bulk_load import wait_for_copies
     from bridge.cluster.connection import connect
     from ingest.display import shown
+    from ingest.job import Job
     from ingest.runs.copy import run_copy
     from ingest.runs.query_filter import sample_of_index
     from ingest.signals import stop_on_signals
@@ -41,14 +42,18 @@ def command(ctx: click.Context, old: str, new: str, alias: str | None, making: M
     with stop_on_signals() as request, shown(f"copy {old}", quiet=running.quiet) as on_progress:
         done = run_copy(
             old,
-            new,
-            profile=making.profile(models, names, kept, settings.ingest, partial(sample_of_index, client, old, names)),
-            models=models,
-            client=client,
-            settings=settings.ingest,
-            state_folder=running.folder("copy", new),
-            on_progress=on_progress,
-            stopped=request.stopped,
+            Job(
+                new,
+                profile=making.profile(
+                    models, names, kept, settings.ingest, partial(sample_of_index, client, old, names)
+                ),
+                models=models,
+                client=client,
+                settings=settings.ingest,
+                state_folder=running.folder("copy", new),
+                on_progress=on_progress,
+                stopped=request.stopped,
+            ),
         )
     if alias and done.settled:
         if settings.ingest.load_replicas is not None:

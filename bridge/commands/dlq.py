@@ -57,6 +57,7 @@ def replay(ctx: click.Context, file: Path, id_field: str, cluster_url: str | Non
     from bridge.cluster.connection import connect
     from bridge.errors import UsageError
     from ingest.books.dead_letters import read_dead_letters
+    from ingest.job import Job
     from ingest.runs.ingest import run_ingest
     from ingest.sources.field_choice import FieldChoice
     from ingest.sources.replay import DeadLetterDocuments, mark_replayed
@@ -73,12 +74,14 @@ def replay(ctx: click.Context, file: Path, id_field: str, cluster_url: str | Non
     models = load_models(settings.ingest)
     report = run_ingest(
         DeadLetterDocuments(file, fields),
-        index=state.name,
-        profile=profile_like(state.profile, models),
-        models=models,
-        client=client,
-        settings=settings.ingest,
-        state_folder=file.parent / "replay",
+        Job(
+            index=state.name,
+            profile=profile_like(state.profile, models),
+            models=models,
+            client=client,
+            settings=settings.ingest,
+            state_folder=file.parent / "replay",
+        ),
     )
     if report.complete and not report.ledger.dead_lettered:
         mark_replayed(file)

@@ -29,6 +29,7 @@ def command(ctx: click.Context, index: str, making: Making, running: Running) ->
     from bridge.cluster.connection import connect
     from bridge.cluster.generations import next_generation
     from ingest.display import shown
+    from ingest.job import Job
     from ingest.runs.backfill import run_backfill
     from ingest.runs.query_filter import sample_of_index, with_filter_threshold
     from ingest.signals import stop_on_signals
@@ -47,14 +48,16 @@ def command(ctx: click.Context, index: str, making: Making, running: Running) ->
     number = profile.generation
     with stop_on_signals() as request, shown(f"generation {number} of {index}", quiet=running.quiet) as on_progress:
         done = run_backfill(
-            index,
-            profile=profile,
-            models=models,
-            client=client,
-            settings=settings.ingest,
-            state_folder=running.folder("generation", f"{state.name}-{number}"),
-            on_progress=on_progress,
-            stopped=request.stopped,
+            Job(
+                index,
+                profile=profile,
+                models=models,
+                client=client,
+                settings=settings.ingest,
+                state_folder=running.folder("generation", f"{state.name}-{number}"),
+                on_progress=on_progress,
+                stopped=request.stopped,
+            ),
         )
     if making.as_json:
         more = {"generation": number, "read_again": done.read_again, "left": done.left}

@@ -1,7 +1,7 @@
 """`neural-bridge ingest`: documents from files into an index, enriched."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +137,7 @@ def command(
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from ingest.display import shown
+    from ingest.job import Job
     from ingest.ray.splits import SplitFiles
     from ingest.runs.dry_run import rehearse
     from ingest.runs.ingest import run_ingest
@@ -160,22 +161,15 @@ def command(
     )
     models = load_models(distribution.here(settings.ingest))
     profile = making.profile(models, names, kept, settings.ingest, lambda: sample_of_files(source))
+    folder = running.folder("ingest", index)
+    job = Job(index, profile, models, client, settings.ingest, folder, from_start=from_start, strict=strict)
     if dry_run:
-        rehearsed = rehearse(
-            source,
-            index=index,
-            profile=profile,
-            models=models,
-            client=client,
-            settings=settings.ingest,
-            analyzer=analyzer,
-        )
+        rehearsed = rehearse(source, job, analyzer=analyzer)
         click.echo(json.dumps(msgspec.to_builtins(rehearsed), indent=2) if making.as_json else _told(rehearsed))
         return
     if existing is None:
         indices.create(client, index, profile, analyzer=analyzer)
         click.echo(f"index {index} is new: made for {', '.join(names)}", err=True)
-    folder = running.folder("ingest", index)
     with stop_on_signals() as request, shown(f"ingest {index}", quiet=running.quiet) as on_progress:
         if distribution.runner == "ray":
             from ingest.ray.ingest import run_ray_ingest  # which cannot be imported without Ray
@@ -199,19 +193,7 @@ def command(
                 stopped=request.stopped,
             )
         else:
-            report = run_ingest(
-                source,
-                index=index,
-                profile=profile,
-                models=models,
-                client=client,
-                settings=settings.ingest,
-                state_folder=folder,
-                on_progress=on_progress,
-                stopped=request.stopped,
-                from_start=from_start,
-                strict=strict,
-            )
+            report = run_ingest(source, replace(job, on_progress=on_progress, stopped=request.stopped))
     click.echo(json.dumps(report.to_json(), indent=2) if making.as_json else str(report))
     end(ctx, request, report)
 

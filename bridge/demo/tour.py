@@ -22,6 +22,7 @@ from bridge.errors import IngestError
 from bridge.evaluation.known_items import known_items
 from bridge.processes.background import Stack
 from bridge.settings import ClusterSettings, Settings
+from ingest.job import Job
 from ingest.runs.ingest import run_ingest
 from ingest.sources.opening import DocumentsInMemory
 from ingest.stages.models import load_models, profile_for
@@ -87,13 +88,15 @@ def _fill(
     with display.progress("Predict queries, embed, write", len(entries)) as on_progress:
         report = run_ingest(
             DocumentsInMemory(list(documents(entries)), identity="the standard library's documentation"),
-            index=index,
-            profile=profile,
-            models=models,
-            client=cluster,
-            settings=settings.ingest,
-            state_folder=folder_of(settings.node) / "ingest",
-            on_progress=lambda progress: on_progress(progress.answered),
+            Job(
+                index=index,
+                profile=profile,
+                models=models,
+                client=cluster,
+                settings=settings.ingest,
+                state_folder=folder_of(settings.node) / "ingest",
+                on_progress=lambda progress: on_progress(progress.answered),
+            ),
         )
     kept = indices.count(cluster, index)
     if report.exit_code or kept != len(entries):

@@ -23,6 +23,7 @@ from bridge.processes.services import MeasuringServers, Overrides
 from bridge.profile import IndexProfile, PassageSettings
 from bridge.settings import ClusterSettings, Settings
 from ingest.books.report import Report
+from ingest.job import Job
 from ingest.runs.ingest import run_ingest
 from ingest.sources.field_choice import FieldChoice
 from ingest.sources.files import FileDocuments
@@ -216,14 +217,16 @@ class _Filling:
         def run(*, from_start: bool) -> Report:
             return run_ingest(
                 source,
-                index=self.name,
-                profile=profile,
-                models=models,
-                client=self.client,
-                settings=settings,
-                state_folder=self.state_folder,
-                on_progress=lambda progress: show(progress.answered),
-                from_start=from_start,
+                Job(
+                    index=self.name,
+                    profile=profile,
+                    models=models,
+                    client=self.client,
+                    settings=settings,
+                    state_folder=self.state_folder,
+                    on_progress=lambda progress: show(progress.answered),
+                    from_start=from_start,
+                ),
             )
 
         try:

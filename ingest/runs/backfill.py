@@ -4,22 +4,15 @@ Only our object is set, by partial updates that hold only for the version that w
 changed meanwhile is read again. One that was deleted stays deleted.
 """
 
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-
-from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
-from bridge.profile import IndexProfile
-from bridge.settings import IngestSettings
-from ingest.books.report import Progress, Report
+from ingest.books.report import Report
+from ingest.job import Job
 from ingest.runs.opened_run import opened_run
 from ingest.sources.index import IndexDocuments
 from ingest.stages.changes import stale
-from ingest.stages.models import Models
 from ingest.stages.stamp import recipe
 from ingest.writing.writer import BulkLimits
 
@@ -37,18 +30,8 @@ class BackfillReport:
     left: int
 
 
-def run_backfill(
-    index: str,
-    *,
-    profile: IndexProfile,
-    models: Models,
-    client: OpenSearch,
-    settings: IngestSettings,
-    state_folder: Path,
-    on_progress: Callable[[Progress], None] | None = None,
-    stopped: threading.Event | None = None,
-) -> BackfillReport:
-    """Enriches every document of an index that is not enriched as `profile` and `settings` ask.
+def run_backfill(job: Job) -> BackfillReport:
+    """Enriches every document of an index that is not enriched as the job's profile and settings ask.
 
     A run that was cut off is simply run again: what is done is recognised by its stamp.
 
@@ -56,9 +39,10 @@ def run_backfill(
         IndexUnsuitable: updates would lose data or the vectors could not be searched; nothing was changed.
         BridgeError: what `Run.send` and `IndexDocuments` say.
     """
-    stopped = stopped or threading.Event()
-    profile = indices.fitted(client, profile)
-    state = indices.extend(client, index, profile)
+    client = job.client
+    profile = indices.fitted(client, job.profile)
+    job = replace(job, profile=profile, from_start=True)
+    state = indices.extend(client, job.index, profile)
     indices.keep_profile(client, state, profile)
     texts = profile.text_fields
     source = IndexDocuments(
@@ -66,31 +50,20 @@ def run_backfill(
         state.name,
         [*texts, profile.stamp_field],
         text_fields=texts,
-        retry=BulkLimits.of(settings).retry,
-        stopped=stopped,
+        retry=BulkLimits.of(job.settings).retry,
+        stopped=job.stopped,
     )
-    with opened_run(
-        source,
-        state,
-        profile=profile,
-        models=models,
-        client=client,
-        settings=settings,
-        state_folder=state_folder,
-        stopped=stopped,
-        in_place=True,
-        from_start=True,
-    ) as run:
+    with opened_run(source, state, job, in_place=True) as run:
         send = partial(
             run.send,
-            changed=partial(stale, profile=profile, recipe=recipe(profile, settings)),
-            on_progress=on_progress or (lambda _: None),
+            changed=partial(stale, profile=profile, recipe=recipe(profile, job.settings)),
+            on_progress=job.on_progress or (lambda _: None),
             total=source.total(),
         )
         send(source.items())
         read_again = 0
         for _ in range(ROUNDS):
-            if not run.conflicts or stopped.is_set():
+            if not run.conflicts or job.stopped.is_set():
                 break
             changed, run.conflicts = run.conflicts, []
             read_again += len(changed)

@@ -4,21 +4,14 @@ The new index gets the old one's mapping, analysis and shards, and our object be
 until one finds nothing new, since the application may write to the old index meanwhile.
 """
 
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
-from opensearchpy import OpenSearch
+from dataclasses import dataclass, replace
 
 from bridge.cluster import index as indices
 from bridge.errors import IndexUnsuitable
-from bridge.profile import IndexProfile
-from bridge.settings import IngestSettings
-from ingest.books.report import Progress, Report
+from ingest.books.report import Report
+from ingest.job import Job
 from ingest.runs.ingest import run_ingest
 from ingest.sources.index import IndexDocuments
-from ingest.stages.models import Models
 from ingest.writing.writer import BulkLimits
 
 _PASSES = 5
@@ -38,19 +31,8 @@ class CopyReport:
     new_documents: int
 
 
-def run_copy(
-    old: str,
-    new: str,
-    *,
-    profile: IndexProfile,
-    models: Models,
-    client: OpenSearch,
-    settings: IngestSettings,
-    state_folder: Path,
-    on_progress: Callable[[Progress], None] | None = None,
-    stopped: threading.Event | None = None,
-) -> CopyReport:
-    """Copies `old` into `new`, which is made where it does not exist.
+def run_copy(old: str, job: Job) -> CopyReport:
+    """Copies `old` into the job's index, which is made if it does not exist.
 
     A run that was cut off is simply run again: what the copy holds is recognised by its stamp.
 
@@ -59,32 +41,21 @@ def run_copy(
             something else.
         BridgeError: what `run_ingest` says.
     """
-    stopped = stopped or threading.Event()
+    client, new = job.client, job.index
     if indices.find(client, new) is None:
-        indices.create_like(client, old, new, profile)
-    limits = BulkLimits.of(settings)
-    texts = profile.text_fields
-    source = IndexDocuments(client, old, [], text_fields=texts, retry=limits.retry, stopped=stopped)
+        indices.create_like(client, old, new, job.profile)
+    retry = BulkLimits.of(job.settings).retry
+    texts = job.profile.text_fields
+    source = IndexDocuments(client, old, [], text_fields=texts, retry=retry, stopped=job.stopped)
     if source.identity == f"index {indices.identity(indices.look(client, new))}":
         raise IndexUnsuitable(f"{old} and {new} are the same index: name another one for the copy")
     passes = written = 0
     while True:
         passes += 1
-        report = run_ingest(
-            source,
-            index=new,
-            profile=profile,
-            models=models,
-            client=client,
-            settings=settings,
-            state_folder=state_folder,
-            on_progress=on_progress,
-            stopped=stopped,
-            from_start=True,
-        )
+        report = run_ingest(source, replace(job, from_start=True))
         written += report.ledger.written
         settled = report.complete and not report.ledger.written
         client.indices.refresh(index=old)
-        if settled or passes == _PASSES or stopped.is_set():
+        if settled or passes == _PASSES or job.stopped.is_set():
             break
     return CopyReport(report, written, passes, settled, indices.count(client, old), indices.count(client, new))

@@ -5,7 +5,6 @@ from collections import Counter
 from typing import Any
 
 import msgspec
-from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
@@ -13,15 +12,13 @@ from bridge.cluster.dialects import dialect_of
 from bridge.cluster.restrictions import refuse_restricted
 from bridge.cluster.schema import field_mapping, new_index, object_properties
 from bridge.cluster.suitability import differences, missing_fields
-from bridge.profile import IndexProfile
 from bridge.records import Document
-from bridge.settings import IngestSettings
+from ingest.job import Job
 from ingest.runs.measuring import measure
 from ingest.runs.run import BATCH_DOCUMENTS
 from ingest.sources.opening import Source
 from ingest.stages.batches import BatchReader
 from ingest.stages.changes import ChangeFilter
-from ingest.stages.models import Models
 from ingest.stages.stamp import recipe
 
 _SAMPLE = 1000
@@ -55,16 +52,7 @@ class Rehearsal(msgspec.Struct, frozen=True):
     hours: float
 
 
-def rehearse(
-    source: Source,
-    *,
-    index: str,
-    profile: IndexProfile,
-    models: Models,
-    client: OpenSearch,
-    settings: IngestSettings,
-    analyzer: str,
-) -> Rehearsal:
+def rehearse(source: Source, job: Job, *, analyzer: str) -> Rehearsal:
     """Reads all of `source`, compares it with the index where there is one, and times the models on a sample.
 
     Raises:
@@ -72,9 +60,10 @@ def rehearse(
         AccessDenied: some of its documents or fields are hidden from this user.
         BridgeError: what the source, the models and the cluster say.
     """
+    client, settings = job.client, job.settings
     dialect = dialect_of(capabilities(client))
-    profile = indices.fitted(client, profile)
-    state = indices.find(client, index)
+    profile = indices.fitted(client, job.profile)
+    state = indices.find(client, job.index)
     if state is not None:
         refuse_restricted(client, state.name)
     made_by = recipe(profile, settings)
@@ -99,7 +88,7 @@ def rehearse(
                 causes[outcome.failure.kind] += 1
                 examples.append(f"{item.position}: {outcome.failure.reason}")
                 del examples[_EXAMPLES:]
-    measured = measure(sample.documents, profile, models, settings, made_by)
+    measured = measure(sample.documents, profile, job.models, settings, made_by)
     if state is None:
         mapping = new_index(profile, dialect, analyzer=analyzer)["mappings"]["properties"]
     elif missing_fields(profile, state.mapping):
@@ -108,7 +97,7 @@ def rehearse(
     else:
         mapping = {}
     return Rehearsal(
-        index=state.name if state else index,
+        index=state.name if state else job.index,
         source=source.identity,
         exists=state is not None,
         read=reader.read,

@@ -17,6 +17,7 @@ from bridge.errors import IndexUnsuitable
 from bridge.node.node import EmbeddedNode
 from bridge.profile import IndexProfile, PassageSettings
 from bridge.settings import ClusterSettings, IngestSettings
+from ingest.job import Job
 from ingest.runs.backfill import BackfillReport, run_backfill
 from ingest.runs.ingest import run_ingest
 from ingest.sources.field_choice import FieldChoice
@@ -39,13 +40,15 @@ def backfill(client: OpenSearch, fresh_index: str, tmp_path: Path) -> Backfill:
     def run(models: Models | None = None, profile: IndexProfile | None = None, **options: Any) -> BackfillReport:
         models = models or toy_models()
         report = run_backfill(
-            fresh_index,
-            profile=profile or profile_for(models, TEXT_FIELDS),
-            models=models,
-            client=client,
-            settings=IngestSettings(queries_per_passage=3),
-            state_folder=tmp_path / "state",
-            **options,
+            Job(
+                fresh_index,
+                profile=profile or profile_for(models, TEXT_FIELDS),
+                models=models,
+                client=client,
+                settings=IngestSettings(queries_per_passage=3),
+                state_folder=tmp_path / "state",
+                **options,
+            ),
         )
         client.indices.refresh(index=fresh_index)
         return report
@@ -119,12 +122,14 @@ def test_in_place_and_from_files_give_every_document_the_same(
     indices.create(client, from_files, profile)
     run_ingest(
         FileDocuments([str(tmp_path / "corpus.jsonl")], FieldChoice(TEXT_FIELDS), max_doc_bytes=10_000),
-        index=from_files,
-        profile=profile,
-        models=toy_models(),
-        client=client,
-        settings=IngestSettings(queries_per_passage=3),
-        state_folder=tmp_path / "files",
+        Job(
+            index=from_files,
+            profile=profile,
+            models=toy_models(),
+            client=client,
+            settings=IngestSettings(queries_per_passage=3),
+            state_folder=tmp_path / "files",
+        ),
     )
     backfill()
     for doc_id in own:

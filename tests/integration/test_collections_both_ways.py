@@ -17,6 +17,7 @@ from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
+from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.runs.ingest import run_ingest
 from ingest.sources.field_choice import FieldChoice
@@ -90,24 +91,28 @@ def test_files_and_an_index_in_use_give_the_same_documents(
     n_documents = write_as_an_application(client, fresh_index, corpus)
     own = dict(every_document(client, fresh_index))
     backfilled = run_backfill(
-        fresh_index,
-        profile=profile,
-        models=models,
-        client=client,
-        settings=SETTINGS,
-        state_folder=tmp_path / "in place",
+        Job(
+            fresh_index,
+            profile=profile,
+            models=models,
+            client=client,
+            settings=SETTINGS,
+            state_folder=tmp_path / "in place",
+        ),
     ).report
     from_files = f"{fresh_index}-from-files"
     indices.create(client, from_files, profile)
     try:
         ingested = run_ingest(
             FileDocuments([str(corpus)], FieldChoice(TEXT_FIELDS), max_doc_bytes=1_000_000),
-            index=from_files,
-            profile=profile,
-            models=models,
-            client=client,
-            settings=SETTINGS,
-            state_folder=tmp_path / "from files",
+            Job(
+                index=from_files,
+                profile=profile,
+                models=models,
+                client=client,
+                settings=SETTINGS,
+                state_folder=tmp_path / "from files",
+            ),
         )
         assert backfilled.ledger.written == ingested.ledger.written == n_documents
         with_queries = 0

@@ -18,6 +18,7 @@ from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.follow.follower import Follower
 from ingest.follow.status import FollowStatus
+from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.signals import StopRequest
 from ingest.stages.models import Models, profile_for
@@ -37,12 +38,14 @@ def backfill(client: OpenSearch, index: str, folder: Path, models: Models | None
     models = models or toy_models()
     state, wanted = indices.look(client, index), profile_for(models, TEXT_FIELDS)
     run_backfill(
-        index,
-        profile=next_generation(state, wanted) if state.profile else wanted,
-        models=models,
-        client=client,
-        settings=FAST,
-        state_folder=folder,
+        Job(
+            index,
+            profile=next_generation(state, wanted) if state.profile else wanted,
+            models=models,
+            client=client,
+            settings=FAST,
+            state_folder=folder,
+        ),
     )
     client.indices.refresh(index=index)
 

@@ -12,6 +12,7 @@ from bridge.cluster.removal import drop, undo
 from bridge.errors import CheckpointUnusable, IndexUnsuitable
 from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings
+from ingest.job import Job
 from ingest.runs.ingest import run_ingest
 from ingest.signals import StopRequest
 from ingest.sources.opening import DocumentsInMemory
@@ -110,12 +111,14 @@ def test_a_data_stream_is_enriched_and_followed_index_by_index(
     with pytest.raises(IndexUnsuitable, match="takes new documents by its own name alone"):
         run_ingest(
             DocumentsInMemory([]),
-            index=data_stream,
-            profile=profile_for(toy_models(), TEXT_FIELDS),
-            models=toy_models(),
-            client=client,
-            settings=FAST,
-            state_folder=tmp_path / "ingest",
+            Job(
+                index=data_stream,
+                profile=profile_for(toy_models(), TEXT_FIELDS),
+                models=toy_models(),
+                client=client,
+                settings=FAST,
+                state_folder=tmp_path / "ingest",
+            ),
         )
     [first] = client.indices.get(index=data_stream)
     client.indices.rollover(alias=data_stream)

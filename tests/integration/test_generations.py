@@ -20,6 +20,7 @@ from bridge.profile import FusionSettings, IndexProfile, ModelReference, Passage
 from bridge.records import Document, SourcePosition
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.books.report import Report
+from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.runs.ingest import run_ingest
 from ingest.runs.verify import verify
@@ -69,12 +70,14 @@ def fill(client: OpenSearch, fresh_index: str, tmp_path: Path) -> Fill:
         wanted = profile_for(models, TEXT_FIELDS, passages=passages)
         profile = next_generation(state, wanted) if state.profile else wanted
         report = run_backfill(
-            fresh_index,
-            profile=profile,
-            models=models,
-            client=client,
-            settings=IngestSettings(),
-            state_folder=tmp_path / str(profile.generation),
+            Job(
+                fresh_index,
+                profile=profile,
+                models=models,
+                client=client,
+                settings=IngestSettings(),
+                state_folder=tmp_path / str(profile.generation),
+            ),
         ).report
         client.indices.refresh(index=fresh_index)
         return report
@@ -192,12 +195,14 @@ def test_documents_ingested_after_the_cut_over_get_the_fields_that_serve(
     documents = [Document("new", b'{"title":"new","text":"ingested later"}', texts, SourcePosition("test", 1))]
     report = run_ingest(
         DocumentsInMemory(documents),
-        index=fresh_index,
-        profile=profile_for(wider_models(), TEXT_FIELDS, kept=profile),
-        models=wider_models(),
-        client=client,
-        settings=IngestSettings(),
-        state_folder=tmp_path / "ingest",
+        Job(
+            index=fresh_index,
+            profile=profile_for(wider_models(), TEXT_FIELDS, kept=profile),
+            models=wider_models(),
+            client=client,
+            settings=IngestSettings(),
+            state_folder=tmp_path / "ingest",
+        ),
     )
     assert report.ledger.written == 1
     neural = source(client, fresh_index, "new")["_neural"]
@@ -242,12 +247,14 @@ def test_a_run_with_another_encoder_is_told_the_way_and_changes_nothing(
     asked = profile_for(wider_models(), TEXT_FIELDS, passages=PassageSettings("nested"), kept=before.profile)
     with pytest.raises(IndexUnsuitable, match=r"(?s)encoder toy-encoder.*passage layout.*generation fill"):
         run_backfill(
-            fresh_index,
-            profile=asked,
-            models=wider_models(),
-            client=client,
-            settings=IngestSettings(),
-            state_folder=tmp_path / "other",
+            Job(
+                fresh_index,
+                profile=asked,
+                models=wider_models(),
+                client=client,
+                settings=IngestSettings(),
+                state_folder=tmp_path / "other",
+            ),
         )
     assert indices.look(client, fresh_index) == before
 

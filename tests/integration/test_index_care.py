@@ -16,6 +16,7 @@ from bridge.errors import IndexUnsuitable, UsageError
 from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.books.report import Report
+from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.runs.copy import run_copy
 from ingest.runs.ingest import run_ingest
@@ -39,7 +40,14 @@ def client(node: EmbeddedNode) -> OpenSearch:
 
 def backfill(client: OpenSearch, index: str, state_folder: Path) -> Report:
     report = run_backfill(
-        index, profile=PROFILE, models=toy_models(), client=client, settings=IngestSettings(), state_folder=state_folder
+        Job(
+            index,
+            profile=PROFILE,
+            models=toy_models(),
+            client=client,
+            settings=IngestSettings(),
+            state_folder=state_folder,
+        ),
     ).report
     client.indices.refresh(index=index)
     return report
@@ -100,12 +108,14 @@ def test_an_index_that_was_undone_can_be_enriched_again(client: OpenSearch, fres
 def load(client: OpenSearch, index: str, documents: Source, state_folder: Path) -> Report:
     return run_ingest(
         documents,
-        index=index,
-        profile=PROFILE,
-        models=toy_models(),
-        client=client,
-        settings=IngestSettings(),
-        state_folder=state_folder,
+        Job(
+            index=index,
+            profile=PROFILE,
+            models=toy_models(),
+            client=client,
+            settings=IngestSettings(),
+            state_folder=state_folder,
+        ),
     )
 
 
@@ -170,12 +180,14 @@ def test_a_copy_is_exact_enriched_and_takes_over_the_alias(
     profile = profile_for(toy_models(), ["title"])
     done = run_copy(
         fresh_index,
-        copy_name,
-        profile=profile,
-        models=toy_models(),
-        client=client,
-        settings=IngestSettings(),
-        state_folder=tmp_path,
+        Job(
+            copy_name,
+            profile=profile,
+            models=toy_models(),
+            client=client,
+            settings=IngestSettings(),
+            state_folder=tmp_path,
+        ),
     )
     assert (done.settled, done.passes, done.old_documents, done.new_documents) == (True, 2, 70, 70)
     raw = exchange(client, "GET", f"/{copy_name}/_doc/d7").body
@@ -196,12 +208,14 @@ def test_an_index_that_does_not_keep_its_documents_is_not_copied(
     with pytest.raises(IndexUnsuitable, match=r"does not keep its documents whole.*secret"):
         run_copy(
             fresh_index,
-            copy_name,
-            profile=PROFILE,
-            models=toy_models(),
-            client=client,
-            settings=IngestSettings(),
-            state_folder=tmp_path,
+            Job(
+                copy_name,
+                profile=PROFILE,
+                models=toy_models(),
+                client=client,
+                settings=IngestSettings(),
+                state_folder=tmp_path,
+            ),
         )
     assert not client.indices.exists(index=copy_name)
 

@@ -16,6 +16,7 @@ from bridge.node.node import EmbeddedNode
 from bridge.profile import IndexProfile, PassageSettings
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.books.report import Report
+from ingest.job import Job
 from ingest.runs.ingest import run_ingest
 from ingest.sources.field_choice import FieldChoice
 from ingest.sources.files import FileDocuments
@@ -40,13 +41,15 @@ def ingest(client: OpenSearch, fresh_index: str, tmp_path: Path) -> Ingest:
         corpus.write_bytes(b"\n".join(lines))
         return run_ingest(
             FileDocuments([str(corpus)], FIELDS, max_doc_bytes=100_000),
-            index=options.pop("index", fresh_index),
-            profile=profile,
-            models=toy_models(),
-            client=client,
-            settings=IngestSettings(),
-            state_folder=tmp_path / "state",
-            **options,
+            Job(
+                index=options.pop("index", fresh_index),
+                profile=profile,
+                models=toy_models(),
+                client=client,
+                settings=IngestSettings(),
+                state_folder=tmp_path / "state",
+                **options,
+            ),
         )
 
     return run

@@ -19,6 +19,7 @@ from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.books.ledger import Ledger
 from ingest.books.report import Progress
+from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.runs.ingest import run_ingest
 from ingest.sources.field_choice import FieldChoice
@@ -98,13 +99,15 @@ def test_ingest_over_a_network_that_cuts_resets_and_stalls_is_exact(
     def ingest(through: OpenSearch, faults: TcpFaults) -> None:
         report = run_ingest(
             FileDocuments([str(corpus(tmp_path))], FieldChoice(TEXT_FIELDS), max_doc_bytes=10_000),
-            index=fresh_index,
-            profile=PROFILE,
-            models=toy_models(),
-            client=through,
-            settings=SMALL_REQUESTS,
-            state_folder=tmp_path / "state",
-            on_progress=arming(faults),
+            Job(
+                index=fresh_index,
+                profile=PROFILE,
+                models=toy_models(),
+                client=through,
+                settings=SMALL_REQUESTS,
+                state_folder=tmp_path / "state",
+                on_progress=arming(faults),
+            ),
         )
         assert (report.complete, report.exit_code) == (True, 0)
         assert report.sent_again > 0
@@ -123,13 +126,15 @@ def test_backfill_over_a_network_that_cuts_resets_and_stalls_is_exact(
 
     def backfill(through: OpenSearch, faults: TcpFaults) -> None:
         done = run_backfill(
-            fresh_index,
-            profile=PROFILE,
-            models=toy_models(),
-            client=through,
-            settings=SMALL_REQUESTS,
-            state_folder=tmp_path / "state",
-            on_progress=arming(faults),
+            Job(
+                fresh_index,
+                profile=PROFILE,
+                models=toy_models(),
+                client=through,
+                settings=SMALL_REQUESTS,
+                state_folder=tmp_path / "state",
+                on_progress=arming(faults),
+            ),
         )
         assert (done.report.complete, done.report.exit_code, done.left) == (True, 0, 0)
         ledger = done.report.ledger

@@ -11,6 +11,7 @@ from bridge.cluster.dialects import OpenSearchDialect
 from bridge.cluster.schema import new_index
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.books.report import Report
+from ingest.job import Job
 from ingest.runs.dry_run import Rehearsal, rehearse
 from ingest.runs.ingest import run_ingest
 from ingest.sources.field_choice import FieldChoice
@@ -41,11 +42,14 @@ def corpus(folder: Path, n: int) -> FileDocuments:
 def rehearsed(cluster: FakeCluster, source: FileDocuments) -> Rehearsal:
     return rehearse(
         source,
-        index="things",
-        profile=PROFILE,
-        models=toy_models(),
-        client=connect(ClusterSettings(url=cluster.url)),
-        settings=IngestSettings(),
+        Job(
+            index="things",
+            profile=PROFILE,
+            models=toy_models(),
+            client=connect(ClusterSettings(url=cluster.url)),
+            settings=IngestSettings(),
+            state_folder=Path("unused"),
+        ),
         analyzer="english",
     )
 
@@ -53,12 +57,14 @@ def rehearsed(cluster: FakeCluster, source: FileDocuments) -> Rehearsal:
 def ingested(cluster: FakeCluster, source: FileDocuments, folder: Path) -> Report:
     return run_ingest(
         source,
-        index="things",
-        profile=PROFILE,
-        models=toy_models(),
-        client=connect(ClusterSettings(url=cluster.url)),
-        settings=IngestSettings(),
-        state_folder=folder / "state",
+        Job(
+            index="things",
+            profile=PROFILE,
+            models=toy_models(),
+            client=connect(ClusterSettings(url=cluster.url)),
+            settings=IngestSettings(),
+            state_folder=folder / "state",
+        ),
     )
 
 

@@ -16,6 +16,7 @@ from bridge.errors import AccessDenied, CheckpointUnusable, IndexUnsuitable, Ing
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.books.dead_letters import read_dead_letters
 from ingest.books.report import Progress, Report
+from ingest.job import Job
 from ingest.runs.ingest import run_ingest
 from ingest.sources.field_choice import FieldChoice
 from ingest.sources.files import FileDocuments
@@ -51,13 +52,15 @@ class Setting:
         settings = options.pop("settings", IngestSettings(max_stall_s=1.0))
         return run_ingest(
             FileDocuments([str(self.corpus)], FIELDS, max_doc_bytes=100_000),
-            index="things",
-            profile=options.pop("profile", profile_for(models, FIELDS.text_fields)),
-            models=models,
-            client=connect(ClusterSettings(url=self.cluster.url)),
-            settings=settings,
-            state_folder=self.folder / "state",
-            **options,
+            Job(
+                index="things",
+                profile=options.pop("profile", profile_for(models, FIELDS.text_fields)),
+                models=models,
+                client=connect(ClusterSettings(url=self.cluster.url)),
+                settings=settings,
+                state_folder=self.folder / "state",
+                **options,
+            ),
         )
 
     def stored(self, doc_id: str) -> dict[str, Any]:

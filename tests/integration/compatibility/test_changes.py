@@ -12,6 +12,7 @@ from bridge.cluster.removal import drop
 from bridge.settings import IngestSettings
 from ingest.follow.follower import Follower
 from ingest.follow.status import FollowStatus
+from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.runs.verify import verify
 from ingest.signals import StopRequest
@@ -65,12 +66,14 @@ def test_models_change_and_back_again(client: OpenSearch, engine: Engine, index_
     other_models = wider_models()
     wanted = next_generation(indices.look(client, index_name), profile_for(other_models, FIELDS.text_fields))
     filled = run_backfill(
-        index_name,
-        profile=wanted,
-        models=other_models,
-        client=client,
-        settings=IngestSettings(),
-        state_folder=tmp_path / "second",
+        Job(
+            index_name,
+            profile=wanted,
+            models=other_models,
+            client=client,
+            settings=IngestSettings(),
+            state_folder=tmp_path / "second",
+        ),
     )
     assert (filled.report.exit_code, filled.report.ledger.written) == (0, 30)
     client.indices.refresh(index=index_name)

@@ -17,6 +17,7 @@ from bridge.profile import IndexProfile, PassageSettings
 from bridge.records import SourcePosition
 from bridge.settings import IngestSettings
 from ingest.books.report import Report
+from ingest.job import Job
 from ingest.runs.backfill import BackfillReport, run_backfill
 from ingest.runs.copy import run_copy
 from ingest.runs.ingest import run_ingest
@@ -41,23 +42,27 @@ def ingest(client: OpenSearch, index: str, folder: Path, profile: IndexProfile, 
     ]
     return run_ingest(
         DocumentsInMemory(documents),  # type: ignore[arg-type]
-        index=index,
-        profile=profile,
-        models=toy_models(),
-        client=client,
-        settings=IngestSettings(),
-        state_folder=folder,
+        Job(
+            index=index,
+            profile=profile,
+            models=toy_models(),
+            client=client,
+            settings=IngestSettings(),
+            state_folder=folder,
+        ),
     )
 
 
 def backfill(client: OpenSearch, index: str, folder: Path, models: Models | None = None) -> BackfillReport:
     done = run_backfill(
-        index,
-        profile=SINGLE,
-        models=models or toy_models(),
-        client=client,
-        settings=IngestSettings(),
-        state_folder=folder,
+        Job(
+            index,
+            profile=SINGLE,
+            models=models or toy_models(),
+            client=client,
+            settings=IngestSettings(),
+            state_folder=folder,
+        ),
     )
     client.indices.refresh(index=index)
     return done
@@ -179,12 +184,14 @@ def test_a_copy_holds_every_document_and_takes_over_the_alias(
     copy = f"{index_name}-copy"
     done = run_copy(
         index_name,
-        copy,
-        profile=SINGLE,
-        models=toy_models(),
-        client=client,
-        settings=IngestSettings(),
-        state_folder=tmp_path,
+        Job(
+            copy,
+            profile=SINGLE,
+            models=toy_models(),
+            client=client,
+            settings=IngestSettings(),
+            state_folder=tmp_path,
+        ),
     )
     assert (done.settled, done.old_documents, done.new_documents) == (True, 1100, 1100)
     assert indices.count_enriched(client, copy, SINGLE) == 1100

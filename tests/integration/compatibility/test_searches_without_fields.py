@@ -13,6 +13,7 @@ from opensearchpy import OpenSearch
 
 from bridge.profile import DEFAULT_OBJECT, IndexProfile
 from bridge.settings import IngestSettings
+from ingest.job import Job
 from ingest.runs.copy import run_copy
 from tests.ingest.toys import toy_models
 from tests.integration.compatibility.conftest import Engine
@@ -61,12 +62,14 @@ def _copied(client: OpenSearch, old: str, folder: Path, profile: IndexProfile) -
     in scores until the cluster drops them, whoever rewrote them."""
     done = run_copy(
         old,
-        f"{old}-copy",
-        profile=profile,
-        models=toy_models(),
-        client=client,
-        settings=IngestSettings(object_field=profile.object_field),
-        state_folder=folder,
+        Job(
+            f"{old}-copy",
+            profile=profile,
+            models=toy_models(),
+            client=client,
+            settings=IngestSettings(object_field=profile.object_field),
+            state_folder=folder,
+        ),
     )
     assert (done.new_documents, done.settled) == (12, True)
     return f"{old}-copy"
