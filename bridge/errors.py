@@ -13,7 +13,10 @@
     │   ├── IndexUnsuitable         pre-flight: mapping or settings forbid it  exit 2
     │   └── AnswerNotUnderstood     not an OpenSearch answer                   exit 1
     ├── SidecarError                the rerank sidecar did not give scores     (proxy: degrade)
-    │   └── SidecarUnreachable      no connection, wrong API key               exit 4
+    │   ├── SidecarUnreachable      no connection, wrong API key               exit 4
+    │   └── StageFailed             one stage of one search (proxy: left out)
+    │       ├── CascadeMissing      the reranker has no small cross-encoder
+    │       └── NotTaken            the server is well and refuses such requests
     └── IngestError
         ├── CheckpointUnusable      damaged, or of another run                 exit 2
         └── LedgerUnbalanced        documents unaccounted for                  exit 1
@@ -78,6 +81,25 @@ class SidecarError(BridgeError):
 
 class SidecarUnreachable(SidecarError):
     """A model server gives no answer, or none to us."""
+
+
+class StageFailed(SidecarError):
+    """A stage is left out of one search; `reason` is one word of a bounded set, fit for a header."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class CascadeMissing(StageFailed):
+    """The reranker has no small cross-encoder beside the large one."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("cascade_unavailable", detail)
+
+
+class NotTaken(StageFailed):
+    """The model server is well, and refuses such a request."""
 
 
 class IngestError(BridgeError):

@@ -11,9 +11,9 @@ from typing import NoReturn, TypeVar
 import aiohttp
 import msgspec
 
+from bridge import tracing
+from bridge.errors import NotTaken, StageFailed
 from bridge.model_servers.breaker import CircuitBreaker
-from bridge.proxy.server import tracing
-from bridge.proxy.transport.stage_failures import NotTaken, StageFailed
 
 _NOT_TAKEN = (400, 404, 422)
 _REMEDIES = {

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from types import ModuleType
 
 from aiohttp import http_parser, web
+from opentelemetry.trace import Tracer
 
 from bridge.errors import SettingsError, UsageError
 from bridge.http_deadlines import FirstRequestDeadline
@@ -19,7 +20,6 @@ from bridge.proxy.server.admin import admin_app
 from bridge.proxy.server.certificates import client_context, renew
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.server.routing import Proxy
-from bridge.proxy.server.tracing import Tracer
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.composing import Composer

@@ -6,12 +6,12 @@ import logging
 import os
 import signal
 import sys
-from contextlib import ExitStack
 
 import structlog
 import uvloop
+from opentelemetry.trace import Tracer
 
-from bridge.proxy.server import tracing
+from bridge.proxy.server import trace_export
 from bridge.proxy.server.app import running
 from bridge.settings import Settings
 
@@ -29,11 +29,11 @@ async def _serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    with ExitStack() as exporting:
-        await _serve_until(stop, settings, _tracer(exporting))
+    with trace_export.exporting(os.environ) as tracer:
+        await _serve_until(stop, settings, tracer)
 
 
-async def _serve_until(stop: asyncio.Event, settings: Settings, tracer: tracing.Tracer | None) -> None:
+async def _serve_until(stop: asyncio.Event, settings: Settings, tracer: Tracer | None) -> None:
     async with running(settings, tracer=tracer) as proxy:
         # What is there now stays: the collector need not look through it again while a request waits.
         gc.collect()
@@ -41,22 +41,6 @@ async def _serve_until(stop: asyncio.Event, settings: Settings, tracer: tracing.
         log.info("proxy ready", url=proxy.url, admin_url=proxy.admin_url, cluster=settings.cluster.url)
         await stop.wait()
         log.info("proxy stopping", grace_s=settings.proxy.shutdown_timeout_s)
-
-
-def _tracer(exporting: ExitStack) -> tracing.Tracer | None:
-    """A tracer until `exporting` ends; None where none is asked for, or none can be had."""
-    if not tracing.wanted(os.environ):
-        return None
-    try:
-        from bridge.proxy.server import opentelemetry_tracer  # of an extra
-    except ImportError as error:
-        log.warning(
-            "no traces",
-            reason=str(error),
-            remedy="pip install 'opensearch-neural-bridge[otel]', or unset OTEL_EXPORTER_OTLP_ENDPOINT",
-        )
-        return None
-    return exporting.enter_context(opentelemetry_tracer.exporting())
 
 
 def configure_logging() -> None:

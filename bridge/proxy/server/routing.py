@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager
 import structlog
 import structlog.contextvars
 from aiohttp import hdrs, web
+from opentelemetry.trace import Span, Tracer
 
+from bridge import tracing
 from bridge.http_deadlines import FirstRequestDeadline, SlowClient
 from bridge.proxy.experiments.interleaving import CLICK_PATH, MAX_CLICK_BYTES, Interleaving
-from bridge.proxy.server import tracing
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.transport import elasticsearch_clients, passthrough, sniffing
 from bridge.proxy.transport.passthrough import Inbound
@@ -41,7 +42,7 @@ class Proxy:
         deadline: FirstRequestDeadline,
         settings: Settings,
         metrics: Metrics,
-        tracer: tracing.Tracer | None,
+        tracer: Tracer | None,
     ) -> None:
         self._upstream = upstream
         self._tracer = tracer
@@ -59,7 +60,7 @@ class Proxy:
             span.set_attribute("http.response.status_code", response.status)
             return response
 
-    async def _answered(self, request: web.BaseRequest, span: tracing.Span) -> web.StreamResponse:
+    async def _answered(self, request: web.BaseRequest, span: Span) -> web.StreamResponse:
         started = asyncio.get_running_loop().time()
         self._deadline.asked(request)
         route = "other"

@@ -7,11 +7,10 @@ from urllib.parse import urlencode
 
 import aiohttp
 
-from bridge.errors import AnswerNotUnderstood
-from bridge.proxy.server import tracing
+from bridge import tracing
+from bridge.errors import AnswerNotUnderstood, StageFailed
 from bridge.proxy.transport.headers import of_a_leg
 from bridge.proxy.transport.refusals import Refused
-from bridge.proxy.transport.stage_failures import StageFailed
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.planning import Plan
 from bridge.search import json_tree

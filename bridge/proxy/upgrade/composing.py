@@ -5,8 +5,7 @@ from collections.abc import Awaitable, Sequence
 import msgspec
 import structlog
 
-from bridge.errors import AnswerNotUnderstood
-from bridge.proxy.transport.stage_failures import StageFailed
+from bridge.errors import AnswerNotUnderstood, StageFailed
 from bridge.proxy.upgrade import explain
 from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.details import Details

@@ -3,7 +3,7 @@ counts what the bridge found."""
 
 from collections.abc import Sequence
 
-from bridge.proxy.transport.stage_failures import StageFailed
+from bridge.errors import StageFailed
 from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.ranked import Ranked

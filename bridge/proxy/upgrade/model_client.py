@@ -12,10 +12,10 @@ import msgspec
 from cachetools import TTLCache
 from pydantic import SecretStr
 
+from bridge.errors import CascadeMissing, NotTaken, StageFailed
 from bridge.model_servers.async_client import ModelStage
 from bridge.model_servers.breaker import CircuitBreaker
 from bridge.model_servers.shapes import CascadeRequest, Score, embed_api, rerank_api
-from bridge.proxy.transport.stage_failures import CascadeMissing, NotTaken, StageFailed
 from bridge.proxy.upgrade.embedding_cache import EmbeddingCache
 from bridge.settings import Settings
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from bridge.proxy.transport.stage_failures import StageFailed
+from bridge.errors import StageFailed
 from bridge.records import Passage, RankedHit
 from bridge.search.fusion import LegRankings
 from bridge.search.legs import Key

@@ -10,8 +10,7 @@ import msgspec
 import structlog
 from cachetools import TTLCache
 
-from bridge.errors import AnswerNotUnderstood
-from bridge.proxy.transport.stage_failures import CascadeMissing, StageFailed
+from bridge.errors import AnswerNotUnderstood, CascadeMissing, StageFailed
 from bridge.proxy.upgrade.cluster_client import OwnSearches, scope
 from bridge.proxy.upgrade.model_client import Sidecar
 from bridge.proxy.upgrade.planning import Plan

@@ -7,9 +7,9 @@ from typing import Annotated
 import msgspec
 from multidict import CIMultiDict
 
+from bridge.errors import StageFailed
 from bridge.profile import IndexProfile, Stage
 from bridge.proxy.transport.refusals import Refused
-from bridge.proxy.transport.stage_failures import StageFailed
 from bridge.proxy.upgrade.cluster_client import deadline_of_showing
 from bridge.proxy.upgrade.composing import Composer
 from bridge.proxy.upgrade.planning import Plan

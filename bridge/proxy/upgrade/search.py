@@ -12,16 +12,16 @@ from dataclasses import dataclass
 import aiohttp
 from aiohttp import hdrs, web
 
+from bridge import tracing
+from bridge.errors import StageFailed
 from bridge.proxy.experiments import canary
 from bridge.proxy.experiments.interleaving import Interleaving
 from bridge.proxy.experiments.shadow import Shadow
-from bridge.proxy.server import tracing
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.transport import headers
 from bridge.proxy.transport.passthrough import Inbound, RelayedResponse, relay, send
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.search_body import read_body
-from bridge.proxy.transport.stage_failures import StageFailed
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade import multisearch, own_answer
 from bridge.proxy.upgrade.composing import Composer

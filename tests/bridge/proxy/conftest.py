@@ -8,9 +8,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from opentelemetry.trace import Tracer
 
 from bridge.proxy.server.app import RunningProxy, running
-from bridge.proxy.server.tracing import Tracer
 from bridge.settings import ClusterSettings, ProxySettings, Settings
 from tests.fake_cluster import FakeCluster, FakeSidecar, Script, SidecarScript, fake_cluster, fake_sidecar, kind_sidecar
 

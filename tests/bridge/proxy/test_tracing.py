@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -12,8 +11,6 @@ from opentelemetry.trace import StatusCode
 from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
-from bridge.proxy.server import tracing
-from bridge.proxy.server.opentelemetry_tracer import OpenTelemetryTracer
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import QUERY, ScriptedIndex
 from tests.fake_cluster import Reply
@@ -30,7 +27,7 @@ class Recorded:
         self._exporter = InMemorySpanExporter()
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.tracer = OpenTelemetryTracer(provider)
+        self.tracer = provider.get_tracer("tests")
 
     def spans(self) -> Sequence[ReadableSpan]:
         return self._exporter.get_finished_spans()
@@ -183,18 +180,3 @@ async def test_searches_are_not_logged_unless_asked_for(make_stack: MakeStack) -
         await ask(stack)
 
     assert [line for line in lines if line["event"] == "searched"] == []
-
-
-@pytest.mark.parametrize(
-    ("environment", "wanted"),
-    [
-        ({}, False),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, True),
-        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, True),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_SDK_DISABLED": "true"}, False),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_TRACES_EXPORTER": "none"}, False),
-        ({"OTEL_SERVICE_NAME": "search"}, False),
-    ],
-)
-def test_traces_are_made_where_the_environment_names_a_collector(environment: Mapping[str, str], wanted: bool) -> None:
-    assert tracing.wanted(environment) == wanted

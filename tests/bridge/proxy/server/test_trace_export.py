@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,12 +14,11 @@ import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from bridge.proxy.server import trace_export
 from tests.fake_cluster import Reply, fake_cluster
 from tests.served import served
 
-pytestmark = pytest.mark.slow
-
-WITHOUT_THE_PACKAGE = "import sys; sys.modules['opentelemetry'] = None; from bridge.cli import main; main()"
+WITHOUT_THE_EXTRA = "import sys; sys.modules['opentelemetry.sdk'] = None; from bridge.cli import main; main()"
 
 
 @asynccontextmanager
@@ -66,6 +65,7 @@ async def serve_one_request(endpoint: str, *python: str) -> list[dict[str, Any]]
         return log
 
 
+@pytest.mark.slow
 async def test_spans_reach_the_collector_before_the_process_ends() -> None:
     async with collector() as (url, received):
         await serve_one_request(url, "-m", "bridge.cli")
@@ -77,8 +77,24 @@ async def test_spans_reach_the_collector_before_the_process_ends() -> None:
     assert span.name == "GET"
 
 
-async def test_without_the_package_the_proxy_says_what_to_install_and_runs() -> None:
-    log = await serve_one_request("http://127.0.0.1:1", "-c", WITHOUT_THE_PACKAGE)
+@pytest.mark.slow
+async def test_without_the_extra_the_proxy_says_what_to_install_and_runs() -> None:
+    log = await serve_one_request("http://127.0.0.1:1", "-c", WITHOUT_THE_EXTRA)
 
     [warning] = [line for line in log if line["event"] == "no traces"]
     assert "opensearch-neural-bridge[otel]" in warning["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_SDK_DISABLED": "true"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_TRACES_EXPORTER": "none"}, False),
+        ({"OTEL_SERVICE_NAME": "search"}, False),
+    ],
+)
+def test_traces_are_made_where_the_environment_names_a_collector(environment: Mapping[str, str], wanted: bool) -> None:
+    assert trace_export.wanted(environment) == wanted
