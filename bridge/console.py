@@ -1,6 +1,7 @@
 """How a command shows itself while it works: steps with their times, and progress bars."""
 
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,31 @@ LINE_EVERY_S = 10.0
 
 TABLE_WIDTH = 160
 """Columns where there is no terminal to ask: a table that is folded cannot be read."""
+
+
+def safe_text(text: object, *, lines: bool = False) -> str:
+    """Text from documents, ids and errors as a terminal may show it: control characters are written as escapes
+    (`\\x1b`), and so are those that turn the reading direction and lone surrogates.
+
+    `lines` leaves line breaks and tabs as they are, for messages of several lines.
+    """
+    kept = _JOINERS + "\n\t" if lines else _JOINERS
+    return "".join(
+        character if character in kept or unicodedata.category(character) not in _UNSAFE else _escaped(character)
+        for character in str(text)
+    )
+
+
+_UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode's categories: control, format, surrogate, line separator, paragraph separator."""
+
+
+_JOINERS = "\u200c\u200d\u00ad"
+"""Format characters that Persian, Indian scripts, emoji and hyphenated words need."""
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def wide_console(*, stderr: bool = False) -> Console:

@@ -1,4 +1,4 @@
-"""Where there is no terminal, progress is lines."""
+"""Progress without a terminal is lines; text of others cannot steer the terminal."""
 
 import io
 import time
@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from bridge import console as console_module
-from bridge.console import Display
+from bridge.console import Display, safe_text
 
 
 @pytest.fixture
@@ -38,3 +38,25 @@ def test_step_says_when_it_begins_and_how_long_it_took(display: Display, output:
     with display.step("starting the node"):
         assert "starting the node …" in output.getvalue()
     assert output.getvalue().rstrip().endswith(" s")
+
+
+@pytest.mark.case("S13")
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Rain cape", "Rain cape"),
+        ("\x1b[2J\x1b]52;c;cm0=\x07", r"\x1b[2J\x1b]52;c;cm0=\x07"),
+        ("a\nError: b\tc\r", r"a\nError: b\tc\r"),
+        ("\x9b31mred\x7f", r"\x9b31mred\x7f"),
+        ("invoice\u202efdp.exe", r"invoice\u202efdp.exe"),
+        ("half \ud83d", r"half \ud83d"),
+        ("می\u200cخواهم café 👩\u200d🔬", "می\u200cخواهم café 👩\u200d🔬"),
+    ],
+    ids=["plain", "escape sequences", "line breaks", "C1 and delete", "turned direction", "surrogate", "other scripts"],
+)
+def test_control_characters_are_shown_and_never_sent(text: str, shown: str) -> None:
+    assert safe_text(text) == shown
+
+
+def test_a_message_of_several_lines_keeps_them() -> None:
+    assert safe_text("two\n\tlines\x1b", lines=True) == "two\n\tlines\\x1b"
