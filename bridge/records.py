@@ -2,7 +2,7 @@
 
 Document side: `Document` (as read) → `ExpandedDocument` (predicted queries added) → `EnrichedDocument`
 (embeddings added, ready to write). A half-finished document has another type, so nobody writes it by
-mistake. Query side: `Hit` and `Ranking`. A search makes hundreds of hits and an ingest millions of documents, so
+mistake. Query side: `Hit`, `RankedHit`. A search makes hundreds of hits and an ingest millions of documents, so
 these are msgspec's structs, which cost a fraction of a dataclass to make.
 """
 
@@ -74,6 +74,10 @@ class EnrichedDocument(msgspec.Struct, frozen=True):
     stamp: str
 
 
+Key = tuple[str, str]
+"""Index and `_id` of a document: a search may span several indices."""
+
+
 class Hit(msgspec.Struct, frozen=True, gc=False):
     """A document found by a search: identity and score; higher is better."""
 
@@ -82,8 +86,8 @@ class Hit(msgspec.Struct, frozen=True, gc=False):
     score: float
 
     @property
-    def key(self) -> tuple[str, str]:
-        """What tells two hits apart: a search may span several indices."""
+    def key(self) -> Key:
+        """Identifies the document."""
         return (self.index, self.doc_id)
 
 
@@ -110,10 +114,6 @@ class RankedHit(msgspec.Struct, frozen=True):
     cascade_score: float | None = None
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> Key:
         """See `Hit.key`."""
         return (self.index, self.doc_id)
-
-
-Ranking = Sequence[RankedHit]
-"""Hits in rank order, best first, each document once."""

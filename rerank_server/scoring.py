@@ -114,13 +114,13 @@ class Scorer:
             first = [by_window[place] for place in best]
             prior = request.prior_scores
             preferences = None if prior is None else blended(first, prior, request.prior_weight)
-            chosen = cascade.going_on(
+            chosen = cascade.select_for_large_model(
                 first, depth=depth, preferences=preferences, top_n=request.top_n, margin=request.cascade_margin
             )
             texts = [asked.texts[best[document]] for document in chosen]
             again = self._cache.known(large.identity, asked.query, texts)
             second = await self._completed(large, asked, texts, again)
-        return cascade.joined(first, dict(zip(chosen, second, strict=True)))
+        return cascade.merge_scores(first, dict(zip(chosen, second, strict=True)))
 
     async def _completed(
         self, model: CrossEncoder, asked: _Asked, texts: Sequence[str], known: Sequence[float | None]

@@ -27,7 +27,7 @@ from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.models.session import compute_threads
-from bridge.search.cascade import going_on
+from bridge.search.cascade import select_for_large_model
 from bridge.settings import load_settings
 from rerank_server.models import cascade_folder
 
@@ -115,7 +115,7 @@ def command(
 
 def cascade(small: CrossEncoder, large: CrossEncoder, texts: list[str]) -> None:
     """Both stages of a cascade, without the server around them."""
-    best = going_on(small.score(QUERY, texts).tolist(), depth=DEPTH)
+    best = select_for_large_model(small.score(QUERY, texts).tolist(), depth=DEPTH)
     large.score(QUERY, [texts[index] for index in best])
 
 

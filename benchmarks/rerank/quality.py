@@ -13,7 +13,7 @@ from benchmarks.rerank.passages import sections
 from bridge.errors import UsageError
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
-from bridge.search.cascade import going_on, joined
+from bridge.search.cascade import merge_scores, select_for_large_model
 from bridge.search.fusion import blended
 
 Judged = tuple[list[str], dict[str, dict[int, int]]]
@@ -46,8 +46,8 @@ def kept_by_cascade(
         read = [texts[candidate] for candidate in candidates]
         by_large, by_small = large.score(query, read).tolist(), small.score(query, read).tolist()
         preferences = blended(by_small, nearest[row, candidates].tolist(), PRIOR_WEIGHT)
-        chosen = going_on(by_small, depth=depth, preferences=preferences)
-        cascaded = joined(by_small, {place: by_large[place] for place in chosen})
+        chosen = select_for_large_model(by_small, depth=depth, preferences=preferences)
+        cascaded = merge_scores(by_small, {place: by_large[place] for place in chosen})
         grades = questions[query]
         gains.append((ndcg(cascaded, candidates, grades), ndcg(by_large, candidates, grades)))
     both = np.mean(gains, axis=0)

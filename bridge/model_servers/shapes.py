@@ -10,23 +10,15 @@ Pure; `bridge.proxy.model_stage` and `ingest.served_models` send. What cannot be
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
+from bridge.search.cascade import CascadeRequest
 from bridge.settings import RerankerSettings
 
 _LEAST_PROBABILITY = 1e-6
 """Nearer to 0 or to 1 a probability's logit says nothing more."""
-
-
-class CascadeRequest(NamedTuple):
-    """How far a cascade goes, and what the search thought of each passage: the choice of those that the large
-    model reads is by both, `prior_weight` of it by the search."""
-
-    depth: int
-    prior_scores: Sequence[float]
-    prior_weight: float
 
 
 class Score(msgspec.Struct):

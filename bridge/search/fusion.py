@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from bridge.profile import FusionSettings, IndexProfile, Stage
-from bridge.records import Hit, LegScore, RankedHit
+from bridge.records import Hit, Key, LegScore, RankedHit
 
 _LARGEST_EXPONENT = 700.0
 """Beyond it exponentials overflow."""
@@ -42,7 +42,7 @@ def fuse(rankings: LegRankings, settings: FusionSettings, *, window: int) -> lis
     """
     weights = {leg: weight for leg in sorted(rankings) if (weight := settings.weights.get(leg, 0.0)) > 0}
     total = sum(weights.values())
-    shares: list[tuple[float, dict[tuple[str, str], float], float]] = []
+    shares: list[tuple[float, dict[Key, float], float]] = []
     for leg, weight in weights.items():
         hits = rankings[leg]
         contributions, absent = _contributions([hit.score for hit in hits], settings, complete=len(hits) < window)
@@ -51,7 +51,7 @@ def fuse(rankings: LegRankings, settings: FusionSettings, *, window: int) -> lis
     found = {key for _, given, _ in shares for key in given}
     fused = {key: sum([share * given.get(key, absent) for share, given, absent in shares]) for key in found}
     best = sorted(fused, key=lambda key: (-fused[key], key))[:window]
-    found_by: dict[tuple[str, str], dict[str, LegScore]] = {key: {} for key in best}
+    found_by: dict[Key, dict[str, LegScore]] = {key: {} for key in best}
     for leg, hits in rankings.items():
         for rank, hit in enumerate(hits, start=1):
             if (legs := found_by.get(hit.key)) is not None:

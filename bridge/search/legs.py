@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from bridge.cluster import dialects
 from bridge.profile import IndexProfile
+from bridge.records import Key
 from bridge.search import json_tree
 from bridge.search.json_tree import Json
 from bridge.search.request import SearchRequest
@@ -19,9 +20,6 @@ MAX_K = 10_000
 
 _K_PER_RESULT = 2
 """Document-level security drops neighbours after they were found: ask for more than are needed."""
-
-Key = tuple[str, str]
-"""Index and `_id` of a document."""
 
 
 def lexical(request: SearchRequest, profile: IndexProfile) -> Json:

@@ -11,16 +11,13 @@ from statistics import fmean
 from msgspec.structs import replace
 
 from bridge.profile import PassageScores, RerankSettings
-from bridge.records import RankedHit
+from bridge.records import Key, RankedHit
 from bridge.search.fusion import blended, logistic
 
 FUSED_FLOOR = 1.0
 RERANKED_FLOOR = 2.0
-GLANCED_AT_CEILING = 2.5
+SMALL_MODEL_CEILING = 2.5
 RERANKED_CEILING = 3.0
-
-Key = tuple[str, str]
-"""Index and `_id` of a document."""
 
 
 def first_stage(fused: Sequence[RankedHit]) -> list[RankedHit]:
@@ -46,9 +43,9 @@ def cascade(fused: Sequence[RankedHit], scores: Mapping[Key, float], settings: R
     """
     large = set(sorted(scores, key=lambda key: -scores[key])[: settings.cascade.depth])
     read = {key: score for key, score in scores.items() if key in large}
-    glanced_at = {key: score for key, score in scores.items() if key not in large}
-    best = _by_score(fused, read, settings, GLANCED_AT_CEILING, RERANKED_CEILING)
-    others = _by_score(fused, glanced_at, settings, RERANKED_FLOOR, GLANCED_AT_CEILING)
+    small_only = {key: score for key, score in scores.items() if key not in large}
+    best = _by_score(fused, read, settings, SMALL_MODEL_CEILING, RERANKED_CEILING)
+    others = _by_score(fused, small_only, settings, RERANKED_FLOOR, SMALL_MODEL_CEILING)
     return [
         *(replace(hit, rerank_score=scores[hit.key]) for hit in best),
         *(replace(hit, cascade_score=scores[hit.key]) for hit in others),

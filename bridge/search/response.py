@@ -11,13 +11,10 @@ from dataclasses import dataclass
 import msgspec
 
 from bridge.errors import AnswerNotUnderstood
-from bridge.records import Hit
+from bridge.profile import IndexProfile
+from bridge.records import Hit, Key, Passage
 from bridge.search.hiding import RawObject
 from bridge.text.passages import enriched_text, field_texts
-
-Key = tuple[str, str]
-"""Index and `_id` of a document."""
-
 
 PASSAGE_HIGHLIGHT = "_bridge.passage"
 """Under which name a hit's winning passage stands among its highlights."""
@@ -205,6 +202,31 @@ def highlighted(hit: ShownHit, field: str) -> list[str]:
     if "highlight" not in hit.members:
         return []
     return msgspec.json.decode(hit.members["highlight"], type=dict[str, list[str]]).get(field, [])
+
+
+def passages_to_read(hits: Sequence[ShownHit], keys: Sequence[Key], profile: IndexProfile) -> dict[Key, list[Passage]]:
+    """What a cross-encoder reads of the documents that `legs.texts` found: the passages nearest to the query, best
+    first, or the whole text of a document that came without. In the order of `keys`; documents without a visible text
+    are left out.
+
+    Raises:
+        ValueError: a document's source cannot be read.
+    """
+    passages = {hit.key: _passages(hit, profile) for hit in hits}
+    return {key: passages[key] for key in keys if passages.get(key)}
+
+
+def _passages(hit: ShownHit, profile: IndexProfile) -> list[Passage]:
+    text = source_texts(hit, profile.text_fields)
+    if not text:
+        return []
+    nearest = [
+        Passage(stretch, start, end)
+        for start, end in nearest_passages(hit, profile.passages_field)
+        # If the caller sees less of the text than was embedded, offsets lead nowhere.
+        if (stretch := text[start:end])
+    ]
+    return nearest or [Passage(text, 0, len(text))]
 
 
 def source_texts(hit: ShownHit, fields: Sequence[str]) -> str:

@@ -16,10 +16,9 @@ from bridge.evaluation.application_query import BodyOf
 from bridge.evaluation.tuning.setting import BOOSTS, MOST_PASSAGES, WINDOWS
 from bridge.model_servers.sidecar_client import SidecarClient
 from bridge.profile import IndexProfile
-from bridge.records import Hit
+from bridge.records import Hit, Key
 from bridge.search import json_tree, legs
 from bridge.search.json_tree import Json
-from bridge.search.legs import Key
 from bridge.search.request import LeaveAlone, SearchRequest, parse
 from bridge.search.response import found_hits, leg_rankings, nearest_passages, source_texts
 

@@ -14,11 +14,10 @@ from bridge.evaluation.measures import evaluate
 from bridge.evaluation.tuning.cached_search import CachedSearch
 from bridge.evaluation.tuning.setting import Setting
 from bridge.profile import IndexProfile, Stage
-from bridge.records import Hit, RankedHit
-from bridge.search.cascade import going_on, joined
+from bridge.records import Hit, Key, RankedHit
+from bridge.search.cascade import merge_scores, select_for_large_model
 from bridge.search.confidence import confident_leg
 from bridge.search.fusion import blended, fuse, leg_weights
-from bridge.search.legs import Key
 from bridge.search.reranking import cascade, fused_scores, of_passages, rerank
 
 
@@ -128,9 +127,9 @@ class Trials:
             return {}
         small = [search.small[hit.key][0] for hit in read]
         preferences = blended(small, fused_scores(read), setting.blend)
-        best = going_on(small, depth=setting.cascade_depth, preferences=preferences)
+        best = select_for_large_model(small, depth=setting.cascade_depth, preferences=preferences)
         self._readers.read_large(search, [read[place].key for place in best], n_passages=1)
-        scores = joined(small, {place: search.large[read[place].key][0] for place in best})
+        scores = merge_scores(small, {place: search.large[read[place].key][0] for place in best})
         return dict(zip((hit.key for hit in read), scores, strict=True))
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import msgspec
 import structlog
 
-log = structlog.get_logger(__name__)
+from bridge.records import Key
 
-Key = tuple[str, str]
-"""Index and `_id` of a document."""
+log = structlog.get_logger(__name__)
 
 
 class Comparison(msgspec.Struct, frozen=True, tag="comparison", tag_field="event"):

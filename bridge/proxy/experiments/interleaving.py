@@ -13,13 +13,13 @@ from typing import Literal
 
 import msgspec
 
-from bridge.proxy.experiments.event_log import Click, EventLog, Impression, Key, now
+from bridge.proxy.experiments.event_log import Click, EventLog, Impression, now
 from bridge.proxy.experiments.rank_comparison import DEPTH, overlap, rank_biased_overlap
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.upgrade.composing import Composer
 from bridge.proxy.upgrade.planning import Plan
-from bridge.proxy.upgrade.ranked import Ranked
-from bridge.records import RankedHit
+from bridge.proxy.upgrade.ranking import Ranked
+from bridge.records import Key, RankedHit
 
 CLICK_PATH = "/_bridge/click"
 MAX_CLICK_BYTES = 4096
@@ -47,37 +47,37 @@ class Interleaving:
         """The mixed ranking; the bridge's alone where the own one could not be had. Never fails."""
         # An explained ranking runs the application's own query as a leg too.
         ranked = await self._composer.rank(replace(plan, explain=True))
-        own = [hit.key for hit in ranked.found.get("lexical", ())]
-        bridge = {hit.key: hit for hit in ranked.hits}
+        own = [hit.key for hit in ranked.ranking.legs.get("lexical", ())]
+        bridge = {hit.key: hit for hit in ranked.ranking.hits}
         if not own or not bridge:
             return ranked
         # The same draft for every page of a query, so that pages neither repeat nor skip.
         drafted = list(team_draft(own, list(bridge), seed=f"{plan.expression}\0{plan.request.text}"))
         n = len(drafted)
-        ranked.hits = [
+        hits = [
             msgspec.structs.replace(bridge.get(key) or RankedHit(*key, score=0.0), score=1 + (n - i) / n)
             for i, (key, _) in enumerate(drafted)
         ]
-        ranked.impression = secrets.token_hex(8)
+        impression = secrets.token_hex(8)
         page = drafted[plan.request.start : plan.request.start + plan.request.size]
         compared = own[:DEPTH], list(bridge)[:DEPTH]
         self._events.append(
             Impression(
                 time=now(),
-                id=ranked.impression,
+                id=impression,
                 index=plan.expression,
                 stages=ranked.stages,
                 own=[key for key, side in page if side == "own"],
                 bridge=[key for key, side in page if side == "bridge"],
                 overlap=round(overlap(*compared), 4),
                 rank_biased_overlap=round(rank_biased_overlap(*compared), 4),
-                took_ms=round(sum(ranked.timings_ms.values()), 1),
+                took_ms=round(sum(ranked.notes.timings_ms.values()), 1),
                 query=plan.request.text if self._log_queries else None,
                 first_rank=plan.request.start + 1,
                 shown=[key for key, _ in page],
             )
         )
-        return ranked
+        return replace(ranked, ranking=replace(ranked.ranking, hits=hits), impression=impression)
 
     def clicked(self, body: bytes) -> None:
         """Notes a click.

@@ -42,9 +42,9 @@ class Shadow:
     async def _compare(self, plan: Plan) -> None:
         # An explained ranking runs the application's own query as a leg too.
         ranked = await self._composer.rank(replace(plan, explain=True))
-        own = [hit.key for hit in ranked.found.get("lexical", ())][:DEPTH]
-        upgraded = [hit.key for hit in ranked.hits][:DEPTH]
-        for reason in ranked.degraded:
+        own = [hit.key for hit in ranked.ranking.legs.get("lexical", ())][:DEPTH]
+        upgraded = [hit.key for hit in ranked.ranking.hits][:DEPTH]
+        for reason in ranked.notes.degraded:
             self._metrics.degraded.labels(reason).inc()
         if not own or not upgraded:
             return
@@ -54,7 +54,7 @@ class Shadow:
             stages=ranked.stages,
             overlap=round(overlap(own, upgraded), 4),
             rank_biased_overlap=round(rank_biased_overlap(own, upgraded), 4),
-            took_ms=round(sum(ranked.timings_ms.values()), 1),
+            took_ms=round(sum(ranked.notes.timings_ms.values()), 1),
         )
         self._metrics.shadow_overlap.observe(comparison.overlap)
         self._events.append(comparison)

@@ -31,7 +31,6 @@ from bridge.proxy.upgrade.ranking_cache import RankingCache
 from bridge.proxy.upgrade.retrieve import PATH as RETRIEVE_PATH
 from bridge.proxy.upgrade.retrieve import Retrieval
 from bridge.proxy.upgrade.search import Search
-from bridge.proxy.upgrade.texts import Texts
 from bridge.settings import Settings
 
 MAX_HEADER_BYTES = 16 * 1024
@@ -81,7 +80,8 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
         profiles = Profiles(upstream, settings.cluster, ttl_s=settings.proxy.profile_ttl_s, timeout_s=budget_s)
         planner = Planner(profiles, budget_s=budget_s)
         searches = OwnSearches(upstream)
-        composer = Composer(Ranker(searches, sidecar), RankingCache(settings.proxy, metrics), searches)
+        ranker = Ranker(searches, sidecar)
+        composer = Composer(ranker, RankingCache(settings.proxy, metrics), searches)
         if settings.proxy.mode == "interleave" and settings.proxy.event_log is None:
             raise SettingsError("proxy.mode interleave needs proxy.event_log: name a file for pages and clicks")
         events = EventLog(settings.proxy.event_log)
@@ -89,7 +89,7 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
         stack.push_async_callback(shadow.close)
         interleaving = Interleaving(composer, events, log_queries=settings.proxy.event_log_queries)
         deadline = FirstRequestDeadline(settings.proxy.header_timeout_s)
-        retrieval = Retrieval(profiles, composer, Texts(searches), budget_s=budget_s)
+        retrieval = Retrieval(profiles, composer, ranker, budget_s=budget_s)
 
         def answering(given: Settings) -> Proxy:
             search = Search(upstream, planner, composer, shadow, interleaving, given.proxy, metrics)

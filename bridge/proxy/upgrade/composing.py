@@ -10,14 +10,12 @@ from bridge.proxy.upgrade import explain
 from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.details import Details
 from bridge.proxy.upgrade.planning import Plan
-from bridge.proxy.upgrade.ranked import Ranked
-from bridge.proxy.upgrade.ranking import Ranker
+from bridge.proxy.upgrade.ranking import Notes, Ranked, Ranker
 from bridge.proxy.upgrade.ranking_cache import RankingCache
-from bridge.records import Passage, RankedHit
+from bridge.records import Key, Passage, RankedHit
 from bridge.search import legs
 from bridge.search.filter_path import filtered
 from bridge.search.hiding import RawObject, hidden, hit_without
-from bridge.search.legs import Key
 from bridge.search.reranking import tail_score
 from bridge.search.response import OwnAnswer, ShownHit, shown_hit
 
@@ -42,35 +40,35 @@ class Composer:
         except Exception:
             # Whatever it is, a fault of ours must not fail a search that the cluster can answer.
             log.exception("ranking failed")
-            return Ranked(failures=[_internal_error()])
+            return Ranked(notes=Notes([_internal_error()]))
 
     async def compose(self, plan: Plan, ranked: Ranked, own_body: bytes) -> bytes:
-        """The body of the answer; never fails. `ranked` is told of what could not be done."""
+        """The body of the answer; never fails. What could not be done is noted in `ranked`."""
         try:
             return self._finished(plan, await self._composed(plan, ranked, OwnAnswer(own_body)))
         except AnswerNotUnderstood as error:
             log.warning("own answer left as it is", detail=str(error))
-            ranked.fall_back(StageFailed("answer_not_understood", str(error)))
+            ranked.notes.fall_back(StageFailed("answer_not_understood", str(error)))
         except Exception:
             # Whatever it is, a fault of ours must not fail a search that the cluster has answered.
             log.exception("composing failed")
-            ranked.fall_back(_internal_error())
+            ranked.notes.fall_back(_internal_error())
         return own_body
 
     async def _composed(self, plan: Plan, ranked: Ranked, own: OwnAnswer) -> bytes:
         own_best = max((hit.score for hit in own.hits), default=None)
         try:
-            with ranked.timed("show"):
+            with ranked.notes.timed("show"):
                 hits = await self._page(plan, ranked, own)
-            max_score = ranked.hits[0].score if ranked.hits else own_best
+            max_score = ranked.ranking.hits[0].score if ranked.ranking.hits else own_best
         except StageFailed as failed:
-            ranked.fall_back(failed)
+            ranked.notes.fall_back(failed)
             hits = [shown_hit(hit, score=hit.score) for hit in own.hits]
             max_score = own_best
         beyond = await self._details.found_beyond(plan, ranked) if plan.union and ranked.stages != "lexical" else 0
         more: dict[str, object] = {}
         if plan.explain:
-            more["_bridge"] = explain.of_answer(ranked.stages, ranked.degraded, ranked.timings_ms)
+            more["_bridge"] = explain.of_answer(ranked.stages, ranked.notes.degraded, ranked.notes.timings_ms)
         if not plan.request.asks_for_ours:
             # Here the hits are taken apart already; in the whole answer they would have to be found again.
             hits = [hit_without(hit, plan.profile.object_field) for hit in hits]
@@ -92,10 +90,10 @@ class Composer:
             StageFailed: hits that the own answer lacks could not be had.
         """
         request = plan.request
-        if not ranked.hits:
+        if not ranked.ranking.hits:
             return [shown_hit(hit, score=hit.score) for hit in own.hits]
         end = request.start + request.size
-        page = ranked.hits[request.start : end]
+        page = ranked.ranking.hits[request.start : end]
         available = {hit.key: hit for hit in own.hits}
         if missing := [hit.key for hit in page if hit.key not in available]:
             available |= {hit.key: hit for hit in await self._searches.show(plan, legs.shown(request, missing))}
@@ -103,12 +101,12 @@ class Composer:
         if plan.explain:
             matching = await self._details.predicted_queries(plan, [hit.key for hit in page], ranked)
         shown = [
-            _shown(plan, available[hit.key], hit, rank, ranked.passages.get(hit.key), matching.get(hit.key, ()))
+            _shown(plan, available[hit.key], hit, rank, ranked.ranking.passages.get(hit.key), matching.get(hit.key, ()))
             for rank, hit in enumerate(page, start=request.start + 1)
             if hit.key in available
         ]
-        if end > len(ranked.hits) and not ranked.complete:
-            shown += await self._tail(plan, ranked.hits)
+        if end > len(ranked.ranking.hits) and not ranked.ranking.complete:
+            shown += await self._tail(plan, ranked.ranking.hits)
         return shown
 
     async def _tail(self, plan: Plan, ranking: Sequence[RankedHit]) -> list[RawObject]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from bridge.errors import StageFailed
 from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.planning import Plan
-from bridge.proxy.upgrade.ranked import Ranked
+from bridge.proxy.upgrade.ranking import Ranked
+from bridge.records import Key
 from bridge.search import legs
-from bridge.search.legs import Key
 from bridge.search.response import highlighted
 
 
@@ -26,20 +26,20 @@ class Details:
         try:
             hits = await self._searches.hits(plan, body, stage="explain", deadline=plan.deadline)
         except StageFailed as failed:
-            ranked.failures.append(failed)
+            ranked.notes.failures.append(failed)
             return {}
         return {hit.key: highlighted(hit, plan.profile.predicted_queries_field) for hit in hits}
 
     async def found_beyond(self, plan: Plan, ranked: Ranked) -> int:
         """How many documents of the ranking the application's own query does not match; none where that
         cannot be told."""
-        keys = [hit.key for hit in ranked.hits]
+        keys = [hit.key for hit in ranked.ranking.hits]
         if not keys:
             return 0
         try:
             body = legs.matched(plan.request, keys)
             matched = await self._searches.hits(plan, body, stage="total", deadline=plan.deadline)
         except StageFailed as failed:
-            ranked.failures.append(failed)
+            ranked.notes.failures.append(failed)
             return 0
         return len(keys) - len(matched)

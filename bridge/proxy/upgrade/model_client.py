@@ -15,8 +15,9 @@ from pydantic import SecretStr
 from bridge.errors import CascadeMissing, NotTaken, StageFailed
 from bridge.model_servers.async_client import ModelStage
 from bridge.model_servers.breaker import CircuitBreaker
-from bridge.model_servers.shapes import CascadeRequest, Score, embed_api, rerank_api
+from bridge.model_servers.shapes import Score, embed_api, rerank_api
 from bridge.proxy.upgrade.embedding_cache import EmbeddingCache
+from bridge.search.cascade import CascadeRequest
 from bridge.settings import Settings
 
 _READY_TIMEOUT = aiohttp.ClientTimeout(total=3.0)

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -22,9 +22,9 @@ from bridge.profile import IndexProfile
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.transport.headers import identity
 from bridge.proxy.upgrade.planning import Plan
-from bridge.proxy.upgrade.ranked import Ranked
-from bridge.proxy.upgrade.ranking import reranked_documents
+from bridge.proxy.upgrade.ranking import Ranked
 from bridge.records import RankedHit
+from bridge.search.flow import Ranking, reranked_documents
 from bridge.settings import ProxySettings
 
 _WAITING_SHARE = 0.5
@@ -58,15 +58,13 @@ class _Kept:
 
     state: bytes
     profile: IndexProfile
-    hits: Sequence[RankedHit]
-    complete: bool
-    stages: str
+    ranking: Ranking
 
     @property
     def size(self) -> int:
         """Bytes in memory, the profile aside, which all rankings of an index share."""
-        return sum(map(sys.getsizeof, (self, self.state, self.hits))) + sum(
-            sum(map(sys.getsizeof, (hit, hit.index, hit.doc_id, hit.score))) for hit in self.hits
+        return sum(map(sys.getsizeof, (self, self.state, self.ranking, self.ranking.hits))) + sum(
+            sum(map(sys.getsizeof, (hit, hit.index, hit.doc_id, hit.score))) for hit in self.ranking.hits
         )
 
 
@@ -88,7 +86,7 @@ class RankingCache:
         # What a kept ranking does not hold: ranks by leg, and texts of documents, which the caller may not see later.
         if self._kept.ttl == 0 or plan.explain or plan.passage:
             return await rank(plan)
-        key = _key(plan, reranks=plan.request.start < reranked_documents(plan))
+        key = _key(plan, reranks=plan.request.start < reranked_documents(plan.profile, plan.stage))
         if (under_way := self._under_way.get(key)) is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(plan.deadline - plan.budget_s * _WAITING_SHARE):
@@ -97,7 +95,7 @@ class RankingCache:
         if kept is not None and kept.profile == plan.profile:
             if kept.state == _state(await own_body):
                 self._searches.labels("hit").inc()
-                return Ranked(hits=kept.hits, complete=kept.complete, stages=kept.stages, kept=True)
+                return Ranked(kept.ranking, kept=True)
             self._searches.labels("changed").inc()
         else:
             self._searches.labels("miss").inc()
@@ -107,10 +105,11 @@ class RankingCache:
         self._under_way[key] = ended = asyncio.Event()
         try:
             ranked = await rank(plan)
-            if ranked.hits and not ranked.failures and (state := _state(await own_body)) is not None:
-                hits = tuple(RankedHit(hit.index, hit.doc_id, hit.score) for hit in ranked.hits)
+            ranking = ranked.ranking
+            if ranking.hits and not ranked.notes.failures and (state := _state(await own_body)) is not None:
+                hits = tuple(RankedHit(hit.index, hit.doc_id, hit.score) for hit in ranking.hits)
                 with contextlib.suppress(ValueError):  # larger than all that may be kept
-                    self._kept[key] = _Kept(state, plan.profile, hits, ranked.complete, ranked.stages)
+                    self._kept[key] = _Kept(state, plan.profile, Ranking(hits, ranking.complete, ranking.stages))
             return ranked
         finally:
             ended.set()

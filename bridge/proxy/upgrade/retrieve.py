@@ -10,12 +10,10 @@ from multidict import CIMultiDict
 from bridge.errors import StageFailed
 from bridge.profile import IndexProfile, Stage
 from bridge.proxy.transport.refusals import Refused
-from bridge.proxy.upgrade.cluster_client import deadline_of_showing
 from bridge.proxy.upgrade.composing import Composer
 from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.profiles import Profiles
-from bridge.proxy.upgrade.ranked import Ranked
-from bridge.proxy.upgrade.texts import Texts
+from bridge.proxy.upgrade.ranking import Ranked, Ranker
 from bridge.search import json_tree
 from bridge.search.json_tree import Json
 from bridge.search.reasons import REASONS
@@ -74,10 +72,10 @@ class RetrieveAnswer(msgspec.Struct):
 class Retrieval:
     """Answers in the caller's name, with `budget_s` for each query."""
 
-    def __init__(self, profiles: Profiles, composer: Composer, texts: Texts, *, budget_s: float) -> None:
+    def __init__(self, profiles: Profiles, composer: Composer, ranker: Ranker, *, budget_s: float) -> None:
         self._profiles = profiles
         self._composer = composer
-        self._texts = texts
+        self._ranker = ranker
         self._budget_s = budget_s
 
     async def answer(self, body: bytes, caller: CIMultiDict[str]) -> bytes:
@@ -128,28 +126,24 @@ class Retrieval:
 
     async def _retrieved(self, plan: Plan) -> Retrieved:
         ranked = await self._composer.rank(plan)
-        if not ranked.hits and any(map(_is_refusal, ranked.failures)):
+        if not ranked.ranking.hits and any(map(_is_refusal, ranked.notes.failures)):
             raise Refused(
                 403,
                 "security_exception",
                 f"the cluster refused the caller to search index {plan.expression} by _msearch",
             )
-        if not ranked.hits and "legs_rejected" in ranked.degraded:
+        if not ranked.ranking.hits and "legs_rejected" in ranked.notes.degraded:
             # Beside the filter there is nothing of the caller's in these searches that could be malformed.
             raise Refused(400, "illegal_argument_exception", f"{PATH}: the cluster does not take this filter")
         passages = await self._passages(plan, ranked)
-        return Retrieved(plan.request.text, ranked.stages, ranked.degraded, passages)
+        return Retrieved(plan.request.text, ranked.stages, ranked.notes.degraded, passages)
 
     async def _passages(self, plan: Plan, ranked: Ranked) -> list[RetrievedPassage]:
-        page = ranked.hits[: plan.request.size]
+        page = ranked.ranking.hits[: plan.request.size]
         if not page:
             return []
-        try:
-            read = await self._texts.passages(plan, page, ranked, deadline=deadline_of_showing(plan))
-        except StageFailed as failed:
-            ranked.failures.append(failed)
-            return []
-        best = {key: ranked.passages.get(key, nearest) for key, [nearest, *_] in read.items()}
+        read = await self._ranker.passages(plan, ranked, [hit.key for hit in page])
+        best = {key: ranked.ranking.passages.get(key, nearest) for key, [nearest, *_] in read.items()}
         return [
             RetrievedPassage(rank, hit.index, hit.doc_id, hit.score, passage.start, passage.end, passage.text)
             for rank, hit in enumerate(page, start=1)

@@ -27,7 +27,7 @@ from bridge.proxy.upgrade import multisearch, own_answer
 from bridge.proxy.upgrade.composing import Composer
 from bridge.proxy.upgrade.control import Control, read_control
 from bridge.proxy.upgrade.planning import Plan, Planner, left_alone
-from bridge.proxy.upgrade.ranked import Ranked
+from bridge.proxy.upgrade.ranking import Ranked
 from bridge.proxy.upgrade.templates import Templates
 from bridge.search.hiding import hidden
 from bridge.search.request import LeaveAlone
@@ -203,7 +203,7 @@ class Search:
         if answers is None:
             for ranking in ranked:
                 if ranking is not None:
-                    ranking.fall_back(StageFailed("answer_not_understood", "no answer to so many searches"))
+                    ranking.notes.fall_back(StageFailed("answer_not_understood", "no answer to so many searches"))
             return own_body
         for i, (plan, ranking) in enumerate(zip(plans, ranked, strict=True)):
             if multisearch.succeeded(answers.responses[i]):
@@ -223,8 +223,8 @@ class Search:
     def _marks(self, ranked: Sequence[Ranked], n_searches: int, started: float) -> dict[str, str]:
         """The headers that tell what was done, which the metrics count too."""
         took_s = asyncio.get_running_loop().time() - started
-        degraded = [reason for each in ranked for reason in each.degraded]
-        timings = [(stage, ms) for each in ranked for stage, ms in each.timings_ms.items()]
+        degraded = [reason for each in ranked for reason in each.notes.degraded]
+        timings = [(stage, ms) for each in ranked for stage, ms in each.notes.timings_ms.items()]
         for reason in degraded:
             self._metrics.degraded.labels(reason).inc()
         for stage, ms in timings:

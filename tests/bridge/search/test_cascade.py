@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.search.cascade import going_on, joined
+from bridge.search.cascade import merge_scores, select_for_large_model
 
 FINITE = st.floats(-20, 20)
 
@@ -25,26 +25,26 @@ FINITE = st.floats(-20, 20)
 def test_the_best_go_on_as_deep_as_asked_and_no_further_than_the_margin(
     depth: int, top_n: int | None, margin: float | None, expected: list[int]
 ) -> None:
-    assert going_on([1.0, 5.0, 0.5, 3.0, -4.0], depth=depth, top_n=top_n, margin=margin) == expected
+    assert select_for_large_model([1.0, 5.0, 0.5, 3.0, -4.0], depth=depth, top_n=top_n, margin=margin) == expected
 
 
 def test_what_is_known_beside_the_scores_decides_who_goes_on_but_not_the_margin() -> None:
     scores = [1.0, 5.0, 0.5, 3.0, -4.0]
-    assert going_on(scores, depth=3, preferences=[9, 8, 7, 6, 5]) == [0, 1, 2]
-    assert going_on(scores, depth=3, preferences=[9, 8, 7, 6, 5], top_n=1, margin=4.0) == [0, 1]
+    assert select_for_large_model(scores, depth=3, preferences=[9, 8, 7, 6, 5]) == [0, 1, 2]
+    assert select_for_large_model(scores, depth=3, preferences=[9, 8, 7, 6, 5], top_n=1, margin=4.0) == [0, 1]
 
 
 def test_equal_scores_go_on_in_the_order_given() -> None:
-    assert going_on([1.0, 1.0, 1.0], depth=2) == [0, 1]
+    assert select_for_large_model([1.0, 1.0, 1.0], depth=2) == [0, 1]
 
 
 @given(first=st.lists(FINITE, min_size=1, max_size=30), depth=st.integers(1, 40), data=st.data())
 def test_what_the_large_model_read_comes_first_and_the_rest_keeps_the_small_ones_order(
     first: list[float], depth: int, data: st.DataObject
 ) -> None:
-    chosen = going_on(first, depth=depth)
+    chosen = select_for_large_model(first, depth=depth)
     second = {index: data.draw(FINITE) for index in chosen}
-    scores = joined(first, second)
+    scores = merge_scores(first, second)
     rest = [index for index in range(len(first)) if index not in second]
     assert {index: scores[index] for index in chosen} == second
     assert all(scores[index] < min(second.values()) for index in rest)
@@ -52,4 +52,4 @@ def test_what_the_large_model_read_comes_first_and_the_rest_keeps_the_small_ones
 
 
 def test_what_was_not_read_stays_as_far_apart_as_the_small_model_puts_it() -> None:
-    assert joined([3.0, 2.0, 0.5], {0: 10.0}) == [10.0, 9.0, 7.5]
+    assert merge_scores([3.0, 2.0, 0.5], {0: 10.0}) == [10.0, 9.0, 7.5]

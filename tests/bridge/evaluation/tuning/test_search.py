@@ -14,8 +14,7 @@ from bridge.evaluation.tuning.search import choose, cross_validate, front
 from bridge.evaluation.tuning.setting import BOOSTS, Setting
 from bridge.evaluation.tuning.trials import Trials, estimated_ms
 from bridge.profile import IndexProfile, ModelReference, RerankSettings, Stage
-from bridge.records import Hit
-from bridge.search.legs import Key
+from bridge.records import Hit, Key
 
 PROFILE = IndexProfile(
     text_fields=["body"],

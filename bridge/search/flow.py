@@ -1,0 +1,232 @@
+"""One search from its words to a ranking: legs, fusion, reranking.
+
+The proxy, `tune`, `adapt` and the benchmark of models all rank by `rank`, each with a `Backend` of its own, which asks
+the cluster and the models. Nothing here opens a connection.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import msgspec
+
+from bridge.errors import CascadeMissing
+from bridge.profile import IndexProfile, Stage
+from bridge.records import Hit, Key, Passage, RankedHit
+from bridge.search import legs
+from bridge.search.cascade import CascadeRequest
+from bridge.search.confidence import CONFIDENT, TEXT_LEGS, confident_leg
+from bridge.search.fusion import LegRankings, fuse, leg_weights
+from bridge.search.json_tree import Json
+from bridge.search.request import SearchRequest
+from bridge.search.reranking import cascade, first_stage, fused_scores, of_passages, rerank
+
+READ_CHARS = 2_000
+"""Characters of a passage that a cross-encoder is sent: more than it reads. The rest of a long text need not travel."""
+
+
+class Backend(Protocol):
+    """Answers what a search needs to know.
+
+    An answer that cannot be had is None or empty, and the search goes on without it; the backend notes why.
+    """
+
+    async def embed(self, text: str) -> Sequence[float] | None:
+        """The query's embedding, of unit length."""
+
+    async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
+        """Runs one search body per leg. Returns leg → hits, best first, each document once."""
+
+    async def read(
+        self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
+    ) -> Mapping[Key, Sequence[Passage]]:
+        """Up to `passages` passages of each document, nearest to `embedding` first; the whole text if the document has
+        no passages or `embedding` is None. In the order of `keys`, without documents that have no visible text."""
+
+    def check_cascade(self) -> None:
+        """Called before documents are read for a cascade.
+
+        Raises:
+            CascadeMissing: it is known already that there is no small cross-encoder.
+        """
+
+    async def score(
+        self, text: str, passages: Sequence[str], *, cascade: CascadeRequest | None = None
+    ) -> Sequence[float] | None:
+        """The large cross-encoder's logits, in the order of `passages`; with `cascade`, those of both models merged
+        (`bridge.search.cascade.merge_scores`).
+
+        Raises:
+            CascadeMissing: `cascade` is given, and there is no small cross-encoder.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """A ranking and how it came about.
+
+    `hits`: best first, each document once; empty if no leg answered. `complete`: every document that the application's
+    own query matches is among them. `stages`: what took part, for example `hybrid+rerank`. `legs`: the hits of each
+    leg. `passages`: of documents with several, the one that the cross-encoder scored best. `embedding`: the query's;
+    None if there is none, or if the caller may not see the vectors to compare it with.
+    """
+
+    hits: Sequence[RankedHit] = ()
+    complete: bool = False
+    stages: str = "lexical"
+    legs: LegRankings = field(default_factory=dict)
+    passages: Mapping[Key, Passage] = field(default_factory=dict)
+    embedding: Sequence[float] | None = None
+
+
+async def rank(
+    request: SearchRequest, profile: IndexProfile, stage: Stage, backend: Backend, *, explain: bool = False
+) -> Ranking:
+    """Ranks by all stages up to `stage`, without those that the backend has no answers for.
+
+    `explain` also runs the application's own query as a leg if it has no weight, so that its ranks can be shown.
+    """
+    weights = leg_weights(profile, stage)
+    wanted = weights.keys() | {"lexical"} if explain else weights.keys()
+    hits_of, embedding = await _run_legs(request, profile, wanted, backend)
+    confident = confident_leg(hits_of, weights, profile.rules.confident_lead)
+    if confident is not None:
+        weights = {confident: 1.0}
+    counting = {leg: hits for leg, hits in hits_of.items() if weights.get(leg, 0.0) > 0}
+    if not counting:
+        return Ranking(legs=hits_of, embedding=embedding)
+    fusion = msgspec.structs.replace(profile.fusion, weights=weights)
+    ranking = Ranking(
+        hits=first_stage(fuse(hits_of, fusion, window=profile.window)),
+        complete=_holds_all_matches(counting, profile.window),
+        stages="hybrid" if len(counting) > 1 else next(iter(counting)),
+        legs=hits_of,
+        embedding=embedding,
+    )
+    if confident is not None:
+        return replace(ranking, stages=ranking.stages + CONFIDENT)
+    if not ranking.hits or request.start >= reranked_documents(profile, stage):
+        return ranking
+    if stage == "cascade":
+        try:
+            return await _rerank_by_cascade(ranking, request, profile, backend)
+        except CascadeMissing:
+            # The large cross-encoder alone reads fewer documents, and is still worth having.
+            pass
+    return await _rerank(ranking, request, profile, backend)
+
+
+async def _run_legs(
+    request: SearchRequest, profile: IndexProfile, wanted: Collection[str], backend: Backend
+) -> tuple[dict[str, Sequence[Hit]], Sequence[float] | None]:
+    """The hits of the legs that answered, and the query's embedding."""
+    bodies: dict[str, Json] = {}
+    if "lexical" in wanted:
+        bodies["lexical"] = legs.lexical(request, profile)
+    if "expansion" in wanted:
+        bodies["expansion"] = legs.expansion(request, profile)
+    embedding = await backend.embed(request.text) if "vector" in wanted else None
+    if embedding is not None:
+        bodies["vector"] = legs.vector(request, profile, embedding)
+    hits_of = dict(await backend.search(bodies)) if bodies else {}
+    if embedding is not None and "vector" in hits_of and len(hits_of["vector"]) < profile.window:
+        # Few documents are allowed, or document-level security hid the nearest: only a full comparison tells, and
+        # among few documents it costs little.
+        hits_of |= await backend.search({"vector": legs.exact_vector(request, profile, embedding)})
+    if not hits_of.get("vector"):
+        # Vectors that the caller may not see are not compared with anything further on either.
+        embedding = None
+    if request.min_score is not None and "vector" in hits_of:
+        hits_of["vector"] = _reaching_min_score(hits_of)
+    return hits_of, embedding
+
+
+def _reaching_min_score(hits_of: LegRankings) -> list[Hit]:
+    """The vector leg's hits that a text leg has too: only those are known to reach `min_score`."""
+    reaching = {hit.key for leg in TEXT_LEGS for hit in hits_of.get(leg, ())}
+    return [hit for hit in hits_of["vector"] if hit.key in reaching]
+
+
+def _holds_all_matches(counting: LegRankings, window: int) -> bool:
+    """Whether the window cut off no document that the application's query matches, so that there is no tail."""
+    merged = {hit.key for hits in counting.values() for hit in hits}
+    return len(merged) <= window and any(len(counting[leg]) < window for leg in TEXT_LEGS if leg in counting)
+
+
+def reranked_documents(profile: IndexProfile, stage: Stage) -> int:
+    """How many documents the cross-encoders order at a stage: no page beyond them needs any."""
+    match stage:
+        case "rerank":
+            return profile.rerank.depth
+        case "cascade":
+            return max(profile.rerank.cascade.candidates, profile.rerank.depth)
+    return 0
+
+
+async def _rerank(ranking: Ranking, request: SearchRequest, profile: IndexProfile, backend: Backend) -> Ranking:
+    """The large cross-encoder over the first documents."""
+    settings = profile.rerank
+    keys = [hit.key for hit in ranking.hits[: settings.depth]]
+    read = await backend.read(keys, ranking.embedding, passages=settings.passages)
+    scores = await _score(request, read, backend)
+    if not scores:
+        return ranking
+    logits = {key: of_passages(each, settings.passage_scores) for key, each in scores.items()}
+    return replace(
+        ranking,
+        hits=rerank(ranking.hits, logits, settings),
+        stages=f"{ranking.stages}+rerank",
+        passages=_best_passages(ranking, profile, read, scores),
+    )
+
+
+async def _rerank_by_cascade(
+    ranking: Ranking, request: SearchRequest, profile: IndexProfile, backend: Backend
+) -> Ranking:
+    """The small cross-encoder over one passage of many documents, the large one over the best of them.
+
+    Raises:
+        CascadeMissing: the backend has no small cross-encoder.
+    """
+    backend.check_cascade()
+    settings = profile.rerank
+    candidates = ranking.hits[: settings.cascade.candidates]
+    read = await backend.read([hit.key for hit in candidates], ranking.embedding, passages=1)
+    prior_scores = fused_scores([hit for hit in candidates if hit.key in read])
+    wish = CascadeRequest(settings.cascade.depth, prior_scores, settings.blend)
+    scores = await _score(request, read, backend, wish)
+    if not scores:
+        return ranking
+    return replace(
+        ranking,
+        hits=cascade(ranking.hits, {key: score for key, [score] in scores.items()}, settings),
+        stages=f"{ranking.stages}+cascade",
+        passages=_best_passages(ranking, profile, read, scores),
+    )
+
+
+async def _score(
+    request: SearchRequest,
+    read: Mapping[Key, Sequence[Passage]],
+    backend: Backend,
+    cascade: CascadeRequest | None = None,
+) -> dict[Key, list[float]]:
+    """The cross-encoders' logits of each document's passages, in their order; empty if they cannot be had."""
+    texts = [passage.text[:READ_CHARS] for passages in read.values() for passage in passages]
+    scores = await backend.score(request.text, texts, cascade=cascade) if texts else None
+    if scores is None:
+        return {}
+    following = iter(scores)
+    return {key: [next(following) for _ in passages] for key, passages in read.items()}
+
+
+def _best_passages(
+    ranking: Ranking,
+    profile: IndexProfile,
+    read: Mapping[Key, Sequence[Passage]],
+    scores: Mapping[Key, Sequence[float]],
+) -> dict[Key, Passage]:
+    """The passage of each document with the best score; empty if documents have only one."""
+    if profile.passages.layout != "nested" or ranking.embedding is None:
+        return {}
+    return {key: passages[scores[key].index(max(scores[key]))] for key, passages in read.items()}
