@@ -168,7 +168,7 @@ def _sidecar_problems(sidecar: _Sidecar, profile: "IndexProfile") -> list[str]:
     from bridge.model_servers.client import ModelServer
 
     try:
-        served = ModelServer(sidecar.url, api_key=sidecar.key, answer_within_s=5.0).info().embedding_model_ids
+        served = ModelServer(sidecar.url, api_key=sidecar.key, timeout_s=5.0).info().embedding_model_ids
     except SidecarError as error:
         return [f"{error}, or name another one with --sidecar"]
     if profile.encoder.identity in served:
@@ -186,7 +186,7 @@ def _quality(client: "OpenSearch", state: "IndexState", judgements: Path, sideca
     try:
         from bridge.evaluation.generation_quality import compare_generations
         from bridge.evaluation.judgement_files import read_judgement_list
-        from bridge.model_servers.sidecar_client import SidecarClient
+        from bridge.model_servers.client import SidecarClient
     except ModuleNotFoundError as error:
         raise UsageError(
             f"--judgements needs the package {error.name}: pip install 'opensearch-neural-bridge[evaluate]'"

@@ -148,7 +148,7 @@ class _Tuning:
         """
         from bridge.evaluation.tuning.cached_search import SearchCache
         from bridge.evaluation.tuning.search import cross_validate, front
-        from bridge.model_servers.sidecar_client import SidecarClient
+        from bridge.model_servers.client import SidecarClient
 
         index, servers = self._subject.index, self._subject.index.servers
         key = servers.settings.sidecar.api_key

@@ -1,19 +1,28 @@
-"""A model server, asked over HTTP by what may wait: commands and ingest. What it cannot do just now (it starts
-again, it has too much to do) is asked again."""
+"""Asks a model server over HTTP for callers that can wait: commands and ingest, which repeat what it cannot do yet."""
 
-from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, NoReturn, Self, TypeVar
 
 import msgspec
 import urllib3
 
 from bridge.errors import ModelError, SidecarError, SidecarUnreachable
+from bridge.model_servers.shapes import Score
 
-_CONNECT_WITHIN_S = 10.0
+MAX_ANSWER_BYTES = 64_000_000
+"""The embeddings of a batch of texts are a few megabytes: whatever sends more is broken."""
+
+_READ_BYTES = 1 << 16
+_CONNECT_TIMEOUT_S = 10.0
 _LONGEST_PAUSE_S = 10.0
-_FOR_A_WHILE = (429, 502, 503, 504)
-_NOT_TO_BE_READ = (400, 413, 422)
-_KEEPS_CONNECTIONS = 4
+_RETRIED = (429, 502, 503, 504)
+_UNREADABLE = (400, 413, 422)
+_POOL_CONNECTIONS = 4
+_SIDECAR_TIMEOUT_S = 120.0
+
+_EMBEDDINGS = msgspec.json.Decoder(list[list[float]])
+_SCORES = msgspec.json.Decoder(list[Score])
 
 T = TypeVar("T")
 
@@ -30,20 +39,20 @@ class SidecarInfo(msgspec.Struct, frozen=True):
 class ModelServer:
     """One address. Safe to use from several threads."""
 
-    def __init__(self, url: str, *, api_key: str | None = None, attempts: int = 0, answer_within_s: float) -> None:
-        """`attempts`: how many more, beyond the first, for one request."""
+    def __init__(self, url: str, *, api_key: str | None = None, retries: int = 0, timeout_s: float) -> None:
+        """`retries`: attempts after the first one, for requests that the server cannot serve yet."""
         self.url = url.rstrip("/")
         self._headers = {"Content-Type": "application/json"}
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        # Whatever proxies the environment names are not for a server of ours: urllib3 asks for none.
+        # urllib3 ignores the environment's proxies: they are not meant for a server of ours.
         self._pool = urllib3.PoolManager(
-            maxsize=_KEEPS_CONNECTIONS,
-            timeout=urllib3.Timeout(connect=_CONNECT_WITHIN_S, read=answer_within_s),
+            maxsize=_POOL_CONNECTIONS,
+            timeout=urllib3.Timeout(connect=_CONNECT_TIMEOUT_S, read=timeout_s),
             retries=urllib3.Retry(
-                attempts,
+                retries,
                 redirect=0,
-                status_forcelist=_FOR_A_WHILE,
+                status_forcelist=_RETRIED,
                 allowed_methods=None,  # the same texts give the same answer
                 backoff_factor=0.25,
                 backoff_max=_LONGEST_PAUSE_S,
@@ -53,11 +62,12 @@ class ModelServer:
         )
 
     def ask(self, path: str, body: object | None = None) -> bytes:
-        """The answer to a request; `path` is added to the address.
+        """The answer to a request: GET if `body` is None, else POST; `path` is added to the address.
 
         Raises:
             ModelError: the server cannot read these texts.
             SidecarUnreachable: it gives no answer, or wants another key.
+            SidecarError: its answer is longer than `MAX_ANSWER_BYTES`.
         """
         url = self.url + path
         try:
@@ -66,12 +76,14 @@ class ModelServer:
                 url,
                 body=None if body is None else msgspec.json.encode(body),
                 headers=self._headers,
+                preload_content=False,
             )
+            content = _read(url, answer)
         except urllib3.exceptions.HTTPError as error:
             raise SidecarUnreachable(f"the model server {url} gives no answer: {error}; start it") from error
         if answer.status != 200:
-            _refuse(url, answer)
-        return answer.data
+            _refuse(url, answer.status, content)
+        return content
 
     def read(self, path: str, body: object, read: Callable[[bytes], T]) -> T:
         """What `read` makes of the answer to a request.
@@ -101,9 +113,59 @@ class ModelServer:
         self._pool.clear()
 
 
-def _refuse(url: str, answer: urllib3.BaseHTTPResponse) -> NoReturn:
-    said = answer.data[:300].decode(errors="replace")
-    told = f"the model server {url} answered with status {answer.status}: {said}"
-    if answer.status in _NOT_TO_BE_READ:
-        raise ModelError(told)
-    raise SidecarUnreachable(f"{told}; see whether address and API key are right, and what its log says")
+class SidecarClient:
+    """Embeds and scores with the rerank sidecar, one request at a time. Use as a context manager.
+
+    Attributes:
+        cascade_model: the small cross-encoder's name there; None if it has none.
+    """
+
+    def __init__(self, url: str, *, api_key: str | None = None) -> None:
+        """Connects, and reads what the sidecar serves.
+
+        Raises:
+            SidecarError: it does not answer.
+        """
+        self._server = ModelServer(url, api_key=api_key, timeout_s=_SIDECAR_TIMEOUT_S)
+        self.cascade_model = self._server.info().cascade_model_id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+
+    def embed(self, query: str, *, model: str | None = None) -> list[float]:
+        """The query's embedding, of unit length, by the encoder `model` (`name@digest`); None is the first one."""
+        body = {"inputs": [query], "role": "query", **({"model": model} if model is not None else {})}
+        [embedding] = self._server.read("/embed", body, _EMBEDDINGS.decode)
+        return embedding
+
+    def rerank(self, query: str, passages: Sequence[str], *, model: str | None) -> list[float]:
+        """Logits, input order; `model` None is the large cross-encoder."""
+        body: dict[str, Any] = {"query": query, "texts": list(passages), "raw_scores": True}
+        if model is not None:
+            body["model"] = model
+        scores = {entry.index: entry.score for entry in self._server.read("/rerank", body, _SCORES.decode)}
+        return [scores[index] for index in range(len(passages))]
+
+
+def _read(url: str, answer: urllib3.BaseHTTPResponse) -> bytes:
+    content = bytearray()
+    while part := answer.read(_READ_BYTES):
+        content += part
+        if len(content) > MAX_ANSWER_BYTES:
+            answer.close()
+            raise SidecarError(f"the answer of the model server {url} is longer than {MAX_ANSWER_BYTES:,} bytes")
+    answer.release_conn()
+    return bytes(content)
+
+
+def _refuse(url: str, status: int, content: bytes) -> NoReturn:
+    text = content[:300].decode(errors="replace")
+    message = f"the model server {url} answered with status {status}: {text}"
+    if status in _UNREADABLE:
+        raise ModelError(message)
+    raise SidecarUnreachable(f"{message}; check the address and the API key, and read its log")

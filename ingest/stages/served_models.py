@@ -29,7 +29,7 @@ _REQUESTS_AT_ONCE = 4
 _PASSAGES_TO_EXPAND = 8
 """The sidecar's own share of a request for queries."""
 
-_ANSWER_WITHIN_S = 120.0
+_TIMEOUT_S = 120.0
 
 _QUERIES = msgspec.json.Decoder(list[list[str]])
 _SCORES = msgspec.json.Decoder(list[Score])
@@ -43,8 +43,8 @@ def server_of(settings: IngestSettings) -> ModelServer:
     return ModelServer(
         settings.server_url or "",
         api_key=key.get_secret_value() if key else None,
-        attempts=settings.max_attempts,
-        answer_within_s=_ANSWER_WITHIN_S,
+        retries=settings.max_attempts,
+        timeout_s=_TIMEOUT_S,
     )
 
 

@@ -14,7 +14,7 @@ from bridge.cluster.connection import exchange
 from bridge.errors import AnswerNotUnderstood
 from bridge.evaluation.application_query import BodyOf
 from bridge.evaluation.tuning.setting import BOOSTS, MOST_PASSAGES, WINDOWS
-from bridge.model_servers.sidecar_client import SidecarClient
+from bridge.model_servers.client import SidecarClient
 from bridge.profile import IndexProfile
 from bridge.records import Hit, Key
 from bridge.search import json_tree, legs

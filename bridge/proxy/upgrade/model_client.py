@@ -13,8 +13,7 @@ from cachetools import TTLCache
 from pydantic import SecretStr
 
 from bridge.errors import CascadeMissing, NotTaken, StageFailed
-from bridge.model_servers.async_client import ModelStage
-from bridge.model_servers.breaker import CircuitBreaker
+from bridge.model_servers.async_client import CircuitBreaker, ModelStage, OversizedAnswer, read_answer
 from bridge.model_servers.shapes import Score, embed_api, rerank_api
 from bridge.proxy.upgrade.embedding_cache import EmbeddingCache
 from bridge.search.cascade import CascadeRequest
@@ -88,7 +87,7 @@ class Sidecar:
             stage=stage,
             span=span,
             headers=self._own_headers if own else _bearer(other_key),
-            told_deadline=own,
+            send_deadline=own,
         )
 
     async def embed(self, text: str, *, dimension: int, identity: str, deadline: float) -> list[float]:
@@ -186,8 +185,8 @@ class Sidecar:
                 asyncio.timeout_at(deadline),
                 self._session.get(f"{self.url}/info", headers=self._own_headers) as answer,
             ):
-                told = msgspec.json.decode(await answer.read(), type=_Info) if answer.status == 200 else _Info()
-        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
+                told = msgspec.json.decode(await read_answer(answer), type=_Info) if answer.status == 200 else _Info()
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, OversizedAnswer):
             # Whether it can embed is found out by asking it to.
             return _Info()
         self._encoders[self.url] = told

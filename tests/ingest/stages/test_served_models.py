@@ -1,15 +1,13 @@
 """The models of ingest on a server: a real sidecar, and others that embed."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bridge.errors import ModelError, SidecarError, SidecarUnreachable
-from bridge.model_servers.client import ModelServer
+from bridge.errors import SidecarError, SidecarUnreachable
 from bridge.models.artifact import ModelFolder
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.records import Document, SourcePosition
@@ -17,7 +15,7 @@ from bridge.settings import IngestSettings
 from ingest.runs.run import expansion
 from ingest.stages.embedding import Embedding
 from ingest.stages.models import Models, load_models, profile_for
-from tests.bridge.proxy.scripted_models import API_KEY, ScriptedModels, scripted_models
+from tests.bridge.proxy.scripted_models import API_KEY, scripted_models
 from tests.rerank_server.process import listening
 from tests.toys import make_toy_cross_encoder, make_toy_encoder, make_toy_query_generator
 
@@ -111,26 +109,6 @@ async def test_another_server_embeds_in_parts_and_queries_are_predicted_here(
         models.embedding = [1.0, 0.0]
         with pytest.raises(SidecarError, match="it runs another encoder"):
             await asyncio.to_thread(there.encoder.encode, ["cat"], "passage")
-
-
-async def test_a_busy_server_is_asked_again_and_a_text_that_it_refuses_is_the_documents_fault() -> None:
-    async with scripted_models() as models:
-        server = ModelServer(models.url, attempts=5, answer_within_s=10)
-        models.failing = (429, {"error": "Model is overloaded", "error_type": "Overloaded"})
-        asked = asyncio.create_task(asyncio.to_thread(server.ask, "/tei/embed", {"inputs": ["cat"]}))
-        await asyncio.to_thread(_wait_until_asked, models, 2)
-        models.failing = None
-        assert await asked == b"[[3.0, 0.0, 4.0, 0.0]]"
-        models.failing = (413, {"error": "too long", "error_type": "Validation"})
-        with pytest.raises(ModelError, match="status 413"):
-            await asyncio.to_thread(server.ask, "/tei/embed", {"inputs": ["cat"]})
-
-
-def _wait_until_asked(models: ScriptedModels, times: int) -> None:
-    deadline = time.monotonic() + 30
-    while len(models.received) < times:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from pydantic import SecretStr
 
 from bridge.cli import cli
 from bridge.errors import SettingsError, UsageError
-from bridge.model_servers.breaker import CircuitBreaker
 from bridge.proxy.server import certificates
 from bridge.proxy.server.app import assert_c_parser, running
 from bridge.proxy.transport.refusals import Refused
@@ -151,25 +150,6 @@ def test_the_control_header_is_read(header: str | None, control: Control) -> Non
 def test_unknown_words_in_the_control_header_are_refused(header: str) -> None:
     with pytest.raises(Refused, match="expected one of off, lexical"):
         read_control(header)
-
-
-def test_the_breaker_opens_lets_one_try_and_closes() -> None:
-    now = 0.0
-    breaker = CircuitBreaker(failures=2, reset_s=5.0, clock=lambda: now)
-    breaker.failed()
-    assert breaker.allows()
-
-    breaker.failed()
-    assert breaker.open
-    assert not breaker.allows()
-    now = 5.0
-    assert [breaker.allows(), breaker.allows()] == [True, False]
-    breaker.failed()
-    assert not breaker.allows()
-    now = 10.0
-    assert breaker.allows()
-    breaker.succeeded()
-    assert [breaker.allows(), breaker.open] == [True, False]
 
 
 def test_a_search_from_the_command_line_names_what_is_missing() -> None:
