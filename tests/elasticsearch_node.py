@@ -22,10 +22,8 @@ import requests
 import yaml
 
 from bridge.node import guard as node_guard
-from bridge.node.assembly import cache_folder, locked, make_folder
-from bridge.node.blueprint import Artifact
-from bridge.node.download import fetch
-from bridge.node.java import Java, find_javas
+from bridge.node.assembly import cache_folder, fetch, locked, make_folder
+from bridge.node.blueprint import Artifact, Java, find_javas
 from bridge.node.launch import UNPRIVILEGED_USER
 from bridge.settings import load_settings
 

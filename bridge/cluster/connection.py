@@ -25,7 +25,7 @@ from opensearchpy import (
 from opensearchpy.exceptions import ConnectionError as TransportFailed
 from opensearchpy.exceptions import TransportError
 
-from bridge.cluster.capabilities import Capabilities, read_capabilities
+from bridge.cluster.dialects import Capabilities, read_capabilities
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, SettingsError
 from bridge.settings import ClusterSettings, masked
 

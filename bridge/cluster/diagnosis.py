@@ -12,8 +12,8 @@ import msgspec
 from opensearchpy import OpenSearch, TransportError
 
 from bridge.cluster import index as indices
-from bridge.cluster.capabilities import Capabilities
 from bridge.cluster.connection import capabilities, exchange
+from bridge.cluster.dialects import Capabilities
 from bridge.cluster.field_security import ELASTICSEARCH_ROLES, OPENSEARCH_ROLES, field_rules, uncovered
 from bridge.cluster.schema import read_beside
 from bridge.errors import BridgeError, IndexUnsuitable

@@ -1,13 +1,19 @@
-"""Which roles hide a text field, and show what the bridge made of it?
+"""Field-level and document-level security: which roles show what the bridge made of a hidden field, and does the
+cluster hide part of an index from this user?
 
-Rules of field-level security name fields. Predicted queries and vectors tell of the text that they were made from, so
-a rule that hides the one must hide the others. Pure: roles as the clusters' APIs give them, sentences out.
+Predicted queries and vectors reveal the text that they were made from, so a rule that hides the text must hide them
+too.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from opensearchpy import OpenSearch
+
+from bridge.cluster.connection import Answer, exchange
+from bridge.errors import AccessDenied
 from bridge.profile import IndexProfile
 
 OPENSEARCH_ROLES = "/_plugins/_security/api/roles"
@@ -70,3 +76,32 @@ def _matches(field: str, patterns: Sequence[str]) -> bool:
     parts = field.split(".")
     names = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+_NO_DOCUMENT = "neural-bridge-asks-for-what-is-not-there"
+_UPDATE = b'{"doc":{}}'
+_BULK_UPDATE = b'{"update":{"_id":"%s"}}\n%s\n' % (_NO_DOCUMENT.encode(), _UPDATE)
+_SAID = re.compile(rb"FLS or DLS|field or document level security", re.IGNORECASE)
+"""OpenSearch's words, and Elasticsearch's."""
+
+
+def refuse_restricted(client: OpenSearch, index: str) -> None:
+    """Makes sure, before the first write, that this user is shown all of an index that exists. Nothing is written.
+
+    Raises:
+        AccessDenied: some documents or fields are hidden from this user, or masked.
+    """
+    answer = exchange(client, "POST", f"/{index}/_update/{_NO_DOCUMENT}", body=_UPDATE)
+    if answer.status == 403 and not _says_so(answer):
+        # Who may only read is asked for the permission first; of a bulk request, for the cluster's alone.
+        answer = exchange(client, "POST", f"/{index}/_bulk", body=_BULK_UPDATE, content_type="application/x-ndjson")
+    if _says_so(answer):
+        raise AccessDenied(
+            f"index {index}: a role of this user hides documents or fields, or masks them (document-level or "
+            f"field-level security), so what is read is not what is stored; nothing was changed: use a "
+            f"cluster.username whose roles have no such rule for {index}"
+        )
+
+
+def _says_so(answer: Answer) -> bool:
+    return _SAID.search(answer.body) is not None

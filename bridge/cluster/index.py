@@ -10,26 +10,24 @@ from opensearchpy import NotFoundError, OpenSearch, RequestError
 
 from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import VectorEngine, dialect_of
-from bridge.cluster.restrictions import refuse_restricted
+from bridge.cluster.field_security import refuse_restricted
 from bridge.cluster.schema import (
     Dynamic,
+    differences,
     field_mapping,
+    in_place_obstacles,
+    incomplete_source,
+    missing_fields,
     new_index,
     new_index_like,
     object_properties,
     read_beside,
     read_profile,
     scored_together,
+    write_blocks,
 )
 from bridge.cluster.schema import fitted as schema_fitted
 from bridge.cluster.schema import new_profile as profile_of_new_index
-from bridge.cluster.suitability import (
-    differences,
-    in_place_obstacles,
-    incomplete_source,
-    missing_fields,
-    write_blocks,
-)
 from bridge.errors import IndexUnsuitable
 from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile
 

@@ -18,8 +18,7 @@ import yaml
 from bridge.errors import NodeError
 from bridge.node import guard as node_guard
 from bridge.node.assembly import assemble, cache_folder, make_folder, require_space
-from bridge.node.blueprint import VERSIONS, Blueprint, Flavour, read_blueprint
-from bridge.node.java import Java, find_javas
+from bridge.node.blueprint import VERSIONS, Blueprint, Flavour, Java, find_javas, read_blueprint
 from bridge.node.process import NodeProcess, configuration_folder, log_file
 from bridge.settings import NodeSettings
 

@@ -9,9 +9,8 @@ import msgspec
 from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import dialect_of
-from bridge.cluster.restrictions import refuse_restricted
-from bridge.cluster.schema import field_mapping, new_index, object_properties
-from bridge.cluster.suitability import differences, missing_fields
+from bridge.cluster.field_security import refuse_restricted
+from bridge.cluster.schema import differences, field_mapping, missing_fields, new_index, object_properties
 from bridge.records import Document
 from ingest.job import Job
 from ingest.runs.measuring import measure

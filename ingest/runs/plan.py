@@ -9,9 +9,8 @@ from opensearchpy import OpenSearch
 from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import dialect_of
-from bridge.cluster.restrictions import refuse_restricted
-from bridge.cluster.schema import field_mapping, object_properties
-from bridge.cluster.suitability import in_place_obstacles, missing_fields
+from bridge.cluster.field_security import refuse_restricted
+from bridge.cluster.schema import field_mapping, in_place_obstacles, missing_fields, object_properties
 from bridge.profile import IndexProfile
 from bridge.records import Document
 from bridge.settings import IngestSettings

@@ -6,8 +6,15 @@ import msgspec
 import pytest
 
 from bridge.cluster.dialects import Dialect, ElasticsearchDialect, OpenSearchDialect
-from bridge.cluster.schema import field_mapping, new_index, read_profile
-from bridge.cluster.suitability import count_fields, differences, in_place_obstacles, write_blocks
+from bridge.cluster.schema import (
+    count_fields,
+    differences,
+    field_mapping,
+    in_place_obstacles,
+    new_index,
+    read_profile,
+    write_blocks,
+)
 from bridge.profile import SEPARATE_BOOST, TOGETHER_BOOST, IndexProfile, ModelReference, PassageSettings
 
 ENCODER = ModelReference("toy", "0123456789ab")

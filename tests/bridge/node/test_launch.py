@@ -12,7 +12,7 @@ from bridge.errors import NodeError
 from bridge.node.launch import NodePlan, launch_detached, plan_node
 from bridge.settings import NodeSettings
 from tests.bridge.node.test_assembly import toy
-from tests.bridge.node.test_java import install
+from tests.bridge.node.test_blueprint import install
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import pytest
 from opensearchpy import OpenSearch
 
-from bridge.cluster.capabilities import Capabilities
 from bridge.cluster.connection import capabilities, connect
+from bridge.cluster.dialects import Capabilities
 from bridge.node.blueprint import VERSIONS
 from bridge.settings import ClusterSettings
 from tests import compatibility_report, servers

@@ -1,11 +1,10 @@
-"""What a cluster says of itself, and what follows from it."""
+"""What a cluster says of itself, what follows from it, and how each engine says the same thing."""
 
 from typing import Any
 
 import pytest
 
-from bridge.cluster.capabilities import Capabilities, read_capabilities
-from bridge.cluster.dialects import dialect_of
+from bridge.cluster.dialects import Capabilities, dialect_of, read_capabilities
 from bridge.errors import AnswerNotUnderstood
 
 
