@@ -1,63 +1,84 @@
-"""The command tree. Each command's module is loaded only when it is called, so `--help` stays quick."""
+"""The command tree. A command's module is loaded only when it is called, so `--help` stays quick."""
 
 import importlib
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn, cast
+from typing import NoReturn, cast
 
 import click
 
 from bridge import __version__
-from bridge.commands import Invocation
+from bridge.commands import Invocation, say
 from bridge.errors import BridgeError, exit_code
 
 
-class LazyCommand(NamedTuple):
-    """Where a command lives (its module's `command`), and its line in `neural-bridge --help`."""
+@dataclass(frozen=True, slots=True)
+class LazyCommand:
+    """A command's line in `neural-bridge --help`, and its name in `module` of `bridge.commands`."""
 
-    module: str
     summary: str
+    module: str
+    attribute: str = "command"
+
+    def load(self) -> click.Command:
+        """Imports it."""
+        module = importlib.import_module(f"bridge.commands.{self.module}")
+        return cast(click.Command, getattr(module, self.attribute))
 
 
-COMMANDS: dict[str, LazyCommand] = {
-    "adapt": LazyCommand("bridge.commands.adapt", "Fine-tune the models on the documents of an index."),
-    "backfill": LazyCommand("bridge.commands.backfill", "Enrich an index in place while it is in use."),
-    "completion": LazyCommand("bridge.commands.completion", "Let a shell complete commands and options."),
-    "bench": LazyCommand("bridge.commands.bench", "Measure how quick searches through the bridge are."),
-    "config": LazyCommand("bridge.commands.config", "Show the settings in force, or list all settings."),
-    "connector": LazyCommand("bridge.commands.connector", "Print what ML Commons needs to use the sidecar."),
-    "copy": LazyCommand("bridge.commands.copy", "Copy an index into a new one, enriched, and move its alias."),
-    "demo": LazyCommand("bridge.commands.demo", "Show the whole bridge at work on real documents."),
-    "dlq": LazyCommand("bridge.commands.dlq", "Look at dead letters, and write them again."),
-    "doctor": LazyCommand("bridge.commands.doctor", "Examine a cluster: what it can do, and what to put right."),
-    "evaluate": LazyCommand("bridge.commands.evaluate", "Measure every stage on a collection with judgements."),
-    "gate": LazyCommand("bridge.commands.gate", "Let only those stages serve an index that do no harm there."),
-    "follow": LazyCommand("bridge.commands.follow", "Enrich what is written to an index, as it is written."),
-    "generation": LazyCommand("bridge.commands.generation", "Change the models of an index, and back again."),
-    "index": LazyCommand("bridge.commands.index", "Create, show and remove enriched indices."),
-    "ingest": LazyCommand("bridge.commands.ingest", "Enrich documents from files and write them to an index."),
-    "models": LazyCommand("bridge.commands.models", "Export, quantise, verify and list models."),
-    "node": LazyCommand("bridge.commands.node", "Run the embedded OpenSearch node."),
-    "plan": LazyCommand("bridge.commands.plan", "Look at an index before it is enriched; nothing is written."),
-    "report": LazyCommand("bridge.commands.report", "Sum up what shadow mode and interleaving found out."),
-    "search": LazyCommand("bridge.commands.search", "Search through the proxy and show what each stage did."),
-    "serve": LazyCommand("bridge.commands.serve", "Run the rerank sidecar and the query proxy."),
-    "train": LazyCommand("bridge.commands.train", "Train cross-encoders and query generators (extra: train)."),
-    "tune": LazyCommand("bridge.commands.tune", "Find the settings that serve an index best within a time."),
-    "undo": LazyCommand("bridge.commands.undo", "Take every trace of the bridge out of an index."),
+GROUPS: dict[str, dict[str, LazyCommand]] = {
+    "Try": {
+        "demo": LazyCommand("Show the whole bridge at work on real documents.", "demo"),
+        "search": LazyCommand("Search through the proxy and show what each stage did.", "search"),
+    },
+    "Enrich": {
+        "plan": LazyCommand("Look at an index before enriching it; writes nothing.", "plan"),
+        "ingest": LazyCommand("Enrich documents from files and write them to an index.", "ingest"),
+        "backfill": LazyCommand("Enrich an index in place while it is in use.", "backfill"),
+        "copy": LazyCommand("Copy an index into a new, enriched one and move its alias.", "copy"),
+        "follow": LazyCommand("Enrich documents as applications write them.", "follow"),
+        "undo": LazyCommand("Remove every trace of the bridge from an index.", "undo"),
+    },
+    "Serve": {
+        "serve": LazyCommand("Run the rerank sidecar and the query proxy.", "serve"),
+        "index": LazyCommand("Create, show and delete enriched indices; set proxy rules.", "index"),
+        "connector": LazyCommand("Print what ML Commons needs to use the sidecar.", "connector"),
+    },
+    "Measure": {
+        "evaluate": LazyCommand("Measure every stage with judged queries.", "evaluate"),
+        "gate": LazyCommand("Enable only the stages that do no harm to an index.", "gate"),
+        "tune": LazyCommand("Find the best settings for an index in a time budget.", "tune"),
+        "bench": LazyCommand("Measure how fast searches through the bridge are.", "bench"),
+        "report": LazyCommand("Summarise shadow mode and interleaving.", "report"),
+    },
+    "Models": {
+        "models": LazyCommand("Fetch, export, quantise, verify and list models.", "models"),
+        "train": LazyCommand("Train models on your own data (extra: train).", "train"),
+        "adapt": LazyCommand("Fine-tune the models on the documents of an index.", "adapt"),
+        "generation": LazyCommand("Change the models of an index, and change back.", "generation"),
+    },
+    "Operate": {
+        "doctor": LazyCommand("Check a cluster: what it can do and what to fix.", "doctor"),
+        "node": LazyCommand("Run an embedded OpenSearch node.", "node"),
+        "dlq": LazyCommand("Inspect dead letters and write them again.", "dlq"),
+        "config": LazyCommand("Show the settings in force, or list all settings.", "config"),
+        "completion": LazyCommand("Print a completion script for your shell.", "config", "completion"),
+    },
 }
+"""The commands, by a person's day."""
+
+COMMANDS: dict[str, LazyCommand] = {name: lazy for group in GROUPS.values() for name, lazy in group.items()}
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and summary, and imports one when it is asked for."""
+    """A group that knows its commands by name and summary, and imports one when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        return cast(click.Command, importlib.import_module(COMMANDS[cmd_name].module).command)
+        return COMMANDS[cmd_name].load() if cmd_name in COMMANDS else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -67,8 +88,10 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, lazy.summary) for name, lazy in sorted(COMMANDS.items())])
+        widest = max(len(name) for name in COMMANDS)
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(widest), lazy.summary) for name, lazy in commands.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,7 +100,7 @@ class LazyGroup(click.Group):
     "--config",
     "config_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Settings file (YAML); BRIDGE_CONFIG names one too.",
+    help="Settings file (YAML); the variable BRIDGE_CONFIG can name it too.",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
@@ -87,26 +110,24 @@ def cli(ctx: click.Context, config_file: Path | None, debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Runs a command and exits: 0, or the code that `bridge.errors.EXIT_CODES` gives to its error."""
-    given = sys.argv[1:] if arguments is None else arguments
+    """Runs a command and exits: 0, or the code that `bridge.errors.EXIT_CODES` maps its error to."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        sys.exit(cli.main(args=given, prog_name="neural-bridge", standalone_mode=False) or 0)
+        sys.exit(cli.main(args=words, prog_name="neural-bridge", standalone_mode=False) or 0)
     except click.exceptions.Abort:
         click.echo("stopped", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except BridgeError as error:
-        if "--debug" in given:
-            raise
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(exit_code(error))
     except Exception as error:
-        if "--debug" in given:
+        if "--debug" in words:
             raise
-        told = f"{type(error).__name__}: {error}"
-        click.echo(f"Error: this was not foreseen: {told}; with `neural-bridge --debug` it is told where", err=True)
+        if isinstance(error, BridgeError):
+            say(f"Error: {error}", err=True)
+            sys.exit(exit_code(error))
+        message = f"{type(error).__name__}: {error}"
+        say(f"Error: unexpected error: {message}; rerun with `neural-bridge --debug` for the traceback", err=True)
         sys.exit(1)
 
 

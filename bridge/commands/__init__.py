@@ -1,9 +1,13 @@
-"""One module per command; `bridge.cli` loads each when it is called.
+"""What the commands share: settings, common options, output. `bridge.cli` loads a command's module when it is called.
 
 A command's module exposes `command`, a click command or group.
 """
 
+import importlib.util
+import json
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,34 +17,106 @@ import click
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from bridge.cluster.index import IndexState
+    from bridge.console import Display
     from bridge.settings import Settings
+
+cluster_option = click.option("--cluster", "cluster_url", help="Address of the cluster, including the scheme.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """What stands before the command's name on the command line."""
+    """The options before the command's name."""
 
     config_file: Path | None = None
     debug: bool = False
 
 
+def invocation_of(ctx: click.Context) -> Invocation:
+    """The options before the command's name; defaults if a command runs without `neural-bridge`."""
+    return ctx.find_object(Invocation) or Invocation()
+
+
 def settings_of(ctx: click.Context, **flags: dict[str, Any]) -> "Settings":
-    """The settings of this call; `flags` holds, per section, the command's own options (None: not given).
+    """The settings of this call; `flags` holds, per section, the command's own options (None: not set).
 
     Raises:
         SettingsError: see `load_settings`.
     """
     from bridge.settings import load_settings  # pydantic takes 0.2 s, which `--help` has no use for
 
-    invocation = ctx.find_object(Invocation) or Invocation()
-    return load_settings(invocation.config_file, **flags)
+    return load_settings(invocation_of(ctx).config_file, **flags)
+
+
+def look_at(ctx: click.Context, index: str, cluster_url: str | None) -> "tuple[OpenSearch, IndexState]":
+    """A client of the cluster, and the present state of `index`."""
+    settings = settings_of(ctx, cluster={"url": cluster_url})
+    from bridge.cluster.connection import connect
+    from bridge.cluster.index import look
+
+    client = connect(settings.cluster)
+    return client, look(client, index)
+
+
+def display(*, quiet: bool = False) -> "Display":
+    """Progress on stderr."""
+    from rich.console import Console
+
+    from bridge.console import Display, wide_console
+
+    return Display(Console(stderr=True, quiet=True) if quiet else wide_console(stderr=True))
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Prints text for people; control characters of documents, ids and errors are made visible."""
+    from bridge.console import safe_text
+
+    for line in lines:
+        click.echo(safe_text(line, lines=True), err=err)
+
+
+def show(value: dict[str, Any], *lines: str, as_json: bool) -> None:
+    """Prints a result: `value` as one JSON object, or `lines` for people."""
+    if as_json:
+        click.echo(json.dumps(value, indent=2))
+    else:
+        say(*lines)
+
+
+@contextmanager
+def needs_extra(purpose: str, extras: str) -> Iterator[None]:
+    """Imports of packages that only some installations have.
+
+    Raises:
+        UsageError: one of them is missing; names it and the extras that bring it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{purpose} needs the package {error.name}: pip install 'opensearch-neural-bridge[{extras}]'"
+        ) from error
+
+
+def require_packages(purpose: str, packages: Sequence[str], extras: str) -> None:
+    """Looks for packages without importing them, before a long run.
+
+    Raises:
+        UsageError: some are missing; names them and the extras that bring them.
+    """
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise UsageError(f"{purpose} needs {', '.join(missing)}: pip install 'opensearch-neural-bridge[{extras}]'")
 
 
 def confirm(question: str) -> None:
-    """Asks on stderr before something that cannot be taken back.
+    """Asks on stderr before something that cannot be undone.
 
     Raises:
-        UsageError: nobody is there to answer.
+        UsageError: there is no terminal to answer from.
         click.Abort: the answer is no.
     """
     try:
@@ -48,6 +124,6 @@ def confirm(question: str) -> None:
     except click.Abort:
         if sys.stdin.isatty():
             raise
-        raise UsageError("this asks first, and nobody can answer here: give --yes") from None
+        raise UsageError("this command asks for confirmation, and there is no terminal: give --yes") from None
     if not yes:
         raise click.Abort

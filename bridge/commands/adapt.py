@@ -1,36 +1,34 @@
-"""`neural-bridge adapt`: models that learn from an index's own documents, kept only where they help there."""
+"""`neural-bridge adapt`: fine-tune the models on the documents of an index, and keep those that help there."""
 
-import importlib.util
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.commands import settings_of
-from bridge.commands.index import cluster_option, json_option
+from bridge.commands import cluster_option, display, json_option, require_packages, say, settings_of, show
 from bridge.commands.options.enrich import collected_as
-from bridge.errors import IndexUnsuitable, UsageError
+from bridge.errors import IndexUnsuitable
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
     from bridge.adaptation.adaptation import Choices, Subject, Verdict
     from bridge.cluster.index import IndexState
-    from bridge.console import Display
     from bridge.evaluation.judged_queries import JudgedQueries
     from bridge.profile import IndexProfile
     from bridge.settings import Settings
 
-HELPS_NOT = 1
+NONE_HELPS = 1
+"""Exit code."""
+
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the options say; the fields are the options' own names."""
+class AdaptOptions:
+    """The options of `neural-bridge adapt`; the fields are the options' names."""
 
     base: Path
     rerank_base: Path | None
@@ -48,9 +46,13 @@ class Asked:
 
 
 _OPTIONS = [
-    click.option("--base", required=True, type=_FOLDER, help="BERT in transformers' layout that the models begin as."),
     click.option(
-        "--rerank-base", type=_FOLDER, help="Trained cross-encoder to go on from instead; transformers' layout."
+        "--base", required=True, type=_FOLDER, help="Starting checkpoint (a BERT in transformers format). Required."
+    ),
+    click.option(
+        "--rerank-base",
+        type=_FOLDER,
+        help="Starting checkpoint of the cross-encoder, if not --base: a trained one, in transformers format.",
     ),
     click.option(
         "--model",
@@ -61,7 +63,13 @@ _OPTIONS = [
         show_default=True,
         help="What to adapt; repeatable.",
     ),
-    click.option("--pooling", type=click.Choice(["mean", "cls"]), default="mean", show_default=True),
+    click.option(
+        "--pooling",
+        type=click.Choice(["mean", "cls"]),
+        default="mean",
+        show_default=True,
+        help="How token vectors become one.",
+    ),
     click.option(
         "--documents", type=click.IntRange(1, 10_000), default=2000, show_default=True, help="Documents to learn from."
     ),
@@ -71,20 +79,30 @@ _OPTIONS = [
         type=click.IntRange(min=1),
         default=3,
         show_default=True,
-        help="Queries predicted for each passage.",
+        help="Queries to predict per passage.",
     ),
-    click.option("--learn", type=_FILE, help="Judgements or clicks to learn from: query, docid, rating."),
-    click.option("--judgements", type=_FILE, help="Judgements to measure with, and never to learn from."),
+    click.option("--learn", type=_FILE, help="Judgements or clicks to learn from (CSV: query, docid, rating)."),
+    click.option("--judgements", type=_FILE, help="Judgements to measure with; never learnt from."),
     click.option(
         "--held-out",
         type=click.IntRange(min=10),
         default=200,
         show_default=True,
-        help="Without --judgements: predicted questions to measure with, of documents that are not learnt from.",
+        help="Without --judgements: predicted questions to measure with, from documents that are not learnt from.",
     ),
-    click.option("--size", type=click.Choice(["smoke", "cpu", "gpu"]), default="cpu", show_default=True),
     click.option(
-        "--minutes", type=click.FloatRange(min=0.1), default=30.0, show_default=True, help="Of training, each model."
+        "--size",
+        type=click.Choice(["smoke", "cpu", "gpu"]),
+        default="cpu",
+        show_default=True,
+        help="Batch sizes for this hardware; smoke only tests the setup.",
+    ),
+    click.option(
+        "--minutes",
+        type=click.FloatRange(min=0.1),
+        default=30.0,
+        show_default=True,
+        help="Training time of each model.",
     ),
     click.option("--licence", default="as its base", show_default=True, help="Licence of the adapted weights."),
     click.option(
@@ -92,13 +110,13 @@ _OPTIONS = [
         type=click.FloatRange(0, 1),
         default=0.01,
         show_default=True,
-        help="Of nDCG@10: less is no help.",
+        help="Smallest gain of nDCG@10 that counts as help.",
     ),
 ]
 
 
 def _adaptation_options(command: Any) -> Any:
-    collected = collected_as(Asked, "asked", command)
+    collected = collected_as(AdaptOptions, "options", command)
     for option in reversed(_OPTIONS):
         collected = option(collected)
     return collected
@@ -108,7 +126,9 @@ def _adaptation_options(command: Any) -> Any:
 @click.argument("index")
 @_adaptation_options
 @click.option("--no-install", is_flag=True, help="Write nothing to the cluster.")
-@click.option("--state-folder", type=click.Path(path_type=Path, file_okay=False), help="Where all of it is kept.")
+@click.option(
+    "--state-folder", type=click.Path(path_type=Path, file_okay=False), help="Folder for all files of the run."
+)
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @cluster_option
 @json_option
@@ -116,26 +136,31 @@ def _adaptation_options(command: Any) -> Any:
 def command(
     ctx: click.Context,
     index: str,
-    asked: Asked,
+    options: AdaptOptions,
     no_install: bool,
     state_folder: Path | None,
     quiet: bool,
     cluster_url: str | None,
     as_json: bool,
 ) -> None:
-    """Fine-tune encoder and cross-encoder on the documents of INDEX, and keep what helps (extra: train).
+    """Fine-tune encoder and cross-encoder on the documents of INDEX, and keep those that help (extra: train).
 
-    Queries are predicted for a sample of documents and filtered by the serving cross-encoder; titles and what
-    --learn holds are added; negatives are mined by BM25 and by the serving encoder. The trained models rank the
-    sample and all judged documents for queries that they never saw, beside the serving ones. One that gains
-    --min-gain and passes the gate's rule helps: an encoder is then installed as a generation beside the one that
-    serves searches. A run that was stopped is simply run again.
+    Queries are predicted for a sample of documents and filtered by the serving cross-encoder; titles and the
+    pairs of --learn are added; negatives are mined by BM25 and by the serving encoder. The trained models and the
+    serving ones then rank the sample and all judged documents for queries that were not learnt from. A model
+    helps if it gains --min-gain and passes the rule of `neural-bridge gate`. An encoder that helps is installed
+    as a generation beside the one that serves searches. Rerun the command after an interruption.
 
-    Exit codes: 0 a model helps; 1 none does, nothing was installed; 2 usage; 3 some documents are dead letters; 4
-    no connection or no permission.
+    \b
+    Exit codes: 0 a model helps
+                1 none helps, nothing was installed
+                2 usage
+                3 some documents are dead letters
+                4 no connection or no permission
     """
     settings = settings_of(ctx, cluster={"url": cluster_url})
-    _require_extras()
+    needed = ("torch", "transformers", "bm25s", "ir_measures")
+    require_packages("adapting", needed, "train,evaluate,ctranslate2")
     from bridge.adaptation.adaptation import Adaptation
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
@@ -144,58 +169,48 @@ def command(
     with connect(settings.cluster) as client:
         state = indices.look(client, index)
         if state.profile is None:
-            raise IndexUnsuitable(f"index {index} is not enriched: begin with `neural-bridge backfill {index}`")
-        if state.profile.vector_type == "none" and "encoder" in asked.kinds:
+            raise IndexUnsuitable(f"index {index} is not enriched: start with `neural-bridge backfill {index}`")
+        if state.profile.vector_type == "none" and "encoder" in options.kinds:
             raise IndexUnsuitable(
                 f"index {index} holds no vectors: adapt the cross-encoder alone, --model cross_encoder"
             )
         folder = state_folder or default_state_folder("adapt", state.name)
-        display = _display(quiet=quiet)
-        subject = _subject(client, state, state.profile, settings, asked)
-        verdicts = Adaptation(folder, _choices(asked), subject, display).verdicts(
-            list(dict.fromkeys(asked.kinds)),  # type: ignore[arg-type]  # click checked them
-            min_gain=asked.min_gain,
+        subject = _subject(client, state, state.profile, settings, options)
+        verdicts = Adaptation(folder, _choices(options), subject, display(quiet=quiet)).verdicts(
+            list(dict.fromkeys(options.kinds)),  # type: ignore[arg-type]  # click checked them
+            min_gain=options.min_gain,
         )
         for verdict in verdicts:
             if not as_json:
-                click.echo(_told(verdict))
+                say(_verdict_in_words(verdict))
         installed = None
         encoder = next((one for one in verdicts if one.kind == "encoder" and one.helps), None)
         if encoder is not None and not no_install:
             installed = _install(ctx, client, state, state.profile, settings, Path(encoder.model), folder, quiet=quiet)
     helps = any(verdict.helps for verdict in verdicts)
-    if as_json:
-        import msgspec
+    import msgspec
 
-        told = {"index": state.name, "judgements": subject.held_out.source, "queries": len(subject.held_out.queries)}
-        more = {"helps": helps, "models": msgspec.to_builtins(verdicts), "generation": installed}
-        click.echo(json.dumps({**told, "remarks": list(subject.held_out.remarks), **more}))
-    else:
-        for remark in subject.held_out.remarks:
-            click.echo(remark, err=True)
-        click.echo(_conclusion(index, verdicts, installed))
-    ctx.exit(0 if helps else HELPS_NOT)
-
-
-def _require_extras() -> None:
-    needed = ("torch", "transformers", "bm25s", "ir_measures")
-    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        raise UsageError(
-            f"adapting needs {', '.join(missing)}: install the extras, "
-            f"`pip install 'opensearch-neural-bridge[train,ctranslate2]'`"
-        )
-
-
-def _display(*, quiet: bool) -> "Display":
-    from rich.console import Console
-
-    from bridge.console import Display, wide_console
-
-    return Display(Console(stderr=True, quiet=True) if quiet else wide_console(stderr=True))
+    judged = subject.held_out
+    if not as_json:
+        say(*judged.remarks, err=True)
+    show(
+        {
+            "index": state.name,
+            "judgements": judged.source,
+            "queries": len(judged.queries),
+            "remarks": list(judged.remarks),
+            "helps": helps,
+            "models": msgspec.to_builtins(verdicts),
+            "generation": installed,
+        },
+        _conclusion(index, verdicts, installed),
+        as_json=as_json,
+    )
+    ctx.exit(0 if helps else NONE_HELPS)
 
 
 def _subject(
-    client: "OpenSearch", state: "IndexState", profile: "IndexProfile", settings: "Settings", asked: Asked
+    client: "OpenSearch", state: "IndexState", profile: "IndexProfile", settings: "Settings", options: AdaptOptions
 ) -> "Subject":
     from bridge.adaptation.adaptation import Subject
     from bridge.adaptation.index_texts import IndexTexts
@@ -205,7 +220,7 @@ def _subject(
 
     models = serving_models(profile, settings.ingest)
     spans = models.encoder.tokenizer.token_offsets
-    held_out, kept_back = _held_out(client, state, profile, settings, asked)
+    held_out, kept_back = _held_out(client, state, profile, settings, options)
     return Subject(
         index=state.name,
         profile=profile,
@@ -213,36 +228,36 @@ def _subject(
         models=models,
         held_out=held_out,
         kept_back=kept_back,
-        learnt=read_judgement_list(asked.learn) if asked.learn else None,
+        learnt=read_judgement_list(options.learn) if options.learn else None,
     )
 
 
 def _held_out(
-    client: "OpenSearch", state: "IndexState", profile: "IndexProfile", settings: "Settings", asked: Asked
+    client: "OpenSearch", state: "IndexState", profile: "IndexProfile", settings: "Settings", options: AdaptOptions
 ) -> "tuple[JudgedQueries, frozenset[str]]":
-    """Queries to measure with, and the documents that are not to be learnt from."""
+    """Queries to measure with, and the documents that must not be learnt from."""
     from bridge.evaluation.judgement_files import read_judgement_list
     from bridge.evaluation.label_free import predict_questions
 
-    if asked.judgements is not None:
-        return read_judgement_list(asked.judgements), frozenset()
-    questions = predict_questions(client, state.name, profile, settings.ingest, n_questions=asked.held_out)
+    if options.judgements is not None:
+        return read_judgement_list(options.judgements), frozenset()
+    questions = predict_questions(client, state.name, profile, settings.ingest, n_questions=options.held_out)
     return questions, frozenset(doc_id for grades in questions.qrels.values() for doc_id in grades)
 
 
-def _choices(asked: Asked) -> "Choices":
+def _choices(options: AdaptOptions) -> "Choices":
     from bridge.adaptation.adaptation import Choices
     from bridge.adaptation.making import Recipe
 
     recipe = Recipe(
-        base=str(asked.base.resolve()),
-        rerank_base=str(asked.rerank_base.resolve()) if asked.rerank_base else None,
-        pooling=asked.pooling,  # type: ignore[arg-type]  # click checked it
-        size=asked.size,
-        minutes=asked.minutes,
-        licence=asked.licence,
+        base=str(options.base.resolve()),
+        rerank_base=str(options.rerank_base.resolve()) if options.rerank_base else None,
+        pooling=options.pooling,  # type: ignore[arg-type]  # click checked it
+        size=options.size,
+        minutes=options.minutes,
+        licence=options.licence,
     )
-    return Choices(recipe, asked.documents, asked.queries_per_passage)
+    return Choices(recipe, options.documents, options.queries_per_passage)
 
 
 def _install(
@@ -273,17 +288,17 @@ def _install(
             stopped=request.stopped,
         )
     if not done.report.complete or done.report.exit_code:
-        click.echo(str(done.report), err=True)
+        say(str(done.report), err=True)
         end(ctx, request, done.report)
     return generation
 
 
-def _told(verdict: "Verdict") -> str:
+def _verdict_in_words(verdict: "Verdict") -> str:
     lines = [f"{verdict.kind}: {verdict.model}"]
-    for found in verdict.differences:
+    for each in verdict.differences:
         lines.append(
-            f"  {found.stage}: nDCG@10 {found.serving_mean:.3f} → {found.adapted_mean:.3f}, difference "
-            f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}], p {found.p_value:.3f}"
+            f"  {each.stage}: nDCG@10 {each.serving_mean:.3f} → {each.adapted_mean:.3f}, difference "
+            f"{each.difference:+.3f} [{each.low:+.3f}, {each.high:+.3f}], p {each.p_value:.3f}"
         )
     return "\n".join([*lines, f"  {'it helps' if verdict.helps else 'it does not help'}"])
 
@@ -292,9 +307,9 @@ def _conclusion(index: str, verdicts: "list[Verdict]", installed: int | None) ->
     lines = []
     if installed is not None:
         lines.append(
-            f"generation {installed} stands beside the one that serves searches: name the encoder in "
-            f"sidecar.more_encoders, then `neural-bridge generation cutover {index}`"
+            f"generation {installed} is filled with the adapted encoder: name it in sidecar.more_encoders, then run "
+            f"`neural-bridge generation cutover {index}`"
         )
     if reranker := next((one for one in verdicts if one.kind == "cross_encoder" and one.helps), None):
-        lines.append(f"let the sidecar rerank with it: sidecar.rerank_model {reranker.model}")
-    return "\n".join(lines) or f"nothing helps the searches of {index}: they go on as they are"
+        lines.append(f"to rerank with the adapted cross-encoder, set sidecar.rerank_model to {reranker.model}")
+    return "\n".join(lines) or f"no adapted model helps the searches of {index}: they go on as they are"

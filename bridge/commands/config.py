@@ -1,8 +1,11 @@
-"""`neural-bridge config`: what is set, and what can be set."""
+"""`neural-bridge config` and `completion`: what is set, what can be set, and a shell that completes it."""
 
 import click
+from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
-from bridge.commands import settings_of
+from bridge.commands import json_option, settings_of
+
+_SHELLS = {"bash": BashComplete, "fish": FishComplete, "zsh": ZshComplete}
 
 
 @click.group(name="config")
@@ -11,7 +14,7 @@ def command() -> None:
 
 
 @command.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @click.pass_context
 def show(ctx: click.Context, as_json: bool) -> None:
     """Print the settings in force; secrets are masked."""
@@ -30,3 +33,19 @@ def reference() -> None:
     from bridge.settings import settings_reference
 
     click.echo(settings_reference(), nl=False)
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(sorted(_SHELLS)))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print a script that lets SHELL complete commands and options.
+
+    \b
+    bash: neural-bridge completion bash \\
+            > /etc/bash_completion.d/neural-bridge
+    zsh:  as _neural-bridge, into a folder of $fpath
+    fish: into ~/.config/fish/completions/neural-bridge.fish
+    """
+    program = ctx.find_root().command
+    click.echo(_SHELLS[shell](program, {}, "neural-bridge", "_NEURAL_BRIDGE_COMPLETE").source())

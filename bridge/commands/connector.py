@@ -1,4 +1,4 @@
-"""`neural-bridge connector`: what OpenSearch's ML Commons must be told to rerank or embed with the sidecar itself."""
+"""`neural-bridge connector`: the requests that let OpenSearch's ML Commons rerank or embed with the sidecar."""
 
 import ipaddress
 import json
@@ -23,43 +23,45 @@ _PROCESSORS = {"rerank": "cohere.rerank", "embedding": "openai.embedding"}
 @click.command(name="connector")
 @click.argument("kind", type=click.Choice(["rerank", "embedding"]), default="rerank")
 @click.option(
-    "--url", help="Address of the sidecar as the cluster reaches it; the setting proxy.sidecar_url by default."
+    "--url", help="Address of the sidecar as seen from the cluster. Defaults to the setting proxy.sidecar_url."
 )
 @click.option(
-    "--cascade-depth", type=click.IntRange(min=1), help="Rerank in a cascade: the large model reads so many documents."
+    "--cascade-depth",
+    type=click.IntRange(min=1),
+    help="Rerank in a cascade; the number of documents that the large model reads.",
 )
 @click.option(
     "--private/--public",
     default=None,
-    help="Whether the address is in a private network; by default as it looks.",
+    help="Whether the address is in a private network. Guessed by default.",
 )
 @click.pass_context
 def command(ctx: click.Context, kind: str, url: str | None, cascade_depth: int | None, private: bool | None) -> None:
-    """Print ML Commons' connector to the sidecar, and the cluster settings that allow it.
+    """Print the ML Commons connector for the sidecar, and the cluster settings that allow it.
 
-    Prints one JSON object: requests to the cluster and their bodies. The second one answers with the
-    `connector_id` for `POST /_plugins/_ml/models/_register?deploy=true`.
+    Prints one JSON object: requests to the cluster and their bodies. The last one returns the `connector_id` for
+    `POST /_plugins/_ml/models/_register?deploy=true`.
     """
     settings = settings_of(ctx)
-    given = (url or settings.proxy.sidecar_url).rstrip("/")
-    if not re.match(r"https?://[^/]+", given):
-        raise click.UsageError(f"--url is {given}: expected http://HOST:PORT")
+    url = (url or settings.proxy.sidecar_url).rstrip("/")
+    if not re.match(r"https?://[^/]+", url):
+        raise click.UsageError(f"--url is {url}: expected http://HOST:PORT")
     if cascade_depth and kind != "rerank":
-        raise click.UsageError("--cascade-depth is for reranking: leave it out, or ask for `connector rerank`")
-    is_private = looks_private(given) if private is None else private
+        raise click.UsageError("--cascade-depth is for reranking: leave it out, or run `connector rerank`")
+    is_private = looks_private(url) if private is None else private
     has_key = settings.sidecar.api_key is not None
-    click.echo(json.dumps(requests(kind, given, cascade_depth, is_private=is_private, has_key=has_key), indent=2))
+    click.echo(json.dumps(requests(kind, url, cascade_depth, is_private=is_private, has_key=has_key), indent=2))
 
 
 def requests(kind: str, url: str, cascade_depth: int | None, *, is_private: bool, has_key: bool) -> dict[str, Any]:
-    """Request line → body, in the order in which they are sent."""
+    """Bodies by request line, in the order to send them."""
     trusted = [f"^{re.escape(url)}/.*$"]
     allowed: dict[str, Any] = {"plugins.ml_commons.trusted_connector_endpoints_regex": trusted}
     if is_private:
         allowed["plugins.ml_commons.connector.private_ip_enabled"] = True
     lines: dict[str, Any] = {"PUT /_cluster/settings": {"persistent": allowed}}
     if is_private:
-        # An older cluster refuses the whole request for a setting that it does not know.
+        # An older cluster refuses the whole request because of a setting that it does not know.
         later = {"plugins.ml_commons.trusted_connector_private_endpoints_regex": trusted}
         lines["PUT /_cluster/settings, OpenSearch 3.7 and later"] = {"persistent": later}
     lines["POST /_plugins/_ml/connectors/_create"] = connector(kind, url, cascade_depth, has_key=has_key)
@@ -91,7 +93,7 @@ def connector(kind: str, url: str, cascade_depth: int | None, *, has_key: bool) 
 
 
 def looks_private(url: str) -> bool:
-    """Whether the host is an address of a private network, or a name that only such a network resolves."""
+    """Whether the host is a private address, or a name that only a private network resolves."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_private

@@ -1,13 +1,13 @@
-"""`neural-bridge dlq`: what could not be written, why, and trying it again."""
+"""`neural-bridge dlq`: inspect dead letters, and write them again."""
 
-import json
 from itertools import islice
 from pathlib import Path
 
 import click
 
-from bridge.commands import settings_of
-from bridge.commands.index import cluster_option, json_option
+from bridge.commands import cluster_option, json_option, look_at, settings_of
+from bridge.commands import show as show_result
+from bridge.errors import UsageError
 
 file_argument = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 
@@ -16,46 +16,46 @@ _SHOWN = 20
 
 @click.group(name="dlq")
 def command() -> None:
-    """Look at dead letters, and write them again once their cause is gone."""
+    """Inspect dead letters, and write them again once their cause is fixed."""
 
 
 @command.command()
 @file_argument
-@click.option("--limit", type=click.IntRange(min=0), default=_SHOWN, show_default=True, help="Letters to list.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=_SHOWN, show_default=True, help="Number of letters to list."
+)
 @json_option
 def show(file: Path, limit: int, as_json: bool) -> None:
-    """Count the letters of FILE by cause and list the first ones; document text is not shown."""
+    """Count the letters of FILE by cause and list the first ones; prints no document text."""
     from ingest.books.dead_letters import read_dead_letters
     from ingest.sources.replay import causes
 
     counted = causes(file)
     letters = list(islice(read_dead_letters(file), limit))
-    if as_json:
-        listed = [{"id": letter.id, "position": letter.position, **letter.error} for letter in letters]
-        click.echo(json.dumps({"letters": counted.total(), "causes": counted, "first": listed}, indent=2))
-        return
-    for cause, n in counted.most_common():
-        click.echo(f"{n:>8,}  {cause}")
-    for letter in letters:
-        click.echo(f"{letter.position}  {letter.id or '(no id)'}  {letter.error['type']}: {letter.error['reason']}")
+    listed = [{"id": letter.id, "position": letter.position, **letter.error} for letter in letters]
+    show_result(
+        {"letters": counted.total(), "causes": counted, "first": listed},
+        *(f"{n:>8,}  {cause}" for cause, n in counted.most_common()),
+        *(f"{each.position}  {each.id or '(no id)'}  {each.error['type']}: {each.error['reason']}" for each in letters),
+        as_json=as_json,
+    )
 
 
 @command.command()
 @file_argument
-@click.option("--id-field", default="_id", show_default=True, help="Id field of lines that were no documents.")
+@click.option(
+    "--id-field", default="_id", show_default=True, help="Id field of lines that could not be read as documents."
+)
 @cluster_option
 @json_option
 @click.pass_context
 def replay(ctx: click.Context, file: Path, id_field: str, cluster_url: str | None, as_json: bool) -> None:
-    """Enrich and write the documents of FILE again, into the index that they were meant for.
+    """Enrich and write the documents of FILE again, into their index.
 
-    Once all are written FILE is renamed to FILE.replayed. What fails again is a dead letter again, in a
-    file of its own; replaying a letter twice changes nothing.
+    When all of them are written, FILE is renamed to FILE.replayed. A document that fails again is written to a
+    new file of dead letters. Replaying a letter twice changes nothing.
     """
     settings = settings_of(ctx, cluster={"url": cluster_url})
-    from bridge.cluster import index as indices
-    from bridge.cluster.connection import connect
-    from bridge.errors import UsageError
     from ingest.books.dead_letters import read_dead_letters
     from ingest.job import Job
     from ingest.runs.ingest import run_ingest
@@ -65,9 +65,8 @@ def replay(ctx: click.Context, file: Path, id_field: str, cluster_url: str | Non
 
     names = {letter.index for letter in read_dead_letters(file)}
     if len(names) != 1:
-        raise UsageError(f"{file} speaks of {len(names)} indices: expected the letters of one")
-    client = connect(settings.cluster)
-    state = indices.look(client, names.pop())
+        raise UsageError(f"{file} holds letters of {len(names)} indices, expected one")
+    client, state = look_at(ctx, names.pop(), cluster_url)
     if state.profile is None:
         raise UsageError(f"index {state.name} is not enriched: there is no profile to write {file} for")
     fields = FieldChoice(state.profile.text_fields, id_field)
@@ -85,5 +84,5 @@ def replay(ctx: click.Context, file: Path, id_field: str, cluster_url: str | Non
     )
     if report.complete and not report.ledger.dead_lettered:
         mark_replayed(file)
-    click.echo(json.dumps(report.to_json(), indent=2) if as_json else f"{state.name}: {report.ledger}")
+    show_result(report.to_json(), f"{state.name}: {report.ledger}", as_json=as_json)
     ctx.exit(report.exit_code)

@@ -1,15 +1,15 @@
-"""`neural-bridge doctor`: can the bridge work with this cluster, and what should be put right?"""
+"""`neural-bridge doctor`: can the bridge work with this cluster, and what needs fixing?"""
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
-from bridge.commands import settings_of
-from bridge.commands.index import json_option
+from bridge.commands import json_option, settings_of, show
 
 if TYPE_CHECKING:
-    from bridge.cluster.diagnosis import Diagnosis, EnrichedIndex, Finding
+    from bridge.cluster.diagnosis import EnrichedIndex, Finding
+    from bridge.model_servers.client import SidecarInfo
+    from bridge.settings import Settings
 
 _MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 _TIMEOUT_S = 5.0
@@ -20,13 +20,16 @@ _TIMEOUT_S = 5.0
 @json_option
 @click.pass_context
 def command(ctx: click.Context, url: str | None, as_json: bool) -> None:
-    """Examine the cluster at URL, or at `cluster.url`: what it can do, what keeps the bridge from working.
+    """Check the cluster at URL (the setting cluster.url by default): what it can do and what to fix.
 
-    Also looks at the sidecar that the proxy would ask, and whether its encoder is the one of each enriched
-    index. Nothing is written.
+    Also checks the sidecar that the proxy uses, and whether it runs the encoder of each enriched index. Writes
+    nothing.
 
-    Exit codes: 0 nothing is in the way; 1 something must be put right; 2 usage; 4 no connection or no
-    permission.
+    \b
+    Exit codes: 0 no problem
+                1 something needs fixing
+                2 usage
+                4 no connection or no permission
     """
     settings = settings_of(ctx, cluster={"url": url})
     import msgspec
@@ -35,61 +38,63 @@ def command(ctx: click.Context, url: str | None, as_json: bool) -> None:
     from bridge.cluster.diagnosis import examine
 
     with connect(settings.cluster) as client:
-        found = examine(client, settings)
-    findings = [*found.findings, *_sidecar(settings.proxy.sidecar_url, found.indices)]
-    found = msgspec.structs.replace(found, findings=findings)
-    if as_json:
-        click.echo(json.dumps({**msgspec.to_builtins(found), "fit": found.is_fit}, indent=2))
-    else:
-        click.echo(_told(found))
-    ctx.exit(0 if found.is_fit else 1)
+        diagnosis = examine(client, settings)
+    findings = [*diagnosis.findings, *_sidecar_findings(settings, diagnosis.indices)]
+    diagnosis = msgspec.structs.replace(diagnosis, findings=findings)
+    lines = [
+        f"{diagnosis.cluster}: {diagnosis.distribution} {diagnosis.version}{' serverless' * diagnosis.serverless}",
+        *(line for finding in findings for line in _in_words(finding)),
+    ]
+    show({**msgspec.to_builtins(diagnosis), "fit": diagnosis.is_fit}, *lines, as_json=as_json)
+    ctx.exit(0 if diagnosis.is_fit else 1)
 
 
-def _told(found: "Diagnosis") -> str:
-    lines = [f"{found.cluster}: {found.distribution} {found.version}{' serverless' if found.serverless else ''}"]
-    for finding in found.findings:
-        lines.append(f"  {_MARKS[finding.level]} {finding.subject}: {finding.told}")
-        if finding.remedy:
-            lines.append(f"          → {finding.remedy}")
-    return "\n".join(lines)
+def _in_words(finding: "Finding") -> list[str]:
+    line = f"  {_MARKS[finding.level]} {finding.subject}: {finding.told}"
+    return [line, f"          → {finding.remedy}"] if finding.remedy else [line]
 
 
-def _sidecar(url: str, indices: "list[EnrichedIndex]") -> "list[Finding]":
-    """Whether the sidecar answers, and embeds queries as the documents were embedded."""
-    import requests
-
+def _sidecar_findings(settings: "Settings", indices: "list[EnrichedIndex]") -> "list[Finding]":
+    """Whether the sidecar answers, and embeds queries with the encoders of the documents."""
     from bridge.cluster.diagnosis import Finding
+    from bridge.errors import SidecarError
+    from bridge.model_servers.client import ModelServer
 
+    url, key = settings.proxy.sidecar_url, settings.sidecar.api_key
+    server = ModelServer(url, api_key=key.get_secret_value() if key else None, timeout_s=_TIMEOUT_S)
     try:
-        with requests.Session() as session:
-            session.trust_env = False
-            info = session.get(f"{url.rstrip('/')}/info", timeout=_TIMEOUT_S).json()
-        encoders = [str(encoder) for encoder in info.get("embedding_model_ids") or [info["embedding_model_id"]]]
-    except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
-        told = f"does not answer at {url} ({type(error).__name__}): searches are neither embedded nor reranked"
+        info = server.info()
+    except SidecarError as error:
+        message = f"does not answer at {url}, so searches are neither embedded nor reranked: {error}"
         return [
-            Finding("note", "sidecar", told, "start it with `neural-bridge serve rerank`, or see proxy.sidecar_url")
+            Finding("note", "sidecar", message, "start it with `neural-bridge serve rerank`, or set proxy.sidecar_url")
         ]
-    return encoder_findings(url, encoders, str(info.get("model_id")), indices)
+    return encoder_findings(url, info, indices)
 
 
-def encoder_findings(url: str, encoders: "list[str]", reranker: str, indices: "list[EnrichedIndex]") -> "list[Finding]":
-    """Whether a sidecar that embeds by `encoders` can serve the indices, now and after their change of models."""
+def encoder_findings(url: str, info: "SidecarInfo", indices: "list[EnrichedIndex]") -> "list[Finding]":
+    """Whether a sidecar can serve the indices, now and after their change of models."""
     from bridge.cluster.diagnosis import Finding
 
-    names = ", ".join(encoders)
+    encoders = info.embedding_model_ids
     with_vectors = [each for each in indices if each.vector_type != "none"]
     findings = []
     if others := [each.name for each in with_vectors if each.encoder not in encoders]:
-        told = f"embeds queries by {names}, the documents of {', '.join(others)} by another: no vectors there"
-        findings.append(
-            Finding("problem", "sidecar", told, "name the index's encoder in sidecar.encoder or more_encoders")
+        message = (
+            f"embeds queries with {', '.join(encoders)}, but the documents of {', '.join(others)} were embedded with "
+            f"another encoder: searches have no vectors there"
         )
+        remedy = "name the index's encoder in sidecar.encoder or sidecar.more_encoders"
+        findings.append(Finding("problem", "sidecar", message, remedy))
     else:
-        findings.append(Finding("ok", "sidecar", f"answers at {url}; embeds by {names}, reranks by {reranker}"))
+        reranker = next(iter(info.rerank_model_ids), "no model")
+        message = f"answers at {url}; embeds with {', '.join(encoders)}, reranks with {reranker}"
+        findings.append(Finding("ok", "sidecar", message))
     for each in with_vectors:
         if each.beside and each.beside.encoder not in encoders:
-            told = f"does not run {each.beside.encoder}, which made generation {each.beside.generation} of {each.name}"
+            message = (
+                f"does not run {each.beside.encoder}, the encoder of generation {each.beside.generation} of {each.name}"
+            )
             remedy = "name it in sidecar.more_encoders before that generation serves searches"
-            findings.append(Finding("note", "sidecar", told, remedy))
+            findings.append(Finding("note", "sidecar", message, remedy))
     return findings

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from bridge.commands import settings_of
-from bridge.commands.index import cluster_option, json_option
+from bridge.commands import cluster_option, json_option, settings_of
 from bridge.commands.options.enrich import Running, running_options
 
 if TYPE_CHECKING:

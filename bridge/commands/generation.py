@@ -1,26 +1,217 @@
 """`neural-bridge generation`: another encoder for an index in use, and the way back."""
 
-import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+import msgspec
+from click.core import ParameterSource
 
-from bridge.commands import confirm, generation_cutover, generation_fill
-from bridge.commands.generation_cutover import looked
-from bridge.commands.index import cluster_option, json_option
+from bridge.commands import (
+    cluster_option,
+    confirm,
+    json_option,
+    look_at,
+    needs_extra,
+    say,
+    settings_of,
+    show,
+    yes_option,
+)
+from bridge.commands.options.enrich import Making, Running, end, making_options, passage_settings, running_options
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from bridge.cluster.index import IndexState
+    from bridge.evaluation.generation_quality import GenerationQuality
+    from bridge.profile import IndexProfile
+    from ingest.runs.verify import Verification
+
+_PASSAGE_OPTIONS = ("layout", "max_tokens", "overlap_tokens")
+_SIDECAR_TIMEOUT_S = 5.0
+
+max_missing_option = click.option(
+    "--max-missing",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Documents that may lack its fields, or hold those of an older text.",
+)
+min_recall_option = click.option(
+    "--min-recall",
+    type=click.FloatRange(0, 1),
+    default=0.9,
+    show_default=True,
+    help="Share of the nearest neighbours that k-NN search must find.",
+)
+sidecar_option = click.option(
+    "--sidecar", "sidecar_url", help="Sidecar that must run the new encoder. Defaults to the proxy's."
+)
 
 
 @click.group(name="generation")
 def command() -> None:
-    """Change the models of an index that is in use, and back again.
+    """Change the models of an index that is in use, and change back.
 
-    A second generation of vectors and predicted queries is filled beside the first, in fields of its own,
-    while searches go on with the first; `cutover` lets searches use it, `rollback` takes that back, `drop`
-    removes the one that serves no searches. No search ever mixes the two.
+    `fill` writes a second generation of vectors and predicted queries beside the first, in fields of its own,
+    while searches use the first. `cutover` switches searches to it, `rollback` switches back, `drop` removes
+    the generation that serves no searches. No search ever mixes the two.
     """
 
 
-for subcommand in (generation_fill.command, generation_cutover.verify, generation_cutover.cutover):
-    command.add_command(subcommand)
+@command.command()
+@click.argument("index")
+@making_options
+@running_options
+@click.pass_context
+def fill(ctx: click.Context, index: str, making: Making, running: Running) -> None:
+    """Fill a second generation beside the one that serves searches of INDEX.
+
+    Starts a generation, or continues the one that is being filled: rerun the command after an interruption.
+    Text fields and passages are those of the first generation unless options change them. The index needs
+    space for both. Exit codes as of `neural-bridge backfill`.
+    """
+    settings = making.settings(ctx, **running.limits())
+    from bridge.cluster import index as indices
+    from bridge.cluster.connection import connect
+    from bridge.cluster.generations import next_generation
+    from ingest.display import shown
+    from ingest.job import Job
+    from ingest.runs.backfill import run_backfill
+    from ingest.runs.query_filter import sample_of_index, with_filter_threshold
+    from ingest.signals import stop_on_signals
+    from ingest.stages.models import load_models, profile_for
+
+    client = connect(settings.cluster)
+    state = indices.look(client, index)
+    passages = state.profile.passages if state.profile else None
+    if any(ctx.get_parameter_source(option) is not ParameterSource.DEFAULT for option in _PASSAGE_OPTIONS):
+        passages = passage_settings(making.layout, making.max_tokens, making.overlap_tokens)
+    models = load_models(settings.ingest)
+    wanted = profile_for(models, making.names(index, state.profile), passages=passages)
+    profile = next_generation(state, wanted)
+    sample = partial(sample_of_index, client, index, profile.text_fields)
+    profile = with_filter_threshold(profile, state.beside, models, settings.ingest, sample)
+    number = profile.generation
+    with stop_on_signals() as request, shown(f"generation {number} of {index}", quiet=running.quiet) as on_progress:
+        done = run_backfill(
+            Job(
+                index,
+                profile=profile,
+                models=models,
+                client=client,
+                settings=settings.ingest,
+                state_folder=running.folder("generation", f"{state.name}-{number}"),
+                on_progress=on_progress,
+                stopped=request.stopped,
+            ),
+        )
+    lines = [str(done.report)]
+    if done.report.complete:
+        lines.append(f"generation {number} is filled; next: neural-bridge generation verify {index}")
+    more = {"generation": number, "read_again": done.read_again, "left": done.left}
+    show({**done.report.to_json(), **more}, *lines, as_json=making.as_json)
+    end(ctx, request, done.report)
+
+
+@command.command()
+@click.argument("index")
+@click.option("--serving", is_flag=True, help="Verify the generation that serves searches instead.")
+@max_missing_option
+@min_recall_option
+@click.option(
+    "--judgements",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Judgement list (CSV of Quepid, JSON of the Search Relevance Workbench) to compare the vectors by.",
+)
+@sidecar_option
+@cluster_option
+@json_option
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    index: str,
+    serving: bool,
+    max_missing: int,
+    min_recall: float,
+    judgements: Path | None,
+    sidecar_url: str | None,
+    cluster_url: str | None,
+    as_json: bool,
+) -> None:
+    """Check whether the new generation may serve searches of INDEX; writes nothing.
+
+    Every document must have its fields, made with the same models; a sample must hold its present text; and k-NN
+    search must find the nearest neighbours of a sample. With judgements, k-NN search by its vectors is compared
+    with that by the serving ones, for which the sidecar must run both encoders. Exit code 1 if there is a
+    problem.
+    """
+    client, state = look_at(ctx, index, cluster_url)
+    from bridge.cluster.generations import other
+    from ingest.runs.verify import verify as verify_generation
+
+    profile = state.profile if serving and state.profile else other(state)
+    found = verify_generation(client, state, profile, max_missing=max_missing, min_recall=min_recall)
+    quality = _quality(client, state, judgements, _sidecar(ctx, sidecar_url)) if judgements else None
+    show(
+        {**msgspec.to_builtins(found), "quality": msgspec.to_builtins(quality)},
+        *_verification_lines(found),
+        *([_quality_line(quality)] if quality else []),
+        as_json=as_json,
+    )
+    ctx.exit(1 if found.problems or (quality is not None and quality.is_worse) else 0)
+
+
+@command.command()
+@click.argument("index")
+@max_missing_option
+@min_recall_option
+@sidecar_option
+@click.option("--force", is_flag=True, help="Cut over even if the verification or the sidecar reports a problem.")
+@cluster_option
+@json_option
+@click.pass_context
+def cutover(
+    ctx: click.Context,
+    index: str,
+    max_missing: int,
+    min_recall: float,
+    sidecar_url: str | None,
+    force: bool,
+    cluster_url: str | None,
+    as_json: bool,
+) -> None:
+    """Verify the newer generation, then let searches of INDEX use it.
+
+    This is one change of the mapping's `_meta`: each proxy follows when it next reads the profile
+    (proxy.profile_ttl_s). The older generation stays: see `rollback`.
+    """
+    client, state = look_at(ctx, index, cluster_url)
+    from bridge.cluster.generations import newer, serve_other
+    from bridge.errors import IndexUnsuitable
+    from ingest.runs.verify import verify as verify_generation
+
+    profile = newer(state)
+    found = verify_generation(client, state, profile, max_missing=max_missing, min_recall=min_recall)
+    problems = [*found.problems, *_sidecar_problems(_sidecar(ctx, sidecar_url), profile)]
+    if not as_json:
+        say(*_verification_lines(found))
+    if problems and not force:
+        raise IndexUnsuitable(
+            f"generation {profile.generation} of {state.name} was not cut over to; searches go on as they were:\n"
+            + "\n".join(f"  - {problem}" for problem in problems)
+            + "\nFix this, or cut over anyway with --force"
+        )
+    serve_other(client, state.name)
+    show(
+        {**msgspec.to_builtins(found), "serving": True},
+        f"generation {profile.generation} serves searches now",
+        f"  the way back: neural-bridge generation rollback {index}",
+        as_json=as_json,
+    )
 
 
 @command.command()
@@ -29,35 +220,35 @@ for subcommand in (generation_fill.command, generation_cutover.verify, generatio
 @json_option
 @click.pass_context
 def status(ctx: click.Context, index: str, cluster_url: str | None, as_json: bool) -> None:
-    """Show which generations stand in INDEX, which of them serves searches, and how full each is."""
-    client, state = looked(ctx, index, cluster_url)
+    """Show the generations of INDEX, which of them serves searches, and how full each is."""
+    client, state = look_at(ctx, index, cluster_url)
     from bridge.cluster import index as indices
 
     documents = indices.count(client, state.name)
-    standing = [profile for profile in (state.profile, state.beside) if profile]
-    shown = [
-        {
-            "generation": profile.generation,
-            "serves": profile is state.profile,
-            "enriched": indices.count_enriched(client, state.name, profile),
-            "encoder": profile.encoder.identity,
-            "generator": profile.generator.identity if profile.generator else None,
-            "object": profile.generation_field,
-        }
-        for profile in standing
-    ]
-    if as_json:
-        click.echo(json.dumps({"index": state.name, "documents": documents, "generations": shown}, indent=2))
-        return
-    click.echo(f"{state.name}: {documents:,} documents")
-    for one in shown:
-        role = "serves searches" if one["serves"] else "stands beside"
-        click.echo(
-            f"  generation {one['generation']} {role}: {one['enriched']:,} documents have it, in {one['object']}"
+    lines = [f"{state.name}: {documents:,} documents"]
+    generations = []
+    for profile in filter(None, (state.profile, state.beside)):
+        serves = profile is state.profile
+        enriched = indices.count_enriched(client, state.name, profile)
+        generator = profile.generator.identity if profile.generator else None
+        generations.append(
+            {
+                "generation": profile.generation,
+                "serves": serves,
+                "enriched": enriched,
+                "encoder": profile.encoder.identity,
+                "generator": generator,
+                "object": profile.generation_field,
+            }
         )
-        click.echo(f"    models  {one['encoder']}, {one['generator'] or 'no generator'}")
-    if not shown:
-        click.echo("  the bridge has not been here")
+        role = "serves searches" if serves else "serves no searches"
+        lines += [
+            f"  generation {profile.generation} {role}: in {enriched:,} documents, under {profile.generation_field}",
+            f"    models  {profile.encoder.identity}, {generator or 'no generator'}",
+        ]
+    if not generations:
+        lines.append("  not enriched by the bridge")
+    show({"index": state.name, "documents": documents, "generations": generations}, *lines, as_json=as_json)
 
 
 @command.command()
@@ -66,50 +257,116 @@ def status(ctx: click.Context, index: str, cluster_url: str | None, as_json: boo
 @json_option
 @click.pass_context
 def rollback(ctx: click.Context, index: str, cluster_url: str | None, as_json: bool) -> None:
-    """Let searches of INDEX use the older generation again; the newer one stays beside it.
+    """Let searches of INDEX use the older generation again; the newer one stays.
 
-    At once and unverified. How many documents the older generation lacks is told.
+    This happens at once, without verification. The command reports how many documents the older generation lacks.
     """
-    client, state = looked(ctx, index, cluster_url)
+    client, state = look_at(ctx, index, cluster_url)
     from bridge.cluster import index as indices
     from bridge.cluster.generations import older, serve_other
 
     profile = older(state)
     serve_other(client, state.name)
     missing = indices.count(client, state.name) - indices.count_enriched(client, state.name, profile)
-    if as_json:
-        click.echo(json.dumps({"index": state.name, "generation": profile.generation, "missing": missing}))
-        return
-    click.echo(f"generation {profile.generation} ({profile.encoder.identity}) serves searches of {state.name} again")
+    lines = [f"generation {profile.generation} ({profile.encoder.identity}) serves searches of {state.name} again"]
     if missing:
-        click.echo(
-            f"  {missing:,} documents lack its fields and are found by their text alone: neural-bridge backfill {index}"
-        )
+        lines.append(f"  {missing:,} documents lack its fields, so only their text is searched")
+        lines.append(f"  enrich them: neural-bridge backfill {index}")
+    show({"index": state.name, "generation": profile.generation, "missing": missing}, *lines, as_json=as_json)
 
 
 @command.command()
 @click.argument("index")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @cluster_option
 @json_option
 @click.pass_context
 def drop(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, as_json: bool) -> None:
-    """Take the generation that serves no searches out of every document of INDEX.
+    """Remove the generation that serves no searches from every document of INDEX.
 
-    After that there is no way back to it. Its fields stay in the mapping, empty, since no field can be removed.
+    This cannot be undone. Its fields stay in the mapping, empty, because no field can be removed from a mapping.
     """
-    client, state = looked(ctx, index, cluster_url)
+    client, state = look_at(ctx, index, cluster_url)
     from bridge.cluster.generations import other
     from bridge.cluster.removal import drop as drop_beside
 
     beside = other(state)
     if not yes:
-        question = f"Remove generation {beside.generation} ({beside.encoder.identity}) from index {state.name}?"
-        confirm(question)
+        confirm(f"Remove generation {beside.generation} ({beside.encoder.identity}) from index {state.name}?")
     gone, done = drop_beside(client, state.name)
-    if as_json:
-        more = {"generation": gone.generation, "documents": done.documents, "mapped_fields": done.mapped_fields}
-        click.echo(json.dumps(more))
-        return
-    click.echo(f"{index}: generation {gone.generation} is out of {done.documents:,} documents, none holds it")
-    click.echo(f"  still in the mapping, empty: {', '.join(done.mapped_fields)}")
+    show(
+        {"generation": gone.generation, "documents": done.documents, "mapped_fields": done.mapped_fields},
+        f"{index}: generation {gone.generation} removed from {done.documents:,} documents; none holds it now",
+        f"  still in the mapping, empty: {', '.join(done.mapped_fields)}",
+        as_json=as_json,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sidecar:
+    url: str
+    key: str | None
+
+
+def _sidecar(ctx: click.Context, url: str | None) -> _Sidecar:
+    settings = settings_of(ctx)
+    key = settings.sidecar.api_key
+    return _Sidecar(url or settings.proxy.sidecar_url, key.get_secret_value() if key else None)
+
+
+def _sidecar_problems(sidecar: _Sidecar, profile: "IndexProfile") -> list[str]:
+    """Why searches would have no vectors after the cutover."""
+    from bridge.errors import SidecarError
+    from bridge.model_servers.client import ModelServer
+
+    try:
+        server = ModelServer(sidecar.url, api_key=sidecar.key, timeout_s=_SIDECAR_TIMEOUT_S)
+        encoders = server.info().embedding_model_ids
+    except SidecarError as error:
+        return [f"{error}, or name another sidecar with --sidecar"]
+    if profile.encoder.identity in encoders:
+        return []
+    return [
+        f"the sidecar at {sidecar.url} runs {', '.join(encoders)}, not {profile.encoder.identity}: name both in its "
+        f"settings (sidecar.more_encoders), or searches have no vectors until it runs the new one"
+    ]
+
+
+def _quality(client: "OpenSearch", state: "IndexState", judgements: Path, sidecar: _Sidecar) -> "GenerationQuality":
+    from bridge.cluster.generations import other
+
+    with needs_extra("--judgements", "evaluate"):
+        from bridge.evaluation.generation_quality import compare_generations
+        from bridge.evaluation.judgement_files import read_judgement_list
+        from bridge.model_servers.client import SidecarClient
+    beside = other(state)
+    with SidecarClient(sidecar.url, api_key=sidecar.key) as client_of_sidecar:
+        return compare_generations(
+            client,
+            state.name,
+            read_judgement_list(judgements),
+            serving=state.profile or beside,
+            other=beside,
+            embed=lambda text, encoder: client_of_sidecar.embed(text, model=encoder),
+        )
+
+
+def _quality_line(quality: "GenerationQuality") -> str:
+    verdict = "worse" if quality.is_worse else "better" if quality.low > 0 else "no clear difference"
+    return (
+        f"  {quality.measure} of k-NN search alone over {quality.queries:,} queries ({quality.judgements}): "
+        f"{quality.other_mean:.3f}, the serving one {quality.serving_mean:.3f}; difference {quality.difference:+.3f} "
+        f"[{quality.low:+.3f}, {quality.high:+.3f}], p {quality.p_value:.3f}: {verdict}"
+    )
+
+
+def _verification_lines(found: "Verification") -> list[str]:
+    recall = f"{found.recall:.1%}" if found.recall is not None else "not measured, no document has a vector"
+    return [
+        f"{found.index}, generation {found.generation} by {found.encoder}:",
+        f"  {found.enriched:,} of {found.documents:,} documents have it, {found.made_alike:,} by the same models",
+        f"  of {found.sampled:,} sampled documents {found.outdated:,} hold an older text",
+        f"  k-NN search finds the nearest neighbours of {found.compared:,} documents: {recall}",
+        *(f"  problem: {problem}" for problem in found.problems or ()),
+        *([] if found.problems else ["  it may serve searches"]),
+    ]

@@ -1,73 +1,45 @@
-"""`neural-bridge index`: create, show and remove enriched indices, and say what the proxy leaves alone."""
+"""`neural-bridge index`: create, show and delete enriched indices, and choose which searches the proxy leaves alone."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.commands import confirm, settings_of
+from bridge.commands import cluster_option, confirm, json_option, look_at, settings_of, show, yes_option
+from bridge.commands.options.enrich import passage_options, passage_settings
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
     from bridge.cluster.dialects import VectorEngine
     from bridge.cluster.schema import Dynamic
-    from bridge.profile import PassageSettings
+    from bridge.profile import SearchRules
 
-cluster_option = click.option("--cluster", "cluster_url", help="Address of the cluster, scheme included.")
 _RULE = click.Choice(["leave", "upgrade"])
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-
-
-def passage_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that `passage_settings` takes."""
-    for option in (
-        click.option("--overlap-tokens", type=click.IntRange(min=0), help="Tokens that passages share."),
-        click.option("--max-tokens", type=click.IntRange(min=1), help="Longest passage, in the encoder's tokens."),
-        click.option(
-            "--passages",
-            "layout",
-            type=click.Choice(["single", "nested"]),
-            default="single",
-            show_default=True,
-            help="One vector per document, or one per passage of long documents.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def passage_settings(layout: str, max_tokens: int | None, overlap_tokens: int | None) -> "PassageSettings":
-    """The passage settings that the options ask for; defaults where they are silent."""
-    from bridge.profile import PassageSettings
-
-    given = {"layout": layout, "max_tokens": max_tokens, "overlap_tokens": overlap_tokens}
-    return PassageSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 
 @click.group(name="index")
 def command() -> None:
-    """Create, show and remove enriched indices."""
+    """Create, show and delete enriched indices; set proxy rules."""
 
 
 @command.command()
 @click.argument("index")
-@click.option("--text-field", "text_fields", multiple=True, required=True, help="Field to enrich; repeat it.")
-@click.option("--analyzer", default="english", show_default=True, help="Analyser of the text fields.")
+@click.option("--text-field", "text_fields", multiple=True, required=True, help="Field to enrich; repeatable.")
+@click.option("--analyzer", default="english", show_default=True, help="Analyzer of the text fields.")
 @click.option(
     "--engine",
     type=click.Choice(["lucene", "faiss"]),
     default="lucene",
     show_default=True,
-    help="Library of the vector graphs; faiss needs native libraries on the nodes.",
+    help="Library for the vector graphs; faiss needs native libraries on the nodes.",
 )
 @click.option(
     "--dynamic",
     type=click.Choice(["true", "false", "strict"]),
     default="true",
     show_default=True,
-    help="What the cluster does with fields that the mapping lacks.",
+    help="How the cluster treats fields that are not in the mapping.",
 )
 @click.option(
     "--mapping",
@@ -78,8 +50,8 @@ def command() -> None:
 @click.option("--shards", type=click.IntRange(min=1), help="Primary shards.")
 @click.option("--replicas", type=click.IntRange(min=0), help="Copies of each shard.")
 @passage_options
-@click.option("--encoder", help="Encoder of the vectors: path or built-in.")
-@click.option("--generator", help="Generator of predicted queries: path or built-in.")
+@click.option("--encoder", help="Encoder of the vectors: path or built-in name.")
+@click.option("--generator", help="Generator of predicted queries: path or built-in name.")
 @cluster_option
 @json_option
 @click.pass_context
@@ -101,7 +73,7 @@ def create(
     cluster_url: str | None,
     as_json: bool,
 ) -> None:
-    """Create INDEX with our object in its mapping, ready for `neural-bridge ingest`."""
+    """Create INDEX with the bridge's fields in its mapping, ready for `neural-bridge ingest`."""
     settings = settings_of(ctx, cluster={"url": cluster_url}, ingest={"encoder": encoder, "generator": generator})
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
@@ -121,60 +93,64 @@ def create(
         settings={name: size for name, size in sizes.items() if size is not None},
         dynamic=dynamic,
     )
-    if as_json:
-        click.echo(json.dumps({"index": index, "created": True, "profile": profile.to_meta()}, indent=2))
-    else:
-        click.echo(f"index {index} created; fill it with: neural-bridge ingest {index} FILE...")
+    show(
+        {"index": index, "created": True, "profile": profile.to_meta()},
+        f"index {index} created; fill it with: neural-bridge ingest {index} FILE...",
+        as_json=as_json,
+    )
 
 
-@command.command()
+@command.command(name="show")
 @click.argument("index")
 @cluster_option
 @json_option
 @click.pass_context
-def show(ctx: click.Context, index: str, cluster_url: str | None, as_json: bool) -> None:
-    """Show what the bridge knows of INDEX: models, fields, and how many documents are enriched."""
-    settings = settings_of(ctx, cluster={"url": cluster_url})
+def show_index(ctx: click.Context, index: str, cluster_url: str | None, as_json: bool) -> None:
+    """Show what the bridge knows about INDEX: models, fields, and how many documents are enriched."""
+    client, state = look_at(ctx, index, cluster_url)
     from bridge.cluster import index as indices
-    from bridge.cluster.connection import connect
 
-    client = connect(settings.cluster)
-    state = indices.look(client, index)
     documents = indices.count(client, state.name)
     profile = state.profile
     enriched = indices.count_enriched(client, state.name, profile) if profile else 0
-    if as_json:
-        shown = {"index": state.name, "documents": documents, "enriched": enriched}
-        click.echo(json.dumps({**shown, "profile": profile.to_meta() if profile else None}, indent=2))
-    elif profile is None:
-        click.echo(f"{state.name}: {documents:,} documents; the bridge has not been here")
-    else:
-        click.echo(f"{state.name}: {documents:,} documents, {enriched:,} enriched")
-        click.echo(f"  text fields  {', '.join(profile.text_fields)}")
-        click.echo(f"  encoder      {profile.encoder.identity}, {profile.dimension} dimensions")
-        click.echo(f"  generator    {profile.generator.identity if profile.generator else 'none'}")
-        click.echo(f"  passages     {profile.passages.layout}")
-        click.echo(f"  stages       {', '.join(profile.stages)}")
+    lines = [f"{state.name}: {documents:,} documents; not enriched by the bridge"]
+    if profile:
+        lines = [
+            f"{state.name}: {documents:,} documents, {enriched:,} enriched",
+            f"  text fields  {', '.join(profile.text_fields)}",
+            f"  encoder      {profile.encoder.identity}, {profile.dimension} dimensions",
+            f"  generator    {profile.generator.identity if profile.generator else 'none'}",
+            f"  passages     {profile.passages.layout}",
+            f"  stages       {', '.join(profile.stages)}",
+        ]
+    shown = {"index": state.name, "documents": documents, "enriched": enriched}
+    show({**shown, "profile": profile.to_meta() if profile else None}, *lines, as_json=as_json)
 
 
 @command.command()
 @click.argument("index")
-@click.option("--quoted", type=_RULE, help="Words in quotation marks: leave or upgrade.")
+@click.option("--quoted", type=_RULE, help="Leave or upgrade searches with quotation marks.")
 @click.option(
-    "--identifiers", type=_RULE, help="Single words with three digits or more, such as part numbers: the same."
+    "--identifiers",
+    type=_RULE,
+    help="Leave or upgrade single words with three digits or more, such as part numbers.",
 )
 @click.option(
     "--sorted-ties",
     type=_RULE,
-    help="Searches sorted by score and then by more: the same; not for applications that page by search_after.",
+    help="Leave or upgrade searches sorted by score first, then by more; leave them if the application pages by "
+    "search_after.",
 )
-@click.option("--scripts", help="Scripts that the models read, such as latin,greek; others are left. Any: upgrade all.")
+@click.option(
+    "--scripts",
+    help="Writing systems that the models read, such as latin,greek; leave searches in others. `any` upgrades all.",
+)
 @click.option(
     "--confident-lead",
     type=click.FloatRange(min=1),
-    help="Where the words' first hit scores so many times the second, no other leg and no reranker is heard.",
+    help="Keep the application's own ranking if its first hit scores this many times the second.",
 )
-@click.option("--always", is_flag=True, help="No --confident-lead: all legs are heard always.")
+@click.option("--always", is_flag=True, help="Remove --confident-lead: always ask every leg and the reranker.")
 @cluster_option
 @json_option
 @click.pass_context
@@ -190,76 +166,71 @@ def rules(
     cluster_url: str | None,
     as_json: bool,
 ) -> None:
-    """Say which searches of INDEX the proxy leaves as they are, and show what holds.
+    """Set which searches of INDEX the proxy leaves unchanged, and show the rules.
 
-    Proxies obey within proxy.profile_ttl_s.
+    Proxies follow within proxy.profile_ttl_s.
     """
     if always and confident_lead is not None:
         raise UsageError("--always and --confident-lead contradict each other: give one of them")
     settings = settings_of(ctx, cluster={"url": cluster_url})
     import msgspec
 
-    from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
+    from bridge.cluster.index import put_profile
 
-    client = connect(settings.cluster)
-    given = {"leave_quoted": quoted, "leave_identifiers": identifiers, "leave_sorted_ties": sorted_ties}
-    chosen: dict[str, object] = {name: rule == "leave" for name, rule in given.items() if rule is not None}
+    options = {"leave_quoted": quoted, "leave_identifiers": identifiers, "leave_sorted_ties": sorted_ties}
+    changes: dict[str, object] = {name: rule == "leave" for name, rule in options.items() if rule is not None}
     if scripts is not None:
-        named = [script.strip().lower() for script in scripts.split(",")]
-        chosen["scripts"] = [] if named == ["any"] else named
+        names = [script.strip().lower() for script in scripts.split(",")]
+        changes["scripts"] = [] if names == ["any"] else names
     if always or confident_lead is not None:
-        chosen["confident_lead"] = confident_lead
-    profile = indices.put_profile(
-        client,
+        changes["confident_lead"] = confident_lead
+    profile = put_profile(
+        connect(settings.cluster),
         index,
-        lambda kept: msgspec.structs.replace(kept, rules=msgspec.structs.replace(kept.rules, **chosen)),
+        lambda old: msgspec.structs.replace(old, rules=msgspec.structs.replace(old.rules, **changes)),
     )
-    held = profile.rules
-    if as_json:
-        click.echo(json.dumps({"index": index, "rules": msgspec.to_builtins(held)}, indent=2))
-        return
-    for name, leave in (
-        ("quoted", held.leave_quoted),
-        ("identifiers", held.leave_identifiers),
-        ("sorted ties", held.leave_sorted_ties),
-    ):
-        click.echo(f"{name:<15} {'leave' if leave else 'upgrade'}")
-    click.echo(f"{'scripts':<15} {', '.join(held.scripts) or 'any'}")
-    click.echo(f"{'confident lead':<15} {held.confident_lead or 'none'}")
+    lines = [f"{name:<15} {value}" for name, value in _in_words(profile.rules).items()]
+    show({"index": index, "rules": msgspec.to_builtins(profile.rules)}, *lines, as_json=as_json)
+
+
+def _in_words(rules: "SearchRules") -> dict[str, object]:
+    return {
+        "quoted": "leave" if rules.leave_quoted else "upgrade",
+        "identifiers": "leave" if rules.leave_identifiers else "upgrade",
+        "sorted ties": "leave" if rules.leave_sorted_ties else "upgrade",
+        "scripts": ", ".join(rules.scripts) or "any",
+        "confident lead": rules.confident_lead or "none",
+    }
 
 
 @command.command()
 @click.argument("index")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @cluster_option
 @json_option
 @click.pass_context
 def delete(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, as_json: bool) -> None:
     """Delete INDEX and all its documents."""
-    settings = settings_of(ctx, cluster={"url": cluster_url})
+    client, state = look_at(ctx, index, cluster_url)
     from bridge.cluster import index as indices
-    from bridge.cluster.connection import connect
 
-    client = connect(settings.cluster)
-    state = indices.look(client, index)
     documents = indices.count(client, state.name)
     if not yes:
         confirm(f"Delete index {state.name} and its {documents:,} documents?")
     indices.delete(client, state.name)
-    if as_json:
-        click.echo(json.dumps({"index": state.name, "deleted": True, "documents": documents}))
-    else:
-        click.echo(f"index {state.name} deleted, {documents:,} documents with it")
+    show(
+        {"index": state.name, "deleted": True, "documents": documents},
+        f"index {state.name} deleted, with its {documents:,} documents",
+        as_json=as_json,
+    )
 
 
 def _properties(file: Path) -> dict[str, Any]:
-    from bridge.errors import UsageError
-
     try:
         content = json.loads(file.read_bytes())
     except ValueError as error:
-        raise UsageError(f"mapping file {file} is no JSON: {error}") from error
+        raise UsageError(f"mapping file {file} is not JSON: {error}") from error
     properties = content.get("properties", content) if isinstance(content, dict) else None
     if not isinstance(properties, dict):
         raise UsageError(f'mapping file {file}: expected {{"properties": {{…}}}}')

@@ -1,19 +1,31 @@
-"""`neural-bridge models`: look at model folders, and make them."""
+"""`neural-bridge models`: list, inspect, fetch, export and quantise model folders."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
-from bridge.commands import models_making
-from bridge.commands.index import json_option
-from bridge.commands.model_folders import description, load, megabytes, print_figures, read_pairs
+from bridge.commands import json_option, needs_extra, show
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
-    from bridge.models.artifact import ModelFolder
+    from bridge.models.artifact import Kind, ModelFolder
+    from bridge.models.hub import HubModel
+    from bridge.training.export import Engine
+    from bridge.training.quantization import Precision
+    from bridge.training.transformers_folder import Card
+
+CALIBRATION_TEXTS = 128
+
+_KIND = click.Choice(["encoder", "cross_encoder", "query_generator"])
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OUT = click.Path(file_okay=False, path_type=Path)
 
 
 @click.group(name="models")
@@ -21,74 +33,214 @@ def command() -> None:
     """Fetch, export, quantise, verify and list models."""
 
 
-for subcommand in (models_making.fetch, models_making.export, models_making.quantize):
-    command.add_command(subcommand)
-
-
 @command.command("list")
 @json_option
 def list_models(as_json: bool) -> None:
-    """List the models that come with the program."""
+    """List the built-in models."""
     from bridge.models.artifact import builtin_names, resolve
 
     folders = [resolve(name) for name in builtin_names()]
     if as_json:
-        click.echo(json.dumps([description(folder) for folder in folders]))
+        click.echo(json.dumps([_description(folder) for folder in folders], indent=2))
         return
     for folder in folders:
-        click.echo(f"{folder.identity:34} {folder.manifest.kind:16} {megabytes(folder):6.1f} MB")
+        click.echo(f"{folder.identity:34} {folder.manifest.kind:16} {_megabytes(folder):6.1f} MB")
 
 
-@command.command()
+@command.command("show")
 @click.argument("name")
-def show(name: str) -> None:
-    """Show the manifest of a model: NAME is a path, a built-in, or a fetched one."""
+def show_model(name: str) -> None:
+    """Show the manifest of the model NAME: a path, a built-in, or a fetched model."""
     from bridge.models.artifact import resolve
 
-    click.echo(json.dumps(description(resolve(name)), indent=2))
+    click.echo(json.dumps(_description(resolve(name)), indent=2))
 
 
 @command.command()
 @click.argument("name")
 @click.option(
     "--against",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=_FOLDER,
     help="Model folder of the same model in another form, or its transformers folder (extra: train).",
 )
 @click.option(
-    "--texts",
-    "texts_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="JSON lines with `query` and `passage` on which the two are compared.",
+    "--texts", "texts_file", type=_FILE, help="JSON lines with `query` and `passage` to compare the two forms on."
 )
 @json_option
 def verify(name: str, against: Path | None, texts_file: Path | None, as_json: bool) -> None:
-    """Check a model's files and digests, that it runs, and how true it is to another form of itself.
+    """Check a model's files and digests, load it, and compare it with another form of itself.
 
-    Prints what was measured when it was quantised; with --against, measures anew, and refuses a model that differs
-    by more than rounding.
+    Prints the figures that were measured when the model was quantised. With --against, measures again, and fails
+    if the two differ by more than rounding.
     """
     from bridge.models.artifact import resolve
 
     folder = resolve(name)
-    load(folder)
+    _load(folder)
     if (against is None) != (texts_file is None):
         raise UsageError("--against and --texts go together: a comparison needs texts")
-    figures = folder.manifest.figures
+    figures: Mapping[str, float] = folder.manifest.figures
     if against is not None and texts_file is not None:
         figures = _compared(folder, against, read_pairs(texts_file))
-    if as_json:
-        click.echo(json.dumps({"identity": folder.identity, "whole": True, "figures": dict(figures)}, indent=2))
-        return
-    click.echo(f"{folder.identity}: whole, and it runs")
-    print_figures(figures)
+    show(
+        {"identity": folder.identity, "whole": True, "figures": dict(figures)},
+        f"{folder.identity}: whole, and it runs",
+        *_figure_lines(figures),
+        as_json=as_json,
+    )
+
+
+@command.command()
+@click.argument("source", type=_FOLDER)
+@click.argument("out", type=_OUT)
+@click.option("--kind", type=_KIND, required=True, help="What the model is.")
+@click.option("--name", required=True, help="The model's name in stamps, profiles and logs.")
+@click.option("--licence", required=True, help="Licence of the weights, as an SPDX expression.")
+@click.option("--source-note", "sources", multiple=True, help="Origin of the weights and their data; repeatable.")
+@click.option("--max-tokens", default=256, show_default=True, help="Longer texts are cut to this length.")
+@click.option(
+    "--pooling",
+    type=click.Choice(["mean", "cls", "max"]),
+    default="mean",
+    show_default=True,
+    help="How an encoder turns token vectors into one.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["ctranslate2", "onnx"]),
+    default="ctranslate2",
+    show_default=True,
+    help="Engine that runs a query generator.",
+)
+@click.option("--query-prefix", default="", help="Prefix that the encoder expects before a query.")
+@click.option("--passage-prefix", default="", help="Prefix that the encoder expects before a passage.")
+@json_option
+def export(source: Path, out: Path, kind: "Kind", engine: "Engine", as_json: bool, **card: Any) -> None:
+    """Export a transformers folder SOURCE to a model folder OUT.
+
+    Encoders and cross-encoders are written in float32; `quantize` makes them small and fast. Query generators are
+    written in int8 directly.
+    """
+    from bridge.training.export import export_model
+    from bridge.training.transformers_folder import Card
+
+    card["sources"] = list(card["sources"])
+    folder = export_model(kind, source, out, msgspec.convert(card, Card), engine=engine)
+    _show_made(folder, out, as_json=as_json)
+
+
+@command.command()
+@click.argument("name")
+@click.option("--mirror", type=_FOLDER, help="Folder in the layout of the hub's own cache, to use without network.")
+@click.option("--out", type=_OUT, help="Model folder to write. Defaults to a folder in the cache.")
+@click.option("--kind", type=_KIND, help="What the model is, if its files do not say so.")
+@click.option("--graph", help="Path of the ONNX file to use, in the repository.")
+@click.option("--query-prefix", help="Prefix that the encoder expects before a query, if its files do not say so.")
+@click.option("--passage-prefix", help="Prefix that it expects before a passage.")
+@json_option
+def fetch(
+    name: str,
+    mirror: Path | None,
+    out: Path | None,
+    kind: "Kind | None",
+    graph: str | None,
+    query_prefix: str | None,
+    passage_prefix: str | None,
+    as_json: bool,
+) -> None:
+    """Download the hub model NAME (ORG/NAME); after that every option that names a model accepts it.
+
+    A ready ONNX graph is used as it is; safetensors are exported (extra: train). Pickled weights and code are
+    refused.
+    """
+    from bridge.models.artifact import fetched_folder
+    from bridge.models.hub import copy_ready_graph, download
+
+    model = download(name, mirror=mirror, kind=kind, graph=graph)
+    model = replace(
+        model,
+        query_prefix=model.query_prefix if query_prefix is None else query_prefix,
+        passage_prefix=model.passage_prefix if passage_prefix is None else passage_prefix,
+    )
+    out = out or fetched_folder(name)
+    folder = copy_ready_graph(model, out, name=name) if model.graph else _exported(model, out)
+    _load(folder)
+    _show_made(folder, out, as_json=as_json)
+
+
+@command.command()
+@click.argument("name")
+@click.argument("out", type=_OUT)
+@click.option(
+    "--texts",
+    "texts_file",
+    type=_FILE,
+    required=True,
+    help="JSON lines with `passage` and optionally `query`, typical of your documents, to calibrate int8 with.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["int8", "fp16"]),
+    default="int8",
+    show_default=True,
+    help="int8 for CPUs, fp16 for GPUs.",
+)
+@click.option(
+    "--keep-tokens",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="For a cross-encoder: share of a passage's tokens that the upper half of its layers reads.",
+)
+@json_option
+def quantize(name: str, out: Path, texts_file: Path, precision: "Precision", keep_tokens: float, as_json: bool) -> None:
+    """Write an int8 or float16 version OUT of the float32 model NAME, and measure the difference."""
+    from bridge.models.artifact import resolve
+    from bridge.training.quantization import quantize_folder
+
+    pairs = read_pairs(texts_file)
+    folder = quantize_folder(resolve(name), out, pairs, precision=precision, keep_tokens=keep_tokens)
+    _show_made(folder, out, as_json=as_json)
+
+
+def read_pairs(file: Path) -> list[tuple[str, str]]:
+    """Query (may be empty) and passage of the first `CALIBRATION_TEXTS` lines of a JSON lines file.
+
+    Raises:
+        UsageError: a line is not an object with a `passage`.
+    """
+    pairs: list[tuple[str, str]] = []
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                pairs.append((row.get("query", ""), row["passage"]))
+            except (ValueError, KeyError, AttributeError) as error:
+                raise UsageError(f"{file}:{number}: expected a JSON object with `passage` ({error})") from error
+            if len(pairs) == CALIBRATION_TEXTS:
+                break
+    return pairs
+
+
+def _load(folder: "ModelFolder") -> None:
+    """Loads the model once as a self-test."""
+    from bridge.models.cross_encoder import CrossEncoder
+    from bridge.models.encoder import Encoder
+    from bridge.models.query_generator import QueryGenerator
+
+    loaders: dict[str, Callable[..., object]] = {
+        "encoder": Encoder.load,
+        "cross_encoder": CrossEncoder.load,
+        "query_generator": QueryGenerator.load,
+    }
+    loaders[folder.manifest.kind](folder, threads=1)
 
 
 def _compared(folder: "ModelFolder", against: Path, pairs: list[tuple[str, str]]) -> dict[str, float]:
-    """Figures beside the model in `against`.
+    """Figures of `folder` beside the model in `against`.
 
     Raises:
-        ModelError: they tell of more than rounding.
+        ModelError: they differ by more than rounding.
     """
     from bridge.models.artifact import MANIFEST, read_folder
     from bridge.models.fidelity import check, fidelity
@@ -98,20 +250,46 @@ def _compared(folder: "ModelFolder", against: Path, pairs: list[tuple[str, str]]
             reference = read_folder(against)
         else:
             from bridge.training import export as exporting  # which compares its graph with torch
-            from bridge.training.transformers_folder import Card
 
-            manifest = folder.manifest
-            card = Card(
-                name=manifest.name,
-                licence=manifest.licence,
-                max_tokens=manifest.max_tokens,
-                pooling=manifest.pooling,
-                normalise=manifest.normalise,
-                query_prefix=manifest.query_prefix,
-                passage_prefix=manifest.passage_prefix,
-            )
-            export = exporting.export_encoder if manifest.kind == "encoder" else exporting.export_cross_encoder
-            reference = export(against, Path(scratch), card)
+            export = exporting.export_encoder if folder.manifest.kind == "encoder" else exporting.export_cross_encoder
+            reference = export(against, Path(scratch), _card(folder.manifest))
         figures = fidelity(reference, folder, pairs)
     check(figures, folder)
     return figures
+
+
+def _exported(model: "HubModel", out: Path) -> "ModelFolder":
+    """Makes a model folder of a repository's safetensors.
+
+    Raises:
+        UsageError: the train extra is not installed.
+    """
+    purpose = f"model {model.name!r} has no ONNX graph (or name another file with --graph): exporting it"
+    with needs_extra(purpose, "train"):
+        from bridge.training.export import export_model
+    return export_model(model.kind, model.folder, out, _card(model, sources=[model.source]), engine="onnx")
+
+
+def _card(model: Any, **more: Any) -> "Card":
+    """The card of a hub model or a manifest: both name these fields alike."""
+    from bridge.training.transformers_folder import Card
+
+    fields = ("name", "licence", "max_tokens", "pooling", "normalise", "query_prefix", "passage_prefix")
+    return Card(**{field: getattr(model, field) for field in fields}, **more)
+
+
+def _show_made(folder: "ModelFolder", out: Path, *, as_json: bool) -> None:
+    line = f"{folder.identity}: {_megabytes(folder):.1f} MB in {out}; licence: {folder.manifest.licence}"
+    show(_description(folder), line, *_figure_lines(folder.manifest.figures), as_json=as_json)
+
+
+def _description(folder: "ModelFolder") -> dict[str, Any]:
+    return {"identity": folder.identity, "path": str(folder.path), **msgspec.to_builtins(folder.manifest)}
+
+
+def _megabytes(folder: "ModelFolder") -> float:
+    return sum((folder.path / name).stat().st_size for name in folder.manifest.files) / 1e6
+
+
+def _figure_lines(figures: Mapping[str, float]) -> Sequence[str]:
+    return [f"  {figure} {value:.4f}" for figure, value in figures.items()]

@@ -1,11 +1,10 @@
-"""`neural-bridge node`: a real OpenSearch on this machine, without Docker."""
+"""`neural-bridge node`: a real OpenSearch node on this machine, without Docker."""
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
-from bridge.commands import settings_of
+from bridge.commands import json_option, settings_of, show
 
 if TYPE_CHECKING:
     from bridge.node.node import EmbeddedNode
@@ -13,21 +12,20 @@ if TYPE_CHECKING:
 name_option = click.option(
     "--name", default="default", show_default=True, help="Instance; each has its own data and port."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.group(name="node")
 def command() -> None:
-    """Run the embedded OpenSearch node.
+    """Run an embedded OpenSearch node.
 
-    The first start fetches OpenSearch and its k-NN plugin (about 80 MB) as Maven artifacts and checks their
+    The first start downloads OpenSearch and its k-NN plugin (about 80 MB) as Maven artifacts and checks their
     digests; later starts need no network. The node listens on this machine only.
     """
 
 
 @command.command()
 @name_option
-@click.option("--version", help="OpenSearch version; by default the newest that the Java here can run.")
+@click.option("--version", help="OpenSearch version. Defaults to the newest that the installed Java can run.")
 @click.option("--port", type=click.IntRange(0, 65535), help="HTTP port; 0 takes a free one.")
 @click.option("--heap-mb", type=click.IntRange(min=256), help="Java heap, in MiB.")
 @json_option
@@ -35,11 +33,11 @@ def command() -> None:
 def start(
     ctx: click.Context, name: str, version: str | None, port: int | None, heap_mb: int | None, as_json: bool
 ) -> None:
-    """Start an instance and wait until it is ready; one that runs already is left as it is."""
+    """Start an instance and wait until it is ready; a running one is left as it is."""
     from bridge.node.node import EmbeddedNode
 
     settings = settings_of(ctx, node={"port": port, "heap_mb": heap_mb}).node
-    _show(EmbeddedNode.start(name, settings, version), as_json)
+    _show_node(EmbeddedNode.start(name, settings, version), as_json=as_json)
 
 
 @command.command()
@@ -51,10 +49,8 @@ def stop(ctx: click.Context, name: str, as_json: bool) -> None:
     from bridge.node import node
 
     ran = node.stop(name, settings_of(ctx).node)
-    if as_json:
-        click.echo(json.dumps({"name": name, "stopped": ran}))
-    else:
-        click.echo(f"node {name} stopped" if ran else f"node {name} was not running")
+    line = f"node {name} stopped" if ran else f"node {name} was not running"
+    show({"name": name, "stopped": ran}, line, as_json=as_json)
 
 
 @command.command()
@@ -62,21 +58,19 @@ def stop(ctx: click.Context, name: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def status(ctx: click.Context, name: str, as_json: bool) -> None:
-    """Show where an instance answers; exit code 1 where it does not."""
+    """Show an instance's address; exit code 1 if it does not answer."""
     from bridge.node.node import EmbeddedNode, find_process
 
     settings = settings_of(ctx).node
     node = EmbeddedNode.find(name, settings)
     if node is not None:
-        _show(node, as_json)
+        _show_node(node, as_json=as_json)
         return
     process = find_process(name, settings)
-    if as_json:
-        click.echo(json.dumps({"name": name, "ready": False, "pid": process.pid if process else None}))
-    elif process is not None:
-        click.echo(f"node {name} runs (pid {process.pid}) but does not answer; log: {process.log_file}")
-    else:
-        click.echo(f"node {name} is not running")
+    line = f"node {name} is not running"
+    if process is not None:
+        line = f"node {name} runs (pid {process.pid}) but does not answer; log: {process.log_file}"
+    show({"name": name, "ready": False, "pid": process.pid if process else None}, line, as_json=as_json)
     ctx.exit(1)
 
 
@@ -89,23 +83,21 @@ def clean(ctx: click.Context, name: str, as_json: bool) -> None:
     from bridge.node import node
 
     existed = node.clean(name, settings_of(ctx).node)
-    if as_json:
-        click.echo(json.dumps({"name": name, "removed": existed}))
-    else:
-        click.echo(f"node {name} removed" if existed else f"there is no node {name}")
+    line = f"node {name} removed" if existed else f"there is no node {name}"
+    show({"name": name, "removed": existed}, line, as_json=as_json)
 
 
-def _show(node: "EmbeddedNode", as_json: bool) -> None:
-    facts = {
-        "name": node.name,
-        "ready": True,
-        "version": node.version,
-        "url": node.url,
-        "pid": node.pid,
-        "log": str(node.log_file),
-    }
-    if as_json:
-        click.echo(json.dumps(facts))
-    else:
-        click.echo(f"node {node.name}: OpenSearch {node.version} at {node.url} (pid {node.pid})")
-        click.echo(f"log: {node.log_file}")
+def _show_node(node: "EmbeddedNode", *, as_json: bool) -> None:
+    show(
+        {
+            "name": node.name,
+            "ready": True,
+            "version": node.version,
+            "url": node.url,
+            "pid": node.pid,
+            "log": str(node.log_file),
+        },
+        f"node {node.name}: OpenSearch {node.version} at {node.url} (pid {node.pid})",
+        f"log: {node.log_file}",
+        as_json=as_json,
+    )

@@ -1,7 +1,5 @@
-"""`neural-bridge train`: models for another domain, or better ones from more data."""
+"""`neural-bridge train`: train encoders, cross-encoders and query generators on your own data."""
 
-import importlib.util
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bridge.commands import json_option, require_packages, show
 from bridge.commands.options.enrich import Command, collected_as
 from bridge.errors import UsageError
 
@@ -29,7 +28,7 @@ def command() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A run of training, as the options of `_run_options` say it."""
+    """The options of `_run_options`."""
 
     data: Path
     collection: Sequence[Path]
@@ -43,14 +42,15 @@ class _Run:
     as_json: bool
 
     def carry_out(self, kind: str, train: Callable[..., Path]) -> None:
-        """Trains a model of this kind by `train`, one of `bridge.training.recipes`, and says where it is."""
+        """Trains a model of this kind with `train`, a function of `bridge.training.recipes`, and prints its folder."""
         trained = train(self.base, self._training_data(), self._preset(), self.out, seed=self.seed, resume=self.resume)
         figures = self.out / "log.csv"
-        if self.as_json:
-            click.echo(json.dumps({"trained": str(trained), "kind": kind, "development_figures": str(figures)}))
-            return
-        click.echo(f"trained: {trained}; development figures: {figures}")
-        click.echo(f"next: neural-bridge models export {trained} FOLDER --kind {kind} --name NAME --licence LICENCE")
+        show(
+            {"trained": str(trained), "kind": kind, "development_figures": str(figures)},
+            f"trained: {trained}; development figures: {figures}",
+            f"next: neural-bridge models export {trained} FOLDER --kind {kind} --name NAME --licence LICENCE",
+            as_json=self.as_json,
+        )
 
     def _training_data(self) -> "TrainingData":
         from bridge.training.data import read_pairs
@@ -83,23 +83,45 @@ def _run_options(command: Command) -> Command:
     for option in reversed(
         (
             click.option(
-                "--data", required=True, type=_FOLDER, help="Folder of NAME.jsonl[.gz]: query, passage, label."
+                "--data",
+                required=True,
+                type=_FOLDER,
+                help="Folder of NAME.jsonl[.gz] files with query, passage, label. Required.",
             ),
             click.option(
-                "--collection", multiple=True, type=_FOLDER, help="Test collection; its train split is learnt."
+                "--collection",
+                multiple=True,
+                type=_FOLDER,
+                help="Test collection whose train split to learn from; repeatable.",
             ),
-            click.option("--watch", multiple=True, type=_FOLDER, help="Test collection to watch, never to learn from."),
             click.option(
-                "--base", required=True, type=_FOLDER, help="BERT in transformers' layout; sentence encoders mine best."
+                "--watch", multiple=True, type=_FOLDER, help="Test collection for development figures only; repeatable."
             ),
-            click.option("--size", type=click.Choice(["smoke", "cpu", "gpu"]), default="cpu", show_default=True),
-            click.option("--minutes", type=click.FloatRange(min=0.1), help="End after this time, in any case."),
-            click.option("--seed", type=int, default=1, show_default=True),
-            click.option("--resume", is_flag=True, help="Go on with the run in --out."),
             click.option(
-                "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The run's folder."
+                "--base",
+                required=True,
+                type=_FOLDER,
+                help="Starting checkpoint (a BERT in transformers format). Required.",
             ),
-            click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+            click.option(
+                "--size",
+                type=click.Choice(["smoke", "cpu", "gpu"]),
+                default="cpu",
+                show_default=True,
+                help="Batch sizes and training time for this hardware; smoke only tests the setup.",
+            ),
+            click.option(
+                "--minutes", type=click.FloatRange(min=0.1), help="Stop training after this time at the latest."
+            ),
+            click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random numbers."),
+            click.option("--resume", is_flag=True, help="Continue the run in --out."),
+            click.option(
+                "--out",
+                required=True,
+                type=click.Path(file_okay=False, path_type=Path),
+                help="Folder of the run. Required.",
+            ),
+            json_option,
         )
     ):
         collected = option(collected)
@@ -110,24 +132,30 @@ _teacher_option = click.option(
     "--teacher",
     "teachers",
     multiple=True,
-    help="Encoder or cross-encoder to imitate in part: path, built-in or fetched; repeatable.",
+    help="Encoder or cross-encoder to distil from: path, built-in or fetched; repeatable.",
 )
 
 
 @command.command(name="encoder")
 @_run_options
 @_teacher_option
-@click.option("--pooling", type=click.Choice(["mean", "cls"]), default="mean", show_default=True)
+@click.option(
+    "--pooling",
+    type=click.Choice(["mean", "cls"]),
+    default="mean",
+    show_default=True,
+    help="How token vectors become one.",
+)
 @click.option(
     "--base-share",
     type=click.FloatRange(0.0, 1.0),
     default=0.0,
     show_default=True,
-    help="Share of the base's weights in the trained ones: half of each forgets less of other texts.",
+    help="Share of the base's weights to average into the result; 0.5 forgets less about other texts.",
 )
 def encoder(run: _Run, teachers: Sequence[str], pooling: "Pooling", base_share: float) -> None:
     """Fine-tune a bi-encoder on mined negatives."""
-    _require_training_extra()
+    require_packages("training", ("torch", "transformers", "bm25s"), "train")
     from bridge.models.artifact import resolve
     from bridge.training.recipes import train_encoder
 
@@ -142,13 +170,13 @@ def encoder(run: _Run, teachers: Sequence[str], pooling: "Pooling", base_share: 
     type=click.Choice(["base", "tiny"]),
     default="base",
     show_default=True,
-    help="base: that of --base. tiny: 2 layers, 128 wide, from scratch; the first stage of a cascade.",
+    help="base: as --base. tiny: 2 layers, 128 wide, from scratch, for the first stage of a cascade.",
 )
 @_teacher_option
-@click.option("--start", type=_FOLDER, help="Trained folder to go on from, of the base's shape.")
+@click.option("--start", type=_FOLDER, help="Trained folder to continue from, of the same shape as --base.")
 def cross_encoder(run: _Run, shape: str, teachers: Sequence[str], start: Path | None) -> None:
     """Train a reranker on mined negatives."""
-    _require_training_extra()
+    require_packages("training", ("torch", "transformers", "bm25s"), "train")
     from bridge.models.artifact import resolve
     from bridge.training.recipes import train_cross_encoder
     from bridge.training.sizes import SHAPES
@@ -164,19 +192,11 @@ def cross_encoder(run: _Run, shape: str, teachers: Sequence[str], start: Path | 
 @command.command(name="query-generator")
 @_run_options
 def query_generator(run: _Run) -> None:
-    """Train a generator of the queries that a passage answers."""
-    _require_training_extra()
+    """Train a model that predicts the queries that a passage answers."""
+    require_packages("training", ("torch", "transformers", "bm25s"), "train")
     from bridge.training.recipes import train_query_generator
 
     run.carry_out("query_generator", train_query_generator)
-
-
-def _require_training_extra() -> None:
-    missing = [name for name in ("torch", "transformers", "bm25s") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(
-            f"training needs {', '.join(missing)}: install the extra, `pip install 'opensearch-neural-bridge[train]'`"
-        )
 
 
 def _judged(folder: Path, split: str) -> "JudgedCollection":

@@ -1,24 +1,21 @@
-"""`neural-bridge undo`: every trace of the bridge out of an index."""
-
-import json
+"""`neural-bridge undo`: remove every trace of the bridge from an index."""
 
 import click
 
-from bridge.commands import confirm, settings_of
-from bridge.commands.index import cluster_option, json_option
+from bridge.commands import cluster_option, confirm, json_option, settings_of, show, yes_option
 
 
 @click.command(name="undo")
 @click.argument("index")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @cluster_option
 @json_option
 @click.pass_context
 def command(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, as_json: bool) -> None:
-    """Take our object out of every document of INDEX, and our profile out of its mapping.
+    """Remove the bridge's fields from every document of INDEX, and its profile from the mapping.
 
-    The documents themselves stay as they are. Fields cannot be removed from a mapping: which ones stay
-    behind, empty, is said.
+    The documents stay as they are otherwise. No field can be removed from a mapping: the command lists those that
+    stay behind, empty.
     """
     settings = settings_of(ctx, cluster={"url": cluster_url})
     from bridge.cluster.connection import connect
@@ -28,8 +25,9 @@ def command(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, 
     if not yes:
         confirm(f"Remove predicted queries, vectors and stamps from index {index}?")
     done = undo(client, index)
-    if as_json:
-        click.echo(json.dumps({"documents": done.documents, "mapped_fields": done.mapped_fields}))
-        return
-    click.echo(f"{index}: our object is out of {done.documents:,} documents, none holds it; the profile is removed")
-    click.echo(f"  still in the mapping, empty, since no field can be removed: {', '.join(done.mapped_fields)}")
+    show(
+        {"documents": done.documents, "mapped_fields": done.mapped_fields},
+        f"{index}: the bridge's fields are removed from {done.documents:,} documents, and the profile is removed",
+        f"  still in the mapping, empty, because no field can be removed: {', '.join(done.mapped_fields)}",
+        as_json=as_json,
+    )

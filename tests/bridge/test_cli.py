@@ -102,7 +102,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_too(
     with pytest.raises(SystemExit) as ended:
         main(["config", "show"])
     assert ended.value.code == 1
-    assert capsys.readouterr().err.startswith("Error: this was not foreseen: RuntimeError: a bug; with `neural-bridge")
+    assert capsys.readouterr().err.startswith("Error: unexpected error: RuntimeError: a bug; rerun with `neural-bridge")
     with pytest.raises(RuntimeError, match="a bug"):
         main(["--debug", "config", "show"])
 

@@ -134,7 +134,7 @@ def test_searches_keep_their_vectors_while_an_index_changes_its_models(
     assert backfill(environment, application_index).exit_code == 0
     with Searching(stack.url, application_index) as searching:
         filled = generation("fill", "--encoder", new_encoder, "--quiet")
-        assert (filled.exit_code, "generation 2 stands beside" in filled.stdout) == (0, True)
+        assert (filled.exit_code, "generation 2 is filled" in filled.stdout) == (0, True)
         verified = generation("verify")
         assert (verified.exit_code, "it may serve searches" in verified.stdout) == (0, True)
 

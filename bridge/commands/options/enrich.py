@@ -10,16 +10,44 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.commands import settings_of
-from bridge.commands.index import cluster_option, json_option, passage_options, passage_settings
+from bridge.commands import cluster_option, json_option, settings_of
 
 if TYPE_CHECKING:
-    from bridge.profile import IndexProfile
+    from bridge.profile import IndexProfile, PassageSettings
     from bridge.settings import IngestSettings, Settings
     from ingest.books.report import Report
     from ingest.signals import StopRequest
     from ingest.sources.opening import SourceItem
     from ingest.stages.models import Models
+
+
+Command = Callable[..., None]
+
+
+def passage_options(command: Command) -> Command:
+    """Adds the options that `passage_settings` takes."""
+    for option in (
+        click.option("--overlap-tokens", type=click.IntRange(min=0), help="Tokens that consecutive passages share."),
+        click.option("--max-tokens", type=click.IntRange(min=1), help="Longest passage, in tokens of the encoder."),
+        click.option(
+            "--passages",
+            "layout",
+            type=click.Choice(["single", "nested"]),
+            default="single",
+            show_default=True,
+            help="One vector per document, or one per passage of long documents.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def passage_settings(layout: str, max_tokens: int | None, overlap_tokens: int | None) -> "PassageSettings":
+    """The passage settings that the options choose; defaults for the rest."""
+    from bridge.profile import PassageSettings
+
+    chosen = {"layout": layout, "max_tokens": max_tokens, "overlap_tokens": overlap_tokens}
+    return PassageSettings(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +133,6 @@ class Running:
         from ingest.state import default_state_folder
 
         return self.state_folder or default_state_folder(task, index)
-
-
-Command = Callable[..., None]
 
 
 def making_options(command: Command) -> Command:

@@ -1,9 +1,10 @@
-"""What the doctor says of a sidecar, by the encoders that it runs."""
+"""What the doctor says about a sidecar, by the encoders that it runs."""
 
 import pytest
 
 from bridge.cluster.diagnosis import Beside, EnrichedIndex
 from bridge.commands.doctor import encoder_findings
+from bridge.model_servers.client import SidecarInfo
 
 SERVED = EnrichedIndex("shop", 12, 12, "a@1", "knn_vector", ["lexical", "hybrid"])
 CHANGING = EnrichedIndex("docs", 12, 12, "a@1", "knn_vector", ["hybrid"], 1, Beside(2, 7, "b@2"))
@@ -11,20 +12,20 @@ WITHOUT = EnrichedIndex("logs", 12, 12, "c@3", "none", ["lexical", "rerank"])
 
 
 @pytest.mark.parametrize(
-    ("encoders", "indices", "levels", "told"),
+    ("encoders", "indices", "levels", "message"),
     [
-        (["a@1"], [SERVED], ["ok"], "embeds by a@1, reranks by r@1"),
-        (["b@2"], [SERVED], ["problem"], "the documents of shop by another"),
-        (["a@1", "b@2"], [SERVED, CHANGING], ["ok"], "embeds by a@1, b@2"),
-        (["a@1"], [SERVED, CHANGING], ["ok", "note"], "does not run b@2, which made generation 2 of docs"),
-        (["b@2"], [CHANGING], ["problem"], "the documents of docs by another"),
-        (["a@1"], [WITHOUT], ["ok"], "embeds by a@1"),
+        (["a@1"], [SERVED], ["ok"], "embeds with a@1, reranks with r@1"),
+        (["b@2"], [SERVED], ["problem"], "the documents of shop were embedded with another encoder"),
+        (["a@1", "b@2"], [SERVED, CHANGING], ["ok"], "embeds with a@1, b@2"),
+        (["a@1"], [SERVED, CHANGING], ["ok", "note"], "does not run b@2, the encoder of generation 2 of docs"),
+        (["b@2"], [CHANGING], ["problem"], "the documents of docs were embedded with another encoder"),
+        (["a@1"], [WITHOUT], ["ok"], "embeds with a@1"),
     ],
     ids=["the index's", "another", "both", "not the next one", "the next one only", "no vectors, no matter"],
 )
 def test_an_index_needs_its_encoder_now_and_after_a_change(
-    encoders: list[str], indices: list[EnrichedIndex], levels: list[str], told: str
+    encoders: list[str], indices: list[EnrichedIndex], levels: list[str], message: str
 ) -> None:
-    findings = encoder_findings("http://sidecar", encoders, "r@1", indices)
+    findings = encoder_findings("http://sidecar", SidecarInfo(encoders, ["r@1"]), indices)
     assert [finding.level for finding in findings] == levels
-    assert any(told in finding.told for finding in findings)
+    assert any(message in finding.told for finding in findings)

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bridge.commands.model_folders import read_pairs
-from bridge.commands.models import command
+from bridge.commands.models import command, read_pairs
 from bridge.errors import ModelError, UsageError
 from bridge.models.artifact import builtin_names
 from tests.toys import make_toy_cross_encoder, make_toy_encoder, make_toy_query_generator
@@ -49,7 +48,7 @@ def test_verify_refuses_what_was_changed(tmp_path: Path) -> None:
 def test_texts_for_quantisation_name_the_line_that_is_wrong(tmp_path: Path) -> None:
     file = tmp_path / "texts.jsonl"
     file.write_text('{"passage": "a", "query": "b"}\n{"passage": "c"}\n{"text": "d"}\n')
-    with pytest.raises(UsageError, match=r"texts\.jsonl:3: a JSON object with `passage` is needed"):
+    with pytest.raises(UsageError, match=r"texts\.jsonl:3: expected a JSON object with `passage`"):
         read_pairs(file)
     file.write_text('{"passage": "a", "query": "b"}\n{"passage": "c"}\n')
     assert read_pairs(file) == [("b", "a"), ("", "c")]
