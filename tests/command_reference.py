@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from bridge.cli import cli
+from bridge.cli import GROUPS
 
 HEAD = """# Commands
 
@@ -17,30 +17,39 @@ HEAD = """# Commands
 
 
 def reference() -> str:
-    """Every command with its arguments, options and defaults, as Markdown."""
-    return HEAD + "".join(_section(path, command) for path, command in _commands(cli, ("neural-bridge",)))
+    """Every command with its arguments, options and defaults, as Markdown, in the order of `--help`."""
+    parts = [HEAD]
+    for title, group in GROUPS.items():
+        parts.append(f"\n## {title}\n")
+        for name, lazy in group.items():
+            parts += [_section(path, command) for path, command in _commands(lazy.load(), ("neural-bridge", name))]
+    return "".join(parts)
 
 
-def _commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    context = click.Context(group)
-    for name in sorted(group.list_commands(context)):
-        command = group.get_command(context, name)
-        assert command is not None
-        yield (*path, name), command
-        if isinstance(command, click.Group):
-            yield from _commands(command, (*path, name))
+def _commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, subcommand in command.commands.items():
+            yield from _commands(subcommand, (*path, name))
 
 
 def _section(path: tuple[str, ...], command: click.Command) -> str:
     arguments = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
     title = " ".join([*path, *(_argument(argument) for argument in arguments)])
-    text = inspect.cleandoc(command.help or "").replace("\b\n", "")
-    lines = [f"\n## {title}\n\n{text}\n"]
+    lines = [
+        f"\n### {title}\n",
+        *(f"\n{_paragraph(part)}\n" for part in inspect.cleandoc(command.help or "").split("\n\n")),
+    ]
     if options:
         lines.append("\n| option | meaning |\n|---|---|\n")
         lines += [f"| {_option(option)} | {_meaning(option)} |\n" for option in options]
     return "".join(lines)
+
+
+def _paragraph(text: str) -> str:
+    """A paragraph of a help text; click leaves the lines of one that begins with a backspace as they are."""
+    return f"```text\n{text.removeprefix(chr(8)).strip()}\n```" if text.startswith("\b") else text
 
 
 def _argument(argument: click.Argument) -> str:

@@ -46,9 +46,7 @@ class AdaptOptions:
 
 
 _OPTIONS = [
-    click.option(
-        "--base", required=True, type=_FOLDER, help="Starting checkpoint (a BERT in transformers format). Required."
-    ),
+    click.option("--base", required=True, type=_FOLDER, help="Starting checkpoint (a BERT in transformers format)."),
     click.option(
         "--rerank-base",
         type=_FOLDER,

@@ -24,7 +24,12 @@ REQUIREMENT_FAILED = 1
 @click.command(name="evaluate")
 @measured_options
 @click.option("--stages", default=",".join(STAGES), show_default=True, help="Stages to measure, comma-separated.")
-@click.option("--require", "requirements", multiple=True, help="Exit with 1 unless, for example: ndcg@10>=bm25+0.01")
+@click.option(
+    "--require",
+    "requirements",
+    multiple=True,
+    help="Exit with 1 unless this holds, for example ndcg@10>=bm25+0.01; repeatable.",
+)
 @click.option(
     "--run-file",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -296,7 +296,7 @@ def drop(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, as_
     gone, done = drop_beside(client, state.name)
     show(
         {"generation": gone.generation, "documents": done.documents, "mapped_fields": done.mapped_fields},
-        f"{index}: generation {gone.generation} removed from {done.documents:,} documents; none holds it now",
+        f"{index}: generation {gone.generation} is out of {done.documents:,} documents",
         f"  still in the mapping, empty: {', '.join(done.mapped_fields)}",
         as_json=as_json,
     )

@@ -86,7 +86,7 @@ def _run_options(command: Command) -> Command:
                 "--data",
                 required=True,
                 type=_FOLDER,
-                help="Folder of NAME.jsonl[.gz] files with query, passage, label. Required.",
+                help="Folder of NAME.jsonl[.gz] files with query, passage, label.",
             ),
             click.option(
                 "--collection",
@@ -101,7 +101,7 @@ def _run_options(command: Command) -> Command:
                 "--base",
                 required=True,
                 type=_FOLDER,
-                help="Starting checkpoint (a BERT in transformers format). Required.",
+                help="Starting checkpoint (a BERT in transformers format).",
             ),
             click.option(
                 "--size",
@@ -119,7 +119,7 @@ def _run_options(command: Command) -> Command:
                 "--out",
                 required=True,
                 type=click.Path(file_okay=False, path_type=Path),
-                help="Folder of the run. Required.",
+                help="Folder of the run.",
             ),
             json_option,
         )

@@ -1,14 +1,16 @@
 """The command tree: quick help, one line per error, exit codes."""
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from bridge import __version__, errors
-from bridge.cli import COMMANDS, cli, main
+from bridge.cli import COMMANDS, GROUPS, cli, main
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -29,23 +31,50 @@ WITHOUT_JSON = {
 }
 
 
-def leaves(command: click.Command, *path: str) -> Iterator[tuple[str, click.Command]]:
-    """Every command that does something, by its words."""
+def every_command(command: click.Command, *path: str) -> Iterator[tuple[str, click.Command]]:
+    """Commands and groups, by their words."""
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):
             found = command.get_command(context, name)
             assert found is not None
-            yield from leaves(found, *path, name)
-    if not isinstance(command, click.Group) or command.invoke_without_command:
-        yield " ".join(path), command
+            yield " ".join((*path, name)), found
+            yield from every_command(found, *path, name)
 
 
 def test_every_command_that_ends_speaks_json_where_asked() -> None:
     silent = {
-        words for words, command in leaves(cli) if not any("--json" in parameter.opts for parameter in command.params)
+        words
+        for words, command in every_command(cli)
+        if (not isinstance(command, click.Group) or command.invoke_without_command)
+        and not any("--json" in parameter.opts for parameter in command.params)
     }
     assert silent == set(WITHOUT_JSON)
+
+
+@pytest.mark.parametrize(
+    "words", ["", *(words for words, _ in every_command(cli))], ids=lambda words: words or "itself"
+)
+def test_help_fits_a_terminal_of_80_columns(words: str) -> None:
+    shown = CliRunner().invoke(cli, [*words.split(), "--help"], terminal_width=80)
+    assert shown.exit_code == 0
+    assert [line for line in shown.output.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize(("words", "command"), list(every_command(cli)))
+def test_help_is_whole_sentences(words: str, command: click.Command) -> None:
+    """Every paragraph and option says something, and ends."""
+    texts = [text for text in inspect.cleandoc(command.help or "").split("\n\n") if not text.startswith("\b")]
+    texts += [option.help or "" for option in command.params if isinstance(option, click.Option)]
+    assert [text for text in texts if not text.endswith((".", ":"))] == []
+    assert [line for text in texts for line in text.splitlines() if line.startswith(("-", "*", " "))] == []
+
+
+def test_help_groups_the_commands_by_a_persons_day() -> None:
+    shown = run("--help")
+    titles = [line.removesuffix(":") for line in shown.stdout.splitlines() if line.endswith(":") and line[0] != " "]
+    assert titles == ["Options", *GROUPS]
+    assert len(COMMANDS) == sum(len(group) for group in GROUPS.values())
 
 
 def test_help_names_every_command() -> None:
