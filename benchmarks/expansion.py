@@ -30,7 +30,7 @@ from bridge.search import legs
 from bridge.search.request import SearchRequest, parse
 from bridge.settings import ClusterSettings, IngestSettings, load_settings
 from bridge.text.passages import enriched_text, split_passages
-from ingest.sources.field_choice import FieldChoice
+from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.sources.json_objects import with_key
 from ingest.stages.expansion import Expansion

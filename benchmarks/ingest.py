@@ -35,7 +35,7 @@ from bridge.settings import ClusterSettings, load_settings
 from ingest.job import Job
 from ingest.runs.ingest import run_ingest
 from ingest.runs.run import BATCH_DOCUMENTS, expansion
-from ingest.sources.field_choice import FieldChoice
+from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.stages.embedding import Embedding
 from ingest.stages.expansion import Expansion

@@ -32,9 +32,8 @@ from ingest.job import Job
 from ingest.ray.ingest import run_ray_ingest
 from ingest.ray.reach import Reach
 from ingest.ray.run import Pools
-from ingest.ray.splits import SplitFiles
 from ingest.runs.ingest import run_ingest
-from ingest.sources.field_choice import FieldChoice
+from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.stages.models import load_models, profile_for
 
@@ -136,8 +135,8 @@ def measure(
     def by_ray(workers: int, client: OpenSearch, on_progress: Callable[[Progress], None]) -> Report:
         return run_ray_ingest(
             # As many splits as a large collection has for each worker.
-            SplitFiles(
-                [str(corpus)], FIELDS, max_doc_bytes=MAX_DOC_BYTES, split_bytes=max(1, corpus.stat().st_size // 8)
+            FileDocuments(
+                [str(corpus)], FIELDS, max_doc_bytes=MAX_DOC_BYTES, part_bytes=max(1, corpus.stat().st_size // 8)
             ),
             index=INDEX,
             profile=profile,

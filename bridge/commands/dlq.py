@@ -59,7 +59,7 @@ def replay(ctx: click.Context, file: Path, id_field: str, cluster_url: str | Non
     from ingest.books.dead_letters import read_dead_letters
     from ingest.job import Job
     from ingest.runs.ingest import run_ingest
-    from ingest.sources.field_choice import FieldChoice
+    from ingest.sources.documents import FieldChoice
     from ingest.sources.replay import DeadLetterDocuments, mark_replayed
     from ingest.stages.models import load_models, profile_like
 

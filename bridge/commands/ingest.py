@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from bridge.commands.options.ray import Distribution, distribution_options
 
 if TYPE_CHECKING:
     from ingest.runs.dry_run import Rehearsal
-    from ingest.sources.field_choice import FieldChoice
+    from ingest.sources.documents import FieldChoice
     from ingest.sources.files import Format
 
 _FORMATS = ["auto", "json", "bulk", "hits", "csv", "tsv", "parquet"]
@@ -33,7 +34,7 @@ class _FieldOptions:
     def choice(self) -> "FieldChoice":
         """What the file says, and over it what the options say."""
         from bridge.errors import UsageError
-        from ingest.sources.field_choice import FieldChoice, read_field_choice
+        from ingest.sources.documents import FieldChoice, read_field_choice
 
         pairs = [pair.partition("=") for pair in self.rename]
         for old, _, new in pairs:
@@ -138,12 +139,11 @@ def command(
     from bridge.cluster.connection import connect
     from ingest.display import shown
     from ingest.job import Job
-    from ingest.ray.splits import SplitFiles
     from ingest.runs.dry_run import rehearse
     from ingest.runs.ingest import run_ingest
     from ingest.runs.query_filter import sample_of_files
     from ingest.signals import stop_on_signals
-    from ingest.sources.files import FileDocuments
+    from ingest.sources.files import PART_BYTES, FileDocuments
     from ingest.stages.models import load_models
 
     client = connect(settings.cluster)
@@ -152,13 +152,15 @@ def command(
     choice = field_options.choice()
     names = making.text_fields or tuple(choice.text_fields) or making.names(index, kept)
     fields = msgspec.structs.replace(choice, text_fields=names)
-    source = FileDocuments(
+    files = partial(
+        FileDocuments,
         sources,
         fields,
         max_doc_bytes=settings.ingest.max_doc_bytes,
         max_expanded_bytes=max_expanded_bytes,
         file_format=file_format,
     )
+    source = files()
     models = load_models(distribution.here(settings.ingest))
     profile = making.profile(models, names, kept, settings.ingest, lambda: sample_of_files(source))
     folder = running.folder("ingest", index)
@@ -175,13 +177,7 @@ def command(
             from ingest.ray.ingest import run_ray_ingest  # which cannot be imported without Ray
 
             report = run_ray_ingest(
-                SplitFiles(
-                    sources,
-                    fields,
-                    max_doc_bytes=settings.ingest.max_doc_bytes,
-                    max_expanded_bytes=max_expanded_bytes,
-                    file_format=file_format,
-                ),
+                files(part_bytes=PART_BYTES),
                 index=index,
                 profile=profile,
                 client=client,

@@ -24,7 +24,7 @@ from bridge.processes.background import Stack
 from bridge.settings import ClusterSettings, Settings
 from ingest.job import Job
 from ingest.runs.ingest import run_ingest
-from ingest.sources.opening import DocumentsInMemory
+from ingest.sources.source import DocumentsInMemory
 from ingest.stages.models import load_models, profile_for
 
 

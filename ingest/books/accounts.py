@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -17,7 +17,7 @@ from bridge.errors import CheckpointUnusable
 from ingest.books.checkpoint import Checkpoint, load, locked, save
 from ingest.books.dead_letters import DeadLetters
 from ingest.books.ledger import Failure, Ledger, Outcome
-from ingest.sources.opening import Source, SourceItem
+from ingest.sources.source import Source, SourceItem
 
 CHECKPOINT = "checkpoint"
 """Its file's name in a state folder."""
@@ -32,7 +32,7 @@ class Accounts:
     def __init__(
         self,
         folder: Path,
-        source: Source,
+        source: Source[Any],
         *,
         index: str,
         index_identity: str,

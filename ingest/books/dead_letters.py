@@ -12,7 +12,7 @@ import msgspec
 from bridge.errors import IngestError
 from bridge.records import Document
 from ingest.books.ledger import Failure
-from ingest.sources.opening import SourceItem
+from ingest.sources.source import SourceItem
 
 
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -31,7 +31,7 @@ from ingest.follow.status import FollowStatus, OnStatus
 from ingest.runs.run import Run
 from ingest.signals import StopRequest
 from ingest.sources.index import IndexDocuments
-from ingest.sources.opening import SourceItem
+from ingest.sources.source import SourceItem
 from ingest.stages.models import Models
 from ingest.stages.stamp import text_stamp
 from ingest.writing.actions import update_action

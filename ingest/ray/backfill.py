@@ -21,8 +21,7 @@ from ingest.ray.reach import Reach
 from ingest.ray.run import Pools, opened_ray_run
 from ingest.ray.stages import Job
 from ingest.runs.backfill import ROUNDS, BackfillReport
-from ingest.sources.index import IndexDocuments
-from ingest.sources.index_answers import PointInTimeLost
+from ingest.sources.index import IndexDocuments, PointInTimeLost
 from ingest.stages.models import Models
 from ingest.writing.retry import Patience
 from ingest.writing.writer import BulkLimits

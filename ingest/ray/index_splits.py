@@ -6,13 +6,12 @@ is made again just so.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from threading import Event
 
 from bridge.records import Document
 from ingest.ray.reach import Reach
 from ingest.runs.run import BATCH_DOCUMENTS
 from ingest.sources.index import IndexDocuments
-from ingest.sources.opening import SourceItem
+from ingest.sources.source import Source, SourceItem
 from ingest.writing.retry import RetryLimits
 
 SLICE_DOCUMENTS = 10_000
@@ -36,7 +35,7 @@ class Changed:
 
 
 @dataclass(frozen=True)
-class SplitIndex:
+class SplitIndex(Source[Slice | Changed]):
     """The documents of an index in splits; `fields` and `text_fields` as of `IndexDocuments`. `pit` is the point in
     time that slices are of."""
 
@@ -48,7 +47,11 @@ class SplitIndex:
     pit: str = ""
     splits: Sequence[Slice | Changed] = ()
 
-    def read(self, split: Slice | Changed) -> Iterator[SourceItem]:
+    def parts(self) -> Sequence[Slice | Changed]:
+        """See `Source`."""
+        return self.splits
+
+    def read(self, part: Slice | Changed) -> Iterator[SourceItem]:
         """The items of one split; of a slice the same ones in the same order each time.
 
         Raises:
@@ -56,13 +59,11 @@ class SplitIndex:
             BridgeError: what `IndexDocuments` says.
         """
         with self.reach.client() as client:
-            documents = IndexDocuments(
-                client, self.index, self.fields, text_fields=self.text_fields, retry=self.retry, stopped=Event()
-            )
-            if isinstance(split, Slice):
-                yield from documents.slice(self.pit, split.number, split.n_slices)
+            documents = IndexDocuments(client, self.index, self.fields, text_fields=self.text_fields, retry=self.retry)
+            if isinstance(part, Slice):
+                yield from documents.slice(self.pit, part.number, part.n_slices)
             else:
-                yield from documents.read_again(split.documents)
+                yield from documents.read_again(part.documents)
 
 
 def slices(n_documents: int, n_shards: int, *, slice_documents: int = SLICE_DOCUMENTS) -> list[Slice]:

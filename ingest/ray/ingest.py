@@ -6,7 +6,7 @@ Versions of one document in different splits may be written in any order: ids mu
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
-from typing import Protocol
+from typing import Any
 
 from opensearchpy import OpenSearch
 
@@ -17,17 +17,13 @@ from bridge.settings import IngestSettings
 from ingest.books.report import Progress, Report
 from ingest.ray.reach import Reach
 from ingest.ray.run import Pools, opened_ray_run
-from ingest.ray.stages import Job, SplitSource
-from ingest.sources.opening import Source
+from ingest.ray.stages import Job
+from ingest.sources.source import Source
 from ingest.stages.models import Models
 
 
-class NamedSplits(SplitSource, Source, Protocol):
-    """A source that is read in splits, and named in the books."""
-
-
 def run_ray_ingest(
-    source: NamedSplits,
+    source: Source[Any],
     *,
     index: str,
     profile: IndexProfile,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from bridge.cluster import index as indices
 from bridge.errors import BridgeError, IngestError, UsageError
@@ -23,7 +24,7 @@ from ingest.books.accounts import Accounts
 from ingest.books.report import Progress, Report
 from ingest.ray.stages import Enrich, Job, Part, Write, parts
 from ingest.runs.run import VERSION_CONFLICT
-from ingest.sources.opening import Source
+from ingest.sources.source import Source
 from ingest.stages.models import Models, load_models
 
 try:
@@ -151,7 +152,7 @@ class RayRun:
 @contextmanager
 def opened_ray_run(
     job: Job,
-    source: Source,
+    source: Source[Any],
     state: indices.IndexState,
     *,
     pools: Pools,
@@ -213,9 +214,8 @@ def _gathered(job: Job, pools: Pools) -> Iterator[Part]:
     context.enable_progress_bars = False
     # A part is a block: it goes on when it is made, and is all that is lost with a worker.
     context.target_max_block_size = 1
-    splits = ray.data.from_items(
-        [{"split": split} for split in job.source.splits], override_num_blocks=max(1, len(job.source.splits))
-    )
+    rows = [{"part": part} for part in job.source.parts()]
+    splits = ray.data.from_items(rows, override_num_blocks=max(1, len(rows)))
     done = (
         splits.flat_map(parts, fn_args=(job,), num_cpus=_READ_CPUS)
         .map(

@@ -1,14 +1,14 @@
 """The stages of a run as Ray carries them: the same classes as in one process, each in a pool of its own.
 
-What is sent between machines is a `Part`: a batch of a split, or the word that the split is at its end.
+What is sent between machines is a `Part`: a batch of a part of the source, or the mark that the part is at its end.
 Passwords are no part of it: each machine reads its own settings.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -18,7 +18,7 @@ from bridge.settings import IngestSettings
 from ingest.books.ledger import Outcome
 from ingest.ray.reach import Reach
 from ingest.runs.run import BATCH_DOCUMENTS, Changed, expansion
-from ingest.sources.opening import SourceItem
+from ingest.sources.source import Source, SourceItem
 from ingest.stages.batches import Batch, BatchReader, Stage
 from ingest.stages.changes import ChangeFilter, stale
 from ingest.stages.embedding import Embedding
@@ -32,23 +32,12 @@ Row = dict[str, Any]
 """Ray's unit; ours have the one key `part`."""
 
 
-class SplitSource(Protocol):
-    """What is read in splits: `ingest.splits.SplitFiles`, `ingest.index_splits.SplitIndex`."""
-
-    @property
-    def splits(self) -> Sequence[Any]:
-        """All of it: every item is in exactly one of them."""
-
-    def read(self, split: Any) -> Iterator[SourceItem]:
-        """The items of one split, the same ones in the same order each time."""
-
-
 @dataclass(frozen=True)
 class Job:
     """What every machine must know. `open_models` is called once in each actor that runs models. `in_place`: the
     source is the index itself, in whose documents only our object is set, as a backfill does."""
 
-    source: SplitSource
+    source: Source[Any]
     index: str
     profile: IndexProfile
     settings: IngestSettings
@@ -71,8 +60,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A batch on its way, or how its items ended. `n_read` is not None in the last part of a split alone: how many
-    items the split holds, so that whoever gathers the parts knows of every item."""
+    """A batch on its way, or how its items ended. `n_read` is set only in the last one of a part of the source: the
+    number of its items, so that whoever gathers the parts knows of every item."""
 
     batch: Batch[Any]
     ended: list[tuple[SourceItem, Outcome]]
@@ -82,14 +71,14 @@ class Part:
 
 
 def parts(row: Mapping[str, Any], job: Job) -> Iterator[Row]:
-    """The parts of the split in `row`; the same ones each time, so that lost ones can be made again."""
+    """The batches of the source's part in `row`; the same ones each time, so that lost ones can be made again."""
     reader = BatchReader(
         None,
         max_items=job.settings.bulk_documents,
         max_texts=BATCH_DOCUMENTS,
         last_wins=job.settings.on_duplicate == "last",
     )
-    for batch in reader.batches(job.source.read(row["split"])):
+    for batch in reader.batches(job.source.read(row["part"])):
         yield {"part": Part(batch, [])}
     yield {"part": Part(Batch([], []), [], n_read=reader.read)}
 

@@ -15,7 +15,7 @@ from bridge.records import Document
 from ingest.job import Job
 from ingest.runs.measuring import measure
 from ingest.runs.run import BATCH_DOCUMENTS
-from ingest.sources.opening import Source
+from ingest.sources.source import Source
 from ingest.stages.batches import BatchReader
 from ingest.stages.changes import ChangeFilter
 from ingest.stages.stamp import recipe
@@ -51,7 +51,7 @@ class Rehearsal(msgspec.Struct, frozen=True):
     hours: float
 
 
-def rehearse(source: Source, job: Job, *, analyzer: str) -> Rehearsal:
+def rehearse(source: Source[Any], job: Job, *, analyzer: str) -> Rehearsal:
     """Reads all of `source`, compares it with the index where there is one, and times the models on a sample.
 
     Raises:

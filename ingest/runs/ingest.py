@@ -1,20 +1,21 @@
 """Ingest: from a source of documents into an index that is made for them."""
 
 from dataclasses import replace
+from typing import Any
 
 from bridge.cluster import index as indices
 from bridge.cluster.bulk_load import tuned_for_load
 from ingest.books.report import Report
 from ingest.job import Job
 from ingest.runs.opened_run import opened_run
-from ingest.sources.opening import Source
+from ingest.sources.source import Source
 from ingest.stages.changes import ChangeFilter
 from ingest.stages.stamp import recipe
 from ingest.writing.retry import patiently
 from ingest.writing.writer import BulkLimits
 
 
-def run_ingest(source: Source, job: Job) -> Report:
+def run_ingest(source: Source[Any], job: Job) -> Report:
     """Enriches the documents of a source and writes them to an index that exists; those that the index holds
     already, unchanged, are left alone. A run that was cut off goes on from its checkpoint.
 

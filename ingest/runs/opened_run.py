@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from bridge.cluster import index as indices
 from ingest.books.accounts import Accounts
 from ingest.job import Job
 from ingest.runs.run import Run
-from ingest.sources.opening import Source
+from ingest.sources.source import Source
 from ingest.stages.stamp import recipe, stamp, text_stamp
 from ingest.writing.actions import index_action, update_action
 from ingest.writing.rate_limit import Pace
@@ -17,7 +18,7 @@ from ingest.writing.writer import BulkLimits, BulkWriter
 
 @contextmanager
 def opened_run(
-    source: Source,
+    source: Source[Any],
     state: indices.IndexState,
     job: Job,
     *,

@@ -8,6 +8,7 @@ that divides them is kept in the index's profile: every document is filtered by 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from threading import Event
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,7 +21,7 @@ from bridge.records import Document
 from bridge.settings import IngestSettings
 from ingest.runs.run import BATCH_DOCUMENTS, expansion
 from ingest.sources.index import IndexDocuments
-from ingest.sources.opening import Source, SourceItem
+from ingest.sources.source import Source, SourceItem
 from ingest.stages.expansion import QueryFilter
 from ingest.stages.filter_threshold import known_threshold
 from ingest.stages.models import Models
@@ -61,7 +62,7 @@ def with_filter_threshold(
     return msgspec.structs.replace(profile, filter_threshold=found)
 
 
-def sample_of_files(source: Source) -> Iterator[SourceItem]:
+def sample_of_files(source: Source[Any]) -> Iterator[SourceItem]:
     """The first items of a source of files, which the run reads again.
 
     Raises:

@@ -17,7 +17,7 @@ from bridge.text.passages import split_passages
 from ingest.books.accounts import Accounts
 from ingest.books.ledger import Outcome
 from ingest.books.report import Progress, Report
-from ingest.sources.opening import SourceItem
+from ingest.sources.source import SourceItem
 from ingest.stages.background import Stages
 from ingest.stages.batches import Batch, BatchReader, Stage
 from ingest.stages.embedding import Embedding

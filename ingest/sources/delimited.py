@@ -13,9 +13,9 @@ import msgspec
 
 from bridge.errors import UsageError
 from bridge.records import SourcePosition
-from ingest.sources.entries import Entry
-from ingest.sources.json_lines import BOM
-from ingest.sources.opening import SAMPLE_BYTES, Unreadable
+from ingest.sources.documents import Entry
+from ingest.sources.json_files import BOM
+from ingest.sources.source import SAMPLE_BYTES, Unreadable
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 """RFC 8259, section 6."""

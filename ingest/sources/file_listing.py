@@ -1,12 +1,19 @@
-"""Which files a path, a glob, a URL or `-` names: local ones, those of object stores, and standard input."""
+"""Which files a path, a glob, a URL or `-` names: local ones, those of object stores, and standard input.
+
+URLs (`s3://`, `gs://`, `abfss://`, `file://`) are opened by pyarrow. Credentials come from where each store's own
+tools look for them (environment, profile, instance role), or from the URL's query string as pyarrow documents it,
+such as `?endpoint_override=` of an S3-like store.
+"""
 
 import glob
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from bridge.errors import UsageError
 
@@ -16,7 +23,7 @@ _SCHEME = "://"
 
 
 def pyarrow_missing() -> UsageError:
-    """What is said where an optional package would be needed."""
+    """The error that tells how to install pyarrow, an optional package."""
     return UsageError(
         "URLs and Parquet files need pyarrow, which is not installed: pip install 'opensearch-neural-bridge[parquet]'"
     )
@@ -24,13 +31,26 @@ def pyarrow_missing() -> UsageError:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file to read. `pattern` names it alone, `name` is for messages, `identity` changes whenever its content may
-    have; None where it can be read once only. `open` gives its bytes as they are, and raises `OSError`."""
+    """A file to read. `path` (a path, a URL or `-`) names it alone, `name` is for messages, `identity` changes
+    whenever its content may have changed; None if it can be read only once."""
 
-    pattern: str
+    path: str
     name: str
     identity: str | None
-    open: Callable[[], AbstractContextManager[Any]]
+
+    def open(self) -> AbstractContextManager[Any]:
+        """The file's bytes as they are.
+
+        Raises:
+            OSError: the file cannot be opened.
+        """
+        if self.path == STDIN:
+            return nullcontext(sys.stdin.buffer)
+        if _SCHEME in self.path:
+            store, path = _fs().FileSystem.from_uri(self.path)
+            opened: AbstractContextManager[Any] = store.open_input_file(path)
+            return opened
+        return Path(self.path).open("rb")
 
 
 def source_files(patterns: Sequence[str]) -> list[SourceFile]:
@@ -39,29 +59,56 @@ def source_files(patterns: Sequence[str]) -> list[SourceFile]:
     Raises:
         UsageError: a file does not exist, is a folder, cannot be reached, or a glob matches nothing.
     """
-    return [file for pattern in patterns for file in _named(pattern)]
+    return [file for pattern in patterns for file in _matching(pattern)]
 
 
-def _named(pattern: str) -> list[SourceFile]:
+def _matching(pattern: str) -> Iterator[SourceFile]:
     if pattern == STDIN:
-        return [SourceFile(STDIN, "stdin", None, lambda: nullcontext(sys.stdin.buffer))]
-    if _SCHEME in pattern:
-        from ingest.sources.object_stores import stored_files  # pyarrow is an optional package, and takes a while
-
-        return stored_files(pattern)
-    if glob.has_magic(pattern) and not Path(pattern).exists():
+        yield SourceFile(STDIN, "stdin", None)
+    elif _SCHEME in pattern:
+        yield from _stored(pattern)
+    elif glob.has_magic(pattern) and not Path(pattern).exists():
         found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
         if not found:
             raise UsageError(f"no file matches {pattern}: check the pattern, and that the shell left it alone")
-        return [_local(path) for path in found]
-    if not Path(pattern).exists():
+        yield from map(_local, found)
+    elif not Path(pattern).exists():
         raise UsageError(f"source file {pattern} does not exist")
-    if Path(pattern).is_dir():
+    elif Path(pattern).is_dir():
         raise UsageError(f"source {pattern} is a folder: name its files, for example {pattern.rstrip('/')}/*.jsonl")
-    return [_local(pattern)]
+    else:
+        yield _local(pattern)
 
 
 def _local(path: str) -> SourceFile:
     state = Path(path).stat()
-    identity = f"{Path(path).resolve()} ({state.st_size} bytes, changed {state.st_mtime_ns})"
-    return SourceFile(path, path, identity, lambda: Path(path).open("rb"))
+    return SourceFile(path, path, f"{Path(path).resolve()} ({state.st_size} bytes, changed {state.st_mtime_ns})")
+
+
+def _stored(url: str) -> Iterator[SourceFile]:
+    """The files of a store that a URL names; `*` stands for any part of a file's name."""
+    fs = _fs()
+    address, _, query = url.partition("?")
+    try:
+        store, path = fs.FileSystem.from_uri(url)
+        folder, _, name = path.rpartition("/")
+        infos = store.get_file_info(fs.FileSelector(folder) if "*" in name else [path])
+    except (OSError, ValueError) as error:
+        raise UsageError(f"source {address} cannot be reached: {error}") from error
+    files = [info for info in infos if info.type is fs.FileType.File]
+    if "*" in name:
+        files = sorted((info for info in files if fnmatchcase(info.base_name, name)), key=lambda info: info.path)
+    if not files:
+        raise UsageError(f"source {address} names no file: give a file's URL, or a pattern of its name")
+    for info in files:
+        its_url = f"{address.rpartition('/')[0]}/{quote(info.base_name)}" + (f"?{query}" if query else "")
+        its_name = f"{store.type_name}://{info.path.lstrip('/')}"
+        yield SourceFile(its_url, its_name, f"{its_name} ({info.size} bytes, changed {info.mtime_ns})")
+
+
+def _fs() -> Any:
+    try:
+        from pyarrow import fs  # an optional package, which takes a while to import
+    except ImportError as missing:
+        raise pyarrow_missing() from missing
+    return fs

@@ -1,19 +1,31 @@
-"""Files as a source of documents: which format each has, and its entries as documents."""
+"""Files as a source of documents: which format each has, and the parts into which several machines cut them.
+
+Local lines of JSON are cut by bytes: a line belongs to the part in which its first byte lies, and positions of its
+documents are offsets. Parquet is cut by its groups of rows. Any other file is one part.
+"""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
-from pathlib import PurePath
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path, PurePath
 from typing import Literal
 
 from bridge.errors import UsageError
 from ingest.sources.compression import Peekable, decompressed
 from ingest.sources.delimited import row_entries
-from ingest.sources.entries import Entry, entries
-from ingest.sources.field_choice import FieldChoice
-from ingest.sources.file_listing import SourceFile, source_files
-from ingest.sources.json_array import elements
-from ingest.sources.json_lines import BOM, JSON_SPACE, bulk_entries, hit_entries, is_action, lines
-from ingest.sources.opening import SourceItem, Unreadable, document_from_json
+from ingest.sources.documents import Entry, FieldChoice, document_of, entries
+from ingest.sources.file_listing import STDIN, SourceFile, source_files
+from ingest.sources.json_files import (
+    BOM,
+    JSON_SPACE,
+    bulk_entries,
+    elements,
+    hit_entries,
+    is_action,
+    lines,
+    lines_between,
+)
+from ingest.sources.source import Source, SourceItem, Unreadable
 
 Format = Literal["auto", "json", "bulk", "hits", "csv", "tsv", "parquet"]
 """json: an object in each line, or one array of objects. bulk: bodies of `_bulk` requests. hits: search hits, as
@@ -22,12 +34,26 @@ elasticdump writes them. auto: csv, tsv and parquet by the file's name, bulk by 
 MAX_EXPANDED_BYTES = 100_000_000_000
 """A compressed file that holds more is taken for a bomb."""
 
+PART_BYTES = 16_000_000
+"""Enough for several machines to share a file, and little to read again after one of them died."""
+
+_FIRST_BYTES = 2_000
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _COMPRESSED = (".gz", ".zst")
+_LINES = (".jsonl", ".ndjson", ".json")
 _BY_SUFFIX: dict[str, Format] = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 
 
-class FileDocuments:
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A file; of one with lines those that begin at one of `places`, of Parquet one group of rows, from 0 on."""
+
+    file: SourceFile
+    places: range | None = None
+    row_group: int | None = None
+
+
+class FileDocuments(Source[FilePart]):
     """The documents of files, plain or compressed (gzip, zstd)."""
 
     def __init__(
@@ -38,58 +64,66 @@ class FileDocuments:
         max_doc_bytes: int,
         max_expanded_bytes: int = MAX_EXPANDED_BYTES,
         file_format: Format = "auto",
+        part_bytes: int | None = None,
     ) -> None:
         """`patterns` are paths, globs, URLs or `-`, read in that order, a glob's files sorted by name. No file may
         grow beyond `max_expanded_bytes` when it is decompressed.
 
+        `part_bytes` cuts files into parts of this size, for machines that read them in any order and find all files
+        under the same names; None makes each file one part.
+
         Raises:
-            UsageError: a file does not exist, is a folder, cannot be reached, or a glob matches nothing.
+            UsageError: a file does not exist, is a folder, cannot be reached, or a glob matches nothing; standard
+                input is to be cut.
         """
-        self._files = source_files(patterns)
+        if part_bytes and STDIN in patterns:
+            raise UsageError("standard input cannot be read by several machines: name files")
+        files = source_files(patterns)
         self._fields = fields
         self._max_doc_bytes = max_doc_bytes
         self._max_expanded_bytes = max_expanded_bytes
         self._format = file_format
-        self.resumable = all(file.identity for file in self._files)
-        self.identity = "; ".join(file.identity or file.name for file in self._files)
+        self._parts = [part for file in files for part in self._cut(file, part_bytes)]
+        self.resumable = part_bytes is None and all(file.identity for file in files)
+        self.identity = "; ".join(file.identity or file.name for file in files)
+
+    def parts(self) -> Sequence[FilePart]:
+        """See `Source`."""
+        return self._parts
+
+    def read(self, part: FilePart) -> Iterator[SourceItem]:
+        """See `Source`."""
+        return map(self._item, self._entries(part))
 
     def items(self, skip: int = 0) -> Iterator[SourceItem]:
-        """See `Source`."""
-        remaining = skip
-        for entry in chain.from_iterable(map(self._entries, self._files)):
-            if remaining:
-                remaining -= 1
-            elif isinstance(entry, Unreadable):
-                yield entry
-            else:
-                yield document_from_json(
-                    entry.body, entry.position, self._fields, doc_id=entry.doc_id, routing=entry.routing
-                )
+        """See `Source`; the entries that are skipped are not parsed."""
+        return map(self._item, islice(chain.from_iterable(map(self._entries, self._parts)), skip, None))
 
-    def total(self) -> int | None:
-        """See `Source`; entries are not counted ahead."""
-        return None
+    def _item(self, entry: Entry | Unreadable) -> SourceItem:
+        return document_of(entry, self._fields) if isinstance(entry, Entry) else entry
 
-    def _entries(self, file: SourceFile) -> Iterator[Entry | Unreadable]:
-        file_format = format_of(file.name, self._format)
+    def _entries(self, part: FilePart) -> Iterator[Entry | Unreadable]:
+        file, limit = part.file, self._max_doc_bytes
+        file_format = _format_of(file, self._format)
         try:
-            opened = file.open()
-        except OSError as error:
-            raise UsageError(f"source file {file.name} cannot be read: {error.strerror or error}") from error
-        with opened as content:
-            if file_format == "parquet":
-                from ingest.sources.parquet import parquet_entries  # pyarrow is an optional package, and takes a while
+            with file.open() as content:
+                if file_format == "parquet":
+                    from ingest.sources.parquet import parquet_entries  # pyarrow is optional, and takes a while
 
-                yield from parquet_entries(file.name, content, self._max_doc_bytes)
-                return
-            with decompressed(file.name, content, max_bytes=self._max_expanded_bytes) as stream:
-                yield from self._read(file.name, stream, file_format)
+                    yield from parquet_entries(file.name, content, limit, row_group=part.row_group)
+                elif part.places is not None:
+                    yield from entries(file.name, lines_between(content, part.places, limit), limit)
+                else:
+                    with decompressed(file.name, content, max_bytes=self._max_expanded_bytes) as stream:
+                        yield from self._read(file.name, stream, file_format)
+        except OSError as error:
+            raise _unreadable(file, error) from error
 
     def _read(self, name: str, stream: Peekable, file_format: Format) -> Iterator[Entry | Unreadable]:
         limit = self._max_doc_bytes
         if (delimiter := _DELIMITERS.get(file_format)) is not None:
             return row_entries(name, stream, delimiter=delimiter, numbers=self._fields.numbers, max_bytes=limit)
-        if file_format in ("auto", "json") and _begins_array(stream):
+        if file_format in ("auto", "json") and _begin(stream.peek()).startswith(b"["):
             return entries(name, elements(stream, limit), limit)
         numbered = lines(stream, limit)
         if file_format == "auto" and (first := next(numbered, None)) is not None:
@@ -98,16 +132,47 @@ class FileDocuments:
         read = {"bulk": bulk_entries, "hits": hit_entries}.get(file_format, entries)
         return read(name, numbered, limit)
 
+    def _cut(self, file: SourceFile, part_bytes: int | None) -> Iterator[FilePart]:
+        file_format = _format_of(file, self._format)
+        if part_bytes is None:
+            yield FilePart(file)
+        elif file_format == "parquet":
+            from ingest.sources.parquet import count_row_groups  # as above
 
-def format_of(name: str, asked: Format) -> Format:
-    """The format of a file that `asked` says, or its name; auto where the file itself must tell."""
-    return _BY_SUFFIX.get(_suffix(name), "auto") if asked == "auto" else asked
+            try:
+                with file.open() as content:
+                    n_groups = count_row_groups(file.name, content)
+            except OSError as error:
+                raise _unreadable(file, error) from error
+            yield from (FilePart(file, row_group=number) for number in range(n_groups))
+        elif _holds_json_lines(file, file_format):
+            size = Path(file.path).stat().st_size
+            for begin in range(0, size, part_bytes):
+                yield FilePart(file, range(begin, min(begin + part_bytes, size)))
+        else:
+            yield FilePart(file)
 
 
-def _suffix(name: str) -> str:
-    path = PurePath(name.lower())
-    return PurePath(path.stem).suffix if path.suffix in _COMPRESSED else path.suffix
+def _format_of(file: SourceFile, wanted: Format) -> Format:
+    """The wanted format, or the one of the file's name; auto if only the content tells."""
+    path = PurePath(file.name.lower())
+    suffix = PurePath(path.stem).suffix if path.suffix in _COMPRESSED else path.suffix
+    return _BY_SUFFIX.get(suffix, "auto") if wanted == "auto" else wanted
 
 
-def _begins_array(stream: Peekable) -> bool:
-    return stream.peek().removeprefix(BOM).lstrip(JSON_SPACE).startswith(b"[")
+def _holds_json_lines(file: SourceFile, file_format: Format) -> bool:
+    """Whether a file is a local one of plain JSON lines; any other is read whole."""
+    path = Path(file.path)
+    if file_format not in ("auto", "json") or not file.path.lower().endswith(_LINES) or not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        first = _begin(stream.readline(_FIRST_BYTES)).rstrip(JSON_SPACE)
+    return first.startswith(b"{") and (file_format == "json" or not is_action(first))
+
+
+def _begin(content: bytes) -> bytes:
+    return content.removeprefix(BOM).lstrip(JSON_SPACE)
+
+
+def _unreadable(file: SourceFile, error: OSError) -> UsageError:
+    return UsageError(f"source file {file.name} cannot be read: {error.strerror or error}")

@@ -1,15 +1,14 @@
 """An existing index as a source: every document once, whatever the cluster does meanwhile.
 
-Each shard is read by sequence number inside a point in time. Sequence numbers only grow, so where a point
-in time is lost the next one goes on behind the last number: what was not read yet has kept its number or,
-if it changed, got a higher one. A page counts only when it is whole. Several readers share one point in time,
-each with a slice of it: what a slice holds never changes.
+Each shard is read by sequence number inside a point in time. Sequence numbers only grow, so after a point in time is
+lost the next one goes on behind the last number: what was not read yet has kept its number or, if it changed, got a
+higher one. A page counts only when it is whole. Several readers share one point in time, each with a slice of it:
+the content of a slice never changes.
 """
 
-import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain, islice
+from threading import Event
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -19,12 +18,11 @@ from opensearchpy import OpenSearch
 from bridge.cluster import index as indices
 from bridge.cluster.connection import Answer, capabilities, exchange
 from bridge.cluster.dialects import dialect_of
-from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable
+from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, IngestError
 from bridge.records import Document, DocumentVersion, SourcePosition
 from bridge.text.passages import field_texts
-from ingest.sources.index_answers import CONTEXT_LOST, Docs, Got, Hit, Page, PointInTimeLost
 from ingest.sources.json_objects import JsonProblem, parse_object
-from ingest.sources.opening import SourceItem, Unreadable
+from ingest.sources.source import Source, SourceItem, Unreadable
 from ingest.writing.retry import Patience, RetryLimits
 
 T = TypeVar("T")
@@ -33,14 +31,48 @@ _KEEP_ALIVE = "5m"
 _SHARED_KEEP_ALIVE = "1h"
 """Each page of any slice prolongs it: so long may all readers together wait for models and writers."""
 
+_POINT_IN_TIME_LOST = b"search_context_missing_exception"
+
 BEFORE_THE_FIRST = -1
 """No change has this sequence number, nor a lower one."""
 
 
-class IndexDocuments:
-    """The documents of one index, by shard and sequence number."""
+class PointInTimeLost(IngestError):
+    """The point in time is gone: it expired, or its node restarted."""
 
-    resumable = False
+
+class _Hit(msgspec.Struct):
+    """A document of a page or of `_mget`; `source` is what the `_source` filter leaves, `found` is of `_mget`."""
+
+    id: str = msgspec.field(name="_id")
+    seq_no: int = msgspec.field(name="_seq_no", default=0)
+    primary_term: int = msgspec.field(name="_primary_term", default=0)
+    source: msgspec.Raw = msgspec.field(name="_source", default_factory=lambda: msgspec.Raw(b"{}"))
+    routing: str | None = msgspec.field(name="_routing", default=None)
+    found: bool = False
+
+
+class _Hits(msgspec.Struct):
+    hits: list[_Hit]
+
+
+class _Shards(msgspec.Struct):
+    failed: int
+
+
+class _Page(msgspec.Struct):
+    timed_out: bool
+    shards: _Shards = msgspec.field(name="_shards")
+    hits: _Hits
+    pit_id: str | None = None
+
+
+class _Documents(msgspec.Struct):
+    docs: list[_Hit]
+
+
+class IndexDocuments(Source[int]):
+    """The documents of one index; its parts are its shards. Skipping items saves no reading."""
 
     def __init__(
         self,
@@ -49,12 +81,12 @@ class IndexDocuments:
         fields: Sequence[str],
         *,
         text_fields: Sequence[str],
-        retry: RetryLimits,
-        stopped: threading.Event,
+        retry: RetryLimits | None = None,
+        stopped: Event | None = None,
         page_documents: int = 500,
     ) -> None:
-        """`fields` are read of each document (`_source` filter), all where it is empty: only then are bodies
-        exact to the byte.
+        """`fields` are read of each document (`_source` filter), all of them if it is empty: only then are bodies
+        exact to the byte. `stopped`, once set, ends waits early.
 
         Raises:
             IndexUnsuitable: there is no such index.
@@ -67,30 +99,39 @@ class IndexDocuments:
         # Replicas that copy segments show changes later than their primary, whatever was refreshed.
         by_segment = state.settings.get("replication", {}).get("type") == "SEGMENT"
         self._copies = "_primary" if by_segment else None
-        self._fields = list(fields)
         self._text_fields = text_fields
-        self._retry = retry
-        self._stopped = stopped
+        self._source_filter = {"_source": list(fields)} if fields else {}
+        self._retry = retry or RetryLimits()
+        self._stopped = stopped or Event()
         self._page_documents = page_documents
         self._total: int | None = None
         self.identity = f"index {indices.identity(state)}"
 
-    def items(self, skip: int = 0) -> Iterator[SourceItem]:
-        """See `Source`; skipping saves nothing here.
+    def parts(self) -> Sequence[int]:
+        """The numbers of the shards."""
+        return range(self.n_shards)
+
+    def read(self, part: int) -> Iterator[SourceItem]:
+        """The documents of one shard.
 
         Raises:
-            AnswerNotUnderstood: pages stay incomplete, however often they are asked for.
+            AnswerNotUnderstood: pages stay incomplete, however often they are requested.
             ClusterError: the cluster does not answer, or does not let this user read.
         """
-        every = chain.from_iterable(self.changes(shard, after=BEFORE_THE_FIRST) for shard in range(self.n_shards))
-        return islice(every, skip, None)
+        return self.changes(part, after=BEFORE_THE_FIRST)
+
+    def total(self) -> int:
+        """See `Source`."""
+        if self._total is None:
+            self._total = indices.count(self._client, self._index)
+        return self._total
 
     def changes(self, shard: int, *, after: int) -> Generator[SourceItem, None, None]:
         """The documents of one shard whose last change has a higher sequence number than `after`, in the order
-        of their changes; a document's position holds its number.
+        of their changes; the number is the `offset` of a document's position.
 
         Raises:
-            AnswerNotUnderstood, ClusterError: as `items` says.
+            AnswerNotUnderstood, ClusterError: as `read` says.
         """
         patience = Patience(self._retry, self._stopped)
         while True:
@@ -116,10 +157,10 @@ class IndexDocuments:
 
     @contextmanager
     def point_in_time(self) -> Iterator[str]:
-        """The id of a point in time on the whole index, for `slice`; it is given up with the block.
+        """The id of a point in time on the whole index, for `slice`; the block's end closes it.
 
         Raises:
-            AnswerNotUnderstood, ClusterError: as `items` says.
+            AnswerNotUnderstood, ClusterError: as `read` says.
         """
         pit = self._open(self._copies, _SHARED_KEEP_ALIVE)
         try:
@@ -132,8 +173,8 @@ class IndexDocuments:
         is a multiple of `n_shards`, so that a slice lies in one shard, where no sequence number comes twice.
 
         Raises:
-            PointInTimeLost: it cannot be read on.
-            AnswerNotUnderstood, ClusterError: as `items` says.
+            PointInTimeLost: the slice cannot be read on.
+            AnswerNotUnderstood, ClusterError: as `read` says.
         """
         part = {"field": "_seq_no", "id": number, "max": n_slices} if n_slices > 1 else None
         after = BEFORE_THE_FIRST
@@ -142,50 +183,40 @@ class IndexDocuments:
             after = hits[-1].seq_no
 
     def sample(self, n_documents: int) -> Iterator[SourceItem]:
-        """Documents chosen at random, the same ones each time while the index does not change.
+        """Random documents, the same ones each time while the index does not change.
 
         Raises:
-            AnswerNotUnderstood, ClusterError: as `items` says.
+            AnswerNotUnderstood, ClusterError: as `read` says.
         """
         body = {
             "size": n_documents,
             "query": {"function_score": {"random_score": {"seed": 0, "field": "_seq_no"}}},
             "seq_no_primary_term": True,
             "track_total_hits": False,
-        } | ({"_source": self._fields} if self._fields else {})
-        path = f"/{quote(self._index, safe='')}/_search"
-        page = self._asked("POST", path, params=None, body=msgspec.json.encode(body), answer_type=Page)
+            **self._source_filter,
+        }
+        page = self._ask("POST", f"/{quote(self._index, safe='')}/_search", _Page, body=body)
         yield from map(self._item, page.hits.hits)
 
     def read_again(self, documents: Sequence[Document]) -> Iterator[SourceItem]:
-        """These documents as they are now; those that were deleted meanwhile are not among them.
+        """These documents as they are now, without those that were deleted meanwhile.
 
         Raises:
-            AnswerNotUnderstood, ClusterError: as `items` says.
+            AnswerNotUnderstood, ClusterError: as `read` says.
         """
         for begin in range(0, len(documents), self._page_documents):
             wanted = [
-                {"_id": document.doc_id}
+                {"_id": document.doc_id, **self._source_filter}
                 | ({"routing": document.routing} if document.routing else {})
-                | ({"_source": self._fields} if self._fields else {})
                 for document in documents[begin : begin + self._page_documents]
             ]
-            path = f"/{quote(self._index, safe='')}/_mget"
-            body = msgspec.json.encode({"docs": wanted})
-            for got in self._asked("POST", path, params=None, body=body, answer_type=Docs).docs:
-                if got.found:
-                    yield self._item(got)
-
-    def total(self) -> int:
-        """See `Source`."""
-        if self._total is None:
-            self._total = indices.count(self._client, self._index)
-        return self._total
+            answer = self._ask("POST", f"/{quote(self._index, safe='')}/_mget", _Documents, body={"docs": wanted})
+            yield from (self._item(hit) for hit in answer.docs if hit.found)
 
     def _open(self, preference: str | None, keep_alive: str) -> str:
         path = self._dialect.pit_path(quote(self._index, safe=""))
         params = {"keep_alive": keep_alive} | ({"preference": preference} if preference else {})
-        opened = self._asked("POST", path, params=params, body=None, answer_type=dict[str, Any])
+        opened = self._ask("POST", path, dict[str, Any], params=params)
         try:
             return self._dialect.pit_id(opened)
         except KeyError as error:
@@ -197,7 +228,7 @@ class IndexDocuments:
         with suppress(ClusterUnreachable):
             exchange(self._client, "DELETE", path, body=msgspec.json.encode(body))
 
-    def _page(self, pit: str, after: int, *, keep_alive: str, part: dict[str, Any] | None = None) -> Page:
+    def _page(self, pit: str, after: int, *, keep_alive: str, part: dict[str, Any] | None = None) -> _Page:
         body: dict[str, Any] = {
             "size": self._page_documents,
             "pit": {"id": pit, "keep_alive": keep_alive},
@@ -205,27 +236,27 @@ class IndexDocuments:
             "search_after": [after],
             "seq_no_primary_term": True,
             "track_total_hits": False,
+            **self._source_filter,
         }
-        if self._fields:
-            body["_source"] = self._fields
         if part:
             body["slice"] = part
-        return self._asked("POST", "/_search", params=None, body=msgspec.json.encode(body), answer_type=Page)
+        return self._ask("POST", "/_search", _Page, body=body)
 
-    def _asked(
-        self, method: str, path: str, *, params: dict[str, str] | None, body: bytes | None, answer_type: type[T]
+    def _ask(
+        self, method: str, path: str, answer_type: type[T], *, params: dict[str, str] | None = None, body: object = None
     ) -> T:
-        """Asks until the answer is whole: reading again changes nothing."""
+        """Repeats a request until its answer is whole: reading again changes nothing."""
         patience = Patience(self._retry, self._stopped)
+        encoded = msgspec.json.encode(body) if body is not None else None
         while True:
             try:
-                return self._whole(exchange(self._client, method, path, params=params, body=body), answer_type)
+                return self._whole(exchange(self._client, method, path, params=params, body=encoded), answer_type)
             except (ClusterUnreachable, AnswerNotUnderstood):
                 if not patience.wait():
                     raise
 
     def _whole(self, answer: Answer, answer_type: type[T]) -> T:
-        if CONTEXT_LOST in answer.body:
+        if _POINT_IN_TIME_LOST in answer.body:
             raise PointInTimeLost(
                 f"a point in time on {self._index} is lost: raise the cluster's limits for open contexts, or see why "
                 f"its nodes restart"
@@ -238,17 +269,17 @@ class IndexDocuments:
         if answer.status != 200:
             raise AnswerNotUnderstood(f"reading {self._index} was answered {answer.status}, again and again")
         try:
-            found = msgspec.json.decode(answer.body, type=answer_type)
+            decoded = msgspec.json.decode(answer.body, type=answer_type)
         except msgspec.DecodeError as error:
             raise AnswerNotUnderstood(f"reading {self._index} gave no OpenSearch answer: {error}") from error
-        if isinstance(found, Page) and (found.timed_out or found.shards.failed):
+        if isinstance(decoded, _Page) and (decoded.timed_out or decoded.shards.failed):
             raise AnswerNotUnderstood(
-                f"a page of {self._index} is incomplete (timed out: {found.timed_out}, failed shards: "
-                f"{found.shards.failed}), again and again: it is not the end of the index"
+                f"a page of {self._index} is incomplete (timed out: {decoded.timed_out}, failed shards: "
+                f"{decoded.shards.failed}), again and again: it is not the end of the index"
             )
-        return found
+        return decoded
 
-    def _item(self, hit: Hit | Got) -> SourceItem:
+    def _item(self, hit: _Hit) -> SourceItem:
         body = bytes(hit.source)
         position = SourcePosition(self._index, hit.seq_no)
         try:

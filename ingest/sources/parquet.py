@@ -10,9 +10,9 @@ import msgspec
 
 from bridge.errors import UsageError
 from bridge.records import SourcePosition
-from ingest.sources.entries import Entry, too_large
+from ingest.sources.documents import Entry, sized
 from ingest.sources.file_listing import pyarrow_missing
-from ingest.sources.opening import SAMPLE_BYTES, Unreadable
+from ingest.sources.source import SAMPLE_BYTES, Unreadable
 
 try:
     import pyarrow as pa
@@ -68,7 +68,7 @@ def _entry(position: SourcePosition, values: dict[str, Any], max_bytes: int) -> 
         body = _encode(values)
     except (TypeError, ValueError) as error:
         return Unreadable(position, "invalid_row", f"the row is no JSON: {error}", repr(values)[:SAMPLE_BYTES].encode())
-    return Entry(position, body) if len(body) <= max_bytes else too_large(position, body, max_bytes)
+    return sized(Entry(position, body), max_bytes)
 
 
 def _readable(batch: pa.RecordBatch) -> pa.RecordBatch:

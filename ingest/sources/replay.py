@@ -2,33 +2,30 @@
 
 import base64
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bridge.errors import UsageError
 from bridge.records import Document, SourcePosition
 from bridge.text.passages import field_texts
 from ingest.books.dead_letters import DeadLetter, read_dead_letters
-from ingest.sources.field_choice import FieldChoice
+from ingest.sources.documents import Entry, FieldChoice, document_of
 from ingest.sources.json_objects import JsonProblem, parse_object
-from ingest.sources.opening import SourceItem, Unreadable, document_from_json
+from ingest.sources.source import Source, SourceItem, Unreadable
 
 REPLAYED = ".replayed"
 """Suffix of a file whose letters are all written."""
 
 
-class DeadLetterDocuments:
-    """The documents of a file of dead letters. What was no document is none now either, unless the file was
-    corrected by hand."""
-
-    resumable = False
+class DeadLetterDocuments(Source[Sequence[DeadLetter]]):
+    """The documents of a file of dead letters. What was no document is none now either, unless somebody corrected
+    the file by hand."""
 
     def __init__(self, path: Path, fields: FieldChoice) -> None:
-        """`fields` as of the run that the letters come from.
+        """`fields` are those of the run that wrote the letters.
 
         Raises:
-            UsageError: the letters hold parts of documents only, which must not replace the documents.
+            UsageError: the letters hold only parts of documents, which must not replace the documents.
             IngestError: the file cannot be read.
         """
         letters = list(read_dead_letters(path))
@@ -42,9 +39,13 @@ class DeadLetterDocuments:
         self._fields = fields
         self.identity = f"dead letters {path.resolve()}"
 
-    def items(self, skip: int = 0) -> Iterator[SourceItem]:
+    def parts(self) -> Sequence[Sequence[DeadLetter]]:
+        """One part: the whole file."""
+        return [self._letters]
+
+    def read(self, part: Sequence[DeadLetter]) -> Iterator[SourceItem]:
         """See `Source`."""
-        for line, letter in islice(enumerate(self._letters, 1), skip, None):
+        for line, letter in enumerate(part, 1):
             yield self._item(SourcePosition(str(self._path), line), letter)
 
     def total(self) -> int:
@@ -52,9 +53,10 @@ class DeadLetterDocuments:
         return len(self._letters)
 
     def _item(self, position: SourcePosition, letter: DeadLetter) -> SourceItem:
-        body = letter.document.encode() if letter.document is not None else _decoded(letter)
+        encoded = letter.document_base64 or ""
+        body = letter.document.encode() if letter.document is not None else base64.b64decode(encoded)
         if letter.id is None:
-            return document_from_json(body, position, self._fields)
+            return document_of(Entry(position, body), self._fields)
         try:
             texts = field_texts(parse_object(body), self._fields.text_fields)
         except JsonProblem as problem:
@@ -63,7 +65,7 @@ class DeadLetterDocuments:
 
 
 def causes(path: Path) -> Counter[str]:
-    """How many letters of a file died of what.
+    """The number of letters in a file by the type of their error.
 
     Raises:
         IngestError: the file cannot be read.
@@ -72,9 +74,5 @@ def causes(path: Path) -> Counter[str]:
 
 
 def mark_replayed(path: Path) -> Path:
-    """Renames a file whose letters are all written; they are kept."""
+    """Renames a file whose letters are all written; gives its new path."""
     return path.rename(path.with_name(path.name + REPLAYED))
-
-
-def _decoded(letter: DeadLetter) -> bytes:
-    return base64.b64decode(letter.document_base64 or "")

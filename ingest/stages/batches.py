@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from bridge.errors import ModelError
 from bridge.records import Document, ExpandedDocument
 from ingest.books.ledger import Failure, Outcome
-from ingest.sources.opening import SourceItem, Unreadable
+from ingest.sources.source import SourceItem, Unreadable
 
 A = TypeVar("A", bound=Document | ExpandedDocument)
 B = TypeVar("B")

@@ -20,7 +20,7 @@ from bridge.settings import ClusterSettings, IngestSettings
 from ingest.job import Job
 from ingest.runs.backfill import BackfillReport, run_backfill
 from ingest.runs.ingest import run_ingest
-from ingest.sources.field_choice import FieldChoice
+from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.stages.models import Models, profile_for
 from tests.ingest.toys import CountingEncoder, toy_models

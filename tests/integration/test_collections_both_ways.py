@@ -20,7 +20,7 @@ from bridge.settings import ClusterSettings, IngestSettings
 from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.runs.ingest import run_ingest
-from ingest.sources.field_choice import FieldChoice
+from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.stages.models import Models, load_models, profile_for
 

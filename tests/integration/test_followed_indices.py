@@ -15,7 +15,7 @@ from bridge.settings import ClusterSettings
 from ingest.job import Job
 from ingest.runs.ingest import run_ingest
 from ingest.signals import StopRequest
-from ingest.sources.opening import DocumentsInMemory
+from ingest.sources.source import DocumentsInMemory
 from ingest.stages.models import profile_for
 from tests.ingest.toys import toy_models
 from tests.integration.test_backfill import TEXT_FIELDS, old_application, source

@@ -24,7 +24,7 @@ from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.runs.ingest import run_ingest
 from ingest.runs.verify import verify
-from ingest.sources.opening import DocumentsInMemory
+from ingest.sources.source import DocumentsInMemory
 from ingest.stages.models import Models, profile_for
 from tests.ingest.toys import CountingEncoder, toy_models
 from tests.integration.test_backfill import TEXT_FIELDS, old_application, source

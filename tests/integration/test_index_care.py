@@ -21,10 +21,10 @@ from ingest.runs.backfill import run_backfill
 from ingest.runs.copy import run_copy
 from ingest.runs.ingest import run_ingest
 from ingest.runs.plan import Plan, plan
-from ingest.sources.field_choice import FieldChoice
+from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
-from ingest.sources.opening import Source
 from ingest.sources.replay import DeadLetterDocuments, mark_replayed
+from ingest.sources.source import Source
 from ingest.stages.models import profile_for
 from tests.ingest.toys import toy_models
 from tests.integration.test_backfill import TEXT_FIELDS, old_application, source
@@ -105,7 +105,7 @@ def test_an_index_that_was_undone_can_be_enriched_again(client: OpenSearch, fres
     assert backfill(client, fresh_index, tmp_path).ledger.written == 20
 
 
-def load(client: OpenSearch, index: str, documents: Source, state_folder: Path) -> Report:
+def load(client: OpenSearch, index: str, documents: Source[Any], state_folder: Path) -> Report:
     return run_ingest(
         documents,
         Job(

@@ -18,7 +18,7 @@ from bridge.settings import ClusterSettings, IngestSettings
 from ingest.books.report import Report
 from ingest.job import Job
 from ingest.runs.ingest import run_ingest
-from ingest.sources.field_choice import FieldChoice
+from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.stages.models import profile_for
 from tests.ingest.toys import toy_models

@@ -22,7 +22,7 @@ from ingest.books.report import Progress
 from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.runs.ingest import run_ingest
-from ingest.sources.field_choice import FieldChoice
+from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.stages.models import profile_for
 from tests.ingest.toys import toy_models

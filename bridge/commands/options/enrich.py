@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bridge.settings import IngestSettings, Settings
     from ingest.books.report import Report
     from ingest.signals import StopRequest
-    from ingest.sources.opening import SourceItem
+    from ingest.sources.source import SourceItem
     from ingest.stages.models import Models
 
 

@@ -19,7 +19,7 @@ from ingest.books.accounts import CHECKPOINT, Accounts
 from ingest.books.checkpoint import load
 from ingest.books.dead_letters import read_dead_letters
 from ingest.books.ledger import Failure, Outcome, OutcomeKind
-from ingest.sources.opening import DocumentsInMemory, SourceItem
+from ingest.sources.source import DocumentsInMemory, SourceItem
 
 KINDS: list[OutcomeKind] = ["written", "unchanged", "superseded", "dropped_by_pipeline", "dead_lettered"]
 

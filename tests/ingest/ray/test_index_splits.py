@@ -13,7 +13,7 @@ from bridge.records import Document, SourcePosition
 from bridge.settings import ClusterSettings
 from ingest.ray.index_splits import Changed, Slice, SplitIndex, changed, slices
 from ingest.ray.reach import Reach
-from ingest.sources.index_answers import PointInTimeLost
+from ingest.sources.index import PointInTimeLost
 from ingest.writing.retry import RetryLimits
 from tests.fake_bulk import FakeCluster, Recorded, fake_cluster
 

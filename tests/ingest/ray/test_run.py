@@ -19,8 +19,8 @@ from ingest.books.report import Report
 from ingest.ray.ingest import run_ray_ingest
 from ingest.ray.reach import Reach
 from ingest.ray.run import Pools
-from ingest.ray.splits import SplitFiles
-from ingest.sources.field_choice import FieldChoice
+from ingest.sources.documents import FieldChoice
+from ingest.sources.files import FileDocuments
 from ingest.stages.models import profile_for
 from tests.fake_bulk import Action, FakeCluster, fake_cluster
 from tests.ingest.ray_models import HELD, opener, processes
@@ -53,7 +53,7 @@ def run(cluster: FakeCluster, corpus: Path, folder: Path, **settings: int) -> Re
     address = ClusterSettings(url=cluster.url)
     with connect(address) as client:
         return run_ray_ingest(
-            SplitFiles([str(corpus)], FIELDS, max_doc_bytes=1000, split_bytes=5_000),
+            FileDocuments([str(corpus)], FIELDS, max_doc_bytes=1000, part_bytes=5_000),
             index="shop",
             profile=profile_for(toy_models(), FIELDS.text_fields),
             client=client,

@@ -13,9 +13,9 @@ from bridge.cluster.schema import new_index
 from bridge.records import Document
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.ray.reach import Reach
-from ingest.ray.splits import SplitFiles
 from ingest.ray.stages import Enrich, Job, Part, Write, parts
-from ingest.sources.field_choice import FieldChoice
+from ingest.sources.documents import FieldChoice
+from ingest.sources.files import FileDocuments
 from ingest.stages.models import profile_for
 from tests.fake_bulk import FakeCluster, fake_cluster
 from tests.ingest.toys import toy_models
@@ -38,7 +38,7 @@ def job(cluster: FakeCluster, tmp_path: Path) -> Job:
     lines = [f'{{"id": "d{i}", "title": "title {i}"}}' for i in range(N)]
     file.write_text("\n".join([*lines[:9], "no json", '{"id": "NaN", "title": "NaN"}', *lines[9:]]))
     return Job(
-        source=SplitFiles([str(file)], FIELDS, max_doc_bytes=1000, split_bytes=1000),
+        source=FileDocuments([str(file)], FIELDS, max_doc_bytes=1000, part_bytes=1000),
         index="shop",
         profile=PROFILE,
         settings=IngestSettings(bulk_documents=20),
@@ -50,17 +50,17 @@ def job(cluster: FakeCluster, tmp_path: Path) -> Job:
 def carried(job: Job) -> list[Part]:
     """The parts as the run gathers them; between the stages they go from process to process."""
     enrich, write = Enrich(job), Write(job)
-    rows = [row for split in job.source.splits for row in parts({"split": split}, job)]
+    rows = [row for part in job.source.parts() for row in parts({"part": part}, job)]
     return [write(pickle.loads(pickle.dumps(enrich(row))))["part"] for row in rows]  # noqa: S301 our own bytes
 
 
 def test_every_item_ends_once_and_is_counted_where_it_was_read(cluster: FakeCluster, job: Job) -> None:
     done = carried(job)
-    assert len(job.source.splits) > 5
+    assert len(job.source.parts()) > 5
     ended = Counter(outcome.kind for part in done for _, outcome in part.ended)
     assert ended == {"written": N, "dead_lettered": 2}
     assert sum(part.n_read for part in done if part.n_read is not None) == N + 2
-    assert [part.n_read is not None for part in done].count(True) == len(job.source.splits)
+    assert [part.n_read is not None for part in done].count(True) == len(job.source.parts())
     assert set(cluster.documents) == {f"d{i}" for i in range(N)}
 
 

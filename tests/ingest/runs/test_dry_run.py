@@ -14,7 +14,7 @@ from ingest.books.report import Report
 from ingest.job import Job
 from ingest.runs.dry_run import Rehearsal, rehearse
 from ingest.runs.ingest import run_ingest
-from ingest.sources.field_choice import FieldChoice
+from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.stages.models import profile_for
 from tests.fake_bulk import FakeCluster, fake_cluster

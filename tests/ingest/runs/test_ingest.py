@@ -18,7 +18,7 @@ from ingest.books.dead_letters import read_dead_letters
 from ingest.books.report import Progress, Report
 from ingest.job import Job
 from ingest.runs.ingest import run_ingest
-from ingest.sources.field_choice import FieldChoice
+from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.stages.models import Models, profile_for
 from tests.fake_bulk import FakeCluster, Reply, error_body, fake_cluster, refusal

@@ -13,9 +13,9 @@ from bridge.records import Document, SourcePosition
 from bridge.settings import IngestSettings
 from ingest.runs.query_filter import sample_of_files, with_filter_threshold
 from ingest.runs.run import expansion
-from ingest.sources.field_choice import FieldChoice
+from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
-from ingest.sources.opening import SourceItem
+from ingest.sources.source import SourceItem
 from ingest.stages.models import Models, profile_for
 from ingest.stages.stamp import recipe
 from tests.ingest.toys import LengthScorer, toy_models

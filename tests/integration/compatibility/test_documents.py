@@ -22,8 +22,8 @@ from ingest.runs.backfill import BackfillReport, run_backfill
 from ingest.runs.copy import run_copy
 from ingest.runs.ingest import run_ingest
 from ingest.runs.plan import plan
-from ingest.sources.field_choice import FieldChoice
-from ingest.sources.opening import DocumentsInMemory, document_from_json
+from ingest.sources.documents import Entry, FieldChoice, document_of
+from ingest.sources.source import DocumentsInMemory
 from ingest.stages.models import Models, profile_for
 from tests.ingest.toys import CountingEncoder, toy_models
 from tests.integration.compatibility.conftest import Engine
@@ -38,7 +38,7 @@ MAPPING: dict[str, Any] = {"title": {"type": "text"}, "text": {"type": "text", "
 
 def ingest(client: OpenSearch, index: str, folder: Path, profile: IndexProfile, bodies: Sequence[bytes]) -> Report:
     documents = [
-        document_from_json(body, SourcePosition("memory", number), FIELDS) for number, body in enumerate(bodies)
+        document_of(Entry(SourcePosition("memory", number), body), FIELDS) for number, body in enumerate(bodies)
     ]
     return run_ingest(
         DocumentsInMemory(documents),  # type: ignore[arg-type]

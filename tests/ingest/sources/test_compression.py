@@ -1,0 +1,67 @@
+"""Compressed files are read as plain ones; damage and bombs are no silent end."""
+
+import gzip
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import UsageError
+from ingest.sources.compression import zstd
+from ingest.sources.files import FileDocuments
+from tests.ingest.sources.reading import FIELDS, outcome, read, written
+
+
+def test_gzip_is_read_as_plain_text_is(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.jsonl.gz"
+    file.write_bytes(gzip.compress(b'{"_id": "1"}\n{"_id": "2"}'))
+    assert [outcome(item) for item in read(file)] == [(1, "1"), (2, "2")]
+
+
+@pytest.mark.case("I17")
+def test_a_bomb_is_read_as_a_stream_and_stopped_at_the_limit(tmp_path: Path) -> None:
+    file = tmp_path / "bomb.jsonl.gz"
+    with gzip.open(file, "wb") as bomb:
+        bomb.write(b'{"_id": "1"}\n')
+        for _ in range(64):
+            bomb.write(bytes(1_000_000))
+    source = FileDocuments([str(file)], FIELDS, max_doc_bytes=1000, max_expanded_bytes=20_000_000)
+    items = source.items()
+    assert outcome(next(items)) == (1, "1")
+    tracemalloc.start()
+    with pytest.raises(UsageError, match="grows beyond 20,000,000 bytes"):
+        next(items)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def test_a_gzip_that_was_cut_off_is_no_silent_end(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.jsonl.gz"
+    whole = gzip.compress(b"".join(b'{"_id": "%d"}\n' % i for i in range(5000)))
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UsageError, match="damaged or cut off"):
+        read(file)
+
+
+def test_zstd_is_read_as_plain_text_is_also_in_several_frames(tmp_path: Path) -> None:
+    content = zstd.compress(b"_id,text\n1,a\n") + zstd.compress(b"2,b\n")
+    assert [outcome(item) for item in read(written(tmp_path, "corpus.csv.zst", content))] == [(2, "1"), (3, "2")]
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd.compress], ids=["gzip", "zstd"])
+def test_a_compressed_array_that_was_cut_off_is_no_silent_end(tmp_path: Path, compress: object) -> None:
+    assert callable(compress)
+    whole = compress(json.dumps([{"_id": str(i), "text": f"{i * 7919}"} for i in range(20_000)]).encode())
+    with pytest.raises(UsageError, match="damaged or cut off"):
+        read(written(tmp_path, "corpus.json", whole[: len(whole) // 2]))
+
+
+@pytest.mark.case("I17")
+def test_a_zstd_bomb_is_stopped_at_the_limit(tmp_path: Path) -> None:
+    file = written(tmp_path, "bomb.jsonl.zst", zstd.compress(b'{"_id": "1"}\n' + bytes(50_000_000)))
+    assert file.stat().st_size < 10_000
+    source = FileDocuments([str(file)], FIELDS, max_doc_bytes=1000, max_expanded_bytes=20_000_000)
+    with pytest.raises(UsageError, match="grows beyond 20,000,000 bytes"):
+        list(source.items())

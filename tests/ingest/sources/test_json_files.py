@@ -1,0 +1,165 @@
+"""Files of JSON: each entry once, as the bytes that stand there, or a named problem."""
+
+import io
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.records import Document
+from ingest.sources import json_files
+from ingest.sources.json_files import elements
+from tests.ingest.sources.reading import LIMIT, bodies, outcome, read, written
+
+
+@pytest.mark.case("I15")
+def test_bom_crlf_blank_lines_and_missing_newline_are_accepted(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"_id": "1"}\r\n\r\n{"_id": "2"}\n  \n{"_id": "3"}')
+    assert [outcome(item) for item in read(file)] == [(1, "1"), (3, "2"), (5, "3")]
+
+
+@pytest.mark.case("I15")
+def test_truncated_last_line_is_named_with_its_number(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.jsonl"
+    file.write_bytes(b'{"_id": "1"}\n{"_id": "2", "te')
+    assert [outcome(item) for item in read(file)] == [(1, "1"), (2, "invalid_json")]
+
+
+@pytest.mark.case("I16")
+def test_each_bad_line_is_its_own_problem_and_the_next_one_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.jsonl"
+    bad = [b'{"_id": "a", "x": NaN}', b'{"_id": "b", "_id": "b"}', b'{"_id": "c", "x": "\\ud800"}', b'{"_id": "d\xff"}']
+    file.write_bytes(b"\n".join([*bad, b'{"_id": "good", "n": 123456789012345678901234567890}']))
+    *problems, good = read(file)
+    assert [outcome(item)[1] for item in problems] == [
+        "invalid_json",
+        "duplicate_key",
+        "invalid_json",
+        "invalid_utf8",
+    ]
+    assert isinstance(good, Document)
+    assert good.body == b'{"n":123456789012345678901234567890}'
+
+
+@pytest.mark.case("I16")
+def test_a_huge_line_is_passed_over_without_being_held(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.jsonl"
+    with file.open("wb") as stream:
+        for _ in range(50):
+            stream.write(b"x" * 1_000_000)
+        stream.write(b'\n{"_id": "next"}\n')
+    tracemalloc.start()
+    huge, following = read(file, max_doc_bytes=100_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (outcome(huge), outcome(following)) == ((1, "document_too_large"), (2, "next"))
+    assert peak < 10_000_000
+
+
+def test_elements_of_an_array_are_documents_digit_by_digit(tmp_path: Path) -> None:
+    content = b'\xef\xbb\xbf [ {"_id": 1, "n": 1.10E+05, "t": "a, [b] \\" \\\\"} ,\n{"n": 12.50, "_id": "2"}\n] \n'
+    items = read(written(tmp_path, "corpus.json", content))
+    assert [outcome(item) for item in items] == [(1, "1"), (2, "2")]
+    assert bodies(items) == [b'{"n":1.10E+05,"t":"a, [b] \\" \\\\"}', b'{"n":12.50}']
+
+
+@pytest.mark.parametrize(
+    ("content", "outcomes"),
+    [
+        pytest.param(b"[]", [], id="empty"),
+        pytest.param(b"[ \n ]\n", [], id="blank"),
+        pytest.param(b'[{"_id": 1}, 5, {"_id": 3}]', [(1, "1"), (2, "not_an_object"), (3, "3")], id="a-number"),
+        pytest.param(b'[{"_id": 1},]', [(1, "1"), (2, "invalid_json")], id="comma-at-the-end"),
+        pytest.param(b'[{"_id": 1}, {"_id": 2, "t', [(1, "1"), (2, "invalid_json")], id="cut-off"),
+        pytest.param(b'[{"_id": 1}', [(1, "invalid_json")], id="never-closed"),
+        pytest.param(b'[{"_id": 1}]]', [(1, "1"), (2, "invalid_json")], id="closed-twice"),
+        pytest.param(b'[{"_id": 1}] x', [(1, "1"), (2, "invalid_json")], id="something-follows"),
+        pytest.param(b'[{"_id": 1, "a": NaN}, {"_id": 2}]', [(1, "invalid_json"), (2, "2")], id="not-json"),
+    ],
+)
+def test_nothing_of_an_array_is_lost(tmp_path: Path, content: bytes, outcomes: list[tuple[int, str]]) -> None:
+    assert [outcome(item) for item in read(written(tmp_path, "corpus.json", content))] == outcomes
+
+
+@pytest.mark.case("I16")
+def test_an_element_that_is_too_long_is_passed_over(tmp_path: Path) -> None:
+    content = b'[{"_id": 1, "t": "%s"}, {"_id": 2}]' % (b"x" * 3_000_000)
+    assert [outcome(item) for item in read(written(tmp_path, "a.json", content))] == [
+        (1, "document_too_large"),
+        (2, "2"),
+    ]
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('"\\[]{},'))
+
+json_values = st.recursive(
+    st.none() | st.integers() | texts,
+    lambda inner: st.lists(inner) | st.dictionaries(texts, inner),
+    max_leaves=10,
+)
+
+
+@given(st.lists(json_values), st.booleans(), st.integers(1, 9))
+def test_an_array_is_cut_where_json_says_wherever_reads_end(values: list[object], ascii_only: bool, size: int) -> None:
+    content = json.dumps(values, ensure_ascii=ascii_only, indent=1 if size % 2 else None).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_files, "READ_BYTES", size)
+        found = list(elements(io.BytesIO(content), LIMIT))
+    assert [number for number, _ in found] == list(range(1, len(values) + 1))
+    assert [json.loads(element) for _, element in found] == values
+
+
+def test_a_bulk_body_is_recognised_and_its_metadata_taken(tmp_path: Path) -> None:
+    content = b"""{"index": {"_index": "old", "_id": "1", "routing": "r"}}
+{"title": "one", "price": 1.50}
+{"create": {"_id": 2}}
+{"title": "two", "_index": "a field"}
+"""
+    items = read(written(tmp_path, "dump.ndjson", content))
+    assert [outcome(item) for item in items] == [(2, "1"), (4, "2")]
+    assert bodies(items) == [b'{"title": "one", "price": 1.50}', b'{"title": "two", "_index": "a field"}']
+    assert [item.routing for item in items if isinstance(item, Document)] == ["r", None]
+
+
+def test_actions_that_are_no_documents_are_named(tmp_path: Path) -> None:
+    content = b"""{"index": {"_id": "1"}}
+{"title": "one"}
+{"update": {"_id": "2"}}
+{"doc": {"title": "two"}}
+{"delete": {"_id": "3"}}
+{"index": {"_id": "4", "pipeline": "p"}}
+{"index": {"_id": "5"}}
+no json
+{"index": {}}
+{"title": "six"}
+{"index": {"_id": "7"}}
+"""
+    assert [outcome(item) for item in read(written(tmp_path, "dump.ndjson", content))] == [
+        (2, "1"),
+        (4, "not_a_document"),
+        (5, "not_a_document"),
+        (6, "invalid_action"),
+        (8, "invalid_json"),
+        (10, "invalid_id"),
+        (11, "invalid_action"),
+    ]
+
+
+@pytest.mark.case("I19")
+def test_a_document_with_a_field_named_index_is_no_bulk_body(tmp_path: Path) -> None:
+    content = b'{"index": {"_id": "1", "colour": "red"}, "_id": "a"}\n{"index": {"_id": "2"}, "_id": "b"}\n'
+    items = read(written(tmp_path, "corpus.jsonl", content))
+    assert [outcome(item) for item in items] == [(1, "a"), (2, "b")]
+
+
+def test_hits_hold_their_documents_under_source(tmp_path: Path) -> None:
+    content = b'{"_index": "i", "_id": "1", "_routing": "r", "_source": {"n": 1.0e5}}\n{"_id": "2"}\n{"_id": 3\n'
+    items = read(written(tmp_path, "dump.jsonl", content), file_format="hits")
+    assert [outcome(item) for item in items] == [(1, "1"), (2, "not_a_hit"), (3, "invalid_json")]
+    assert bodies(items) == [b'{"n": 1.0e5}']
+    assert isinstance(items[0], Document)
+    assert items[0].routing == "r"
