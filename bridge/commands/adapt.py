@@ -162,7 +162,7 @@ def command(
     from bridge.adaptation.adaptation import Adaptation
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
-    from ingest.state import default_state_folder
+    from bridge.folders import default_state_folder
 
     with connect(settings.cluster) as client:
         state = indices.look(client, index)

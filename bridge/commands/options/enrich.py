@@ -130,7 +130,7 @@ class Running:
 
     def folder(self, task: str, index: str) -> Path:
         """Where the run keeps its books."""
-        from ingest.state import default_state_folder
+        from bridge.folders import default_state_folder
 
         return self.state_folder or default_state_folder(task, index)
 
