@@ -30,7 +30,7 @@ from bridge.text.passages import value_at
 from ingest.follow.followers import Followers
 from ingest.signals import StopRequest
 from ingest.stages.models import load_models, profile_for
-from ingest.stages.stamp import recipe, recipe_of
+from ingest.stages.stamps import recipe, recipe_of
 
 INDEX = "bench-follow"
 _WRITES_PER_S = 5

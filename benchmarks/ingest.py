@@ -34,7 +34,7 @@ from bridge.records import Document, Passage
 from bridge.settings import ClusterSettings, load_settings
 from ingest.job import Job
 from ingest.runs.ingest import run_ingest
-from ingest.runs.run import BATCH_DOCUMENTS, expansion
+from ingest.runs.run import BATCH_DOCUMENTS
 from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.stages.embedding import Embedding
@@ -186,7 +186,7 @@ def _stage(corpus: Path, name: str, threads: int) -> _Timed:
     """One stage alone, on batches as the pipeline makes them."""
     settings = load_settings(ingest={"threads": threads}).ingest
     models = load_models(settings)
-    expand = expansion(profile_for(models, TEXT.text_fields), models, settings)
+    expand = Expansion.of(profile_for(models, TEXT.text_fields), models, settings)
     embed = Embedding(models.encoder, stamp=lambda _: "")
     documents = [item for item in _source(corpus, TEXT).items() if isinstance(item, Document)]
     batches = [documents[begin : begin + BATCH_DOCUMENTS] for begin in range(0, len(documents), BATCH_DOCUMENTS)]

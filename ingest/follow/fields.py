@@ -15,8 +15,7 @@ import msgspec
 from bridge.profile import IndexProfile
 from bridge.records import Document
 from bridge.settings import IngestSettings
-from ingest.stages.changes import stale, stamp_within
-from ingest.stages.stamp import is_current, recipe
+from ingest.stages.stamps import is_current, recipe, stale, stamp_within
 
 Fields = Literal["all", "vectors", "predicted_queries"]
 

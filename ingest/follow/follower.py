@@ -33,7 +33,7 @@ from ingest.signals import StopRequest
 from ingest.sources.index import IndexDocuments
 from ingest.sources.source import SourceItem
 from ingest.stages.models import Models
-from ingest.stages.stamp import text_stamp
+from ingest.stages.stamps import text_stamp
 from ingest.writing.actions import update_action
 from ingest.writing.rate_limit import Pace
 from ingest.writing.search_load import SearchLoad

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from typing import Self
 
-from ingest.stages.expansion import QueryGenerator
+from ingest.stages.models import QueryGenerator
 
 
 class Precedence:

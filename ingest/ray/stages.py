@@ -17,13 +17,13 @@ from bridge.records import Document, EnrichedDocument
 from bridge.settings import IngestSettings
 from ingest.books.ledger import Outcome
 from ingest.ray.reach import Reach
-from ingest.runs.run import BATCH_DOCUMENTS, Changed, expansion
+from ingest.runs.run import BATCH_DOCUMENTS, Changed
 from ingest.sources.source import Source, SourceItem
 from ingest.stages.batches import Batch, BatchReader, Stage
-from ingest.stages.changes import ChangeFilter, stale
 from ingest.stages.embedding import Embedding
+from ingest.stages.expansion import Expansion
 from ingest.stages.models import Models
-from ingest.stages.stamp import recipe, stamp, text_stamp
+from ingest.stages.stamps import ChangeFilter, recipe, stale, stamp, text_stamp
 from ingest.writing.actions import index_action, update_action
 from ingest.writing.retry import patiently
 from ingest.writing.writer import BulkLimits, BulkWriter
@@ -47,7 +47,7 @@ class Job:
 
     @property
     def recipe(self) -> str:
-        """How our fields are made; see `ingest.stamp.recipe`."""
+        """How our fields are made; see `ingest.stages.stamps.recipe`."""
         return recipe(self.profile, self.settings)
 
     def changed(self) -> Changed:
@@ -88,11 +88,10 @@ class Enrich:
 
     def __init__(self, job: Job) -> None:
         models = job.open_models()
-        encoder = models.encoder if job.profile.vector_type != "none" else None
         made_from = text_stamp if job.in_place else stamp
         self._changed = job.changed()
-        self._expansion = Stage(expansion(job.profile, models, job.settings))
-        self._embedding = Stage(Embedding(encoder, stamp=partial(made_from, job.recipe)))
+        self._expansion = Stage(Expansion.of(job.profile, models, job.settings))
+        self._embedding = Stage(Embedding.of(job.profile, models, partial(made_from, job.recipe)))
 
     def __call__(self, row: Row) -> Row:
         part: Part = row["part"]

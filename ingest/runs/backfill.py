@@ -12,8 +12,7 @@ from ingest.books.report import Report
 from ingest.job import Job
 from ingest.runs.opened_run import opened_run
 from ingest.sources.index import IndexDocuments
-from ingest.stages.changes import stale
-from ingest.stages.stamp import recipe
+from ingest.stages.stamps import recipe, stale
 from ingest.writing.writer import BulkLimits
 
 ROUNDS = 5

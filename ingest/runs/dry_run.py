@@ -17,8 +17,7 @@ from ingest.runs.measuring import measure
 from ingest.runs.run import BATCH_DOCUMENTS
 from ingest.sources.source import Source
 from ingest.stages.batches import BatchReader
-from ingest.stages.changes import ChangeFilter
-from ingest.stages.stamp import recipe
+from ingest.stages.stamps import ChangeFilter, recipe
 
 _SAMPLE = 1000
 _EXAMPLES = 5

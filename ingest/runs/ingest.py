@@ -9,8 +9,7 @@ from ingest.books.report import Report
 from ingest.job import Job
 from ingest.runs.opened_run import opened_run
 from ingest.sources.source import Source
-from ingest.stages.changes import ChangeFilter
-from ingest.stages.stamp import recipe
+from ingest.stages.stamps import ChangeFilter, recipe
 from ingest.writing.retry import patiently
 from ingest.writing.writer import BulkLimits
 

@@ -9,10 +9,11 @@ from functools import partial
 from bridge.profile import IndexProfile
 from bridge.records import Document, EnrichedDocument
 from bridge.settings import IngestSettings
-from ingest.runs.run import BATCH_DOCUMENTS, expansion
+from ingest.runs.run import BATCH_DOCUMENTS
 from ingest.stages.embedding import Embedding
+from ingest.stages.expansion import Expansion
 from ingest.stages.models import Models
-from ingest.stages.stamp import text_stamp
+from ingest.stages.stamps import text_stamp
 
 _LONGEST_S = 60.0
 
@@ -38,14 +39,13 @@ def measure(
     documents: Sequence[Document], profile: IndexProfile, models: Models, settings: IngestSettings, made_by: str
 ) -> Measured:
     """Enriches documents as a real run does, in an order by chance, for a bounded time. `made_by` as
-    `ingest.stamp.recipe` names it.
+    `ingest.stages.stamps.recipe` names it.
 
     Raises:
         ModelError: a model failed.
     """
-    expand = expansion(profile, models, settings)
-    encoder = models.encoder if profile.vector_type != "none" else None
-    embed = Embedding(encoder, stamp=partial(text_stamp, made_by))
+    expand = Expansion.of(profile, models, settings)
+    embed = Embedding.of(profile, models, partial(text_stamp, made_by))
     chosen = random.Random(0).sample(documents, len(documents))
     done: list[EnrichedDocument] = []
     began = time.monotonic()

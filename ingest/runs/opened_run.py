@@ -10,7 +10,7 @@ from ingest.books.accounts import Accounts
 from ingest.job import Job
 from ingest.runs.run import Run
 from ingest.sources.source import Source
-from ingest.stages.stamp import recipe, stamp, text_stamp
+from ingest.stages.stamps import recipe, stamp, text_stamp
 from ingest.writing.actions import index_action, update_action
 from ingest.writing.rate_limit import Pace
 from ingest.writing.writer import BulkLimits, BulkWriter

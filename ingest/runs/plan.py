@@ -16,9 +16,8 @@ from bridge.records import Document
 from bridge.settings import IngestSettings
 from ingest.runs.measuring import measure
 from ingest.sources.index import IndexDocuments
-from ingest.stages.changes import stale
 from ingest.stages.models import Models
-from ingest.stages.stamp import recipe
+from ingest.stages.stamps import recipe, stale
 from ingest.writing.actions import neural_object
 from ingest.writing.retry import RetryLimits
 

@@ -19,11 +19,10 @@ from bridge.models.session import compute_threads
 from bridge.profile import FilterThreshold, IndexProfile
 from bridge.records import Document
 from bridge.settings import IngestSettings
-from ingest.runs.run import BATCH_DOCUMENTS, expansion
+from ingest.runs.run import BATCH_DOCUMENTS
 from ingest.sources.index import IndexDocuments
 from ingest.sources.source import Source, SourceItem
-from ingest.stages.expansion import QueryFilter
-from ingest.stages.filter_threshold import known_threshold
+from ingest.stages.expansion import Expansion, QueryFilter, known_threshold
 from ingest.stages.models import Models
 from ingest.writing.retry import RetryLimits
 
@@ -95,7 +94,7 @@ def _scores(
         found.extend(chain.from_iterable(scored.scores(passages, queries)))
         return [[] for _ in passages]
 
-    expand = expansion(profile, models, settings, keep=note)
+    expand = Expansion.of(profile, models, settings, keep=note)
     for begin in range(0, len(documents), BATCH_DOCUMENTS):
         expand(documents[begin : begin + BATCH_DOCUMENTS])
     return found

@@ -6,14 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 
 from bridge.errors import IngestError
-from bridge.models.session import compute_threads
 from bridge.profile import IndexProfile
 from bridge.records import Document, EnrichedDocument
 from bridge.settings import IngestSettings
-from bridge.text.passages import split_passages
 from ingest.books.accounts import Accounts
 from ingest.books.ledger import Outcome
 from ingest.books.report import Progress, Report
@@ -21,8 +18,7 @@ from ingest.sources.source import SourceItem
 from ingest.stages.background import Stages
 from ingest.stages.batches import Batch, BatchReader, Stage
 from ingest.stages.embedding import Embedding
-from ingest.stages.expansion import Expansion, Keep, QueryFilter
-from ingest.stages.filter_threshold import filter_threshold
+from ingest.stages.expansion import Expansion
 from ingest.stages.models import Models
 from ingest.writing.actions import BulkAction
 from ingest.writing.rate_limit import Pace
@@ -70,9 +66,8 @@ class Run:
         self._last_wins = settings.on_duplicate == "last"
         self._max_dead_letters = settings.max_errors
         self._max_items = settings.bulk_documents
-        self._expansion = Stage(expansion(profile, models, settings))
-        encoder = models.encoder if profile.vector_type != "none" else None
-        self._embedding = Stage(Embedding(encoder, stamp=stamp))
+        self._expansion = Stage(Expansion.of(profile, models, settings))
+        self._embedding = Stage(Embedding.of(profile, models, stamp))
         self._began = time.monotonic()
         self._without_text = 0
         self._duplicates = 0
@@ -202,28 +197,6 @@ class Run:
             total=total,
             seconds=time.monotonic() - self._began,
         )
-
-
-def expansion(
-    profile: IndexProfile, models: Models, settings: IngestSettings, *, keep: Keep | None = None
-) -> Expansion:
-    """The expansion stage that a profile and the settings ask for; `keep` in place of their filter.
-
-    Raises:
-        IndexUnsuitable: as `ingest.filter_threshold` says.
-    """
-    if keep is None and models.scorer is not None:
-        threads = compute_threads(settings.threads)
-        keep = QueryFilter(models.scorer, threshold=filter_threshold(profile, settings), threads=threads)
-    return Expansion(
-        partial(split_passages, settings=profile.passages, token_spans=models.token_spans),
-        models.generator if profile.generator else None,
-        n_queries=settings.queries_per_passage,
-        max_query_tokens=settings.max_query_tokens,
-        max_bytes=settings.max_expansion_bytes,
-        keep=keep,
-        new_terms_only=settings.new_terms_only,
-    )
 
 
 def _share_ids(batch: Batch[EnrichedDocument], in_flight: Iterable[tuple[Batch[EnrichedDocument], object]]) -> bool:

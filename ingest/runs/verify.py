@@ -15,8 +15,7 @@ from bridge.profile import IndexProfile
 from bridge.records import Document
 from ingest.sources.index import IndexDocuments
 from ingest.sources.json_objects import within
-from ingest.stages.changes import stamp_within
-from ingest.stages.stamp import is_current, recipe_of
+from ingest.stages.stamps import is_current, recipe_of, stamp_within
 from ingest.writing.retry import RetryLimits
 
 _NEIGHBOURS = 10

@@ -1,32 +1,29 @@
 """The stage that embeds passages and completes documents for writing."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bridge.errors import ModelError
+from bridge.profile import IndexProfile
 from bridge.records import Document, EnrichedDocument, ExpandedDocument
-
-
-class PassageEncoder(Protocol):
-    """Texts → embeddings; see `bridge.models.encoder`."""
-
-    dimension: int
-
-    def encode(self, texts: Sequence[str], role: Literal["query", "passage"] = "query") -> NDArray[np.float32]:
-        """float32, (n_texts, dimension), rows of unit length, input order."""
+from ingest.stages.models import Models, PassageEncoder
 
 
 class Embedding:
     """Embeds the passages of a batch together."""
 
     def __init__(self, encoder: PassageEncoder | None, *, stamp: Callable[[Document], str]) -> None:
-        """`encoder` None leaves documents without vectors. `stamp` names what a document is made from: see
-        `ingest.stamp`."""
+        """`encoder` None leaves documents without vectors; `stamp`: see `ingest.stages.stamps`."""
         self._encoder = encoder
         self._stamp = stamp
+
+    @classmethod
+    def of(cls, profile: IndexProfile, models: Models, stamp: Callable[[Document], str]) -> Self:
+        """The stage that makes the vectors of an index with this profile, if it has any."""
+        return cls(models.encoder if profile.vector_type != "none" else None, stamp=stamp)
 
     def __call__(self, documents: Sequence[ExpandedDocument]) -> list[EnrichedDocument]:
         """Completes a batch, in its order. A document without text has no embedding.
@@ -34,21 +31,13 @@ class Embedding:
         Raises:
             ModelError: the encoder failed, or gave a value that is not finite or of a wrong shape.
         """
-        texts = [passage.text for document in documents for passage in document.passages]
-        embeddings = self._encode(texts)
+        embeddings = self._encode([passage.text for document in documents for passage in document.passages])
         enriched = []
-        for document in documents:
-            n_passages = len(document.passages)
-            enriched.append(
-                EnrichedDocument(
-                    document.document,
-                    document.passages,
-                    document.predicted_queries,
-                    embeddings[:n_passages],
-                    self._stamp(document.document),
-                )
-            )
-            embeddings = embeddings[n_passages:]
+        for each in documents:
+            n_passages = len(each.passages)
+            own, embeddings = embeddings[:n_passages], embeddings[n_passages:]
+            stamp = self._stamp(each.document)
+            enriched.append(EnrichedDocument(each.document, each.passages, each.predicted_queries, own, stamp))
         return enriched
 
     def _encode(self, texts: list[str]) -> NDArray[np.float32]:

@@ -4,52 +4,39 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice, zip_longest
-from typing import Protocol
+from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-
+from bridge.errors import IndexUnsuitable
+from bridge.models.session import compute_threads
+from bridge.profile import FilterThreshold, IndexProfile
 from bridge.records import Document, ExpandedDocument, Passage
-from bridge.text.passages import enriched_text
+from bridge.settings import IngestSettings
+from bridge.text.passages import enriched_text, split_passages
+from ingest.stages.models import Models, QueryGenerator, Scorer
 
 _WORD = re.compile(r"\w+")
 
 Split = Callable[[str], list[Passage]]
 """A document's enriched text → its passages."""
 
-
 Keep = Callable[[Sequence[str], Sequence[Sequence[str]]], list[list[str]]]
 """Passages and the queries of each → the queries that stay."""
 
 
-class QueryGenerator(Protocol):
-    """Passages → queries; see `bridge.models.query_generator`."""
-
-    def generate(self, passages: Sequence[str], *, n_queries: int, max_new_tokens: int, seed: int) -> list[list[str]]:
-        """Per passage at most `n_queries` queries, best first."""
-
-
-class Scorer(Protocol):
-    """Query, passages → scores; see `bridge.models.cross_encoder`."""
-
-    def score(self, query: str, passages: Sequence[str]) -> NDArray[np.float32]:
-        """float32, (n_passages,), input order."""
-
-
 class QueryFilter:
-    """Doc2Query−−: drops predicted queries that their own passage does not answer, which would only draw
-    the document into wrong results (Gospodinov et al. 2023: https://arxiv.org/abs/2301.03266)."""
+    """Doc2Query−−: drops predicted queries that their own passage does not answer: the document would turn up in wrong
+    results (Gospodinov et al. 2023, "Doc2Query--: when less is more": https://arxiv.org/abs/2301.03266)."""
 
     def __init__(self, scorer: Scorer, *, threshold: float, threads: int) -> None:
-        """Keeps queries whose score reaches `threshold`. Each query is a call of its own, `threads` of them
-        at once."""
+        """Keeps queries whose score reaches `threshold`; scores them one by one, on `threads` threads."""
         self._scorer = scorer
         self._threshold = threshold
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="query-filter")
 
     def __call__(self, passages: Sequence[str], queries: Sequence[Sequence[str]]) -> list[list[str]]:
-        """Of each passage's queries those that stay, best score first."""
+        """The queries of each passage that stay, best score first."""
         kept = []
         for predicted, scores in zip(queries, self.scores(passages, queries), strict=True):
             ranked = sorted(zip(scores, predicted, strict=True), key=lambda pair: -pair[0])
@@ -82,8 +69,8 @@ class Expansion:
         new_terms_only: bool = False,
         seed: int = 0,
     ) -> None:
-        """`generator` None predicts nothing. `max_bytes` bounds the queries of one document, in UTF-8.
-        `keep` is a `QueryFilter`. `new_terms_only` keeps of the queries the words that the document lacks."""
+        """`generator` None predicts nothing. `max_bytes` bounds the queries of one document, in UTF-8. `keep` is a
+        `QueryFilter`. `new_terms_only` leaves out of the queries the words that the document already has."""
         self._split = split
         self._generator = generator
         self._n_queries = n_queries
@@ -92,6 +79,26 @@ class Expansion:
         self._keep = keep
         self._new_terms_only = new_terms_only
         self._seed = seed
+
+    @classmethod
+    def of(cls, profile: IndexProfile, models: Models, settings: IngestSettings, *, keep: Keep | None = None) -> Self:
+        """The stage for an index with this profile; `keep` replaces the filter that the settings name.
+
+        Raises:
+            IndexUnsuitable: see `filter_threshold`.
+        """
+        if keep is None and models.scorer is not None:
+            threads = compute_threads(settings.threads)
+            keep = QueryFilter(models.scorer, threshold=filter_threshold(profile, settings), threads=threads)
+        return cls(
+            partial(split_passages, settings=profile.passages, token_spans=models.token_spans),
+            models.generator if profile.generator else None,
+            n_queries=settings.queries_per_passage,
+            max_query_tokens=settings.max_query_tokens,
+            max_bytes=settings.max_expansion_bytes,
+            keep=keep,
+            new_terms_only=settings.new_terms_only,
+        )
 
     def __call__(self, documents: Sequence[Document]) -> list[ExpandedDocument]:
         """Expands a batch, in its order.
@@ -115,9 +122,7 @@ class Expansion:
         queries = self._generator.generate(
             passages, n_queries=self._n_queries, max_new_tokens=self._max_query_tokens, seed=self._seed
         )
-        if self._keep is None:
-            return queries
-        return self._keep(passages, queries)
+        return self._keep(passages, queries) if self._keep else queries
 
     def _chosen(self, text: str, queries: list[list[str]]) -> list[str]:
         """Different queries, the passages' best ones first, as many as the budget holds."""
@@ -133,6 +138,33 @@ class Expansion:
             budget -= size
             chosen.append(query)
         return chosen
+
+
+def filter_threshold(profile: IndexProfile, settings: IngestSettings) -> float:
+    """The lowest score of a predicted query that stays: a fixed one, or the one in the index's profile.
+
+    Raises:
+        IndexUnsuitable: `ingest.filter_percentile` needs a score in the profile, and it has none.
+    """
+    if settings.filter_percentile is None:
+        return settings.filter_threshold
+    known = known_threshold(profile, profile, settings)
+    if known is None:
+        raise IndexUnsuitable(
+            f"the score that the lowest {settings.filter_percentile:g} % of predicted queries miss "
+            f"(ingest.filter_percentile) is not known for this index: `neural-bridge backfill` or `ingest` finds it out"
+        )
+    return known.score
+
+
+def known_threshold(
+    kept: IndexProfile | None, wanted: IndexProfile, settings: IngestSettings
+) -> FilterThreshold | None:
+    """The threshold in the profile `kept`, if it was found for the queries that `wanted` and `settings` produce."""
+    known = kept.filter_threshold if kept is not None else None
+    generator = wanted.generator.identity if wanted.generator else ""
+    needed = (generator, settings.filter_model, settings.filter_percentile)
+    return known if known and (known.generator, known.model, known.percentile) == needed else None
 
 
 def _new_terms(text: str, queries: Iterator[str]) -> Iterator[str]:

@@ -2,45 +2,69 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from bridge.model_servers.client import ModelServer
+from bridge.models import query_generator
 from bridge.models.artifact import ModelFolder, resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
-from bridge.models.query_generator import QueryGenerator
 from bridge.models.session import check_providers
 from bridge.models.tokenization import load_tokenizer
 from bridge.profile import DEFAULT_OBJECT, IndexProfile, ModelReference, PassageSettings, SearchRules
 from bridge.settings import IngestSettings
 from bridge.text.passages import TokenSpans
 from bridge.text.writing_systems import scripts_of_words
-from ingest.stages import expansion
-from ingest.stages.embedding import PassageEncoder
 from ingest.stages.served_models import ServedEncoder, ServedGenerator, ServedScorer, check_sidecar, server_of
+
+
+class PassageEncoder(Protocol):
+    """Texts → embeddings; see `bridge.models.encoder`."""
+
+    dimension: int
+
+    def encode(self, texts: Sequence[str], role: Literal["query", "passage"] = "query") -> NDArray[np.float32]:
+        """float32, (n_texts, dimension), rows of unit length, input order."""
+
+
+class QueryGenerator(Protocol):
+    """Passages → queries; see `bridge.models.query_generator`."""
+
+    def generate(self, passages: Sequence[str], *, n_queries: int, max_new_tokens: int, seed: int) -> list[list[str]]:
+        """At most `n_queries` queries per passage, best first."""
+
+
+class Scorer(Protocol):
+    """Query, passages → scores; see `bridge.models.cross_encoder`."""
+
+    def score(self, query: str, passages: Sequence[str]) -> NDArray[np.float32]:
+        """float32, (n_passages,), input order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Opened models, with the names that profiles and stamps know them by. `token_spans` is the encoder's
-    view of a text; `scorer` filters predicted queries; `scripts` are those that the encoder reads."""
+    """Opened models, with their names in profiles and stamps. `token_spans` gives the encoder's tokens of a text;
+    `scorer` filters predicted queries; `scripts` are the writing systems that the encoder reads."""
 
     encoder: PassageEncoder
     encoder_reference: ModelReference
     token_spans: TokenSpans
-    generator: expansion.QueryGenerator | None = None
+    generator: QueryGenerator | None = None
     generator_reference: ModelReference | None = None
-    scorer: expansion.Scorer | None = None
+    scorer: Scorer | None = None
     scripts: Sequence[str] = ()
 
 
 def load_models(settings: IngestSettings) -> Models:
-    """Opens the models that the settings name, or the way to a server that runs them in this process's place.
+    """Opens the models that the settings name, here or on the server that `ingest.server_url` names.
 
     Raises:
         ModelError: one cannot be found or opened.
-        SettingsError: `ingest.providers` names one that is not here, or does not start.
+        SettingsError: `ingest.providers` names one that is not installed, or does not start.
         SidecarError: the server does not answer, or runs other models.
     """
     check_providers(settings.providers, setting="ingest.providers")
@@ -60,12 +84,12 @@ def load_models(settings: IngestSettings) -> Models:
 
 
 def _with_queries(models: Models, settings: IngestSettings, sidecar: ModelServer | None) -> Models:
-    """The models, and those that predict and filter queries: of this process, or of a sidecar."""
+    """Adds the models that predict and filter queries, here or on the sidecar."""
     folder = resolve(settings.generator or "")
-    generator: expansion.QueryGenerator
-    scorer: expansion.Scorer | None = None
+    generator: QueryGenerator
+    scorer: Scorer | None = None
     if sidecar is None:
-        generator = QueryGenerator.load(folder, threads=settings.threads)
+        generator = query_generator.QueryGenerator.load(folder, threads=settings.threads)
         if settings.filter_model:
             reader = resolve(settings.filter_model)
             scorer = CrossEncoder.load(reader, threads=settings.threads, providers=settings.providers)
@@ -84,7 +108,7 @@ def profile_for(
     object_field: str = DEFAULT_OBJECT,
     kept: IndexProfile | None = None,
 ) -> IndexProfile:
-    """The profile of an index whose documents these models enrich; `kept` is the one that it has already."""
+    """The profile of an index whose documents these models enrich; `kept` is its profile so far, if it has one."""
     return IndexProfile(
         text_fields=list(text_fields),
         encoder=models.encoder_reference,
@@ -98,8 +122,7 @@ def profile_for(
 
 
 def profile_like(kept: IndexProfile, models: Models) -> IndexProfile:
-    """The profile of an index that exists, as these models would make it; predicted queries only where it has
-    them already."""
+    """The profile of an enriched index, made by these models; with predicted queries only if it already has some."""
     return msgspec.structs.replace(
         kept,
         encoder=models.encoder_reference,
@@ -111,7 +134,7 @@ def profile_like(kept: IndexProfile, models: Models) -> IndexProfile:
 def planned_profile(
     settings: IngestSettings, text_fields: Sequence[str], *, passages: PassageSettings | None = None
 ) -> IndexProfile:
-    """The same, without opening the models that the settings name.
+    """The profile of a new index, from the models' manifests: no model is opened.
 
     Raises:
         ModelError: one cannot be found.

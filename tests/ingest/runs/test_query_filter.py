@@ -12,12 +12,12 @@ from bridge.profile import IndexProfile
 from bridge.records import Document, SourcePosition
 from bridge.settings import IngestSettings
 from ingest.runs.query_filter import sample_of_files, with_filter_threshold
-from ingest.runs.run import expansion
 from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.sources.source import SourceItem
+from ingest.stages.expansion import Expansion
 from ingest.stages.models import Models, profile_for
-from ingest.stages.stamp import recipe
+from ingest.stages.stamps import recipe
 from tests.ingest.toys import LengthScorer, toy_models
 
 MODELS: Models = replace(toy_models(), scorer=LengthScorer())
@@ -41,7 +41,7 @@ def test_the_share_of_the_sample_that_is_asked_for_is_dropped() -> None:
     profile = settled()
     assert profile.filter_threshold is not None
     assert profile.filter_threshold.score == len("what is dddd")
-    expand = expansion(profile, MODELS, SETTINGS)
+    expand = Expansion.of(profile, MODELS, SETTINGS)
     kept = {each.document.doc_id: list(each.predicted_queries) for each in expand(documents("a", "dddd", "eeeee"))}
     assert kept == {"a": [], "dddd": ["what is dddd"], "eeeee": ["what is eeeee"]}
 

@@ -12,8 +12,8 @@ from bridge.models.artifact import ModelFolder
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.records import Document, SourcePosition
 from bridge.settings import IngestSettings
-from ingest.runs.run import expansion
 from ingest.stages.embedding import Embedding
+from ingest.stages.expansion import Expansion
 from ingest.stages.models import Models, load_models, profile_for
 from tests.bridge.proxy.scripted_models import API_KEY, scripted_models
 from tests.rerank_server.process import listening
@@ -67,7 +67,7 @@ def test_the_sidecar_makes_of_documents_what_this_process_would(folders: dict[st
     documents = [
         Document(str(i), b"{}", {"text": text}, SourcePosition("a file", i)) for i, text in enumerate([*TEXTS[:20], ""])
     ]
-    expanded = expansion(profile_for(there, ["text"]), there, wanted)(documents)
+    expanded = Expansion.of(profile_for(there, ["text"]), there, wanted)(documents)
     assert sum(bool(each.predicted_queries) for each in expanded) >= 10
     for each, document in zip(expanded, documents, strict=True):
         words = {word for query in each.predicted_queries for word in query.split()}
