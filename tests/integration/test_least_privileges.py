@@ -1,4 +1,4 @@
-"""The roles that docs/how-to/operate.md gives are enough for what it says, and for no more."""
+"""The roles that docs/how-to/secure.md gives are enough for what it says, and for no more."""
 
 import json
 import os
@@ -22,12 +22,12 @@ from tests.toys import make_toy_encoder
 pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(900)]
 
 INDEX = "products-least"
-OPERATIONS = Path(__file__).parent.parent.parent / "docs" / "how-to" / "operate.md"
+SECURE = Path(__file__).parents[2] / "docs" / "how-to" / "secure.md"
 SEARCHER = "products-searcher"
 
 
 def roles() -> dict[str, dict[str, Any]]:
-    [block] = re.findall(r"```json\n(\{.*?\n\})\n```", OPERATIONS.read_text(encoding="utf-8"), re.DOTALL)
+    [block] = re.findall(r"```json\n(\{.*?\n\})\n```", SECURE.read_text(encoding="utf-8"), re.DOTALL)
     found: dict[str, dict[str, Any]] = json.loads(block)
     return found
 

@@ -120,7 +120,7 @@ def test_an_alert_says_what_to_do(rule: dict[str, Any]) -> None:
 
 
 def test_every_metric_is_explained_to_operators() -> None:
-    text = (ROOT / "docs" / "how-to" / "operate.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
     exposed = {re.sub(r"_(bucket|count|sum)$", "", name) for name in series() if name.startswith("bridge_")}
     assert sorted(name for name in exposed if f"| `{name}` |" not in text) == []
 

@@ -1,4 +1,4 @@
-"""What the proxy counts and times, under the names that docs/how-to/operate.md lists."""
+"""What the proxy counts and times, under the names that docs/reference/metrics.md lists."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client import generate_latest as _generate_latest

@@ -6,25 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from bridge.settings import settings_reference
-from tests.command_reference import reference
+from tests.docs.reference_pages import pages
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def test_configuration_lists_every_setting_as_it_is() -> None:
-    assert read("docs/reference/configuration.md").endswith(settings_reference()), (
-        "docs/reference/configuration.md is stale: replace its tables by the output of `neural-bridge config reference`"
-    )
-
-
-def test_commands_lists_every_option_as_it_is() -> None:
-    assert read("docs/reference/commands.md") == reference(), (
-        "docs/reference/commands.md is stale: `python -m tests.command_reference > docs/reference/commands.md`"
+@pytest.mark.parametrize("name", pages())
+def test_a_reference_page_says_what_the_program_knows(name: str) -> None:
+    assert read(f"docs/reference/{name}") == pages()[name], (
+        "`python -m tests.docs.reference_pages` writes the page anew"
     )
 
 

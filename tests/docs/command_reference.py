@@ -1,7 +1,6 @@
-"""The page docs/reference/commands.md, made from the command tree: `python -m tests.command_reference` prints it."""
+"""The page docs/reference/commands.md, made from the command tree; `python -m tests.docs.reference_pages` writes it."""
 
 import inspect
-import sys
 from collections.abc import Iterator
 
 import click
@@ -70,7 +69,3 @@ def _meaning(option: click.Option) -> str:
         "Required." if option.required else "",
     ]
     return " ".join(part for part in parts if part)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference())

@@ -1,0 +1,124 @@
+"""Every code block of tutorial and how-to is run, or else a parser checks it and it says why."""
+
+import re
+import shlex
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+
+import click
+import pytest
+import yaml
+
+from bridge.cli import cli
+from bridge.settings import Settings
+from tests.docs.blocks import DOCS, PAGES, Block, blocks, prepared
+
+ROOT = DOCS.parent
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+NOT_RUN = {
+    "collection": 2,
+    "docker": 2,
+    "elasticsearch": 1,
+    "gpu": 1,
+    "hub": 1,
+    "install": 3,
+    "interleave": 2,
+    "kubernetes": 2,
+    "secured": 2,
+    "serve": 1,
+    "systemd": 3,
+    "train": 4,
+}
+"""Reason → how many blocks are not run for it. `secured` and `elasticsearch` run on clusters of their own
+(tests/integration/test_docs_run.py); parsers check the others."""
+
+
+def of(language: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language == language]
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of each call of neural-bridge in a script."""
+    unfolded = re.sub(r"\\\n", " ", re.sub(r"<<'(\w+)'.*?\n\1\n", "\n", text, flags=re.DOTALL))
+    for line in unfolded.splitlines():
+        found = re.search(r"(?:^|[ /])neural-bridge( [^|;&>]*)?(?=$|[|;&>])", line)
+        if found:
+            yield shlex.split(found[1] or "", comments=True)
+
+
+def check_command(words: list[str]) -> None:
+    """Fails if there is no such command or option."""
+    command: click.Command = cli
+    for word in words:
+        if isinstance(command, click.Group) and not word.startswith("-"):
+            found = command.get_command(click.Context(command), word)
+            assert found is not None, f"neural-bridge {' '.join(words)}: no command {word}"
+            command = found
+    options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    named = {word.partition("=")[0] for word in words if word.startswith("--")}
+    assert named <= options | {"--help", "--config", "--debug"}, f"neural-bridge {' '.join(words)}"
+
+
+def test_every_block_has_a_language_that_is_checked() -> None:
+    assert len(BLOCKS) > 40
+    assert {block.name: block.language for block in BLOCKS if block.language not in ("sh", "yaml", "json", "text")} == {
+        block.name: block.language for block in BLOCKS if block.language == "{toctree}"
+    }
+
+
+def test_blocks_that_are_not_run_are_counted() -> None:
+    assert Counter(block.not_run for block in of("sh") if block.not_run) == NOT_RUN
+
+
+def test_pages_begin_in_a_known_state() -> None:
+    assert {prepared(page) for page in PAGES} <= {"nothing", "products", "enriched"}
+
+
+@pytest.mark.parametrize("block", of("sh"), ids=lambda block: block.name)
+def test_commands_are_valid(block: Block) -> None:
+    done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stderr
+    for words in commands(block.text):
+        check_command(words)
+
+
+@pytest.mark.parametrize("block", of("sh"), ids=lambda block: block.name)
+def test_files_of_the_project_exist(block: Block) -> None:
+    named = re.findall(r"\b(?:scripts|docker|examples)/[\w./@-]+", block.text)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("block", of("yaml"), ids=lambda block: block.name)
+def test_settings_are_valid(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("BRIDGE_CONFIG",):
+        monkeypatch.delenv(variable, raising=False)
+    Settings.model_validate(yaml.safe_load(block.text))
+
+
+@pytest.mark.parametrize("block", [b for b in of("sh") if b.not_run == "systemd"], ids=lambda block: block.name)
+def test_units_that_are_enabled_are_installed_before(block: Block) -> None:
+    for unit in re.findall(r"systemctl enable --now ([\w@-]+)", block.text):
+        name, at, _ = unit.partition("@")
+        assert (ROOT / "scripts" / "operations" / f"{name}{at}.service").is_file()
+
+
+@pytest.mark.parametrize("block", [b for b in of("sh") if b.not_run == "docker"], ids=lambda block: block.name)
+def test_compose_commands_name_services_that_there_are(block: Block) -> None:
+    services = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    for service in re.findall(r"compose -f docker/compose.yaml run --rm (\S+)", block.text):
+        assert service in services
+
+
+@pytest.mark.parametrize("block", [b for b in of("sh") if b.not_run == "kubernetes"], ids=lambda block: block.name)
+def test_kubernetes_commands_name_what_the_manifests_have(block: Block) -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docker" / "kubernetes").glob("*.yaml")))
+    for name in re.findall(r"create secret generic (\S+)|deployment/(\S+)", block.text):
+        assert f"{''.join(name)}" in text
+
+
+def test_a_wrong_option_would_be_noticed() -> None:
+    [words] = commands("X=1 neural-bridge index show products --frob | cat")
+    assert words == ["index", "show", "products", "--frob"]
+    with pytest.raises(AssertionError):
+        check_command(words)

@@ -1,0 +1,105 @@
+"""Tutorial and how-to as a stranger follows them: each page's commands, in order, on real nodes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from opensearchpy import OpenSearch
+
+from bridge.node.node import EmbeddedNode
+from tests.docs.blocks import DOCS, PAGES, blocks, output, prepared, run, script
+from tests.docs.prepared import DOCUMENTS, ENRICHED, INDEX, QUERIES, Addresses, write_as_an_application, write_files
+from tests.elasticsearch_node import start_elasticsearch
+from tests.integration.test_least_privileges import roles
+from tests.secured_node import SecuredNode
+
+pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(1200)]
+
+MADE_BY_PAGES = "products,products-2,catalogue"
+OPERATOR = "bridge_operator"
+RUN = [page for page in PAGES if script(page)]
+
+
+@pytest.fixture
+def cleared(opensearch: OpenSearch) -> Iterator[OpenSearch]:
+    """A client of the node, on which no index of the pages stands."""
+    opensearch.indices.delete(index=MADE_BY_PAGES, params={"ignore_unavailable": "true"})
+    yield opensearch
+    opensearch.indices.delete(index=MADE_BY_PAGES, params={"ignore_unavailable": "true"})
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_the_commands_of_a_page_do_what_it_says(
+    page: Path, node: EmbeddedNode, cleared: OpenSearch, tmp_path: Path
+) -> None:
+    addresses = Addresses(None if "neural-bridge node start" in script(page) else node.url)
+    environment = addresses.environment()
+    write_files(tmp_path)
+    if prepared(page) != "nothing":
+        write_as_an_application(cleared, {"index.knn": True, "index.number_of_replicas": 0})
+    if page.stem == "change-models":  # its first block, which a running server cannot be told
+        environment["BRIDGE_SIDECAR__MORE_ENCODERS"] = '["models/new-encoder"]'
+    commands = (ENRICHED if prepared(page) == "enriched" else "") + script(page)
+
+    printed = run(addresses.put_into(commands), tmp_path, environment)
+
+    rest = printed
+    for line in output(page):
+        _, found, rest = rest.partition(line)
+        assert found, f"not printed: {line}\n{printed}"
+
+
+def special(page: str, reason: str) -> str:
+    """The last block of a page that is not run for this reason: it needs another cluster."""
+    return [block.text for block in blocks(DOCS / page) if block.not_run == reason][-1]
+
+
+def assert_upgraded(client: OpenSearch, printed: str) -> None:
+    stored = client.get(index=INDEX, id="boot")["_source"]
+    assert stored["title"] == "Rubber boots"
+    assert stored["_neural"]["predicted_queries"]
+    # Elasticsearch shows no vectors within a document, and keeps them all the same.
+    with_vectors = {"query": {"exists": {"field": "_neural.embedding"}}}
+    assert client.count(index=INDEX, body=with_vectors)["count"] == len(DOCUMENTS)
+    meta = client.indices.get_mapping(index=INDEX)[INDEX]["mappings"]["_meta"]["neural_bridge"]
+    assert meta["gate"]["measurement"]["queries"] == sum(map(len, QUERIES.values()))
+    assert "searches will stop at" in printed
+
+
+@pytest.fixture
+def operator(secured_node: SecuredNode) -> Iterator[SecuredNode]:
+    role = roles()[OPERATOR]
+    secured_node.add_user(OPERATOR, *role["index_permissions"], cluster=tuple(role["cluster_permissions"]))
+    yield secured_node
+    secured_node.remove_user(OPERATOR)
+    with secured_node.client() as admin:
+        admin.indices.delete(index=INDEX, params={"ignore_unavailable": "true"})
+
+
+def test_the_operators_role_leads_to_an_upgraded_search_on_a_secured_opensearch(
+    operator: SecuredNode, tmp_path: Path
+) -> None:
+    addresses = Addresses(operator.url)
+    write_files(tmp_path)
+    with operator.client() as admin:
+        write_as_an_application(admin, {"index.knn": True, "index.number_of_replicas": 0})
+        user = {
+            "BRIDGE_CLUSTER__USERNAME": OPERATOR,
+            "BRIDGE_CLUSTER__PASSWORD": operator.password,
+            "BRIDGE_SEARCH_PASSWORD": operator.password,
+        }
+        commands = addresses.put_into(special("how-to/secure.md", "secured"))
+        assert_upgraded(admin, run(commands, tmp_path, {**addresses.environment(), **user}))
+
+
+def test_the_same_way_leads_to_an_upgraded_search_on_elasticsearch(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    if not request.config.getoption("--elasticsearch"):
+        pytest.skip("Elasticsearch is fetched if --elasticsearch asks for it")
+    write_files(tmp_path)
+    with start_elasticsearch("9.4.3") as node, OpenSearch(node.url, timeout=120) as client:
+        addresses = Addresses(node.url)
+        write_as_an_application(client, {"index.number_of_replicas": 0})
+        commands = addresses.put_into(special("how-to/elasticsearch.md", "elasticsearch"))
+        assert_upgraded(client, run(commands, tmp_path, addresses.environment()))
