@@ -27,7 +27,8 @@ from bridge.cluster.connection import connect
 from bridge.models.session import compute_threads
 from bridge.settings import ClusterSettings, IngestSettings, load_settings
 from bridge.text.passages import value_at
-from ingest.follow.followers import Followers
+from ingest.follow.pair import FollowerPair
+from ingest.job import Job
 from ingest.signals import StopRequest
 from ingest.stages.models import load_models, profile_for
 from ingest.stages.stamps import recipe, recipe_of
@@ -93,16 +94,8 @@ def measure(client: OpenSearch, settings: IngestSettings, *, rate: float, second
     stop = StopRequest()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as pool, ExitStack() as held:
         documents = list(_documents(Path(folder), round(rate * seconds)))
-        followers = Followers(
-            client,
-            INDEX,
-            generation=None,
-            models=models,
-            settings=settings,
-            state_folder=Path(folder) / "state",
-            stop=stop,
-        )
-        held.enter_context(followers)
+        job = Job(INDEX, profile, models, client, settings, Path(folder) / "state")
+        followers = held.enter_context(FollowerPair(job, stop))
         following = pool.submit(followers.follow)
         watches = [_Watch(client, profile.stamp_field, lambda _: True, every_s=_LOOK_EVERY_S)]
         if models.generator is not None:

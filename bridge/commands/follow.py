@@ -12,7 +12,7 @@ from bridge.commands import cluster_option, json_option, settings_of
 from bridge.commands.options.enrich import Running, running_options
 
 if TYPE_CHECKING:
-    from ingest.follow.status import FollowStatus
+    from ingest.follow.state import FollowStatus
 
 _LINE_EVERY_S = 10.0
 _WHAT = {"all": "all fields", "vectors": "vectors", "predicted_queries": "predicted queries"}
@@ -60,8 +60,10 @@ def command(
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from bridge.errors import EXIT_DEAD_LETTERS
-    from ingest.follow.followers import Followers
+    from ingest.follow.fields import followed_profile
     from ingest.follow.metrics import metrics_served
+    from ingest.follow.pair import FollowerPair
+    from ingest.job import Job
     from ingest.signals import stop_on_signals
     from ingest.stages.models import load_models
 
@@ -69,19 +71,12 @@ def command(
     state = indices.look(client, index)
     kept = state.profile if generation is None else state.generation(generation)
     made = settings.ingest if kept and kept.generator else settings.ingest.model_copy(update={"generator": None})
-    number = kept.generation if kept else 1
+    models = load_models(made)
+    profile = followed_profile(state, generation, models)
+    folder = running.folder("follow", f"{state.name}-generation-{profile.generation}")
     with ExitStack() as held:
         request = held.enter_context(stop_on_signals())
-        followers = Followers(
-            client,
-            index,
-            generation=generation,
-            models=load_models(made),
-            settings=made,
-            state_folder=running.folder("follow", f"{state.name}-generation-{number}"),
-            stop=request,
-        )
-        held.enter_context(followers)
+        followers = held.enter_context(FollowerPair(Job(index, profile, models, client, made, folder), request))
         if metrics_port is not None:
             port = held.enter_context(metrics_served(followers.status, host="127.0.0.1", port=metrics_port))
             click.echo(f"metrics: http://127.0.0.1:{port}/metrics", err=True)

@@ -1,8 +1,8 @@
 """Which of our fields a follower makes: all of them, or the vectors first and the predicted queries afterwards.
 
-Predicting the queries of a document takes several times as long as embedding it. So a document that somebody
-wrote gets its vectors at once, by a stamp that names no generator, and its queries as the machine has time. The
-stamp tells how far each document is, whatever happened in between.
+Predicting the queries of a document takes several times as long as embedding it. So a new document gets its vectors at
+once, with a stamp that names no generator, and its queries when the machine has time. The stamp shows how far each
+document is, whatever happened in between.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,9 +12,12 @@ from typing import Literal
 
 import msgspec
 
-from bridge.profile import IndexProfile
+from bridge.cluster.index import IndexState
+from bridge.errors import IndexUnsuitable
+from bridge.profile import IndexProfile, ModelReference
 from bridge.records import Document
 from bridge.settings import IngestSettings
+from ingest.stages.models import Models, profile_like
 from ingest.stages.stamps import is_current, recipe, stale, stamp_within
 
 Fields = Literal["all", "vectors", "predicted_queries"]
@@ -22,7 +25,7 @@ Fields = Literal["all", "vectors", "predicted_queries"]
 
 @dataclass(frozen=True, slots=True)
 class FollowedFields:
-    """What a run of a follower makes: as `profile` says, stamped with `recipe`, of the documents that `needs`
+    """What one follower makes: fields as `profile` describes, stamped with `recipe`, of the documents that `needs`
     picks out of those that were read."""
 
     fields: Fields
@@ -32,7 +35,7 @@ class FollowedFields:
 
     @classmethod
     def of(cls, fields: Fields, profile: IndexProfile, settings: IngestSettings) -> "FollowedFields":
-        """These fields of the documents that `profile` describes."""
+        """These fields of an index with this profile."""
         whole = recipe(profile, settings)
         if fields == "all":
             return cls(fields, profile, whole, partial(stale, profile=profile, recipe=whole))
@@ -47,11 +50,39 @@ class FollowedFields:
 
 
 def steps(profile: IndexProfile) -> list[Fields]:
-    """What is made one after the other of documents that `profile` describes."""
+    """The fields of an index with this profile, in the order in which followers make them."""
     both = profile.generator is not None and profile.vector_type != "none"
     return ["vectors", "predicted_queries"] if both else ["all"]
+
+
+def followed_profile(state: IndexState, generation: int | None, models: Models) -> IndexProfile:
+    """The profile of the generation to follow, made by these models; None is the serving one.
+
+    Raises:
+        IndexUnsuitable: the index has no such generation, or another generator predicted its queries: then every
+            document would be made anew, which is the job of a backfill.
+    """
+    existing = state.profile if generation is None else state.generation(generation)
+    if existing is None:
+        which = "" if generation is None else f" of generation {generation}"
+        raise IndexUnsuitable(
+            f"index {state.name} has no fields{which} to follow: begin with `neural-bridge backfill {state.name}`, or "
+            f"see `neural-bridge generation status {state.name}`"
+        )
+    profile = profile_like(existing, models)
+    if existing.generator != profile.generator:
+        raise IndexUnsuitable(
+            f"generation {existing.generation} of {state.name} has queries predicted by {_name(existing.generator)}, "
+            f"and this run's generator, {_name(profile.generator)}, would make every document anew: name the other one "
+            f"with --generator, or run `neural-bridge backfill {state.name}` once if that is meant"
+        )
+    return profile
 
 
 def _made_by(documents: Sequence[Document], profile: IndexProfile, recipe: str) -> list[Document]:
     """The documents whose fields are what this recipe makes of them now."""
     return [each for each in documents if is_current(stamp_within(each.body, profile.stamp_field), recipe, each)]
+
+
+def _name(model: ModelReference | None) -> str:
+    return model.identity if model else "none"

@@ -1,4 +1,4 @@
-"""Followers' lag and books for Prometheus."""
+"""Followers' lag and ledgers for Prometheus."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,13 +8,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from bridge.errors import UsageError
-from ingest.follow.status import FollowStatus
+from ingest.follow.state import FollowStatus
 
 _OUTCOMES = ("written", "unchanged", "superseded", "dropped_by_pipeline", "dead_lettered")
 
 
 class _FollowCollector(Collector):
-    """Asks the followers when it is asked itself, so that the lag grows while nothing goes on."""
+    """Reads the followers' status at each scrape, so that the lag grows while nothing happens."""
 
     def __init__(self, status: Callable[[], Sequence[FollowStatus]]) -> None:
         self._status = status
@@ -43,10 +43,10 @@ class _FollowCollector(Collector):
 
 @contextmanager
 def metrics_served(status: Callable[[], Sequence[FollowStatus]], *, host: str, port: int) -> Iterator[int]:
-    """Serves `/metrics` meanwhile; gives the port, a free one where 0 was asked for.
+    """Serves `/metrics` for the length of the block; gives the port, a free one if `port` is 0.
 
     Raises:
-        UsageError: the port cannot be listened on.
+        UsageError: the port is in use or forbidden.
     """
     registry = CollectorRegistry()
     registry.register(_FollowCollector(status))

@@ -1,21 +1,39 @@
-"""How far a follower got, per shard: kept on disk, so that a restart goes on there."""
+"""Where a follower is: how far it got, per shard and on disk, and what it reports of itself."""
 
-import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from bridge.errors import CheckpointUnusable
 from ingest.books.checkpoint import load_state, save
+from ingest.books.ledger import Ledger
+from ingest.follow.fields import Fields
 from ingest.sources.index import BEFORE_THE_FIRST
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 _FILE = "followed"
 
 
-class _Kept(msgspec.Struct, frozen=True):
-    """What the file holds. `seen`: by shard, the sequence number up to which all is enriched."""
+class FollowStatus(msgspec.Struct, frozen=True):
+    """What was written more than `lag_s` ago has the fields that the follower makes. `ledger` counts what it read
+    since it started; `waiting` says why it waits, None if it works or has nothing to do."""
+
+    index: str
+    generation: int
+    fields: Fields
+    lag_s: float
+    ledger: Ledger
+    waiting: str | None = None
+
+
+OnStatus = Callable[[FollowStatus], None]
+
+
+class _Saved(msgspec.Struct, frozen=True):
+    """The file's content. `seen`: by shard, the sequence number up to which all is enriched."""
 
     index: str
     recipe: str
@@ -26,34 +44,34 @@ class FollowState:
     """Sequence numbers up to which the changes of each shard are enriched by one recipe.
 
     A file that is lost, damaged, or of another index or recipe only costs reading all documents once: their
-    stamps tell what is to be done.
+    stamps show what is to be done.
     """
 
     def __init__(self, folder: Path, *, index: str, recipe: str) -> None:
         """`index` is an index's identity."""
         self._path = folder / _FILE
-        self._kept = _Kept(index, recipe)
+        self._saved = _Saved(index, recipe)
         try:
-            found = load_state(self._path, _Kept)
+            saved = load_state(self._path, _Saved)
         except CheckpointUnusable as error:
-            log.warning("%s; all documents of %s are looked at once", error, index)
-            found = None
-        if found is not None and (found.index, found.recipe) == (index, recipe):
-            self._kept = found
+            log.warning("follow_state_unusable", index=index, error=str(error), consequence="reads all documents once")
+            saved = None
+        if saved is not None and (saved.index, saved.recipe) == (index, recipe):
+            self._saved = saved
 
     def seen(self, shard: int) -> int:
-        """The number up to which this shard's changes are enriched; -1 where that is not known."""
-        return self._kept.seen.get(shard, BEFORE_THE_FIRST)
+        """The number up to which this shard's changes are enriched; -1 if it is not known."""
+        return self._saved.seen.get(shard, BEFORE_THE_FIRST)
 
     def advance(self, shard: int, number: int) -> None:
         """Notes that all changes up to `number` are enriched. Numbers never go back."""
-        seen = {**self._kept.seen, shard: max(number, self.seen(shard))}
-        self._kept = msgspec.structs.replace(self._kept, seen=seen)
+        seen = {**self._saved.seen, shard: max(number, self.seen(shard))}
+        self._saved = msgspec.structs.replace(self._saved, seen=seen)
 
     def save(self) -> None:
-        """Makes it safe.
+        """Writes the file.
 
         Raises:
             IngestError: the disk refuses it.
         """
-        save(self._path, self._kept)
+        save(self._path, self._saved)

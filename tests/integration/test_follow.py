@@ -16,8 +16,9 @@ from bridge.cluster.connection import connect
 from bridge.cluster.generations import next_generation
 from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
+from ingest.follow.fields import followed_profile
 from ingest.follow.follower import Follower
-from ingest.follow.status import FollowStatus
+from ingest.follow.state import FollowStatus
 from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.signals import StopRequest
@@ -51,15 +52,9 @@ def backfill(client: OpenSearch, index: str, folder: Path, models: Models | None
 
 
 def follower(client: OpenSearch, index: str, folder: Path, **options: Any) -> Follower:
-    return Follower(
-        client,
-        index,
-        generation=options.pop("generation", None),
-        models=options.pop("models", toy_models()),
-        settings=options.pop("settings", FAST),
-        state_folder=folder,
-        stop=options.pop("stop", StopRequest()),
-    )
+    models, settings = options.pop("models", toy_models()), options.pop("settings", FAST)
+    profile = followed_profile(indices.look(client, index), options.pop("generation", None), models)
+    return Follower(Job(index, profile, models, client, settings, folder), options.pop("stop", StopRequest()))
 
 
 def caught_up(client: OpenSearch, index: str, folder: Path, **options: Any) -> FollowStatus:

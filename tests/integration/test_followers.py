@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from opensearchpy import OpenSearch
 
+from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.cluster.removal import undo
 from bridge.errors import CheckpointUnusable, IndexUnsuitable
 from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings
-from ingest.follow.followers import Followers
-from ingest.follow.status import FollowStatus
+from ingest.follow.fields import followed_profile
+from ingest.follow.pair import FollowerPair
+from ingest.follow.state import FollowStatus
+from ingest.job import Job
 from ingest.signals import StopRequest
 from ingest.stages.models import Models
 from tests.ingest.toys import CountingEncoder, EchoGenerator, toy_models
@@ -55,16 +58,9 @@ def enriched_index(client: OpenSearch, fresh_index: str, tmp_path: Path) -> str:
 
 def followers(
     client: OpenSearch, index: str, folder: Path, models: Models, stop: StopRequest | None = None
-) -> Followers:
-    return Followers(
-        client,
-        index,
-        generation=None,
-        models=models,
-        settings=FAST,
-        state_folder=folder,
-        stop=stop or StopRequest(),
-    )
+) -> FollowerPair:
+    profile = followed_profile(indices.look(client, index), None, models)
+    return FollowerPair(Job(index, profile, models, client, FAST, folder), stop or StopRequest())
 
 
 def caught_up(client: OpenSearch, index: str, folder: Path, models: Models) -> list[FollowStatus]:

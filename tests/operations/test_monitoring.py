@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bridge.proxy.server.metrics import Metrics as ProxyMetrics
 from ingest.books.ledger import Ledger
 from ingest.follow.metrics import metrics_served
-from ingest.follow.status import FollowStatus
+from ingest.follow.state import FollowStatus
 from rerank_server.metrics import Metrics as RerankMetrics
 
 ROOT = Path(__file__).parent.parent.parent

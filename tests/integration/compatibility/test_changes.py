@@ -10,8 +10,9 @@ from bridge.cluster import index as indices
 from bridge.cluster.generations import newer, next_generation, serve_other
 from bridge.cluster.removal import drop
 from bridge.settings import IngestSettings
+from ingest.follow.fields import followed_profile
 from ingest.follow.follower import Follower
-from ingest.follow.status import FollowStatus
+from ingest.follow.state import FollowStatus
 from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.runs.verify import verify
@@ -25,15 +26,10 @@ from tests.integration.test_generations import WIDER, wider_models
 
 def caught_up(client: OpenSearch, index: str, folder: Path) -> FollowStatus:
     """What a follower finds to do, and does."""
-    with Follower(
-        client,
-        index,
-        generation=None,
-        models=toy_models(),
-        settings=IngestSettings(),
-        state_folder=folder,
-        stop=StopRequest(),
-    ) as following:
+    models = toy_models()
+    profile = followed_profile(indices.look(client, index), None, models)
+    job = Job(index, profile, models, client, IngestSettings(), folder)
+    with Follower(job, StopRequest()) as following:
         return following.follow(once=True)
 
 

@@ -2,19 +2,19 @@
 
 import threading
 
-from ingest.follow.priority import Precedence, WaitingGenerator
+from ingest.follow.pair import Priority, WaitingGenerator
 from tests.ingest.toys import EchoGenerator
 
 
 def test_nothing_is_predicted_while_other_work_goes_first() -> None:
-    precedence, echo = Precedence(), EchoGenerator()
-    generator = WaitingGenerator(echo, precedence)
+    priority, echo = Priority(), EchoGenerator()
+    generator = WaitingGenerator(echo, priority)
     predicted: list[list[str]] = []
 
     def predict() -> None:
         predicted.extend(generator.generate(["wing"], n_queries=1, max_new_tokens=8, seed=0))
 
-    with precedence:
+    with priority:
         thread = threading.Thread(target=predict)
         thread.start()
         thread.join(0.2)
