@@ -19,7 +19,7 @@ from bridge.proxy.server.metrics import Metrics as ProxyMetrics
 from bridge.settings import settings_reference
 from ingest.books.ledger import Ledger
 from ingest.follow.metrics import _FollowCollector
-from ingest.follow.status import FollowStatus
+from ingest.follow.state import FollowStatus
 from rerank_server import openapi
 from rerank_server.metrics import Metrics as RerankMetrics
 from tests.docs.command_reference import reference as commands
