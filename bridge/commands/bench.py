@@ -1,15 +1,15 @@
-"""`neural-bridge bench`: how quick searches through the bridge are, by stage, by load and by size."""
+"""`neural-bridge bench`: measure how fast searches through the bridge are, by stage, load and size."""
 
 import asyncio
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from bridge.commands import settings_of
+from bridge.commands import display as progress_display
+from bridge.commands import json_option, settings_of, show
 from bridge.commands.evaluate import STAGES, stage_names
-from bridge.commands.options.judgements import Asked, Measured, measured
+from bridge.commands.options.judgements import JudgementOptions, Subject, judged_index
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ DEFAULT_STAGES = ("bm25", "expansion", "hybrid", "rerank", "cascade")
 
 @click.group(name="bench")
 def command() -> None:
-    """Measure how quick searches are."""
+    """Measure how fast searches are."""
 
 
 @command.command()
@@ -30,21 +30,25 @@ def command() -> None:
     "folder",
     required=True,
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder in BEIR's layout, whose queries are asked; it is written to the embedded node.",
+    help="Folder in BEIR's layout whose queries to ask; it is written to the embedded node.",
 )
-@click.option("--split", default="test", show_default=True, help="Which queries of the collection.")
-@click.option("--stages", default=",".join(DEFAULT_STAGES), show_default=True, help="Stages, comma-separated.")
-@click.option("--clients", default="1,4,16", show_default=True, help="Numbers of clients at once, comma-separated.")
+@click.option("--split", default="test", show_default=True, help="Which queries of the collection to use.")
+@click.option(
+    "--stages", default=",".join(DEFAULT_STAGES), show_default=True, help="Stages to measure, comma-separated."
+)
+@click.option("--clients", default="1,4,16", show_default=True, help="Numbers of concurrent clients, comma-separated.")
 @click.option(
     "--seconds", type=click.FloatRange(0.1, 600), default=5.0, show_default=True, help="Length of each measurement."
 )
-@click.option("--max-queries", type=click.IntRange(min=1), default=200, show_default=True, help="Different queries.")
+@click.option(
+    "--max-queries", type=click.IntRange(min=1), default=200, show_default=True, help="Number of different queries."
+)
 @click.option(
     "--grow-to",
     default="",
-    help="Also on the collection grown to so many documents by synthetic ones, for example 10000,100000,300000.",
+    help="Measure also with synthetic documents up to these totals, for example 10000,100000,300000.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @click.pass_context
 def search(
     ctx: click.Context,
@@ -57,19 +61,17 @@ def search(
     grow_to: str,
     as_json: bool,
 ) -> None:
-    """Put searches through the proxy under load, at each stage, with more and more clients.
+    """Load the proxy with searches, at each stage, with more and more clients.
 
-    The proxy keeps its ordinary budget (`proxy.budget_ms`): what has no time for its stage is answered by an
-    earlier one and counted as degraded. Nothing is answered from a cache of scores or embeddings.
+    The proxy keeps its ordinary budget (`proxy.budget_ms`): a search that has no time for its stage is answered
+    by an earlier one and counted as degraded. Caches of scores and embeddings are off.
     """
     names, counts, sizes = stage_names(stages), _numbers("--clients", clients), _numbers("--grow-to", grow_to)
-    from bridge.console import Display, wide_console
-
-    display = Display(wide_console(stderr=True))
-    settings = settings_of(ctx)
-    asked = Asked.of_collection(folder, split=split, max_queries=max_queries)
+    display = progress_display()
+    judgements = JudgementOptions(folder=folder, split=split, max_queries=max_queries)
+    servers = {"proxy": {"budget_ms": settings_of(ctx).proxy.budget_ms}}
     results: dict[int, list[LoadResult]] = {}
-    with measured(ctx, asked, display, servers={"proxy": {"budget_ms": settings.proxy.budget_ms}}) as subject:
+    with judged_index(ctx, judgements, display, servers=servers) as subject:
         results[subject.index.n_documents] = _loaded(subject, subject.index.name, names, counts, seconds, display)
         for size in sizes:
             grown = _grow(subject, size, display)
@@ -77,18 +79,18 @@ def search(
     if as_json:
         import msgspec
 
-        told = [
+        rows = [
             {"documents": size, "synthetic": max(0, size - subject.index.n_documents), **msgspec.to_builtins(result)}
             for size, of_size in results.items()
             for result in of_size
         ]
-        click.echo(json.dumps({"collection": subject.name, "seconds": seconds, "results": told}))
+        show({"collection": subject.name, "seconds": seconds, "results": rows}, as_json=True)
     else:
         _print(subject, results)
 
 
 def _loaded(
-    subject: Measured, index: str, names: list[str], counts: list[int], seconds: float, display: "Display"
+    subject: Subject, index: str, names: list[str], counts: list[int], seconds: float, display: "Display"
 ) -> "list[LoadResult]":
     from bridge.evaluation.load import put_under_load
     from bridge.evaluation.stage_results import NAMES
@@ -113,9 +115,8 @@ def _loaded(
     return results
 
 
-def _grow(subject: Measured, size: int, display: "Display") -> str:
-    """An index of `size` documents, kept for the next time; its name says that they are not what the collection
-    holds."""
+def _grow(subject: Subject, size: int, display: "Display") -> str:
+    """An index of `size` documents, partly synthetic, which its name says; reused the next time."""
     from bridge.cluster.index import count, delete, find
     from bridge.evaluation.growth import grow
 
@@ -127,8 +128,8 @@ def _grow(subject: Measured, size: int, display: "Display") -> str:
         if state.profile == index.profile and count(index.cluster, name) == size:
             return name
         delete(index.cluster, name)  # of other models or settings, or of a run that was cut off
-    with display.progress(f"Grow to {size:,} documents", size) as show:
-        grow(index.cluster, index.name, name, index.profile, n_documents=size, on_written=show)
+    with display.progress(f"Grow to {size:,} documents", size) as progress:
+        grow(index.cluster, index.name, name, index.profile, n_documents=size, on_written=progress)
     return name
 
 
@@ -142,7 +143,7 @@ def _numbers(option: str, text: str) -> list[int]:
     return numbers
 
 
-def _print(subject: Measured, results: "dict[int, list[LoadResult]]") -> None:
+def _print(subject: Subject, results: "dict[int, list[LoadResult]]") -> None:
     from rich.table import Table
 
     from bridge.console import wide_console

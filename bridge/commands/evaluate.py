@@ -1,14 +1,15 @@
-"""`neural-bridge evaluate`: what each stage is worth on a collection, or on an index of your own."""
+"""`neural-bridge evaluate`: measure every stage on a collection, or on an index of your own."""
 
-import json
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from bridge.commands.options.judgements import Asked, Measured, measured, measured_options
+from bridge.commands import display as progress_display
+from bridge.commands import json_option, say, show
+from bridge.commands.options.judgements import JudgementOptions, Subject, judged_index, judgement_options
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ REQUIREMENT_FAILED = 1
 
 
 @click.command(name="evaluate")
-@measured_options
+@judgement_options
 @click.option("--stages", default=",".join(STAGES), show_default=True, help="Stages to measure, comma-separated.")
 @click.option(
     "--require",
@@ -33,60 +34,62 @@ REQUIREMENT_FAILED = 1
 @click.option(
     "--run-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write a TREC run; of several stages NAME-STAGE.SUFFIX beside it.",
+    help="Write a TREC run; with several stages, one file NAME-STAGE.SUFFIX for each.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
-    /,
+    judgements: JudgementOptions,
     stages: str,
     requirements: tuple[str, ...],
     run_file: Path | None,
     as_json: bool,
-    **asked: Any,
 ) -> None:
-    """Measure every stage on a collection or an index of yours, through the proxy.
+    """Measure every stage on a collection or on your index, through the proxy.
 
-    A collection is enriched and written to the embedded node once; the next evaluation finds it done. With
-    --label-free, a collection's own judgements are measured too, and how far both agree is told. Prints
-    nDCG@10, MRR@10 and recall@100 with 95 % bootstrap intervals, p against the first stage, queries won and
-    lost, the ten that lost most, and latencies of one search at a time.
+    A collection is enriched and written to the embedded node once; the next evaluation reuses it. With
+    --label-free, a collection's own judgements are measured too, and the command reports how far both agree.
+    Prints nDCG@10, MRR@10 and recall@100 with 95 % bootstrap intervals, p against the first stage, queries won
+    and lost, the ten worst losses, and the latency of one search at a time.
 
-    Exit codes: 0 measured; 1 a --require is not met; 2 usage; 4 no connection or no permission.
+    \b
+    Exit codes: 0 measured
+                1 a --require is not met
+                2 usage
+                4 no connection or no permission
     """
     names = stage_names(stages)
-    from bridge.console import Display, wide_console
     from bridge.evaluation.requirement import Requirement
 
     required = [Requirement.parse(text) for text in requirements]
-    progress = Display(wide_console(stderr=True))
-    with measured(ctx, Asked(**asked), progress) as subject:
-        results = measure(subject, names, progress)
+    display = progress_display()
+    with judged_index(ctx, judgements, display) as subject:
+        results = measure(subject, names, display)
         titles = _titles(subject, results)
-        by_people = measure(replace(subject, judged=subject.people), names, progress) if subject.people else None
+        by_people = measure(replace(subject, judged=subject.people), names, display) if subject.people else None
     from bridge.evaluation import report
     from bridge.evaluation.agreement import agreement
 
-    for remark in report.remarks(subject.judged, results):
-        click.echo(remark, err=True)
+    say(*report.remarks(subject.judged, results), err=True)
     if run_file is not None:
         _write_runs(run_file, results)
     agreed = agreement(results, by_people) if by_people else None
-    if as_json:
-        told = report.to_json(subject.name, subject.index.n_documents, subject.judged, results)
-        click.echo(json.dumps(told | (report.agreement_to_json(agreed) if agreed else {})))
-    else:
+    if not as_json:
         _print(subject, results, titles)
-        if agreed:
-            click.echo(report.agreement_in_words(agreed))
+    show(
+        report.to_json(subject.name, subject.index.n_documents, subject.judged, results)
+        | (report.agreement_to_json(agreed) if agreed else {}),
+        *([report.agreement_in_words(agreed)] if agreed else []),
+        as_json=as_json,
+    )
     figures = {result.name: result.figures() for result in results}
     if failed := [requirement.text for requirement in required if not requirement.is_met(figures)]:
-        click.echo(f"not met: {', '.join(failed)}", err=True)
+        say(f"not met: {', '.join(failed)}", err=True)
         ctx.exit(REQUIREMENT_FAILED)
 
 
-def measure(subject: Measured, names: list[str], display: "Display") -> "list[StageResult]":
+def measure(subject: Subject, names: list[str], display: "Display") -> "list[StageResult]":
     """Runs the stages with a progress bar.
 
     Raises:
@@ -95,7 +98,7 @@ def measure(subject: Measured, names: list[str], display: "Display") -> "list[St
     """
     from bridge.evaluation.stage_results import measure_stages
 
-    with display.progress("Search", len(names) * len(subject.judged.queries)) as show:
+    with display.progress("Search", len(names) * len(subject.judged.queries)) as progress:
         searches = count(1)
         results = measure_stages(
             subject.index.proxy,
@@ -106,7 +109,7 @@ def measure(subject: Measured, names: list[str], display: "Display") -> "list[St
             body_of=subject.body_of,
             say=display.say,
             own_documents=subject.judged.own_documents,
-            on_query=lambda: show(next(searches)),
+            on_query=lambda: progress(next(searches)),
         )
     if not results:
         raise UsageError(f"none of the stages {', '.join(names)} could be reached: the lines above say why")
@@ -128,8 +131,8 @@ def stage_names(stages: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _titles(subject: Measured, results: "list[StageResult]") -> dict[str, str]:
-    """A few words of each document that the worst losses show."""
+def _titles(subject: Subject, results: "list[StageResult]") -> dict[str, str]:
+    """A few words of each document that the table of losses shows."""
     from bridge.evaluation.document_titles import document_titles
     from bridge.evaluation.losses import worst_losses
     from bridge.evaluation.report import COMPARED
@@ -147,7 +150,7 @@ def _write_runs(file: Path, results: "list[StageResult]") -> None:
         write_run(run_file(file, result.name, several=len(results) > 1), result.run.rankings, result.name)
 
 
-def _print(subject: Measured, results: "list[StageResult]", titles: dict[str, str]) -> None:
+def _print(subject: Subject, results: "list[StageResult]", titles: dict[str, str]) -> None:
     from bridge.console import wide_console
     from bridge.evaluation import report
     from bridge.evaluation.losses import worst_losses

@@ -8,9 +8,12 @@ on average, over all pages of the log: it is relevant where it had at least as m
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bridge.errors import UsageError
 from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.proxy.experiments.event_log import Click, Impression
+from bridge.proxy.experiments.event_report import read_events
 
 FEWEST_PAGES = 3
 """A query that fewer readers asked says more of these readers than of its documents."""
@@ -69,3 +72,26 @@ def judgements_of_clicks(source: str, pages: Iterable[ShownPage]) -> JudgedQueri
         judged,
         remarks=[REMARK],
     )
+
+
+def read_click_log(file: Path) -> JudgedQueries:
+    """Judgements from the proxy's event log.
+
+    Raises:
+        UsageError: the file does not exist, or holds no page with its query; or as `judgements_of_clicks`.
+    """
+    if not file.is_file():
+        raise UsageError(f"click log {file} does not exist or is not a file")
+    events = list(read_events(file))
+    clicked: dict[str, set[str]] = defaultdict(set)
+    for event in events:
+        if isinstance(event, Click):
+            clicked[event.impression].add(event.document)
+    pages = [
+        ShownPage(event.query, event.first_rank, [doc_id for _, doc_id in event.shown], frozenset(clicked[event.id]))
+        for event in events
+        if isinstance(event, Impression) and event.query is not None
+    ]
+    if not pages:
+        raise UsageError(f"click log {file} holds no page with its query: set proxy.event_log_queries in the proxy")
+    return judgements_of_clicks(file.name, pages)

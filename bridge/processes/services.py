@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.errors import SettingsError
+from bridge.model_servers.client import SidecarClient
 from bridge.processes.supervisor import Service, Supervisor
 from bridge.settings import Settings, load_settings
 
@@ -86,6 +87,11 @@ class MeasuringServers:
     def proxy_url(self) -> str:
         """Where to search."""
         return f"http://{_reachable(self.settings.proxy.host)}:{self.settings.proxy.port}"
+
+    def sidecar_client(self) -> SidecarClient:
+        """A client of the running sidecar, with its key."""
+        key = self.settings.sidecar.api_key
+        return SidecarClient(self.sidecar_url, api_key=key.get_secret_value() if key else None)
 
     def supervised(self) -> Supervisor:
         """Runs them for the length of a `with` block, their logs begun afresh."""

@@ -67,7 +67,7 @@ def test_help_is_whole_sentences(words: str, command: click.Command) -> None:
     texts = [text for text in inspect.cleandoc(command.help or "").split("\n\n") if not text.startswith("\b")]
     texts += [option.help or "" for option in command.params if isinstance(option, click.Option)]
     assert [text for text in texts if not text.endswith((".", ":"))] == []
-    assert [line for text in texts for line in text.splitlines() if line.startswith(("-", "*", " "))] == []
+    assert [line for text in texts for line in text.splitlines() if line.startswith(("- ", "* ", " "))] == []
 
 
 def test_help_groups_the_commands_by_a_persons_day() -> None:

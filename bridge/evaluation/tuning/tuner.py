@@ -1,0 +1,155 @@
+"""Tunes an index: asks every leg once for its judged queries, tries settings on the answers, and chooses one."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+
+import msgspec
+import numpy as np
+from opensearchpy import OpenSearch
+
+from bridge.console import Display
+from bridge.errors import ModelError, UsageError
+from bridge.evaluation.application_query import BodyOf
+from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.evaluation.provenance import measured_now
+from bridge.evaluation.tuning.cached_search import SearchCache
+from bridge.evaluation.tuning.search import FOLDS, HeldOut, choose, cross_validate, front
+from bridge.evaluation.tuning.setting import Setting
+from bridge.evaluation.tuning.trials import Trial, Trials
+from bridge.model_servers.client import SidecarClient
+from bridge.models.artifact import resolve
+from bridge.processes.services import Overrides
+from bridge.profile import IndexProfile, Stage, TunedPoint, TuningRecord
+from bridge.settings import SidecarSettings
+
+FEWEST_QUERIES = 20
+"""With fewer, one part cannot choose and another part measure."""
+
+
+def servers_for_tuning(sidecar: SidecarSettings) -> Overrides:
+    """Settings that let the sidecar score by the cascade's small model alone; none if it is not installed."""
+    if not sidecar.cascade_model:
+        return {}
+    try:
+        resolve(sidecar.cascade_model)
+    except ModelError:
+        return {}
+    return {"sidecar": {"more_rerank_models": [*sidecar.more_rerank_models, sidecar.cascade_model]}}
+
+
+class Tuner:
+    """One tuning of one index.
+
+    Attributes:
+        default: the present settings of the index.
+    """
+
+    def __init__(
+        self,
+        cluster: OpenSearch,
+        sidecar: SidecarClient,
+        index: str,
+        profile: IndexProfile,
+        judged: JudgedQueries,
+        body_of: BodyOf,
+        *,
+        measure: str,
+        display: Display,
+        stages: frozenset[Stage] | None = None,
+        folds: int = FOLDS,
+    ) -> None:
+        """`measure`: in the notation of ir-measures. `stages`: those that may be chosen; None: all that the gate
+        allows.
+
+        Raises:
+            UsageError: none of `stages` serves the index.
+        """
+        self._cache = SearchCache(cluster, sidecar, index=index, profile=profile, body_of=body_of)
+        self._has_cascade = sidecar.cascade_model is not None
+        self._profile = profile
+        self._judged = judged
+        self._measure = measure
+        self._display = display
+        self._stages = stages
+        self._folds = folds
+        serving = [stage for stage in profile.stages if stages is None or stage in stages]
+        if not serving:
+            raise UsageError(f"--stages: none of them serves the index, which has {', '.join(profile.stages)}")
+        self.default = Setting.of(profile, serving[-1])
+
+    def run(self, budget_ms: float | None) -> tuple[HeldOut, list[HeldOut]]:
+        """The best setting within the budget, cross-validated, and what other budgets would buy.
+
+        Raises:
+            UsageError: there are fewer than `FEWEST_QUERIES` queries.
+            BridgeError: cluster or sidecar do not answer.
+        """
+        trials, allowed = self._trials(), self._allowed()
+        seeds = self._seeds(allowed)
+        with self._display.progress("Choose without each fold", self._folds + 1) as show:
+            choices = count(1)
+            chosen = cross_validate(
+                trials,
+                self.default,
+                seeds,
+                budget_ms=budget_ms,
+                allowed=allowed,
+                folds=self._folds,
+                on_fold=lambda: show(next(choices)),
+            )
+        with self._display.step("Weigh quality against time"):
+            points = front(trials, self.default, seeds, allowed=allowed, folds=self._folds)
+        self._display.say(f"{len(trials.tried()):,} settings tried on {len(trials.searches):,} queries")
+        return chosen, points
+
+    def choose(self, budget_ms: float | None) -> Trial:
+        """The best setting within the budget by all queries, to be measured on others. Raises as `run`."""
+        trials, allowed = self._trials(), self._allowed()
+        rows = np.arange(len(trials.searches))
+        return choose(trials, self._seeds(allowed), rows, budget_ms=budget_ms, allowed=allowed)
+
+    def record(self, chosen: HeldOut, points: Sequence[HeldOut]) -> TuningRecord:
+        """The evidence, as the profile keeps it."""
+        return TuningRecord(
+            measurement=measured_now(self._judged, self._measure),
+            folds=self._folds,
+            budget_p95_ms=chosen.budget_ms,
+            default_mean=round(chosen.default, 4),
+            tuned_mean=round(chosen.tuned, 4),
+            low=round(chosen.difference.low, 4),
+            high=round(chosen.difference.high, 4),
+            front=[TunedPoint(round(each.p95_ms, 1), round(each.tuned, 4), str(each.setting)) for each in points],
+        )
+
+    def _trials(self) -> Trials:
+        searches = []
+        with self._display.progress("Ask every leg once", len(self._judged.queries)) as show:
+            for done, (query_id, text) in enumerate(self._judged.queries.items(), start=1):
+                if (search := self._cache.search(query_id, text)) is not None:
+                    searches.append(search)
+                show(done)
+        if len(searches) < FEWEST_QUERIES:
+            raise UsageError(
+                f"{len(searches)} queries to tune with, expected at least {FEWEST_QUERIES}: judge more queries; the "
+                f"proxy leaves {len(self._judged.queries) - len(searches)} unchanged whatever the settings"
+            )
+        return Trials(searches, self._cache, self._profile, self._judged, measure=self._measure)
+
+    def _allowed(self) -> frozenset[Stage]:
+        """Stages that may serve: those that the gate passed, or all that this sidecar can run."""
+        reranked: list[Stage] = ["rerank", "cascade"] if self._has_cascade else ["rerank"]
+        possible = frozenset({"lexical", "expansion", "hybrid", self.default.stage, *reranked})
+        if self._profile.gate is not None:
+            possible = frozenset(self._profile.stages)
+        return possible if self._stages is None else possible & self._stages
+
+    def _seeds(self, allowed: frozenset[Stage]) -> list[Setting]:
+        """The present settings, first, and the same at the earlier stages."""
+        stages: list[Stage] = ["hybrid", "expansion", "lexical"]
+        return [self.default, *(replace(self.default, stage=stage) for stage in stages if stage in allowed)]
+
+
+def tuned(profile: IndexProfile, setting: Setting, record: TuningRecord | None) -> IndexProfile:
+    """The profile with the chosen setting and its evidence."""
+    return msgspec.structs.replace(setting.applied_to(profile), tuning=record)
