@@ -65,6 +65,9 @@ class SplitIndex(Source[Slice | Changed]):
             else:
                 yield from documents.read_again(part.documents)
 
+    def total(self) -> None:
+        """Not known: what is read again is counted again."""
+
 
 def slices(n_documents: int, n_shards: int, *, slice_documents: int = SLICE_DOCUMENTS) -> list[Slice]:
     """Slices of about `slice_documents` each, no more of them than a cluster allows, and as many of each shard."""

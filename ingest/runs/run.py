@@ -15,8 +15,7 @@ from ingest.books.accounts import Accounts
 from ingest.books.ledger import Outcome
 from ingest.books.report import Progress, Report
 from ingest.sources.source import SourceItem
-from ingest.stages.background import Stages
-from ingest.stages.batches import Batch, BatchReader, Stage
+from ingest.stages.batches import Batch, BatchReader, Stage, WorkAhead
 from ingest.stages.embedding import Embedding
 from ingest.stages.expansion import Expansion
 from ingest.stages.models import Models
@@ -94,7 +93,7 @@ class Run:
         batches = reader.batches(items)
         read_before = self.read
         try:
-            with Stages(self._stopped) as stages:
+            with WorkAhead(self._stopped) as stages:
                 read = stages.ahead(self._pace.held(batches) if self._pace else batches, n_items=_AHEAD, name="read")
                 expanded = stages.ahead(map(self._expansion, read), n_items=_AHEAD, name="expand")
                 embedded = stages.ahead(map(self._embedding, expanded), n_items=_AHEAD, name="embed")

@@ -11,10 +11,9 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from bridge.errors import UsageError
-from ingest.sources.compression import Peekable, decompressed
 from ingest.sources.delimited import row_entries
 from ingest.sources.documents import Entry, FieldChoice, document_of, entries
-from ingest.sources.file_listing import STDIN, SourceFile, source_files
+from ingest.sources.file_access import STDIN, Peekable, SourceFile, decompressed, source_files
 from ingest.sources.json_files import (
     BOM,
     JSON_SPACE,
@@ -98,6 +97,9 @@ class FileDocuments(Source[FilePart]):
     def items(self, skip: int = 0) -> Iterator[SourceItem]:
         """See `Source`; the entries that are skipped are not parsed."""
         return map(self._item, islice(chain.from_iterable(map(self._entries, self._parts)), skip, None))
+
+    def total(self) -> None:
+        """See `Source`."""
 
     def _item(self, entry: Entry | Unreadable) -> SourceItem:
         return document_of(entry, self._fields) if isinstance(entry, Entry) else entry

@@ -11,8 +11,8 @@ from itertools import count
 from typing import Any, BinaryIO
 
 from bridge.records import SourcePosition
-from ingest.sources.compression import READ_BYTES
 from ingest.sources.documents import Entry, sized
+from ingest.sources.file_access import READ_BYTES
 from ingest.sources.json_objects import JsonProblem, member, parse_object
 from ingest.sources.source import SAMPLE_BYTES, Unreadable
 

@@ -11,7 +11,7 @@ import msgspec
 from bridge.errors import UsageError
 from bridge.records import SourcePosition
 from ingest.sources.documents import Entry, sized
-from ingest.sources.file_listing import pyarrow_missing
+from ingest.sources.file_access import pyarrow_missing
 from ingest.sources.source import SAMPLE_BYTES, Unreadable
 
 try:

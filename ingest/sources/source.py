@@ -64,9 +64,9 @@ class Source(ABC, Generic[P]):
         """
         return islice(chain.from_iterable(map(self.read, self.parts())), skip, None)
 
+    @abstractmethod
     def total(self) -> int | None:
         """The number of items; None if only reading them all would tell."""
-        return None
 
 
 class DocumentsInMemory(Source[Sequence[Document]]):

@@ -1,7 +1,7 @@
-"""Models that a server runs in ingest's place: the rerank sidecar, or for embeddings another one.
+"""Models on a server: the rerank sidecar, or for embeddings another one.
 
-What a server cannot do just now (it starts again, it has too much to do) is asked again, as patiently as the cluster
-is; what it cannot read is the document's fault and ends as a dead letter.
+Requests that a server cannot serve yet (it restarts, it is overloaded) are retried as often as requests to the cluster;
+a text that it cannot read makes its document a dead letter.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ from bridge.models.tokenization import CHARACTERS_PER_TOKEN
 from bridge.settings import IngestSettings
 
 _TEXTS_AT_ONCE = 32
-"""As many as text-embeddings-inference takes unless it is told otherwise."""
+"""The default limit of text-embeddings-inference."""
 
 _REQUESTS_AT_ONCE = 4
-"""Keep a server busy while answers travel."""
+"""Enough to keep a server busy while answers travel."""
 
 _PASSAGES_TO_EXPAND = 8
-"""The sidecar's own share of a request for queries."""
+"""As many as the sidecar expands at once itself."""
 
 _TIMEOUT_S = 120.0
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 def server_of(settings: IngestSettings) -> ModelServer:
-    """The server that `ingest.server_url` and its neighbours name."""
+    """The server of `ingest.server_url` and the settings beside it."""
     key = settings.server_api_key
     return ModelServer(
         settings.server_url or "",
@@ -53,7 +53,7 @@ def check_sidecar(server: ModelServer, settings: IngestSettings) -> None:
 
     Raises:
         ModelError: one of these cannot be found.
-        SidecarError: it runs others, or does not answer.
+        SidecarError: the sidecar runs others, or does not answer.
     """
     info = server.info()
     scorer = settings.filter_model if settings.generator else None
@@ -74,7 +74,7 @@ class ServedEncoder:
     """An encoder behind HTTP. Safe to use from several threads."""
 
     def __init__(self, server: ModelServer, folder: ModelFolder, settings: IngestSettings) -> None:
-        """`folder` is that of the same encoder: it says the dimension, and what passages begin with."""
+        """`folder` of the same encoder has the dimension and the prefixes of texts."""
         self._server = server
         self._model = folder.identity if settings.server_api == "sidecar" else None
         self._path = "/embed" if settings.server_api == "sidecar" else ""
@@ -92,8 +92,8 @@ class ServedEncoder:
         """Embeds `texts`: float32, (n_texts, dimension), rows of unit length, input order.
 
         Raises:
-            ModelError: the server cannot read a text, or its answer is none.
-            SidecarError: it gives no answer.
+            ModelError: the server cannot read a text.
+            SidecarError: it gives no answer, or one of another encoder.
         """
         beginnings = [text[: self._read] for text in texts]
         parts = self._executor.map(lambda part: self._encode(part, role), _parts(beginnings, _TEXTS_AT_ONCE))
@@ -114,7 +114,6 @@ class ServedGenerator:
     """A query generator behind HTTP."""
 
     def __init__(self, server: ModelServer, folder: ModelFolder) -> None:
-        """`folder` is that of the same generator."""
         self._server = server
         self._read = _chars_read(folder)
 
@@ -125,9 +124,9 @@ class ServedGenerator:
             ModelError: the server cannot read a passage.
             SidecarError: it gives no answer.
         """
-        asked = [row for row, passage in enumerate(passages) if passage.strip()]
+        rows_with_text = [row for row, passage in enumerate(passages) if passage.strip()]
         queries: list[list[str]] = [[] for _ in passages]
-        for rows in _parts(asked, _PASSAGES_TO_EXPAND):
+        for rows in _parts(rows_with_text, _PASSAGES_TO_EXPAND):
             predicted = self._server.read(
                 "/expand",
                 {
@@ -138,8 +137,8 @@ class ServedGenerator:
                 },
                 _QUERIES.decode,
             )
-            for row, given in zip(rows, predicted, strict=True):
-                queries[row] = given
+            for row, its_queries in zip(rows, predicted, strict=True):
+                queries[row] = its_queries
         return queries
 
 
@@ -147,7 +146,6 @@ class ServedScorer:
     """A cross-encoder behind HTTP. Safe to use from several threads."""
 
     def __init__(self, server: ModelServer, folder: ModelFolder) -> None:
-        """`folder` is that of the same cross-encoder."""
         self._server = server
         self._read = _chars_read(folder)
         self._model = folder.identity
@@ -168,7 +166,7 @@ class ServedScorer:
 
 
 def _chars_read(folder: ModelFolder) -> int:
-    """As much of a text as the model's own process would look at: a server bounds what it is sent."""
+    """Characters of a text that the model can read at most: a server limits its requests."""
     return folder.manifest.max_tokens * CHARACTERS_PER_TOKEN
 
 
