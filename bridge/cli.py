@@ -106,6 +106,9 @@ class LazyGroup(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, config_file: Path | None, debug: bool) -> None:
     """Neural retrieval for the search cluster that you already run."""
+    from bridge.logs import write_warnings
+
+    write_warnings()
     ctx.obj = Invocation(config_file=config_file, debug=debug)
     _log_to_stderr()
 

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import ssl
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,6 +11,7 @@ from aiohttp import web
 
 from bridge.errors import BridgeError, SettingsError
 from bridge.http_deadlines import FirstRequestDeadline
+from bridge.logs import write_json_lines
 from bridge.settings import SidecarSettings
 from rerank_server.app import Sidecar
 from rerank_server.models import Models
@@ -75,15 +75,7 @@ def run(settings: SidecarSettings) -> None:
         ModelError: a model cannot be used; nothing was served.
         SettingsError: the certificate or its key cannot be used; nothing was served.
     """
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    write_json_lines()
     asyncio.run(serve(settings, Models.load(settings)))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from opensearchpy import OpenSearch
 
 from bridge.node.node import EmbeddedNode
@@ -35,6 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "ray_here" in asked:
             for mark in _RAY_MARKS:
                 item.add_marker(mark)
+
+
+@pytest.fixture(autouse=True)
+def default_logs() -> Iterator[None]:
+    """A command that a test runs decides where logs go; that ends with the test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

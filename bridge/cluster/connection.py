@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import msgspec
+import structlog
 import urllib3
 from opensearchpy import (
     AuthenticationException,
@@ -29,7 +30,7 @@ from bridge.cluster.dialects import Capabilities, read_capabilities
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, SettingsError
 from bridge.settings import ClusterSettings, masked
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 _ANY_STATUS = range(100, 600)
 _POOL_CONNECTIONS = 8

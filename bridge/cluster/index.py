@@ -1,11 +1,11 @@
 """Indices that hold our object: create, look, check, delete."""
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import structlog
 from opensearchpy import NotFoundError, OpenSearch, RequestError
 
 from bridge.cluster.connection import capabilities
@@ -31,7 +31,7 @@ from bridge.cluster.schema import new_profile as profile_of_new_index
 from bridge.errors import IndexUnsuitable
 from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ def fitted(client: OpenSearch, profile: IndexProfile) -> IndexProfile:
     cluster = capabilities(client)
     if not cluster.has_knn:
         log.warning(
-            "%s cannot search vectors: documents get predicted queries, and searches are reranked, without them "
-            "(`neural-bridge doctor` says what is missing)",
-            cluster,
+            "the cluster cannot search vectors: documents get predicted queries, and searches are reranked, without "
+            "them; `neural-bridge doctor` says what is missing",
+            cluster=str(cluster),
         )
     return schema_fitted(profile, dialect_of(cluster))
 

@@ -34,7 +34,7 @@ def command(ctx: click.Context, keep: bool, stop_kept: bool, check: bool, limit:
     try:
         from bridge.console import Display, wide_console
         from bridge.demo.tour import run
-        from bridge.processes.supervisor import ended_by_signals
+        from bridge.processes.lifecycle import ended_by_signals
     except ModuleNotFoundError as error:
         raise UsageError(
             f"the demo needs the package {error.name}: pip install 'opensearch-neural-bridge[node,evaluate]'"

@@ -88,8 +88,9 @@ def proxy(ctx: click.Context, /, cluster_url: str | None, **proxy: Any) -> None:
 
 def _supervise(services: "list[Service]", settings: "Settings", message: str) -> None:
     """Runs the services until a signal ends this process."""
+    from bridge.processes.lifecycle import ended_by_signals
     from bridge.processes.services import stop_timeout_s
-    from bridge.processes.supervisor import Supervisor, ended_by_signals
+    from bridge.processes.supervisor import Supervisor
 
     with ended_by_signals(), Supervisor(services, stop_timeout_s=stop_timeout_s(settings)):
         say(message, err=True)

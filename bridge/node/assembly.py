@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import hashlib
 import importlib.util
-import logging
 import os
 import shutil
 import stat
@@ -22,11 +21,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TextIO
 
+import structlog
+
 from bridge.errors import NodeError
 from bridge.folders import user_cache_folder
 from bridge.node.blueprint import Artifact, Blueprint, Part
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 PARALLEL_DOWNLOADS = 12
 DOWNLOAD_TIMEOUT_S = 60
@@ -94,7 +95,7 @@ def _verified(artifact: Artifact, downloads: Path) -> bool:
         return False
     if (found := _sha256(file)) == artifact.sha256:
         return True
-    log.warning("removed %s: SHA-256 %s, expected %s", file, found, artifact.sha256)
+    log.warning("removed a file with a wrong digest", file=str(file), sha256=found, expected=artifact.sha256)
     file.unlink()
     return False
 

@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
 
+    # Before anybody knows this process: a signal that came earlier would end it without the node.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with open(options.log, "wb") as log:
             node = subprocess.Popen(
@@ -52,14 +54,13 @@ def main() -> None:
             )
     except (OSError, subprocess.SubprocessError) as error:
         sys.exit(print(error))  # noqa: T201 the answer to whoever called this program
-    print(node.pid, flush=True)  # noqa: T201 the answer to whoever called this program
-    # Whoever reads waits for the end of the output.
-    os.close(sys.stdout.fileno())
-    if options.detach:
-        # The node is not waited for: init adopts it, as the shell's `command &` followed by exit.
-        os._exit(0)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
+        print(node.pid, flush=True)  # noqa: T201 the answer to whoever called this program
+        # Whoever reads waits for the end of the output.
+        os.close(sys.stdout.fileno())
+        if options.detach:
+            # The node is not waited for: init adopts it, as the shell's `command &` followed by exit.
+            os._exit(0)
         while node.poll() is None and os.getppid() == options.owner:
             time.sleep(POLL_S)
         if node.returncode is not None:

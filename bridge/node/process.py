@@ -2,21 +2,24 @@
 
 import http.client
 import json
-import os
-import signal
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from bridge.errors import NodeError
+from bridge.processes.lifecycle import POLL_S, answers, end_process, last_words
 
 STATE_FILE = "node.json"
-POLL_S = 0.2
+READY_PATH = "/_cluster/health?wait_for_status=yellow&timeout=1s&cluster_manager_timeout=1s"
+"""Answered with 200 if every index has its primaries. Without the second time limit a poll waits 30 s while no
+manager is elected."""
+
+READY_STATUSES = (http.client.OK, http.client.UNAUTHORIZED)
+"""With the security plugin: 503 until its users are loaded, then 401."""
+
 STOP_GRACE_S = 20.0
 ANSWER_TIMEOUT_S = 5.0
-SHOWN_LOG_LINES = 15
 EXEC_PATIENCE_S = 2.0
 EXEC_POLL_S = 0.01
 GONE_STATES = {"Z", "X"}
@@ -67,7 +70,7 @@ class NodeProcess:
         except (OSError, IndexError):
             return None
         url = f"http://{address}"
-        return url if _has_manager(url) else None
+        return url if answers(f"{url}{READY_PATH}", statuses=READY_STATUSES, timeout_s=ANSWER_TIMEOUT_S) else None
 
     def wait_until_ready(self, timeout_s: float) -> str:
         """The address, as soon as the node is ready there.
@@ -80,11 +83,11 @@ class NodeProcess:
             if not self.is_alive():
                 # Its guard says in the log how it ended; that comes a moment later.
                 time.sleep(2 * POLL_S)
-                raise NodeError(f"the node in {self.folder} ended while it started; {self._last_words()}")
+                raise NodeError(f"the node in {self.folder} ended while it started; {last_words(self.log_file)}")
             if time.monotonic() > deadline:
                 raise NodeError(
                     f"the node in {self.folder} was not ready in {timeout_s:g} s; wait longer with "
-                    f"BRIDGE_NODE__START_TIMEOUT_S; {self._last_words()}"
+                    f"BRIDGE_NODE__START_TIMEOUT_S; {last_words(self.log_file)}"
                 )
             time.sleep(POLL_S)
         return url
@@ -97,30 +100,14 @@ class NodeProcess:
         """
         if not self.is_alive():
             return False
-        for kind in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.kill(self.pid, kind)
-            except ProcessLookupError:
-                return True
-            except PermissionError as error:
-                raise NodeError(
-                    f"process {self.pid} of {self.folder} belongs to another user: stop it as that user or as root"
-                ) from error
-            deadline = time.monotonic() + STOP_GRACE_S
-            while time.monotonic() < deadline:
-                if not self.is_alive():
-                    return True
-                time.sleep(POLL_S)
-        raise NodeError(f"process {self.pid} of {self.folder} does not end, not even by SIGKILL")
-
-    def _last_words(self) -> str:
-        """The end of the log without the frames of stack traces, for an error message."""
         try:
-            lines = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            lines = []
-        told = [line for line in lines if not line.startswith(("\tat ", "\t... "))]
-        return "\n".join([f"its log {self.log_file} ends:", *told[-SHOWN_LOG_LINES:]])
+            if end_process(self.pid, self.is_alive, grace_s=STOP_GRACE_S):
+                return True
+        except PermissionError as error:
+            raise NodeError(
+                f"process {self.pid} of {self.folder} belongs to another user: stop it as that user or as root"
+            ) from error
+        raise NodeError(f"process {self.pid} of {self.folder} does not end, not even by SIGKILL")
 
 
 def log_file(folder: Path) -> Path:
@@ -131,23 +118,6 @@ def log_file(folder: Path) -> Path:
 def configuration_folder(folder: Path) -> Path:
     """What tells an instance's Java from all others: it is on the command line."""
     return folder / "config"
-
-
-def _has_manager(url: str) -> bool:
-    """Whether a node answers and every index has its primaries, as far as a stranger may know.
-
-    The standard library's client is used since it follows no proxy settings of the environment.
-    """
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=ANSWER_TIMEOUT_S)
-    try:
-        # Without the second time limit a poll waits 30 s where no manager is elected yet.
-        connection.request("GET", "/_cluster/health?wait_for_status=yellow&timeout=1s&cluster_manager_timeout=1s")
-        # With the security plugin: 503 until its users are loaded, then 401.
-        return connection.getresponse().status in {http.client.OK, http.client.UNAUTHORIZED}
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _command_line(pid: int, proc: Path = Path("/proc")) -> str:

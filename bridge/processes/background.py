@@ -7,7 +7,6 @@ given the same id is never mistaken for it.
 import fcntl
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -16,10 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bridge.errors import ServiceError, UsageError
-from bridge.processes.services import start_log_afresh
-from bridge.processes.supervisor import answers
-
-POLL_S = 0.2
+from bridge.processes.lifecycle import POLL_S, answers, end_process, start_log_afresh
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +85,12 @@ class Background:
         with self._opened() as file:
             running = not _try_lock(file)
             if running:
-                self._end(file, timeout_s)
+                pid = json.load(file)["pid"]
+                if not end_process(pid, lambda: not _try_lock(file), grace_s=timeout_s):
+                    raise ServiceError(f"process {pid} of {self._file} does not end: see what holds it")
         if self._process is not None:
             self._process.wait()  # our own child stays a zombie until somebody asks
         return running
-
-    def _end(self, file: TextIO, timeout_s: float) -> None:
-        pid = json.load(file)["pid"]
-        for kind in (signal.SIGTERM, signal.SIGKILL):
-            os.kill(pid, kind)
-            deadline = time.monotonic() + timeout_s
-            while time.monotonic() < deadline:
-                if _try_lock(file):
-                    return
-                time.sleep(POLL_S)
-        raise ServiceError(f"process {pid} of {self._file} does not end: see what holds it")
 
     @staticmethod
     def _wait_until_ready(

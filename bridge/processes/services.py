@@ -1,7 +1,6 @@
 """The sidecar and the proxy as services to supervise: their commands, and where they say that they are ready."""
 
 import json
-import shutil
 import socket
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from bridge.errors import SettingsError
 from bridge.model_servers.client import SidecarClient
+from bridge.processes.lifecycle import start_log_afresh
 from bridge.processes.supervisor import Service, Supervisor
 from bridge.settings import Settings, load_settings
 
@@ -131,12 +131,6 @@ def sidecar_and_proxy(
             ),  # it may wait for its cluster: that is no failed start
         )
     ]
-
-
-def start_log_afresh(file: Path) -> None:
-    """Keeps the log of the time before as `NAME.log.1`."""
-    if file.exists():
-        shutil.move(file, f"{file}.1")
 
 
 def proxy_workers(settings: Settings, *, config_file: Path | None, overrides: Overrides) -> list[Service]:

@@ -3,38 +3,34 @@
     with Supervisor([Service("sidecar", command, "http://127.0.0.1:9290/ready")]):
         ...  # the sidecar answers
 
-No child outlives the block, nor this process, however it ends (`owned_process` says how).
+No child outlives the block, nor this process, however it ends (`owned` says how).
 """
 
-import http.client
-import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import NoReturn, Self
-from urllib.parse import urlsplit
+from types import TracebackType
+from typing import Self
+
+import structlog
 
 from bridge.errors import ServiceError
-from bridge.processes import owned as owned_process
+from bridge.processes import owned
+from bridge.processes.lifecycle import answers, last_words
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 POLL_S = 0.1
-PROBE_TIMEOUT_S = 2.0
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
 STEADY_S = 60.0
 """A process that ran for so long is not in a crash loop: the next delay is the first one again."""
-
-SHOWN_LOG_LINES = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +103,11 @@ class _Keeper:
         self._thread = threading.Thread(target=self._keep, name=f"keep-{service.name}", daemon=True)
 
     @property
+    def _last_words(self) -> str:
+        file = self.service.log_file
+        return last_words(file) if file is not None else "its output says why"
+
+    @property
     def process_id(self) -> int | None:
         """Of the process that runs now."""
         process = self._process
@@ -125,15 +126,15 @@ class _Keeper:
         service, started = self.service, time.monotonic()
         while not answers(service.ready_url):
             if not self._thread.is_alive():
-                raise ServiceError(f"{service.name} ended {self._ended}, before it was ready; {self._last_words()}")
+                raise ServiceError(f"{service.name} ended {self._ended}, before it was ready; {self._last_words}")
             if time.monotonic() - started > service.start_timeout_s:
                 raise ServiceError(
                     f"{service.name} did not answer {service.ready_url} with 200 in {service.start_timeout_s:g} s: "
-                    f"see what it waits for; {self._last_words()}"
+                    f"see what it waits for; {self._last_words}"
                 )
             time.sleep(POLL_S)
         self._was_ready.set()
-        log.info("service ready", extra={"service": service.name, "took_s": round(time.monotonic() - started, 2)})
+        log.info("service ready", service=service.name, took_s=round(time.monotonic() - started, 2))
 
     def ask_to_stop(self) -> None:
         """SIGTERM; returns at once."""
@@ -148,7 +149,7 @@ class _Keeper:
             return
         self._thread.join(self._stop_timeout_s)
         if self._thread.is_alive() and self._process is not None:
-            log.warning("service killed: it did not stop in time", extra={"service": self.service.name})
+            log.warning("service killed: it did not stop in time", service=self.service.name)
             self._process.kill()
             self._thread.join()
 
@@ -161,10 +162,7 @@ class _Keeper:
                 return
             if time.monotonic() - started > STEADY_S:
                 delay_s = 0.0
-            log.warning(
-                "service ended: starting it again",
-                extra={"service": self.service.name, "ended": self._ended, "delay_s": delay_s},
-            )
+            log.warning("service ended: it starts again", service=self.service.name, how=self._ended, delay_s=delay_s)
             self._stopping.wait(delay_s)
             delay_s = min(max(FIRST_DELAY_S, delay_s * 2), LONGEST_DELAY_S)
 
@@ -184,56 +182,10 @@ class _Keeper:
         with ExitStack() as stack:
             output = stack.enter_context(file.open("ab")) if file else None
             return subprocess.Popen(
-                [sys.executable, "-P", owned_process.__file__, str(os.getpid()), *self.service.command],
+                [sys.executable, "-P", owned.__file__, str(os.getpid()), *self.service.command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT if output else None,
                 env={**os.environ, **self.service.environment},
                 process_group=0,  # Ctrl-C at a terminal reaches us alone: we stop the services in order
             )
-
-    def _last_words(self) -> str:
-        """The end of the log, for an error message."""
-        file = self.service.log_file
-        if file is None or not file.exists():
-            return "its output says why"
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join([f"its log {file} ends:", *lines[-SHOWN_LOG_LINES:]])
-
-
-def answers(url: str) -> bool:
-    """Whether a plain-HTTP address answers 200 now.
-
-    The standard library's client is used since it follows no proxy settings of the environment.
-    """
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=PROBE_TIMEOUT_S)
-    try:
-        connection.request("GET", parts.path or "/")
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP leave the block like Ctrl-C does, so that what it holds is released; the exit
-    code is the shell's for that signal (143, 129). While the block is left, more of them change nothing.
-
-    For the main thread.
-    """
-    kinds = (signal.SIGTERM, signal.SIGHUP)
-
-    def leave(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 the signal module's shape
-        for kind in kinds:
-            signal.signal(kind, signal.SIG_IGN)
-        sys.exit(128 + number)
-
-    before = {kind: signal.signal(kind, leave) for kind in kinds}
-    try:
-        yield
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)

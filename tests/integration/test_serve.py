@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bridge.processes.supervisor import answers
+from bridge.processes.lifecycle import answers
 from tests.toys import make_toy_cross_encoder, make_toy_encoder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")

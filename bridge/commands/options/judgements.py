@@ -125,7 +125,7 @@ def judged_index(
         from bridge.evaluation.application_query import from_template, multi_match
         from bridge.evaluation.collections import load_collection
         from bridge.evaluation.stack import FIELDS, collection_index, own_index
-        from bridge.processes.supervisor import ended_by_signals
+        from bridge.processes.lifecycle import ended_by_signals
     config_file = invocation_of(ctx).config_file
     body_of = from_template(options.body_file) if options.body_file else None
     with ended_by_signals():

@@ -2,15 +2,14 @@
 
 import asyncio
 import gc
-import logging
 import os
 import signal
-import sys
 
 import structlog
 import uvloop
 from opentelemetry.trace import Tracer
 
+from bridge.logs import write_json_lines
 from bridge.proxy.server import trace_export
 from bridge.proxy.server.app import running
 from bridge.settings import Settings
@@ -20,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 def run(settings: Settings) -> None:
     """Runs the proxy until SIGTERM or SIGINT, then lets accepted requests finish."""
-    configure_logging()
+    write_json_lines()
     uvloop.run(_serve(settings))
 
 
@@ -41,18 +40,3 @@ async def _serve_until(stop: asyncio.Event, settings: Settings, tracer: Tracer |
         log.info("proxy ready", url=proxy.url, admin_url=proxy.admin_url, cluster=settings.cluster.url)
         await stop.wait()
         log.info("proxy stopping", grace_s=settings.proxy.shutdown_timeout_s)
-
-
-def configure_logging() -> None:
-    """JSON lines on stderr."""
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

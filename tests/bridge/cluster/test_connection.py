@@ -1,6 +1,5 @@
 """Each way not to reach a cluster has its own message, and secrets stay out of all of them."""
 
-import logging
 import socket
 import ssl
 import subprocess
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from bridge.cluster.connection import capabilities, connect, exchange
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, SettingsError
@@ -106,13 +106,13 @@ def test_each_certificate_fault_has_its_remedy(
 
 
 @pytest.mark.case("I32")
-def test_unverified_tls_works_and_warns_each_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unverified_tls_works_and_warns_each_time(tmp_path: Path) -> None:
     pem = certificate(tmp_path, names="IP:127.0.0.1")
-    with fake_cluster(serving(pem)) as cluster:
+    with fake_cluster(serving(pem)) as cluster, capture_logs() as lines:
         settings = ClusterSettings(url=cluster.url, verify_tls=False)
         for _ in range(2):
             assert capabilities(connect(settings)).version == (3, 6, 0)
-    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+    assert [line["log_level"] for line in lines] == ["warning"] * 2
 
 
 @pytest.mark.case("I7")

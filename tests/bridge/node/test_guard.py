@@ -20,7 +20,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills children with their parent")
 
 OWNER = """
-import os, subprocess, sys, time
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been started with interrupts ignored
 guard = subprocess.Popen([*sys.argv[1:3], "--owner", str(os.getpid()), *sys.argv[3:]], stdout=subprocess.PIPE)
 print(guard.pid, guard.stdout.readline().decode().strip(), flush=True)
 time.sleep(120)

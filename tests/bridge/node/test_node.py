@@ -73,7 +73,7 @@ def test_an_owned_node_that_cannot_be_planned_leaves_nothing(settings: NodeSetti
     ("arguments", "output", "code"),
     [
         (["status"], "node default is not running\n", 1),
-        (["status", "--json"], '{"name": "default", "ready": false, "pid": null}\n', 1),
+        (["status", "--json"], '{\n  "name": "default",\n  "ready": false,\n  "pid": null\n}\n', 1),
         (["stop"], "node default was not running\n", 0),
         (["clean", "--name", "x"], "there is no node x\n", 0),
     ],

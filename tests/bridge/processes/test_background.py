@@ -11,7 +11,7 @@ import pytest
 
 from bridge.errors import ServiceError, UsageError
 from bridge.processes.background import Background, Stack
-from bridge.processes.supervisor import answers
+from bridge.processes.lifecycle import answers
 from tests.bridge.processes.test_supervisor import SERVER, eventually
 
 STACK = Stack("http://127.0.0.1:1", "http://127.0.0.1:2")

@@ -1,0 +1,30 @@
+"""What reaches stderr of servers and of commands."""
+
+import json
+
+import pytest
+import structlog
+
+from bridge import logs
+
+
+def test_servers_write_json_lines_from_info_on(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.write_json_lines()
+    log = structlog.get_logger("x")
+    log.debug("detail")
+    log.info("ready", port=9280)
+    out, err = capsys.readouterr()
+    line = json.loads(err)
+    assert (out, line["event"], line["port"], line["level"]) == ("", "ready", 9280, "info")
+    assert line["timestamp"].endswith("Z")
+
+
+def test_commands_write_warnings_as_sentences_that_a_terminal_may_show(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.write_warnings()
+    log = structlog.get_logger("x")
+    log.info("ready")
+    log.warning("the cluster is slow", cluster="x\x1b[31m", waited_s=3)
+    log.error("stopped")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "warning: the cluster is slow (cluster=x\\x1b[31m, waited_s=3)\nerror: stopped\n"
