@@ -110,22 +110,6 @@ def cli(ctx: click.Context, config_file: Path | None, debug: bool) -> None:
 
     write_warnings()
     ctx.obj = Invocation(config_file=config_file, debug=debug)
-    _log_to_stderr()
-
-
-def _log_to_stderr() -> None:
-    """Logs as JSON lines on stderr: structlog's default is stdout, where a command's result goes."""
-    import structlog  # which `--help` has no use for
-
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        # Looked up at each message: whoever captures stderr may have replaced it.
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-    )
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -60,6 +60,7 @@ def command(
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from bridge.errors import EXIT_DEAD_LETTERS
+    from bridge.logs import write_json_lines
     from ingest.follow.fields import followed_profile
     from ingest.follow.metrics import metrics_served
     from ingest.follow.pair import FollowerPair
@@ -67,6 +68,7 @@ def command(
     from ingest.signals import stop_on_signals
     from ingest.stages.models import load_models
 
+    write_json_lines()
     client = connect(settings.cluster)
     state = indices.look(client, index)
     kept = state.profile if generation is None else state.generation(generation)
