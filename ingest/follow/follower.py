@@ -150,7 +150,9 @@ class Follower:
     def status(self) -> FollowStatus:
         """The follower's status now."""
         lag_s = time.monotonic() - self.up_to_date_at
-        ledger = msgspec.structs.replace(self._accounts.ledger)
+        ledger = self._accounts.ledger
+        # In the middle of a round, and after a signal that ended one, `ledger.read` is that of the round before.
+        ledger = msgspec.structs.replace(ledger, read=ledger.answered)
         return FollowStatus(self._name, self._made.profile.generation, self._made.fields, lag_s, ledger, self._waiting)
 
     @property

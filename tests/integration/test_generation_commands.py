@@ -24,7 +24,7 @@ from bridge.models.artifact import resolve
 from bridge.models.encoder import Encoder
 from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings
-from tests.integration.test_follow import eventually
+from tests.ingest.follow.test_follower import eventually
 from tests.proxy_stack import ProxyStack, proxy_stack
 from tests.toys import WORDS, make_toy_encoder
 

@@ -1,0 +1,57 @@
+"""Every passage gets the vector of its own text, and only sound vectors are written."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bridge.errors import ModelError
+from bridge.records import Document, ExpandedDocument, Passage, SourcePosition
+from ingest.stages.embedding import Embedding
+from ingest.stages.models import profile_for
+from tests.ingest.toys import DIMENSION, CountingEncoder, toy_models
+
+PROFILE = profile_for(toy_models(), ["text"])
+
+
+def expanded(doc_id: str, *passages: str) -> ExpandedDocument:
+    document = Document(doc_id, b"{}", {"text": " ".join(passages)}, SourcePosition("corpus", 1))
+    return ExpandedDocument(document, [Passage(text, 0, len(text)) for text in passages], ["a query"])
+
+
+def test_vectors_stay_with_their_passages_in_a_batch() -> None:
+    batch = [expanded("two", "a", "bb"), expanded("none"), expanded("one", "ccc")]
+    enriched = Embedding(CountingEncoder(), stamp=lambda document: f"made of {document.doc_id}")(batch)
+    assert [each.embeddings.argmax(axis=1).tolist() if len(each.embeddings) else [] for each in enriched] == [
+        [1, 2],
+        [],
+        [3],
+    ]
+    assert [each.stamp for each in enriched] == ["made of two", "made of none", "made of one"]
+    assert all(each.predicted_queries == ["a query"] for each in enriched)
+
+
+def test_an_index_without_vectors_needs_no_encoder() -> None:
+    models = toy_models()
+    stage = Embedding.of(msgspec.structs.replace(PROFILE, vector_type="none"), models, lambda _: "stamp")
+    assert not len(stage([expanded("a", "text")])[0].embeddings)
+    assert isinstance(models.encoder, CountingEncoder)
+    assert models.encoder.texts == 0
+
+
+class WrongShape(CountingEncoder):
+    def encode(self, texts: Sequence[str], role: Literal["query", "passage"] = "query") -> NDArray[np.float32]:
+        return np.zeros((len(texts), DIMENSION + 1), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "text", "message"),
+    [(CountingEncoder(), "NaN", "not finite"), (WrongShape(), "text", "of shape")],
+    ids=["not-finite", "wrong-shape"],
+)
+def test_no_unsound_vector_passes(encoder: CountingEncoder, text: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Embedding(encoder, stamp=lambda _: "stamp")([expanded("a", text)])

@@ -1,0 +1,48 @@
+"""Profiles name the models that enrich, whether these are opened or only looked up."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bridge.errors import ModelError
+from bridge.profile import ModelReference
+from bridge.settings import IngestSettings
+from ingest.stages.models import load_models, planned_profile, profile_for, profile_like
+from tests.ingest.toys import toy_models
+from tests.toys import make_toy_cross_encoder, make_toy_encoder, make_toy_query_generator
+
+
+def settings(folder: Path) -> IngestSettings:
+    return IngestSettings(
+        encoder=str(make_toy_encoder(folder / "encoder").path),
+        generator=str(make_toy_query_generator(folder / "generator").path),
+        filter_model=str(make_toy_cross_encoder(folder / "reader").path),
+    )
+
+
+def test_a_planned_profile_is_the_one_of_the_opened_models(tmp_path: Path) -> None:
+    wanted = settings(tmp_path)
+    models = load_models(wanted)
+    assert models.scorer is not None
+    assert planned_profile(wanted, ["title"]) == profile_for(models, ["title"], object_field=wanted.object_field)
+
+
+def test_without_a_generator_no_model_for_queries_is_opened(tmp_path: Path) -> None:
+    models = load_models(settings(tmp_path).model_copy(update={"generator": None}))
+    assert (models.generator, models.generator_reference, models.scorer) == (None, None, None)
+
+
+def test_an_enriched_index_keeps_what_is_its_own() -> None:
+    models = toy_models()
+    first = profile_for(models, ["title"], object_field="ours")
+    existing = msgspec.structs.replace(first, encoder=ModelReference("older", "2" * 12), generation=3)
+    assert profile_like(existing, models) == msgspec.structs.replace(first, generation=3)
+    assert profile_like(msgspec.structs.replace(existing, generator=None), models).generator is None
+    again = profile_for(models, ["title"], kept=existing)
+    assert (again.object_field, again.generation) == ("ours", 3)
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no-such-model"):
+        planned_profile(IngestSettings(encoder=str(tmp_path / "no-such-model")), ["title"])
