@@ -13,12 +13,12 @@ REASONS: dict[str, str] = {
     "canary": "the caller is not among `proxy.canary_percent`",
     "lexical": "the request, or the index's profile, stops at the application's own query",
     # The request
-    "accept": "another answer than JSON is wanted",
+    "accept": "the request wants another answer than JSON",
     "body": "the body is larger than `proxy.max_search_body_bytes`, or compressed in a way that is not known",
     "content_type": "the body is not JSON by its `Content-Type`",
     "format": "`format` wants another answer than JSON",
-    "malformed": "the body is JSON, and no search",
-    "not_json": "the body is no strict JSON: the cluster decides what it makes of it",
+    "malformed": "the body is JSON, but not a search",
+    "not_json": "the body is not strict JSON: the cluster decides what it means",
     "q_and_body": "`q` and a query in the body: the cluster decides which counts",
     "signed": "the signature (AWS) covers this very request: no other can be sent in the caller's name",
     "source": "`source` beside a body, or without `source_content_type=application/json`",
@@ -50,7 +50,7 @@ REASONS: dict[str, str] = {
     "sort": "hits are sorted by more than their score (profile: `rules.leave_sorted_ties`)",
     "stored_fields": "hits come without ids",
     "terminate_after": "the cluster stops early",
-    "window": "the page ends beyond 10,000, where the cluster answers with an error",
+    "window": "the page ends beyond 10,000: the cluster answers with an error",
     # The words
     "empty_text": "no words",
     "function_score": "functions alone decide the order",
@@ -59,7 +59,7 @@ REASONS: dict[str, str] = {
     "minimum_should_match": "a number of optional clauses is required, and there are none",
     "nested_filter": "conditions inside a nested object, which hold for its parts and not for documents",
     "no_text": "a query without words",
-    "other_fields": "words, but for fields that are not enriched",
+    "other_fields": "words for fields that are not enriched",
     "phrase": "only phrases are searched",
     "query_syntax": "operators in the words of `query_string` or `simple_query_string`",
     "quoted": "words in quotation marks (profile: `rules.leave_quoted`)",
@@ -78,8 +78,8 @@ CLAUSES = sorted(LEFT_ALONE - REASONS.keys())
 
 def table() -> Iterator[str]:
     """The reasons as the lines of a Markdown table: docs/reference/http-api.md holds them."""
-    yield "| reason | the search is left alone since |"
+    yield "| reason | the search passes because |"
     yield "|---|---|"
     for reason, meaning in REASONS.items():
         yield f"| `{reason}` | {meaning} |"
-    yield f"| {', '.join(f'`{name}`' for name in CLAUSES)} | this clause stands where the user's words would |"
+    yield f"| {', '.join(f'`{name}`' for name in CLAUSES)} | this clause is in the place of the user's words |"

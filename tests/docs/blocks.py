@@ -4,6 +4,7 @@ A comment before a block, or anywhere in the page, tells what to do with it:
 `<!-- prepared: STATE -->` in which state the page begins: `nothing` (by default), `products` or `enriched`;
 `<!-- not run: REASON -->` the next block needs what a test machine lacks; a parser checks it all the same;
 `<!-- prints -->` each line of the next block is printed by the commands before it.
+In README.md only blocks after `<!-- run -->` are run.
 """
 
 import os
@@ -17,10 +18,10 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-DOCS = Path(__file__).parents[2] / "docs"
+README = Path(__file__).parents[2] / "README.md"
+DOCS = README.parent / "docs"
 PAGES = sorted([*(DOCS / "tutorial").glob("*.md"), *(DOCS / "how-to").glob("*.md")])
 _COMMENT = re.compile(r"<!-- (?P<word>prepared|not run|prints)(?:: (?P<value>[\w-]+))? -->")
-READY = "curl --silent --fail --retry 300 --retry-all-errors --retry-delay 1 --output /dev/null"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,11 @@ def prepared(page: Path) -> str:
 def script(page: Path) -> str:
     """All commands of a page that are run, as one script."""
     return "\n".join(block.text for block in blocks(page) if block.language == "sh" and block.not_run is None)
+
+
+def readme_script() -> str:
+    """The commands of README.md that are run: the way to a cluster of one's own."""
+    return "".join(re.findall(r"<!-- run -->\n```sh\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL))
 
 
 def output(page: Path) -> list[str]:

@@ -12,7 +12,7 @@ import yaml
 
 from bridge.cli import cli
 from bridge.settings import Settings
-from tests.docs.blocks import DOCS, PAGES, Block, blocks, prepared
+from tests.docs.blocks import DOCS, PAGES, README, Block, blocks, prepared, readme_script
 
 ROOT = DOCS.parent
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -115,6 +115,19 @@ def test_kubernetes_commands_name_what_the_manifests_have(block: Block) -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docker" / "kubernetes").glob("*.yaml")))
     for name in re.findall(r"create secret generic (\S+)|deployment/(\S+)", block.text):
         assert f"{''.join(name)}" in text
+
+
+def test_the_readme_begins_within_eighty_columns() -> None:
+    first = README.read_text(encoding="utf-8").partition("## How it works")[0].splitlines()
+    wide = [line for line in first if len(line) > 80 and "](" not in line]
+    assert wide == []
+    assert len(first) < 60
+
+
+def test_the_commands_of_the_readme_are_valid() -> None:
+    assert readme_script().count("neural-bridge") >= 3
+    for words in commands(readme_script()):
+        check_command(words)
 
 
 def test_a_wrong_option_would_be_noticed() -> None:

@@ -7,7 +7,7 @@ import pytest
 from opensearchpy import OpenSearch
 
 from bridge.node.node import EmbeddedNode
-from tests.docs.blocks import DOCS, PAGES, blocks, output, prepared, run, script
+from tests.docs.blocks import DOCS, PAGES, blocks, output, prepared, readme_script, run, script
 from tests.docs.prepared import DOCUMENTS, ENRICHED, INDEX, QUERIES, Addresses, write_as_an_application, write_files
 from tests.elasticsearch_node import start_elasticsearch
 from tests.integration.test_least_privileges import roles
@@ -47,6 +47,16 @@ def test_the_commands_of_a_page_do_what_it_says(
     for line in output(page):
         _, found, rest = rest.partition(line)
         assert found, f"not printed: {line}\n{printed}"
+
+
+def test_the_readme_leads_to_a_search_of_ones_own_documents(
+    node: EmbeddedNode, cleared: OpenSearch, tmp_path: Path
+) -> None:
+    addresses = Addresses(node.url)
+    write_files(tmp_path)
+    printed = run(addresses.put_into(readme_script()), tmp_path, addresses.environment())
+    assert "Rubber boots" in printed
+    assert '"_bridge"' in printed
 
 
 def special(page: str, reason: str) -> str:
