@@ -5,14 +5,25 @@ setting, joined by `__`: `BRIDGE_PROXY__PORT`), the YAML file (`--config`, or `B
 default. An unknown key is an error. Secrets are masked wherever settings are shown.
 """
 
+import difflib
 import os
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -23,7 +34,10 @@ from pydantic_settings import (
 from bridge.errors import SettingsError
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
+
+_PREFIX = "BRIDGE_"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -39,7 +53,22 @@ def _without_credentials(url: str) -> str:
     return url
 
 
-ServerUrl = Annotated[str, AfterValidator(_without_credentials)]
+def masked(url: str) -> str:
+    """An address as it may be shown: without the credentials in it, and without the values of its parameters."""
+    address, mark, parameters = re.sub(r"^(\w*:?/*).*@", r"\1…@", url).partition("?")
+    return address + mark + re.sub(r"((?:^|[&;])(?:[^=&;#]*=)?)[^&;#]+", r"\1…", parameters)
+
+
+def without_secrets(text: str, url: str) -> str:
+    """A message about `url` with the address as it may be shown."""
+    query = urlsplit(url).query
+    return text.replace(query, masked(f"?{query}")[1:]) if query else text
+
+
+_SHOWN_MASKED = PlainSerializer(masked, when_used="json")
+"""Settings are shown as JSON and YAML; addresses may hold an API key as a parameter."""
+
+ServerUrl = Annotated[str, AfterValidator(_without_credentials), _SHOWN_MASKED]
 """Address of a model server."""
 
 
@@ -52,7 +81,9 @@ class Section(BaseModel):
 class ClusterSettings(Section):
     """The cluster: where it is and how to be let in."""
 
-    url: str = Field("http://127.0.0.1:9200", description="Address of the cluster, scheme included.")
+    url: Annotated[str, _SHOWN_MASKED] = Field(
+        "http://127.0.0.1:9200", description="Address of the cluster, scheme included."
+    )
     username: str | None = Field(None, description="User for ingest and administration; never used to search.")
     password: SecretStr | None = Field(None, description="That user's password.")
     ca_file: Path | None = Field(None, description="PEM file of the authority that signed the cluster's certificate.")
@@ -100,7 +131,7 @@ class ProxySettings(Section):
         description="Serve the page that compares rankings on the admin listener; viewers search with their own "
         "credentials.",
     )
-    further_nodes: tuple[str, ...] = Field(
+    further_nodes: tuple[Annotated[str, _SHOWN_MASKED], ...] = Field(
         (),
         description="Addresses of further nodes of the cluster, asked in turn with cluster.url; one that is away is "
         "left out until it is back.",
@@ -203,54 +234,71 @@ class SidecarSettings(Section):
     tls_key_file: Path | None = Field(None, description="PEM file of the certificate's key, where it is another one.")
 
 
-class RerankerSettings(Section):
-    """Another reranker for the proxy, in the sidecar's place."""
+class ModelServerSettings(Section):
+    """A model server in place of the sidecar or of this process: the same four settings wherever one is named."""
 
-    api: Literal["sidecar", "tei", "cohere"] = Field(
-        "sidecar", description="How it is asked: tei for text-embeddings-inference, cohere also for Jina."
-    )
+    api: str = "sidecar"
     url: ServerUrl | None = Field(
         None, description="Address of its endpoint, path included; none asks proxy.sidecar_url."
     )
-    model: str | None = Field(None, description="Name of its model, which the api cohere needs.")
+    model: str | None = Field(None, description="Name of its model, which the APIs cohere and openai need.")
     api_key: SecretStr | None = Field(None, description="Sent to it as a bearer token.")
-    max_passages: int = Field(
-        32, gt=0, description="Most passages in one request to it; TEI takes 32 unless it is told otherwise."
-    )
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        _check_whole(self, wanting_model="cohere")
+        if self.api != "sidecar" and self.url is None:
+            raise ValueError(f"api is {self.api} and url is not set: name both of another server, or neither")
+        if self.api in ("cohere", "openai") and self.model is None:
+            raise ValueError(f"api {self.api} needs model")
         return self
 
 
-class EmbedderSettings(Section):
+class _OtherServerSettings(ModelServerSettings):
+    """The proxy asks the sidecar at an address of its own setting."""
+
+    @model_validator(mode="after")
+    def _is_another(self) -> Self:
+        if self.api == "sidecar" and self.url is not None:
+            raise ValueError("url is set and api is sidecar: name both of another server, or neither")
+        return self
+
+
+class RerankerSettings(_OtherServerSettings):
+    """Another reranker for the proxy, in the sidecar's place."""
+
+    api: Literal["sidecar", "tei", "cohere"] = Field(
+        "sidecar", description="Shape of its requests: tei for text-embeddings-inference, cohere also for Jina."
+    )
+    max_passages: int = Field(
+        32, gt=0, description="Most passages in one request to it; 32 is the default limit of TEI."
+    )
+
+
+class EmbedderSettings(_OtherServerSettings):
     """Another embedder of queries for the proxy, in the sidecar's place: it must run the encoder of the indices."""
 
     api: Literal["sidecar", "tei", "openai"] = Field(
-        "sidecar", description="How it is asked: tei for text-embeddings-inference, openai for /v1/embeddings."
+        "sidecar", description="Shape of its requests: tei for text-embeddings-inference, openai for /v1/embeddings."
     )
-    url: ServerUrl | None = Field(
-        None, description="Address of its endpoint, path included; none asks proxy.sidecar_url."
-    )
-    model: str | None = Field(None, description="Name of its model, which the api openai needs.")
-    api_key: SecretStr | None = Field(None, description="Sent to it as a bearer token.")
     prompt: str | None = Field(
         None, description="Put before each query, as the encoder was trained: `query: ` for E5, for example."
     )
 
-    @model_validator(mode="after")
-    def _is_whole(self) -> Self:
-        _check_whole(self, wanting_model="openai")
-        return self
 
+class IngestServerSettings(ModelServerSettings):
+    """A model server that works in place of the process of an ingest."""
 
-def _check_whole(other: RerankerSettings | EmbedderSettings, *, wanting_model: str) -> None:
-    """Raises ValueError where a model server cannot be asked as it is described."""
-    if (other.api == "sidecar") != (other.url is None):
-        raise ValueError(f"api is {other.api} and url {other.url}: name both of another server, or neither")
-    if other.api == wanting_model and other.model is None:
-        raise ValueError(f"api {other.api} needs model")
+    api: Literal["sidecar", "tei", "openai"] = Field(
+        "sidecar",
+        description="Shape of its requests: tei for text-embeddings-inference, openai for /v1/embeddings; these embed, "
+        "and queries are predicted here.",
+    )
+    url: ServerUrl | None = Field(
+        None,
+        description="Model server that works in this process's place: the address of a sidecar (http://HOST:PORT) with "
+        "the same encoder, generator and filter, or the whole address of another server's embeddings. The models' "
+        "folders are still needed here, for their names and their tokenizers.",
+    )
 
 
 class IngestSettings(Section):
@@ -258,19 +306,7 @@ class IngestSettings(Section):
 
     encoder: str = Field("embed-base", description="Encoder of the vectors: path, built-in or hub name.")
     generator: str | None = Field("doc2query-small", description="Generator of predicted queries; empty writes none.")
-    server_url: ServerUrl | None = Field(
-        None,
-        description="Model server that works in this process's place: the address of a sidecar (http://HOST:PORT) with "
-        "the same encoder, generator and filter, or the whole address of another server's embeddings. The models' "
-        "folders are still needed here, for their names and their tokenizers.",
-    )
-    server_api: Literal["sidecar", "tei", "openai"] = Field(
-        "sidecar",
-        description="How it is asked: tei for text-embeddings-inference, openai for /v1/embeddings; these embed, and "
-        "queries are predicted here.",
-    )
-    server_model: str | None = Field(None, description="Its name for the encoder, which the api openai needs.")
-    server_api_key: SecretStr | None = Field(None, description="Sent to it as a bearer token.")
+    server: IngestServerSettings = IngestServerSettings()
     object_field: str = Field(
         "_neural",
         pattern=r"^[^.\s]+$",
@@ -330,13 +366,16 @@ class IngestSettings(Section):
         description="What an id that comes twice in a run means: the last one wins, or it is a dead letter (error).",
     )
 
-    @model_validator(mode="after")
-    def _names_a_server(self) -> Self:
-        if self.server_url is None and self.server_api != "sidecar":
-            raise ValueError(f"server_api is {self.server_api}, and no server_url: name both")
-        if self.server_api == "openai" and self.server_model is None:
-            raise ValueError("server_api openai needs server_model")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_older_names(cls, values: Any) -> Any:
+        """`server_url` and its neighbours, as they were called before there was a section for them."""
+        if not isinstance(values, dict):
+            return values
+        names = {f"server_{name}": name for name in ModelServerSettings.model_fields}
+        older = {names[name]: value for name, value in values.items() if name in names}
+        rest = {name: value for name, value in values.items() if name not in names}
+        return {**rest, "server": {**older, **rest.get("server", {})}} if older else values
 
 
 class NodeSettings(Section):
@@ -357,7 +396,7 @@ class NodeSettings(Section):
 class Settings(BaseSettings):
     """All settings; `load_settings` makes one."""
 
-    model_config = SettingsConfigDict(env_prefix="BRIDGE_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     cluster: ClusterSettings = ClusterSettings()
     proxy: ProxySettings = ProxySettings()
@@ -375,6 +414,7 @@ def load_settings(config_file: Path | None = None, **flags: dict[str, Any]) -> S
         SettingsError: the file is missing or no YAML, a key is unknown, or a value is wrong.
     """
     file = config_file or (Path(named) if (named := os.environ.get("BRIDGE_CONFIG")) else None)
+    _refuse_misspelt_variables(os.environ.items())
     if file is not None and not file.is_file():
         raise SettingsError(f"settings file {file} does not exist or is no file: name another with --config")
 
@@ -397,26 +437,24 @@ def load_settings(config_file: Path | None = None, **flags: dict[str, Any]) -> S
     try:
         return FromFile(**{section: values for section, values in given.items() if values})  # type: ignore[arg-type]
     except ValidationError as error:
-        lines = "; ".join(_told(problem) for problem in error.errors())
+        lines = "; ".join(_message(problem) for problem in error.errors())
         raise SettingsError(f"settings: {lines} (docs/reference/configuration.md lists every key)") from error
     except (yaml.YAMLError, ValueError, OSError) as error:
         raise SettingsError(f"settings file {file} cannot be read: {error}") from error
 
 
-def _told(problem: "ErrorDetails") -> str:
+def _message(problem: "ErrorDetails") -> str:
     """One mistake: the key, its value unless that may be a secret, and what was expected."""
     key = ".".join(str(part) for part in problem["loc"])
     value = problem["input"]
-    # Under a key that we do not know may stand a password: a slip of the pen is enough.
-    hidden = problem["type"] == "extra_forbidden" or key.endswith(("password", "api_key"))
-    if hidden or not isinstance(value, str | int | float | bool):
+    if problem["type"] == "extra_forbidden":
+        # Under a key that we do not know may stand a password: a slip of the pen is enough.
+        known = [".".join(path) for path, _ in _fields(Settings, ())] + list(Settings.model_fields)
+        nearest = difflib.get_close_matches(key, known, n=1)
+        return f"{key}: there is no such setting" + (f", did you mean {nearest[0]}?" if nearest else "")
+    if key.endswith(("password", "api_key")) or not isinstance(value, str | int | float | bool):
         return f"{key}: {problem['msg']}"
     return f"{key} is {masked(str(value))!r}: {problem['msg']}"
-
-
-def masked(url: str) -> str:
-    """An address as it may be shown: without the credentials in it."""
-    return re.sub(r"^(\w*:?/*).*@", r"\1…@", url)
 
 
 def settings_reference() -> str:
@@ -426,9 +464,49 @@ def settings_reference() -> str:
         model = cast(type[Section], section_field.annotation)
         lines = [f"## {section}", "", (model.__doc__ or "").strip(), ""]
         lines += ["| setting | environment | default | meaning |", "|---|---|---|---|"]
-        for name, field in model.model_fields.items():
+        for path, field in _fields(model, (section,)):
             default = "none" if field.default is None else f"`{field.default}`"
-            variable = f"BRIDGE_{section}__{name}".upper()
-            lines.append(f"| `{section}.{name}` | `{variable}` | {default} | {field.description} |")
+            lines.append(f"| `{'.'.join(path)}` | `{_variable(path)}` | {default} | {field.description} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _fields(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], "FieldInfo"]]:
+    """Every setting of a section with its path, those of sections within it too."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _fields(field.annotation, (*path, name))
+        else:
+            yield (*path, name), field
+
+
+def _variable(path: Sequence[str]) -> str:
+    return f"{_PREFIX}{'__'.join(path)}".upper()
+
+
+def _refuse_misspelt_variables(environment: Iterable[tuple[str, str]]) -> None:
+    """Refuses variables that look like settings and are none, which pydantic-settings would ignore.
+
+    Single underscores are common in variables of others (Kubernetes makes BRIDGE_PORT=tcp://… for a service called
+    bridge), so only the name of a setting with one in place of two is refused.
+
+    Raises:
+        SettingsError: there is one; the nearest name is in the message.
+    """
+    variables = [_variable(path) for path, _ in _fields(Settings, ())]
+    single = {variable.replace("__", "_"): variable for variable in variables}
+    for name, value in environment:
+        upper = name.upper()
+        section, separator, _ = upper.removeprefix(_PREFIX).partition("__")
+        if not upper.startswith(_PREFIX) or (separator and section.lower() in Settings.model_fields):
+            continue
+        if separator:
+            meant = difflib.get_close_matches(upper, variables, n=1)
+        else:
+            meant = [single[upper]] if upper in single and "://" not in value[:6] else []
+        if separator or meant:
+            raise SettingsError(
+                f"the environment variable {name} is no setting"
+                + (f": did you mean {meant[0]}?" if meant else "")
+                + " (docs/reference/configuration.md lists every one)"
+            )

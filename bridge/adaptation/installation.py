@@ -9,7 +9,7 @@ from opensearchpy import OpenSearch
 from bridge.cluster.generations import next_generation
 from bridge.cluster.index import IndexState
 from bridge.profile import IndexProfile
-from bridge.settings import IngestSettings
+from bridge.settings import IngestServerSettings, IngestSettings
 from ingest.books.report import Progress
 from ingest.job import Job
 from ingest.runs.backfill import BackfillReport, run_backfill
@@ -37,7 +37,7 @@ def install_encoder(
     generator = settings.generator if profile.generator else None
     # No server runs the new model yet: it works here.
     made_with = settings.model_copy(
-        update={"encoder": str(model), "generator": generator, "server_url": None, "server_api": "sidecar"}
+        update={"encoder": str(model), "generator": generator, "server": IngestServerSettings()}
     )
     models = load_models(made_with)
     names = profile.text_fields

@@ -14,6 +14,7 @@ import msgspec
 
 from bridge import tracing
 from bridge.errors import NotTaken, StageFailed
+from bridge.settings import masked, without_secrets
 
 DEADLINE_HEADER = "x-request-timeout-ms"
 """Tells the sidecar how many milliseconds its answer is worth waiting for."""
@@ -95,7 +96,11 @@ async def read_answer(answer: aiohttp.ClientResponse) -> bytes:
 
 
 class ModelStage:
-    """One endpoint of a model server that does one stage of a search."""
+    """One endpoint of a model server that does one stage of a search.
+
+    Attributes:
+        url: its address as messages may show it.
+    """
 
     def __init__(
         self,
@@ -112,7 +117,8 @@ class ModelStage:
 
         `headers` go with every request. `send_deadline`: send `DEADLINE_HEADER`, which the sidecar understands.
         """
-        self.url = url
+        self.url = masked(url)
+        self._url = url
         self._session = session
         self._breaker = breaker
         self._stage = stage
@@ -161,13 +167,13 @@ class ModelStage:
         try:
             async with (
                 asyncio.timeout_at(deadline),
-                self._session.post(self.url, json=body, headers=headers, allow_redirects=False) as answer,
+                self._session.post(self._url, json=body, headers=headers, allow_redirects=False) as answer,
             ):
                 content = await read_answer(answer)
         except TimeoutError as error:
             self.fail("slow", f"{self.url} did not answer within the budget", error)
         except aiohttp.ClientError as error:
-            self.fail("unavailable", f"{self.url} gave no answer: {error}", error)
+            self.fail("unavailable", f"{self.url} gave no answer: {without_secrets(str(error), self._url)}", error)
         except OversizedAnswer as error:
             self.fail("unusable", f"the answer of {self.url} {error}", error)
         if answer.status != 200:

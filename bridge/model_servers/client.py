@@ -9,6 +9,7 @@ import urllib3
 
 from bridge.errors import ModelError, SidecarError, SidecarUnreachable
 from bridge.model_servers.shapes import Score
+from bridge.settings import masked, without_secrets
 
 MAX_ANSWER_BYTES = 64_000_000
 """The embeddings of a batch of texts are a few megabytes: whatever sends more is broken."""
@@ -37,11 +38,16 @@ class SidecarInfo(msgspec.Struct, frozen=True):
 
 
 class ModelServer:
-    """One address. Safe to use from several threads."""
+    """One address. Safe to use from several threads.
+
+    Attributes:
+        url: the address as messages may show it.
+    """
 
     def __init__(self, url: str, *, api_key: str | None = None, retries: int = 0, timeout_s: float) -> None:
         """`retries`: attempts after the first one, for requests that the server cannot serve yet."""
-        self.url = url.rstrip("/")
+        self._url = url.rstrip("/")
+        self.url = masked(self._url)
         self._headers = {"Content-Type": "application/json"}
         if api_key is not None:
             self._headers["Authorization"] = f"Bearer {api_key}"
@@ -69,7 +75,7 @@ class ModelServer:
             SidecarUnreachable: it gives no answer, or wants another key.
             SidecarError: its answer is longer than `MAX_ANSWER_BYTES`.
         """
-        url = self.url + path
+        url, shown = self._url + path, self.url + path
         try:
             answer = self._pool.request(
                 "GET" if body is None else "POST",
@@ -78,11 +84,12 @@ class ModelServer:
                 headers=self._headers,
                 preload_content=False,
             )
-            content = _read(url, answer)
+            content = _read(shown, answer)
         except urllib3.exceptions.HTTPError as error:
-            raise SidecarUnreachable(f"the model server {url} gives no answer: {error}; start it") from error
+            cause = without_secrets(str(error), url)
+            raise SidecarUnreachable(f"the model server {shown} gives no answer: {cause}; start it") from error
         if answer.status != 200:
-            _refuse(url, answer.status, content)
+            _refuse(shown, answer.status, content)
         return content
 
     def read(self, path: str, body: object, read: Callable[[bytes], T]) -> T:

@@ -60,7 +60,7 @@ class Models:
 
 
 def load_models(settings: IngestSettings) -> Models:
-    """Opens the models that the settings name, here or on the server that `ingest.server_url` names.
+    """Opens the models that the settings name, here or on the server that `ingest.server.url` names.
 
     Raises:
         ModelError: one cannot be found or opened.
@@ -69,8 +69,8 @@ def load_models(settings: IngestSettings) -> Models:
     """
     check_providers(settings.providers, setting="ingest.providers")
     folder = resolve(settings.encoder)
-    server = server_of(settings) if settings.server_url else None
-    sidecar = server if settings.server_api == "sidecar" else None
+    server = server_of(settings) if settings.server.url else None
+    sidecar = server if settings.server.api == "sidecar" else None
     if sidecar is not None:
         check_sidecar(sidecar, settings)
     encoder: PassageEncoder

@@ -38,10 +38,10 @@ T = TypeVar("T")
 
 
 def server_of(settings: IngestSettings) -> ModelServer:
-    """The server of `ingest.server_url` and the settings beside it."""
-    key = settings.server_api_key
+    """The server of `ingest.server.url` and the settings beside it."""
+    key = settings.server.api_key
     return ModelServer(
-        settings.server_url or "",
+        settings.server.url or "",
         api_key=key.get_secret_value() if key else None,
         retries=settings.max_attempts,
         timeout_s=_TIMEOUT_S,
@@ -76,12 +76,12 @@ class ServedEncoder:
     def __init__(self, server: ModelServer, folder: ModelFolder, settings: IngestSettings) -> None:
         """`folder` of the same encoder has the dimension and the prefixes of texts."""
         self._server = server
-        self._model = folder.identity if settings.server_api == "sidecar" else None
-        self._path = "/embed" if settings.server_api == "sidecar" else ""
+        self._model = folder.identity if settings.server.api == "sidecar" else None
+        self._path = "/embed" if settings.server.api == "sidecar" else ""
         self._api: dict[Role, EmbedApi] = {
-            "query": embed_api(settings.server_api, model=settings.server_model, prompt=folder.manifest.query_prefix),
+            "query": embed_api(settings.server.api, model=settings.server.model, prompt=folder.manifest.query_prefix),
             "passage": embed_api(
-                settings.server_api, model=settings.server_model, prompt=folder.manifest.passage_prefix
+                settings.server.api, model=settings.server.model, prompt=folder.manifest.passage_prefix
             ),
         }
         self._executor = ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="served-encoder")

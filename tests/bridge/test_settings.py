@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import SettingsError
-from bridge.settings import Settings, load_settings, masked, settings_reference
+from bridge.settings import Settings, load_settings, masked, settings_reference, without_secrets
 
 
 @pytest.fixture
@@ -52,8 +52,12 @@ def test_a_wrong_file_is_an_error_that_names_the_key(tmp_path: Path, text: str, 
     ("key", "value", "told"),
     [
         ("BRIDGE_PROXY__PORT", "many", "proxy.port is 'many': "),
-        ("BRIDGE_INGEST__SERVER_API", "http://u:hunter2@h/", "ingest.server_api is 'http://…@h/': "),
-        ("BRIDGE_CLUSTER__PASWORD", "hunter2", "cluster.pasword: "),
+        ("BRIDGE_INGEST__SERVER_API", "http://u:hunter2@h/", "ingest.server.api is 'http://…@h/': "),
+        (
+            "BRIDGE_CLUSTER__PASWORD",
+            "hunter2",
+            "cluster.pasword: there is no such setting, did you mean cluster.password?",
+        ),
     ],
 )
 def test_a_wrong_value_is_named_and_what_may_be_secret_is_not(
@@ -68,7 +72,15 @@ def test_a_wrong_value_is_named_and_what_may_be_secret_is_not(
 
 @pytest.mark.parametrize(
     ("url", "shown"),
-    [("http://u:p@h:1", "http://…@h:1"), ("http:/u:p/q@h", "http:/…@h"), ("u:p@x@h", "u:…@h"), ("h:9200", "h:9200")],
+    [
+        ("http://u:p@h:1", "http://…@h:1"),
+        ("http:/u:p/q@h", "http:/…@h"),
+        ("u:p@x@h", "u:…@h"),
+        ("h:9200", "h:9200"),
+        ("https://h/v1?key=s3cret&model=m", "https://h/v1?key=…&model=…"),
+        ("https://h/?s3cret", "https://h/?…"),
+        ("h?", "h?"),
+    ],
 )
 def test_an_address_is_shown_without_credentials(url: str, shown: str) -> None:
     assert masked(url) == shown
@@ -92,7 +104,9 @@ def test_every_setting_has_a_sentence_and_a_unit_where_it_is_a_time_or_a_size() 
     assert len(Settings.model_fields) == settings_reference().count("\n## ") + 1
 
 
-@pytest.mark.parametrize("key", ["PROXY__SIDECAR_URL", "RERANKER__URL", "EMBEDDER__URL", "INGEST__SERVER_URL"])
+@pytest.mark.parametrize(
+    "key", ["PROXY__SIDECAR_URL", "RERANKER__URL", "EMBEDDER__URL", "INGEST__SERVER_URL", "INGEST__SERVER__URL"]
+)
 @pytest.mark.parametrize(
     ("url", "message"),
     [
@@ -105,6 +119,79 @@ def test_the_address_of_a_model_server_is_checked(
     monkeypatch: pytest.MonkeyPatch, key: str, url: str, message: str
 ) -> None:
     monkeypatch.setenv(f"BRIDGE_{key}", url)
-    with pytest.raises(SettingsError, match=f"{key.replace('__', '.').lower()} {message}") as refused:
+    shown = key.replace("__", ".").lower().replace("server_url", "server.url")
+    with pytest.raises(SettingsError, match=f"{shown} {message}") as refused:
         load_settings()
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.case("S14")
+def test_a_key_in_the_address_of_a_model_server_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_EMBEDDER__URL", "https://models/v1?key=s3cret")
+    monkeypatch.setenv("BRIDGE_EMBEDDER__API", "tei")
+    monkeypatch.setenv("BRIDGE_INGEST__SERVER__URL", "https://models?key=s3cret")
+    monkeypatch.setenv("BRIDGE_PROXY__FURTHER_NODES", '["https://u:s3cret@h:9200"]')
+    monkeypatch.setenv("BRIDGE_CLUSTER__URL", "https://u:s3cret@h:9200")
+    settings = load_settings()
+    assert settings.embedder.url == "https://models/v1?key=s3cret"
+    shown = settings.model_dump_json() + str(settings.model_dump(mode="json"))
+    assert "s3cret" not in shown
+    assert "https://models/v1?key=…" in shown
+    message = without_secrets("HTTPSConnectionPool: retries exceeded with url: /v1?key=s3cret", settings.embedder.url)
+    assert message.endswith("with url: /v1?key=…")
+
+
+@pytest.mark.case("M7")
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("BRIDGE_CLUSTR__URL", "BRIDGE_CLUSTER__URL"),
+        ("bridge_ingst__encoder", "BRIDGE_INGEST__ENCODER"),
+        ("BRIDGE__PROXY__PORT", "BRIDGE_PROXY__PORT"),
+        ("BRIDGE_SIDECAR_MAX_DOCUMENTS", "BRIDGE_SIDECAR__MAX_DOCUMENTS"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_with_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch, variable: str, meant: str
+) -> None:
+    monkeypatch.setenv(variable, "hunter2")
+    with pytest.raises(SettingsError, match=f"{variable} is no setting: did you mean {meant}\\?") as refused:
+        load_settings()
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.case("M7")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("clustr: {url: 'http://h:9200'}", r"clustr: there is no such setting, did you mean cluster\?"),
+        ("ingest: {sever: {url: 'http://h'}}", r"ingest\.sever: .*did you mean ingest\.server"),
+        ("zzz: 1", r"zzz: there is no such setting \(docs"),
+    ],
+)
+def test_a_misspelt_section_of_the_file_is_refused_with_the_nearest_name(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "bridge.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError, match=message):
+        load_settings(path)
+
+
+def test_variables_that_kubernetes_makes_for_a_service_are_nobodys_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_PROXY_PORT", "tcp://10.0.0.1:9280")
+    monkeypatch.setenv("BRIDGE_PROXY_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("BRIDGE_URL", "http://h")
+    assert load_settings().proxy.port == 9280
+
+
+def test_the_server_of_ingest_has_a_section_and_its_older_names_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    older = {"server_url": "http://h/e", "server_api": "openai", "server_model": "m", "server_api_key": "k"}
+    settings = load_settings(None, ingest=older)
+    assert (settings.ingest.server.url, settings.ingest.server.api, settings.ingest.server.model) == (
+        *("http://h/e", "openai", "m"),
+    )
+    monkeypatch.setenv("BRIDGE_INGEST__SERVER__URL", "http://new")
+    assert load_settings(None, ingest=older).ingest.server.url == "http://new"
+    with pytest.raises(SettingsError, match=r"ingest\.server: .*api tei and url is not set|api is tei"):
+        load_settings(None, ingest={"server_api": "tei", "server": {"url": None}})

@@ -17,7 +17,7 @@ from bridge.model_servers.async_client import CircuitBreaker, ModelStage, Oversi
 from bridge.model_servers.shapes import Score, embed_api, rerank_api
 from bridge.proxy.upgrade.embedding_cache import EmbeddingCache
 from bridge.search.cascade import CascadeRequest
-from bridge.settings import Settings
+from bridge.settings import Settings, masked
 
 _READY_TIMEOUT = aiohttp.ClientTimeout(total=3.0)
 
@@ -157,8 +157,9 @@ class Sidecar:
         except NotTaken as refusal:
             if cascade is None:
                 raise
-            self._cascade_refusal[self.url] = told = f"the sidecar at {self.url} takes no cascade_depth: {refusal}"
-            raise CascadeMissing(told) from refusal
+            message = f"the sidecar at {masked(self.url)} takes no cascade_depth: {refusal}"
+            self._cascade_refusal[self.url] = message
+            raise CascadeMissing(message) from refusal
 
     async def _logits(
         self, query: str, passages: Sequence[str], deadline: float, cascade: CascadeRequest | None

@@ -52,7 +52,7 @@ def settings(folders: dict[str, ModelFolder], **more: object) -> IngestSettings:
 
 
 def served(folders: dict[str, ModelFolder], url: str, **more: object) -> Models:
-    return load_models(settings(folders, server_url=url, server_api_key=SERVER_KEY, **more))
+    return load_models(settings(folders, server={"url": url, "api_key": SERVER_KEY}, **more))
 
 
 def test_the_sidecar_makes_of_documents_what_this_process_would(folders: dict[str, ModelFolder], sidecar: str) -> None:
@@ -81,7 +81,7 @@ def test_a_sidecar_with_other_models_is_refused(folders: dict[str, ModelFolder],
     with pytest.raises(SidecarError, match=r"does not run toy-encoder@.*sidecar\.more_encoders"):
         served({**folders, "encoder": other}, sidecar)
     with pytest.raises(SidecarUnreachable, match=r"status 401"):
-        load_models(settings(folders, server_url=sidecar, server_api_key="wrong"))
+        load_models(settings(folders, server={"url": sidecar, "api_key": "wrong"}))
 
 
 def test_no_server_is_no_connection(folders: dict[str, ModelFolder]) -> None:
@@ -97,7 +97,7 @@ async def test_another_server_embeds_in_parts_and_queries_are_predicted_here(
         dimension = folders["encoder"].manifest.dimension or 0
         models.embedding = [3.0, 4.0] + [0.0] * (dimension - 2)
         there = load_models(
-            settings(folders, server_url=models.url + path, server_api=api, server_model="any", server_api_key=API_KEY)
+            settings(folders, server={"url": models.url + path, "api": api, "model": "any", "api_key": API_KEY})
         )
         vectors = await asyncio.to_thread(there.encoder.encode, TEXTS[:70], "passage")
         assert vectors.shape == (70, dimension)
@@ -111,9 +111,7 @@ async def test_another_server_embeds_in_parts_and_queries_are_predicted_here(
             await asyncio.to_thread(there.encoder.encode, ["cat"], "passage")
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"server_api": "tei"}, {"server_url": "sidecar:9290"}, {"server_url": "http://x", "server_api": "openai"}]
-)
+@pytest.mark.parametrize("wrong", [{"api": "tei"}, {"url": "sidecar:9290"}, {"url": "http://x", "api": "openai"}])
 def test_half_a_server_is_refused(wrong: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="server_"):
-        IngestSettings.model_validate(wrong)
+    with pytest.raises(ValueError, match="server"):
+        IngestSettings.model_validate({"server": wrong})
