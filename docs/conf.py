@@ -11,6 +11,5 @@ html_copy_source = False
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 4
-nitpicky = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

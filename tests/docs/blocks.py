@@ -16,7 +16,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 from markdown_it import MarkdownIt
+
+from bridge.cli import cli
 
 README = Path(__file__).parents[2] / "README.md"
 DOCS = README.parent / "docs"
@@ -112,3 +115,17 @@ def _end(group: int) -> None:
         os.killpg(group, signal.SIGTERM)
     except ProcessLookupError:
         return
+
+
+def check_command(words: list[str], where: str) -> None:
+    """Fails if neural-bridge has no such command or option."""
+    command: click.Command = cli
+    for word in words:
+        if isinstance(command, click.Group) and not word.startswith("-"):
+            found = command.get_command(click.Context(command), word)
+            assert found is not None, f"{where}: neural-bridge {' '.join(words)}: no command {word}"
+            command = found
+    options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    named = {word.partition("=")[0] for word in words if word.startswith("--")}
+    unknown = named - options - {"--help", "--config", "--debug"}
+    assert not unknown, f"{where}: neural-bridge {' '.join(words)}: no option {sorted(unknown)}"

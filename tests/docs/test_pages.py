@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bridge.search.reasons import REASONS
+from tests.docs.blocks import check_command
 from tests.docs.reference_pages import pages
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +45,23 @@ def test_every_path_that_the_documents_name_exists() -> None:
     }
     assert len(named) > 20
     assert sorted(f"{page}: {path}" for page, path in named if not (ROOT / path).exists()) == []
+
+
+def test_every_command_that_a_sentence_names_exists() -> None:
+    named = {
+        (page.relative_to(ROOT).as_posix(), " ".join(found.split()))
+        for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+        if page.name != "commands.md"
+        for found in re.findall(r"`neural-bridge( [^`]*)`", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 50
+    for page, words in sorted(named):
+        check_command(re.sub(r"[|…\[\]]", " ", words).split(), page)
+
+
+def test_every_reason_has_a_remedy() -> None:
+    text = read("docs/how-to/troubleshoot.md")
+    assert [reason for reason in REASONS if f"`{reason}`" not in text] == []
 
 
 def test_nothing_committed_names_this_machine_or_a_registry() -> None:
