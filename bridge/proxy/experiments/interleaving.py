@@ -12,13 +12,14 @@ from dataclasses import replace
 from typing import Literal
 
 import msgspec
+from multidict import CIMultiDict
 
-from bridge.proxy.experiments.event_log import Click, EventLog, Impression, now
-from bridge.proxy.experiments.rank_comparison import DEPTH, overlap, rank_biased_overlap
+from bridge.proxy.experiments.event_log import DEPTH, Click, EventLog, Impression, now, overlap, rank_biased_overlap
+from bridge.proxy.transport.headers import identity
 from bridge.proxy.transport.refusals import Refused
-from bridge.proxy.upgrade.composing import Composer
 from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.ranking import Ranked
+from bridge.proxy.upgrade.ranking_cache import RankingCache
 from bridge.records import Key, RankedHit
 
 CLICK_PATH = "/_bridge/click"
@@ -27,7 +28,7 @@ MAX_CLICK_BYTES = 4096
 Side = Literal["own", "bridge"]
 
 
-class _Told(msgspec.Struct, forbid_unknown_fields=True):
+class _ClickBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a click: the impression from the answer's header, and the `_id` of the document chosen."""
 
     impression: str
@@ -35,18 +36,18 @@ class _Told(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Interleaving:
-    """Ranks as the composer does, and mixes the application's own ranking in."""
+    """Ranks, and mixes the application's own ranking in."""
 
-    def __init__(self, composer: Composer, events: EventLog, *, log_queries: bool) -> None:
+    def __init__(self, rankings: RankingCache, events: EventLog, *, log_queries: bool) -> None:
         """`log_queries`: the log may hold the words of queries."""
-        self._composer = composer
+        self._rankings = rankings
         self._events = events
         self._log_queries = log_queries
 
     async def rank(self, plan: Plan) -> Ranked:
-        """The mixed ranking; the bridge's alone where the own one could not be had. Never fails."""
+        """The mixed ranking; the bridge's alone if the own one cannot be had. Never fails."""
         # An explained ranking runs the application's own query as a leg too.
-        ranked = await self._composer.rank(replace(plan, explain=True))
+        ranked = await self._rankings.rank(replace(plan, explain=True))
         own = [hit.key for hit in ranked.ranking.legs.get("lexical", ())]
         bridge = {hit.key: hit for hit in ranked.ranking.hits}
         if not own or not bridge:
@@ -80,13 +81,13 @@ class Interleaving:
         return replace(ranked, ranking=replace(ranked.ranking, hits=hits), impression=impression)
 
     def clicked(self, body: bytes) -> None:
-        """Notes a click.
+        """Log a click.
 
         Raises:
-            Refused: 400; the body is none.
+            Refused: 400; the body is no click.
         """
         try:
-            told = msgspec.json.decode(body, type=_Told)
+            click = msgspec.json.decode(body, type=_ClickBody)
         except msgspec.DecodeError as error:
             raise Refused(
                 400,
@@ -94,7 +95,7 @@ class Interleaving:
                 f'{CLICK_PATH}: {error}; expected {{"impression": "…", "document": "…"}}, the value of the answer\'s '
                 f"header X-Bridge-Impression and the chosen document's _id",
             ) from error
-        self._events.append(Click(time=now(), impression=told.impression, document=told.document))
+        self._events.append(Click(time=now(), impression=click.impression, document=click.document))
 
 
 def team_draft(own: Sequence[Key], bridge: Sequence[Key], *, seed: str) -> Iterator[tuple[Key, Side]]:
@@ -114,3 +115,11 @@ def team_draft(own: Sequence[Key], bridge: Sequence[Key], *, seed: str) -> Itera
                 continue
             picked.add(choice)
             yield choice, side
+
+
+def chosen(caller: CIMultiDict[str], percent: float) -> bool:
+    """Whether this caller is among the `percent` that the bridge serves (canary); always the same for one caller.
+
+    `caller` are the forwarded headers. Whoever is among a smaller share is among every larger one too.
+    """
+    return percent >= 100 or int.from_bytes(identity(caller)[:8], "big") / 2**64 * 100 < percent

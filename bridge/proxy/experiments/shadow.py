@@ -1,4 +1,4 @@
-"""Shadow mode: searches are answered as the cluster does, and ranked beside it only to tell the difference."""
+"""Shadow mode: searches are answered as the cluster does, and ranked in the background to compare both rankings."""
 
 import asyncio
 from dataclasses import replace
@@ -6,11 +6,10 @@ from dataclasses import replace
 import msgspec
 import structlog
 
-from bridge.proxy.experiments.event_log import Comparison, EventLog, now
-from bridge.proxy.experiments.rank_comparison import DEPTH, overlap, rank_biased_overlap
+from bridge.proxy.experiments.event_log import DEPTH, Comparison, EventLog, now, overlap, rank_biased_overlap
 from bridge.proxy.server.metrics import Metrics
-from bridge.proxy.upgrade.composing import Composer
 from bridge.proxy.upgrade.planning import Plan
+from bridge.proxy.upgrade.ranking_cache import RankingCache
 
 log = structlog.get_logger(__name__)
 
@@ -18,30 +17,30 @@ MAX_AT_ONCE = 16
 
 
 class Shadow:
-    """Compares rankings in the background; use `close` before the connections that it needs go away."""
+    """Compares rankings in the background. Call `close` before the connections that it needs are closed."""
 
-    def __init__(self, composer: Composer, metrics: Metrics, events: EventLog) -> None:
-        self._composer = composer
+    def __init__(self, rankings: RankingCache, metrics: Metrics, events: EventLog) -> None:
+        self._rankings = rankings
         self._metrics = metrics
         self._events = events
         self._running: set[asyncio.Task[None]] = set()
 
     def compare(self, plan: Plan) -> None:
-        """Ranks the search in the background; left out where many are being ranked already."""
+        """Rank the search in the background, unless `MAX_AT_ONCE` are being ranked already."""
         if len(self._running) < MAX_AT_ONCE:
             task = asyncio.create_task(self._compare(plan))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
     async def close(self) -> None:
-        """Gives up what is still running."""
+        """Cancel the comparisons that still run."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _compare(self, plan: Plan) -> None:
         # An explained ranking runs the application's own query as a leg too.
-        ranked = await self._composer.rank(replace(plan, explain=True))
+        ranked = await self._rankings.rank(replace(plan, explain=True))
         own = [hit.key for hit in ranked.ranking.legs.get("lexical", ())][:DEPTH]
         upgraded = [hit.key for hit in ranked.ranking.hits][:DEPTH]
         for reason in ranked.notes.degraded:

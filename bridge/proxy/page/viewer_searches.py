@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 from yarl import URL
 
-from bridge.settings import Settings
+from bridge.proxy.transport.headers import CONTROL
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 """Answers a request as the proxy's listener for applications does."""
@@ -23,19 +23,12 @@ _READING = {
     hdrs.METH_GET: re.compile(rf"(/{_NAME})?/_mapping"),
     hdrs.METH_POST: re.compile(rf"/{_NAME}/_search"),
 }
-_SENT_ON = (hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH, hdrs.TRANSFER_ENCODING, hdrs.HOST, "x-bridge")
+_SENT_ON = (hdrs.AUTHORIZATION, hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH, hdrs.TRANSFER_ENCODING, hdrs.HOST, CONTROL)
 _KEPT_BACK = (
     # A browser that saw it would ask for a password by itself, and send it along for ever after.
     hdrs.WWW_AUTHENTICATE,
     hdrs.SET_COOKIE,
 )
-
-
-def in_full(settings: Settings) -> Settings:
-    """The settings by which the page's searches are answered: all of them by the bridge, whatever share of the
-    applications' searches it serves, so that its rankings can be looked at before anybody gets them."""
-    always = {"mode": "upgrade", "canary_percent": 100.0, "path_prefix": ""}
-    return settings.model_copy(update={"proxy": settings.proxy.model_copy(update=always)})
 
 
 def add_routes(app: web.Application, answer: Answer) -> None:

@@ -10,6 +10,7 @@ from bridge import __version__
 from bridge.profile import IndexProfile, ModelReference, Stage
 from bridge.proxy.page import static_files, viewer_searches
 from bridge.proxy.server.metrics import Metrics
+from bridge.proxy.server.routing import Proxy
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.model_client import Sidecar
@@ -19,10 +20,9 @@ _READY_TIMEOUT_S = 3.0
 
 
 def admin_app(
-    upstream: Upstream, sidecar: Sidecar, settings: Settings, metrics: Metrics, answer: viewer_searches.Answer
+    upstream: Upstream, sidecar: Sidecar, settings: Settings, metrics: Metrics, proxy: Proxy
 ) -> web.Application:
-    """The application behind the admin listener. Of documents it tells only what `answer`, the proxy for
-    applications, tells the viewer of the page."""
+    """The application behind the admin listener. Documents are shown only by `proxy`, in the page viewer's name."""
 
     async def health(_: web.Request) -> web.Response:
         return web.json_response({"status": "ok", "version": __version__})
@@ -45,10 +45,10 @@ def admin_app(
         return web.Response(text=shown, content_type="application/json")
 
     async def about(_: web.Request) -> web.Response:
-        """What the page has to know of this proxy."""
+        """What the page needs to know about this proxy."""
         defaults = IndexProfile(text_fields=[], encoder=ModelReference("", ""), dimension=0).to_meta()
-        told = {"version": __version__, "mode": settings.proxy.mode, "stages": get_args(Stage)}
-        return web.json_response(told | {"profile_defaults": defaults})
+        facts = {"version": __version__, "mode": settings.proxy.mode, "stages": get_args(Stage)}
+        return web.json_response(facts | {"profile_defaults": defaults})
 
     app = web.Application()
     app.router.add_get("/_bridge/health", health)
@@ -58,7 +58,7 @@ def admin_app(
     if settings.proxy.page:
         app.router.add_get("/_bridge/about", about)
         static_files.add_routes(app.router)
-        viewer_searches.add_routes(app, answer)
+        viewer_searches.add_routes(app, proxy.in_full())
     return app
 
 

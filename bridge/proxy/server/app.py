@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import ModuleType
@@ -10,28 +11,23 @@ from types import ModuleType
 from aiohttp import http_parser, web
 from opentelemetry.trace import Tracer
 
-from bridge.errors import SettingsError, UsageError
+from bridge.errors import UsageError
 from bridge.http_deadlines import FirstRequestDeadline
-from bridge.proxy.experiments.event_log import EventLog
-from bridge.proxy.experiments.interleaving import Interleaving
-from bridge.proxy.experiments.shadow import Shadow
-from bridge.proxy.page import viewer_searches
 from bridge.proxy.server.admin import admin_app
 from bridge.proxy.server.certificates import client_context, renew
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.server.routing import Proxy
 from bridge.proxy.transport.upstream import Upstream
+from bridge.proxy.upgrade.answer import Composer
 from bridge.proxy.upgrade.cluster_client import OwnSearches
-from bridge.proxy.upgrade.composing import Composer
 from bridge.proxy.upgrade.model_client import Sidecar
 from bridge.proxy.upgrade.planning import Planner
-from bridge.proxy.upgrade.profiles import Profiles
 from bridge.proxy.upgrade.ranking import Ranker
 from bridge.proxy.upgrade.ranking_cache import RankingCache
 from bridge.proxy.upgrade.retrieve import PATH as RETRIEVE_PATH
 from bridge.proxy.upgrade.retrieve import Retrieval
 from bridge.proxy.upgrade.search import Search
-from bridge.settings import Settings
+from bridge.settings import ProxySettings, Settings
 
 MAX_HEADER_BYTES = 16 * 1024
 """As OpenSearch allows: large tokens have to pass."""
@@ -64,7 +60,7 @@ class RunningProxy:
 
 @asynccontextmanager
 async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncIterator[RunningProxy]:
-    """Listens while the block runs, then finishes the requests that were accepted. `tracer` records what they do.
+    """Listens while the block runs, then finishes the requests that were accepted. `tracer` records spans.
 
     Raises:
         UsageError: an address cannot be listened on, or aiohttp runs without its C parser.
@@ -76,58 +72,19 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(Upstream(settings.cluster, settings.proxy.further_nodes))
         sidecar = await stack.enter_async_context(Sidecar(settings))
-        budget_s = settings.proxy.budget_ms / 1000
-        profiles = Profiles(upstream, settings.cluster, ttl_s=settings.proxy.profile_ttl_s, timeout_s=budget_s)
-        planner = Planner(profiles, budget_s=budget_s)
+        planner = Planner(upstream, settings)
         searches = OwnSearches(upstream)
         ranker = Ranker(searches, sidecar)
-        composer = Composer(ranker, RankingCache(settings.proxy, metrics), searches)
-        if settings.proxy.mode == "interleave" and settings.proxy.event_log is None:
-            raise SettingsError("proxy.mode interleave needs proxy.event_log: name a file for pages and clicks")
-        events = EventLog(settings.proxy.event_log)
-        shadow = Shadow(composer, metrics, events)
-        stack.push_async_callback(shadow.close)
-        interleaving = Interleaving(composer, events, log_queries=settings.proxy.event_log_queries)
+        rankings = RankingCache(ranker, settings.proxy, metrics)
+        search = Search(upstream, planner, rankings, Composer(searches), settings.proxy, metrics)
+        stack.push_async_callback(search.close)
+        retrieval = Retrieval(planner, rankings, ranker)
         deadline = FirstRequestDeadline(settings.proxy.header_timeout_s)
-        retrieval = Retrieval(profiles, composer, ranker, budget_s=budget_s)
-
-        def answering(given: Settings) -> Proxy:
-            search = Search(upstream, planner, composer, shadow, interleaving, given.proxy, metrics)
-            return Proxy(upstream, search, retrieval, interleaving, deadline, given, metrics, tracer)
-
-        proxy = answering(settings)
-        data = web.ServerRunner(
-            web.Server(
-                proxy,
-                # A client that left needs no answer: its request to the cluster is cancelled.
-                handler_cancellation=True,
-                auto_decompress=False,
-                access_log=None,
-                lingering_time=LINGERING_S,
-                max_line_size=MAX_HEADER_BYTES,
-                max_field_size=MAX_HEADER_BYTES,
-                read_bufsize=READ_BUFFER_BYTES,
-            ),
-            shutdown_timeout=settings.proxy.shutdown_timeout_s,
-        )
-        by_page = answering(viewer_searches.in_full(settings))
-        operators = admin_app(upstream, sidecar, settings, metrics, answer=by_page)
-        if settings.proxy.retrieve == "operators":
-            operators.router.add_post(RETRIEVE_PATH, proxy.retrieve)
-        admin = web.AppRunner(operators, access_log=None, shutdown_timeout=1.0)
-        for runner, host, port, context, share in (
-            (admin, settings.proxy.admin_host, settings.proxy.admin_port, None, False),
-            (data, settings.proxy.host, settings.proxy.port, tls, settings.proxy.share_port),
-        ):
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            try:
-                await web.TCPSite(runner, host, port, ssl_context=context, reuse_port=share or None).start()
-            except OSError as error:
-                raise UsageError(
-                    f"the proxy cannot listen on {host}:{port} ({error.strerror}): choose another port, "
-                    f"or 0 for a free one"
-                ) from error
+        proxy = Proxy(upstream, search, retrieval, deadline, settings.proxy, metrics, tracer)
+        data = _data_server(proxy, settings.proxy)
+        admin = _admin_server(proxy, admin_app(upstream, sidecar, settings, metrics, proxy), settings.proxy)
+        await _listen(stack, admin, settings.proxy.admin_host, settings.proxy.admin_port)
+        await _listen(stack, data, settings.proxy.host, settings.proxy.port, tls=tls, share=settings.proxy.share_port)
         watching = [asyncio.create_task(deadline.watch(data))]
         if tls is not None and settings.proxy.tls_certificate_file is not None:
             pair = (settings.proxy.tls_certificate_file, settings.proxy.tls_key_file)
@@ -138,6 +95,51 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
         finally:
             for task in watching:
                 task.cancel()
+
+
+def _data_server(proxy: Proxy, settings: ProxySettings) -> web.ServerRunner:
+    server = web.Server(
+        proxy,
+        # A client that left needs no answer: its request to the cluster is cancelled.
+        handler_cancellation=True,
+        auto_decompress=False,
+        access_log=None,
+        lingering_time=LINGERING_S,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+        read_bufsize=READ_BUFFER_BYTES,
+    )
+    return web.ServerRunner(server, shutdown_timeout=settings.shutdown_timeout_s)
+
+
+def _admin_server(proxy: Proxy, app: web.Application, settings: ProxySettings) -> web.AppRunner:
+    if settings.retrieve == "operators":
+        app.router.add_post(RETRIEVE_PATH, proxy.retrieve)
+    return web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+
+
+async def _listen(
+    stack: AsyncExitStack,
+    runner: web.BaseRunner,
+    host: str,
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    share: bool = False,
+) -> None:
+    """Listens until the stack unwinds.
+
+    Raises:
+        UsageError: the address cannot be listened on.
+    """
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=tls, reuse_port=share or None).start()
+    except OSError as error:
+        raise UsageError(
+            f"the proxy cannot listen on {host}:{port} ({error.strerror}): choose another port, or 0 for a free one"
+        ) from error
 
 
 def assert_c_parser(parser: ModuleType) -> None:

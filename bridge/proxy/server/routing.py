@@ -1,9 +1,11 @@
 """Which way a request of an application's goes: searched, passed on, or refused; and what is counted of it."""
 
 import asyncio
+import copy
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Self
 
 import structlog
 import structlog.contextvars
@@ -12,17 +14,17 @@ from opentelemetry.trace import Span, Tracer
 
 from bridge import tracing
 from bridge.http_deadlines import FirstRequestDeadline, SlowClient
-from bridge.proxy.experiments.interleaving import CLICK_PATH, MAX_CLICK_BYTES, Interleaving
+from bridge.proxy.experiments.interleaving import CLICK_PATH, MAX_CLICK_BYTES
 from bridge.proxy.server.metrics import Metrics
-from bridge.proxy.transport import elasticsearch_clients, passthrough, sniffing
-from bridge.proxy.transport.passthrough import Inbound
+from bridge.proxy.transport import elasticsearch_clients, passthrough
+from bridge.proxy.transport.headers import MARK
+from bridge.proxy.transport.passthrough import Inbound, read_body
 from bridge.proxy.transport.refusals import Refused
-from bridge.proxy.transport.search_body import read_body
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.retrieve import PATH as RETRIEVE_PATH
 from bridge.proxy.upgrade.retrieve import Retrieval
-from bridge.proxy.upgrade.search import MARK, Search, search_target
-from bridge.settings import Settings
+from bridge.proxy.upgrade.search import Search, search_target
+from bridge.settings import ProxySettings
 
 log = structlog.get_logger(__name__)
 
@@ -38,9 +40,8 @@ class Proxy:
         upstream: Upstream,
         search: Search,
         retrieval: Retrieval,
-        interleaving: Interleaving,
         deadline: FirstRequestDeadline,
-        settings: Settings,
+        settings: ProxySettings,
         metrics: Metrics,
         tracer: Tracer | None,
     ) -> None:
@@ -49,9 +50,18 @@ class Proxy:
         self._deadline = deadline
         self._search = search
         self._retrieval = retrieval
-        self._interleaving = interleaving
-        self._settings = settings.proxy
+        self._settings = settings
         self._metrics = metrics
+
+    def in_full(self) -> Self:
+        """The same for the page's viewer: every search is upgraded, whatever share of the applications' searches is,
+        so that rankings can be looked at before anybody gets them."""
+        twin = copy.copy(self)
+        twin._settings = self._settings.model_copy(
+            update={"mode": "upgrade", "canary_percent": 100.0, "path_prefix": ""}
+        )
+        twin._search = self._search.with_settings(twin._settings)
+        return twin
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request: a search perhaps better, everything else as the cluster does."""
@@ -69,27 +79,30 @@ class Proxy:
         status = 499  # the client left before there was an answer
         self._metrics.in_flight.inc()
         try:
-            asked = passthrough.inbound(request, self._settings)
-            tracing.join(asked.headers)
+            inbound = passthrough.inbound(request, self._settings)
+            tracing.join(inbound.headers)
             passthrough.invite_body(request)
-            if (target := search_target(asked.method, asked.target)) is not None:
+            if (target := search_target(inbound.method, inbound.target)) is not None:
                 route = "search"
-                response = await self._search.answer(request, asked, target)
+                response = await self._search.answer(request, inbound, target)
                 mark = response.headers.get(MARK, "pass")
                 decision = "pass" if mark.startswith("pass") else "upgrade"
                 span.set_attribute("db.collection.name", target.expression)
                 span.set_attribute("bridge.mark", mark)
-            elif self._retrieves(asked):
+            elif self._retrieves(inbound):
                 route = "retrieve"
                 decision = "upgrade"
-                response = await self._retrieved(request, asked)
-            elif self._settings.mode == "interleave" and (asked.method, asked.target) == (hdrs.METH_POST, CLICK_PATH):
+                response = await self._retrieved(request, inbound)
+            elif self._settings.mode == "interleave" and (inbound.method, inbound.target) == (
+                hdrs.METH_POST,
+                CLICK_PATH,
+            ):
                 route = "click"
                 decision = "upgrade"
-                response = await self._clicked(asked)
+                response = await self._clicked(inbound)
             else:
                 decision = "pass"
-                response = await self._passed(request, asked)
+                response = await self._passed(request, inbound)
             status = response.status
             return response
         except Refused as refused:
@@ -111,11 +124,11 @@ class Proxy:
             if self._settings.log_searches and route == "search":
                 log.info("searched", decision=decision, mark=mark, status=status, took_ms=round(took_s * 1000, 1))
 
-    def _retrieves(self, asked: Inbound) -> bool:
+    def _retrieves(self, inbound: Inbound) -> bool:
         return (
             self._settings.retrieve == "applications"
-            and asked.method == hdrs.METH_POST
-            and asked.target.partition("?")[0] == RETRIEVE_PATH
+            and inbound.method == hdrs.METH_POST
+            and inbound.target.partition("?")[0] == RETRIEVE_PATH
         )
 
     async def retrieve(self, request: web.Request) -> web.StreamResponse:
@@ -126,31 +139,33 @@ class Proxy:
             except Refused as refused:
                 return self._refusal(refused)
 
-    async def _retrieved(self, request: web.BaseRequest, asked: Inbound) -> web.StreamResponse:
-        asked, body = await read_body(asked, limit=self._settings.max_search_body_bytes)
+    async def _retrieved(self, request: web.BaseRequest, inbound: Inbound) -> web.StreamResponse:
+        inbound, body = await read_body(inbound, limit=self._settings.max_search_body_bytes)
         if body is None:
             raise Refused(413, "illegal_argument_exception", "the body is larger than proxy.max_search_body_bytes")
-        answer = await self._retrieval.answer(body, asked.headers)
+        answer = await self._retrieval.answer(body, inbound.headers)
         return web.Response(body=answer, content_type="application/json")
 
-    async def _clicked(self, asked: Inbound) -> web.Response:
-        _, body = await read_body(asked, limit=MAX_CLICK_BYTES)
+    async def _clicked(self, inbound: Inbound) -> web.Response:
+        _, body = await read_body(inbound, limit=MAX_CLICK_BYTES)
         if body is None:
             raise Refused(413, "illegal_argument_exception", f"a click has at most {MAX_CLICK_BYTES} bytes")
-        self._interleaving.clicked(body)
+        self._search.interleaving.clicked(body)
         return web.Response(status=204)
 
-    async def _passed(self, request: web.BaseRequest, asked: Inbound) -> web.StreamResponse:
+    async def _passed(self, request: web.BaseRequest, inbound: Inbound) -> web.StreamResponse:
         """The cluster's own answer; where it says who the cluster is and where, that it is here."""
         rewrite: Callable[[bytes], bytes] | None = None
-        if self._settings.keep_sniffing_clients and sniffing.asks_for_nodes(asked.method, asked.target):
-            rewrite = functools.partial(sniffing.with_address, address=_address(request))
-        elif self._settings.es_compat and asked.target == "/":
+        if self._settings.keep_sniffing_clients and elasticsearch_clients.asks_for_nodes(
+            inbound.method, inbound.target
+        ):
+            rewrite = functools.partial(elasticsearch_clients.with_address, address=_address(request))
+        elif self._settings.es_compat and inbound.target == "/":
             rewrite = elasticsearch_clients.introduced
-        if rewrite is None or asked.method != hdrs.METH_GET:
-            return await passthrough.relay(request, await passthrough.send(self._upstream, asked), {})
-        asked.headers.popall(hdrs.ACCEPT_ENCODING, None)
-        return await passthrough.relay_rewritten(request, await passthrough.send(self._upstream, asked), rewrite)
+        if rewrite is None or inbound.method != hdrs.METH_GET:
+            return await passthrough.relay(request, await passthrough.send(self._upstream, inbound), {})
+        inbound.headers.popall(hdrs.ACCEPT_ENCODING, None)
+        return await passthrough.relay_rewritten(request, await passthrough.send(self._upstream, inbound), rewrite)
 
     @staticmethod
     def _refusal(refused: Refused) -> web.Response:

@@ -1,12 +1,16 @@
-"""What Elasticsearch's clients send and want to see, and OpenSearch neither takes nor says.
+"""What clients of one product must see of the other, and what keeps sniffing clients at the proxy.
 
-Since 7.14 they refuse every product that does not name itself in a header, and since 8 they write media
-types of their own, which OpenSearch answers with 406. `proxy.es_compat` puts them at ease. Beyond that they
-get OpenSearch's answers: what only Elasticsearch can do stays an error of the cluster's.
+Since 7.14 Elasticsearch's clients refuse every product that does not name itself in a header, and since 8 they write
+media types of their own, which OpenSearch answers with 406. `proxy.es_compat` translates both. Beyond that they get
+OpenSearch's answers: what only Elasticsearch can do stays an error of the cluster.
+
+`GET /_nodes/http` lists the nodes' addresses. A client that sniffs connects to them from then on, and would bypass
+the bridge unnoticed.
 """
 
 import re
 
+import msgspec
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
@@ -19,6 +23,9 @@ CLAIMED_VERSION = "8.19.0"
 which OpenSearch no longer takes."""
 
 _OWN_MEDIA_TYPE = re.compile(r"application/vnd\.elasticsearch\+([\w-]+)(?:\s*;\s*compatible-with\s*=\s*\d+)?")
+_NODES = re.compile(r"/_nodes(/[^/?]+)?/http/?(\?.*)?")
+_PUBLISHED = re.compile(rb'("publish_address"\s*:\s*)"[^"]*"')
+_BOUND = re.compile(rb'("bound_address"\s*:\s*)\[(?:\s*"[^"]*"\s*,?)*\s*\]')
 
 
 def plain_media_type(value: str) -> str:
@@ -54,3 +61,15 @@ def introduced(body: bytes) -> bytes:
     version.pop("distribution", None)
     version |= {"number": CLAIMED_VERSION, "build_flavor": "default"}
     return json_tree.write({**told, "tagline": "You Know, for Search"})
+
+
+def asks_for_nodes(method: str, target: str) -> bool:
+    """Whether a request line is a sniffing client's."""
+    return method == hdrs.METH_GET and _NODES.fullmatch(target) is not None
+
+
+def with_address(body: bytes, address: str) -> bytes:
+    """The answer in JSON with `address`, HOST:PORT, as every node's; all other bytes stay."""
+    quoted = msgspec.json.encode(address)
+    published = _PUBLISHED.sub(lambda found: found[1] + quoted, body)
+    return _BOUND.sub(lambda found: found[1] + b"[" + quoted + b"]", published)

@@ -11,8 +11,12 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from bridge.proxy.transport.refusals import Refused
 
-CONTROL_HEADER = "x-bridge"
+CONTROL = "x-bridge"
 """The application's per-request control; ours, so the cluster never sees it."""
+MARK = "X-Bridge"
+"""In answers to searches: what was done, or why nothing was."""
+IMPRESSION = "X-Bridge-Impression"
+"""In interleaved answers: what a click on one of its documents names."""
 
 _HOP_BY_HOP = frozenset(
     {
@@ -61,8 +65,22 @@ _DESCRIBE_BODIES = frozenset(
     }
 )
 
-_TELL_REQUESTS_APART = frozenset({"traceparent", "tracestate", "user-agent", "x-opaque-id"})
-"""Of two requests of one caller these may differ; no cluster decides by them who asks."""
+_DESCRIBE_REQUESTS = frozenset(
+    {
+        "b3",
+        "baggage",
+        "cache-control",
+        "referer",
+        "traceparent",
+        "tracestate",
+        "user-agent",
+        "x-amzn-trace-id",
+        "x-correlation-id",
+        "x-opaque-id",
+        "x-request-id",
+    }
+)
+"""These may differ between two requests of one caller; no cluster decides by them who the caller is."""
 
 
 def forwarded(headers: CIMultiDictProxy[str], *, client_address: str | None) -> CIMultiDict[str]:
@@ -82,7 +100,7 @@ def forwarded(headers: CIMultiDictProxy[str], *, client_address: str | None) -> 
     forwarded_for = []
     for name, value in headers.items():
         lowered = name.lower()
-        if lowered in _HOP_BY_HOP or lowered in named or lowered == CONTROL_HEADER:
+        if lowered in _HOP_BY_HOP or lowered in named or lowered == CONTROL:
             continue
         if lowered.replace("_", "-").startswith(_TRUSTED_BY_CLUSTERS):
             continue
@@ -120,14 +138,15 @@ def of_a_leg(request_headers: CIMultiDict[str]) -> CIMultiDict[str]:
 
 
 def identity(request_headers: CIMultiDict[str]) -> bytes:
-    """What tells callers apart, without keeping their secrets: a digest of all forwarded headers but those that
-    describe a body or one request. Credentials, cookies, tenant and addresses count, and whatever is not known."""
-    says = [
+    """Who the caller is: a digest, which reveals no secrets, of all forwarded headers except those that describe a
+    body or one request. Credentials, cookies, tenant and addresses count, and so does every unknown header: a
+    cluster may decide by it what the caller sees."""
+    telling = [
         (lowered, value)
         for name, value in request_headers.items()
-        if (lowered := name.lower()) not in _DESCRIBE_BODIES | _TELL_REQUESTS_APART
+        if (lowered := name.lower()) not in _DESCRIBE_BODIES | _DESCRIBE_REQUESTS
     ]
-    return hashlib.sha256(repr(says).encode("utf-8", "surrogateescape")).digest()
+    return hashlib.sha256(repr(telling).encode("utf-8", "surrogateescape")).digest()
 
 
 def _named_in_connection(headers: CIMultiDictProxy[str]) -> set[str]:

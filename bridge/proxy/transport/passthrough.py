@@ -1,7 +1,8 @@
 """A request to the cluster and its answer to the client, streamed both ways and unchanged."""
 
+import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -20,6 +21,8 @@ SMALL_ANSWER_BYTES = 64 * 1024
 
 ELASTICSEARCH_ACCEPT = web.RequestKey("ELASTICSEARCH_ACCEPT", str)
 """What a client accepts that is treated as one of Elasticsearch's; absent where none is."""
+
+_GZIP = 31  # zlib's name for "with a gzip header"
 
 Body = bytes | AsyncIterator[bytes] | None
 """A request's body: none, read, or still arriving."""
@@ -170,8 +173,16 @@ async def relay_rewritten(
             body = rewrite(await answer.read())
         except aiohttp.ClientError as error:
             raise Refused(502, "cluster_connection_exception", f"the cluster's answer broke off: {error}") from error
-    length = {"Content-Length": str(len(body))}
-    response = RelayedResponse(answer.status, answer.reason, headers.answered(answer.headers), length)
+    return await relay_body(request, answer, body, {})
+
+
+async def relay_body(
+    request: web.BaseRequest, answer: aiohttp.ClientResponse, body: bytes, marks: Mapping[str, str]
+) -> web.StreamResponse:
+    """Gives the client the cluster's status and headers with another body; `marks` are headers of ours to add."""
+    given = headers.answered(answer.headers)
+    given[hdrs.CONTENT_LENGTH] = str(len(body))
+    response = RelayedResponse(answer.status, answer.reason, given, marks)
     await response.prepare(request)
     await response.write(body)
     await response.write_eof()
@@ -202,3 +213,39 @@ class RelayedResponse(web.StreamResponse):
         for name in (hdrs.DATE, hdrs.SERVER, hdrs.CONTENT_TYPE):
             if name.lower() not in self._given:
                 self.headers.pop(name, None)
+
+
+async def read_body(asked: Inbound, *, limit: int) -> tuple[Inbound, bytes | None]:
+    """The request with its body read, and that body decompressed; None where it is larger than `limit` bytes, or
+    compressed in a way that is not known."""
+    if asked.body is None or isinstance(asked.body, bytes):
+        return asked, asked.body or b""
+    read = bytearray()
+    async for chunk in asked.body:
+        read += chunk
+        if len(read) > limit:
+            return replace(asked, body=_chained(bytes(read), asked.body)), None
+    body = bytes(read)
+    return replace(asked, body=body), _decompressed(body, asked.headers, limit)
+
+
+def _decompressed(body: bytes, given: CIMultiDict[str], limit: int) -> bytes | None:
+    """The body without its Content-Encoding; None where that is unknown, wrong, or beyond the limit."""
+    encoding = given.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+    if encoding == "identity":
+        return body
+    if encoding != "gzip":
+        return None
+    unpacking = zlib.decompressobj(_GZIP)
+    try:
+        unpacked = unpacking.decompress(body, limit)
+    except zlib.error:
+        return None
+    return unpacked if unpacking.eof and not unpacking.unused_data else None
+
+
+async def _chained(read: bytes, rest: Body) -> AsyncIterator[bytes]:
+    yield read
+    if rest is not None and not isinstance(rest, bytes):
+        async for chunk in rest:
+            yield chunk

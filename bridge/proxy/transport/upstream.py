@@ -17,8 +17,8 @@ import structlog
 from multidict import CIMultiDict
 from yarl import URL
 
+from bridge.errors import SettingsError
 from bridge.proxy.server.certificates import cluster_context, renew
-from bridge.proxy.transport.nodes import Nodes
 from bridge.proxy.transport.refusals import Refused
 from bridge.settings import ClusterSettings
 
@@ -31,6 +31,40 @@ PROBE_TIMEOUT_S = 3.0
 # that may not be repeated rarely meets a connection that is just being closed.
 KEEPALIVE_S = 15.0
 MAX_HEADER_BYTES = 64 * 1024
+
+
+class Nodes:
+    """Origins (scheme, host, port) in the order of the settings."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        """
+        Raises:
+            SettingsError: an address is no plain origin.
+        """
+        self.origins = tuple(dict.fromkeys(_origin(url) for url in urls))
+        self._away: set[URL] = set()
+        self._turn = 0
+
+    @property
+    def away(self) -> list[URL]:
+        """Those that could not be connected to when they were tried last."""
+        return [origin for origin in self.origins if origin in self._away]
+
+    def in_turn(self) -> list[URL]:
+        """Each node once, in the order in which to try them: another one first each time, those away last."""
+        turn, self._turn = self._turn, (self._turn + 1) % len(self.origins)
+        rotated = self.origins[turn:] + self.origins[:turn]
+        if not self._away:
+            return list(rotated)
+        return sorted(rotated, key=self._away.__contains__)
+
+    def lost(self, origin: URL) -> None:
+        """No connection could be had."""
+        self._away.add(origin)
+
+    def found(self, origin: URL) -> None:
+        """It answers."""
+        self._away.discard(origin)
 
 
 class Upstream:
@@ -199,3 +233,15 @@ def _url(origin: URL, target: str) -> URL:
             f"request target {target!r} cannot be forwarded unchanged: percent-encode its special characters",
         )
     return url
+
+
+def _origin(url: str) -> URL:
+    given = URL(url)
+    if given.scheme not in ("http", "https") or not given.host:
+        raise SettingsError(f"cluster.url is {url}: expected http://HOST:PORT or https://HOST:PORT")
+    if given.raw_path_qs != "/" or given.user:
+        raise SettingsError(
+            "cluster.url may hold neither a path nor credentials: "
+            "give scheme, host and port, and cluster.username and cluster.password beside it"
+        )
+    return given.origin()

@@ -2,20 +2,20 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from array import array
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
 import aiohttp
 import msgspec
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 from pydantic import SecretStr
 
 from bridge.errors import CascadeMissing, NotTaken, StageFailed
 from bridge.model_servers.async_client import CircuitBreaker, ModelStage, OversizedAnswer, read_answer
 from bridge.model_servers.shapes import Score, embed_api, rerank_api
-from bridge.proxy.upgrade.embedding_cache import EmbeddingCache
 from bridge.search.cascade import CascadeRequest
 from bridge.settings import Settings, masked
 
@@ -30,6 +30,32 @@ class _Info(msgspec.Struct):
     def encoders(self) -> list[str]:
         """All encoders that the sidecar told of."""
         return self.embedding_model_ids or ([self.embedding_model_id] if self.embedding_model_id else [])
+
+
+class EmbeddingCache:
+    """Remembers `size` embeddings, those used last; whom they were made for makes no difference to them."""
+
+    def __init__(self, size: int) -> None:
+        # A list of 384 numbers takes 12 KB, an array 3.
+        self._known: LRUCache[tuple[str, str], array[float]] = LRUCache(size)
+        self._under_way: dict[tuple[str, str], asyncio.Future[list[float]]] = {}
+
+    async def get(self, key: tuple[str, str], make: Callable[[], Awaitable[list[float]]]) -> list[float]:
+        """The embedding, by `make` where it is not known yet; what that raises, all raise that wait for it.
+
+        A search that is given up leaves the making to those that wait, and to the next.
+        """
+        if (known := self._known.get(key)) is not None:
+            return known.tolist()
+        if (under_way := self._under_way.get(key)) is None:
+            self._under_way[key] = under_way = asyncio.ensure_future(make())
+            under_way.add_done_callback(lambda made: self._made(key, made))
+        return await asyncio.shield(under_way)
+
+    def _made(self, key: tuple[str, str], made: asyncio.Future[list[float]]) -> None:
+        del self._under_way[key]
+        if not made.cancelled() and made.exception() is None:
+            self._known[key] = array("d", made.result())
 
 
 class Sidecar:

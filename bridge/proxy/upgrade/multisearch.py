@@ -1,10 +1,16 @@
-"""`_msearch` taken apart into its searches, and its answer put together again. Pure."""
+"""Which searches does a request hold? `_msearch` is split, and its answer joined again; templates are rendered."""
 
+import asyncio
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode
 
+import aiohttp
 import msgspec
+from multidict import CIMultiDict
 
+from bridge.proxy.transport.headers import of_a_leg
+from bridge.proxy.transport.refusals import Refused
+from bridge.proxy.transport.upstream import Upstream
 from bridge.search import json_tree
 from bridge.search.json_tree import Json
 from bridge.search.request import LeaveAlone
@@ -86,3 +92,23 @@ def answers(body: bytes, n_searches: int) -> Answers | None:
 def succeeded(response: bytes) -> bool:
     """Whether an item is an answer and no error."""
     return "error" not in msgspec.json.decode(response, type=dict[str, msgspec.Raw])
+
+
+class _Rendered(msgspec.Struct):
+    template_output: msgspec.Raw
+
+
+async def rendered_template(
+    upstream: Upstream, body: bytes, caller: CIMultiDict[str], *, timeout_s: float
+) -> bytes | LeaveAlone:
+    """The search body that a request to `_search/template` comes to: the cluster renders it in the caller's name."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            answer = await upstream.send("POST", "/_render/template", of_a_leg(caller), body)
+            async with answer:
+                content = await answer.read()
+        if answer.status != 200:
+            return LeaveAlone("template_unreadable")
+        return bytes(msgspec.json.decode(content, type=_Rendered).template_output)
+    except (Refused, TimeoutError, aiohttp.ClientError, msgspec.DecodeError):
+        return LeaveAlone("template_unreadable")

@@ -1,19 +1,68 @@
-"""May this search be upgraded, and how far? From request to `Plan`, or the reason to leave it alone."""
+"""May this search be upgraded, and how far? From request to `Plan`, or the reason to leave it alone.
 
-from dataclasses import dataclass
+The profile that says how to search an index is read from its mapping and trusted for a while. It holds nothing of the
+documents, so one caller's reading serves all; whether a caller may search the index is decided by the cluster, at each
+search. A failed reading is never shared between callers: a permission may be missing.
+"""
 
+import asyncio
+import base64
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import get_args
+
+import aiohttp
+import msgspec
 from aiohttp import hdrs
+from cachetools import TTLCache
 from multidict import CIMultiDict
 
-from bridge.profile import IndexProfile, Stage
+from bridge.errors import IndexUnsuitable
+from bridge.profile import IndexProfile, Stage, profile_of
 from bridge.proxy.transport.elasticsearch_clients import plain_media_type
-from bridge.proxy.upgrade.control import Control
-from bridge.proxy.upgrade.profiles import Profiles
+from bridge.proxy.transport.headers import CONTROL, identity, of_a_leg
+from bridge.proxy.transport.refusals import Refused
+from bridge.proxy.transport.upstream import Upstream
 from bridge.search.hiding import hidden_object
 from bridge.search.request import LeaveAlone, SearchRequest, parse
+from bridge.settings import ClusterSettings, Settings
 
+_STAGES: dict[str, Stage] = {stage: stage for stage in get_args(Stage)}
+_WORDS = ("off", "explain", "passage", "union")
+_LEGS = ("lexical", "expansion", "vector")
 _JSON_BODIES = ("application/json", "application/x-ndjson", "")
 _JSON_ANSWERS = ("application/json", "*/*", "application/*", "")
+_CACHED_INDICES = 10_000
+_NAME = r"-?[a-z0-9.*](?:[a-z0-9._*-]|%2[Aa]){0,254}"
+_NAMES = re.compile(rf"(?!\*+$){_NAME}(?:(?:,|%2[Cc]){_NAME})*")
+"""Indices and aliases by name or pattern, also several: not all of them, no date arithmetic, no other cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The words of a request's `x-bridge` header.
+
+    `stage`: where to stop, None for all that the index enables; `off`: leave this search alone; `explain`: show what
+    each stage contributed; `passage`: show the winning passage among a hit's highlights; `union`: include what the
+    bridge found in the total; `weights`: weights of legs that replace the profile's.
+    """
+
+    stage: Stage | None = None
+    off: bool = False
+    explain: bool = False
+    passage: bool = False
+    union: bool = False
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def applied_to(self, profile: IndexProfile) -> IndexProfile:
+        """The profile with this request's weights."""
+        if not self.weights:
+            return profile
+        fusion = msgspec.structs.replace(profile.fusion, weights={**profile.fusion.weights, **self.weights})
+        return msgspec.structs.replace(profile, fusion=fusion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +86,15 @@ class Plan:
 
 
 class Planner:
-    """Plans searches by the profiles of their indices, `budget_s` for each request."""
+    """Plans searches by the profiles of their indices. Remembers profiles for `proxy.profile_ttl_s`."""
 
-    def __init__(self, profiles: Profiles, *, budget_s: float) -> None:
-        self._profiles = profiles
-        self._budget_s = budget_s
+    def __init__(self, upstream: Upstream, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._upstream = upstream
+        self._own_identity = _basic(settings.cluster)
+        self.budget_s = settings.proxy.budget_ms / 1000
+        ttl_s = settings.proxy.profile_ttl_s
+        self._profiles: TTLCache[str, IndexProfile | LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
+        self._unreadable: TTLCache[tuple[str, bytes], LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
 
     async def plan(
         self,
@@ -54,38 +107,101 @@ class Planner:
         started: float,
     ) -> Plan | LeaveAlone:
         """Plans one search of the index or alias `expression`; `started` is when its request came."""
-        profile = await self._profiles.of(expression, caller)
+        profile = await self.profile(expression, caller)
         if isinstance(profile, LeaveAlone):
             return profile
-        profile = control.weighed(profile)
+        profile = control.applied_to(profile)
         stage = control.stage or profile.stages[-1]
         if stage == "lexical":
             return LeaveAlone("lexical", hidden_object(body, query_string, profile.object_field))
-        understood = parse(
+        request = parse(
             body,
             query_string,
             text_fields=profile.text_fields,
             object_field=profile.object_field,
             rules=profile.rules,
         )
-        if isinstance(understood, LeaveAlone):
-            return understood
+        if isinstance(request, LeaveAlone):
+            return request
         return Plan(
-            request=understood,
+            request=request,
             profile=profile,
             expression=expression,
             caller=caller,
             stage=stage,
-            explain=control.explain or understood.explain,
-            deadline=started + self._budget_s,
-            budget_s=self._budget_s,
+            explain=control.explain or request.explain,
+            deadline=started + self.budget_s,
+            budget_s=self.budget_s,
             passage=control.passage,
             union=control.union,
         )
 
+    async def profile(self, expression: str, caller: CIMultiDict[str]) -> IndexProfile | LeaveAlone:
+        """The profile of the indices that `expression` names, still percent-encoded; they have to agree.
+
+        `caller` are the forwarded headers of the search. For a caller that may not read mappings the configured
+        identity reads, which is used for nothing else.
+        """
+        if not _NAMES.fullmatch(expression):
+            return LeaveAlone("index_expression")
+        if (known := self._profiles.get(expression)) is not None:
+            return known
+        callers = (expression, identity(caller))
+        if (unreadable := self._unreadable.get(callers)) is not None:
+            return unreadable
+        try:
+            async with asyncio.timeout(self.budget_s):
+                status, body = await self._mapping(expression, of_a_leg(caller))
+                if status in (401, 403) and self._own_identity is not None:
+                    own = CIMultiDict({hdrs.AUTHORIZATION: self._own_identity})
+                    status, body = await self._mapping(expression, own)
+        except (Refused, TimeoutError, aiohttp.ClientError):
+            # Whether the cluster can be searched is for the search itself to find out.
+            return LeaveAlone("mapping_unreadable")
+        if status != 200:
+            self._unreadable[callers] = unreadable = LeaveAlone("mapping_unreadable")
+            return unreadable
+        self._profiles[expression] = profile = _common_profile(body)
+        return profile
+
+    async def _mapping(self, expression: str, headers: CIMultiDict[str]) -> tuple[int, bytes]:
+        answer = await self._upstream.send("GET", f"/{expression}/_mapping", headers, None)
+        async with answer:
+            return answer.status, await answer.read()
+
+
+def read_control(header: str | None) -> Control:
+    """Reads the header's comma-separated words, and the weights among them (`vector=2`).
+
+    Raises:
+        Refused: 400; a word is unknown, a weight is no number from 0 on, or two stages are named.
+    """
+    parts = [part for each in (header or "").split(",") if (part := each.strip().lower())]
+    words = {part for part in parts if "=" not in part}
+    assignments = [part.partition("=") for part in parts if "=" in part]
+    weights = {leg.strip(): float(weight) for leg, _, weight in assignments if _is_weight(leg.strip(), weight)}
+    stages = words & _STAGES.keys()
+    if words - stages - set(_WORDS) or len(stages) > 1 or len(weights) < len(assignments):
+        raise Refused(
+            400,
+            "illegal_argument_exception",
+            f"header {CONTROL}: {header}: expected one of off, {', '.join(_STAGES)}, any of explain, passage, union, "
+            f"and one weight from 0 on for any of {', '.join(_LEGS)}, as vector=2",
+        )
+    return Control(
+        stage=_STAGES[stages.pop()] if stages else None, weights=weights, **{word: word in words for word in _WORDS}
+    )
+
+
+def _is_weight(leg: str, weight: str) -> bool:
+    try:
+        return leg in _LEGS and 0 <= float(weight) < math.inf
+    except ValueError:
+        return False
+
 
 def left_alone(control: Control, caller: CIMultiDict[str]) -> LeaveAlone | None:
-    """Why a request is left alone whatever its body says; None where the body decides."""
+    """Why a request is left alone whatever its body says; None if the body decides."""
     if control.off or control.stage == "lexical":
         return LeaveAlone("off" if control.off else "lexical")
     if caller.get(hdrs.AUTHORIZATION, "").startswith("AWS4-"):
@@ -100,3 +216,32 @@ def left_alone(control: Control, caller: CIMultiDict[str]) -> LeaveAlone | None:
 
 def _media_type(headers: CIMultiDict[str], name: str) -> str:
     return plain_media_type(headers.get(name, "")).partition(";")[0].strip().lower()
+
+
+class _Mapping(msgspec.Struct):
+    class Body(msgspec.Struct):
+        meta: object = msgspec.field(name="_meta", default=None)
+
+    mappings: Body
+
+
+def _common_profile(body: bytes) -> IndexProfile | LeaveAlone:
+    """The one profile of all indices in the answer to a request for mappings."""
+    try:
+        mappings = msgspec.json.decode(body, type=dict[str, _Mapping])
+        profiles = [profile_of(mapping.mappings.meta, index=index) for index, mapping in mappings.items()]
+    except (msgspec.DecodeError, IndexUnsuitable):
+        return LeaveAlone("profile_unreadable")
+    known = [msgspec.structs.replace(profile, gate=None, tuning=None) for profile in profiles if profile is not None]
+    if not known:
+        return LeaveAlone("no_profile")
+    if len(known) < len(profiles) or any(profile != known[0] for profile in known):
+        return LeaveAlone("profiles_differ")
+    return known[0]
+
+
+def _basic(cluster: ClusterSettings) -> str | None:
+    if cluster.username is None or cluster.password is None:
+        return None
+    credentials = f"{cluster.username}:{cluster.password.get_secret_value()}"
+    return f"Basic {base64.b64encode(credentials.encode()).decode()}"

@@ -209,5 +209,10 @@ class CallersBackend(flow.Backend):
             self._fusion_began = None
 
 
+def internal_error() -> StageFailed:
+    """The reason that is shown for a fault of the proxy itself."""
+    return StageFailed("internal_error", "a fault of the proxy itself: its log has the traceback")
+
+
 def _now() -> float:
     return asyncio.get_running_loop().time()

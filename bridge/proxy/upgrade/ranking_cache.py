@@ -16,21 +16,22 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
+import structlog
 from cachetools import TTLCache
 
 from bridge.profile import IndexProfile
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.transport.headers import identity
 from bridge.proxy.upgrade.planning import Plan
-from bridge.proxy.upgrade.ranking import Ranked
+from bridge.proxy.upgrade.ranking import Notes, Ranked, Ranker, internal_error
 from bridge.records import RankedHit
 from bridge.search.flow import Ranking, reranked_documents
 from bridge.settings import ProxySettings
 
+log = structlog.get_logger(__name__)
+
 _WAITING_SHARE = 0.5
 """Of the budget: what a search may spend on waiting for another's ranking; the rest is for a ranking of its own."""
-
-Rank = Callable[[Plan], Awaitable[Ranked]]
 
 
 class _Answer(msgspec.Struct):
@@ -72,20 +73,29 @@ class RankingCache:
     """Keeps rankings for `ranking_ttl_s`, in no more than `ranking_cache_bytes`; with a time of 0 it keeps none."""
 
     def __init__(
-        self, settings: ProxySettings, metrics: Metrics, *, clock: Callable[[], float] = time.monotonic
+        self, ranker: Ranker, settings: ProxySettings, metrics: Metrics, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        self._ranker = ranker
         self._kept: TTLCache[bytes, _Kept] = TTLCache(
             settings.ranking_cache_bytes, settings.ranking_ttl_s, timer=clock, getsizeof=lambda kept: kept.size
         )
         self._under_way: dict[bytes, asyncio.Event] = {}
         self._searches = metrics.ranking_cache
 
-    async def rank(self, plan: Plan, own_body: Awaitable[bytes], rank: Rank) -> Ranked:
-        """The ranking for a plan: a kept one, or what `rank` makes of it. `own_body` is the cluster's answer to the
-        application's own query."""
+    async def rank(self, plan: Plan, own_body: Awaitable[bytes] | None = None) -> Ranked:
+        """The ranking for a plan; never fails. With `own_body`, the cluster's answer to the application's own query,
+        it may be a cached one."""
+        try:
+            return await self._rank(plan, own_body)
+        except Exception:
+            # Whatever it is, a fault of ours must not fail a search that the cluster can answer.
+            log.exception("ranking failed")
+            return Ranked(notes=Notes([internal_error()]))
+
+    async def _rank(self, plan: Plan, own_body: Awaitable[bytes] | None) -> Ranked:
         # What a kept ranking does not hold: ranks by leg, and texts of documents, which the caller may not see later.
-        if self._kept.ttl == 0 or plan.explain or plan.passage:
-            return await rank(plan)
+        if own_body is None or self._kept.ttl == 0 or plan.explain or plan.passage:
+            return await self._ranker.rank(plan)
         key = _key(plan, reranks=plan.request.start < reranked_documents(plan.profile, plan.stage))
         if (under_way := self._under_way.get(key)) is not None:
             with contextlib.suppress(TimeoutError):
@@ -99,12 +109,12 @@ class RankingCache:
             self._searches.labels("changed").inc()
         else:
             self._searches.labels("miss").inc()
-        return await self._ranked_anew(key, plan, own_body, rank)
+        return await self._ranked_anew(key, plan, own_body)
 
-    async def _ranked_anew(self, key: bytes, plan: Plan, own_body: Awaitable[bytes], rank: Rank) -> Ranked:
+    async def _ranked_anew(self, key: bytes, plan: Plan, own_body: Awaitable[bytes]) -> Ranked:
         self._under_way[key] = ended = asyncio.Event()
         try:
-            ranked = await rank(plan)
+            ranked = await self._ranker.rank(plan)
             ranking = ranked.ranking
             if ranking.hits and not ranked.notes.failures and (state := _state(await own_body)) is not None:
                 hits = tuple(RankedHit(hit.index, hit.doc_id, hit.score) for hit in ranking.hits)

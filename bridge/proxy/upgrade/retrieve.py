@@ -10,10 +10,9 @@ from multidict import CIMultiDict
 from bridge.errors import StageFailed
 from bridge.profile import IndexProfile, Stage
 from bridge.proxy.transport.refusals import Refused
-from bridge.proxy.upgrade.composing import Composer
-from bridge.proxy.upgrade.planning import Plan
-from bridge.proxy.upgrade.profiles import Profiles
+from bridge.proxy.upgrade.planning import Plan, Planner
 from bridge.proxy.upgrade.ranking import Ranked, Ranker
+from bridge.proxy.upgrade.ranking_cache import RankingCache
 from bridge.search import json_tree
 from bridge.search.json_tree import Json
 from bridge.search.reasons import REASONS
@@ -70,39 +69,38 @@ class RetrieveAnswer(msgspec.Struct):
 
 
 class Retrieval:
-    """Answers in the caller's name, with `budget_s` for each query."""
+    """Answers in the caller's name, with a budget for each query."""
 
-    def __init__(self, profiles: Profiles, composer: Composer, ranker: Ranker, *, budget_s: float) -> None:
-        self._profiles = profiles
-        self._composer = composer
+    def __init__(self, planner: Planner, rankings: RankingCache, ranker: Ranker) -> None:
+        self._planner = planner
+        self._rankings = rankings
         self._ranker = ranker
-        self._budget_s = budget_s
 
     async def answer(self, body: bytes, caller: CIMultiDict[str]) -> bytes:
         """The answer to a request's body; `caller` are its forwarded headers.
 
         Raises:
             Refused: 400 for a wrong request, a filter that the cluster does not take or an index that the bridge has
-                not enriched, 403 where the caller may not search it.
+                not enriched, 403 if the caller may not search it.
         """
         started = asyncio.get_running_loop().time()
-        asked, conditions = _read(body)
-        profile = await self._profiles.of(asked.index, caller)
+        wanted, conditions = _read(body)
+        profile = await self._planner.profile(wanted.index, caller)
         if isinstance(profile, LeaveAlone):
-            raise Refused(400, "illegal_argument_exception", f"index {asked.index}: {REASONS[profile.reason]}")
+            raise Refused(400, "illegal_argument_exception", f"index {wanted.index}: {REASONS[profile.reason]}")
         at_once = asyncio.Semaphore(AT_ONCE)
 
         async def retrieved(query: str) -> Retrieved:
             async with at_once:
-                return await self._retrieved(self._plan(asked, query, conditions, profile, caller))
+                return await self._retrieved(self._plan(wanted, query, conditions, profile, caller))
 
-        results = await asyncio.gather(*(retrieved(query) for query in asked.queries))
+        results = await asyncio.gather(*(retrieved(query) for query in wanted.queries))
         took_s = asyncio.get_running_loop().time() - started
         return msgspec.json.encode(RetrieveAnswer(round(took_s * 1000), results))
 
     def _plan(
         self,
-        asked: RetrieveRequest,
+        wanted: RetrieveRequest,
         query: str,
         conditions: Sequence[Json],
         profile: IndexProfile,
@@ -113,19 +111,19 @@ class Retrieval:
             request=SearchRequest(
                 query={"bool": {"must": [words], "filter": list(conditions)}},
                 clause=TextClause(query, ("bool", "must", 0), required=conditions),
-                size=asked.size,
+                size=wanted.size,
             ),
             profile=profile,
-            expression=asked.index,
+            expression=wanted.index,
             caller=caller,
-            stage=asked.stage or profile.stages[-1],
+            stage=wanted.stage or profile.stages[-1],
             explain=False,
-            deadline=asyncio.get_running_loop().time() + self._budget_s,
-            budget_s=self._budget_s,
+            deadline=asyncio.get_running_loop().time() + self._planner.budget_s,
+            budget_s=self._planner.budget_s,
         )
 
     async def _retrieved(self, plan: Plan) -> Retrieved:
-        ranked = await self._composer.rank(plan)
+        ranked = await self._rankings.rank(plan)
         if not ranked.ranking.hits and any(map(_is_refusal, ranked.notes.failures)):
             raise Refused(
                 403,
@@ -159,11 +157,11 @@ def _is_refusal(failure: StageFailed) -> bool:
 def _read(body: bytes) -> tuple[RetrieveRequest, list[Json]]:
     """The request, and its filter as a list of clauses."""
     try:
-        asked = msgspec.json.decode(body, type=RetrieveRequest)
-        given = json_tree.read(bytes(asked.filter))
+        wanted = msgspec.json.decode(body, type=RetrieveRequest)
+        filters = json_tree.read(bytes(wanted.filter))
     except (msgspec.DecodeError, ValueError) as error:
         raise Refused(400, "illegal_argument_exception", f"{PATH}: {error}") from error
-    conditions = given if isinstance(given, list) else [given]
+    conditions = filters if isinstance(filters, list) else [filters]
     if not all(isinstance(each, dict) for each in conditions):
         raise Refused(400, "illegal_argument_exception", f"{PATH}: filter: expected a clause, or an array of clauses")
-    return asked, conditions
+    return wanted, conditions

@@ -1,41 +1,38 @@
 """Searches through the bridge, one or several in a request: left alone, or answered with a better ranking.
 
 The application's own request goes to the cluster at once, its body byte for byte, and its answer gives totals,
-aggregations and errors. Beside it the ranking is made; what is missing then falls back on that answer.
+aggregations and errors. The ranking is made at the same time; what it lacks is taken from that answer.
 """
 
 import asyncio
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import aiohttp
 from aiohttp import hdrs, web
 
 from bridge import tracing
-from bridge.errors import StageFailed
-from bridge.proxy.experiments import canary
-from bridge.proxy.experiments.interleaving import Interleaving
+from bridge.errors import SettingsError, StageFailed
+from bridge.proxy.experiments.event_log import EventLog
+from bridge.proxy.experiments.interleaving import Interleaving, chosen
 from bridge.proxy.experiments.shadow import Shadow
 from bridge.proxy.server.metrics import Metrics
-from bridge.proxy.transport import headers
-from bridge.proxy.transport.passthrough import Inbound, RelayedResponse, relay, send
+from bridge.proxy.transport.headers import CONTROL, IMPRESSION, MARK
+from bridge.proxy.transport.passthrough import Inbound, read_body, relay, relay_body, send
 from bridge.proxy.transport.refusals import Refused
-from bridge.proxy.transport.search_body import read_body
 from bridge.proxy.transport.upstream import Upstream
-from bridge.proxy.upgrade import multisearch, own_answer
-from bridge.proxy.upgrade.composing import Composer
-from bridge.proxy.upgrade.control import Control, read_control
-from bridge.proxy.upgrade.planning import Plan, Planner, left_alone
+from bridge.proxy.upgrade import multisearch
+from bridge.proxy.upgrade.answer import Composer, is_filtered, read_success, readable
+from bridge.proxy.upgrade.planning import Control, Plan, Planner, left_alone, read_control
 from bridge.proxy.upgrade.ranking import Ranked
-from bridge.proxy.upgrade.templates import Templates
+from bridge.proxy.upgrade.ranking_cache import RankingCache
 from bridge.search.hiding import hidden
 from bridge.search.request import LeaveAlone
 from bridge.settings import ProxySettings
 
-MARK = "X-Bridge"
-IMPRESSION = "X-Bridge-Impression"
-"""What a click on an interleaved answer names."""
 MAX_RANKED_AT_ONCE = 4
 """Searches of one `_msearch` that are ranked at a time."""
 MAX_UPGRADES = 64
@@ -46,8 +43,8 @@ _SEARCH_PATH = re.compile(r"(?:/(?P<expression>[^/]+))?/(?P<endpoint>_search|_ms
 
 @dataclass(frozen=True, slots=True)
 class SearchTarget:
-    """What a path names: `expression` (indices or aliases, still encoded, empty where there is none) and the
-    query string; `several` for `_msearch`, `template` for `_search/template`."""
+    """A search's request line: `expression` (indices or aliases, still encoded, empty if there is none) and the query
+    string; `several` for `_msearch`, `template` for `_search/template`."""
 
     expression: str
     query_string: str
@@ -56,84 +53,106 @@ class SearchTarget:
 
 
 def search_target(method: str, target: str) -> SearchTarget | None:
-    """The search that a request line asks for; None where it asks for something else."""
+    """The search that a request line asks for; None if it asks for something else."""
     path, _, query_string = target.partition("?")
-    found = _SEARCH_PATH.fullmatch(path)
-    if found is None or method not in (hdrs.METH_GET, hdrs.METH_POST):
+    match = _SEARCH_PATH.fullmatch(path)
+    if match is None or method not in (hdrs.METH_GET, hdrs.METH_POST):
         return None
-    endpoint = found["endpoint"]
+    endpoint = match["endpoint"]
     return SearchTarget(
-        found["expression"] or "", query_string, several=endpoint == "_msearch", template=endpoint == "_search/template"
+        match["expression"] or "", query_string, several=endpoint == "_msearch", template=endpoint == "_search/template"
     )
 
 
 class Search:
-    """Answers searches."""
+    """Answers searches. Call `close` at the end.
+
+    Attributes:
+        interleaving: takes the clicks on interleaved answers.
+    """
 
     def __init__(
         self,
         upstream: Upstream,
         planner: Planner,
+        rankings: RankingCache,
         composer: Composer,
-        shadow: Shadow,
-        interleaving: Interleaving,
         settings: ProxySettings,
         metrics: Metrics,
     ) -> None:
+        """
+        Raises:
+            SettingsError: clicks on interleaved answers have no log.
+        """
+        if settings.mode == "interleave" and settings.event_log is None:
+            raise SettingsError("proxy.mode interleave needs proxy.event_log: name a file for pages and clicks")
+        events = EventLog(settings.event_log)
+        self.interleaving = Interleaving(rankings, events, log_queries=settings.event_log_queries)
+        self._shadow = Shadow(rankings, metrics, events)
         self._upstream = upstream
-        self._templates = Templates(upstream, timeout_s=settings.budget_ms / 1000)
-        self._shadow = shadow
-        self._interleaving = interleaving
         self._planner = planner
+        self._rankings = rankings
         self._composer = composer
         self._settings = settings
         self._metrics = metrics
         self._upgrades = 0
 
-    async def answer(self, request: web.BaseRequest, asked: Inbound, target: SearchTarget) -> web.StreamResponse:
+    async def close(self) -> None:
+        """Cancel what runs in the background."""
+        await self._shadow.close()
+
+    def with_settings(self, settings: ProxySettings) -> Self:
+        """The same with other settings."""
+        twin = copy.copy(self)
+        twin._settings = settings
+        return twin
+
+    async def answer(self, request: web.BaseRequest, inbound: Inbound, target: SearchTarget) -> web.StreamResponse:
         """Answers one request.
 
         Raises:
             Refused: the cluster cannot be reached, or the request's `x-bridge` header is wrong.
         """
         started = asyncio.get_running_loop().time()
-        control = read_control(request.headers.get(headers.CONTROL_HEADER))
-        asked, body = await read_body(asked, limit=self._settings.max_search_body_bytes)
+        control = read_control(request.headers.get(CONTROL))
+        inbound, body = await read_body(inbound, limit=self._settings.max_search_body_bytes)
         reason = "busy"
         if self._upgrades < MAX_UPGRADES:
             self._upgrades += 1
             try:
                 with tracing.span("understand"):
-                    plans = await self._plans(asked, body, target, control, started)
+                    plans = await self._plans(inbound, body, target, control, started)
                 if self._settings.mode == "shadow":
-                    return await self._shadowed(request, asked, plans)
+                    return await self._shadowed(request, inbound, plans)
                 if any(isinstance(plan, Plan) or plan.hide is not None for plan in plans):
-                    return await self._composed(request, asked, plans, target, started)
+                    return await self._composed(request, inbound, plans, target, started)
             finally:
                 self._upgrades -= 1
             reason = _reason(plans)
-        return await relay(request, await send(self._upstream, asked), self._passed(reason))
+        return await relay(request, await send(self._upstream, inbound), self._passed(reason))
 
     async def _shadowed(
-        self, request: web.BaseRequest, asked: Inbound, plans: Sequence[Plan | LeaveAlone]
+        self, request: web.BaseRequest, inbound: Inbound, plans: Sequence[Plan | LeaveAlone]
     ) -> web.StreamResponse:
         for plan in plans:
             if isinstance(plan, Plan):
                 self._shadow.compare(plan)
-        return await relay(request, await send(self._upstream, asked), {})
+        return await relay(request, await send(self._upstream, inbound), {})
 
     async def _plans(
-        self, asked: Inbound, body: bytes | None, target: SearchTarget, control: Control, started: float
+        self, inbound: Inbound, body: bytes | None, target: SearchTarget, control: Control, started: float
     ) -> Sequence[Plan | LeaveAlone]:
         """A plan for each search of the request, in their order; one reason alone where none is looked at."""
-        if (reason := left_alone(control, asked.headers)) is not None:
+        if (reason := left_alone(control, inbound.headers)) is not None:
             return [reason]
-        if not canary.chosen(asked.headers, self._settings.canary_percent):
+        if not chosen(inbound.headers, self._settings.canary_percent):
             return [LeaveAlone("canary")]
         if body is None:
             return [LeaveAlone("body")]
         if target.template:
-            rendered = await self._templates.search_body(body, asked.headers)
+            rendered = await multisearch.rendered_template(
+                self._upstream, body, inbound.headers, timeout_s=self._planner.budget_s
+            )
             if isinstance(rendered, LeaveAlone):
                 return [rendered]
             body = rendered
@@ -145,7 +164,7 @@ class Search:
             items = [multisearch.Item(target.expression, body, target.query_string)]
         return [
             await self._planner.plan(
-                item.expression, item.body, item.query_string, caller=asked.headers, control=control, started=started
+                item.expression, item.body, item.query_string, caller=inbound.headers, control=control, started=started
             )
             for item in items
         ]
@@ -153,7 +172,7 @@ class Search:
     async def _composed(
         self,
         request: web.BaseRequest,
-        asked: Inbound,
+        inbound: Inbound,
         plans: Sequence[Plan | LeaveAlone],
         target: SearchTarget,
         started: float,
@@ -167,18 +186,18 @@ class Search:
         async def ranked_in_turn(plan: Plan) -> Ranked:
             async with at_once:
                 if interleaved:
-                    return await self._interleaving.rank(plan)
-                return await self._composer.rank(plan, None if target.several else answered)
+                    return await self.interleaving.rank(plan)
+                return await self._rankings.rank(plan, None if target.several else answered)
 
         rankings = [asyncio.create_task(ranked_in_turn(plan)) if isinstance(plan, Plan) else None for plan in plans]
         try:
-            answer = await send(self._upstream, own_answer.readable(asked, plans), repeatable=True)
-            own_body = await own_answer.held(answer)
+            answer = await send(self._upstream, readable(inbound, plans), repeatable=True)
+            own_body = await read_success(answer)
             if own_body is None:
                 # The cluster's own error, or an answer too large to hold: as a direct search would get it.
-                if own_answer.is_filtered(plans) or (answer.status == 200 and answer.content_length is None):
+                if is_filtered(plans) or (answer.status == 200 and answer.content_length is None):
                     answer.close()
-                    answer = await send(self._upstream, asked, repeatable=True)
+                    answer = await send(self._upstream, inbound, repeatable=True)
                 upgradable = any(isinstance(plan, Plan) for plan in plans)
                 return await relay(request, answer, {} if upgradable else self._passed(_reason(plans)))
             answered.set_result(own_body)
@@ -192,7 +211,7 @@ class Search:
         body = await self._body(plans, ranked, own_body, several=target.several)
         took_part = [each for each in ranked if each is not None]
         added = self._marks(took_part, len(plans), started) if took_part else self._passed(_reason(plans))
-        return await _reply(request, answer, body, added)
+        return await relay_body(request, answer, body, added)
 
     async def _body(
         self, plans: Sequence[Plan | LeaveAlone], ranked: Sequence[Ranked | None], own_body: bytes, *, several: bool
@@ -246,15 +265,3 @@ class Search:
 def _reason(plans: Sequence[Plan | LeaveAlone]) -> str:
     # Searches of one request are mostly left alone for one reason.
     return next(plan.reason for plan in plans if isinstance(plan, LeaveAlone))
-
-
-async def _reply(
-    request: web.BaseRequest, answer: aiohttp.ClientResponse, body: bytes, added: dict[str, str]
-) -> web.StreamResponse:
-    given = headers.answered(answer.headers)
-    given[hdrs.CONTENT_LENGTH] = str(len(body))
-    response = RelayedResponse(answer.status, answer.reason, given, added)
-    await response.prepare(request)
-    await response.write(body)
-    await response.write_eof()
-    return response

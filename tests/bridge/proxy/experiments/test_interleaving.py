@@ -14,10 +14,9 @@ from multidict import CIMultiDict
 
 from bridge.cli import cli
 from bridge.errors import SettingsError, UsageError
-from bridge.proxy.experiments.canary import chosen
 from bridge.proxy.experiments.event_log import Click, Comparison, Event, EventLog, Impression
 from bridge.proxy.experiments.event_report import read_events, report, sign_test
-from bridge.proxy.experiments.interleaving import team_draft
+from bridge.proxy.experiments.interleaving import chosen, team_draft
 from bridge.records import Key
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import QUERY, ScriptedIndex

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from bridge.proxy.experiments.rank_comparison import overlap, rank_biased_overlap
+from bridge.proxy.experiments.event_log import overlap, rank_biased_overlap
 from tests.bridge.proxy.conftest import MakeStack
 from tests.bridge.proxy.scripted_index import QUERY, ScriptedIndex
 

@@ -26,7 +26,7 @@ from bridge.proxy.server import certificates
 from bridge.proxy.server.app import assert_c_parser, running
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
-from bridge.proxy.upgrade.control import Control, read_control
+from bridge.proxy.upgrade.planning import Control, read_control
 from bridge.settings import ClusterSettings, ProxySettings, Settings
 from tests.fake_cluster import Reply, fake_cluster
 

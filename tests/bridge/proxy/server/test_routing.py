@@ -11,9 +11,9 @@ from bridge.proxy.transport.elasticsearch_clients import (
     CLAIMED_VERSION,
     answer_headers,
     introduced,
+    with_address,
     with_plain_media_types,
 )
-from bridge.proxy.transport.sniffing import with_address
 from bridge.settings import load_settings
 from tests.bridge.proxy.conftest import MakeStack
 from tests.fake_cluster import Received, Reply, reply_json

@@ -3,8 +3,7 @@
 import pytest
 from multidict import CIMultiDict
 
-from bridge.proxy.upgrade.control import Control
-from bridge.proxy.upgrade.planning import left_alone
+from bridge.proxy.upgrade.planning import Control, left_alone
 
 OWN = "application/vnd.elasticsearch+json; compatible-with=8"
 

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.proxy.server.app import running
 from bridge.proxy.transport import upstream
-from bridge.proxy.transport.nodes import Nodes
+from bridge.proxy.transport.upstream import Nodes
 from bridge.settings import ClusterSettings, ProxySettings, Settings
 from tests.fake_cluster import FakeCluster, Reply, fake_cluster
 from tests.servers import free_port

@@ -1,0 +1,215 @@
+"""From a ranking and the cluster's own answer to the answer's body; missing hits are fetched."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import aiohttp
+import msgspec
+import structlog
+from aiohttp import hdrs
+
+from bridge.errors import AnswerNotUnderstood, StageFailed
+from bridge.proxy.transport.passthrough import Inbound
+from bridge.proxy.upgrade.cluster_client import OwnSearches
+from bridge.proxy.upgrade.planning import Plan
+from bridge.proxy.upgrade.ranking import Ranked, internal_error
+from bridge.records import Key, Passage, RankedHit
+from bridge.search import legs
+from bridge.search.filter_path import filtered, without_parameter
+from bridge.search.hiding import RawObject, hidden, hit_without
+from bridge.search.request import LeaveAlone
+from bridge.search.reranking import tail_score
+from bridge.search.response import OwnAnswer, ShownHit, highlighted, shown_hit
+
+log = structlog.get_logger(__name__)
+
+MAX_BYTES = 64 * 1024 * 1024
+"""A larger answer is passed on as it comes instead of being held in memory."""
+
+
+def readable(inbound: Inbound, plans: Sequence[Plan | LeaveAlone]) -> Inbound:
+    """The application's request, changed so that the whole answer can be read: without compression, which would only
+    be undone again, and without `filter_path`, which is applied to the finished answer."""
+    headers = inbound.headers.copy()
+    headers[hdrs.ACCEPT_ENCODING] = "identity"
+    target = without_parameter(inbound.target) if is_filtered(plans) else inbound.target
+    return replace(inbound, headers=headers, target=target)
+
+
+def is_filtered(plans: Sequence[Plan | LeaveAlone]) -> bool:
+    """Whether `readable` takes `filter_path` out of the request: its answer is not yet what the application wants."""
+    return any(isinstance(plan, Plan) and plan.request.filter_path is not None for plan in plans)
+
+
+async def read_success(answer: aiohttp.ClientResponse) -> bytes | None:
+    """The whole body of a success; None if there is none, or if it is larger than `MAX_BYTES`."""
+    if answer.status != 200 or (answer.content_length or 0) > MAX_BYTES:
+        return None
+    async with answer:
+        body = bytearray()
+        # Elasticsearch does not say the length beforehand.
+        async for chunk in answer.content.iter_any():
+            body += chunk
+            if len(body) > MAX_BYTES:
+                return None
+        return bytes(body)
+
+
+class Composer:
+    """Composes answers. What cannot be had from the cluster is noted as a failure and left out."""
+
+    def __init__(self, searches: OwnSearches) -> None:
+        self._searches = searches
+
+    async def compose(self, plan: Plan, ranked: Ranked, own_body: bytes) -> bytes:
+        """The body of the answer; never fails. What could not be done is noted in `ranked`."""
+        try:
+            return _finished(plan, await self._composed(plan, ranked, OwnAnswer(own_body)))
+        except AnswerNotUnderstood as error:
+            log.warning("own answer left as it is", detail=str(error))
+            ranked.notes.fall_back(StageFailed("answer_not_understood", str(error)))
+        except Exception:
+            # Whatever it is, a fault of ours must not fail a search that the cluster has answered.
+            log.exception("composing failed")
+            ranked.notes.fall_back(internal_error())
+        return own_body
+
+    async def _composed(self, plan: Plan, ranked: Ranked, own: OwnAnswer) -> bytes:
+        max_score = own_best = max((hit.score for hit in own.hits), default=None)
+        try:
+            with ranked.notes.timed("show"):
+                hits = await self._page(plan, ranked, own)
+            if ranked.ranking.hits:
+                max_score = ranked.ranking.hits[0].score
+        except StageFailed as failed:
+            ranked.notes.fall_back(failed)
+            hits = [shown_hit(hit, score=hit.score) for hit in own.hits]
+            max_score = own_best
+        beyond = await self._found_beyond(plan, ranked) if plan.union and ranked.stages != "lexical" else 0
+        more = {"_bridge": explained_answer(ranked)} if plan.explain else {}
+        if not plan.request.asks_for_ours:
+            # Here the hits are taken apart already; in the whole answer they would have to be found again.
+            hits = [hit_without(hit, plan.profile.object_field) for hit in hits]
+        return own.with_hits(hits, max_score=max_score, beyond=beyond, more=more)
+
+    async def _page(self, plan: Plan, ranked: Ranked, own: OwnAnswer) -> list[RawObject]:
+        """The hits from `start` on: first of the ranking, then of the application's own results beyond it.
+
+        Raises:
+            StageFailed: hits that the own answer lacks could not be had.
+        """
+        request = plan.request
+        ranking = ranked.ranking.hits
+        if not ranking:
+            return [shown_hit(hit, score=hit.score) for hit in own.hits]
+        end = request.start + request.size
+        page = ranking[request.start : end]
+        available = {hit.key: hit for hit in own.hits}
+        if missing := [hit.key for hit in page if hit.key not in available]:
+            available |= {hit.key: hit for hit in await self._searches.show(plan, legs.shown(request, missing))}
+        matching: dict[Key, list[str]] = {}
+        if plan.explain:
+            matching = await self._predicted_queries(plan, [hit.key for hit in page], ranked)
+        shown = [
+            _shown(plan, available[hit.key], hit, rank, ranked.ranking.passages.get(hit.key), matching.get(hit.key, ()))
+            for rank, hit in enumerate(page, start=request.start + 1)
+            if hit.key in available
+        ]
+        if end > len(ranking) and not ranked.ranking.complete:
+            shown += await self._tail(plan, ranking)
+        return shown
+
+    async def _tail(self, plan: Plan, ranking: Sequence[RankedHit]) -> list[RawObject]:
+        """The application's own results that are not in the ranking."""
+        request = plan.request
+        start = max(request.start - len(ranking), 0)
+        size = request.start + request.size - max(request.start, len(ranking))
+        body = legs.tail(request, without=[hit.key for hit in ranking], start=start, size=size)
+        first = len(ranking) + start + 1
+        return [
+            shown_hit(
+                hit,
+                score=tail_score(hit.score),
+                explanation={"rank": rank, "legs": {}, "tail": True, "own_score": hit.score} if plan.explain else None,
+            )
+            for rank, hit in enumerate(await self._searches.show(plan, body), start=first)
+        ]
+
+    async def _predicted_queries(self, plan: Plan, keys: Sequence[Key], ranked: Ranked) -> dict[Key, list[str]]:
+        """The documents' predicted queries that match the user's words, best first."""
+        if plan.profile.generator is None or not keys:
+            return {}
+        body = legs.matching_predictions(plan.request, plan.profile, keys)
+        try:
+            hits = await self._searches.hits(plan, body, stage="explain", deadline=plan.deadline)
+        except StageFailed as failed:
+            ranked.notes.failures.append(failed)
+            return {}
+        return {hit.key: highlighted(hit, plan.profile.predicted_queries_field) for hit in hits}
+
+    async def _found_beyond(self, plan: Plan, ranked: Ranked) -> int:
+        """How many documents of the ranking the application's own query does not match; 0 if that is not known."""
+        keys = [hit.key for hit in ranked.ranking.hits]
+        if not keys:
+            return 0
+        try:
+            matched = await self._searches.hits(
+                plan, legs.matched(plan.request, keys), stage="total", deadline=plan.deadline
+            )
+        except StageFailed as failed:
+            ranked.notes.failures.append(failed)
+            return 0
+        return len(keys) - len(matched)
+
+
+def explained_answer(ranked: Ranked) -> dict[str, object]:
+    """What was done, what was left out, and how many milliseconds each part took."""
+    return {
+        "stages": ranked.stages,
+        "degraded": ranked.notes.degraded,
+        "timings_ms": {name: round(duration, 2) for name, duration in ranked.notes.timings_ms.items()},
+    }
+
+
+def explained_hit(
+    hit: RankedHit, *, rank: int, passage: Passage | None = None, predicted_queries: Sequence[str] = ()
+) -> dict[str, object]:
+    """Why the document stands at this rank (first is 1): the ranks and scores of each leg and stage.
+
+    `predicted_queries` are those that match the user's words. `passage` is the one that the cross-encoder read, of a
+    document with several; its offsets count characters of the enriched text (the profile's fields joined).
+    """
+    optional: Mapping[str, object] = {
+        "predicted_queries": list(predicted_queries) or None,
+        "fused_score": hit.fused_score,
+        "rerank_score": hit.rerank_score,
+        "cascade_score": hit.cascade_score,
+        "passage": passage and {"start": passage.start, "end": passage.end, "text": passage.text},
+    }
+    return {
+        "rank": rank,
+        "legs": {leg: {"rank": by.rank, "score": by.score} for leg, by in sorted(hit.legs.items())},
+        **{name: value for name, value in optional.items() if value is not None},
+    }
+
+
+def _shown(
+    plan: Plan, hit: ShownHit, ranked: RankedHit, rank: int, passage: Passage | None, matching: Sequence[str]
+) -> RawObject:
+    return shown_hit(
+        hit,
+        score=ranked.score,
+        passage=passage.text if plan.passage and passage is not None else None,
+        explanation=explained_hit(ranked, rank=rank, passage=passage, predicted_queries=matching)
+        if plan.explain
+        else None,
+    )
+
+
+def _finished(plan: Plan, body: bytes) -> bytes:
+    """The answer as it is sent: without the bridge's object, and only the parts that `filter_path` names."""
+    if not plan.request.asks_for_ours:
+        body = hidden(body, plan.profile.object_field)
+    if plan.request.filter_path is not None:
+        body = filtered(body, plan.request.filter_path)
+    return msgspec.json.format(body, indent=2) + b"\n" if plan.request.pretty else body
