@@ -54,7 +54,20 @@ def test_the_wheel_holds_the_program_and_its_models_alone(wheel: Path) -> None:
     modules = {name for name in names if name.endswith(".py")}
     assert modules == {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     kinds = {Path(name).suffix for name in names if name.split("/")[0] in PACKAGES}
-    assert kinds == {".py", ".typed", ".onnx", ".bin", ".json", ".jsonl", ".toml", ".js", ".css", ".html", ".svg"}
+    assert kinds == {
+        ".py",
+        ".pyi",
+        ".typed",
+        ".onnx",
+        ".bin",
+        ".json",
+        ".jsonl",
+        ".toml",
+        ".js",
+        ".css",
+        ".html",
+        ".svg",
+    }
 
 
 @pytest.mark.slow

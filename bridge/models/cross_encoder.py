@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.errors import ModelError
-from bridge.models.artifact import ModelFolder, verify
+from bridge.models.artifact import ModelFolder, resolve, verify
 from bridge.models.computing_threads import ComputingThreads
 from bridge.models.session import CPU, Session, compute_threads
 from bridge.models.tokenization import INPUT_NAMES, TextTokenizer, TokenArrays, load_tokenizer, padded
@@ -32,13 +32,16 @@ class CrossEncoder:
         self.providers = session.providers
 
     @classmethod
-    def load(cls, folder: ModelFolder, *, threads: int = 0, providers: Sequence[str] = (CPU,)) -> Self:
-        """Opens a model folder; `threads` 0 takes the CPUs that this process may use; `providers` as in `Session`.
+    def load(cls, model: ModelFolder | str, *, threads: int = 0, providers: Sequence[str] = (CPU,)) -> Self:
+        """Opens a model: its folder, or what `resolve` takes (a path, a built-in name, a fetched one).
+
+        `threads` 0 takes the CPUs that this process may use; `providers` as in `Session`.
 
         Raises:
             ModelError: the folder is not what its manifest says, or the model fails its self-test.
             SettingsError: a provider does not start.
         """
+        folder = model if isinstance(model, ModelFolder) else resolve(model)
         verify(folder, kind="cross_encoder")
         session = Session(folder.model_file, inputs=INPUT_NAMES, providers=providers)
         cross_encoder = cls(folder, session, load_tokenizer(folder), threads=compute_threads(threads))
