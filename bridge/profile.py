@@ -3,9 +3,10 @@
 The profile lives in the index's mapping, so proxies hold no state and any number of them agree.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from bridge.errors import IndexUnsuitable
 
@@ -22,6 +23,14 @@ into every field of an index but those whose names begin with an underscore."""
 
 PROFILE_VERSION = 1
 """Rises when a reader of an older version would misunderstand the profile."""
+
+MAX_WINDOW = 10_000
+"""The engines' own default for `index.max_result_window`: no leg gives more documents."""
+
+Count = Annotated[int, Meta(ge=1, le=MAX_WINDOW)]
+"""A number of documents or passages. Ranges hold where a profile is read (`profile_of`), not where one is made."""
+
+Weight = Annotated[float, Meta(ge=0, le=1e6)]
 
 Stage = Literal["lexical", "expansion", "vector", "hybrid", "cascade", "rerank"]
 """Where a search stops. lexical: the application's own query; expansion: it and the predicted queries;
@@ -50,8 +59,8 @@ class PassageSettings(msgspec.Struct, frozen=True):
     nested: one per passage, in `OBJECT.passages`. Sizes in tokens of the encoder."""
 
     layout: Literal["single", "nested"] = "single"
-    max_tokens: int = 256
-    overlap_tokens: int = 32
+    max_tokens: Annotated[int, Meta(ge=1)] = 256
+    overlap_tokens: Annotated[int, Meta(ge=0)] = 32
 
 
 class FusionSettings(msgspec.Struct, frozen=True):
@@ -61,16 +70,18 @@ class FusionSettings(msgspec.Struct, frozen=True):
     """
 
     method: Literal["rrf", "minmax", "zscore"] = "zscore"
-    k: int = 60
-    weights: dict[str, float] = msgspec.field(default_factory=lambda: {"lexical": 0.0, "expansion": 1.0, "vector": 1.0})
+    k: Annotated[int, Meta(ge=0, le=1_000_000)] = 60
+    weights: dict[str, Weight] = msgspec.field(
+        default_factory=lambda: {"lexical": 0.0, "expansion": 1.0, "vector": 1.0}
+    )
 
 
 class CascadeSettings(msgspec.Struct, frozen=True):
     """The cascade of two cross-encoders: the small one reads the first `candidates` documents, the large one
     the best `depth` of them (Matveeva et al. 2006, "High accuracy retrieval with multiple nested ranker")."""
 
-    candidates: int = 100
-    depth: int = 20
+    candidates: Count = 100
+    depth: Count = 20
 
 
 PassageScores = Literal["max", "mean", "sum"]
@@ -84,9 +95,9 @@ class RerankSettings(msgspec.Struct, frozen=True):
     query, and makes one score of theirs; stage cascade reads the nearest one."""
 
     model: str = "rerank-base"
-    depth: int = 30
-    blend: float = 0.6
-    passages: int = 1
+    depth: Count = 30
+    blend: Annotated[float, Meta(ge=0, le=1)] = 0.6
+    passages: Count = 1
     passage_scores: PassageScores = "max"
     cascade: CascadeSettings = CascadeSettings()
 
@@ -108,7 +119,7 @@ class SearchRules(msgspec.Struct, frozen=True):
     leave_identifiers: bool = True
     leave_sorted_ties: bool = True
     scripts: list[str] = []
-    confident_lead: float | None = None
+    confident_lead: Annotated[float, Meta(gt=0)] | None = None
 
 
 class Measurement(msgspec.Struct, frozen=True):
@@ -205,22 +216,24 @@ class IndexProfile(msgspec.Struct, frozen=True):
     predicted queries were kept, where a share of all decided that.
     """
 
-    text_fields: list[str]
+    text_fields: Annotated[list[str], Meta(min_length=1)]
     encoder: ModelReference
-    dimension: int
+    dimension: Annotated[int, Meta(ge=1, le=65_536)]
     generator: ModelReference | None = None
     object_field: str = DEFAULT_OBJECT
     passages: PassageSettings = PassageSettings()
     fusion: FusionSettings = msgspec.field(default_factory=FusionSettings)
     rerank: RerankSettings = RerankSettings()
-    window: int = 100
+    window: Count = 100
     expanded_fields: list[str] = []
-    expansion_boost: float = SEPARATE_BOOST
+    expansion_boost: Weight = SEPARATE_BOOST
     rules: SearchRules = SearchRules()
-    stages: list[Stage] = msgspec.field(default_factory=lambda: ["lexical", "expansion", "vector", "hybrid", "rerank"])
+    stages: Annotated[list[Stage], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["lexical", "expansion", "vector", "hybrid", "rerank"]
+    )
     gate: GateRecord | None = None
     tuning: TuningRecord | None = None
-    generation: int = 1
+    generation: Annotated[int, Meta(ge=1)] = 1
     vector_type: VectorType = "knn_vector"
     filter_threshold: FilterThreshold | None = None
     version: int = PROFILE_VERSION

@@ -82,3 +82,46 @@ def test_text_fields_are_kept_by_name_and_read_in_either_form() -> None:
     assert meta["text_fields"] == ["title", "body.en"]
     as_objects = {**meta, "text_fields": [{"name": "title"}, {"name": "body.en"}]}
     assert profile_of({META_KEY: meta}, index="x") == profile_of({META_KEY: as_objects}, index="x") == profile
+
+
+@pytest.mark.case("P41")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"dimension": 0},
+        {"dimension": -4},
+        {"window": 0},
+        {"window": 10_001},
+        {"stages": []},
+        {"text_fields": []},
+        {"generation": 0},
+        {"expansion_boost": -0.5},
+        {"passages": {"max_tokens": 0}},
+        {"passages": {"overlap_tokens": -1}},
+        {"fusion": {"k": -1}},
+        {"fusion": {"weights": {"vector": -1.0}}},
+        {"fusion": {"weights": {"vector": 1e308}}},
+        {"rerank": {"depth": 0}},
+        {"rerank": {"passages": 0}},
+        {"rerank": {"blend": 1.5}},
+        {"rerank": {"blend": -0.1}},
+        {"rerank": {"cascade": {"depth": 0}}},
+        {"rerank": {"cascade": {"candidates": -20}}},
+        {"rules": {"confident_lead": 0}},
+    ],
+    ids=str,
+)
+def test_a_value_out_of_its_range_is_an_error_that_names_it(damage: dict[str, object]) -> None:
+    *_, name = _path(damage)
+    with pytest.raises(IndexUnsuitable, match=rf"products: .*Expected .*{name}"):
+        profile_of({META_KEY: {**PROFILE.to_meta(), **damage}}, index="products")
+
+
+def _path(damage: dict[str, object]) -> list[str]:
+    """Keys on the way to the one wrong value, without names of legs."""
+    path: list[str] = []
+    inner: object = damage
+    while isinstance(inner, dict):
+        [(key, inner)] = inner.items()
+        path.append(key)
+    return [key for key in path if key != "vector"]
