@@ -137,6 +137,8 @@ def _structure(kind: type[msgspec.Struct]) -> str:
 
 def _type(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return f"{_type(arguments[0])}{_range(arguments[1])}"
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin in (types.UnionType, typing.Union):
@@ -148,6 +150,14 @@ def _type(annotation: Any) -> str:
     if issubclass(annotation, msgspec.Struct):
         return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
     return {str: "text", int: "whole number", float: "number", bool: "yes or no"}[annotation]
+
+
+def _range(meta: msgspec.Meta) -> str:
+    if meta.min_length is not None:
+        return f", at least {meta.min_length}"
+    if meta.gt is not None:
+        return f" above {meta.gt:g}"
+    return f" from {meta.ge:g}" + (f" to {meta.le:,}" if meta.le is not None else "")
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
