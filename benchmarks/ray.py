@@ -29,9 +29,8 @@ from bridge.profile import IndexProfile
 from bridge.settings import ClusterSettings, IngestSettings, load_settings
 from ingest.books.report import Progress, Report
 from ingest.job import Job
-from ingest.ray.ingest import run_ray_ingest
-from ingest.ray.reach import Reach
-from ingest.ray.run import Pools
+from ingest.ray.cluster_address import ClusterAddress
+from ingest.ray.executor import RayExecutor
 from ingest.runs.ingest import run_ingest
 from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
@@ -116,37 +115,22 @@ def measure(
     profile = profile_for(models, FIELDS.text_fields)
     found: list[Figures] = []
 
+    def job(client: OpenSearch, fields: FieldChoice, on_progress: Callable[[Progress], None] | None) -> Job:
+        profile = profile_for(models, fields.text_fields)
+        return Job(INDEX, profile, models, client, settings, folder / "state", on_progress)
+
     def local(
         client: OpenSearch, on_progress: Callable[[Progress], None] | None, fields: FieldChoice = FIELDS
     ) -> Report:
-        return run_ingest(
-            FileDocuments([str(corpus)], fields, max_doc_bytes=MAX_DOC_BYTES),
-            Job(
-                index=INDEX,
-                profile=profile_for(models, fields.text_fields),
-                models=models,
-                client=client,
-                settings=settings,
-                state_folder=folder / "state",
-                on_progress=on_progress,
-            ),
-        )
+        source = FileDocuments([str(corpus)], fields, max_doc_bytes=MAX_DOC_BYTES)
+        return run_ingest(source, job(client, fields, on_progress))
 
     def by_ray(workers: int, client: OpenSearch, on_progress: Callable[[Progress], None]) -> Report:
-        return run_ray_ingest(
-            # As many splits as a large collection has for each worker.
-            FileDocuments(
-                [str(corpus)], FIELDS, max_doc_bytes=MAX_DOC_BYTES, part_bytes=max(1, corpus.stat().st_size // 8)
-            ),
-            index=INDEX,
-            profile=profile,
-            client=client,
-            reach=Reach.of(address, None),
-            settings=settings,
-            state_folder=folder / "state",
-            pools=Pools(workers=workers, writers=1, threads=settings.threads),
-            on_progress=on_progress,
-        )
+        # As many parts as a large collection has for each worker.
+        part_bytes = max(1, corpus.stat().st_size // 8)
+        source = FileDocuments([str(corpus)], FIELDS, max_doc_bytes=MAX_DOC_BYTES, part_bytes=part_bytes)
+        executor = RayExecutor(ClusterAddress.of(address, None), workers, writers=1, threads=settings.threads)
+        return run_ingest(source, job(client, FIELDS, on_progress), executor)
 
     with connect(address) as client:
         _fresh_index(client, profile_for(models, NO_TEXT.text_fields))

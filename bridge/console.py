@@ -2,8 +2,9 @@
 
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -55,6 +56,12 @@ def wide_console(*, stderr: bool = False) -> Console:
     return console if console.is_terminal else Console(stderr=stderr, width=TABLE_WIDTH)
 
 
+class ShowProgress(Protocol):
+    """Shows that `done` items are done, `of` so many if that is known by now."""
+
+    def __call__(self, done: int, of: int | None = None, detail: str = "") -> None: ...
+
+
 class _Rate(ProgressColumn):
     """Items per second so far."""
 
@@ -92,8 +99,9 @@ class Display:
         self.say(f"[green]✓[/] {title}  [dim]{seconds:.1f} s[/]")
 
     @contextmanager
-    def progress(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A progress bar with rate and time left; call what is given with how many are done."""
+    def progress(self, title: str, total: int | None = None) -> Iterator[ShowProgress]:
+        """Shows how many of `total` items are done, with rate and time left: a bar on a terminal, else a line every ten
+        seconds."""
         if not self._console.is_terminal:
             yield self._lines(title, total)
             return
@@ -102,22 +110,25 @@ class Display:
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
+            TextColumn("{task.fields[detail]}"),
             TextColumn("time left"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._console, transient=True) as bars:
-            task = bars.add_task(title, total=total)
-            yield lambda done: bars.update(task, completed=done)
+            task = bars.add_task(title, total=total, detail="")
+            yield lambda done, of=None, detail="": bars.update(task, completed=done, total=of, detail=detail)
 
-    def _lines(self, title: str, total: int) -> Callable[[int], None]:
+    def _lines(self, title: str, total: int | None) -> ShowProgress:
         started = last = time.perf_counter()
 
-        def show(done: int) -> None:
+        def show(done: int, of: int | None = None, detail: str = "") -> None:
             nonlocal last
             now = time.perf_counter()
             if now - last >= LINE_EVERY_S and done:
                 last = now
-                rate = done / (now - started)
-                self.say(f"  {title}: {done:,} of {total:,}, {rate:,.0f}/s, {(total - done) / rate:,.0f} s left")
+                rate, whole = done / (now - started), of or total
+                parts = [f"{done:,} of {whole:,}" if whole else f"{done:,}", f"{rate:,.0f}/s"]
+                parts += [f"{(whole - done) / rate:,.0f} s left"] if whole else []
+                self.say(f"  {title}: {', '.join(parts)}{'; ' if detail else ''}{detail}")
 
         return show

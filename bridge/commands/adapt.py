@@ -270,11 +270,11 @@ def _install(
     quiet: bool,
 ) -> int:
     from bridge.adaptation.installation import install_encoder
-    from bridge.commands.options.enrich import end
-    from ingest.display import shown
+    from bridge.commands.options.enrich import end, shown_progress
     from ingest.signals import stop_on_signals
 
-    with stop_on_signals() as request, shown(f"the adapted encoder in {state.name}", quiet=quiet) as on_progress:
+    title = f"the adapted encoder in {state.name}"
+    with stop_on_signals() as request, shown_progress(title, quiet=quiet) as on_progress:
         generation, done = install_encoder(
             client,
             state,

@@ -1,6 +1,5 @@
 """`neural-bridge follow`: enriches what anybody writes to an index, a few seconds later."""
 
-import json
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -8,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from bridge.commands import cluster_option, json_option, settings_of
-from bridge.commands.options.enrich import Running, running_options
+from bridge.commands import cluster_option, json_option, say, settings_of, show
+from bridge.commands.options.enrich import RunOptions, run_options
 
 if TYPE_CHECKING:
     from ingest.follow.state import FollowStatus
@@ -28,7 +27,7 @@ _WHAT = {"all": "all fields", "vectors": "vectors", "predicted_queries": "predic
 @click.option(
     "--metrics-port", type=click.IntRange(0, 65535), help="Serve Prometheus metrics on this port of 127.0.0.1."
 )
-@running_options
+@run_options
 @cluster_option
 @json_option
 @click.pass_context
@@ -41,21 +40,21 @@ def command(
     generator: str | None,
     threads: int | None,
     metrics_port: int | None,
-    running: Running,
+    run: RunOptions,
     cluster_url: str | None,
     as_json: bool,
 ) -> None:
     """Enrich new and changed documents of INDEX, whoever writes them, until SIGTERM or SIGINT.
 
     The index must have been enriched once: see `neural-bridge backfill`. Vectors are made first, and predicted
-    queries with the computing time that they leave. Only our own object is set, and only where a document still
-    is as it was read. A restart goes on where the last run was; while the cluster is
-    away, it waits. A signal is its ordinary end: exit code 0, or 3 where there are dead letters.
+    queries with the computing time that they leave. Only our own object is set, and only if a document has not
+    changed since it was read. A restart goes on where the last run ended; while the cluster does not answer, it
+    waits. A signal ends it normally: exit code 0, or 3 if there are dead letters.
     """
     settings = settings_of(
         ctx,
         cluster={"url": cluster_url},
-        ingest={"encoder": encoder, "generator": generator, "threads": threads, **running.limits()},
+        ingest={"encoder": encoder, "generator": generator, "threads": threads, **run.limits()},
     )
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
@@ -75,38 +74,37 @@ def command(
     made = settings.ingest if kept and kept.generator else settings.ingest.model_copy(update={"generator": None})
     models = load_models(made)
     profile = followed_profile(state, generation, models)
-    folder = running.folder("follow", f"{state.name}-generation-{profile.generation}")
-    with ExitStack() as held:
-        request = held.enter_context(stop_on_signals())
-        followers = held.enter_context(FollowerPair(Job(index, profile, models, client, made, folder), request))
+    folder = run.folder("follow", f"{state.name}-generation-{profile.generation}")
+    with ExitStack() as stack:
+        request = stack.enter_context(stop_on_signals())
+        followers = stack.enter_context(FollowerPair(Job(index, profile, models, client, made, folder), request))
         if metrics_port is not None:
-            port = held.enter_context(metrics_served(followers.status, host="127.0.0.1", port=metrics_port))
-            click.echo(f"metrics: http://127.0.0.1:{port}/metrics", err=True)
-        ended = followers.follow(once=once, on_status=None if running.quiet else _Lines())
-    if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(ended), indent=2))
-    else:
-        for last, dead_letters in zip(ended, followers.dead_letters, strict=True):
-            click.echo(f"{last.index}, generation {last.generation}, {_WHAT[last.fields]}: {last.ledger}")
-            if last.ledger.dead_lettered:
-                click.echo(f"  why documents are dead letters: {dead_letters}")
+            port = stack.enter_context(metrics_served(followers.status, host="127.0.0.1", port=metrics_port))
+            say(f"metrics: http://127.0.0.1:{port}/metrics", err=True)
+        ended = followers.follow(once=once, on_status=None if run.quiet else _Lines())
+    lines = []
+    for last, dead_letters in zip(ended, followers.dead_letters, strict=True):
+        lines.append(f"{last.index}, generation {last.generation}, {_WHAT[last.fields]}: {last.ledger}")
+        if last.ledger.dead_lettered:
+            lines.append(f"  why documents are dead letters: {dead_letters}")
+    show(msgspec.to_builtins(ended), *lines, as_json=as_json)
     ctx.exit(EXIT_DEAD_LETTERS if any(last.ledger.dead_lettered for last in ended) else 0)
 
 
 class _Lines:
-    """Of each follower a line on stderr when something happened, every ten seconds at most; and at once when it
-    begins or ends to wait."""
+    """Writes a line per follower on stderr if something happened, every ten seconds at most; and at once when it starts
+    or stops waiting."""
 
     def __init__(self) -> None:
-        self._told: dict[str, tuple[float, int, bool]] = {}
+        self._shown: dict[str, tuple[float, int, bool]] = {}
 
     def __call__(self, status: "FollowStatus") -> None:
         now, answered, waits = time.monotonic(), status.ledger.answered, status.waiting is not None
-        told_at, told, waited = self._told.get(status.fields, (-_LINE_EVERY_S, 0, False))
-        due = now - told_at >= _LINE_EVERY_S and answered != told
+        shown_at, shown, waited = self._shown.get(status.fields, (-_LINE_EVERY_S, 0, False))
+        due = now - shown_at >= _LINE_EVERY_S and answered != shown
         if not due and waits == waited:
             return
-        self._told[status.fields] = (now, answered, waits)
+        self._shown[status.fields] = (now, answered, waits)
         what = f"follow {status.index}, {_WHAT[status.fields]}"
         waiting = f"; waits for {status.waiting}" if status.waiting else ""
-        click.echo(f"{what}: lag {status.lag_s:.1f} s; {status.ledger}{waiting}", err=True)
+        say(f"{what}: lag {status.lag_s:.1f} s; {status.ledger}{waiting}", err=True)

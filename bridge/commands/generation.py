@@ -20,7 +20,7 @@ from bridge.commands import (
     show,
     yes_option,
 )
-from bridge.commands.options.enrich import Making, Running, end, making_options, passage_settings, running_options
+from bridge.commands.options.enrich import EnrichOptions, RunOptions, end, enrich_options, passage_settings, run_options
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -64,56 +64,45 @@ def command() -> None:
 
 @command.command()
 @click.argument("index")
-@making_options
-@running_options
+@enrich_options
+@run_options
 @click.pass_context
-def fill(ctx: click.Context, index: str, making: Making, running: Running) -> None:
+def fill(ctx: click.Context, index: str, enrich: EnrichOptions, run: RunOptions) -> None:
     """Fill a second generation beside the one that serves searches of INDEX.
 
     Starts a generation, or continues the one that is being filled: rerun the command after an interruption.
     Text fields and passages are those of the first generation unless options change them. The index needs
     space for both. Exit codes as of `neural-bridge backfill`.
     """
-    settings = making.settings(ctx, **running.limits())
+    settings = enrich.settings(ctx, **run.limits())
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from bridge.cluster.generations import next_generation
-    from ingest.display import shown
     from ingest.job import Job
     from ingest.runs.backfill import run_backfill
     from ingest.runs.query_filter import sample_of_index, with_filter_threshold
-    from ingest.signals import stop_on_signals
     from ingest.stages.models import load_models, profile_for
 
     client = connect(settings.cluster)
     state = indices.look(client, index)
     passages = state.profile.passages if state.profile else None
     if any(ctx.get_parameter_source(option) is not ParameterSource.DEFAULT for option in _PASSAGE_OPTIONS):
-        passages = passage_settings(making.layout, making.max_tokens, making.overlap_tokens)
+        passages = passage_settings(enrich.layout, enrich.max_tokens, enrich.overlap_tokens)
     models = load_models(settings.ingest)
-    wanted = profile_for(models, making.names(index, state.profile), passages=passages)
+    wanted = profile_for(models, enrich.names(index, state.profile), passages=passages)
     profile = next_generation(state, wanted)
     sample = partial(sample_of_index, client, index, profile.text_fields)
     profile = with_filter_threshold(profile, state.beside, models, settings.ingest, sample)
     number = profile.generation
-    with stop_on_signals() as request, shown(f"generation {number} of {index}", quiet=running.quiet) as on_progress:
-        done = run_backfill(
-            Job(
-                index,
-                profile=profile,
-                models=models,
-                client=client,
-                settings=settings.ingest,
-                state_folder=running.folder("generation", f"{state.name}-{number}"),
-                on_progress=on_progress,
-                stopped=request.stopped,
-            ),
-        )
+    folder = run.folder("generation", f"{state.name}-{number}")
+    job = Job(index, profile, models, client, settings.ingest, folder)
+    with run.started(f"generation {number} of {index}", job) as (job, request):
+        done = run_backfill(job)
     lines = [str(done.report)]
     if done.report.complete:
         lines.append(f"generation {number} is filled; next: neural-bridge generation verify {index}")
     more = {"generation": number, "read_again": done.read_again, "left": done.left}
-    show({**done.report.to_json(), **more}, *lines, as_json=making.as_json)
+    show({**done.report.to_json(), **more}, *lines, as_json=enrich.as_json)
     end(ctx, request, done.report)
 
 

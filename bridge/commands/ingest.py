@@ -1,7 +1,7 @@
 """`neural-bridge ingest`: documents from files into an index, enriched."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from bridge.commands.options.enrich import Command, Making, Running, collected_as, end, making_options, running_options
-from bridge.commands.options.ray import Distribution, distribution_options
+from bridge.commands import say, show
+from bridge.commands.options.enrich import (
+    Command,
+    EnrichOptions,
+    RunOptions,
+    collected_as,
+    end,
+    enrich_options,
+    run_options,
+)
+from bridge.commands.options.ray import RayOptions, ray_options
 
 if TYPE_CHECKING:
-    from ingest.runs.dry_run import Rehearsal
+    from ingest.runs.dry_run import DryRun
     from ingest.sources.documents import FieldChoice
     from ingest.sources.files import Format
 
@@ -76,7 +85,7 @@ def _field_options(command: Command) -> Command:
 @click.command(name="ingest")
 @click.argument("index")
 @click.argument("sources", nargs=-1, required=True)
-@making_options
+@enrich_options
 @_field_options
 @click.option(
     "--format",
@@ -100,8 +109,8 @@ def _field_options(command: Command) -> Command:
     show_default=True,
     help="Most bytes that a compressed file may hold.",
 )
-@running_options
-@distribution_options
+@run_options
+@ray_options
 @click.option("--from-start", is_flag=True, help="Disregard the checkpoint of a run that was cut off.")
 @click.option("--strict", is_flag=True, help="Stop at the first document that cannot be written (exit code 3).")
 @click.option("--dry-run", is_flag=True, help="Read everything, say what would be done, and write nothing.")
@@ -110,47 +119,46 @@ def command(
     ctx: click.Context,
     index: str,
     sources: tuple[str, ...],
-    making: Making,
+    enrich: EnrichOptions,
     file_format: "Format",
     analyzer: str,
     on_duplicate: str | None,
     max_expanded_bytes: int,
-    running: Running,
-    distribution: Distribution,
+    run: RunOptions,
+    ray: RayOptions,
     from_start: bool,
     strict: bool,
     dry_run: bool,
     field_options: _FieldOptions,
 ) -> None:
-    """Enrich documents and write them to INDEX, which is made where it does not exist.
+    """Enrich documents and write them to INDEX, which is made if it does not exist.
 
     SOURCES are files, globs, URLs (s3://, gs://, abfss://; extra: parquet) or `-` for standard input, plain or
     compressed by gzip or zstd: JSON lines, one array of objects, bulk bodies, CSV, TSV, Parquet. Documents that
-    the index holds just so are left alone, so a second run costs little; a run that was stopped goes on where
-    it was.
+    the index already holds, unchanged, are left alone, so a second run costs little; a run that was stopped goes
+    on from its checkpoint.
 
     Exit codes: 0 every document is in the index; 3 some are dead letters or were dropped by a pipeline of
     the cluster; 1 unexpected; 2 usage; 4 no connection or no permission; 5 the cluster takes no documents;
     130 and 143 stopped by a signal.
     """
-    settings = making.settings(ctx, on_duplicate=on_duplicate, **running.limits())
+    settings = enrich.settings(ctx, on_duplicate=on_duplicate, **run.limits())
     # Models and clients take a while to import, which `--help` has no use for.
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
-    from ingest.display import shown
     from ingest.job import Job
-    from ingest.runs.dry_run import rehearse
+    from ingest.runs.dry_run import dry_run_of
     from ingest.runs.ingest import run_ingest
     from ingest.runs.query_filter import sample_of_files
-    from ingest.signals import stop_on_signals
     from ingest.sources.files import PART_BYTES, FileDocuments
     from ingest.stages.models import load_models
 
+    executor = ray.executor(ctx, settings)
     client = connect(settings.cluster)
     existing = indices.find(client, index)
     kept = existing.profile if existing else None
     choice = field_options.choice()
-    names = making.text_fields or tuple(choice.text_fields) or making.names(index, kept)
+    names = enrich.text_fields or tuple(choice.text_fields) or enrich.names(index, kept)
     fields = msgspec.structs.replace(choice, text_fields=names)
     files = partial(
         FileDocuments,
@@ -161,40 +169,26 @@ def command(
         file_format=file_format,
     )
     source = files()
-    models = load_models(distribution.here(settings.ingest))
-    profile = making.profile(models, names, kept, settings.ingest, lambda: sample_of_files(source))
-    folder = running.folder("ingest", index)
+    models = load_models(ray.local_settings(settings.ingest))
+    profile = enrich.profile(models, names, kept, settings.ingest, lambda: sample_of_files(source))
+    folder = run.folder("ingest", index)
     job = Job(index, profile, models, client, settings.ingest, folder, from_start=from_start, strict=strict)
     if dry_run:
-        rehearsed = rehearse(source, job, analyzer=analyzer)
-        click.echo(json.dumps(msgspec.to_builtins(rehearsed), indent=2) if making.as_json else _told(rehearsed))
+        found = dry_run_of(source, job, analyzer=analyzer)
+        show(msgspec.to_builtins(found), *_lines(found), as_json=enrich.as_json)
         return
     if existing is None:
         indices.create(client, index, profile, analyzer=analyzer)
-        click.echo(f"index {index} is new: made for {', '.join(names)}", err=True)
-    with stop_on_signals() as request, shown(f"ingest {index}", quiet=running.quiet) as on_progress:
-        if distribution.runner == "ray":
-            from ingest.ray.ingest import run_ray_ingest  # which cannot be imported without Ray
-
-            report = run_ray_ingest(
-                files(part_bytes=PART_BYTES),
-                index=index,
-                profile=profile,
-                client=client,
-                reach=distribution.reach(ctx, settings),
-                settings=settings.ingest,
-                state_folder=folder,
-                pools=distribution.pools(settings),
-                on_progress=on_progress,
-                stopped=request.stopped,
-            )
-        else:
-            report = run_ingest(source, replace(job, on_progress=on_progress, stopped=request.stopped))
-    click.echo(json.dumps(report.to_json(), indent=2) if making.as_json else str(report))
+        say(f"index {index} is new: made for {', '.join(names)}", err=True)
+    if ray.runner == "ray":
+        source = files(part_bytes=PART_BYTES)
+    with run.started(f"ingest {index}", job) as (job, request):
+        report = run_ingest(source, job, executor)
+    show(report.to_json(), str(report), as_json=enrich.as_json)
     end(ctx, request, report)
 
 
-def _told(found: "Rehearsal") -> str:
+def _lines(found: "DryRun") -> list[str]:
     lines = [
         f"{found.index}: {found.read:,} items read; nothing is written",
         f"  would write {found.to_write:,} documents, {found.without_text:,} of them without text; {found.unchanged:,} "
@@ -207,4 +201,4 @@ def _told(found: "Rehearsal") -> str:
     ]
     if found.mapping:
         lines.append(f"  mapping: {'add' if found.exists else 'new index with'} {json.dumps(found.mapping)}")
-    return "\n".join(lines)
+    return lines

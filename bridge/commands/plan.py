@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from bridge.commands.options.enrich import Making, making_options
+from bridge.commands import show
+from bridge.commands.options.enrich import EnrichOptions, enrich_options
 
 if TYPE_CHECKING:
     from ingest.runs.plan import Plan
@@ -15,15 +16,15 @@ if TYPE_CHECKING:
 
 @click.command(name="plan")
 @click.argument("index")
-@making_options
+@enrich_options
 @click.option("--sample", type=click.IntRange(1, 10_000), default=1000, show_default=True, help="Documents to look at.")
 @click.pass_context
-def command(ctx: click.Context, index: str, making: Making, sample: int) -> None:
+def command(ctx: click.Context, index: str, enrich: EnrichOptions, sample: int) -> None:
     """Look at INDEX: which way it can be enriched, how long this machine takes, how much it grows.
 
     A sample goes through the models, for a minute at most. Nothing is written.
     """
-    settings = making.settings(ctx)
+    settings = enrich.settings(ctx)
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from ingest.runs.plan import plan
@@ -32,25 +33,25 @@ def command(ctx: click.Context, index: str, making: Making, sample: int) -> None
 
     client = connect(settings.cluster)
     kept = indices.look(client, index).profile
-    names = making.names(index, kept)
+    names = enrich.names(index, kept)
     models = load_models(settings.ingest)
     found = plan(
         index,
-        profile=making.profile(models, names, kept, settings.ingest, partial(sample_of_index, client, index, names)),
+        profile=enrich.profile(models, names, kept, settings.ingest, partial(sample_of_index, client, index, names)),
         models=models,
         client=client,
         settings=settings.ingest,
         sample=sample,
     )
-    click.echo(json.dumps(msgspec.to_builtins(found), indent=2) if making.as_json else _told(found))
+    show(msgspec.to_builtins(found), *_lines(found), as_json=enrich.as_json)
 
 
-def _told(plan: "Plan") -> str:
+def _lines(plan: "Plan") -> list[str]:
     way = {
         "in_place": f"in place: neural-bridge backfill {plan.index}",
         "copy": f"into a new index: neural-bridge copy {plan.index} NEW_INDEX",
     }[plan.way]
-    lines = [
+    return [
         f"{plan.index}: {plan.documents:,} documents, {plan.stale:,} to enrich, {plan.passages:,} passages",
         f"  way      {way}",
         *(f"           since {obstacle}" for obstacle in plan.obstacles),
@@ -61,7 +62,6 @@ def _told(plan: "Plan") -> str:
         f"  mapping  adds {json.dumps(plan.mapping) if plan.mapping else 'nothing'}",
         *(f"  risk     {risk}" for risk in plan.risks),
     ]
-    return "\n".join(lines)
 
 
 def _duration(hours: float) -> str:

@@ -9,7 +9,7 @@ Numbers are only left behind once every copy of the shard shows them: see `bridg
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Self
@@ -21,7 +21,7 @@ from opensearchpy.exceptions import TransportError
 from bridge.cluster import index as indices
 from bridge.cluster.shard_progress import IndexProgress, index_progress
 from bridge.errors import AnswerNotUnderstood, ClusterBlocked, ClusterUnreachable, IndexUnsuitable
-from ingest.books.accounts import Accounts
+from ingest.books.books import Books
 from ingest.follow.fields import Fields, FollowedFields
 from ingest.follow.state import FollowState, FollowStatus, OnStatus
 from ingest.job import Job
@@ -29,11 +29,8 @@ from ingest.runs.run import Run
 from ingest.signals import StopRequest
 from ingest.sources.index import IndexDocuments
 from ingest.sources.source import SourceItem
-from ingest.stages.stamps import text_stamp
-from ingest.writing.actions import update_action
-from ingest.writing.rate_limit import Pace
-from ingest.writing.search_load import SearchLoad
-from ingest.writing.writer import BulkLimits, BulkWriter
+from ingest.writing.rate_limit import SearchLoad
+from ingest.writing.writer import BulkLimits
 
 log = structlog.get_logger(__name__)
 
@@ -73,14 +70,13 @@ class Follower:
         self._after = after
         self._while_busy = while_busy or nullcontext()
         self._made = FollowedFields.of(fields, job.profile, job.settings)
-        self._limits = BulkLimits.of(job.settings)
         texts = job.profile.text_fields
         self._source = IndexDocuments(
             job.client,
             state.name,
             [*texts, job.profile.stamp_field],
             text_fields=texts,
-            retry=self._limits.retry,
+            retry=BulkLimits.of(job.settings).retry,
             stopped=stop.stopped,
         )
         identity = indices.identity(state)
@@ -89,14 +85,11 @@ class Follower:
         self.up_to_date_at = time.monotonic()
         """On the monotonic clock: what was written before then has its fields."""
         self._waiting: str | None = None
-        self._accounts = Accounts(
-            job.state_folder,
-            self._source,
-            index=state.name,
-            index_identity=identity,
-            recipe=self._made.recipe,
-            from_start=True,
-            partial=True,
+        self._run_job = replace(
+            job, index=state.name, profile=self._made.profile, from_start=True, stopped=stop.stopped, on_progress=None
+        )
+        self._books = Books(
+            self._run_job, self._source, index_identity=identity, recipe=self._made.recipe, in_place=True
         )
         self._name, self._uuid = state.name, str(state.settings.get("uuid"))
 
@@ -106,12 +99,12 @@ class Follower:
         Raises:
             CheckpointUnusable: another follower has locked it.
         """
-        self._accounts.__enter__()
+        self._books.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         """Unlocks the state folder."""
-        self._accounts.__exit__(*error)
+        self._books.__exit__(*error)
 
     def follow(self, *, once: bool = False, on_status: OnStatus | None = None) -> FollowStatus:
         """Follows until a signal comes, or with `once` until everything is enriched that was written before it began.
@@ -150,30 +143,17 @@ class Follower:
     def status(self) -> FollowStatus:
         """The follower's status now."""
         lag_s = time.monotonic() - self.up_to_date_at
-        ledger = self._accounts.ledger
-        # In the middle of a round, and after a signal that ended one, `ledger.read` is that of the round before.
-        ledger = msgspec.structs.replace(ledger, read=ledger.answered)
+        # In the middle of a round, `ledger.read` is that of the round before.
+        ledger = msgspec.structs.replace(self._books.ledger, read=self._books.ledger.answered)
         return FollowStatus(self._name, self._made.profile.generation, self._made.fields, lag_s, ledger, self._waiting)
 
     @property
     def dead_letters(self) -> Path:
         """The file of dead letters; it exists if there are any."""
-        return self._accounts.dead_letters
+        return self._books.dead_letters
 
     def _begin(self) -> None:
-        job = self._job
-        self._answered_before = self._accounts.ledger.answered
-        self._run = Run(
-            self._accounts,
-            self._made.profile,
-            job.models,
-            job.settings,
-            BulkWriter(job.client, self._name, self._limits, stopped=self._stop.stopped),
-            stamp=partial(text_stamp, self._made.recipe),
-            action=update_action,
-            stopped=self._stop.stopped,
-            pace=Pace.of(job.settings, job.client, self._name, stopped=self._stop.stopped),
-        )
+        self._run = Run(self._run_job, self._books, in_place=True, made_by=self._made.recipe)
 
     def _round(self) -> bool:
         """Enriches what changed; whether all is enriched now."""
@@ -213,17 +193,12 @@ class Follower:
 
     def _enrich(self, behind: Sequence[int], progress: IndexProgress) -> bool:
         last_read: dict[int, int | None] = {}
-        self._run.send(
-            self._changes(behind, last_read),
-            changed=self._made.needs,
-            on_progress=lambda _: None,
-            total=None,
-        )
+        self._run.send_items(self._changes(behind, last_read), changed=self._made.needs)
         # Whoever changed a document meanwhile gave it a higher number: the next round reads it.
-        self._run.conflicts.clear()
+        self._books.conflicts.clear()
         if self._stop.stopped.is_set():
             return False
-        self._accounts.complete(read=self._answered_before + self._run.read)
+        self._books.complete()
         for number, last in last_read.items():
             checkpoint = progress.shards[number].checkpoint
             self._state.advance(number, checkpoint if last is None else min(last, checkpoint))

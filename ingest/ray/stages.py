@@ -1,12 +1,11 @@
-"""The stages of a run as Ray carries them: the same classes as in one process, each in a pool of its own.
+"""The stages of a run as Ray runs them: the same classes as in one process, each in a pool of its own.
 
-What is sent between machines is a `Part`: a batch of a part of the source, or the mark that the part is at its end.
-Passwords are no part of it: each machine reads its own settings.
+Machines exchange `Part`s: a batch of a part of the source, or the mark that the part is at its end. Passwords do not
+travel: each machine reads its own settings.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from threading import Event
 from typing import Any
 
@@ -16,16 +15,14 @@ from bridge.profile import IndexProfile
 from bridge.records import Document, EnrichedDocument
 from bridge.settings import IngestSettings
 from ingest.books.ledger import Outcome
-from ingest.ray.reach import Reach
-from ingest.runs.run import BATCH_DOCUMENTS, Changed
+from ingest.ray.cluster_address import ClusterAddress
+from ingest.runs.run import BATCH_DOCUMENTS, action_of, change_filter, stamp_of
 from ingest.sources.source import Source, SourceItem
 from ingest.stages.batches import Batch, BatchReader, Stage
 from ingest.stages.embedding import Embedding
 from ingest.stages.expansion import Expansion
 from ingest.stages.models import Models
-from ingest.stages.stamps import ChangeFilter, recipe, stale, stamp, text_stamp
-from ingest.writing.actions import index_action, update_action
-from ingest.writing.retry import patiently
+from ingest.stages.stamps import recipe
 from ingest.writing.writer import BulkLimits, BulkWriter
 
 Row = dict[str, Any]
@@ -33,29 +30,17 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Job:
-    """What every machine must know. `open_models` is called once in each actor that runs models. `in_place`: the
-    source is the index itself, in whose documents only our object is set, as a backfill does."""
+class WorkerJob:
+    """The part of a run's job that travels to every machine. `open_models` is called once in each actor that runs
+    models; `in_place` as for `ingest.runs.run.Executor.start`."""
 
     source: Source[Any]
     index: str
     profile: IndexProfile
     settings: IngestSettings
-    reach: Reach
+    cluster: ClusterAddress
     open_models: Callable[[], Models]
     in_place: bool = False
-
-    @property
-    def recipe(self) -> str:
-        """How our fields are made; see `ingest.stages.stamps.recipe`."""
-        return recipe(self.profile, self.settings)
-
-    def changed(self) -> Changed:
-        """Tells which documents have to be made."""
-        if self.in_place:
-            return partial(stale, profile=self.profile, recipe=self.recipe)
-        compare = ChangeFilter(self.reach.client(), self.index, self.profile, self.recipe).changed
-        return patiently(compare, BulkLimits.of(self.settings).retry, Event())
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +55,7 @@ class Part:
     without_text: int = 0
 
 
-def parts(row: Mapping[str, Any], job: Job) -> Iterator[Row]:
+def parts(row: Mapping[str, Any], job: WorkerJob) -> Iterator[Row]:
     """The batches of the source's part in `row`; the same ones each time, so that lost ones can be made again."""
     reader = BatchReader(
         None,
@@ -84,14 +69,15 @@ def parts(row: Mapping[str, Any], job: Job) -> Iterator[Row]:
 
 
 class Enrich:
-    """Leaves out what the index holds just so; predicts queries and embeds the rest."""
+    """Leaves out unchanged documents; predicts queries and embeds the rest."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: WorkerJob) -> None:
         models = job.open_models()
-        made_from = text_stamp if job.in_place else stamp
-        self._changed = job.changed()
+        client, in_place = job.cluster.client(), job.in_place
+        self._changed = change_filter(client, job.index, job.profile, job.settings, Event(), in_place=in_place)
         self._expansion = Stage(Expansion.of(job.profile, models, job.settings))
-        self._embedding = Stage(Embedding.of(job.profile, models, partial(made_from, job.recipe)))
+        stamp = stamp_of(recipe(job.profile, job.settings), in_place=in_place)
+        self._embedding = Stage(Embedding.of(job.profile, models, stamp))
 
     def __call__(self, row: Row) -> Row:
         part: Part = row["part"]
@@ -107,10 +93,10 @@ class Enrich:
 class Write:
     """Writes a batch and answers for each of its items."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: WorkerJob) -> None:
+        self._action = action_of(job.profile, in_place=job.in_place)
         limits = BulkLimits.of(job.settings)
-        self._action = partial(update_action if job.in_place else index_action, profile=job.profile)
-        self._writer = BulkWriter(job.reach.client(), job.index, limits, stopped=Event())
+        self._writer = BulkWriter(job.cluster.client(), job.index, limits, stopped=Event())
 
     def __call__(self, row: Row) -> Row:
         part: Part = row["part"]
@@ -120,7 +106,7 @@ class Write:
         written = [(each.document, outcome) for each, outcome in zip(enriched, outcomes, strict=True)]
         done = Part(
             Batch([], []),
-            [(_told(item, outcome), outcome) for item, outcome in [*part.batch.ended, *written]],
+            [(_for_books(item, outcome), outcome) for item, outcome in [*part.batch.ended, *written]],
             n_read=part.n_read,
             sent_again=self._writer.sent_again - before,
             without_text=sum(not document.passages for document in enriched),
@@ -128,8 +114,8 @@ class Write:
         return {"part": done}
 
 
-def _told(item: SourceItem, outcome: Outcome) -> SourceItem:
-    """The item as far as the books need it: whole only where it becomes a dead letter."""
+def _for_books(item: SourceItem, outcome: Outcome) -> SourceItem:
+    """The item as the books need it: whole only if it becomes a dead letter."""
     if isinstance(item, Document) and outcome.kind != "dead_lettered":
         without_texts: Document = msgspec.structs.replace(item, body=b"", texts={})
         return without_texts

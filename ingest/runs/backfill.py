@@ -5,67 +5,68 @@ changed meanwhile is read again. One that was deleted stays deleted.
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 from bridge.cluster import index as indices
+from ingest.books.books import Books
 from ingest.books.report import Report
 from ingest.job import Job
-from ingest.runs.opened_run import opened_run
+from ingest.runs.run import LOCAL, Executor
 from ingest.sources.index import IndexDocuments
-from ingest.stages.stamps import recipe, stale
+from ingest.stages.stamps import recipe
 from ingest.writing.writer import BulkLimits
 
-ROUNDS = 5
-"""How often documents that changed are read again; whoever changes faster is left to the next run."""
+_ROUNDS = 5
+"""How often changed documents are read again; those that keep changing are left to the next run."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackfillReport:
-    """`ledger` of `report` counts a document again each time it was read again. `read_again`: because it had
-    changed; `left`: documents that changed each time, and are not enriched."""
+    """`read_again` documents had changed and were read again, and `ledger` of `report` counts them each time; `left`
+    documents changed every time and are not enriched."""
 
     report: Report
     read_again: int
     left: int
 
 
-def run_backfill(job: Job) -> BackfillReport:
-    """Enriches every document of an index that is not enriched as the job's profile and settings ask.
+def run_backfill(job: Job, executor: Executor = LOCAL) -> BackfillReport:
+    """Enriches every document of an index that is not enriched as the job's profile and settings say.
 
-    A run that was cut off is simply run again: what is done is recognised by its stamp.
+    A run that was cut off is simply run again: finished documents are recognised by their stamps.
 
     Raises:
         IndexUnsuitable: updates would lose data or the vectors could not be searched; nothing was changed.
-        BridgeError: what `Run.send` and `IndexDocuments` say.
+        BridgeError: what `StartedRun.send` and `IndexDocuments` say.
     """
     client = job.client
     profile = indices.fitted(client, job.profile)
-    job = replace(job, profile=profile, from_start=True)
     state = indices.extend(client, job.index, profile)
     indices.keep_profile(client, state, profile)
-    texts = profile.text_fields
+    job = replace(job, index=state.name, profile=profile, from_start=True)
     source = IndexDocuments(
         client,
         state.name,
-        [*texts, profile.stamp_field],
-        text_fields=texts,
+        [*profile.text_fields, profile.stamp_field],
+        text_fields=profile.text_fields,
         retry=BulkLimits.of(job.settings).retry,
         stopped=job.stopped,
     )
-    with opened_run(source, state, job, in_place=True) as run:
-        send = partial(
-            run.send,
-            changed=partial(stale, profile=profile, recipe=recipe(profile, job.settings)),
-            on_progress=job.on_progress or (lambda _: None),
-            total=source.total(),
-        )
-        send(source.items())
+    books = Books(
+        job,
+        source,
+        index_identity=indices.identity(state),
+        recipe=recipe(profile, job.settings),
+        in_place=True,
+        in_order=executor.in_order,
+    )
+    with books, executor.start(job, books, in_place=True) as run:
+        run.send(source)
         read_again = 0
-        for _ in range(ROUNDS):
-            if not run.conflicts or job.stopped.is_set():
+        for _ in range(_ROUNDS):
+            if not books.conflicts or job.stopped.is_set():
                 break
-            changed, run.conflicts = run.conflicts, []
+            changed, books.conflicts = books.conflicts, []
             read_again += len(changed)
-            send(source.read_again(changed))
-        run.finish()
-        return BackfillReport(run.report(state.name, source.identity), read_again, len(run.conflicts))
+            run.send_again(source, changed)
+        books.complete()
+        return BackfillReport(books.report(), read_again, len(books.conflicts))

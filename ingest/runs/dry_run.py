@@ -1,4 +1,4 @@
-"""A run without a write: reads all of a source and says what a run would do with it."""
+"""A dry run: reads all of a source and reports what an ingest would do; nothing is written."""
 
 import random
 from collections import Counter
@@ -13,7 +13,7 @@ from bridge.cluster.field_security import refuse_restricted
 from bridge.cluster.schema import differences, field_mapping, missing_fields, new_index, object_properties
 from bridge.records import Document
 from ingest.job import Job
-from ingest.runs.measuring import measure
+from ingest.runs.plan import measure_speed
 from ingest.runs.run import BATCH_DOCUMENTS
 from ingest.sources.source import Source
 from ingest.stages.batches import BatchReader
@@ -23,14 +23,13 @@ _SAMPLE = 1000
 _EXAMPLES = 5
 
 
-class Rehearsal(msgspec.Struct, frozen=True):
-    """What a run would do.
+class DryRun(msgspec.Struct, frozen=True):
+    """What an ingest would do.
 
-    `read` items of the source: `to_write` documents, of which `without_text` get no vector; `unchanged` ones,
-    which the index holds just so; `superseded` by a later document of the same id; and `dead_letters`, by
-    cause, the first of them in `examples`. `mapping`: of a new index (`exists` is false), or what the index
-    lacks. `obstacles` to the run, one sentence each. `measured` documents went through the models at
-    `documents_per_s`; `hours` follows.
+    Of `read` items, `to_write` are documents to write, of which `without_text` get no vector; the index already has
+    `unchanged` ones; `superseded` ones come again later; `dead_letters` counts the others by cause, with the first
+    ones in `examples`. `mapping`: of a new index (`exists` is false), or the fields that the index lacks. `obstacles`:
+    one sentence each. `measured` documents went through the models at `documents_per_s`, from which `hours` follow.
     """
 
     index: str
@@ -50,8 +49,8 @@ class Rehearsal(msgspec.Struct, frozen=True):
     hours: float
 
 
-def rehearse(source: Source[Any], job: Job, *, analyzer: str) -> Rehearsal:
-    """Reads all of `source`, compares it with the index where there is one, and times the models on a sample.
+def dry_run_of(source: Source[Any], job: Job, *, analyzer: str) -> DryRun:
+    """Reads all of `source`, compares it with the index if there is one, and times the models on a sample.
 
     Raises:
         IndexUnsuitable: the name stands for several indices.
@@ -86,7 +85,7 @@ def rehearse(source: Source[Any], job: Job, *, analyzer: str) -> Rehearsal:
                 causes[outcome.failure.kind] += 1
                 examples.append(f"{item.position}: {outcome.failure.reason}")
                 del examples[_EXAMPLES:]
-    measured = measure(sample.documents, profile, job.models, settings, made_by)
+    measured = measure_speed(sample.documents, profile, job.models, settings, made_by)
     if state is None:
         mapping = new_index(profile, dialect, analyzer=analyzer)["mappings"]["properties"]
     elif missing_fields(profile, state.mapping):
@@ -94,7 +93,7 @@ def rehearse(source: Source[Any], job: Job, *, analyzer: str) -> Rehearsal:
         mapping = object_properties(profile, dialect, analyzer=first.get("analyzer"))
     else:
         mapping = {}
-    return Rehearsal(
+    return DryRun(
         index=state.name if state else job.index,
         source=source.identity,
         exists=state is not None,
@@ -114,7 +113,7 @@ def rehearse(source: Source[Any], job: Job, *, analyzer: str) -> Rehearsal:
 
 
 class _Sample:
-    """Documents by chance out of a stream, each as likely as any other (Vitter 1985, algorithm R)."""
+    """A random sample of a stream, in which each document is as likely as any other (Vitter 1985, algorithm R)."""
 
     def __init__(self) -> None:
         self.documents: list[Document] = []

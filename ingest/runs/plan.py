@@ -1,6 +1,11 @@
-"""Looks at an index before anything is written: which way, how long, how large, what could go wrong."""
+"""Plans the enrichment of an index before anything is written: which way, how long, how large, which risks."""
 
+import random
 import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,12 +17,14 @@ from bridge.cluster.dialects import dialect_of
 from bridge.cluster.field_security import refuse_restricted
 from bridge.cluster.schema import field_mapping, in_place_obstacles, missing_fields, object_properties
 from bridge.profile import IndexProfile
-from bridge.records import Document
+from bridge.records import Document, EnrichedDocument
 from bridge.settings import IngestSettings
-from ingest.runs.measuring import measure
+from ingest.runs.run import BATCH_DOCUMENTS
 from ingest.sources.index import IndexDocuments
+from ingest.stages.embedding import Embedding
+from ingest.stages.expansion import Expansion
 from ingest.stages.models import Models
-from ingest.stages.stamps import recipe, stale
+from ingest.stages.stamps import recipe, stale, text_stamp
 from ingest.writing.actions import neural_object
 from ingest.writing.retry import RetryLimits
 
@@ -26,13 +33,16 @@ _HNSW_OVERHEAD = 1.1
 """OpenSearch's own estimate of HNSW memory: 1.1 * (4 * dimension + 8 * m) bytes per vector."""
 
 
+_LONGEST_S = 60.0
+
+
 class Plan(msgspec.Struct, frozen=True):
     """What enriching an index would mean.
 
-    `way`: in_place, or copy where `obstacles` forbid it. `documents` are in the index, `stale` of them
-    need work (estimated from the sample). `measured` documents of the sample went through the models at
-    `documents_per_s`; `hours` follows. `index_growth_bytes`: our fields as stored. `vector_memory_bytes`:
-    what the nodes should have free for the graphs. `mapping`: what is added to it. `risks`: sentences.
+    `way`: in_place, or copy if there are `obstacles`. The index has `documents`, of which `stale` need work (estimated
+    from the sample). `measured` documents of the sample went through the models at `documents_per_s`, from which
+    `hours` follow. `index_growth_bytes`: our fields as stored. `vector_memory_bytes`: free memory that the graphs need
+    on the nodes. `mapping`: fields that are added to it. `obstacles` and `risks` are sentences.
     """
 
     index: str
@@ -60,7 +70,7 @@ def plan(
     settings: IngestSettings,
     sample: int = 1000,
 ) -> Plan:
-    """Reads settings, mapping and a sample of `sample` documents, and works on these; nothing is written.
+    """Reads settings and mapping, and enriches a sample of `sample` documents; nothing is written.
 
     Raises:
         IndexUnsuitable: there is no such index.
@@ -84,7 +94,7 @@ def plan(
     documents = source.total()
     sampled = [item for item in source.sample(sample) if isinstance(item, Document)]
     needy = stale(sampled, profile, made_by)
-    measured = measure(needy, profile, models, settings, made_by)
+    measured = measure_speed(needy, profile, models, settings, made_by)
     n_stale = round(documents * len(needy) / len(sampled)) if sampled else 0
     scale = n_stale / len(measured.documents) if measured.documents else 0.0
     n_passages = round(scale * sum(len(document.passages) for document in measured.documents))
@@ -119,3 +129,41 @@ def _risks(sampled: list[Document], state: indices.IndexState) -> list[str]:
     if state.settings.get("default_pipeline") or state.settings.get("final_pipeline"):
         risks.append("the index has an ingest pipeline: it sees our updates too, and may drop or change them")
     return risks
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpeed:
+    """Documents that went through the models, and the seconds that this took."""
+
+    documents: list[EnrichedDocument]
+    seconds: float
+
+    @property
+    def per_s(self) -> float:
+        """Documents per second; 0 if there were none."""
+        return len(self.documents) / self.seconds if self.seconds else 0.0
+
+    def hours(self, n_documents: int) -> float:
+        """Hours that so many documents would take; 0 if nothing is known."""
+        return n_documents / self.per_s / 3600 if self.per_s else 0.0
+
+
+def measure_speed(
+    documents: Sequence[Document], profile: IndexProfile, models: Models, settings: IngestSettings, made_by: str
+) -> ModelSpeed:
+    """Enriches documents in random order as a run would, for a minute at most; nothing is written. `made_by`: see
+    `ingest.stages.stamps.recipe`.
+
+    Raises:
+        ModelError: a model failed.
+    """
+    expand = Expansion.of(profile, models, settings)
+    embed = Embedding.of(profile, models, partial(text_stamp, made_by))
+    chosen = random.Random(0).sample(documents, len(documents))
+    done: list[EnrichedDocument] = []
+    began = time.monotonic()
+    for begin in range(0, len(chosen), BATCH_DOCUMENTS):
+        done += embed(expand(chosen[begin : begin + BATCH_DOCUMENTS]))
+        if time.monotonic() - began >= _LONGEST_S:
+            break
+    return ModelSpeed(done, time.monotonic() - began)

@@ -1,145 +1,144 @@
-"""One run: source → expansion → embedding → writer → ledger, each stage ahead of the next."""
+"""A run in this process: source → expansion → embedding → writer → books, each stage ahead of the next."""
 
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from threading import Event
+from typing import Any, Protocol
+
+from opensearchpy import OpenSearch
 
 from bridge.errors import IngestError
 from bridge.profile import IndexProfile
 from bridge.records import Document, EnrichedDocument
 from bridge.settings import IngestSettings
-from ingest.books.accounts import Accounts
+from ingest.books.books import Books
 from ingest.books.ledger import Outcome
-from ingest.books.report import Progress, Report
-from ingest.sources.source import SourceItem
+from ingest.job import Job
+from ingest.sources.index import IndexDocuments
+from ingest.sources.source import Source, SourceItem
 from ingest.stages.batches import Batch, BatchReader, Stage, WorkAhead
 from ingest.stages.embedding import Embedding
 from ingest.stages.expansion import Expansion
-from ingest.stages.models import Models
-from ingest.writing.actions import BulkAction
-from ingest.writing.rate_limit import Pace
-from ingest.writing.retry import RunStopped
-from ingest.writing.writer import BulkWriter
+from ingest.stages.stamps import ChangeFilter, recipe, stale, stamp, text_stamp
+from ingest.writing.actions import BulkAction, index_action, update_action
+from ingest.writing.rate_limit import RateLimit
+from ingest.writing.retry import RunStopped, retrying
+from ingest.writing.writer import BulkLimits, BulkWriter
 
 BATCH_DOCUMENTS = 64
 """Enough for the models to sort by length, few enough that the stages start early and stop soon."""
 
 _AHEAD = 2
-VERSION_CONFLICT = "version_conflict_engine_exception"
-"""How a cluster names a write that does not hold for the version that is there now."""
 
 Changed = Callable[[Sequence[Document]], list[Document]]
-"""Documents → those that have to be made, in their order."""
+"""Documents → those that have to be enriched, in their order."""
 
 
-class Run:
-    """The stages of one run, and what they count. It may be sent several lots of items, one after another."""
+class StartedRun(Protocol):
+    """A run whose books are open."""
 
-    def __init__(
-        self,
-        accounts: Accounts,
-        profile: IndexProfile,
-        models: Models,
-        settings: IngestSettings,
-        writer: BulkWriter,
-        *,
-        stamp: Callable[[Document], str],
-        action: Callable[[EnrichedDocument, IndexProfile], BulkAction],
-        stopped: threading.Event,
-        strict: bool = False,
-        pace: Pace | None = None,
-    ) -> None:
-        """`stamp` and `action` say what is written of a document, and how. `stopped`, once set, ends the run
-        at the next opportunity; the run itself sets it where it ends early. `strict` ends it at the first
-        dead letter. `pace` None is as fast as it goes."""
-        self._accounts = accounts
-        self._profile = profile
-        self._writer = writer
-        self._action = action
-        self._stopped = stopped
-        self._strict = strict
-        self._pace = pace
-        self._last_wins = settings.on_duplicate == "last"
-        self._max_dead_letters = settings.max_errors
-        self._max_items = settings.bulk_documents
-        self._expansion = Stage(Expansion.of(profile, models, settings))
-        self._embedding = Stage(Embedding.of(profile, models, stamp))
-        self._began = time.monotonic()
-        self._without_text = 0
-        self._duplicates = 0
-        self.read = 0
-        self.conflicts: list[Document] = []
-        """Documents that somebody else changed between reading and writing."""
-
-    def send(
-        self,
-        items: Iterable[SourceItem],
-        *,
-        changed: Changed | None,
-        on_progress: Callable[[Progress], None],
-        total: int | None,
-    ) -> None:
-        """Takes items from their reading to their end. `changed` tells which of them need work, None all;
-        `total` is for the progress.
+    def send(self, source: Source[Any], *, is_empty: bool = False) -> None:
+        """Takes the items of a source, except those that an earlier run has answered for, to their end. `is_empty`: the
+        index holds no document that one could be compared with.
 
         Raises:
             IngestError: too many dead letters, or the disk refuses the books.
             BridgeError: what `BulkWriter.write` and the source say.
         """
-        reader = BatchReader(changed, max_items=self._max_items, max_texts=BATCH_DOCUMENTS, last_wins=self._last_wins)
-        batches = reader.batches(items)
-        read_before = self.read
+
+    def send_again(self, source: IndexDocuments, documents: Sequence[Document]) -> None:
+        """Takes these documents of an index, read anew, to their end; raises as `send` does."""
+
+
+class Executor(Protocol):
+    """Where the stages of a run work."""
+
+    @property
+    def in_order(self) -> bool:
+        """Whether items end in the order of the source, so that a checkpoint can say how far a run got."""
+
+    def start(self, job: Job, books: Books, *, in_place: bool) -> AbstractContextManager[StartedRun]:
+        """A run into the index of `job`. `in_place`: the source is the index itself, in whose documents only our
+        object is set; else whole documents are written."""
+
+
+class LocalExecutor:
+    """The stages work in threads of this process."""
+
+    in_order = True
+
+    @contextmanager
+    def start(self, job: Job, books: Books, *, in_place: bool) -> "Iterator[Run]":
+        """See `Executor`."""
+        yield Run(job, books, in_place=in_place)
+
+
+LOCAL = LocalExecutor()
+
+
+class Run:
+    """The stages of one run in this process. It may be sent several lots of items, one after another."""
+
+    def __init__(self, job: Job, books: Books, *, in_place: bool, made_by: str | None = None) -> None:
+        """`in_place` as for `Executor.start`; `made_by` is the recipe that stamps name, if it is not that of the job's
+        profile and settings."""
+        profile, settings = job.profile, job.settings
+        made_by = made_by or recipe(profile, settings)
+        self._job = job
+        self._books = books
+        self._writer = BulkWriter(job.client, job.index, BulkLimits.of(settings), stopped=job.stopped)
+        self._action = action_of(profile, in_place=in_place)
+        self._changed = change_filter(job.client, job.index, profile, settings, job.stopped, in_place=in_place)
+        self._rate_limit = RateLimit.of(settings, job.client, job.index, stopped=job.stopped)
+        self._expansion = Stage(Expansion.of(profile, job.models, settings))
+        self._embedding = Stage(Embedding.of(profile, job.models, stamp_of(made_by, in_place=in_place)))
+        self._read = 0
+
+    def send(self, source: Source[Any], *, is_empty: bool = False) -> None:
+        """See `StartedRun`."""
+        self.send_items(source.items(self._books.skipped), changed=None if is_empty else self._changed)
+
+    def send_again(self, source: IndexDocuments, documents: Sequence[Document]) -> None:
+        """See `StartedRun`."""
+        self.send_items(source.read_again(documents), changed=self._changed)
+
+    def send_items(self, items: Iterable[SourceItem], *, changed: Changed | None) -> None:
+        """Takes items to their end, as `send` does; `changed` None enriches all of them."""
+        settings, stopped = self._job.settings, self._job.stopped
+        reader = BatchReader(
+            changed,
+            max_items=settings.bulk_documents,
+            max_texts=BATCH_DOCUMENTS,
+            last_wins=settings.on_duplicate == "last",
+        )
+        read_before = self._read
         try:
-            with WorkAhead(self._stopped) as stages:
-                read = stages.ahead(self._pace.held(batches) if self._pace else batches, n_items=_AHEAD, name="read")
+            with WorkAhead(stopped) as stages:
+                batches = self._rate_limit.limited(reader.batches(items))
+                read = stages.ahead(batches, n_items=_AHEAD, name="read")
                 expanded = stages.ahead(map(self._expansion, read), n_items=_AHEAD, name="expand")
                 embedded = stages.ahead(map(self._embedding, expanded), n_items=_AHEAD, name="embed")
                 for batch, outcomes in self._written(embedded):
                     self._book(batch, outcomes)
-                    self.read = read_before + reader.read
-                    on_progress(self._progress(total))
-                    self._check_dead_letters()
+                    self._read = read_before + reader.read
+                    expanded_items, embedded_items = self._expansion.items, self._embedding.items
+                    self._books.show(read=self._read, expanded=expanded_items, embedded=embedded_items)
+        except BaseException:
+            self._books.count_answered_as_read()
+            raise
+        else:
+            if not stopped.is_set():
+                self._books.count_read(reader.read)
         finally:
-            self.read = read_before + reader.read
-            self._duplicates += reader.duplicates
+            self._read = read_before + reader.read
+            self._books.duplicates += reader.duplicates
+            self._books.sent_again = self._writer.sent_again
             # An error on its way out matters more than one of saving how far the run got.
             with suppress(IngestError):
-                self._accounts.save()
-
-    @property
-    def skipped(self) -> int:
-        """Items that an earlier run had answered for."""
-        return self._accounts.skipped
-
-    def finish(self) -> None:
-        """Ends a run that was sent everything, unless it was stopped.
-
-        Raises:
-            LedgerUnbalanced: items are unaccounted for.
-        """
-        if not self._stopped.is_set():
-            self._accounts.complete(read=self.read)
-
-    def report(self, index: str, source: str) -> Report:
-        """How the run ended."""
-        accounts = self._accounts
-        models = (self._profile.generator, self._profile.encoder)
-        return Report(
-            index=index,
-            source=source,
-            ledger=accounts.ledger,
-            complete=not self._stopped.is_set(),
-            seconds=time.monotonic() - self._began,
-            skipped=accounts.skipped,
-            without_text=self._without_text,
-            duplicates=self._duplicates,
-            sent_again=self._writer.sent_again,
-            dead_letters=str(accounts.dead_letters) if accounts.ledger.dead_lettered else None,
-            models=[model.identity for model in models if model],
-        )
+                self._books.save()
 
     def _written(
         self, batches: Iterable[Batch[EnrichedDocument]]
@@ -160,42 +159,43 @@ class Run:
             except RunStopped:
                 return  # What is not answered for is done by the next run.
             except BaseException:
-                self._stopped.set()  # Other requests in flight need not be patient any more.
+                self._job.stopped.set()  # Other requests in flight need not be tried again.
                 raise
 
     def _write(self, batch: Batch[EnrichedDocument]) -> list[Outcome]:
-        return self._writer.write([self._action(document, self._profile) for document in batch.documents])
+        return self._writer.write([self._action(document) for document in batch.documents])
 
     def _book(self, batch: Batch[EnrichedDocument], outcomes: Sequence[Outcome]) -> None:
-        written: list[tuple[SourceItem, Outcome]] = []
-        for enriched, outcome in zip(batch.documents, outcomes, strict=True):
-            written.append((enriched.document, outcome))
-            if outcome.failure is not None and outcome.failure.kind == VERSION_CONFLICT:
-                self.conflicts.append(enriched.document)
-            self._without_text += not enriched.passages
-        self._accounts.book([*batch.ended, *written])
+        documents = [enriched.document for enriched in batch.documents]
+        self._books.without_text += sum(not enriched.passages for enriched in batch.documents)
+        self._books.book([*batch.ended, *zip(documents, outcomes, strict=True)])
 
-    def _check_dead_letters(self) -> None:
-        dead = self._accounts.ledger.dead_lettered
-        if dead and self._strict:
-            self._stopped.set()
-        elif dead > self._max_dead_letters:
-            raise IngestError(
-                f"{dead:,} dead letters, ingest.max_errors allows {self._max_dead_letters:,}: see "
-                f"{self._accounts.dead_letters} for the reasons, then run it again"
-            )
 
-    def _progress(self, total: int | None) -> Progress:
-        skipped = self._accounts.skipped
-        return Progress(
-            read=skipped + self.read,
-            expanded=skipped + self._expansion.items,
-            embedded=skipped + self._embedding.items,
-            answered=self._accounts.ledger.answered,
-            skipped=skipped,
-            total=total,
-            seconds=time.monotonic() - self._began,
-        )
+def action_of(profile: IndexProfile, *, in_place: bool) -> Callable[[EnrichedDocument], BulkAction]:
+    """How an enriched document is written: our object alone, or the whole document."""
+    return partial(update_action if in_place else index_action, profile=profile)
+
+
+def stamp_of(made_by: str, *, in_place: bool) -> Callable[[Document], str]:
+    """The stamps of documents that the recipe `made_by` enriches."""
+    return partial(text_stamp if in_place else stamp, made_by)
+
+
+def change_filter(
+    client: OpenSearch,
+    index: str,
+    profile: IndexProfile,
+    settings: IngestSettings,
+    stopped: Event,
+    *,
+    in_place: bool,
+) -> Changed:
+    """Tells which documents have to be enriched: by the stamps that were read with them, or by those in the index."""
+    made_by = recipe(profile, settings)
+    if in_place:
+        return partial(stale, profile=profile, recipe=made_by)
+    compare = ChangeFilter(client, index, profile, made_by).changed
+    return retrying(compare, BulkLimits.of(settings).retry, stopped)
 
 
 def _share_ids(batch: Batch[EnrichedDocument], in_flight: Iterable[tuple[Batch[EnrichedDocument], object]]) -> bool:

@@ -23,7 +23,7 @@ from bridge.records import Document, DocumentVersion, SourcePosition
 from bridge.text.passages import field_texts
 from ingest.sources.json_objects import JsonProblem, parse_object
 from ingest.sources.source import Source, SourceItem, Unreadable
-from ingest.writing.retry import Patience, RetryLimits
+from ingest.writing.retry import Backoff, RetryLimits
 
 T = TypeVar("T")
 
@@ -133,7 +133,7 @@ class IndexDocuments(Source[int]):
         Raises:
             AnswerNotUnderstood, ClusterError: as `read` says.
         """
-        patience = Patience(self._retry, self._stopped)
+        backoff = Backoff(self._retry, self._stopped)
         while True:
             pit = self._open(f"_shards:{shard}{f'|{self._copies}' if self._copies else ''}", _KEEP_ALIVE)
             try:
@@ -141,13 +141,13 @@ class IndexDocuments(Source[int]):
                     page = self._page(pit, after, keep_alive=_KEEP_ALIVE)
                     if not page.hits.hits:
                         return
-                    patience = Patience(self._retry, self._stopped)
+                    backoff = Backoff(self._retry, self._stopped)
                     pit = page.pit_id or pit
                     for hit in page.hits.hits:
                         after = hit.seq_no
                         yield self._item(hit)
             except PointInTimeLost as lost:
-                if not patience.wait():
+                if not backoff.wait():
                     raise AnswerNotUnderstood(
                         f"points in time on {self._index} are lost again and again: raise the cluster's limits "
                         f"for open contexts, or see why its nodes restart"
@@ -246,13 +246,13 @@ class IndexDocuments(Source[int]):
         self, method: str, path: str, answer_type: type[T], *, params: dict[str, str] | None = None, body: object = None
     ) -> T:
         """Repeats a request until its answer is whole: reading again changes nothing."""
-        patience = Patience(self._retry, self._stopped)
+        backoff = Backoff(self._retry, self._stopped)
         encoded = msgspec.json.encode(body) if body is not None else None
         while True:
             try:
                 return self._whole(exchange(self._client, method, path, params=params, body=encoded), answer_type)
             except (ClusterUnreachable, AnswerNotUnderstood):
-                if not patience.wait():
+                if not backoff.wait():
                     raise
 
     def _whole(self, answer: Answer, answer_type: type[T]) -> T:

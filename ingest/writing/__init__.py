@@ -1,1 +1,1 @@
-"""Bulk writes: actions, answers, retries, rate limits and backpressure."""
+"""Bulk writes: actions, answers, retries and rate limits."""

@@ -1,6 +1,5 @@
-"""How fast a run goes on: no faster than it may, and not at all while the cluster has other worries."""
+"""How fast a run may go: at most so many documents a second, and not while the cluster is in trouble."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -8,59 +7,59 @@ from typing import Self
 from urllib.parse import quote
 
 import msgspec
+import structlog
 from opensearchpy import OpenSearch
 
 from bridge.cluster.connection import exchange
-from bridge.cluster.shard_progress import index_progress
+from bridge.cluster.shard_progress import IndexProgress, index_progress
 from bridge.errors import ClusterBlocked, ClusterUnreachable
 from bridge.records import Document
 from bridge.settings import IngestSettings
 from ingest.stages.batches import Batch
-from ingest.writing.search_load import SearchLoad
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
-LOOK_EVERY_S = 5.0
-"""How often a run looks at the cluster's state."""
+CHECK_EVERY_S = 5.0
+"""How often a run checks the cluster's state."""
 
 
-class Pace:
-    """Holds batches back before models and cluster have work with them."""
+class RateLimit:
+    """Delays batches before models and cluster have work with them."""
 
     def __init__(
         self,
-        worry: Callable[[], str | None],
+        trouble: Callable[[], str | None],
         *,
         max_documents_per_s: float,
         max_stall_s: float,
         stopped: threading.Event,
-        look_every_s: float = LOOK_EVERY_S,
+        check_every_s: float = CHECK_EVERY_S,
     ) -> None:
-        """`worry` says why the run should wait, None where it need not. `max_documents_per_s` 0 is no bound.
-        `stopped`, once set, ends waits early."""
-        self._worry = worry
+        """`trouble` says why the run should wait, None if it need not. `max_documents_per_s` 0 is no limit. `stopped`,
+        once set, ends waits early."""
+        self._trouble = trouble
         self._max_per_s = max_documents_per_s
         self._max_stall_s = max_stall_s
         self._stopped = stopped
-        self._look_every_s = look_every_s
-        self._look_at = time.monotonic() + look_every_s
+        self._check_every_s = check_every_s
+        self._check_at = time.monotonic() + check_every_s
         self._free_at = time.monotonic()
 
     @classmethod
     def of(cls, settings: IngestSettings, client: OpenSearch, index: str, *, stopped: threading.Event) -> Self:
-        """The pace that the settings ask for, with an eye on one index."""
+        """The limit that the settings name, for writes to one index."""
         return cls(
-            ClusterWorries(client, index, max_search_ms=settings.max_search_ms),
+            ClusterHealthCheck(client, index, max_search_ms=settings.max_search_ms),
             max_documents_per_s=settings.max_documents_per_s,
             max_stall_s=settings.max_stall_s,
             stopped=stopped,
         )
 
-    def held(self, batches: Iterable[Batch[Document]]) -> Iterator[Batch[Document]]:
+    def limited(self, batches: Iterable[Batch[Document]]) -> Iterator[Batch[Document]]:
         """The batches, each when its time has come.
 
         Raises:
-            ClusterBlocked: the cluster's worries do not end.
+            ClusterBlocked: the cluster's trouble does not end.
         """
         for batch in batches:
             self._wait_for_the_cluster()
@@ -74,22 +73,22 @@ class Pace:
         self._free_at = max(self._free_at, time.monotonic()) + n_documents / self._max_per_s
 
     def _wait_for_the_cluster(self) -> None:
-        if time.monotonic() < self._look_at:
+        if time.monotonic() < self._check_at:
             return
         began = time.monotonic()
-        while (worry := self._worry()) is not None and not self._stopped.is_set():
-            log.warning("the run waits: %s", worry)
+        while (trouble := self._trouble()) is not None and not self._stopped.is_set():
+            log.warning("run_waits", reason=trouble)
             if time.monotonic() - began >= self._max_stall_s:
                 raise ClusterBlocked(
-                    f"{worry}, for longer than ingest.max_stall_s ({self._max_stall_s:g} s): run it again when the "
+                    f"{trouble}, for longer than ingest.max_stall_s ({self._max_stall_s:g} s): run it again when the "
                     f"cluster is well"
                 )
-            self._stopped.wait(self._look_every_s)
-        self._look_at = time.monotonic() + self._look_every_s
+            self._stopped.wait(self._check_every_s)
+        self._check_at = time.monotonic() + self._check_every_s
 
 
-class ClusterWorries:
-    """Is a shard of an index lost, do its searches take too long?"""
+class ClusterHealthCheck:
+    """Checks whether an index has lost a shard, and whether its searches take too long."""
 
     def __init__(self, client: OpenSearch, index: str, *, max_search_ms: float) -> None:
         """`max_search_ms` as of `IngestSettings`."""
@@ -98,14 +97,33 @@ class ClusterWorries:
         self._load = SearchLoad(max_search_ms) if max_search_ms else None
 
     def __call__(self) -> str | None:
-        """What is the matter, for people; None where nothing is, or where this user may not know."""
+        """The trouble in words; None if there is none, or this user may not know."""
         try:
             answer = exchange(self._client, "GET", f"/_cluster/health/{quote(self._index, safe='')}")
             if answer.status == 200 and msgspec.json.decode(answer.body, type=_Health).status == "red":
                 return f"index {self._index} has lost a shard (cluster health red)"
             return self._load.too_high(index_progress(self._client, self._index)) if self._load else None
         except (ClusterUnreachable, msgspec.DecodeError):
-            return None  # The writer meets the same cluster, and has more patience and better words.
+            return None  # The writer meets the same cluster, retries longer, and has better words.
+
+
+class SearchLoad:
+    """Mean time of an index's searches between two reads of its statistics."""
+
+    def __init__(self, max_ms: float) -> None:
+        """More than `max_ms` for a search in a shard is too much; 0 never is."""
+        self._max_ms = max_ms
+        self._before: IndexProgress | None = None
+
+    def too_high(self, now: IndexProgress) -> str | None:
+        """What is too slow, in words; None if nothing is. No search since the last call is no load."""
+        before, self._before = self._before, now
+        if before is None or not self._max_ms or now.searches <= before.searches:
+            return None
+        mean_ms = (now.search_ms - before.search_ms) / (now.searches - before.searches)
+        if mean_ms <= self._max_ms:
+            return None
+        return f"searches, which take {mean_ms:.0f} ms per shard (ingest.max_search_ms: {self._max_ms:g})"
 
 
 class _Health(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""How often and how long something is tried again."""
+"""How often and how long a request is tried again."""
 
 import random
 import threading
@@ -19,7 +19,7 @@ class RunStopped(IngestError):
 
 @dataclass(frozen=True, slots=True)
 class RetryLimits:
-    """Bounds of patience; see `IngestSettings` for the first two."""
+    """When to give up; see `IngestSettings` for the first two."""
 
     max_attempts: int = 8
     max_stall_s: float = 300.0
@@ -27,9 +27,9 @@ class RetryLimits:
     backoff_cap_s: float = 30.0
 
 
-class Patience:
-    """The attempts at one thing. Waits grow and are jittered over their whole length (Brooker 2015,
-    "Exponential backoff and jitter"), so that those who failed together come back apart."""
+class Backoff:
+    """The waits between the attempts at one request. They grow and have full jitter (Brooker 2015, "Exponential
+    backoff and jitter"), so that clients that failed together come back apart."""
 
     def __init__(self, limits: RetryLimits, stopped: threading.Event) -> None:
         """`stopped`, once set, ends waits early."""
@@ -44,8 +44,7 @@ class Patience:
         return time.monotonic() - self._began
 
     def wait(self, *, retry_after_s: float = 0.0, count: bool = True) -> bool:
-        """Waits before the next attempt; False where there shall be none. With `count` off only time ends
-        the attempts.
+        """Waits before the next attempt; False if the limits allow none. With `count` off only the time limit holds.
 
         Raises:
             RunStopped: the operator stopped the run meanwhile.
@@ -61,16 +60,16 @@ class Patience:
         return True
 
 
-def patiently(ask: Callable[[A], B], limits: RetryLimits, stopped: threading.Event) -> Callable[[A], B]:
-    """`ask`, asked again where the cluster did not answer, or with something else; it must change nothing."""
+def retrying(ask: Callable[[A], B], limits: RetryLimits, stopped: threading.Event) -> Callable[[A], B]:
+    """`ask`, called again while the cluster does not answer or gives another answer; `ask` must change nothing."""
 
-    def asked(of: A) -> B:
-        patience = Patience(limits, stopped)
+    def ask_again(question: A) -> B:
+        backoff = Backoff(limits, stopped)
         while True:
             try:
-                return ask(of)
+                return ask(question)
             except (ClusterUnreachable, AnswerNotUnderstood):
-                if not patience.wait(count=False):
+                if not backoff.wait(count=False):
                     raise
 
-    return asked
+    return ask_again

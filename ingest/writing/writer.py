@@ -1,13 +1,14 @@
 """Bulk writes that answer for every document.
 
-opensearch-py's bulk helpers lose documents where an answer holds fewer items than were sent, retry
-requests that may have been carried out, and take a document's own fields for instructions; so requests,
-retries and accounts are made here. Ids are the documents' own, so sending one again is harmless.
+opensearch-py's bulk helpers lose documents if an answer holds fewer items than were sent, retry requests that may
+have been carried out, and take a document's own fields for instructions; so requests and retries are made here. Ids
+are the documents' own, so sending one again is harmless.
 """
 
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import quote
@@ -15,16 +16,12 @@ from urllib.parse import quote
 from opensearchpy import OpenSearch
 
 from bridge.cluster.connection import exchange
-from bridge.errors import AnswerNotUnderstood, BridgeError, ClusterBlocked, ClusterUnreachable, IngestError
+from bridge.errors import AnswerNotUnderstood, BridgeError, ClusterBlocked, ClusterUnreachable
 from bridge.settings import IngestSettings
 from ingest.books.ledger import Failure, Outcome
 from ingest.writing.actions import BulkAction
 from ingest.writing.answers import Again, Stop, TooMuch, Verdict, verdicts
-from ingest.writing.backpressure import Throttle
-from ingest.writing.retry import Patience, RetryLimits
-
-_UNIFORM_FAILURE = 10
-"""A chunk of so many documents that all fail for one reason is a wrong mapping, not so many wrong documents."""
+from ingest.writing.retry import Backoff, RetryLimits
 
 _ONLY_TIME_ENDS = ("blocked", "away")
 
@@ -54,7 +51,7 @@ class BulkWriter:
     def __init__(self, client: OpenSearch, index: str, limits: BulkLimits, *, stopped: threading.Event) -> None:
         """`stopped`, once set, ends waits early."""
         self._client = client
-        self._index = index
+        self._path = f"/{quote(index, safe='')}/_bulk"
         self._limits = limits
         self._stopped = stopped
         self.throttle = Throttle(max_requests=limits.concurrency, max_documents=limits.bulk_documents)
@@ -67,15 +64,12 @@ class BulkWriter:
         Raises:
             ClusterBlocked, ClusterUnreachable, AccessDenied, IndexUnsuitable, AnswerNotUnderstood: the cluster
                 takes no documents now.
-            IngestError: many documents were refused, all for one reason.
             RunStopped: the operator stopped the run.
         """
         outcomes: dict[int, Outcome] = {}
         for chunk in self._chunks(actions):
             self._write_chunk(actions, chunk, outcomes)
-        ended = [outcomes[position] for position in range(len(actions))]
-        _refuse_uniform_failure(ended)
-        return ended
+        return [outcomes[position] for position in range(len(actions))]
 
     def _chunks(self, actions: Sequence[BulkAction]) -> Iterator[list[int]]:
         """Positions of actions that go into one request each, as the throttle allows at that moment."""
@@ -91,7 +85,7 @@ class BulkWriter:
             yield chunk
 
     def _write_chunk(self, actions: Sequence[BulkAction], chunk: list[int], outcomes: dict[int, Outcome]) -> None:
-        patience = Patience(self._limits.retry, self._stopped)
+        backoff = Backoff(self._limits.retry, self._stopped)
         pending = chunk
         while pending:
             answer = self._send([actions[position] for position in pending])
@@ -113,9 +107,9 @@ class BulkWriter:
             if again is not None:
                 self.sent_again += len(pending)
                 self.throttle.slow_down()
-                # A block ends when an operator acts and a restart when it is over, however often they were met.
-                if not patience.wait(retry_after_s=again.retry_after_s, count=again.cause not in _ONLY_TIME_ENDS):
-                    raise _given_up(again, patience)
+                # A block ends when an operator acts and a restart when it is over, whatever the number of attempts.
+                if not backoff.wait(retry_after_s=again.retry_after_s, count=again.cause not in _ONLY_TIME_ENDS):
+                    raise _error_after(again, backoff)
             else:
                 self.throttle.speed_up()
 
@@ -133,21 +127,56 @@ class BulkWriter:
         body = b"".join(action.lines for action in actions)
         try:
             with self.throttle.turn():
-                answer = exchange(
-                    self._client,
-                    "POST",
-                    f"/{quote(self._index, safe='')}/_bulk",
-                    body=body,
-                    content_type="application/x-ndjson",
-                )
+                answer = exchange(self._client, "POST", self._path, body=body, content_type="application/x-ndjson")
         except ClusterUnreachable as error:
             return Again(Failure("cluster_unreachable", str(error)), "away")
         return verdicts(answer, actions)
 
 
-def _given_up(again: Again, patience: Patience) -> BridgeError:
+class Throttle:
+    """Bounds requests in flight and documents per request: halves them when the cluster is overloaded, and raises them
+    slowly afterwards (additive increase, multiplicative decrease: Chiu & Jain 1989). Safe to use from several
+    threads."""
+
+    def __init__(self, *, max_requests: int, max_documents: int) -> None:
+        """Starts at both bounds, which are never exceeded."""
+        self._most = (max_requests, max_documents)
+        self.requests, self.documents = max_requests, max_documents
+        self._in_flight = 0
+        self._free = threading.Condition()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Waits until one more request may be in flight."""
+        with self._free:
+            self._free.wait_for(lambda: self._in_flight < self.requests)
+            self._in_flight += 1
+        try:
+            yield
+        finally:
+            with self._free:
+                self._in_flight -= 1
+                self._free.notify()
+
+    def slow_down(self) -> None:
+        """The cluster is overloaded: halves both bounds."""
+        with self._free:
+            self.requests = max(1, self.requests // 2)
+            self.documents = max(1, self.documents // 2)
+
+    def speed_up(self) -> None:
+        """A request went through whole: raises the bounds a little."""
+        with self._free:
+            most_requests, most_documents = self._most
+            self.documents = min(most_documents, self.documents + max(1, most_documents // 10))
+            if self.documents == most_documents:
+                self.requests = min(most_requests, self.requests + 1)
+            self._free.notify_all()
+
+
+def _error_after(again: Again, backoff: Backoff) -> BridgeError:
     failure = again.failure
-    tried = f"after {patience.attempts} attempts in {patience.waited_s:.0f} s"
+    tried = f"after {backoff.attempts} attempts in {backoff.waited_s:.0f} s"
     if again.cause == "blocked":
         return ClusterBlocked(
             f"the cluster refuses writes ({failure.reason}): free disk space or raise the flood stage, then clear "
@@ -160,16 +189,4 @@ def _given_up(again: Again, patience: Patience) -> BridgeError:
     return ClusterBlocked(
         f"the cluster is overloaded ({failure.status} {failure.kind}: {failure.reason}), also {tried}: lower "
         f"ingest.bulk_bytes, or run it again when there is less load"
-    )
-
-
-def _refuse_uniform_failure(outcomes: Sequence[Outcome]) -> None:
-    failures = [outcome.failure for outcome in outcomes if outcome.kind == "dead_lettered" and outcome.failure]
-    if len(failures) < max(_UNIFORM_FAILURE, len(outcomes)) or len({failure.kind for failure in failures}) > 1:
-        return
-    # The reason may quote a value of the document after "Preview".
-    reason = failures[0].reason.split(". Preview")[0]
-    raise IngestError(
-        f"all {len(failures)} documents of a request were refused for one reason ({failures[0].kind}: {reason}): "
-        f"correct the mapping or the source; these documents are neither written nor dead letters"
     )

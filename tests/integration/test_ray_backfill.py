@@ -21,11 +21,11 @@ from bridge.cluster.connection import connect
 from bridge.errors import IngestError
 from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.ray.backfill import run_ray_backfill
+from ingest.job import Job
+from ingest.ray.cluster_address import ClusterAddress
+from ingest.ray.executor import RayExecutor
 from ingest.ray.index_splits import slices
-from ingest.ray.reach import Reach
-from ingest.ray.run import Pools
-from ingest.runs.backfill import BackfillReport
+from ingest.runs.backfill import BackfillReport, run_backfill
 from ingest.sources.index import IndexDocuments
 from ingest.stages.models import profile_for
 from ingest.writing.retry import RetryLimits
@@ -68,17 +68,12 @@ def folder(tmp_path: Path) -> Path:
 
 def backfill(url: str, index: str, folder: Path, *, client: OpenSearch | None = None) -> BackfillReport:
     address = ClusterSettings(url=url)
-    return run_ray_backfill(
-        index,
-        profile=PROFILE,
-        client=client or connect(address),
-        reach=Reach.of(address, None),
-        settings=IngestSettings(queries_per_passage=3),
-        state_folder=folder.parent / "state",
-        pools=Pools(workers=2, writers=1),
-        slice_documents=50,
-        open_models=opener(folder),
+    executor = RayExecutor(
+        ClusterAddress.of(address, None), workers=2, writers=1, slice_documents=50, open_models=opener(folder)
     )
+    settings = IngestSettings(queries_per_passage=3)
+    job = Job(index, PROFILE, toy_models(), client or connect(address), settings, folder.parent / "state")
+    return run_backfill(job, executor)
 
 
 def stored(client: OpenSearch, index: str) -> dict[str, dict[str, object]]:

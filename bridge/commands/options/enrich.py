@@ -1,21 +1,23 @@
-"""What the commands that enrich documents have in common: their options, and how they end."""
+"""Options of the commands that enrich documents, how their runs show progress and stop, and their exit codes."""
 
 import functools
 import shlex
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.commands import cluster_option, json_option, settings_of
+from bridge.commands import cluster_option, display, json_option, settings_of
 
 if TYPE_CHECKING:
     from bridge.profile import IndexProfile, PassageSettings
     from bridge.settings import IngestSettings, Settings
-    from ingest.books.report import Report
+    from ingest.books.report import Progress, Report
+    from ingest.job import Job
     from ingest.signals import StopRequest
     from ingest.sources.source import SourceItem
     from ingest.stages.models import Models
@@ -51,8 +53,8 @@ def passage_settings(layout: str, max_tokens: int | None, overlap_tokens: int | 
 
 
 @dataclass(frozen=True, slots=True)
-class Making:
-    """What documents are to be given, as the options of `making_options` say it."""
+class EnrichOptions:
+    """How documents are enriched, from the options of `enrich_options`."""
 
     text_fields: tuple[str, ...]
     layout: str
@@ -67,7 +69,7 @@ class Making:
     as_json: bool
 
     def settings(self, ctx: click.Context, **ingest: object) -> "Settings":
-        """The settings of this call; `ingest` holds the values of more options (None: not given).
+        """The settings of this call; `ingest` has the values of more options, None for those that were left out.
 
         Raises:
             SettingsError: see `bridge.settings.load_settings`.
@@ -81,10 +83,10 @@ class Making:
         return settings_of(ctx, cluster={"url": self.cluster_url}, ingest={**made_by, **ingest})
 
     def names(self, index: str, kept: "IndexProfile | None") -> tuple[str, ...]:
-        """The text fields: those that were given, or those that the index is enriched for already.
+        """The text fields: those of the options, or those that the index is enriched for already.
 
         Raises:
-            UsageError: neither is known.
+            UsageError: there are neither.
         """
         names = self.text_fields or tuple(kept.text_fields if kept else ())
         if not names:
@@ -101,11 +103,11 @@ class Making:
         settings: "IngestSettings",
         sample: "Callable[[], Iterable[SourceItem]]",
     ) -> "IndexProfile":
-        """The profile of the index; of one that is enriched already, passages and our object's name stay as they
-        are. `sample` gives documents, for what can only be found out on them.
+        """The profile of the index; `kept` is the one that it has already, whose passages and object name stay.
+        `sample` reads documents, if some setting depends on them.
 
         Raises:
-            UsageError: see `ingest.filter_percentile`.
+            UsageError: see `ingest.runs.query_filter`.
         """
         from ingest.runs.query_filter import with_filter_threshold
         from ingest.stages.models import profile_for
@@ -116,8 +118,8 @@ class Making:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """How a run goes on, as the options of `running_options` say it."""
+class RunOptions:
+    """Limits and state of a run, from the options of `run_options`."""
 
     state_folder: Path | None
     max_documents_per_s: float | None
@@ -125,19 +127,38 @@ class Running:
     quiet: bool
 
     def limits(self) -> dict[str, object]:
-        """What of it is a setting of ingest."""
+        """The options that are settings of ingest."""
         return {"max_documents_per_s": self.max_documents_per_s, "max_errors": self.max_errors}
 
     def folder(self, task: str, index: str) -> Path:
-        """Where the run keeps its books."""
+        """The state folder of the run."""
         from bridge.folders import default_state_folder
 
         return self.state_folder or default_state_folder(task, index)
 
+    @contextmanager
+    def started(self, title: str, job: "Job") -> "Iterator[tuple[Job, StopRequest]]":
+        """Shows the progress of a job and stops it at the first SIGINT or SIGTERM, while the context is entered."""
+        from ingest.signals import stop_on_signals
 
-def making_options(command: Command) -> Command:
-    """Adds the options of `Making`; the command gets them as `making`."""
-    collected = collected_as(Making, "making", command)
+        with stop_on_signals() as request, shown_progress(title, quiet=self.quiet) as on_progress:
+            yield replace(job, on_progress=on_progress, stopped=request.stopped), request
+
+
+@contextmanager
+def shown_progress(title: str, *, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
+    """Shows a run's progress on stderr: a bar on a terminal, else a line every ten seconds."""
+    with display(quiet=quiet).progress(title) as show:
+        yield lambda progress: show(
+            progress.answered,
+            progress.total,
+            f"read {progress.read:,}, expanded {progress.expanded:,}, embedded {progress.embedded:,}",
+        )
+
+
+def enrich_options(command: Command) -> Command:
+    """Adds the options of `EnrichOptions`; the command gets them as `enrich`."""
+    collected = collected_as(EnrichOptions, "enrich", command)
     for option in (
         json_option,
         click.option("--threads", type=click.IntRange(min=0), help="Compute threads; 0 takes all that may be used."),
@@ -160,9 +181,9 @@ def making_options(command: Command) -> Command:
     return collected
 
 
-def running_options(command: Command) -> Command:
-    """Adds the options of `Running`; the command gets them as `running`."""
-    collected = collected_as(Running, "running", command)
+def run_options(command: Command) -> Command:
+    """Adds the options of `RunOptions`; the command gets them as `run`."""
+    collected = collected_as(RunOptions, "run", command)
     for option in (
         click.option("--quiet", is_flag=True, help="Show no progress."),
         click.option("--max-errors", type=click.IntRange(min=0), help="Dead letters after which the run stops."),
@@ -183,7 +204,7 @@ def running_options(command: Command) -> Command:
 
 
 def end(ctx: click.Context, request: "StopRequest", report: "Report") -> None:
-    """Ends a command as its run ended: exit codes as `neural-bridge ingest --help` lists them."""
+    """Ends a command with the exit code of its run, as `neural-bridge ingest --help` lists them."""
     if request.number is not None and not report.complete:
         click.echo(f"stopped; go on with: neural-bridge {shlex.join(sys.argv[1:])}", err=True)
         ctx.exit(request.exit_code)
@@ -191,12 +212,12 @@ def end(ctx: click.Context, request: "StopRequest", report: "Report") -> None:
 
 
 def collected_as(shape: type[Any], name: str, command: Command) -> Command:
-    """The command with the options that are fields of the dataclass `shape` handed over as one argument."""
+    """The command, which gets the options that are fields of the dataclass `shape` as one argument, `name`."""
     names = [field.name for field in fields(shape)]
 
     @functools.wraps(command)
-    def collecting(*args: Any, **given: Any) -> None:
-        values = {each: given.pop(each) for each in names}
-        command(*args, **given, **{name: shape(**values)})
+    def collecting(*args: Any, **options: Any) -> None:
+        values = {each: options.pop(each) for each in names}
+        command(*args, **options, **{name: shape(**values)})
 
     return collecting

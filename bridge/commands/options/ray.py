@@ -1,66 +1,70 @@
-"""The options of a run on more than one machine: `neural-bridge ingest|backfill --runner ray`."""
+"""The options of a run on several machines: `neural-bridge ingest|backfill --runner ray`."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from bridge.commands import Invocation
+from bridge.commands import invocation_of
 from bridge.commands.options.enrich import Command, collected_as
 
 if TYPE_CHECKING:
     from bridge.settings import IngestSettings, Settings
-    from ingest.ray.reach import Reach
-    from ingest.ray.run import Pools
+    from ingest.runs.run import Executor
 
 
 @dataclass(frozen=True, slots=True)
-class Distribution:
-    """Where a run's stages work, as the options of `distribution_options` say it."""
+class RayOptions:
+    """Where the stages of a run work, from the options of `ray_options`."""
 
     runner: Literal["local", "ray"]
     ray_address: str | None
     workers: int
     writers: int
 
-    def here(self, settings: "IngestSettings") -> "IngestSettings":
-        """The settings for models in this process: with Ray they only name what the workers open, where GPUs are."""
+    def local_settings(self, settings: "IngestSettings") -> "IngestSettings":
+        """The settings for models in this process. With Ray they only name the workers' models, which may need GPUs."""
         from bridge.models.session import CPU
 
         return settings if self.runner == "local" else settings.model_copy(update={"providers": [CPU]})
 
-    def reach(self, ctx: click.Context, settings: "Settings") -> "Reach":
-        """How the machines reach the cluster."""
-        from ingest.ray.reach import Reach
-
-        return Reach.of(settings.cluster, (ctx.find_object(Invocation) or Invocation()).config_file)
-
-    def pools(self, settings: "Settings") -> "Pools":
-        """What works at the stages, and where.
+    def executor(self, ctx: click.Context, settings: "Settings") -> "Executor":
+        """The executor of the run.
 
         Raises:
-            UsageError: Ray is not installed, or the pace is to be held.
+            UsageError: Ray is not installed, or the settings limit the rate.
         """
+        from ingest.runs.run import LOCAL
+
+        if self.runner == "local":
+            return LOCAL
         from bridge.errors import UsageError
         from bridge.models.session import CPU
-        from ingest.ray.run import Pools
+        from ingest.ray.cluster_address import ClusterAddress
+        from ingest.ray.executor import RayExecutor  # which cannot be imported without Ray
 
         if settings.ingest.max_documents_per_s:
             raise UsageError("--max-docs-per-second is of one machine: with --runner ray choose fewer --writers")
-        gpus = int(settings.ingest.providers[:1] != [CPU])
-        return Pools(self.workers, self.writers, settings.ingest.threads or 1, gpus, self.ray_address)
+        return RayExecutor(
+            ClusterAddress.of(settings.cluster, invocation_of(ctx).config_file),
+            workers=self.workers,
+            writers=self.writers,
+            threads=settings.ingest.threads or 1,
+            gpus=int(settings.ingest.providers[:1] != [CPU]),
+            address=self.ray_address,
+        )
 
 
-def distribution_options(command: Command) -> Command:
-    """Adds the options of `Distribution`; the command gets them as `distribution`."""
-    collected = collected_as(Distribution, "distribution", command)
+def ray_options(command: Command) -> Command:
+    """Adds the options of `RayOptions`; the command gets them as `ray`."""
+    collected = collected_as(RayOptions, "ray", command)
     for option in (
         click.option(
             "--writers",
             type=click.IntRange(min=1),
             default=2,
             show_default=True,
-            help="With Ray: actors that write; more of them press harder on the cluster.",
+            help="With Ray: actors that write; more of them put more load on the cluster.",
         ),
         click.option(
             "--workers",

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bridge.records import Document, SourcePosition
 from bridge.settings import ClusterSettings
+from ingest.ray.cluster_address import ClusterAddress
 from ingest.ray.index_splits import Changed, Slice, SplitIndex, changed, slices
-from ingest.ray.reach import Reach
 from ingest.sources.index import PointInTimeLost
 from ingest.writing.retry import RetryLimits
 from tests.fake_bulk import FakeCluster, Recorded, fake_cluster
@@ -57,8 +57,8 @@ def cluster() -> Iterator[FakeCluster]:
 def index_of(cluster: FakeCluster, pit: str) -> SplitIndex:
     """As another machine gets it."""
     retry = RetryLimits(max_attempts=3, backoff_base_s=0.01)
-    reach = Reach.of(ClusterSettings(url=cluster.url), None)
-    whole = SplitIndex(reach, "things", ("title",), ("title",), retry, pit, [Slice(0, 1)])
+    address = ClusterAddress.of(ClusterSettings(url=cluster.url), None)
+    whole = SplitIndex(address, "things", ("title",), ("title",), retry, pit, [Slice(0, 1)])
     travelled: SplitIndex = pickle.loads(pickle.dumps(whole))  # noqa: S301 our own bytes
     return travelled
 

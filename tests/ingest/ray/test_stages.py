@@ -12,8 +12,8 @@ from bridge.cluster.dialects import OpenSearchDialect
 from bridge.cluster.schema import new_index
 from bridge.records import Document
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.ray.reach import Reach
-from ingest.ray.stages import Enrich, Job, Part, Write, parts
+from ingest.ray.cluster_address import ClusterAddress
+from ingest.ray.stages import Enrich, Part, WorkerJob, Write, parts
 from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.stages.models import profile_for
@@ -33,28 +33,28 @@ def cluster() -> Iterator[FakeCluster]:
 
 
 @pytest.fixture
-def job(cluster: FakeCluster, tmp_path: Path) -> Job:
+def job(cluster: FakeCluster, tmp_path: Path) -> WorkerJob:
     file = tmp_path / "corpus.jsonl"
     lines = [f'{{"id": "d{i}", "title": "title {i}"}}' for i in range(N)]
     file.write_text("\n".join([*lines[:9], "no json", '{"id": "NaN", "title": "NaN"}', *lines[9:]]))
-    return Job(
+    return WorkerJob(
         source=FileDocuments([str(file)], FIELDS, max_doc_bytes=1000, part_bytes=1000),
         index="shop",
         profile=PROFILE,
         settings=IngestSettings(bulk_documents=20),
-        reach=Reach.of(ClusterSettings(url=cluster.url, password=SecretStr("not for others")), None),
+        cluster=ClusterAddress.of(ClusterSettings(url=cluster.url, password=SecretStr("not for others")), None),
         open_models=toy_models,
     )
 
 
-def carried(job: Job) -> list[Part]:
+def carried(job: WorkerJob) -> list[Part]:
     """The parts as the run gathers them; between the stages they go from process to process."""
     enrich, write = Enrich(job), Write(job)
     rows = [row for part in job.source.parts() for row in parts({"part": part}, job)]
     return [write(pickle.loads(pickle.dumps(enrich(row))))["part"] for row in rows]  # noqa: S301 our own bytes
 
 
-def test_every_item_ends_once_and_is_counted_where_it_was_read(cluster: FakeCluster, job: Job) -> None:
+def test_every_item_ends_once_and_is_counted_where_it_was_read(cluster: FakeCluster, job: WorkerJob) -> None:
     done = carried(job)
     assert len(job.source.parts()) > 5
     ended = Counter(outcome.kind for part in done for _, outcome in part.ended)
@@ -64,7 +64,7 @@ def test_every_item_ends_once_and_is_counted_where_it_was_read(cluster: FakeClus
     assert set(cluster.documents) == {f"d{i}" for i in range(N)}
 
 
-def test_parts_that_are_made_again_change_nothing(cluster: FakeCluster, job: Job) -> None:
+def test_parts_that_are_made_again_change_nothing(cluster: FakeCluster, job: WorkerJob) -> None:
     first, again = carried(job), carried(job)
     assert [len(part.ended) for part in again] == [len(part.ended) for part in first]
     ended = Counter(outcome.kind for part in again for _, outcome in part.ended)
@@ -72,13 +72,13 @@ def test_parts_that_are_made_again_change_nothing(cluster: FakeCluster, job: Job
     assert len(cluster.documents) == N
 
 
-def test_only_dead_letters_come_back_whole(job: Job) -> None:
+def test_only_dead_letters_come_back_whole(job: WorkerJob) -> None:
     items = {outcome.kind: item for part in carried(job) for item, outcome in part.ended if isinstance(item, Document)}
     assert items["written"].body == b""
     assert items["dead_lettered"].body == b'{"id": "NaN", "title": "NaN"}'
 
 
-def test_passwords_come_from_the_machine_and_not_with_the_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passwords_come_from_the_machine_and_not_with_the_job(job: WorkerJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRIDGE_CLUSTER__PASSWORD", "s3cret")
-    assert job.reach.settings().password == SecretStr("s3cret")
+    assert job.cluster.settings().password == SecretStr("s3cret")
     assert not [secret for secret in (b"s3cret", b"not for others") if secret in pickle.dumps(job)]

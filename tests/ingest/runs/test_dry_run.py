@@ -1,4 +1,4 @@
-"""A rehearsal tells of a run what the run then does, and writes nothing."""
+"""A dry run reports what the run then does, and writes nothing."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from bridge.cluster.schema import new_index
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.books.report import Report
 from ingest.job import Job
-from ingest.runs.dry_run import Rehearsal, rehearse
+from ingest.runs.dry_run import DryRun, dry_run_of
 from ingest.runs.ingest import run_ingest
 from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
@@ -39,8 +39,8 @@ def corpus(folder: Path, n: int) -> FileDocuments:
     return FileDocuments([str(folder / "corpus.jsonl")], FIELDS, max_doc_bytes=10_000)
 
 
-def rehearsed(cluster: FakeCluster, source: FileDocuments) -> Rehearsal:
-    return rehearse(
+def dry_run(cluster: FakeCluster, source: FileDocuments) -> DryRun:
+    return dry_run_of(
         source,
         Job(
             index="things",
@@ -73,28 +73,28 @@ def writes(cluster: FakeCluster) -> list[str]:
 
 
 @pytest.mark.case("I22")
-def test_a_rehearsal_counts_what_the_run_then_counts(cluster: FakeCluster, tmp_path: Path) -> None:
+def test_a_dry_run_counts_what_the_run_then_counts(cluster: FakeCluster, tmp_path: Path) -> None:
     source = corpus(tmp_path, 100)
-    told = rehearsed(cluster, source)
+    found = dry_run(cluster, source)
     assert writes(cluster) == []
-    assert (told.read, told.to_write, told.without_text, told.superseded) == (103, 101, 1, 1)
-    assert told.dead_letters == {"invalid_json": 1}
-    assert told.examples[0].startswith(f"{tmp_path}/corpus.jsonl:101: ")
-    assert (told.exists, told.mapping, told.obstacles, told.measured) == (True, {}, [], 101)
+    assert (found.read, found.to_write, found.without_text, found.superseded) == (103, 101, 1, 1)
+    assert found.dead_letters == {"invalid_json": 1}
+    assert found.examples[0].startswith(f"{tmp_path}/corpus.jsonl:101: ")
+    assert (found.exists, found.mapping, found.obstacles, found.measured) == (True, {}, [], 101)
     ledger = ingested(cluster, source, tmp_path).ledger
-    assert (ledger.written, ledger.superseded, ledger.dead_lettered) == (told.to_write, told.superseded, 1)
-    again = rehearsed(cluster, corpus(tmp_path, 110))
+    assert (ledger.written, ledger.superseded, ledger.dead_lettered) == (found.to_write, found.superseded, 1)
+    again = dry_run(cluster, corpus(tmp_path, 110))
     # What comes twice is written again: the index may hold the version before.
     assert (again.to_write, again.unchanged, again.superseded) == (11, 100, 1)
 
 
 @pytest.mark.case("I22")
-def test_a_rehearsal_names_what_the_mapping_lacks_and_what_stands_against_the_run(
+def test_a_dry_run_names_what_the_mapping_lacks_and_every_obstacle_to_the_run(
     cluster: FakeCluster, tmp_path: Path
 ) -> None:
     cluster.mapping = {"properties": {"title": {"type": "text", "analyzer": "french"}}}
     cluster.settings = {"index": {"uuid": "u1"}}
-    told = rehearsed(cluster, corpus(tmp_path, 3))
-    assert told.mapping["_neural"]["properties"]["predicted_queries"] == {"type": "text", "analyzer": "french"}
-    assert any("_neural.embedding is not in the mapping" in obstacle for obstacle in told.obstacles)
+    found = dry_run(cluster, corpus(tmp_path, 3))
+    assert found.mapping["_neural"]["properties"]["predicted_queries"] == {"type": "text", "analyzer": "french"}
+    assert any("_neural.embedding is not in the mapping" in obstacle for obstacle in found.obstacles)
     assert writes(cluster) == []

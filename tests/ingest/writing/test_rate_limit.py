@@ -6,13 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 from opensearchpy import OpenSearch
+from structlog.testing import capture_logs
 
 from bridge.cluster.connection import connect
+from bridge.cluster.shard_progress import IndexProgress
 from bridge.errors import ClusterBlocked
 from bridge.records import Document, SourcePosition
 from bridge.settings import ClusterSettings
 from ingest.stages.batches import Batch
-from ingest.writing.rate_limit import ClusterWorries, Pace
+from ingest.writing.rate_limit import ClusterHealthCheck, RateLimit, SearchLoad
 from tests.fake_bulk import FakeCluster, Reply, fake_cluster
 
 
@@ -21,39 +23,40 @@ def batches(n: int, size: int) -> list[Batch[Document]]:
     return [Batch([document] * size, []) for _ in range(n)]
 
 
-def pace(*worries: str | None, max_documents_per_s: float = 0.0, max_stall_s: float = 60.0) -> Pace:
-    """One that looks before each batch; it is told one worry after another, then none."""
-    told = iter(worries)
-    return Pace(
-        lambda: next(told, None),
+def rate_limit(*troubles: str | None, max_documents_per_s: float = 0.0, max_stall_s: float = 60.0) -> RateLimit:
+    """One that checks before each batch; it meets these troubles one after another, then none."""
+    next_one = iter(troubles)
+    return RateLimit(
+        lambda: next(next_one, None),
         max_documents_per_s=max_documents_per_s,
         max_stall_s=max_stall_s,
         stopped=threading.Event(),
-        look_every_s=0.0,
+        check_every_s=0.0,
     )
 
 
 def test_no_more_documents_a_second_go_on_than_are_allowed() -> None:
     began = time.monotonic()
-    assert len(list(pace(max_documents_per_s=500).held(batches(5, size=50)))) == 5
+    assert len(list(rate_limit(max_documents_per_s=500).limited(batches(5, size=50)))) == 5
     # The first lot goes at once, the others each after the tenth of a second that the one before is worth.
     assert time.monotonic() - began >= 0.4
 
 
 def test_lots_without_work_are_not_held_back() -> None:
     began = time.monotonic()
-    list(pace(max_documents_per_s=0.1).held(batches(100, size=0)))
+    list(rate_limit(max_documents_per_s=0.1).limited(batches(100, size=0)))
     assert time.monotonic() - began < 5
 
 
-def test_a_run_waits_while_the_cluster_has_worries(caplog: pytest.LogCaptureFixture) -> None:
-    assert len(list(pace("a shard is lost", "a shard is lost").held(batches(1, size=1)))) == 1
-    assert [record.message for record in caplog.records] == ["the run waits: a shard is lost"] * 2
+def test_a_run_waits_while_the_cluster_is_in_trouble() -> None:
+    with capture_logs() as logs:
+        assert len(list(rate_limit("a shard is lost", "a shard is lost").limited(batches(1, size=1)))) == 1
+    assert [(entry["event"], entry["reason"]) for entry in logs] == [("run_waits", "a shard is lost")] * 2
 
 
-def test_worries_without_an_end_end_the_run() -> None:
+def test_trouble_without_an_end_ends_the_run() -> None:
     with pytest.raises(ClusterBlocked, match=r"a shard is lost, for longer than ingest\.max_stall_s"):
-        list(pace(*["a shard is lost"] * 5, max_stall_s=0.0).held(batches(1, size=1)))
+        list(rate_limit(*["a shard is lost"] * 5, max_stall_s=0.0).limited(batches(1, size=1)))
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ def client(cluster: FakeCluster) -> OpenSearch:
 
 
 @pytest.mark.parametrize(
-    ("reply", "worry"),
+    ("reply", "trouble"),
     [
         pytest.param(Reply(200, b'{"status": "red"}'), "lost a shard", id="red"),
         pytest.param(Reply(200, b'{"status": "yellow"}'), None, id="yellow"),
@@ -77,13 +80,13 @@ def client(cluster: FakeCluster) -> OpenSearch:
         pytest.param(Reply(drop=True), None, id="connection-lost"),
     ],
 )
-def test_a_lost_shard_is_a_worry(cluster: FakeCluster, client: OpenSearch, reply: Reply, worry: str | None) -> None:
+def test_a_lost_shard_is_trouble(cluster: FakeCluster, client: OpenSearch, reply: Reply, trouble: str | None) -> None:
     cluster.on_request = lambda request: reply if "/_cluster/health/" in request.path else None
-    found = ClusterWorries(client, "things", max_search_ms=0)()
-    assert (worry in found) if found and worry else (found is worry)
+    found = ClusterHealthCheck(client, "things", max_search_ms=0)()
+    assert (trouble in found) if found and trouble else (found is trouble)
 
 
-def test_slow_searches_are_a_worry_from_one_look_to_the_next(cluster: FakeCluster, client: OpenSearch) -> None:
+def test_slow_searches_are_trouble_from_one_check_to_the_next(cluster: FakeCluster, client: OpenSearch) -> None:
     searched = [(10, 100), (20, 2100), (20, 2100)]
 
     def stats(request: object) -> Reply | None:
@@ -94,8 +97,34 @@ def test_slow_searches_are_a_worry_from_one_look_to_the_next(cluster: FakeCluste
         return Reply(200, b'{"indices": {"things": {"uuid": "u", "total": %s, "shards": {}}}}' % total)
 
     cluster.on_request = stats
-    worries = ClusterWorries(client, "things", max_search_ms=50)
-    looks = [worries() for _ in range(3)]
-    assert looks[0] is looks[2] is None
-    assert looks[1] is not None
-    assert "200 ms" in looks[1]
+    check = ClusterHealthCheck(client, "things", max_search_ms=50)
+    checks = [check() for _ in range(3)]
+    assert checks[0] is checks[2] is None
+    assert checks[1] is not None
+    assert "200 ms" in checks[1]
+
+
+def counted(searches: int, search_ms: int) -> IndexProgress:
+    return IndexProgress("things", "u1", {}, searches, search_ms)
+
+
+@pytest.mark.parametrize(
+    ("later", "reason"),
+    [
+        pytest.param(counted(110, 2500), "150 ms per shard", id="slow"),
+        pytest.param(counted(110, 2000), None, id="just-so"),
+        pytest.param(counted(100, 1000), None, id="no-search"),
+        pytest.param(counted(3, 9000), None, id="nodes-restarted"),
+    ],
+)
+def test_searches_since_the_last_look_count(later: IndexProgress, reason: str | None) -> None:
+    load = SearchLoad(100)
+    assert load.too_high(counted(100, 1000)) is None, "nothing to compare with yet"
+    found = load.too_high(later)
+    assert found is None if reason is None else reason in (found or "")
+
+
+def test_without_a_limit_nothing_is_too_slow() -> None:
+    load = SearchLoad(0)
+    load.too_high(counted(0, 0))
+    assert load.too_high(counted(1, 10**9)) is None

@@ -1,4 +1,4 @@
-"""How any machine of a run reaches the cluster: the address travels with the run, the password does not."""
+"""How any machine of a run connects to the cluster: the address travels with the run, the password does not."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,9 @@ from bridge.cluster.connection import connect
 from bridge.settings import ClusterSettings, load_settings
 
 
-@dataclass(frozen=True)
-class Reach:
-    """`cluster` is without its password; `config_file` names the settings file that each machine has, where there is
-    one."""
+@dataclass(frozen=True, slots=True)
+class ClusterAddress:
+    """The settings of the cluster without its password, and the settings file that each machine has, if any."""
 
     cluster: ClusterSettings
     config_file: Path | None = None

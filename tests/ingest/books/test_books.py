@@ -12,16 +12,24 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from opensearchpy import OpenSearch
 
 from bridge.errors import CheckpointUnusable, IngestError, LedgerUnbalanced
 from bridge.records import Document, SourcePosition
-from ingest.books.accounts import CHECKPOINT, Accounts
+from bridge.settings import IngestSettings
+from ingest.books.books import CHECKPOINT, Books
 from ingest.books.checkpoint import load
 from ingest.books.dead_letters import read_dead_letters
 from ingest.books.ledger import Failure, Outcome, OutcomeKind
+from ingest.job import Job
 from ingest.sources.source import DocumentsInMemory, SourceItem
+from ingest.stages.models import profile_for
+from tests.ingest.toys import toy_models
 
 KINDS: list[OutcomeKind] = ["written", "unchanged", "superseded", "dropped_by_pipeline", "dead_lettered"]
+
+
+DEAD: list[OutcomeKind] = ["dead_lettered"] * 19
 
 
 class Resumable(DocumentsInMemory):
@@ -34,10 +42,11 @@ def source(n: int, identity: str = "a source") -> Resumable:
     return Resumable([Document(str(i), b"{}", {}, SourcePosition("memory", i)) for i in range(n)], identity=identity)
 
 
-def accounts(folder: Path, items: Resumable, *, from_start: bool = False, recipe: str = "r") -> Accounts:
-    return Accounts(
-        folder, items, index="i", index_identity="i (u)", recipe=recipe, from_start=from_start, save_every_s=3600
-    )
+def books_of(folder: Path, items: Resumable, *, from_start: bool = False, recipe: str = "r", **settings: int) -> Books:
+    models = toy_models()
+    profile = profile_for(models, ["title"])
+    job = Job("i", profile, models, OpenSearch(), IngestSettings(**settings), folder, from_start=from_start)
+    return Books(job, items, index_identity="i (u)", recipe=recipe, save_every_s=3600)
 
 
 def ended(items: list[SourceItem], kinds: list[OutcomeKind]) -> list[tuple[SourceItem, Outcome]]:
@@ -58,7 +67,7 @@ class Bookkeeping(RuleBasedStateMachine):
         self._open()
 
     def _open(self) -> None:
-        self.books = accounts(self.folder, self.source)
+        self.books = books_of(self.folder, self.source)
         self.books.__enter__()
         assert self.books.skipped == self.saved
         del self.kinds[self.saved :]
@@ -90,7 +99,8 @@ class Bookkeeping(RuleBasedStateMachine):
     @precondition(lambda self: not self.items)
     @rule()
     def complete(self) -> None:
-        self.books.complete(read=len(self.kinds) - self.books.skipped)
+        self.books.count_read(len(self.kinds) - self.books.skipped)
+        self.books.complete()
         self.books.__exit__(None, None, None)
         assert load(self.folder / CHECKPOINT) is None
         self.saved = 0
@@ -119,7 +129,7 @@ TestBookkeeping.settings = settings(max_examples=30, stateful_step_count=25, dea
 def saved(tmp_path: Path) -> Path:
     """A state folder whose run was cut off after three of five items."""
     items = source(5)
-    with accounts(tmp_path, items) as books:
+    with books_of(tmp_path, items) as books:
         books.book(ended(list(items.items())[:3], ["written", "dead_lettered", "written"]))
         books.save()
     return tmp_path
@@ -138,17 +148,17 @@ def test_a_damaged_checkpoint_is_refused_and_never_guessed(saved: Path, damage: 
     file = saved / CHECKPOINT
     assert callable(damage)
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(CheckpointUnusable, match=r"checkpoint is damaged.*--from-start"), accounts(saved, source(5)):
+    with pytest.raises(CheckpointUnusable, match=r"checkpoint is damaged.*--from-start"), books_of(saved, source(5)):
         pass
-    with accounts(saved, source(5), from_start=True) as books:
+    with books_of(saved, source(5), from_start=True) as books:
         assert books.skipped == 0
 
 
 @pytest.mark.case("I13")
 def test_a_checkpoint_of_another_source_or_recipe_is_refused(saved: Path) -> None:
-    with pytest.raises(CheckpointUnusable, match="belongs to another source"), accounts(saved, source(5, "b")):
+    with pytest.raises(CheckpointUnusable, match="belongs to another source"), books_of(saved, source(5, "b")):
         pass
-    with pytest.raises(CheckpointUnusable, match="belongs to another models"), accounts(saved, source(5), recipe="s"):
+    with pytest.raises(CheckpointUnusable, match="belongs to another models"), books_of(saved, source(5), recipe="s"):
         pass
 
 
@@ -162,10 +172,10 @@ def test_a_second_run_on_the_same_folder_is_refused_and_told_who_holds_it(saved:
     with holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(CheckpointUnusable, match=f"in use by process {holder.pid}"), accounts(saved, source(5)):
+        with pytest.raises(CheckpointUnusable, match=f"in use by process {holder.pid}"), books_of(saved, source(5)):
             pass
         holder.kill()
-    with accounts(saved, source(5)) as books:
+    with books_of(saved, source(5)) as books:
         assert books.skipped == 3
 
 
@@ -193,7 +203,7 @@ def fill(filler: Path) -> None:
 @pytest.mark.case("I11")
 def test_a_full_disk_stops_before_anything_is_acknowledged(small_disk: Path) -> None:
     items = source(5)
-    with accounts(small_disk, items) as books:
+    with books_of(small_disk, items) as books:
         books.book(ended(list(items.items())[:2], ["dead_lettered", "written"]))
         books.save()
         before = (small_disk / CHECKPOINT).read_bytes()
@@ -208,12 +218,54 @@ def test_a_full_disk_stops_before_anything_is_acknowledged(small_disk: Path) -> 
             books.save()
         assert (small_disk / CHECKPOINT).read_bytes() == before
         filler.unlink()
-    with accounts(small_disk, items) as books:
+    with books_of(small_disk, items) as books:
         assert books.skipped == 2
         assert [letter.id for letter in read_dead_letters(books.dead_letters)] == ["0"]
 
 
 def test_a_run_with_items_unaccounted_for_is_not_complete(saved: Path) -> None:
-    with accounts(saved, source(5)) as books, pytest.raises(LedgerUnbalanced, match=r"5 items were read, 3 accounted"):
-        books.complete(read=2)
+    with books_of(saved, source(5)) as books:
+        books.count_read(2)
+        with pytest.raises(LedgerUnbalanced, match=r"5 items were read, 3 accounted"):
+            books.complete()
     assert load(saved / CHECKPOINT) is not None
+
+
+def test_a_run_stops_if_the_index_refuses_its_first_documents_all_for_one_reason(tmp_path: Path) -> None:
+    items = source(20)
+    failure = Failure("mapper_parsing_exception", "failed to parse. Preview of field's value: 'secret'", 400)
+    refused = [(item, Outcome("dead_lettered", failure)) for item in items.items()]
+    with books_of(tmp_path, items) as books:
+        with pytest.raises(IngestError, match="all 20 documents") as stopped:
+            books.book(refused)
+        assert "secret" not in str(stopped.value)
+        assert books.ledger.answered == 0
+
+
+@pytest.mark.case("I46")
+def test_refused_documents_are_dead_letters_once_the_index_has_taken_others(tmp_path: Path) -> None:
+    items = source(40)
+    documents = list(items.items())
+    with books_of(tmp_path, items) as books:
+        books.book(ended(documents[:1], ["unchanged"]))
+        books.book(ended(documents[1:20], DEAD))
+    with books_of(tmp_path / "other", items) as books:
+        books.book(ended(documents[:20], [*DEAD, "unchanged"]))
+        assert books.ledger.dead_lettered == 19
+
+
+def test_lines_that_are_no_documents_do_not_stop_a_run(tmp_path: Path) -> None:
+    items = source(20)
+    unreadable = [(item, Outcome("dead_lettered", Failure("invalid_json", "why"))) for item in items.items()]
+    with books_of(tmp_path, items) as books:
+        books.book(unreadable)
+        assert books.ledger.dead_lettered == 20
+
+
+def test_more_dead_letters_than_allowed_end_the_run(tmp_path: Path) -> None:
+    items = source(3)
+    with (
+        books_of(tmp_path, items, max_errors=1) as books,
+        pytest.raises(IngestError, match=r"2 dead letters, ingest\.max_errors allows 1"),
+    ):
+        books.book(ended(list(items.items()), ["written", "dead_lettered", "dead_lettered"]))

@@ -16,9 +16,10 @@ from bridge.cluster.schema import new_index
 from bridge.errors import IngestError
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.books.report import Report
-from ingest.ray.ingest import run_ray_ingest
-from ingest.ray.reach import Reach
-from ingest.ray.run import Pools
+from ingest.job import Job
+from ingest.ray.cluster_address import ClusterAddress
+from ingest.ray.executor import RayExecutor
+from ingest.runs.ingest import run_ingest
 from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.stages.models import profile_for
@@ -52,16 +53,11 @@ def corpus(tmp_path: Path) -> Path:
 def run(cluster: FakeCluster, corpus: Path, folder: Path, **settings: int) -> Report:
     address = ClusterSettings(url=cluster.url)
     with connect(address) as client:
-        return run_ray_ingest(
+        profile = profile_for(toy_models(), FIELDS.text_fields)
+        return run_ingest(
             FileDocuments([str(corpus)], FIELDS, max_doc_bytes=1000, part_bytes=5_000),
-            index="shop",
-            profile=profile_for(toy_models(), FIELDS.text_fields),
-            client=client,
-            reach=Reach.of(address, None),
-            settings=IngestSettings(**settings),
-            state_folder=folder / "state",
-            pools=Pools(workers=2, writers=1),
-            open_models=opener(folder),
+            Job("shop", profile, toy_models(), client, IngestSettings(**settings), folder / "state"),
+            RayExecutor(ClusterAddress.of(address, None), workers=2, writers=1, open_models=opener(folder)),
         )
 
 
