@@ -5,25 +5,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.commands import Invocation, settings_of
-from bridge.errors import UsageError
+from bridge.commands import invocation_of, needs_extra, settings_of
 
 if TYPE_CHECKING:
     from bridge.demo.tour import Outcome
 
 
 @click.command(name="demo")
-@click.option("--keep", is_flag=True, help="Leave node, sidecar and proxy running, and say what to try.")
+@click.option("--keep", is_flag=True, help="Leave node, sidecar and proxy running, and print what to try.")
 @click.option("--stop", "stop_kept", is_flag=True, help="Stop what --keep left running; the data stay.")
 @click.option("--check", is_flag=True, help="End with one JSON line on stdout; everything else goes to stderr.")
-@click.option("--limit", type=click.IntRange(min=1), help="Take only so many documents, evenly spread.")
+@click.option("--limit", type=click.IntRange(min=1), help="Use at most this many documents, evenly spread.")
 @click.pass_context
 def command(ctx: click.Context, keep: bool, stop_kept: bool, check: bool, limit: int | None) -> None:
     """Show the whole bridge at work on real documents.
 
     Starts an OpenSearch node, enriches the documentation of the Python standard library, starts the rerank
-    sidecar and the query proxy, shows searches past the bridge and through it, and measures every stage with
-    questions whose answers are known. The first run takes some minutes; a later one finds the documents done.
+    sidecar and the query proxy, shows searches past the bridge and through it, and measures every stage on judged
+    questions. One half of them gates and tunes the index, as `neural-bridge gate` and `tune` do; the table shows
+    the other half. The first run takes some minutes; a later one finds the documents in the index.
     """
     settings = settings_of(ctx)
     if stop_kept:
@@ -31,40 +31,32 @@ def command(ctx: click.Context, keep: bool, stop_kept: bool, check: bool, limit:
 
         click.echo("the demo's stack stopped" if stop(settings) else "the demo's stack was not running")
         return
-    try:
+    with needs_extra("the demo", "node,evaluate"):
         from bridge.console import Display, wide_console
         from bridge.demo.tour import run
         from bridge.processes.lifecycle import ended_by_signals
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"the demo needs the package {error.name}: pip install 'opensearch-neural-bridge[node,evaluate]'"
-        ) from error
 
-    config_file = (ctx.find_object(Invocation) or Invocation()).config_file
     display = Display(wide_console(stderr=check))
     with ended_by_signals():
-        outcome = run(settings, display, config_file=config_file, keep=keep, limit=limit)
+        outcome = run(settings, display, config_file=invocation_of(ctx).config_file, keep=keep, limit=limit)
     if outcome.kept is not None:
-        click.echo(_to_try(outcome.kept.proxy_url, outcome.index), err=check)
+        click.echo(_what_to_try(outcome.kept.proxy_url, outcome.index), err=check)
     if check:
         click.echo(json.dumps(_summary(outcome)))
 
 
 def _summary(outcome: "Outcome") -> dict[str, float]:
-    from bridge.demo.measurement import mrr_by_name
-
     return {
         "documents": outcome.n_documents,
-        **mrr_by_name(outcome.results),
+        **{f"mrr_{each.name}": round(each.mrr.mean, 4) for each in outcome.measures},
         "seconds": round(outcome.seconds, 1),
     }
 
 
-def _to_try(proxy_url: str, index: str) -> str:
-    """What to type next."""
+def _what_to_try(proxy_url: str, index: str) -> str:
     body = '{"query": {"multi_match": {"query": "throw dice", "fields": ["name", "signature", "text"]}}}'
     return f"""
-The stack goes on. Search through the proxy as you would search the cluster:
+The stack is still running. Search through the proxy as you would search the cluster:
 
   curl -s '{proxy_url}/{index}/_search?pretty' -H 'content-type: application/json' -H 'x-bridge: explain' \\
     -d '{body}'

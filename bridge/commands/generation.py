@@ -143,15 +143,15 @@ def verify(
     from ingest.runs.verify import verify as verify_generation
 
     profile = state.profile if serving and state.profile else other(state)
-    found = verify_generation(client, state, profile, max_missing=max_missing, min_recall=min_recall)
+    verification = verify_generation(client, state, profile, max_missing=max_missing, min_recall=min_recall)
     quality = _quality(client, state, judgements, _sidecar(ctx, sidecar_url)) if judgements else None
     show(
-        {**msgspec.to_builtins(found), "quality": msgspec.to_builtins(quality)},
-        *_verification_lines(found),
+        {**msgspec.to_builtins(verification), "quality": msgspec.to_builtins(quality)},
+        *_verification_lines(verification),
         *([_quality_line(quality)] if quality else []),
         as_json=as_json,
     )
-    ctx.exit(1 if found.problems or (quality is not None and quality.is_worse) else 0)
+    ctx.exit(1 if verification.problems or (quality is not None and quality.is_worse) else 0)
 
 
 @command.command()
@@ -184,10 +184,10 @@ def cutover(
     from ingest.runs.verify import verify as verify_generation
 
     profile = newer(state)
-    found = verify_generation(client, state, profile, max_missing=max_missing, min_recall=min_recall)
-    problems = [*found.problems, *_sidecar_problems(_sidecar(ctx, sidecar_url), profile)]
+    verification = verify_generation(client, state, profile, max_missing=max_missing, min_recall=min_recall)
+    problems = [*verification.problems, *_sidecar_problems(_sidecar(ctx, sidecar_url), profile)]
     if not as_json:
-        say(*_verification_lines(found))
+        say(*_verification_lines(verification))
     if problems and not force:
         raise IndexUnsuitable(
             f"generation {profile.generation} of {state.name} was not cut over to; searches go on as they were:\n"
@@ -196,7 +196,7 @@ def cutover(
         )
     serve_other(client, state.name)
     show(
-        {**msgspec.to_builtins(found), "serving": True},
+        {**msgspec.to_builtins(verification), "serving": True},
         f"generation {profile.generation} serves searches now",
         f"  the way back: neural-bridge generation rollback {index}",
         as_json=as_json,
@@ -349,13 +349,16 @@ def _quality_line(quality: "GenerationQuality") -> str:
     )
 
 
-def _verification_lines(found: "Verification") -> list[str]:
-    recall = f"{found.recall:.1%}" if found.recall is not None else "not measured, no document has a vector"
+def _verification_lines(verification: "Verification") -> list[str]:
+    recall = (
+        f"{verification.recall:.1%}" if verification.recall is not None else "not measured, no document has a vector"
+    )
     return [
-        f"{found.index}, generation {found.generation} by {found.encoder}:",
-        f"  {found.enriched:,} of {found.documents:,} documents have it, {found.made_alike:,} by the same models",
-        f"  of {found.sampled:,} sampled documents {found.outdated:,} hold an older text",
-        f"  k-NN search finds the nearest neighbours of {found.compared:,} documents: {recall}",
-        *(f"  problem: {problem}" for problem in found.problems or ()),
-        *([] if found.problems else ["  it may serve searches"]),
+        f"{verification.index}, generation {verification.generation} by {verification.encoder}:",
+        f"  {verification.enriched:,} of {verification.documents:,} documents have it, "
+        f"{verification.made_alike:,} by the same models",
+        f"  of {verification.sampled:,} sampled documents {verification.outdated:,} hold an older text",
+        f"  k-NN search finds the nearest neighbours of {verification.compared:,} documents: {recall}",
+        *(f"  problem: {problem}" for problem in verification.problems or ()),
+        *([] if verification.problems else ["  it may serve searches"]),
     ]

@@ -1,36 +1,46 @@
-"""`neural-bridge search INDEX "words"`: an ordinary search through the proxy, and what each stage made of it."""
+"""`neural-bridge search INDEX "words"`: an ordinary search through the proxy, and the part of each stage in it."""
 
 import json
 import os
 from typing import TYPE_CHECKING, Any, get_args
+from urllib.parse import quote
 
 import click
 
 from bridge.commands import settings_of
-from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterError, ClusterUnreachable, IndexUnsuitable
+from bridge.errors import (
+    AccessDenied,
+    AnswerNotUnderstood,
+    ClusterError,
+    ClusterUnreachable,
+    IndexUnsuitable,
+    UsageError,
+)
 from bridge.profile import Stage, profile_of
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
 
 _LEGS = ("lexical", "expansion", "vector")
 _SHOWN_CHARS = 60
 _WIDE = 120
-"""Columns of a terminal from which on there is room for the legs' scores."""
+"""Terminals with this many columns show a table with the legs' scores; narrower ones show two lines for each hit."""
+
+_FEWEST_TITLE_COLUMNS = 30
 
 
 @click.command(name="search")
 @click.argument("index")
 @click.argument("words")
-@click.option("--url", help="Address of the proxy; by default the one in the settings.")
-@click.option("--fields", help="Fields to search, comma-separated, boosts allowed; by default the enriched ones.")
-@click.option("--size", default=10, show_default=True, type=click.IntRange(1, 100), help="How many hits to show.")
+@click.option("--url", help="Address of the proxy. Defaults to the one in the settings.")
+@click.option("--fields", help="Fields to search, comma-separated, boosts allowed. Defaults to the enriched ones.")
+@click.option("--size", default=10, show_default=True, type=click.IntRange(1, 100), help="Number of hits to show.")
 @click.option(
     "--stage",
     type=click.Choice(["off", *get_args(Stage)]),
-    help="Where to stop; by default as far as the index allows.",
+    help="Stage to stop at. Defaults to the last one that the index allows.",
 )
-@click.option("--user", envvar="BRIDGE_SEARCH_USER", help="User name; the password comes from BRIDGE_SEARCH_PASSWORD.")
+@click.option("--user", envvar="BRIDGE_SEARCH_USER", help="User name; BRIDGE_SEARCH_PASSWORD holds the password.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
 @click.pass_context
 def command(
@@ -44,116 +54,181 @@ def command(
     user: str | None,
     as_json: bool,
 ) -> None:
-    """Search INDEX for WORDS through the proxy, and show what every stage made of it.
+    """Search INDEX for WORDS through the proxy, and show what each stage did.
 
-    The legs' scores are shown where the terminal has 120 columns; `--json` has everything."""
+    Terminals with 120 columns or more show the legs' scores too; `--json` prints everything.
+    """
     if url is None:
-        proxy = settings_of(ctx).proxy
-        url = f"http://{proxy.host}:{proxy.port}"
-    asked = _Asked(url.rstrip("/"), user)
-    named = fields.split(",") if fields else asked.enriched_fields(index)
-    query = {"multi_match": {"query": words, "fields": named}}
+        settings = settings_of(ctx).proxy
+        url = f"http://{settings.host}:{settings.port}"
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"--url is {url}: expected http://HOST:PORT")
+    proxy = _Proxy(url.rstrip("/"), user, index)
+    searched = fields.split(",") if fields else proxy.enriched_fields()
     control = ", ".join(["explain", *([stage] if stage else [])])
-    answer, mark = asked.send("POST", f"/{index}/_search", {"size": size, "query": query}, {"x-bridge": control})
+    answer, mark = proxy.search({"multi_match": {"query": words, "fields": searched}}, size, control)
     if as_json:
-        click.echo(json.dumps({"x_bridge": mark, "answer": answer}, ensure_ascii=False))
+        click.echo(json.dumps({"x_bridge": mark, "answer": answer}))
         return
-    from rich.console import Console  # rich is for people; `--json` has no use for it
+    from rich.console import Console  # rich is for people; `--json` does not need it
 
     console = Console()
-    console.print(f"[bold]{mark or 'the proxy added nothing'}[/bold]")
-    texts = [name.partition("^")[0] for name in named]
-    console.print(_table(answer["hits"]["hits"], texts, leg_scores=console.width >= _WIDE))
+    _text(console, mark or "the proxy added nothing", style="bold")
+    texts = [name.partition("^")[0] for name in searched]
+    hits = [_Hit(rank, hit, texts) for rank, hit in enumerate(answer["hits"]["hits"], start=1)]
+    if not hits:
+        _text(console, "no hits")
+    elif console.width >= _WIDE:
+        _print_table(console, hits, texts[0])
+    else:
+        for each in hits:
+            _print_lines(console, each)
 
 
-class _Asked:
-    """The proxy at `url`, asked as `user`."""
+class _Proxy:
+    """The proxy at `url`, searched for one index as `user`."""
 
-    def __init__(self, url: str, user: str | None) -> None:
-        import requests
+    def __init__(self, url: str, user: str | None, index: str) -> None:
+        from bridge.cluster.connection import connect
+        from bridge.settings import ClusterSettings
 
         self._url = url
-        self._session = requests.Session()
-        # Credentials come from the option alone, never from `.netrc`.
-        self._session.trust_env = False
-        if user:
-            self._session.auth = (user, os.environ.get("BRIDGE_SEARCH_PASSWORD", ""))
+        self._user = user
+        self._index = index
+        # Credentials come from the option alone, never from `.netrc` or the settings.
+        password = os.environ.get("BRIDGE_SEARCH_PASSWORD", "") if user else None
+        self._client = connect(ClusterSettings(url=url, username=user, password=password))
 
-    def enriched_fields(self, index: str) -> list[str]:
-        """The text fields that the index's profile names.
+    def enriched_fields(self) -> list[str]:
+        """The text fields in the index's profile.
 
         Raises:
-            IndexUnsuitable: the index has no profile.
+            AccessDenied: this user may not read the mapping.
+            IndexUnsuitable: the index has no profile, or does not exist.
         """
-        mappings, _ = self.send("GET", f"/{index}/_mapping", None, {})
+        mappings, _ = self._send("GET", "_mapping")
         profiles = [profile_of(body["mappings"].get("_meta"), index=name) for name, body in mappings.items()]
         for profile in profiles:
             if profile is not None:
                 return profile.text_fields
-        raise IndexUnsuitable(f"index {index} was not enriched by the bridge: name the fields to search with --fields")
+        raise IndexUnsuitable(
+            f"index {self._index} is not enriched: name the fields to search with --fields, or enrich it with "
+            f"`neural-bridge backfill {self._index}`"
+        )
 
-    def send(
-        self, method: str, path: str, body: dict[str, Any] | None, headers: dict[str, str]
+    def search(self, query: dict[str, Any], size: int, control: str) -> tuple[dict[str, Any], str | None]:
+        """The answer, and its `X-Bridge` header."""
+        return self._send("POST", "_search", {"size": size, "query": query}, {"x-bridge": control})
+
+    def _send(
+        self, method: str, endpoint: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None
     ) -> tuple[dict[str, Any], str | None]:
-        """The JSON answer, and the `X-Bridge` header that came with it."""
-        import requests
+        from bridge.cluster.connection import exchange
 
+        path = f"/{quote(self._index, safe=',*')}/{endpoint}"
+        content = None if body is None else json.dumps(body).encode()
         try:
-            answered = self._session.request(method, self._url + path, json=body, headers=headers, timeout=60)
-        except requests.RequestException as error:
+            answer = exchange(self._client, method, path, body=content, headers=headers)
+        except ClusterUnreachable as error:
             raise ClusterUnreachable(
-                f"no answer from the proxy at {self._url} ({error}): start it with `neural-bridge serve`, or give --url"
+                f"the proxy at {self._url} does not answer: start it with `neural-bridge serve`, or name another with "
+                f"--url ({error})"
             ) from error
         try:
-            answer = answered.json()
-        except requests.JSONDecodeError as error:
+            parsed = json.loads(answer.body)
+        except ValueError as error:
             raise AnswerNotUnderstood(
-                f"{self._url} answered status {answered.status_code} without JSON: is it the proxy?"
+                f"{self._url} answered status {answer.status} without JSON: is it the proxy? Name it with --url"
             ) from error
-        if answered.status_code in (401, 403):
-            raise AccessDenied(f"the cluster refused {path} (status {answered.status_code}): give --user")
-        if answered.status_code != 200:
-            reason = answer.get("error", answer) if isinstance(answer, dict) else answer
-            raise ClusterError(f"{path} failed with status {answered.status_code}: {reason}")
-        return answer, answered.headers.get("X-Bridge")
+        if answer.status != 200:
+            raise self._refusal(endpoint, answer.status, parsed)
+        return parsed, answer.headers.get("x-bridge")
+
+    def _refusal(self, endpoint: str, status: int, answer: Any) -> ClusterError | IndexUnsuitable:
+        if status == 401 or (status == 403 and self._user is None):
+            who = (
+                f"user {self._user}: check BRIDGE_SEARCH_PASSWORD"
+                if self._user
+                else "searches without a user: give --user"
+            )
+            return AccessDenied(f"the cluster refuses {who} (status {status})")
+        if status == 403 and endpoint == "_mapping":
+            return AccessDenied(
+                f"user {self._user} may not read the mapping of {self._index}, which lists its enriched fields: grant "
+                f"indices:admin/mappings/get (without it the proxy adds nothing to this user's searches), or name the "
+                f"fields with --fields"
+            )
+        if status == 403:
+            return AccessDenied(f"user {self._user} may not search {self._index}: grant indices:data/read/search")
+        if status == 404:
+            return IndexUnsuitable(
+                f"there is no index {self._index} behind the proxy at {self._url}: `neural-bridge doctor` lists the "
+                f"enriched ones"
+            )
+        error = answer.get("error", answer) if isinstance(answer, dict) else answer
+        reason = error.get("reason", error) if isinstance(error, dict) else error
+        return ClusterError(f"the cluster refused the search of {self._index} (status {status}): {reason}")
 
 
-def _table(hits: list[dict[str, Any]], texts: list[str], *, leg_scores: bool) -> "Table":
-    """A row for each hit; what `texts` hold of it takes the room that is left."""
+class _Hit:
+    """A hit as it is shown: the proxy's explanation, and the beginning of its text."""
+
+    def __init__(self, rank: int, hit: dict[str, Any], texts: list[str]) -> None:
+        from bridge.console import safe_text
+
+        explained = hit.get("_bridge", {})
+        self.rank = explained.get("rank", rank)
+        self.doc_id = safe_text(hit["_id"])
+        self.legs: dict[str, dict[str, Any]] = explained.get("legs", {})
+        self.scores = {
+            "fused": explained.get("fused_score"),
+            "reranked": explained.get("rerank_score"),
+            "score": hit.get("_score"),
+        }
+        source = hit.get("_source", {})
+        # The first searched field with a text; of a document without one, any text.
+        text = next((value for name in (*texts, *source) if isinstance(value := source.get(name), str)), "")
+        self.title = safe_text(" ".join(text.split()))
+
+
+def _print_table(console: "Console", hits: list[_Hit], field: str) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("rank", "document", *_LEGS, "fused", "reranked", "score"):
         table.add_column(name, no_wrap=True)
-    table.add_column(texts[0] if texts else "", ratio=1)
-    for rank, hit in enumerate(hits, start=1):
-        told = hit.get("_bridge", {})
-        legs = told.get("legs", {})
-        table.add_row(
-            str(told.get("rank", rank)),
-            hit["_id"],
-            *(_found_by(legs.get(leg), with_score=leg_scores) for leg in _LEGS),
-            _number(told.get("fused_score")),
-            _number(told.get("rerank_score")),
-            _number(hit.get("_score")),
-            _beginning(hit.get("_source", {}), texts),
-        )
-    return table
+    table.add_column(Text(field), ratio=1)
+    for hit in hits:
+        legs = [hit.legs.get(leg) for leg in _LEGS]
+        cells = [
+            str(hit.rank),
+            hit.doc_id,
+            *("·" if leg is None else f"#{leg['rank']} ({leg['score']:.2f})" for leg in legs),
+            *("·" if score is None else f"{score:.3f}" for score in hit.scores.values()),
+            hit.title if len(hit.title) <= _SHOWN_CHARS else f"{hit.title[:_SHOWN_CHARS]}…",
+        ]
+        table.add_row(*(Text(cell) for cell in cells))
+    console.print(table)
 
 
-def _found_by(leg: dict[str, Any] | None, *, with_score: bool) -> str:
-    if leg is None:
-        return "·"
-    return f"#{leg['rank']} ({leg['score']:.2f})" if with_score else f"#{leg['rank']}"
+def _print_lines(console: "Console", hit: _Hit) -> None:
+    """Rank, id and title, then the part of each stage; a long id leaves the title a line of its own."""
+    beginning = f"{hit.rank:>3}  {hit.doc_id}"
+    if console.width - len(beginning) - 2 >= min(_FEWEST_TITLE_COLUMNS, len(hit.title)):
+        _text(console, f"{beginning}  {hit.title}")
+    else:
+        _text(console, beginning)
+        _text(console, f"     {hit.title}")
+    parts = [f"{name} #{leg['rank']}" for name in _LEGS if (leg := hit.legs.get(name)) is not None]
+    parts += [f"{name} {score:.3f}" for name, score in hit.scores.items() if score is not None]
+    _text(console, f"     {' · '.join(parts)}", style="dim")
 
 
-def _number(value: float | None) -> str:
-    return "·" if value is None else f"{value:.3f}"
+def _text(console: "Console", line: str, *, style: str = "") -> None:
+    from rich.text import Text
 
+    from bridge.console import safe_text
 
-def _beginning(source: dict[str, Any], texts: list[str]) -> str:
-    """The first text of the document that was searched; of one without such a field, any text."""
-    values = (source.get(name) for name in (*texts, *source))
-    text = next((value for value in values if isinstance(value, str)), "")
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+    console.print(Text(safe_text(line), style=style), no_wrap=True, overflow="ellipsis")

@@ -13,8 +13,6 @@ from bridge.commands.options.judgements import JudgementOptions, judged_index, j
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bridge.processes.services import Overrides
-
 MEASURES = ("ndcg@10", "mrr@10", "recall@100")
 
 
@@ -56,11 +54,13 @@ def command(
     import msgspec
 
     from bridge.console import wide_console
-    from bridge.evaluation.stage_results import NAMES, REPORTED
+    from bridge.processes.services import small_model_by_name
 
     display = progress_display()
-    with judged_index(ctx, judgements, display, servers=_servers(ctx)) as subject:
+    servers = small_model_by_name(settings_of(ctx).sidecar)
+    with judged_index(ctx, judgements, display, servers=servers) as subject:
         from bridge.cluster.index import put_profile
+        from bridge.evaluation.stage_results import NAMES, REPORTED
         from bridge.evaluation.tuning.report import front_table, in_words
         from bridge.evaluation.tuning.tuner import Tuner, tuned
 
@@ -93,12 +93,6 @@ def command(
         "written to the index" if apply_it else "nothing was written; --apply writes the chosen setting",
         as_json=as_json,
     )
-
-
-def _servers(ctx: click.Context) -> "Overrides":
-    with needs_extra("measuring", "node,evaluate,ctranslate2"):
-        from bridge.evaluation.tuning.tuner import servers_for_tuning
-    return servers_for_tuning(settings_of(ctx).sidecar)
 
 
 def _plot_front() -> "Callable[..., None]":

@@ -1,37 +1,36 @@
-"""Sends the same search twice, past the bridge and through it, with opensearch-py as an application would."""
+"""What does the same search find past the bridge and through it? Sent by opensearch-py, as an application would."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from opensearchpy import OpenSearch
+from rich.table import Table
 
 from bridge.demo.collection import application_query
 from bridge.errors import AnswerNotUnderstood
 
 QUESTIONS = (
-    "run a function once a day",
-    "keep only the newest hundred entries",
-    "which exception happened and where",
-    "make a file disappear after the test",
-    "wait until all workers have reached the same point",
-    "show what was added and removed between two lists of lines",
-    "strptime format",
-    "who called this function",
-    "stop a program that takes too long",
-    "attach a picture to a mail",
+    "wait for several threads to finish",
+    "measure how long my code takes",
+    "turn a dictionary into json",
+    "parallel for loop",
+    "what day of the week is it",
     "throw dice",
-    "how to speak to a web server without a library",
+    "send email with attachment",
+    "TypeError: 'int' object is not iterable",
 )
 """None of them is measured."""
 
 DEPTH = 100
-"""How deep plain BM25 is read, to tell where it had a document."""
+"""How many hits of plain BM25 are read to find a document's rank there."""
+
+SHOWN_HITS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainedHit:
-    """A document that the bridge found: its rank in plain BM25 (None: not among the first `DEPTH`), its
-    rank by leg, and the cross-encoder's score where it was read."""
+    """A hit of the bridge: its rank in plain BM25 (None: not among the first `DEPTH`), its rank by leg, and the
+    cross-encoder's score if it was read."""
 
     doc_id: str
     plain_rank: int | None
@@ -39,7 +38,7 @@ class ExplainedHit:
     rerank_score: float | None
 
     def contributions(self) -> str:
-        """One line: what each leg and the cross-encoder made of it."""
+        """The ranks and the score, in one line."""
         parts = [f"BM25 {self.plain_rank or '–'}"]
         parts += [f"{leg} {rank}" for leg, rank in self.leg_ranks.items() if leg != "lexical"]
         if self.rerank_score is not None:
@@ -60,7 +59,7 @@ def compare(proxy: OpenSearch, index: str, question: str) -> Comparison:
     """Asks the cluster as it is (`x-bridge: off`), then the bridge (`x-bridge: explain`).
 
     Raises:
-        AnswerNotUnderstood: the bridge let the search pass instead of serving it.
+        AnswerNotUnderstood: the proxy let the search pass instead of serving it.
     """
     off = proxy.search(index=index, body=application_query(question, DEPTH), headers={"x-bridge": "off"})
     plain = [hit["_id"] for hit in off["hits"]["hits"]]
@@ -72,9 +71,27 @@ def compare(proxy: OpenSearch, index: str, question: str) -> Comparison:
         ExplainedHit(
             hit["_id"],
             ranks.get(hit["_id"]),
-            {leg: said["rank"] for leg, said in hit["_bridge"]["legs"].items()},
+            {leg: found["rank"] for leg, found in hit["_bridge"]["legs"].items()},
             hit["_bridge"].get("rerank_score"),
         )
         for hit in answer["hits"]["hits"]
     ]
     return Comparison(question, plain, bridged)
+
+
+def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
+    """The first hits of plain BM25 and of the bridge, and their ranks by leg."""
+    table = Table(title="The same search, past the bridge and through it")
+    for heading in ("typed", "plain BM25", "through the bridge", "ranks by leg, cross-encoder's score"):
+        table.add_column(heading, overflow="fold")
+    for comparison in comparisons:
+        for row in range(SHOWN_HITS):
+            hit = comparison.bridged[row] if row < len(comparison.bridged) else None
+            table.add_row(
+                comparison.question if row == 0 else "",
+                comparison.plain[row] if row < len(comparison.plain) else "–",
+                hit.doc_id if hit else "–",
+                hit.contributions() if hit else "",
+            )
+        table.add_section()
+    return table

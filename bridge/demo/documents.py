@@ -9,7 +9,6 @@ import builtins
 import importlib
 import inspect
 import itertools
-import logging
 import pkgutil
 import re
 import sys
@@ -23,8 +22,6 @@ import msgspec
 
 from bridge.records import Document, SourcePosition
 
-logger = logging.getLogger(__name__)
-
 Kind = Literal["module", "class", "function", "method"]
 
 TEXT_FIELDS = ("name", "signature", "text")
@@ -37,7 +34,7 @@ _SIDE_EFFECTS = {"antigravity", "this", "rlcompleter", "readline", "idlelib", "t
 """Importing them opens a browser, prints, or changes the terminal; or they are programs, not a library."""
 
 _NEEDS_TK = {"tkinter", "turtle"}
-"""Left out where Tk is installed too, so that the collection is the same on every machine."""
+"""Left out even if Tk is installed, so that the collection is the same on every machine."""
 
 _GONE_AFTER_3_11 = {"asynchat", "asyncore", "distutils", "imp", "smtpd"}
 _GONE_AFTER_3_12 = {
@@ -66,11 +63,10 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 @dataclass(frozen=True, slots=True)
 class DocumentationEntry:
-    """What the interpreter says of one object.
+    """The documentation of one object.
 
-    `name` is the qualified name and the identity; `signature` is empty where Python knows none; `text` is
-    the docstring with its indentation removed, never empty; `module` is the public module that `name`
-    begins with.
+    `name` is the qualified name and the identity; `signature` is empty if Python knows none; `text` is the
+    docstring without its indentation, never empty; `module` is the public module that `name` begins with.
     """
 
     name: str
@@ -80,7 +76,7 @@ class DocumentationEntry:
     module: str
 
     def to_document(self, offset: int) -> Document:
-        """The entry as a document to ingest; `offset` is its place in the collection."""
+        """The entry as a document to ingest, at position `offset` of the collection."""
         body = {
             "name": self.name,
             "kind": self.kind,
@@ -156,13 +152,12 @@ def _module_tree(name: str) -> Iterator[_Module]:
 
 
 def _import_module(name: str) -> ModuleType | None:
-    """Imports a module; None where this platform lacks what it needs."""
+    """Imports a module; None if it fails on this platform."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a deprecated module is documented all the same
         try:
             return importlib.import_module(name)
-        except Exception as error:  # noqa: BLE001 - modules made for another platform fail in many ways
-            logger.debug("standard library module skipped", extra={"module_name": name, "error": repr(error)})
+        except Exception:  # noqa: BLE001 - modules made for another platform fail in many ways
             return None
 
 
@@ -222,12 +217,12 @@ def _is_native(value: object, module: ModuleType) -> bool:
 
 
 def _defining_module(value: object) -> str:
-    """The name of the module that defines a class or function; empty where it does not say."""
+    """The name of the module that defines a class or function; empty if unknown."""
     return getattr(value, "__module__", None) or ""
 
 
 def _identity(value: object) -> int:
-    """What two names of one object share; a bound method is the function that it binds."""
+    """The id of an object, the same under all its names; a bound method has that of its function."""
     return id(getattr(value, "__func__", value))
 
 
@@ -243,7 +238,7 @@ def _own_methods(owner: type) -> Iterator[tuple[str, object]]:
 
 
 def _add(entries: dict[str, DocumentationEntry], name: str, kind: Kind, module: str, value: object) -> None:
-    """Adds what is known of `value`, where it has a docstring and its name is not taken."""
+    """Adds the entry of `value` if it has a docstring and its name is free."""
     text = _docstring(value)
     if not text or name in entries:
         return
@@ -253,13 +248,13 @@ def _add(entries: dict[str, DocumentationEntry], name: str, kind: Kind, module: 
 
 
 def _docstring(value: object) -> str:
-    """An object's own docstring without its indentation; empty where there is none."""
+    """An object's own docstring without its indentation; empty if it has none."""
     docstring = getattr(value, "__doc__", None)
     return inspect.cleandoc(docstring).strip() if isinstance(docstring, str) else ""
 
 
 def _signature_and_text(value: object, short_name: str, text: str) -> tuple[str, str]:
-    """The call as Python knows it, else as the first lines of a C docstring give it, and the rest."""
+    """The signature from `inspect`, else from the first lines of a C docstring, and the rest of the text."""
     try:
         return short_name + _ADDRESS.sub("", str(inspect.signature(value))), text  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001 - many C callables have no signature, some have a broken one

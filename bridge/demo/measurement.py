@@ -1,80 +1,146 @@
-"""Puts the known-item questions to each stage through the proxy, and measures the answers."""
+"""What is each stage worth on the questions, and the index as `gate` and `tune` would serve it?"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from opensearchpy import OpenSearch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
 from bridge.demo.collection import application_query
 from bridge.errors import SidecarError
-from bridge.evaluation.known_items import KnownItems
-from bridge.evaluation.measures import Estimate
+from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.evaluation.measures import Estimate, randomisation_test
 from bridge.evaluation.stage_results import NAMES, StageResult, measure_stages
+from bridge.profile import Stage
 
-MEASURES = ("RR@10", "R@10")
+MRR, RECALL = "RR@10", "R@10"
+MEASURES = (MRR, RECALL, "nDCG@10")
+"""The gate judges by the last one."""
+
+SERVED = "served"
+"""The name of the index as it is served, among the stages."""
+
+STAGE_TITLES = {
+    "bm25": "BM25 alone",
+    "expansion": "+ predicted queries",
+    "vector": "vectors alone",
+    "hybrid": "both, fused",
+    "rerank": "… and reranked",
+    "cascade": "… small, then large reranker",
+    SERVED: "as served: gated and tuned",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class StageMeasure:
-    """What a stage is worth. `p_value`: of its reciprocal ranks against those of BM25 alone, None for
-    BM25 itself. `mrr_other_words`: over the questions that share no word with their answers."""
+    """The worth of a stage on some questions. `p_value`: of its reciprocal ranks against those of BM25 alone; None
+    for BM25 itself."""
 
     name: str
     mrr: Estimate
     recall: Estimate
-    mrr_other_words: float
     p_value: float | None
     median_ms: float
 
 
 def measure(
-    proxy: OpenSearch, index: str, items: KnownItems, *, on_search: Callable[[], object], say: Callable[[str], object]
-) -> list[StageMeasure]:
-    """Measures every stage that is there; `on_search` is called after each search, `say` told of stages that are
-    not.
+    proxy: OpenSearch,
+    index: str,
+    judged: JudgedQueries,
+    names: Sequence[str],
+    *,
+    on_search: Callable[[], object],
+    say: Callable[[str], object],
+) -> list[StageResult]:
+    """Asks every question at every stage that this stack can reach; `on_search` is called after each search, `say`
+    with a line about each stage that is left out.
 
     Raises:
         AnswerNotUnderstood: the proxy did not serve a search.
-        SidecarError: a stage was left out of some answers, so the measure would not be of that stage.
+        SidecarError: some answers came from an earlier stage, so the measure would not be of that stage.
     """
-    questions = {question.query_id: question.text for question in items.questions}
-    other_words = frozenset(q.query_id for q in items.questions if q.vocabulary == "other")
     results = measure_stages(
         proxy,
         index,
-        queries=questions,
-        qrels=items.qrels,
-        names=list(NAMES),
+        queries=judged.queries,
+        qrels=judged.qrels,
+        names=names,
         body_of=application_query,
         measures=MEASURES,
         on_query=on_search,
         say=say,
     )
-    return [_measured(result, other_words) for result in results]
+    for result in results:
+        if degraded := result.run.degraded:
+            raise SidecarError(
+                f"stage {result.name}: {degraded} of {len(result.run.took_ms)} searches were answered by an earlier "
+                f"stage: the logs of the sidecar (rerank.log) and of the proxy (proxy.log) say why"
+            )
+    return results
 
 
-def _measured(result: StageResult, other_words: frozenset[str]) -> StageMeasure:
-    if degraded := result.run.degraded:
-        raise SidecarError(
-            f"stage {result.name}: {degraded} of {len(result.run.took_ms)} searches were answered by an earlier stage: "
-            f"the logs of the sidecar (rerank.log) and of the proxy (proxy.log) say why"
+def measure_served(
+    proxy: OpenSearch, index: str, judged: JudgedQueries, stage: Stage, *, say: Callable[[str], object]
+) -> StageResult:
+    """Asks every question of the index as it is served now, up to `stage`. Raises as `measure`."""
+    name = next(name for name, of_profile in NAMES.items() if of_profile == stage)
+    [result] = measure(proxy, index, judged, [name], on_search=lambda: None, say=say)
+    return replace(result, name=SERVED)
+
+
+def restricted(results: Sequence[StageResult], judged: JudgedQueries) -> list[StageResult]:
+    """The same results on some of the questions."""
+    query_ids = frozenset(judged.queries)
+    return [replace(result, evaluation=result.evaluation.restricted_to(query_ids)) for result in results]
+
+
+def stage_measures(results: Sequence[StageResult]) -> list[StageMeasure]:
+    """The figures of results on the same questions; the first is what the others are compared with."""
+    first = results[0].evaluation.values[MRR]
+    return [
+        StageMeasure(
+            name=result.name,
+            mrr=result.evaluation.estimate(MRR),
+            recall=result.evaluation.estimate(RECALL),
+            p_value=None if result is results[0] else randomisation_test(result.evaluation.values[MRR], first),
+            median_ms=float(np.median(result.run.took_ms)),
         )
-    return StageMeasure(
-        name=result.name,
-        mrr=result.evaluation.estimate("RR@10"),
-        recall=result.evaluation.estimate("R@10"),
-        mrr_other_words=result.evaluation.restricted_to(other_words).mean("RR@10"),
-        p_value=result.p_value,
-        median_ms=float(np.median(result.run.took_ms)),
+        for result in results
+    ]
+
+
+def measures_table(title: str, measures: Sequence[StageMeasure]) -> Table:
+    """MRR@10 with 95 % intervals and recall@10; p against BM25 alone. Fits 80 columns."""
+    table = Table(title=title, box=SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column("stage", no_wrap=True)
+    for heading in ("MRR@10 [95 %]", "recall@10", "p (MRR)", "median ms"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in measures:
+        table.add_row(
+            STAGE_TITLES[each.name],
+            f"{each.mrr.mean:.3f} [{each.mrr.low:.3f}, {each.mrr.high:.3f}]",
+            f"{each.recall.mean:.3f}",
+            "" if each.p_value is None else f"{each.p_value:.4f}",
+            f"{each.median_ms:.0f}",
+        )
+    return table
+
+
+def advice(measures: Sequence[StageMeasure]) -> str | None:
+    """What to do if an earlier line of the table does better than the last one; None if none does."""
+    *earlier, last = measures
+    best = max(earlier, key=lambda each: each.mrr.mean, default=last)
+    if best.mrr.mean <= last.mrr.mean:
+        return None
+    return (
+        f"On these questions {STAGE_TITLES[best.name]} ({best.mrr.mean:.3f}) beats {STAGE_TITLES[last.name]} "
+        f"({last.mrr.mean:.3f}): {_REMEDIES.get(best.name, _REMEDY)}"
     )
 
 
-def total_searches(items: KnownItems) -> int:
-    """How many searches `measure` sends where every stage is there."""
-    return len(items.questions) * len(NAMES)
-
-
-def mrr_by_name(results: Sequence[StageMeasure]) -> dict[str, float]:
-    """MRR@10 under the names that `demo --check` prints."""
-    return {f"mrr_{result.name}": round(result.mrr.mean, 4) for result in results}
+_REMEDY = "`neural-bridge gate` stops searches at the last stage that does no harm."
+_REMEDIES = {
+    "vector": "ask for it with `x-bridge: vector`, or let `neural-bridge tune` raise the weight of the vectors.",
+}

@@ -1,6 +1,6 @@
 """The demo's stack: an embedded node, the sidecar and the proxy.
 
-Owned, it ends with the demo, however the demo ends. Kept, it goes on in the background until
+By default it ends with the demo, however the demo ends. With `--keep` it runs on in the background until
 `neural-bridge demo --stop`. Data and logs stay in both cases, so that the next demo starts quickly.
 """
 
@@ -12,7 +12,13 @@ from bridge.node import node as nodes
 from bridge.node.assembly import cache_folder
 from bridge.node.node import EmbeddedNode
 from bridge.processes.background import Background, Stack
-from bridge.processes.services import MeasuringServers, as_environment, neural_bridge, stop_timeout_s
+from bridge.processes.services import (
+    MeasuringServers,
+    as_environment,
+    neural_bridge,
+    small_model_by_name,
+    stop_timeout_s,
+)
 from bridge.settings import NodeSettings, Settings
 
 NODE = "demo"
@@ -21,11 +27,14 @@ NODE = "demo"
 STATE_FILE = "stack.json"
 
 START_TIMEOUT_S = 180.0
-"""A demo is often the first thing that a machine is asked to do, and not the only one."""
+"""A demo often runs on a cold and busy machine."""
+
+PROFILE_TTL_S = 1.0
+"""The proxy sees a tuned profile after this time."""
 
 
 def folder_of(settings: NodeSettings) -> Path:
-    """Where the demo keeps its logs, checkpoint and state; made where it is missing."""
+    """The folder of the demo's logs, checkpoint and state; created if missing."""
     folder = cache_folder(settings.cache_dir) / "demo"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -33,11 +42,11 @@ def folder_of(settings: NodeSettings) -> Path:
 
 @contextmanager
 def running_node(settings: NodeSettings, *, keep: bool) -> Iterator[EmbeddedNode]:
-    """The demo's node with the data of earlier demos; with `keep` it goes on after the block, unless the
-    block fails.
+    """The demo's node with the data of earlier demos; with `keep` it runs on after the block, unless the block
+    fails.
 
     Raises:
-        NodeError: it cannot be made or started, or runs for a kept stack already.
+        NodeError: it cannot be assembled or started, or runs for a kept stack already.
     """
     settings = settings.model_copy(update={"start_timeout_s": max(settings.start_timeout_s, START_TIMEOUT_S)})
     if not keep:
@@ -56,15 +65,16 @@ def running_node(settings: NodeSettings, *, keep: bool) -> Iterator[EmbeddedNode
 
 @contextmanager
 def running_servers(settings: Settings, node: EmbeddedNode, *, config_file: Path | None, keep: bool) -> Iterator[Stack]:
-    """Sidecar and proxy before `node`, each a process of its own; with `keep` they go on after the block,
+    """Sidecar and proxy before `node`, each a process of its own; with `keep` they run on after the block,
     unless the block fails.
 
     Raises:
         ServiceError: one of them does not come up.
     """
     folder = folder_of(settings.node)
-    servers = MeasuringServers.before(node.url, config_file, log_folder=folder)
-    stack = Stack(node.url, servers.proxy_url)
+    more = {**small_model_by_name(settings.sidecar), "proxy": {"profile_ttl_s": PROFILE_TTL_S}}
+    servers = MeasuringServers.before(node.url, config_file, log_folder=folder, more=more)
+    stack = Stack(node.url, servers.proxy_url, servers.sidecar_url)
     if not keep:
         with servers.supervised():
             yield stack

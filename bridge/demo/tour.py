@@ -1,4 +1,5 @@
-"""The whole bridge at work: fill an index, start the servers, search past the bridge and through it, measure."""
+"""The whole bridge at work: fill an index, start the servers, search past the bridge and through it, measure every
+stage, then gate and tune the index and measure it as it is served."""
 
 import time
 from collections.abc import Sequence
@@ -12,14 +13,29 @@ from opensearchpy import OpenSearch
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.console import Display
-from bridge.demo.collection import INDEX, make_index
-from bridge.demo.comparison import QUESTIONS, compare
-from bridge.demo.display import comparisons_table, measures_table, questions_line
+from bridge.demo.collection import INDEX, application_query, make_index
+from bridge.demo.comparison import QUESTIONS, compare, comparisons_table
 from bridge.demo.documents import ENRICHED_FIELDS, DocumentationEntry, documents, standard_library
-from bridge.demo.measurement import StageMeasure, measure, total_searches
-from bridge.demo.stack import folder_of, is_kept, running_node, running_servers
+from bridge.demo.measurement import (
+    MRR,
+    StageMeasure,
+    advice,
+    measure,
+    measure_served,
+    measures_table,
+    restricted,
+    stage_measures,
+)
+from bridge.demo.stack import PROFILE_TTL_S, folder_of, is_kept, running_node, running_servers
 from bridge.errors import IngestError
+from bridge.evaluation import gate
+from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.evaluation.known_items import known_items
+from bridge.evaluation.provenance import measured_now
+from bridge.evaluation.stage_results import NAMES, StageResult
+from bridge.evaluation.tuning.setting import Setting
+from bridge.evaluation.tuning.tuner import FEWEST_QUERIES, Tuner, tuned
+from bridge.model_servers.client import SidecarClient
 from bridge.processes.background import Stack
 from bridge.settings import ClusterSettings, Settings
 from ingest.job import Job
@@ -27,13 +43,15 @@ from ingest.runs.ingest import run_ingest
 from ingest.sources.source import DocumentsInMemory
 from ingest.stages.models import load_models, profile_for
 
+_GATED = ("bm25", "expansion", "hybrid", "rerank", "cascade")
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a demo found. `kept`: where the stack goes on, if it does."""
+    """The result of a demo. `measures`: on the questions that chose nothing. `kept`: the stack that goes on, if any."""
 
     n_documents: int
-    results: Sequence[StageMeasure]
+    measures: Sequence[StageMeasure]
     seconds: float
     index: str
     kept: Stack | None
@@ -55,22 +73,97 @@ def run(settings: Settings, display: Display, *, config_file: Path | None, keep:
             entries = _spread(standard_library(), limit)
         with display.step("Start OpenSearch (the first time, fetch and assemble it)"):
             node = running.enter_context(running_node(settings.node, keep=keep))
-        with connect(ClusterSettings(url=node.url)) as cluster:
-            _fill(cluster, index, entries, settings, display)
+        cluster = running.enter_context(connect(ClusterSettings(url=node.url)))
+        _fill(cluster, index, entries, settings, display)
         with display.step("Start the rerank sidecar and the query proxy"):
             servers = running_servers(settings, node, config_file=config_file, keep=keep)
             stack = running.enter_context(servers)
-        with connect(ClusterSettings(url=stack.proxy_url)) as proxy:
-            with display.step(f"Ask {len(QUESTIONS)} questions, past the bridge and through it"):
-                comparisons = [compare(proxy, index, question) for question in QUESTIONS]
-            display.table(comparisons_table(comparisons))
-            items = known_items({entry.name for entry in entries})
-            with display.progress("Measure every stage", total_searches(items)) as on_search:
-                searches = count(1)
-                results = measure(proxy, index, items, on_search=lambda: on_search(next(searches)), say=display.say)
-            display.table(measures_table(results))
-            display.say(questions_line(items))
-    return Outcome(len(entries), results, time.perf_counter() - started, index, stack if keep else None)
+        proxy = running.enter_context(connect(ClusterSettings(url=stack.proxy_url)))
+        with display.step(f"Ask {len(QUESTIONS)} questions, past the bridge and through it"):
+            comparisons = [compare(proxy, index, question) for question in QUESTIONS]
+        display.table(comparisons_table(comparisons))
+        measures = _Measuring(cluster, proxy, stack, index, {entry.name for entry in entries}, display).run()
+    return Outcome(len(entries), measures, time.perf_counter() - started, index, stack if keep else None)
+
+
+class _Measuring:
+    """Measures every stage; gates and tunes the index on one half of the questions, and shows the other half."""
+
+    def __init__(
+        self, cluster: OpenSearch, proxy: OpenSearch, stack: Stack, index: str, doc_ids: set[str], display: Display
+    ) -> None:
+        self._cluster = cluster
+        self._proxy = proxy
+        self._stack = stack
+        self._index = index
+        self._items = known_items(doc_ids)
+        self._display = display
+
+    def run(self) -> list[StageMeasure]:
+        """Prints both tables, and returns the figures of the first."""
+        display, items = self._display, self._items
+        judged = items.judged
+        with display.progress("Measure every stage", len(judged.queries) * len(NAMES)) as on_search:
+            searches = count(1)
+            results = measure(
+                self._proxy,
+                self._index,
+                judged,
+                list(NAMES),
+                on_search=lambda: on_search(next(searches)),
+                say=display.say,
+            )
+        chosen_by, shown = items.halves()
+        other_words = items.in_other_words()
+        setting = self._serve_best(chosen_by, restricted(results, chosen_by))
+        served = []
+        if setting is not None:
+            with display.step("Measure the index as it is served"):
+                served = [measure_served(self._proxy, self._index, judged, setting.stage, say=display.say)]
+        measures = stage_measures(restricted([*results, *served], shown))
+        display.table(measures_table(f"{len(shown.queries)} questions as people type them", measures))
+        if other_words.queries:
+            display.table(
+                measures_table(
+                    f"{len(other_words.queries)} questions in words that no right document uses",
+                    stage_measures(restricted([*results, *served], other_words)),
+                )
+            )
+        if setting is not None:
+            display.say(f"Served: {setting}; chosen by {len(chosen_by.queries)} other questions.")
+        if (line := advice(measures)) is not None:
+            display.say(line)
+        if items.dropped:
+            display.say(f"{items.dropped} questions left out: this Python documents no answer.")
+        return measures
+
+    def _serve_best(self, judged: JudgedQueries, results: Sequence[StageResult]) -> Setting | None:
+        """Does what `neural-bridge gate` and `tune --apply` do, by some of the questions; None if they are too few."""
+        if len(judged.queries) < FEWEST_QUERIES:
+            self._display.say(f"{len(judged.queries)} questions are too few to gate and tune the index by.")
+            return None
+        record = gate.judge(
+            [result for result in results if result.name in _GATED],
+            tolerance=gate.TOLERANCE,
+            measurement=measured_now(judged, gate.MEASURE),
+        )
+        profile = indices.put_profile(self._cluster, self._index, lambda old: gate.gated(old, record))
+        with self._display.step("Tune the index"), SidecarClient(self._stack.sidecar_url) as sidecar:
+            tuner = Tuner(
+                self._cluster,
+                sidecar,
+                self._index,
+                profile,
+                judged,
+                application_query,
+                measure=MRR,
+                display=self._display,
+            )
+            # No slower than the slowest stage of the table, however busy the machine is.
+            setting = tuner.choose(max(result.latencies()[1] for result in results)).setting
+        indices.put_profile(self._cluster, self._index, lambda old: tuned(old, setting, None))
+        time.sleep(PROFILE_TTL_S)  # then the proxy reads the new profile
+        return setting
 
 
 def _fill(
@@ -84,7 +177,7 @@ def _fill(
     with display.step("Load the models that enrich documents"):
         models = load_models(settings.ingest)
     profile = profile_for(models, ENRICHED_FIELDS)
-    make_index(cluster, index, profile, n_documents=len(entries))
+    make_index(cluster, index, profile, models, n_documents=len(entries))
     with display.progress("Predict queries, embed, write", len(entries)) as on_progress:
         report = run_ingest(
             DocumentsInMemory(list(documents(entries)), identity="the standard library's documentation"),
@@ -98,14 +191,14 @@ def _fill(
                 on_progress=lambda progress: on_progress(progress.answered),
             ),
         )
-    kept = indices.count(cluster, index)
-    if report.exit_code or kept != len(entries):
+    present = indices.count(cluster, index)
+    if report.exit_code or present != len(entries):
         raise IngestError(
-            f"index {index} holds {kept:,} of {len(entries):,} documents ({report.ledger}): "
+            f"index {index} holds {present:,} of {len(entries):,} documents ({report.ledger}): "
             f"the dead letters say why: {report.dead_letters}"
         )
     if not report.ledger.written:
-        display.done(f"{kept:,} documents are in the index just so: nothing to do", report.seconds)
+        display.done(f"{present:,} documents are in the index already: nothing to do", report.seconds)
         return
     # One segment holds one graph of vectors: every later search walks the same.
     cluster.indices.forcemerge(index=index, max_num_segments=1)

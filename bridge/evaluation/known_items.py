@@ -1,22 +1,24 @@
-"""Known-item questions about the Python standard library: what people ask, and which document answers.
-
-The questions were written by hand from knowledge of the library, in users' words, before anything was
-searched. The demo measures every stage with them.
+"""Questions about the Python standard library, and the documents that answer them; `data/README.md` says how both
+were made. The demo measures every stage with them.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
 
 import msgspec
 
+from bridge.evaluation.judged_queries import JudgedQueries
+
 QUESTIONS_FILE = "stdlib_questions.jsonl"
 
-Vocabulary = Literal["same", "other"]
-"""other: the question shares no content word, whatever its ending, with any document that answers it, so
-that BM25 can find that document by function words only; same: it shares at least one."""
+Group = Literal[
+    "newcomer", "busy", "other_language", "non_native", "error_message", "known_item", "other_words"
+]  # fmt: skip
+"""How a question was written. `other_words`: it shares no content word, whatever its ending, with any document that
+answers it, so BM25 can find that document by function words only."""
 
 
 class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,20 +27,40 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     query_id: str
     text: str
     relevant: tuple[str, ...]
-    vocabulary: Vocabulary
+    group: Group
 
 
 @dataclass(frozen=True, slots=True)
 class KnownItems:
-    """The questions that a collection can answer; `dropped` counts those it holds no answer to."""
+    """The questions that a collection can answer; `dropped` counts the others."""
 
     questions: Sequence[Question]
     dropped: int
 
     @property
-    def qrels(self) -> Mapping[str, Mapping[str, int]]:
-        """Grades by query_id and doc_id: 1 for each document that answers."""
-        return {question.query_id: dict.fromkeys(question.relevant, 1) for question in self.questions}
+    def judged(self) -> JudgedQueries:
+        """All questions, with grade 1 for each document that answers."""
+        return _judged(self.questions)
+
+    def halves(self) -> tuple[JudgedQueries, JudgedQueries]:
+        """Questions as people type them, to choose settings by, and as many others, to measure what was chosen.
+
+        Each group is split alike.
+        """
+        typed = [question for question in self.questions if question.group != "other_words"]
+        return _judged(typed[::2]), _judged(typed[1::2])
+
+    def in_other_words(self) -> JudgedQueries:
+        """Questions that share no content word with an answer."""
+        return _judged([question for question in self.questions if question.group == "other_words"])
+
+
+def _judged(questions: Sequence[Question]) -> JudgedQueries:
+    return JudgedQueries(
+        QUESTIONS_FILE,
+        {question.query_id: question.text for question in questions},
+        {question.query_id: dict.fromkeys(question.relevant, 1) for question in questions},
+    )
 
 
 def read_questions() -> list[Question]:
@@ -48,10 +70,10 @@ def read_questions() -> list[Question]:
 
 
 def known_items(doc_ids: Collection[str]) -> KnownItems:
-    """The questions to put to a collection that holds `doc_ids`.
+    """The questions to ask of a collection that holds `doc_ids`.
 
-    The library differs between Python versions: an answer that the collection lacks is left out, and a
-    question with no answer left is dropped.
+    The library differs between Python versions: an answer that the collection lacks is left out, and a question
+    without an answer is dropped.
     """
     questions = read_questions()
     answerable = [

@@ -20,10 +20,11 @@ from bridge.processes.lifecycle import POLL_S, answers, end_process, start_log_a
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A stack that runs: addresses of node and proxy."""
+    """Addresses of a running stack."""
 
     node_url: str
     proxy_url: str
+    sidecar_url: str
 
 
 class Background:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridge.errors import SettingsError
+from bridge.errors import ModelError, SettingsError
 from bridge.model_servers.client import SidecarClient
+from bridge.models.artifact import resolve
 from bridge.processes.lifecycle import start_log_afresh
 from bridge.processes.supervisor import Service, Supervisor
-from bridge.settings import Settings, load_settings
+from bridge.settings import Settings, SidecarSettings, load_settings
 
 START_TIMEOUT_S = 300.0
 """Models are checked and loaded first; a busy machine takes its time."""
@@ -99,6 +100,17 @@ class MeasuringServers:
             if service.log_file is not None:
                 start_log_afresh(service.log_file)
         return Supervisor(self.services, stop_timeout_s=stop_timeout_s(self.settings))
+
+
+def small_model_by_name(sidecar: SidecarSettings) -> Overrides:
+    """Settings that let the sidecar score by the cascade's small model alone; none if it is not installed."""
+    if not sidecar.cascade_model:
+        return {}
+    try:
+        resolve(sidecar.cascade_model)
+    except ModelError:
+        return {}
+    return {"sidecar": {"more_rerank_models": [*sidecar.more_rerank_models, sidecar.cascade_model]}}
 
 
 def sidecar_and_proxy(

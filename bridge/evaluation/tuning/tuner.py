@@ -9,7 +9,7 @@ import numpy as np
 from opensearchpy import OpenSearch
 
 from bridge.console import Display
-from bridge.errors import ModelError, UsageError
+from bridge.errors import UsageError
 from bridge.evaluation.application_query import BodyOf
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.evaluation.provenance import measured_now
@@ -18,24 +18,10 @@ from bridge.evaluation.tuning.search import FOLDS, HeldOut, choose, cross_valida
 from bridge.evaluation.tuning.setting import Setting
 from bridge.evaluation.tuning.trials import Trial, Trials
 from bridge.model_servers.client import SidecarClient
-from bridge.models.artifact import resolve
-from bridge.processes.services import Overrides
 from bridge.profile import IndexProfile, Stage, TunedPoint, TuningRecord
-from bridge.settings import SidecarSettings
 
 FEWEST_QUERIES = 20
 """With fewer, one part cannot choose and another part measure."""
-
-
-def servers_for_tuning(sidecar: SidecarSettings) -> Overrides:
-    """Settings that let the sidecar score by the cascade's small model alone; none if it is not installed."""
-    if not sidecar.cascade_model:
-        return {}
-    try:
-        resolve(sidecar.cascade_model)
-    except ModelError:
-        return {}
-    return {"sidecar": {"more_rerank_models": [*sidecar.more_rerank_models, sidecar.cascade_model]}}
 
 
 class Tuner:

@@ -14,7 +14,7 @@ from bridge.processes.background import Background, Stack
 from bridge.processes.lifecycle import answers
 from tests.bridge.processes.test_supervisor import SERVER, eventually
 
-STACK = Stack("http://127.0.0.1:1", "http://127.0.0.1:2")
+STACK = Stack("http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3")
 
 
 @pytest.fixture

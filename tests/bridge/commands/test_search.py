@@ -1,0 +1,136 @@
+"""`neural-bridge search` before a scripted cluster."""
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bridge.cli import cli
+from tests.bridge.proxy.conftest import MakeStack
+from tests.bridge.proxy.scripted_index import ScriptedIndex
+from tests.fake_cluster import Reply
+from tests.servers import free_port
+
+
+async def search(url: str, *options: str) -> Result:
+    arguments = ["search", "docs", "red shoe", "--url", url, *options]
+    return await asyncio.to_thread(CliRunner().invoke, cli, arguments)
+
+
+def _index(titles: Mapping[str, str]) -> ScriptedIndex:
+    """An index of these documents, which every leg finds."""
+    ids = list(titles)
+    return ScriptedIndex(own=ids, expanded=ids, near=ids, compared=ids, titles=titles)
+
+
+async def test_ranks_and_scores_of_each_stage_are_shown(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(titles={"d": "red shoe"}))
+
+    outcome = await search(stack.proxy.url)
+
+    assert outcome.exit_code == 0
+    assert "hybrid+rerank" in outcome.output
+    assert "#4" in outcome.output
+
+
+async def test_a_narrow_terminal_shows_ids_and_texts_whole(
+    make_stack: MakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = await make_stack(ScriptedIndex(titles={"d": "red shoe"}))
+
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = (await search(stack.proxy.url)).output
+    monkeypatch.setenv("COLUMNS", "140")
+    wide = (await search(stack.proxy.url)).output
+
+    assert all(len(line) <= 80 for line in narrow.splitlines())
+    assert [line.split()[1] for line in narrow.splitlines() if "red shoe" in line] == ["d"]
+    assert "#4 (" in wide
+    assert "#4 (" not in narrow
+
+
+async def test_json_holds_the_whole_answer(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex())
+
+    outcome = await search(stack.proxy.url, "--json", "--stage", "hybrid", "--size", "2", "--fields", "title")
+
+    printed = json.loads(outcome.output)
+    assert printed["x_bridge"].startswith("hybrid;")
+    assert [hit["_id"] for hit in printed["answer"]["hits"]["hits"]] == ["a", "d"]
+
+
+async def test_an_index_that_was_not_enriched_is_named(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(profile=None))
+
+    outcome = await search(stack.proxy.url)
+
+    assert outcome.exit_code != 0
+    assert "--fields" in str(outcome.exception)
+
+
+async def test_refusals_and_other_servers_are_told_apart(make_stack: MakeStack) -> None:
+    refused = await make_stack(lambda _: Reply(401, b'{"error":"no"}'))
+    web_page = await make_stack(lambda _: Reply(200, b"<html>"))
+
+    assert "--user" in str((await search(refused.proxy.url)).exception)
+    assert "is it the proxy?" in str((await search(web_page.proxy.url)).exception)
+
+
+@pytest.mark.case("M8")
+@pytest.mark.parametrize(
+    ("status", "options", "message"),
+    [
+        (404, (), "there is no index docs behind the proxy at http://.*: `neural-bridge doctor` lists"),
+        (403, ("--user", "ann"), "user ann may not read the mapping of docs.*name the fields with --fields"),
+        (403, ("--user", "ann", "--fields", "title"), "user ann may not search docs: grant indices:data/read/search"),
+        (403, (), "give --user"),
+        (401, ("--user", "ann"), "user ann: check BRIDGE_SEARCH_PASSWORD"),
+        (503, ("--fields", "title"), r"refused the search of docs \(status 503\): all shards failed"),
+    ],
+    ids=["missing index", "no mapping rights", "no search rights", "no user", "wrong password", "cluster in trouble"],
+)
+async def test_a_refusal_says_what_to_do(
+    make_stack: MakeStack, status: int, options: tuple[str, ...], message: str
+) -> None:
+    answer = b'{"error":{"type":"some_exception","reason":"all shards failed"}}'
+    stack = await make_stack(lambda _: Reply(status, answer))
+    assert re.search(message, str((await search(stack.proxy.url, *options)).exception))
+
+
+@pytest.mark.case("M8")
+async def test_a_proxy_that_is_away_is_named_with_its_remedy() -> None:
+    told = str((await search(f"http://127.0.0.1:{free_port()}")).exception)
+    assert re.match("the proxy at http://127.* does not answer: start it with `neural-bridge serve`", told)
+    assert "expected http://HOST:PORT" in str((await search("localhost:9280")).exception)
+
+
+@pytest.mark.case("M8")
+async def test_a_long_id_leaves_the_title_a_line_of_its_own(
+    make_stack: MakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "d" * 60
+    stack = await make_stack(_index({key: "red shoe for wet grass"}))
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = (await search(stack.proxy.url)).output.splitlines()
+    place = next(number for number, line in enumerate(lines) if key in line)
+    assert lines[place + 1].strip() == "red shoe for wet grass"
+    assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.case("S13")
+@pytest.mark.parametrize("columns", ["80", "140"])
+async def test_documents_cannot_steer_the_terminal(
+    make_stack: MakeStack, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    stack = await make_stack(_index({"\x1b]0;id\x07": "red \x1b[31mshoe [bold]x[/nothing]"}))
+    monkeypatch.setenv("COLUMNS", columns)
+    printed = await search(stack.proxy.url)
+    assert printed.exit_code == 0
+    assert "\x1b" not in printed.output
+    assert r"\x1b]0;id\x07" in printed.output
+    assert r"red \x1b[31mshoe [bold]x" in printed.output
+    as_json = await search(stack.proxy.url, "--json")
+    assert "\x1b" not in as_json.output
