@@ -22,6 +22,8 @@ MEASURES = (MRR, RECALL, "nDCG@10")
 SERVED = "served"
 """The name of the index as it is served, among the stages."""
 
+SIGNIFICANCE = 0.05
+
 STAGE_TITLES = {
     "bm25": "BM25 alone",
     "expansion": "+ predicted queries",
@@ -128,19 +130,15 @@ def measures_table(title: str, measures: Sequence[StageMeasure]) -> Table:
     return table
 
 
-def advice(measures: Sequence[StageMeasure]) -> str | None:
+def advice(results: Sequence[StageResult]) -> str | None:
     """What to do if an earlier line of the table does better than the last one; None if none does."""
-    *earlier, last = measures
-    best = max(earlier, key=lambda each: each.mrr.mean, default=last)
-    if best.mrr.mean <= last.mrr.mean:
+    *earlier, last = results
+    best = max(earlier, key=lambda result: result.evaluation.mean(MRR), default=last)
+    if best.evaluation.mean(MRR) <= last.evaluation.mean(MRR):
         return None
-    return (
-        f"On these questions {STAGE_TITLES[best.name]} ({best.mrr.mean:.3f}) beats {STAGE_TITLES[last.name]} "
-        f"({last.mrr.mean:.3f}): {_REMEDIES.get(best.name, _REMEDY)}"
-    )
-
-
-_REMEDY = "`neural-bridge gate` stops searches at the last stage that does no harm."
-_REMEDIES = {
-    "vector": "ask for it with `x-bridge: vector`, or let `neural-bridge tune` raise the weight of the vectors.",
-}
+    p_value = randomisation_test(best.evaluation.values[MRR], last.evaluation.values[MRR])
+    n_questions = len(last.evaluation.query_ids)
+    remedy = f"ask for it with `x-bridge: {best.stage}`, or judge more queries and run `neural-bridge tune` again."
+    if p_value >= SIGNIFICANCE:
+        remedy = f"{n_questions} questions do not tell them apart (p {p_value:.2f}); more judged queries would."
+    return f"{STAGE_TITLES[best.name]} has a higher mean than {STAGE_TITLES[last.name]}: {remedy}"

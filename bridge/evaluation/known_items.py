@@ -32,15 +32,10 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class KnownItems:
-    """The questions that a collection can answer; `dropped` counts the others."""
+    """The questions that a collection can answer; `dropped` counts the others. A document that answers has grade 1."""
 
     questions: Sequence[Question]
     dropped: int
-
-    @property
-    def judged(self) -> JudgedQueries:
-        """All questions, with grade 1 for each document that answers."""
-        return _judged(self.questions)
 
     def halves(self) -> tuple[JudgedQueries, JudgedQueries]:
         """Questions as people type them, to choose settings by, and as many others, to measure what was chosen.
@@ -53,6 +48,13 @@ class KnownItems:
     def in_other_words(self) -> JudgedQueries:
         """Questions that share no content word with an answer."""
         return _judged([question for question in self.questions if question.group == "other_words"])
+
+
+def joined(*parts: JudgedQueries) -> JudgedQueries:
+    """The questions of all parts."""
+    queries = {query_id: text for part in parts for query_id, text in part.queries.items()}
+    qrels = {query_id: grades for part in parts for query_id, grades in part.qrels.items()}
+    return JudgedQueries(QUESTIONS_FILE, queries, qrels)
 
 
 def _judged(questions: Sequence[Question]) -> JudgedQueries:

@@ -79,7 +79,7 @@ def test_check_ends_with_one_json_line_and_a_second_run_finds_nothing_to_do() ->
     ]
     assert summary["documents"] == DOCUMENTS
     assert all(0 <= value <= 1 for name, value in summary.items() if name.startswith("mrr_"))
-    assert "known-item questions" in first.stderr
+    assert "questions as people type them" in first.stderr
 
     second = run_demo("--check")
     assert second.returncode == 0, second.stderr

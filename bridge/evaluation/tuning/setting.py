@@ -105,7 +105,7 @@ WINDOWS = (50, 100, 200)
 MOST_PASSAGES = 3
 
 _METHODS: tuple[tuple[Method, int], ...] = (("zscore", 60), ("minmax", 60), ("rrf", 10), ("rrf", 60))
-_VECTOR_WEIGHTS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
+_VECTOR_WEIGHTS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 _TEXT_WEIGHTS = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0))
 """Of the application's own query, and of the one with predicted queries."""
 

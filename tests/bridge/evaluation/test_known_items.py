@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from bridge.demo.documents import DocumentationEntry, standard_library
-from bridge.evaluation.known_items import Group, KnownItems, content_words, known_items, read_questions
+from bridge.evaluation.known_items import Group, KnownItems, content_words, joined, known_items, read_questions
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,9 @@ def test_enough_questions_can_be_answered(items: KnownItems) -> None:
 
 
 def test_answers_exist(items: KnownItems, entries: dict[str, DocumentationEntry]) -> None:
-    missing = {doc_id for grades in items.judged.qrels.values() for doc_id in grades if doc_id not in entries}
-    assert missing == set()
+    judged = joined(*items.halves(), items.in_other_words())
+    assert len(judged.queries) == len(items.questions)
+    assert {doc_id for grades in judged.qrels.values() for doc_id in grades if doc_id not in entries} == set()
 
 
 def test_questions_are_asked_once() -> None:
@@ -70,7 +71,7 @@ def test_questions_touch_many_modules(items: KnownItems, entries: dict[str, Docu
 def test_question_without_answer_in_the_collection_is_dropped() -> None:
     first, *others = read_questions()
     items = known_items(set(first.relevant))
-    assert first.query_id in items.judged.qrels
+    assert first.query_id in {question.query_id for question in items.questions}
     assert items.dropped >= len(others) - 3
 
 

@@ -51,7 +51,7 @@ def test_a_weight_changes_alone() -> None:
     [
         ("lexical", (0, 0, 0, 0, 0, 0)),
         ("expansion", (0, 0, len(BOOSTS), 0, 0, 0)),
-        ("hybrid", (24, 3, len(BOOSTS) * len(WINDOWS), 70, 0, 5)),
+        ("hybrid", (28, 3, len(BOOSTS) * len(WINDOWS), 70, 0, 5)),
         ("rerank", (0, 0, 0, 0, 4, 5)),
         ("cascade", (0, 0, 0, 0, 0, 5)),
     ],
