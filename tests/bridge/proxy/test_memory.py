@@ -7,7 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.bridge.proxy.server.test_app import proxy_process
+from tests.bridge.proxy.server.test_process import proxy_process
 from tests.fake_cluster import Received, Reply, fake_cluster
 
 BULK_BYTES = 100_000_000

@@ -3,25 +3,8 @@ import json
 
 import pytest
 
-from bridge.proxy.experiments.event_log import overlap, rank_biased_overlap
 from tests.bridge.proxy.conftest import MakeStack
 from tests.bridge.proxy.scripted_index import QUERY, ScriptedIndex
-
-A, B, C, D = (("docs", name) for name in "abcd")
-
-
-def test_overlap_counts_shared_documents() -> None:
-    assert overlap([A, B], [B, A]) == 1.0
-    assert overlap([A, B], [B, C]) == 0.5
-    assert overlap([A], [A, B, C, D]) == 0.25
-
-
-def test_rank_biased_overlap_weighs_the_first_ranks_most() -> None:
-    assert rank_biased_overlap([A, B, C], [A, B, C]) == pytest.approx(1.0)
-    assert rank_biased_overlap([A, B], [C, D]) == 0.0
-    assert rank_biased_overlap([A, B, C], [A, C, B]) > rank_biased_overlap([A, B, C], [B, A, C]) > 0
-    # At depth 1 they share nothing, at depth 2 both: 0.9 of 1 + 0.9.
-    assert rank_biased_overlap([A, B], [B, A]) == pytest.approx(0.9 / 1.9)
 
 
 @pytest.mark.case("P35")

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
+from bridge.errors import SettingsError
 from bridge.proxy.server.app import running
 from bridge.proxy.transport import upstream
-from bridge.proxy.transport.upstream import Nodes
+from bridge.proxy.transport.upstream import Nodes, Upstream
 from bridge.settings import ClusterSettings, ProxySettings, Settings
 from tests.fake_cluster import FakeCluster, Reply, fake_cluster
 from tests.servers import free_port
@@ -92,3 +93,11 @@ async def test_a_node_that_is_back_is_asked_again(monkeypatch: pytest.MonkeyPatc
             await back.has_received(1)
             while "/asked" not in targets(back):
                 await ask()
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1", "127.0.0.1:9200", "http://127.0.0.1:9200/prefix", "http://user:pw@127.0.0.1:9200"]
+)
+def test_an_address_that_cannot_be_used_is_refused_at_start(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"cluster\.url"):
+        Upstream(ClusterSettings(url=url))

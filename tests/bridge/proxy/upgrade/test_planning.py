@@ -1,9 +1,15 @@
 """Which requests are left alone whatever their bodies say, by their headers."""
 
+import msgspec
 import pytest
 from multidict import CIMultiDict
 
-from bridge.proxy.upgrade.planning import Control, left_alone
+from bridge.proxy.transport.refusals import Refused
+from bridge.proxy.upgrade.planning import Control, left_alone, read_control
+from tests.bridge.proxy.conftest import MakeStack
+from tests.bridge.proxy.scripted_index import PROFILE, ScriptedIndex
+from tests.bridge.proxy.searching import ids, search
+from tests.fake_cluster import Received, Reply, reply_json
 
 OWN = "application/vnd.elasticsearch+json; compatible-with=8"
 
@@ -25,3 +31,103 @@ OWN = "application/vnd.elasticsearch+json; compatible-with=8"
 def test_headers_leave_searches_alone(headers: dict[str, str], reason: str | None) -> None:
     found = left_alone(Control(), CIMultiDict(headers))
     assert (found and found.reason) == reason
+
+
+@pytest.mark.parametrize(
+    ("header", "control"),
+    [
+        (None, Control()),
+        ("", Control()),
+        ("off", Control(off=True)),
+        ("Explain", Control(explain=True)),
+        ("hybrid, explain", Control(stage="hybrid", explain=True)),
+        (" rerank ,", Control(stage="rerank")),
+        ("hybrid, Vector = 2, lexical=0", Control(stage="hybrid", weights={"vector": 2.0, "lexical": 0.0})),
+    ],
+)
+def test_the_control_header_is_read(header: str | None, control: Control) -> None:
+    assert read_control(header) == control
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "fast",
+        "hybrid, rerank",
+        "explain=true",
+        "vector=-1",
+        "vector=much",
+        "vector=inf",
+        "sparse=1",
+        "vector=1, vector=2",
+    ],
+)
+def test_unknown_words_in_the_control_header_are_refused(header: str) -> None:
+    with pytest.raises(Refused, match="expected one of off, lexical"):
+        read_control(header)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "reason"),
+    [
+        (reply_json({"docs": {"mappings": {}}}), "no_profile"),
+        (reply_json({}), "no_profile"),
+        (reply_json({"a": {"mappings": {"_meta": {"neural_bridge": {"version": 99}}}}}), "profile_unreadable"),
+        (
+            reply_json(
+                {
+                    "a": {"mappings": {"_meta": {"neural_bridge": PROFILE.to_meta()}}},
+                    "b": {"mappings": {"_meta": {"neural_bridge": {**PROFILE.to_meta(), "window": 9}}}},
+                }
+            ),
+            "profiles_differ",
+        ),
+        (Reply(403, b"{}"), "mapping_unreadable"),
+        (Reply(break_after=0), "mapping_unreadable"),
+        (Reply(body=b"x" * 100, break_after=10, headers=(("content-length", "100"),)), "mapping_unreadable"),
+        (Reply(delay_s=60.0), "mapping_unreadable"),
+        (Reply(200, b"<html>"), "profile_unreadable"),
+    ],
+)
+async def test_an_index_without_a_readable_profile_passes(make_stack: MakeStack, mapping: Reply, reason: str) -> None:
+    stack = await make_stack(ScriptedIndex(faults={"_mapping": mapping}), budget_ms=2000)
+
+    _, mark, answer = await search(stack)
+
+    assert mark == f"pass; reason={reason}"
+    assert ids(answer) == ["a", "b", "c"]
+
+
+async def test_profiles_are_remembered(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(), profile_ttl_s=600)
+    for _ in range(2):
+        await search(stack)
+    assert len(stack.cluster.requests("_mapping")) == 1
+
+
+async def test_profiles_are_read_again(make_stack: MakeStack) -> None:
+    index = ScriptedIndex()
+    stack = await make_stack(index, profile_ttl_s=0)
+    await search(stack)
+    index.profile = msgspec.structs.replace(PROFILE, stages=["lexical", "expansion"])
+
+    _, mark, _ = await search(stack)
+
+    assert mark.startswith("expansion;")
+
+
+async def test_a_refused_mapping_is_not_remembered_for_others(make_stack: MakeStack) -> None:
+    index = ScriptedIndex()
+
+    def script(request: Received) -> Reply:
+        if request.path.endswith("_mapping") and request.header("authorization") == "nobody":
+            return Reply(403, b"{}")
+        return index(request)
+
+    stack = await make_stack(script)
+
+    _, refused, _ = await search(stack, authorization="nobody")
+    _, allowed, _ = await search(stack, authorization="somebody")
+
+    assert refused == "pass; reason=mapping_unreadable"
+    assert allowed.startswith("hybrid+rerank")

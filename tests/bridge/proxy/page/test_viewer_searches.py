@@ -1,10 +1,7 @@
 """The page's way through the operators' listener: what it lets through, as whom, and what it never does."""
 
-import json
-
 import pytest
 
-from bridge.proxy.page.static_files import SECURITY_HEADERS
 from tests.bridge.proxy.conftest import MakeStack
 from tests.bridge.proxy.scripted_index import QUERY, ScriptedIndex
 from tests.fake_cluster import Received, Reply, reply_json
@@ -102,36 +99,6 @@ async def test_other_sites_cannot_search_through_a_viewers_browser(make_stack: M
         assert answer.status == 200
 
 
-async def test_every_part_of_the_page_comes_with_the_security_headers(make_stack: MakeStack) -> None:
-    stack = await make_stack(ScriptedIndex())
-
-    for path, media_type in (
-        ("/_bridge/", "text/html"),
-        ("/_bridge/page/page.css", "text/css"),
-        ("/_bridge/page/page.js", "text/javascript"),
-        ("/_bridge/page/icon.svg", "image/svg+xml"),
-    ):
-        async with stack.client.get(stack.proxy.admin_url + path) as answer:
-            assert answer.status == 200, path
-            assert answer.content_type == media_type
-            assert dict(answer.headers) | SECURITY_HEADERS == dict(answer.headers)
-            tag = answer.headers["ETag"]
-        async with stack.client.get(stack.proxy.admin_url + path, headers={"If-None-Match": tag}) as again:
-            assert again.status == 304
-            assert await again.read() == b""
-
-
-async def test_about_names_the_stages_that_a_search_may_ask_for(make_stack: MakeStack) -> None:
-    stack = await make_stack(ScriptedIndex())
-
-    async with stack.client.get(f"{stack.proxy.admin_url}/_bridge/about") as answer:
-        about = await answer.json()
-    for stage in about["stages"]:
-        asked = {"x-bridge": stage}
-        async with stack.client.post(f"{stack.proxy.url}/docs/_search", json=QUERY, headers=asked) as answer:
-            assert answer.status == 200, (stage, await answer.text())
-
-
 @pytest.mark.parametrize("applications", [{"mode": "shadow"}, {"canary_percent": 0.0}])
 async def test_the_page_compares_before_applications_are_served(
     make_stack: MakeStack, applications: dict[str, object]
@@ -142,14 +109,3 @@ async def test_the_page_compares_before_applications_are_served(
         assert paged.headers["X-Bridge"].startswith("hybrid+rerank")
     async with stack.client.post(f"{stack.proxy.url}/docs/_search", json=QUERY) as direct:
         assert not direct.headers.get("X-Bridge", "").startswith("hybrid")
-
-
-async def test_the_page_can_be_switched_off(make_stack: MakeStack) -> None:
-    stack = await make_stack(ScriptedIndex(), page=False)
-
-    for path in ("/_bridge/", "/_bridge/page/page.js", "/_bridge/about"):
-        async with stack.client.get(stack.proxy.admin_url + path) as answer:
-            assert answer.status == 404, path
-    async with stack.client.post(stack.proxy.admin_url + SEARCH, data=json.dumps(QUERY)) as answer:
-        assert answer.status == 404
-    assert stack.cluster.received == []

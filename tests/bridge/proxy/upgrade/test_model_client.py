@@ -1,18 +1,24 @@
 """Other rerankers and embedders in the sidecar's place: TEI, Cohere, Jina and OpenAI's embeddings."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 
 from bridge.errors import SettingsError
-from bridge.profile import RerankSettings
+from bridge.profile import (
+    RerankSettings,
+)
 from bridge.settings import EmbedderSettings, RerankerSettings, load_settings
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex
 from tests.bridge.proxy.scripted_models import API_KEY, MODEL, ScriptedModels, logit, scripted_models
+from tests.bridge.proxy.searching import search
+from tests.fake_cluster import kind_sidecar
 
 TITLES = {"d": "red shoe", "e": "shoe", "a": "bread"}
 RERANKERS = {"tei": "/tei/rerank", "cohere": "/v2/rerank", "jina": "/v1/rerank"}
@@ -202,3 +208,54 @@ async def test_the_sidecars_key_stays_with_the_sidecar(make_stack: MakeStack, mo
 def test_half_a_description_of_another_server_is_refused(section: str, given: dict[str, Any], told: str) -> None:
     with pytest.raises(SettingsError, match=told):
         load_settings(None, **{section: given})
+
+
+async def test_vectors_of_another_encoder_are_never_compared(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(), profile_ttl_s=0)
+    stack.sidecar.encoder = "other@123456789abc"
+    _, mismatch, _ = await search(stack, x_bridge="hybrid")
+
+    stack.sidecar.encoder = PROFILE.encoder.identity
+    _, match, _ = await search(stack, x_bridge="hybrid")
+
+    assert mismatch.startswith("expansion; degraded=encoder_mismatch")
+    assert match.startswith("hybrid;")
+
+
+async def test_of_several_encoders_that_of_the_index_is_asked_for(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex())
+    stack.sidecar.encoder = "other@123456789abc"
+    stack.sidecar.more_encoders = [PROFILE.encoder.identity]
+    _, mark, _ = await search(stack, x_bridge="hybrid")
+    assert mark.startswith("hybrid;")
+    [asked] = [body for path, body in stack.sidecar.received if path == "/embed"]
+    assert asked["model"] == PROFILE.encoder.identity
+
+
+async def test_embeddings_of_a_query_are_asked_for_once(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex())
+
+    for _ in range(3):
+        await search(stack, x_bridge="vector")
+
+    assert [path for path, _ in stack.sidecar.received] == ["/embed"]
+
+
+async def test_searches_that_ask_for_one_embedding_at_a_time_share_it(make_stack: MakeStack) -> None:
+    held = asyncio.Event()
+
+    async def sidecar(path: str, body: dict[str, Any]) -> web.Response:
+        await held.wait()
+        return await kind_sidecar(path, body)
+
+    stack = await make_stack(ScriptedIndex(), sidecar, budget_ms=600_000)
+    asking = [asyncio.create_task(search(stack, x_bridge="vector", authorization=name)) for name in "abc"]
+    # The mapping, once or for each, and each caller's own search: all have come.
+    while len(stack.cluster.requests("/docs/_search")) < 3:  # noqa: ASYNC110 - the scripted cluster counts requests
+        await asyncio.sleep(0.01)
+    asking[0].cancel()
+    held.set()
+    answers = await asyncio.gather(*asking[1:])
+
+    assert [path for path, _ in stack.sidecar.received] == ["/embed"]
+    assert all(mark.startswith("vector; took") for _, mark, _ in answers)

@@ -1,0 +1,165 @@
+"""Answers hold the ranking in the shape that the application expects."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from bridge.profile import (
+    PassageSettings,
+)
+from tests.bridge.proxy.conftest import MakeStack, Stack
+from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex, kind_of_search
+from tests.bridge.proxy.searching import ids, scores, search
+from tests.fake_cluster import Received, Reply
+
+
+async def test_our_fields_are_hidden_unless_asked_for(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex())
+
+    _, _, hidden = await search(stack)
+    _, _, asked = await search(stack, {**QUERY, "_source": ["title", "_neural.stamp"]})
+
+    assert all("_neural" not in hit["_source"] for hit in hidden["hits"]["hits"])
+    assert all("_neural" in hit["_source"] for hit in asked["hits"]["hits"])
+
+
+async def test_explained_hits_tell_what_every_stage_said(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(titles={"d": "red shoe"}))
+
+    _, _, answer = await search(stack, x_bridge="rerank, explain")
+
+    first = answer["hits"]["hits"][0]["_bridge"]
+    assert first["rank"] == 1
+    assert first["legs"] == {"expansion": {"rank": 4, "score": 7.0}, "vector": {"rank": 2, "score": 9.0}}
+    assert first["rerank_score"] == 2.0
+    assert answer["_bridge"]["stages"] == "hybrid+rerank"
+    assert {"embed", "legs", "texts", "rerank", "show"} <= answer["_bridge"]["timings_ms"].keys()
+    told = {hit["_id"]: hit["_bridge"] for hit in answer["hits"]["hits"]}
+    assert told["a"]["legs"]["lexical"] == {"rank": 1, "score": 10.0}
+    assert told["e"]["predicted_queries"] == ["what is e"]
+    assert all("highlight" not in hit for hit in answer["hits"]["hits"])
+
+
+async def test_an_explanation_without_predicted_queries_is_still_given(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(faults={"predictions": Reply(500, b"{}")}))
+
+    _, mark, answer = await search(stack, x_bridge="hybrid, explain")
+
+    assert mark.startswith("hybrid; degraded=explain_unavailable")
+    assert [hit["_bridge"]["rank"] for hit in answer["hits"]["hits"]] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("as_int", [True, False])
+async def test_the_total_counts_what_the_bridge_found_where_that_is_asked_for(
+    make_stack: MakeStack, as_int: bool
+) -> None:
+    stack = await make_stack(ScriptedIndex(total=3 if as_int else None))
+
+    _, _, answer = await search(
+        stack, {**QUERY, "size": 1, "post_filter": {"term": {"n": 1}}}, x_bridge="hybrid, union"
+    )
+
+    assert answer["hits"]["total"] == (5 if as_int else {"value": 5, "relation": "eq"})
+    [asked] = [body for body in own_searches(stack) if kind_of_search(body) == "matched"]
+    assert asked["post_filter"] == {"term": {"n": 1}}
+
+
+async def test_a_total_that_cannot_be_counted_stays_the_applications(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(faults={"matched": Reply(500, b"{}")}))
+
+    _, mark, answer = await search(stack, x_bridge="hybrid, union")
+
+    assert mark.startswith("hybrid; degraded=total_unavailable")
+    assert answer["hits"]["total"]["value"] == 3
+
+
+NESTED = msgspec.structs.replace(PROFILE, passages=PassageSettings(layout="nested"))
+
+
+async def test_the_winning_passage_is_a_highlight_where_that_is_asked_for(make_stack: MakeStack) -> None:
+    index = ScriptedIndex(profile=NESTED, titles={"d": "bread. red shoe"}, passages={"d": [(7, 15)]})
+    stack = await make_stack(index)
+
+    _, _, answer = await search(stack, {**QUERY, "size": 1}, x_bridge="rerank, passage")
+    _, _, plain = await search(stack, {**QUERY, "size": 1})
+
+    assert [hit["highlight"] for hit in answer["hits"]["hits"]] == [{"_bridge.passage": ["red shoe"]}]
+    assert "highlight" not in plain["hits"]["hits"][0]
+
+
+def own_searches(stack: Stack) -> list[dict[str, Any]]:
+    """The bodies that came to `_search`."""
+    return [json.loads(request.body) for request in stack.cluster.requests("_search")]
+
+
+@pytest.mark.case("P21")
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+async def test_pages_neither_repeat_nor_skip_inside_the_window_and_beyond(make_stack: MakeStack, size: int) -> None:
+    own = [f"o{i}" for i in range(20)]
+    index = ScriptedIndex(own=own, expanded=[*own[2:6], "x", *own[6:]], near=["v1", "o3", "v2"])
+    stack = await make_stack(index)
+    _, _, whole = await search(stack, {**QUERY, "size": 30})
+
+    pages = []
+    page_scores = []
+    for start in range(0, 30, size):
+        _, _, answer = await search(stack, {**QUERY, "from": start, "size": size})
+        pages += ids(answer)
+        page_scores += scores(answer)
+
+    assert pages == ids(whole)
+    assert len(pages) == len(set(pages))
+    assert set(own) <= set(pages)
+    assert page_scores == sorted(page_scores, reverse=True)
+
+
+@pytest.mark.case("P2")
+async def test_filter_path_is_applied_to_the_composed_answer(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(titles={"d": "red shoe"}))
+
+    _, mark, answer = await search(stack, target="/docs/_search?filter_path=hits.hits._id,hits.total&size=2")
+
+    assert mark.startswith("hybrid+rerank;")
+    assert answer == {"hits": {"total": {"value": 3, "relation": "eq"}, "hits": [{"_id": "d"}, {"_id": "a"}]}}
+    assert {request.target for request in stack.cluster.requests("_search")} & {"/docs/_search?size=2"}
+
+
+@pytest.mark.case("P16")
+async def test_errors_are_filtered_by_the_cluster_itself(make_stack: MakeStack) -> None:
+    def script(request: Received) -> Reply:
+        if request.target == "/docs/_search?filter_path=took":
+            return Reply(400, b"{}")
+        return index(request)
+
+    index = ScriptedIndex(faults={"own": Reply(400, b'{"error":{"type":"parsing_exception"}}')})
+    stack = await make_stack(script)
+
+    async with stack.client.post(
+        f"{stack.proxy.url}/docs/_search?filter_path=took",
+        data=json.dumps(QUERY),
+        headers={"Content-Type": "application/json"},
+    ) as answer:
+        assert (answer.status, await answer.read()) == (400, b"{}")
+
+
+async def test_an_explained_search_is_explained_by_cluster_and_bridge(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex())
+
+    _, _, answer = await search(stack, {**QUERY, "explain": True}, x_bridge="hybrid")
+
+    shown = [json.loads(request.body) for request in stack.cluster.requests("_search")]
+    assert {body["explain"] for body in shown if kind_of_search(body) in ("own", "shown")} == {True}
+    assert all(hit["_bridge"]["rank"] for hit in answer["hits"]["hits"])
+
+
+@pytest.mark.parametrize("fault", [Reply(500, b"{}"), Reply(200, b"[]"), Reply(break_after=0)])
+async def test_hits_that_cannot_be_shown_leave_the_own_answer(make_stack: MakeStack, fault: Reply) -> None:
+    stack = await make_stack(ScriptedIndex(faults={"shown": fault}))
+
+    status, mark, answer = await search(stack)
+
+    assert status == 200
+    assert mark.startswith("lexical; degraded=hits_unavailable")
+    assert ids(answer) == ["a", "b", "c"]
