@@ -1,6 +1,7 @@
 """Query and passages → scores (Nogueira & Cho 2019, "Passage re-ranking with BERT":
 https://arxiv.org/abs/1901.04085)."""
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -8,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.errors import ModelError
-from bridge.models.artifact import ModelFolder, resolve, verify
-from bridge.models.computing_threads import ComputingThreads
+from bridge.models.artifact import ModelFolder, resolve
 from bridge.models.session import CPU, Session, compute_threads
-from bridge.models.tokenization import INPUT_NAMES, TextTokenizer, TokenArrays, load_tokenizer, padded
-
-_SELF_TEST = "self-test"
+from bridge.models.text_model import ComputingThreads, open_text_model
+from bridge.models.tokenization import TextTokenizer, TokenArrays, padded
 
 
 class CrossEncoder:
@@ -42,11 +41,13 @@ class CrossEncoder:
             SettingsError: a provider does not start.
         """
         folder = model if isinstance(model, ModelFolder) else resolve(model)
-        verify(folder, kind="cross_encoder")
-        session = Session(folder.model_file, inputs=INPUT_NAMES, providers=providers)
-        cross_encoder = cls(folder, session, load_tokenizer(folder), threads=compute_threads(threads))
-        cross_encoder._check_fit(folder)
-        return cross_encoder
+        session, tokenizer, shape = open_text_model(folder, "cross_encoder", providers)
+        if math.prod(shape) != 1:
+            raise ModelError(
+                f"model {folder.path} gives an array of shape {shape}, expected one logit per pair: "
+                f"train or export it with one label"
+            )
+        return cls(folder, session, tokenizer, threads=compute_threads(threads))
 
     def score(self, query: str, passages: Sequence[str]) -> NDArray[np.float32]:
         """Raw logits: float32, (n_passages,), input order; higher is more relevant.
@@ -80,22 +81,5 @@ class CrossEncoder:
         return scores
 
     def close(self) -> None:
-        """Ends the threads; the cross-encoder is of no use afterwards."""
+        """Ends the threads; the cross-encoder cannot score afterwards."""
         self._threads.close()
-
-    def _check_fit(self, folder: ModelFolder) -> None:
-        """Compares tokenizer and model by scoring a pair that holds the highest id."""
-        pair = self.pairs(_SELF_TEST, [_SELF_TEST])[0]
-        pair["input_ids"][0, -1] = self.tokenizer.vocabulary_size - 1
-        try:
-            logits = self._session.run(pair)
-        except ModelError as error:
-            raise ModelError(
-                f"model {folder.path} fails its self-test; its tokenizer has {self.tokenizer.vocabulary_size:,} "
-                f"ids, perhaps more than the model: {error}"
-            ) from error
-        if logits.size != 1:
-            raise ModelError(
-                f"model {folder.path} gives an array of shape {logits.shape}, expected one logit per pair: "
-                f"train or export it with one label"
-            )

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from bridge.errors import ModelError
 from bridge.models.artifact import TOKENIZER, ModelFolder
-from bridge.models.query_generator import TOP_K, Sample
+from bridge.models.generation import TOP_K, Sample
 
 BATCH_TOKENS = 2048
 

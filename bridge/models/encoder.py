@@ -1,36 +1,27 @@
 """Texts → embeddings (Reimers & Gurevych 2019, "Sentence-BERT": https://arxiv.org/abs/1908.10084)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bridge.errors import ModelError
-from bridge.models.artifact import ModelFolder, resolve, verify
-from bridge.models.computing_threads import ComputingThreads
+from bridge.models.artifact import ModelFolder, resolve
 from bridge.models.session import CPU, Session, compute_threads
-from bridge.models.tokenization import INPUT_NAMES, TextTokenizer, TokenArrays, load_tokenizer, padded
+from bridge.models.text_model import ComputingThreads, open_text_model
+from bridge.models.tokenization import TextTokenizer, TokenArrays, padded
 
 Role = Literal["query", "passage"]
 
-_SELF_TEST = "self-test"
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-def _mean(states: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(states.mean(axis=0), dtype=np.float32)
-
-
-def _max(states: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(states.max(axis=0), dtype=np.float32)
-
-
-def _cls(states: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.array(states[0], dtype=np.float32)
-
-
-_POOLING = {"mean": _mean, "max": _max, "cls": _cls}
+_POOLING: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
+    "mean": lambda states: states.mean(axis=0, dtype=np.float32),
+    "max": lambda states: states.max(axis=0),
+    "cls": lambda states: states[0].copy(),
+}
 """Token states, float32 (n_tokens, dimension) → one vector."""
 
 
@@ -61,11 +52,14 @@ class Encoder:
             SettingsError: a provider does not start.
         """
         folder = model if isinstance(model, ModelFolder) else resolve(model)
-        verify(folder, kind="encoder")
-        session = Session(folder.model_file, inputs=INPUT_NAMES, providers=providers)
-        encoder = cls(folder, session, load_tokenizer(folder), threads=compute_threads(threads))
-        encoder._check_fit(folder)
-        return encoder
+        session, tokenizer, shape = open_text_model(folder, "encoder", providers)
+        dimension = folder.manifest.dimension
+        if len(shape) != 3 or shape[2] != dimension:
+            raise ModelError(
+                f"model {folder.path} gives an array of shape {shape}, expected (1, n_tokens, {dimension}): correct "
+                f"`dimension` in its manifest, or export it anew"
+            )
+        return cls(folder, session, tokenizer, threads=compute_threads(threads))
 
     def encode(self, texts: Sequence[str], role: Role = "query") -> NDArray[np.float32]:
         """Embeds `texts`: float32, (n_texts, dimension), rows of unit length, input order.
@@ -112,22 +106,5 @@ class Encoder:
         return embedding
 
     def close(self) -> None:
-        """Ends the threads; the encoder is of no use afterwards."""
+        """Ends the threads; the encoder cannot embed afterwards."""
         self._threads.close()
-
-    def _check_fit(self, folder: ModelFolder) -> None:
-        """Compares tokenizer, model and manifest by embedding a text that holds the highest id."""
-        sequence = self.tokenizer.sequences([_SELF_TEST])[0]
-        sequence["input_ids"][0, -1] = self.tokenizer.vocabulary_size - 1
-        try:
-            states = self._session.run(sequence)
-        except ModelError as error:
-            raise ModelError(
-                f"model {folder.path} fails its self-test; its tokenizer has {self.tokenizer.vocabulary_size:,} "
-                f"ids, perhaps more than the model: {error}"
-            ) from error
-        if states.ndim != 3 or states.shape[2] != self.dimension:
-            raise ModelError(
-                f"model {folder.path} gives an array of shape {states.shape}, expected (1, n_tokens, "
-                f"{self.dimension}): correct `dimension` in its manifest, or export it anew"
-            )

@@ -8,7 +8,6 @@ never asked for.
 
 import hashlib
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -230,13 +229,7 @@ def _check_digest(file: Path) -> None:
         raise ModelError(
             f"model file {file} is no link to a blob named by its digest: copy a mirror with its links (cp -a)"
         )
-    for block in _blocks(stored):
-        digest.update(block)
+    with stored.open("rb") as content:
+        hashlib.file_digest(content, lambda: digest)
     if digest.hexdigest() != named:
         raise ModelError(f"model file {file} has not the digest {named[:12]}… of the hub: fetch it anew")
-
-
-def _blocks(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as content:
-        while block := content.read(1 << 20):
-            yield block

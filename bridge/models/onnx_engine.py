@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder
-from bridge.models.query_generator import ONNX_FILES, TOP_K, Sample
+from bridge.models.generation import ONNX_FILES, TOP_K, Sample
 from bridge.models.session import Session
 
 

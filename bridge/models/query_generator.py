@@ -1,45 +1,19 @@
 """Passages → the queries that they may answer (Nogueira et al. 2019, "Document expansion by query prediction":
-https://arxiv.org/abs/1904.08375), sampled from the ten likeliest words at each step, as in docTTTTTquery.
-
-Two engines run a generator: CTranslate2, an optional package, and ONNX Runtime, at about half the speed. A folder
-holds the files of one of them.
-"""
+https://arxiv.org/abs/1904.08375)."""
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, Self
+from typing import Self
 
 from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder, verify
+from bridge.models.generation import CTRANSLATE2_FILE, ONNX_FILES, Engine, Sample
+from bridge.models.onnx_engine import OnnxEngine
 from bridge.models.session import compute_threads
 from bridge.models.tokenization import TextTokenizer, load_tokenizer
 
-CTRANSLATE2_FILE = "model.bin"
-ONNX_FILES = ("encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx")
-"""The encoder, the decoder's first step, and its further steps."""
-
-TOP_K = 10
-
-
 _WORD_ENDING = re.compile(r"\s*'\s*(?=(?:d|ll|m|re|s|t|ve)\b)")
 """The apostrophe of "it's" and its kind: vocabularies of word pieces keep it apart."""
-
-
-class Sample(NamedTuple):
-    """A sampled query: ids without special tokens, and the mean log-probability of its tokens."""
-
-    ids: Sequence[int]
-    score: float
-
-
-class Engine(Protocol):
-    """Runs an encoder-decoder."""
-
-    def sample(
-        self, passages: Sequence[Sequence[int]], *, n_samples: int, max_new_tokens: int, seed: int
-    ) -> list[list[Sample]]:
-        """Per passage, given as ids with special tokens, `n_samples` samples in any order."""
-        ...
 
 
 class QueryGenerator:
@@ -96,8 +70,6 @@ class QueryGenerator:
 def _engine(folder: ModelFolder, threads: int) -> Engine:
     files = folder.manifest.files.keys()
     if files >= set(ONNX_FILES):
-        from bridge.models.onnx_engine import OnnxEngine  # it knows this module's `Sample`
-
         return OnnxEngine(folder, threads=threads)
     if CTRANSLATE2_FILE not in files:
         raise ModelError(f"model {folder.path} has neither {CTRANSLATE2_FILE} nor {ONNX_FILES[0]}: export it anew")

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from bridge.errors import ModelError
 from bridge.models.artifact import TOKENIZER, Kind, Manifest, ModelFolder, names_only, write_manifest
-from bridge.models.query_generator import CTRANSLATE2_FILE, ONNX_FILES
+from bridge.models.generation import CTRANSLATE2_FILE, ONNX_FILES
 from bridge.models.session import Session
 from bridge.models.tokenization import INPUT_NAMES, load_tokenizer
 from bridge.training import mono_t5

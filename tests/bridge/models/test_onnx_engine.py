@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from bridge.models.generation import TOP_K
 from bridge.models.onnx_engine import sample_top_k
-from bridge.models.query_generator import TOP_K
 
 
 def test_words_are_drawn_as_often_as_they_are_likely_and_none_below_the_likeliest() -> None:

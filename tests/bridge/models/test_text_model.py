@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from bridge.models.computing_threads import ComputingThreads
+from bridge.models.text_model import ComputingThreads
 from bridge.models.tokenization import TokenArrays
 
 
