@@ -27,7 +27,7 @@ from bridge.cluster.connection import connect
 from bridge.node.node import EmbeddedNode
 from bridge.profile import IndexProfile
 from bridge.settings import ClusterSettings, IngestSettings, load_settings
-from ingest.books.report import Progress, Report
+from ingest.books.ledger import Progress, Report
 from ingest.job import Job
 from ingest.ray.cluster_address import ClusterAddress
 from ingest.ray.executor import RayExecutor

@@ -16,7 +16,7 @@ from bridge.errors import UsageError
 from bridge.folders import default_state_folder
 from bridge.profile import IndexProfile
 from bridge.settings import Settings, load_settings
-from ingest.books.report import Progress, Report
+from ingest.books.ledger import Progress, Report
 from ingest.job import Job
 from ingest.runs.backfill import BackfillReport, run_backfill
 from ingest.runs.ingest import run_ingest

@@ -9,7 +9,7 @@ from opensearchpy import OpenSearch
 
 from bridge.profile import IndexProfile
 from bridge.settings import IngestSettings
-from ingest.books.report import Progress
+from ingest.books.ledger import Progress
 from ingest.stages.models import Models
 
 

@@ -10,7 +10,7 @@ from bridge.cluster.generations import next_generation
 from bridge.cluster.index import IndexState
 from bridge.profile import IndexProfile
 from bridge.settings import IngestServerSettings, IngestSettings
-from ingest.books.report import Progress
+from ingest.books.ledger import Progress
 from ingest.job import Job
 from ingest.runs.backfill import BackfillReport, run_backfill
 from ingest.stages.models import load_models, profile_for

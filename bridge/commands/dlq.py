@@ -27,7 +27,7 @@ def command() -> None:
 @json_option
 def show(file: Path, limit: int, as_json: bool) -> None:
     """Count the letters of FILE by cause and list the first ones; prints no document text."""
-    from ingest.books.dead_letters import read_dead_letters
+    from ingest.books.state_folder import read_dead_letters
     from ingest.sources.replay import causes
 
     counted = causes(file)
@@ -56,7 +56,7 @@ def replay(ctx: click.Context, file: Path, id_field: str, cluster_url: str | Non
     new file of dead letters. Replaying a letter twice changes nothing.
     """
     settings = settings_of(ctx, cluster={"url": cluster_url})
-    from ingest.books.dead_letters import read_dead_letters
+    from ingest.books.state_folder import read_dead_letters
     from ingest.job import Job
     from ingest.runs.ingest import run_ingest
     from ingest.sources.documents import FieldChoice

@@ -22,7 +22,7 @@ from bridge.node.node import EmbeddedNode
 from bridge.processes.services import MeasuringServers, Overrides
 from bridge.profile import IndexProfile, PassageSettings
 from bridge.settings import ClusterSettings, Settings
-from ingest.books.report import Report
+from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.ingest import run_ingest
 from ingest.sources.documents import FieldChoice

@@ -15,10 +15,8 @@ import msgspec
 
 from bridge.errors import CheckpointUnusable, IngestError
 from bridge.records import Document
-from ingest.books.checkpoint import Checkpoint, load, locked, save
-from ingest.books.dead_letters import DeadLetters
-from ingest.books.ledger import Failure, Ledger, Outcome
-from ingest.books.report import Progress, Report
+from ingest.books.ledger import Failure, Ledger, Outcome, Progress, Report
+from ingest.books.state_folder import Checkpoint, DeadLetters, load, locked, save
 from ingest.job import Job
 from ingest.sources.source import Source, SourceItem
 

@@ -7,8 +7,8 @@ import msgspec
 import structlog
 
 from bridge.errors import CheckpointUnusable
-from ingest.books.checkpoint import load_state, save
 from ingest.books.ledger import Ledger
+from ingest.books.state_folder import load_state, save
 from ingest.follow.fields import Fields
 from ingest.sources.index import BEFORE_THE_FIRST
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from bridge.cluster import index as indices
 from ingest.books.books import Books
-from ingest.books.report import Report
+from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.run import LOCAL, Executor
 from ingest.sources.index import IndexDocuments

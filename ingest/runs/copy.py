@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from bridge.cluster import index as indices
 from bridge.errors import IndexUnsuitable
-from ingest.books.report import Report
+from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.ingest import run_ingest
 from ingest.sources.index import IndexDocuments

@@ -6,7 +6,7 @@ from typing import Any
 from bridge.cluster import index as indices
 from bridge.cluster.bulk_load import tuned_for_load
 from ingest.books.books import Books
-from ingest.books.report import Report
+from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.run import LOCAL, Executor
 from ingest.sources.source import Source

@@ -25,7 +25,7 @@ from ingest.stages.embedding import Embedding
 from ingest.stages.expansion import Expansion
 from ingest.stages.models import Models
 from ingest.stages.stamps import recipe, stale, text_stamp
-from ingest.writing.actions import neural_object
+from ingest.writing.bulk import neural_object
 from ingest.writing.retry import RetryLimits
 
 _GRAPH_LINKS = 16

@@ -19,8 +19,7 @@ from bridge.cluster.connection import exchange
 from bridge.errors import AnswerNotUnderstood, BridgeError, ClusterBlocked, ClusterUnreachable
 from bridge.settings import IngestSettings
 from ingest.books.ledger import Failure, Outcome
-from ingest.writing.actions import BulkAction
-from ingest.writing.answers import Again, Stop, TooMuch, Verdict, verdicts
+from ingest.writing.bulk import Again, BulkAction, Stop, TooMuch, Verdict, verdicts
 from ingest.writing.retry import Backoff, RetryLimits
 
 _ONLY_TIME_ENDS = ("blocked", "away")

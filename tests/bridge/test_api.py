@@ -15,7 +15,7 @@ from bridge.cluster.schema import new_index
 from bridge.errors import UsageError
 from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, Settings
-from ingest.books.report import Progress
+from ingest.books.ledger import Progress
 from ingest.stages.models import load_models, profile_for
 from tests.fake_bulk import FakeCluster, fake_cluster
 from tests.servers import unused_index_name

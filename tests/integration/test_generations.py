@@ -19,7 +19,7 @@ from bridge.node.node import EmbeddedNode
 from bridge.profile import FusionSettings, IndexProfile, ModelReference, PassageSettings
 from bridge.records import Document, SourcePosition
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.books.report import Report
+from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.runs.ingest import run_ingest

@@ -15,7 +15,7 @@ from bridge.cluster.schema import field_mapping
 from bridge.errors import IndexUnsuitable, UsageError
 from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.books.report import Report
+from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.runs.copy import run_copy

@@ -15,7 +15,7 @@ from bridge.errors import IndexUnsuitable
 from bridge.node.node import EmbeddedNode
 from bridge.profile import IndexProfile, PassageSettings
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.books.report import Report
+from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.ingest import run_ingest
 from ingest.sources.documents import FieldChoice

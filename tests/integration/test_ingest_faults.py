@@ -17,8 +17,7 @@ from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.books.ledger import Ledger
-from ingest.books.report import Progress
+from ingest.books.ledger import Ledger, Progress
 from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.runs.ingest import run_ingest

@@ -16,7 +16,7 @@ from bridge.commands import cluster_option, display, json_option, settings_of
 if TYPE_CHECKING:
     from bridge.profile import IndexProfile, PassageSettings
     from bridge.settings import IngestSettings, Settings
-    from ingest.books.report import Progress, Report
+    from ingest.books.ledger import Progress, Report
     from ingest.job import Job
     from ingest.signals import StopRequest
     from ingest.sources.source import SourceItem

@@ -18,9 +18,8 @@ from bridge.errors import CheckpointUnusable, IngestError, LedgerUnbalanced
 from bridge.records import Document, SourcePosition
 from bridge.settings import IngestSettings
 from ingest.books.books import CHECKPOINT, Books
-from ingest.books.checkpoint import load
-from ingest.books.dead_letters import read_dead_letters
 from ingest.books.ledger import Failure, Outcome, OutcomeKind
+from ingest.books.state_folder import load, read_dead_letters
 from ingest.job import Job
 from ingest.sources.source import DocumentsInMemory, SourceItem
 from ingest.stages.models import profile_for
@@ -165,7 +164,7 @@ def test_a_checkpoint_of_another_source_or_recipe_is_refused(saved: Path) -> Non
 @pytest.mark.case("I14")
 def test_a_second_run_on_the_same_folder_is_refused_and_told_who_holds_it(saved: Path) -> None:
     holder = subprocess.Popen(
-        [sys.executable, "-c", "import sys\nfrom pathlib import Path\nfrom ingest.books.checkpoint import locked\n"
+        [sys.executable, "-c", "import sys\nfrom pathlib import Path\nfrom ingest.books.state_folder import locked\n"
          "with locked(Path(sys.argv[1])):\n print('held', flush=True)\n sys.stdin.read()", str(saved)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip

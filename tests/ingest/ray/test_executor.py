@@ -15,7 +15,7 @@ from bridge.cluster.dialects import OpenSearchDialect
 from bridge.cluster.schema import new_index
 from bridge.errors import IngestError
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.books.report import Report
+from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.ray.cluster_address import ClusterAddress
 from ingest.ray.executor import RayExecutor

@@ -10,7 +10,7 @@ from bridge.cluster.connection import connect
 from bridge.cluster.dialects import OpenSearchDialect
 from bridge.cluster.schema import new_index
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.books.report import Report
+from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.dry_run import DryRun, dry_run_of
 from ingest.runs.ingest import run_ingest

@@ -14,8 +14,8 @@ from bridge.cluster.dialects import OpenSearchDialect
 from bridge.cluster.schema import new_index
 from bridge.errors import AccessDenied, CheckpointUnusable, IndexUnsuitable, IngestError
 from bridge.settings import ClusterSettings, IngestSettings
-from ingest.books.dead_letters import read_dead_letters
-from ingest.books.report import Progress, Report
+from ingest.books.ledger import Progress, Report
+from ingest.books.state_folder import read_dead_letters
 from ingest.job import Job
 from ingest.runs.ingest import run_ingest
 from ingest.sources.documents import FieldChoice

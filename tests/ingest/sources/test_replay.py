@@ -6,8 +6,8 @@ import pytest
 
 from bridge.errors import UsageError
 from bridge.records import Document, SourcePosition
-from ingest.books.dead_letters import DeadLetters
 from ingest.books.ledger import Failure
+from ingest.books.state_folder import DeadLetters
 from ingest.sources.documents import FieldChoice
 from ingest.sources.replay import DeadLetterDocuments, causes, mark_replayed
 from ingest.sources.source import SourceItem, Unreadable

@@ -16,7 +16,7 @@ from bridge.cluster.removal import undo
 from bridge.profile import IndexProfile, PassageSettings
 from bridge.records import SourcePosition
 from bridge.settings import IngestSettings
-from ingest.books.report import Report
+from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.backfill import BackfillReport, run_backfill
 from ingest.runs.copy import run_copy

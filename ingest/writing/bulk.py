@@ -1,19 +1,30 @@
-"""What the cluster's answer to a bulk request means for each action: pure.
+"""Bulk requests: enriched documents as actions, and the meaning of the cluster's answer for each. Pure.
 
-Status alone does not tell: a full disk is a 429 like an overload is, and a 409 can be good news.
+A status alone does not tell: a full disk is a 429 like an overload is, and a 409 can be good news.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from bridge.cluster.connection import Answer
 from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
+from bridge.profile import IndexProfile
+from bridge.records import EnrichedDocument
 from ingest.books.ledger import Failure, Outcome
-from ingest.writing.actions import BulkAction, BulkOp
+from ingest.sources.json_objects import with_key
+
+BulkOp = Literal["index", "update"]
+
+_EMBEDDING_DECIMALS = 7
+"""Components of a unit vector are at most 1, where float32 resolves 6e-8: more digits only cost bytes."""
+
+_encode = msgspec.json.Encoder().encode
 
 _OVERLOADED = 429
 _AWAY = (502, 503, 504)
@@ -21,13 +32,79 @@ _BLOCK = "cluster_block_exception"
 _WRITTEN = Outcome("written")
 
 
+class BulkAction(msgspec.Struct, frozen=True):
+    """One action; `lines` are its lines of the request, with their newlines."""
+
+    op: BulkOp
+    doc_id: str
+    lines: bytes
+
+
+def index_action(enriched: EnrichedDocument, profile: IndexProfile) -> BulkAction:
+    """Writes the whole document with our object in it; the rest of it stays byte for byte."""
+    document = enriched.document
+    target = {"_id": document.doc_id}
+    if document.routing is not None:
+        target["routing"] = document.routing
+    body = with_key(document.body, profile.object_field, neural_object(enriched, profile))
+    return BulkAction("index", document.doc_id, _encode({"index": target}) + b"\n" + body + b"\n")
+
+
+def update_action(enriched: EnrichedDocument, profile: IndexProfile) -> BulkAction:
+    """Sets our object alone, and only if the document has not changed since it was read."""
+    document = enriched.document
+    target: dict[str, str | int] = {"_id": document.doc_id}
+    if document.routing is not None:
+        target["routing"] = document.routing
+    if document.version is not None:
+        target["if_seq_no"] = document.version.seq_no
+        target["if_primary_term"] = document.version.primary_term
+    # An update merges objects: what an earlier recipe wrote and this one does not is overwritten by null.
+    cleared = ["predicted_queries"]
+    if profile.vector_type != "none":
+        cleared.append("embedding" if profile.passages.layout == "single" else "passages")
+    value = neural_object(enriched, profile, nulls=cleared)
+    body = b'{"doc":{' + _encode(profile.object_field) + b":" + value + b"}}"
+    return BulkAction("update", document.doc_id, _encode({"update": target}) + b"\n" + body + b"\n")
+
+
+def neural_object(enriched: EnrichedDocument, profile: IndexProfile, *, nulls: Collection[str] = ()) -> bytes:
+    """The value of our field, as JSON: this generation's fields, and no others. A document without text has neither
+    queries nor vectors; the fields in `nulls` are then null."""
+    fields = {"stamp": _encode(enriched.stamp)}
+    if enriched.predicted_queries:
+        fields["predicted_queries"] = _encode(list(enriched.predicted_queries))
+    if len(enriched.embeddings) and profile.passages.layout == "single":
+        fields["embedding"] = _array(enriched.embeddings[0])
+    elif len(enriched.embeddings):
+        fields["passages"] = _passages(enriched)
+    fields.update({name: b"null" for name in nulls if name not in fields})
+    value = b"{" + b",".join(_encode(name) + b":" + value for name, value in fields.items()) + b"}"
+    _, *within = profile.generation_field.split(".")
+    for name in reversed(within):
+        value = b"{" + _encode(name) + b":" + value + b"}"
+    return value
+
+
+def _passages(enriched: EnrichedDocument) -> bytes:
+    passages = (
+        b'{"start":%d,"end":%d,"embedding":%s}' % (passage.start, passage.end, _array(embedding))
+        for passage, embedding in zip(enriched.passages, enriched.embeddings, strict=True)
+    )
+    return b"[" + b",".join(passages) + b"]"
+
+
+def _array(embedding: NDArray[np.float32]) -> bytes:
+    return _encode(np.round(embedding.astype(np.float64), _EMBEDDING_DECIMALS).tolist())
+
+
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Not carried out, or not known to be: to be sent again.
+    """The action was not carried out, or that is not known: it has to be sent again.
 
-    `cause` overloaded: the cluster asks for less; away: it does not answer, or lacks the shard or the manager,
-    as while nodes restart; blocked: it refuses writes until an operator acts; unknown: the answer does not say
-    what became of the action.
+    `cause` overloaded: the cluster asks for less; away: it does not answer, or lacks the shard or the manager, as
+    while nodes restart; blocked: it refuses writes until an operator acts; unknown: the answer does not say what
+    happened to the action.
     """
 
     failure: Failure
@@ -37,14 +114,14 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class TooMuch:
-    """The request as a whole was refused for its size or for one action in it: to be sent in parts."""
+    """The whole request was refused for its size or for one action in it: it has to be sent in parts."""
 
     failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Nothing that is sent to this index will be written: the run ends."""
+    """The index takes no documents: the run ends."""
 
     error: BridgeError
 
@@ -81,7 +158,7 @@ class _WholeError(msgspec.Struct):
 
 
 def verdicts(answer: Answer, actions: Sequence[BulkAction]) -> list[Verdict] | TooMuch | Again | Stop:
-    """One verdict per action, in their order; or one for the request as a whole."""
+    """One verdict per action, in their order; or one for the whole request."""
     if answer.status == 200:
         return _of_items(answer, actions)
     failure = _whole_failure(answer)
@@ -100,14 +177,14 @@ def verdicts(answer: Answer, actions: Sequence[BulkAction]) -> list[Verdict] | T
 
 
 def retry_after_s(answer: Answer) -> float:
-    """Seconds that the answer asks to wait; 0 where it does not. A date counts from the answer's own."""
-    asked = answer.headers.get("retry-after", "")
+    """Seconds that the answer asks to wait, 0 if it does not; a date counts from the answer's own."""
+    value = answer.headers.get("retry-after", "")
     try:
-        return max(float(asked), 0.0)
+        return max(float(value), 0.0)
     except ValueError:
         pass
     try:
-        until = parsedate_to_datetime(asked)
+        until = parsedate_to_datetime(value)
         return max((until - parsedate_to_datetime(answer.headers.get("date", ""))).total_seconds(), 0.0)
     except (TypeError, ValueError):
         return 0.0
