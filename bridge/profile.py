@@ -30,7 +30,7 @@ MAX_WINDOW = 10_000
 Count = Annotated[int, Meta(ge=1, le=MAX_WINDOW)]
 """A number of documents or passages. Ranges hold where a profile is read (`profile_of`), not where one is made."""
 
-Weight = Annotated[float, Meta(ge=0, le=1e6)]
+Weight = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 Stage = Literal["lexical", "expansion", "vector", "hybrid", "cascade", "rerank"]
 """Where a search stops. lexical: the application's own query; expansion: it and the predicted queries;

@@ -11,7 +11,8 @@ import base64
 import json
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -21,7 +22,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from rerank_server.errors import EmptyRequest, InvalidRequest, TooLarge
 
 
-class Scored(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Scored:
     """A request's scores: logits, input order. `tokens` were computed for them."""
 
     model: str

@@ -7,8 +7,9 @@ too.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 from opensearchpy import OpenSearch
 
@@ -20,7 +21,8 @@ OPENSEARCH_ROLES = "/_plugins/_security/api/roles"
 ELASTICSEARCH_ROLES = "/_security/role"
 
 
-class FieldRule(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class FieldRule:
     """What a role shows of some indices: the fields `granted` but for those `hidden`, with `masked` ones unreadable.
     All are patterns with `*`."""
 
