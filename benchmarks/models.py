@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import numpy as np
+import msgspec
 from opensearchpy import OpenSearch
 
 from benchmarks.plain_index import ANSERINI, BOTH, fill, search, worth
@@ -18,23 +18,28 @@ from bridge.cluster.connection import connect
 from bridge.evaluation.application_query import multi_match
 from bridge.evaluation.collections import Collection, load_collection, read_documents
 from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.evaluation.memory import Corpus
 from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.node.node import EmbeddedNode
-from bridge.profile import FusionSettings, RerankSettings
+from bridge.profile import FusionSettings, IndexProfile, ModelReference, RerankSettings
 from bridge.records import Hit, RankedHit
-from bridge.search.fusion import fuse
-from bridge.search.reranking import rerank
 from bridge.settings import ClusterSettings, load_settings
 from bridge.text.passages import enriched_text
 
 WINDOW = 100
-FUSION = FusionSettings(weights={"lexical": 1.0, "vector": 1.0})
 INDEX = "bench-models"
 
-Rankings = Mapping[str, Sequence[Hit]]
-FusedRankings = Mapping[str, Sequence[RankedHit]]
+_PROFILE = IndexProfile(
+    text_fields=[],
+    encoder=ModelReference("", ""),
+    dimension=0,
+    fusion=FusionSettings(weights={"lexical": 1.0, "vector": 1.0}),
+    window=WINDOW,
+)
+
+Rankings = Mapping[str, Sequence[Hit | RankedHit]]
 """Hits by query_id, best first."""
 
 
@@ -81,7 +86,7 @@ class Ground:
 
     documents: Mapping[str, str]
     judged: JudgedQueries
-    lexical: Rankings
+    lexical: Mapping[str, Sequence[Hit]]
 
     @classmethod
     def of(cls, client: OpenSearch, collection: Collection, max_queries: int | None) -> "Ground":
@@ -98,49 +103,27 @@ class Ground:
 
     def compared(
         self, encoders: Sequence[str], rerankers: Sequence[str], settings: RerankSettings
-    ) -> Iterator[tuple[str, Rankings | FusedRankings]]:
+    ) -> Iterator[tuple[str, Rankings]]:
         """Each ranking with what made it."""
         yield "BM25", self.lexical
-        first: FusedRankings = {}
+        corpus = Corpus(
+            {doc_id: [text] for doc_id, text in self.documents.items()},
+            self.judged.queries,
+            self.lexical,
+            msgspec.structs.replace(_PROFILE, rerank=settings),
+            index=INDEX,
+        )
+        embedded = {}
         for name in encoders:
-            vector = self.nearest(Encoder.load(resolve(name)))
-            yield name, vector
-            fused = self.fused(vector)
-            yield f"BM25 and {name}", fused
-            first = first or fused
+            encoder = Encoder.load(resolve(name))
+            vectors = embedded[name] = corpus.embed(encoder)
+            encoder.close()
+            yield name, corpus.rank("vector", vectors)
+            yield f"BM25 and {name}", corpus.rank("hybrid", vectors)
         for name in rerankers:
-            read = self.reranked(CrossEncoder.load(resolve(name)), first, settings)
-            yield f"BM25 and {encoders[0]}, {name}", read
-
-    def nearest(self, encoder: Encoder) -> Rankings:
-        """The first `WINDOW` documents by cosine, of all."""
-        doc_ids = np.array(list(self.documents))
-        embeddings = encoder.encode(list(self.documents.values()), role="passage")
-        queries = encoder.encode(list(self.judged.queries.values()), role="query")
-        encoder.close()
-        found = {}
-        for query_id, scores in zip(self.judged.queries, queries @ embeddings.T, strict=True):
-            best = np.argsort(-scores, kind="stable")[:WINDOW]
-            found[query_id] = [Hit(INDEX, str(doc_ids[row]), float(scores[row])) for row in best]
-        return found
-
-    def fused(self, vector: Rankings) -> FusedRankings:
-        """Those of BM25 and of the vectors together."""
-        return {
-            query_id: fuse({"lexical": self.lexical[query_id], "vector": hits}, FUSION, window=WINDOW)
-            for query_id, hits in vector.items()
-        }
-
-    def reranked(self, cross_encoder: CrossEncoder, fused: FusedRankings, settings: RerankSettings) -> FusedRankings:
-        """The same after a cross-encoder has read the first documents of each."""
-        read = {}
-        for query_id, text in self.judged.queries.items():
-            candidates = fused[query_id][: settings.depth]
-            logits = cross_encoder.score(text, [self.documents[hit.doc_id] for hit in candidates])
-            scores = {hit.key: float(logit) for hit, logit in zip(candidates, logits, strict=True)}
-            read[query_id] = rerank(fused[query_id], scores, settings)
-        cross_encoder.close()
-        return read
+            cross_encoder = CrossEncoder.load(resolve(name))
+            yield f"BM25 and {encoders[0]}, {name}", corpus.rank("rerank", embedded[encoders[0]], cross_encoder)
+            cross_encoder.close()
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ from bridge.adaptation.training_pairs import judged_pairs, predicted_pairs, titl
 from bridge.console import Display
 from bridge.errors import CheckpointUnusable
 from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.evaluation.memory import Vectors
 from bridge.models.artifact import ModelFolder
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
-from bridge.profile import IndexProfile
-from bridge.records import Hit
+from bridge.profile import IndexProfile, Stage
 from bridge.training.data import LabelledPair, read_pairs
 from bridge.training.mining import hardest, mine_candidates, save_candidates, without_overlaps
 from bridge.training.teachers import save_logits, teacher_logits
@@ -167,21 +167,21 @@ class Adaptation:
         return HeldOut(subject.held_out, list(documents.values()), subject.profile)
 
     @cached_property
-    def _nearest(self) -> dict[str, list[Hit]]:
-        """What the serving encoder finds."""
-        return self._ground.by_vectors(self._subject.models.encoder)
+    def _serving_vectors(self) -> Vectors:
+        return self._ground.embed(self._subject.models.encoder)
 
     def _verdict(self, kind: Kind, model: ModelFolder, min_gain: float) -> Verdict:
         with self._display.step(f"Measure it with {len(self._subject.held_out.queries):,} held-out queries"):
-            ground, fused = self._ground, self._ground.fused(self._nearest)
+            ground, serving = self._ground, self._serving_vectors
             if kind == "encoder":
-                nearest = ground.by_vectors(Encoder.load(model))
+                adapted = ground.embed(Encoder.load(model))
+                stages: list[Stage] = ["vector", "hybrid"]
                 differences = [
-                    ground.difference("vector", self._nearest, nearest),
-                    ground.difference("hybrid", fused, ground.fused(nearest)),
+                    ground.difference(stage, ground.rank(stage, serving), ground.rank(stage, adapted))
+                    for stage in stages
                 ]
             else:
-                before = ground.reranked(fused, self._subject.models.cross_encoder)
-                after = ground.reranked(fused, CrossEncoder.load(model))
+                before = ground.rank("rerank", serving, self._subject.models.cross_encoder)
+                after = ground.rank("rerank", serving, CrossEncoder.load(model))
                 differences = [ground.difference("rerank", before, after)]
         return Verdict(kind, str(model.path), differences, differences[-1].helps(min_gain=min_gain))

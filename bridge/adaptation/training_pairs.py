@@ -11,10 +11,10 @@ import msgspec
 
 from bridge.adaptation.index_texts import IndexedText
 from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.models.protocols import QueryGenerator, Scorer
 from bridge.text.passages import enriched_text
 from bridge.training.data import LabelledPair
 from ingest.stages.expansion import Keep
-from ingest.stages.models import QueryGenerator, Scorer
 
 TITLE_WORDS = (3, 20)
 """Fewest and most words of a field that may stand for a query: a shorter one names nothing, a longer one is prose."""

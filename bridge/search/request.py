@@ -57,6 +57,18 @@ class SearchRequest:
         return self.clause.text
 
 
+def words_request(
+    text: str, fields: Sequence[str], *, conditions: Sequence[Json] = (), size: int = DEFAULT_SIZE
+) -> SearchRequest:
+    """A search of the bridge's own for words in some fields; `conditions` are clauses that documents have to meet."""
+    words = {"multi_match": {"query": text, "fields": list(fields)}}
+    return SearchRequest(
+        query={"bool": {"must": [words], "filter": list(conditions)}},
+        clause=TextClause(text, ("bool", "must", 0), required=conditions),
+        size=size,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class LeaveAlone:
     """The search passes through unchanged; `reason` is a word of `bridge.search.reasons`.

@@ -14,12 +14,12 @@ from pathlib import Path
 from signal import SIGTERM
 from typing import Self
 
+from bridge.models.protocols import QueryGenerator
 from ingest.follow.fields import steps
 from ingest.follow.follower import Follower
 from ingest.follow.state import FollowStatus, OnStatus
 from ingest.job import Job
 from ingest.signals import StopRequest
-from ingest.stages.models import QueryGenerator
 
 
 class Priority:

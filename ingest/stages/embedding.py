@@ -7,15 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.errors import ModelError
+from bridge.models.protocols import Encoder
 from bridge.profile import IndexProfile
 from bridge.records import Document, EnrichedDocument, ExpandedDocument
-from ingest.stages.models import Models, PassageEncoder
+from ingest.stages.models import Models
 
 
 class Embedding:
     """Embeds the passages of a batch together."""
 
-    def __init__(self, encoder: PassageEncoder | None, *, stamp: Callable[[Document], str]) -> None:
+    def __init__(self, encoder: Encoder | None, *, stamp: Callable[[Document], str]) -> None:
         """`encoder` None leaves documents without vectors; `stamp`: see `ingest.stages.stamps`."""
         self._encoder = encoder
         self._stamp = stamp

@@ -9,12 +9,13 @@ from itertools import islice, zip_longest
 from typing import Self
 
 from bridge.errors import IndexUnsuitable
+from bridge.models.protocols import QueryGenerator, Scorer
 from bridge.models.session import compute_threads
 from bridge.profile import FilterThreshold, IndexProfile
 from bridge.records import Document, ExpandedDocument, Passage
 from bridge.settings import IngestSettings
 from bridge.text.passages import enriched_text, split_passages
-from ingest.stages.models import Models, QueryGenerator, Scorer
+from ingest.stages.models import Models
 
 _WORD = re.compile(r"\w+")
 

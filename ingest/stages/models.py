@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from bridge.model_servers.client import ModelServer
 from bridge.models import query_generator
 from bridge.models.artifact import ModelFolder, resolve
 from bridge.models.cross_encoder import CrossEncoder
-from bridge.models.encoder import Encoder
+from bridge.models.encoder import Encoder as LocalEncoder
+from bridge.models.protocols import Encoder, QueryGenerator, Scorer
 from bridge.models.session import check_providers
 from bridge.models.tokenization import load_tokenizer
 from bridge.profile import DEFAULT_OBJECT, IndexProfile, ModelReference, PassageSettings, SearchRules
@@ -22,35 +20,12 @@ from bridge.text.writing_systems import scripts_of_words
 from ingest.stages.served_models import ServedEncoder, ServedGenerator, ServedScorer, check_sidecar, server_of
 
 
-class PassageEncoder(Protocol):
-    """Texts → embeddings; see `bridge.models.encoder`."""
-
-    dimension: int
-
-    def encode(self, texts: Sequence[str], role: Literal["query", "passage"] = "query") -> NDArray[np.float32]:
-        """float32, (n_texts, dimension), rows of unit length, input order."""
-
-
-class QueryGenerator(Protocol):
-    """Passages → queries; see `bridge.models.query_generator`."""
-
-    def generate(self, passages: Sequence[str], *, n_queries: int, max_new_tokens: int, seed: int) -> list[list[str]]:
-        """At most `n_queries` queries per passage, best first."""
-
-
-class Scorer(Protocol):
-    """Query, passages → scores; see `bridge.models.cross_encoder`."""
-
-    def score(self, query: str, passages: Sequence[str]) -> NDArray[np.float32]:
-        """float32, (n_passages,), input order."""
-
-
 @dataclass(frozen=True, slots=True)
 class Models:
     """Opened models, with their names in profiles and stamps. `token_spans` gives the encoder's tokens of a text;
     `scorer` filters predicted queries; `scripts` are the writing systems that the encoder reads."""
 
-    encoder: PassageEncoder
+    encoder: Encoder
     encoder_reference: ModelReference
     token_spans: TokenSpans
     generator: QueryGenerator | None = None
@@ -73,9 +48,9 @@ def load_models(settings: IngestSettings) -> Models:
     sidecar = server if settings.server.api == "sidecar" else None
     if sidecar is not None:
         check_sidecar(sidecar, settings)
-    encoder: PassageEncoder
+    encoder: Encoder
     if server is None:
-        here = Encoder.load(folder, threads=settings.threads, providers=settings.providers)
+        here = LocalEncoder.load(folder, threads=settings.threads, providers=settings.providers)
         encoder, tokenizer = here, here.tokenizer
     else:
         encoder, tokenizer = ServedEncoder(server, folder, settings), load_tokenizer(folder)

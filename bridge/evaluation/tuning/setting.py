@@ -61,21 +61,18 @@ class Setting:
         return msgspec.structs.replace(
             profile,
             fusion=FusionSettings(self.method, self.k, dict(self.weights)),
-            rerank=msgspec.structs.replace(self.reranking(), model=profile.rerank.model),
+            rerank=RerankSettings(
+                model=profile.rerank.model,
+                depth=self.depth,
+                blend=self.blend,
+                passages=self.passages,
+                passage_scores=self.passage_scores,
+                cascade=CascadeSettings(self.cascade_candidates, self.cascade_depth),
+            ),
             window=self.window,
             expansion_boost=self.expansion_boost,
             rules=msgspec.structs.replace(profile.rules, confident_lead=self.lead),
             stages=[*(stage for stage in profile.stages if stage != self.stage), self.stage],
-        )
-
-    def reranking(self) -> RerankSettings:
-        """As `bridge.search.reranking` takes it."""
-        return RerankSettings(
-            depth=self.depth,
-            blend=self.blend,
-            passages=self.passages,
-            passage_scores=self.passage_scores,
-            cascade=CascadeSettings(self.cascade_candidates, self.cascade_depth),
         )
 
     def __str__(self) -> str:

@@ -13,12 +13,14 @@ from bridge.errors import UsageError
 from bridge.evaluation.application_query import BodyOf
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.evaluation.provenance import measured_now
-from bridge.evaluation.tuning.cached_search import SearchCache
+from bridge.evaluation.tuning.answers import ClusterAndSidecar, RememberedSearch
 from bridge.evaluation.tuning.search import FOLDS, HeldOut, choose, cross_validate, front
-from bridge.evaluation.tuning.setting import Setting
+from bridge.evaluation.tuning.setting import MOST_PASSAGES, WINDOWS, Setting
 from bridge.evaluation.tuning.trials import Trial, Trials
 from bridge.model_servers.client import SidecarClient
 from bridge.profile import IndexProfile, Stage, TunedPoint, TuningRecord
+from bridge.search import json_tree
+from bridge.search.request import LeaveAlone, parse
 
 FEWEST_QUERIES = 20
 """With fewer, one part cannot choose and another part measure."""
@@ -51,8 +53,10 @@ class Tuner:
         Raises:
             UsageError: none of `stages` serves the index.
         """
-        self._cache = SearchCache(cluster, sidecar, index=index, profile=profile, body_of=body_of)
-        self._has_cascade = sidecar.cascade_model is not None
+        self._cluster = cluster
+        self._sidecar = sidecar
+        self._index = index
+        self._body_of = body_of
         self._profile = profile
         self._judged = judged
         self._measure = measure
@@ -112,7 +116,8 @@ class Tuner:
         searches = []
         with self._display.progress("Ask every leg once", len(self._judged.queries)) as show:
             for done, (query_id, text) in enumerate(self._judged.queries.items(), start=1):
-                if (search := self._cache.search(query_id, text)) is not None:
+                if (search := self._remembered(query_id, text)) is not None:
+                    search.measure(self._profile)
                     searches.append(search)
                 show(done)
         if len(searches) < FEWEST_QUERIES:
@@ -120,11 +125,31 @@ class Tuner:
                 f"{len(searches)} queries to tune with, expected at least {FEWEST_QUERIES}: judge more queries; the "
                 f"proxy leaves {len(self._judged.queries) - len(searches)} unchanged whatever the settings"
             )
-        return Trials(searches, self._cache, self._profile, self._judged, measure=self._measure)
+        return Trials(searches, self._profile, self._judged, measure=self._measure)
+
+    def _remembered(self, query_id: str, text: str) -> RememberedSearch | None:
+        """The search that the application sends for a query; None if the proxy leaves it alone."""
+        profile = self._profile
+        request = parse(
+            json_tree.write(self._body_of(text)),
+            "",
+            text_fields=profile.text_fields,
+            object_field=profile.object_field,
+            rules=profile.rules,
+        )
+        if isinstance(request, LeaveAlone):
+            return None
+        return RememberedSearch(
+            query_id,
+            request,
+            ClusterAndSidecar(self._cluster, self._sidecar, self._index, profile, request.scope),
+            most_hits=max(*WINDOWS, profile.window),
+            most_passages=max(MOST_PASSAGES, profile.rerank.passages),
+        )
 
     def _allowed(self) -> frozenset[Stage]:
         """Stages that may serve: those that the gate passed, or all that this sidecar can run."""
-        reranked: list[Stage] = ["rerank", "cascade"] if self._has_cascade else ["rerank"]
+        reranked: list[Stage] = ["rerank", "cascade"] if self._sidecar.cascade_model is not None else ["rerank"]
         possible = frozenset({"lexical", "expansion", "hybrid", self.default.stage, *reranked})
         if self._profile.gate is not None:
             possible = frozenset(self._profile.stages)

@@ -16,8 +16,7 @@ from bridge.proxy.upgrade.ranking_cache import RankingCache
 from bridge.search import json_tree
 from bridge.search.json_tree import Json
 from bridge.search.reasons import REASONS
-from bridge.search.request import MAX_TEXT_CHARS, LeaveAlone, SearchRequest
-from bridge.search.text_clause import TextClause
+from bridge.search.request import MAX_TEXT_CHARS, LeaveAlone, words_request
 
 PATH = "/_bridge/retrieve"
 
@@ -106,13 +105,8 @@ class Retrieval:
         profile: IndexProfile,
         caller: CIMultiDict[str],
     ) -> Plan:
-        words = {"multi_match": {"query": query, "fields": profile.text_fields}}
         return Plan(
-            request=SearchRequest(
-                query={"bool": {"must": [words], "filter": list(conditions)}},
-                clause=TextClause(query, ("bool", "must", 0), required=conditions),
-                size=wanted.size,
-            ),
+            request=words_request(query, profile.text_fields, conditions=conditions, size=wanted.size),
             profile=profile,
             expression=wanted.index,
             caller=caller,

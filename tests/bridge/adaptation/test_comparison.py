@@ -24,6 +24,8 @@ PROFILE = profile_for(toy_models(), ["text"])
 class Knowing:
     """Knows which document answers the query of the same number, but for the first `n_wrong`."""
 
+    dimension = N
+
     def __init__(self, n_wrong: int = 0) -> None:
         self._n_wrong = n_wrong
 
@@ -53,34 +55,33 @@ def ground() -> HeldOut:
 
 
 def test_a_document_is_as_near_as_its_nearest_passage(ground: HeldOut) -> None:
-    nearest = ground.by_vectors(Knowing())
+    nearest = ground.rank("vector", ground.embed(Knowing()))
     assert [hits[0].doc_id for hits in nearest.values()] == [f"d{n}" for n in range(N)]
     assert len({hit.doc_id for hit in nearest["q0"]}) == len(nearest["q0"]) == N
 
 
 def test_an_encoder_that_finds_more_gains_at_both_stages(ground: HeldOut) -> None:
-    serving, adapted = ground.by_vectors(Knowing(n_wrong=6)), ground.by_vectors(Knowing())
-    alone = ground.difference("vector", serving, adapted)
+    serving, adapted = ground.embed(Knowing(n_wrong=6)), ground.embed(Knowing())
+    alone = ground.difference("vector", ground.rank("vector", serving), ground.rank("vector", adapted))
     assert (alone.adapted_mean, alone.difference > 0.1, alone.p_value < 0.1) == (1.0, True, True)
-    fused = ground.difference("hybrid", ground.fused(serving), ground.fused(adapted))
+    fused = ground.difference("hybrid", ground.rank("hybrid", serving), ground.rank("hybrid", adapted))
     assert fused.difference > 0
     assert fused.helps()
 
 
 def test_a_worse_one_does_not_help(ground: HeldOut) -> None:
-    serving, adapted = ground.by_vectors(Knowing()), ground.by_vectors(Knowing(n_wrong=6))
-    assert not ground.difference("hybrid", ground.fused(serving), ground.fused(adapted)).helps()
+    before, after = (ground.rank("hybrid", ground.embed(Knowing(n_wrong))) for n_wrong in (0, 6))
+    assert not ground.difference("hybrid", before, after).helps()
 
 
-def test_a_cross_encoder_is_compared_on_the_same_ranking(ground: HeldOut) -> None:
+def test_a_cross_encoder_is_compared_on_the_same_ranking() -> None:
     profile = msgspec.structs.replace(PROFILE, rerank=msgspec.structs.replace(PROFILE.rerank, blend=0.0))
     ground = HeldOut(QUERIES, DOCUMENTS, profile)
-    fused = ground.fused(ground.by_vectors(Knowing()))
-    found = ground.difference(
-        "rerank", ground.reranked(fused, Judge(wrong=True)), ground.reranked(fused, Judge(wrong=False))
-    )
-    assert found.adapted_mean == 1.0 > found.serving_mean
-    assert found.low > 0
+    vectors = ground.embed(Knowing())
+    before, after = (ground.rank("rerank", vectors, Judge(wrong=wrong)) for wrong in (True, False))
+    difference = ground.difference("rerank", before, after)
+    assert difference.adapted_mean == 1.0 > difference.serving_mean
+    assert difference.low > 0
 
 
 @pytest.mark.parametrize(

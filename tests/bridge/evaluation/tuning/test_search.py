@@ -1,20 +1,22 @@
 """The search for settings, on legs and scores that were written by hand."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bridge.evaluation.judged_queries import JudgedQueries
-from bridge.evaluation.tuning.cached_search import CachedSearch, Costs, Pace
+from bridge.evaluation.tuning.answers import AverageTime, Costs, RememberedSearch, Source
 from bridge.evaluation.tuning.plot import plot_front
 from bridge.evaluation.tuning.search import choose, cross_validate, front
-from bridge.evaluation.tuning.setting import BOOSTS, Setting
+from bridge.evaluation.tuning.setting import Setting
 from bridge.evaluation.tuning.trials import Trials, estimated_ms
 from bridge.profile import IndexProfile, ModelReference, RerankSettings, Stage
-from bridge.records import Hit, Key
+from bridge.records import Hit, Key, Passage
+from bridge.search.json_tree import Json
+from bridge.search.request import words_request
 
 PROFILE = IndexProfile(
     text_fields=["body"],
@@ -30,60 +32,90 @@ N_QUERIES = 20
 ALL_STAGES = frozenset(("lexical", "expansion", "hybrid", "rerank", "cascade"))
 
 
-class WrittenScores:
-    """Gives documents the scores of a table, where cluster and sidecar would be asked."""
-
-    def __init__(self, large: Mapping[str, float], small: Mapping[str, float]) -> None:
-        self._large, self._small = large, small
-        self.read: list[Key] = []
-
-    def read_large(self, search: CachedSearch, keys: Sequence[Key], *, n_passages: int) -> None:
-        self.read += [key for key in keys if key not in search.large]
-        search.large.update({key: [self._large.get(key[1], -5.0)] for key in keys})
-
-    def read_small(self, search: CachedSearch, keys: Sequence[Key]) -> None:
-        search.small.update({key: [self._small.get(key[1], -5.0)] for key in keys})
-
-
 def hits(*doc_ids: str) -> list[Hit]:
     return [Hit("i", doc_id, float(len(doc_ids) - n)) for n, doc_id in enumerate(doc_ids)]
 
 
-def search(query_id: str, *, text_rank: int | None, vector_rank: int | None) -> CachedSearch:
+@dataclass
+class Written(Source):
+    """Answers by hand: the hits of legs, and a score for each document."""
+
+    text: Sequence[Hit]
+    near: Sequence[Hit]
+    large: Mapping[str, float]
+    small: Mapping[str, float]
+    scored: list[str] = field(default_factory=list)
+    """Passages that the large model read."""
+
+    def embed(self, text: str) -> Sequence[float]:
+        return [1.0] * PROFILE.dimension
+
+    def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
+        return {leg: self.near if leg == "vector" else self.text for leg in bodies}
+
+    def read(
+        self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
+    ) -> Mapping[Key, Sequence[Passage]]:
+        return {key: [Passage(key[1], 0, len(key[1]))] for key in keys}
+
+    def score(self, text: str, passages: Sequence[str], *, small: bool) -> Sequence[float]:
+        if not small:
+            self.scored += passages
+        scores = self.small if small else self.large
+        return [scores.get(passage, -5.0) for passage in passages]
+
+
+GOOD: Mapping[str, float] = {RIGHT: 5.0}
+BAD: Mapping[str, float] = {RIGHT: -9.0}
+
+
+def search(
+    query_id: str,
+    *,
+    text_rank: int | None,
+    vector_rank: int | None,
+    large: Mapping[str, float] = GOOD,
+    small: Mapping[str, float] | None = None,
+) -> RememberedSearch:
     """A query whose right document stands at these ranks (first is 1) among wrong ones of each leg; None: the leg
-    does not find it."""
+    does not find it. `small` is as `large` if it is not given. Reading a document costs 6 ms."""
     text = [f"t{n}" for n in range(12)]
-    vector = [f"v{n}" for n in range(12)]
+    near = [f"v{n}" for n in range(12)]
     if text_rank is not None:
         text.insert(text_rank - 1, RIGHT)
     if vector_rank is not None:
-        vector.insert(vector_rank - 1, RIGHT)
-    return CachedSearch(
-        query_id=query_id,
-        text="words",
-        embedding=None,
-        lexical=hits(*text),
-        expansion={boost: hits(*text) for boost in BOOSTS},
-        vector=hits(*vector),
-        costs=Costs(
-            own=5, embed=5, text_leg=5, hybrid_legs=15, texts=Pace(10, 10), large=Pace(50, 10), small=Pace(5, 10)
-        ),
-    )
+        near.insert(vector_rank - 1, RIGHT)
+    words = words_request("words", ["body"], size=100)
+    source = Written(hits(*text), hits(*near), large, large if small is None else small)
+    remembered = RememberedSearch(query_id, words, source, most_hits=200, most_passages=3)
+    remembered.measure(PROFILE)
+    remembered.costs = costs()
+    return remembered
 
 
-def trials(searches: Sequence[CachedSearch], scores: WrittenScores | None = None) -> Trials:
+class Fixed(AverageTime):
+    """An average that no request changes."""
+
+    def add(self, took_ms: float, n_things: int) -> None:
+        pass
+
+
+def costs() -> Costs:
+    texts, large, small = (Fixed(total, 10) for total in (10, 50, 5))
+    return Costs(own=5, embed=5, text_leg=5, hybrid_legs=15, texts=texts, large=large, small=small)
+
+
+def trials(searches: Sequence[RememberedSearch]) -> Trials:
     judged = JudgedQueries(
         "by hand", {each.query_id: "words" for each in searches}, {each.query_id: {RIGHT: 1} for each in searches}
     )
-    cache = scores or WrittenScores({RIGHT: 5.0}, {RIGHT: 5.0})
-    return Trials(searches, cache, PROFILE, judged, measure="RR@10")
+    return Trials(searches, PROFILE, judged, measure="RR@10")
 
 
 @pytest.fixture
 def vectors_know_best() -> Trials:
     """Vectors have the right document second, texts do not find it; the cross-encoders put it last."""
-    searches = [search(f"q{n}", text_rank=None, vector_rank=2) for n in range(N_QUERIES)]
-    return trials(searches, WrittenScores({RIGHT: -9.0}, {RIGHT: -9.0}))
+    return trials([search(f"q{n}", text_rank=None, vector_rank=2, large=BAD) for n in range(N_QUERIES)])
 
 
 def seeds(stage: Stage = "rerank") -> list[Setting]:
@@ -144,8 +176,8 @@ def test_what_is_reported_had_no_part_in_the_choice() -> None:
     for n in range(N_QUERIES):
         text_is_right = bool(chance.integers(2))
         ranks = (1, 12) if text_is_right else (12, 1)
-        searches.append(search(f"q{n}", text_rank=ranks[0], vector_rank=ranks[1]))
-    tried = trials(searches, WrittenScores({}, {}))
+        searches.append(search(f"q{n}", text_rank=ranks[0], vector_rank=ranks[1], large={}))
+    tried = trials(searches)
     held_out = cross_validate(tried, seeds("hybrid")[0], seeds("hybrid"), budget_ms=None, allowed=ALL_STAGES)
     fitted = max(trial.mean(EVERY_ROW) for trial in tried.tried())
     assert held_out.tuned <= fitted
@@ -178,7 +210,7 @@ def test_the_applications_own_results_follow_the_window() -> None:
 
 def test_a_confident_text_leg_ranks_alone_and_saves_the_time_of_reading() -> None:
     """The first hit of twelve scores twelve elevenths of the second."""
-    tried = trials([search("q0", text_rank=1, vector_rank=None)], WrittenScores({RIGHT: -9.0}, {RIGHT: -9.0}))
+    tried = trials([search("q0", text_rank=1, vector_rank=None, large=BAD)])
     always = replace(Setting.of(PROFILE, "rerank"), blend=0.0)
     read, alone = tried.of(always), tried.of(replace(always, lead=1.05))
     assert read.values[0] < alone.values[0] == 1.0
@@ -187,18 +219,19 @@ def test_a_confident_text_leg_ranks_alone_and_saves_the_time_of_reading() -> Non
 
 
 def test_documents_are_read_once() -> None:
-    scores = WrittenScores({RIGHT: 5.0}, {RIGHT: 5.0})
-    tried = trials([search("q0", text_rank=3, vector_rank=4)], scores)
+    remembered = search("q0", text_rank=3, vector_rank=4)
+    tried = trials([remembered])
     setting = Setting.of(PROFILE, "rerank")
     for depth in (10, 20, 10):
         tried.of(replace(setting, depth=depth))
-    assert len(scores.read) == len(set(scores.read)) == 20
+    assert isinstance(source := remembered.source, Written)
+    assert len(source.scored) == len(set(source.scored)) == 20
 
 
 def test_a_cascade_orders_its_best_by_the_large_model_and_the_others_by_the_small_one() -> None:
     large = {RIGHT: 9.0, "t0": 1.0, "t1": 2.0}
     small = {RIGHT: 3.0, "t1": 4.0, "t0": 5.0, "t2": 2.0, "t3": 1.0}
-    tried = trials([search("q0", text_rank=12, vector_rank=12)], WrittenScores(large, small))
+    tried = trials([search("q0", text_rank=12, vector_rank=12, large=large, small=small)])
     setting = replace(
         Setting.of(PROFILE, "cascade").weighing(vector=0.0), blend=0.0, cascade_candidates=100, cascade_depth=3
     )
@@ -217,4 +250,4 @@ def test_a_cascade_orders_its_best_by_the_large_model_and_the_others_by_the_smal
     ],
 )
 def test_times_add_up_from_their_parts(stage: Stage, expected: float) -> None:
-    assert estimated_ms(Setting.of(PROFILE, stage), search("q", text_rank=1, vector_rank=1)) == pytest.approx(expected)
+    assert estimated_ms(Setting.of(PROFILE, stage), costs()) == pytest.approx(expected)

@@ -1,0 +1,231 @@
+"""What the cluster and the sidecar answer for one query, remembered: each question is sent once, whatever the settings.
+
+`bridge.search.flow` asks the questions, as it does in the proxy.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Protocol, TypeVar
+
+import msgspec
+from opensearchpy import OpenSearch
+
+from bridge.cluster.connection import exchange
+from bridge.errors import AnswerNotUnderstood, CascadeMissing
+from bridge.model_servers.client import SidecarClient
+from bridge.profile import IndexProfile
+from bridge.records import Hit, Key, Passage
+from bridge.search import json_tree, legs
+from bridge.search.cascade import CascadeRequest, merge_scores, select_for_large_model
+from bridge.search.flow import Backend
+from bridge.search.fusion import blended
+from bridge.search.json_tree import Json
+from bridge.search.request import SearchRequest
+from bridge.search.response import found_hits, leg_rankings, passages_to_read
+
+_T = TypeVar("_T")
+
+
+class Source(Protocol):
+    """Where answers come from."""
+
+    def embed(self, text: str) -> Sequence[float] | None:
+        """The query's embedding; None if the index has no vectors."""
+
+    def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
+        """The hits of each leg's body."""
+
+    def read(
+        self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
+    ) -> Mapping[Key, Sequence[Passage]]:
+        """As `bridge.search.flow.Backend.read`."""
+
+    def score(self, text: str, passages: Sequence[str], *, small: bool) -> Sequence[float]:
+        """Logits of the large cross-encoder, or of the `small` one.
+
+        Raises:
+            CascadeMissing: there is no small one.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterAndSidecar:
+    """The source for one search of an index. An answer that cannot be had ends the tuning."""
+
+    cluster: OpenSearch
+    sidecar: SidecarClient
+    index: str
+    profile: IndexProfile
+    scope: Mapping[str, str]
+
+    def embed(self, text: str) -> Sequence[float] | None:
+        if self.profile.vector_type == "none":
+            return None
+        return self.sidecar.embed(text, model=self.profile.encoder.identity)
+
+    def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
+        answer = self._send("_msearch", legs.msearch(bodies.values(), self.scope), "application/x-ndjson")
+        hits_of: dict[str, Sequence[Hit]] = {}
+        for leg, hits in leg_rankings(answer, list(bodies)).items():
+            if isinstance(hits, str):
+                raise AnswerNotUnderstood(f"index {self.index}: the {leg} leg failed: {hits}")
+            hits_of[leg] = hits
+        return hits_of
+
+    def read(
+        self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
+    ) -> Mapping[Key, Sequence[Passage]]:
+        body = legs.texts(self.profile, keys, embedding, passages=passages)
+        hits = found_hits(self._send("_search", json_tree.write(body), "application/json"))
+        return passages_to_read(hits, keys, self.profile)
+
+    def score(self, text: str, passages: Sequence[str], *, small: bool) -> Sequence[float]:
+        if small and self.sidecar.cascade_model is None:
+            raise CascadeMissing("the sidecar has no small cross-encoder")
+        return self.sidecar.rerank(text, passages, model=self.sidecar.cascade_model if small else None)
+
+    def _send(self, endpoint: str, body: bytes, content_type: str) -> bytes:
+        answer = exchange(self.cluster, "POST", f"/{self.index}/{endpoint}", body=body, content_type=content_type)
+        if answer.status != 200:
+            raise AnswerNotUnderstood(
+                f"index {self.index}: the cluster answered {endpoint} with status {answer.status}: "
+                f"{answer.body[:300]!r}"
+            )
+        return answer.body
+
+
+@dataclass(slots=True)
+class AverageTime:
+    """Average time per thing, such as a passage."""
+
+    total_ms: float = 0.0
+    n_things: int = 0
+
+    def add(self, took_ms: float, n_things: int) -> None:
+        """Adds a request for several things."""
+        self.total_ms += took_ms
+        self.n_things += n_things
+
+    @property
+    def each_ms(self) -> float:
+        """Milliseconds per thing; 0 before the first."""
+        return self.total_ms / self.n_things if self.n_things else 0.0
+
+
+@dataclass(slots=True)
+class Costs:
+    """Milliseconds that each part of one query took.
+
+    `own`: the application's own search; `embed`: the query's embedding; `text_leg` alone; `hybrid_legs`: all legs of a
+    hybrid search together. `texts`: per document, to fetch its text; `large` and `small`: per passage, to score it.
+    """
+
+    own: float = 0.0
+    embed: float = 0.0
+    text_leg: float = 0.0
+    hybrid_legs: float = 0.0
+    texts: AverageTime = field(default_factory=AverageTime)
+    large: AverageTime = field(default_factory=AverageTime)
+    small: AverageTime = field(default_factory=AverageTime)
+
+
+class RememberedSearch(Backend):
+    """One query: asks `source` what it does not know yet, and counts the time in `costs`.
+
+    Legs are asked for `most_hits`, and passages for `most_passages` of each document, so that smaller settings find
+    their answer here.
+    """
+
+    def __init__(
+        self, query_id: str, request: SearchRequest, source: Source, *, most_hits: int, most_passages: int
+    ) -> None:
+        self.query_id = query_id
+        self.request = request
+        self.costs = Costs()
+        self.own: Sequence[Hit] = ()
+        """What the application's own query finds; known after `measure`."""
+        self.source = source
+        self._most_hits = most_hits
+        self._most_passages = most_passages
+        self._embedding: Sequence[float] | None = None
+        self._hits: dict[bytes, Sequence[Hit]] = {}
+        self._passages: dict[Key, Sequence[Passage]] = {}
+        self._scores: dict[tuple[str, bool], float] = {}
+
+    def measure(self, profile: IndexProfile) -> None:
+        """Times the legs of the profile, and remembers their hits.
+
+        Raises:
+            BridgeError: the source does not answer.
+        """
+        lexical = {"lexical": legs.lexical(self.request, profile)}
+        text = {"expansion": legs.expansion(self.request, profile)} if profile.generator is not None else lexical
+        hits_of, self.costs.own = _timed(lambda: self._ask(lexical))
+        self.own = hits_of["lexical"]
+        self._embedding, self.costs.embed = _timed(lambda: self.source.embed(self.request.text))
+        if self._embedding is None:
+            self._ask(text)
+            self.costs.text_leg = self.costs.hybrid_legs = _timed(lambda: self._ask(text))[1]
+            return
+        hybrid = text | {"vector": legs.vector(self.request, profile, self._embedding)}
+        self._ask(hybrid)  # The first time pays for what later searches find done.
+        self.costs.text_leg = _timed(lambda: self._ask(text))[1]
+        self.costs.hybrid_legs = _timed(lambda: self._ask(hybrid))[1]
+
+    async def embed(self, text: str) -> Sequence[float] | None:
+        return self._embedding
+
+    async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
+        unknown = {leg: body for leg, body in bodies.items() if _without_size(body) not in self._hits}
+        if unknown:
+            self._ask(unknown)
+        return {leg: self._hits[_without_size(body)][: body["size"]] for leg, body in bodies.items()}
+
+    def _ask(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
+        hits_of = self.source.search({leg: body | {"size": self._most_hits} for leg, body in bodies.items()})
+        self._hits |= {_without_size(bodies[leg]): hits for leg, hits in hits_of.items()}
+        return hits_of
+
+    async def read(
+        self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
+    ) -> Mapping[Key, Sequence[Passage]]:
+        if unknown := [key for key in keys if key not in self._passages]:
+            read, took_ms = _timed(lambda: self.source.read(unknown, embedding, passages=self._most_passages))
+            self.costs.texts.add(took_ms, len(unknown))
+            self._passages |= {key: read.get(key, ()) for key in unknown}
+        return {key: known[:passages] for key in keys if (known := self._passages[key])}
+
+    def check_cascade(self) -> None:
+        """Scoring finds out."""
+
+    async def score(
+        self, text: str, passages: Sequence[str], *, cascade: CascadeRequest | None = None
+    ) -> Sequence[float]:
+        """As the sidecar scores; its cascade is played here, so that no passage is read anew for another depth."""
+        if cascade is None:
+            return self._score(passages, small=False)
+        first = self._score(passages, small=True)
+        preferences = blended(first, cascade.prior_scores, cascade.prior_weight)
+        best = select_for_large_model(first, depth=cascade.depth, preferences=preferences)
+        second = self._score([passages[place] for place in best], small=False)
+        return merge_scores(first, dict(zip(best, second, strict=True)))
+
+    def _score(self, passages: Sequence[str], *, small: bool) -> list[float]:
+        if unknown := [passage for passage in dict.fromkeys(passages) if (passage, small) not in self._scores]:
+            scores, took_ms = _timed(lambda: self.source.score(self.request.text, unknown, small=small))
+            (self.costs.small if small else self.costs.large).add(took_ms, len(unknown))
+            self._scores |= {(passage, small): score for passage, score in zip(unknown, scores, strict=True)}
+        return [self._scores[passage, small] for passage in passages]
+
+
+def _without_size(body: Json) -> bytes:
+    """Tells searches apart that differ in more than how many hits they ask for."""
+    return msgspec.json.encode({name: value for name, value in body.items() if name != "size"})
+
+
+def _timed(ask: Callable[[], _T]) -> tuple[_T, float]:
+    """The answer, and how many milliseconds it took."""
+    began = perf_counter()
+    answer = ask()
+    return answer, (perf_counter() - began) * 1000
