@@ -1,0 +1,460 @@
+"""A search asks its questions in order, and ranks alike whoever answers them: the proxy, tune, or models in memory."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from bridge.errors import CascadeMissing, StageFailed
+from bridge.evaluation.memory import Corpus, MemoryBackend, Vectors
+from bridge.evaluation.tuning.answers import RememberedSearch, Source
+from bridge.profile import (
+    CascadeSettings,
+    FusionSettings,
+    IndexProfile,
+    ModelReference,
+    PassageSettings,
+    RerankSettings,
+    SearchRules,
+    Stage,
+)
+from bridge.proxy.upgrade.planning import Plan
+from bridge.proxy.upgrade.ranking import CallersBackend, Notes
+from bridge.records import Hit, Key, Passage
+from bridge.search import json_tree
+from bridge.search.cascade import CascadeRequest, merge_scores, select_for_large_model
+from bridge.search.flow import READ_CHARS, Backend, Ranking, rank
+from bridge.search.fusion import blended
+from bridge.search.json_tree import Json
+from bridge.search.request import SearchRequest, parse
+from bridge.search.response import ShownHit, found_hits
+from tests.bridge.proxy.scripted_index import leg_of
+
+PROFILE = IndexProfile(
+    text_fields=["title"],
+    encoder=ModelReference("toy", "0" * 12),
+    generator=ModelReference("toy", "1" * 12),
+    dimension=2,
+    window=3,
+    fusion=FusionSettings(method="rrf"),
+    rerank=RerankSettings(depth=2, blend=0.0, cascade=CascadeSettings(candidates=3, depth=1)),
+)
+QUERY = {"query": {"match": {"title": "red shoe"}}}
+
+
+def understood(**more: Json) -> SearchRequest:
+    request = parse(json.dumps(QUERY | more).encode(), "", text_fields=["title"], object_field="_neural")
+    assert isinstance(request, SearchRequest)
+    return request
+
+
+def kind_of(body: Json) -> str:
+    return leg_of(json.loads(json_tree.write(body)))
+
+
+def hits(*doc_ids: str) -> list[Hit]:
+    return [Hit("i", doc_id, 10.0 - rank) for rank, doc_id in enumerate(doc_ids)]
+
+
+@dataclass
+class Script(Backend):
+    """Answers by hand, and writes down what it is asked. What `fails` names cannot be had."""
+
+    lexical: Sequence[Hit] = field(default_factory=lambda: hits("a", "b", "c"))
+    expansion: Sequence[Hit] = field(default_factory=lambda: hits("a", "b", "c"))
+    vector: Sequence[Hit] = field(default_factory=lambda: hits("e", "d", "a"))
+    exact: Sequence[Hit] = field(default_factory=lambda: hits("e", "d", "a"))
+    scores: Mapping[str, float] = field(default_factory=dict)
+    has_small_model: bool = True
+    fails: frozenset[str] = frozenset()
+    asked: list[str] = field(default_factory=list)
+
+    async def embed(self, text: str) -> Sequence[float] | None:
+        self.asked.append(f"embed {text}")
+        return None if "embed" in self.fails else [1.0, 0.0]
+
+    async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
+        kinds = {leg: kind_of(body) for leg, body in bodies.items()}
+        self.asked.append("search " + " ".join(kinds.values()))
+        return {leg: getattr(self, kind) for leg, kind in kinds.items() if kind not in self.fails}
+
+    async def read(
+        self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
+    ) -> Mapping[Key, Sequence[Passage]]:
+        near = "near the query" if embedding else "whole"
+        self.asked.append(f"read {passages} {near} of {' '.join(doc_id for _, doc_id in keys)}")
+        return {} if "read" in self.fails else {key: [Passage(f"text of {key[1]}", 0, 9)] for key in keys}
+
+    def check_cascade(self) -> None:
+        if not self.has_small_model:
+            raise CascadeMissing("none here")
+
+    async def score(
+        self, text: str, passages: Sequence[str], *, cascade: CascadeRequest | None = None
+    ) -> Sequence[float] | None:
+        self.asked.append(f"score {len(passages)}" + (f", {cascade.depth} by the large model" if cascade else ""))
+        return None if "score" in self.fails else [self.scores.get(passage[-1], 0.0) for passage in passages]
+
+
+def ranked(
+    script: Script,
+    stage: Stage,
+    body: Mapping[str, Json] = MappingProxyType({}),
+    *,
+    profile: IndexProfile = PROFILE,
+    explain: bool = False,
+) -> Ranking:
+    return asyncio.run(rank(understood(**body), profile, stage, script, explain=explain))
+
+
+def ids(ranking: Ranking) -> str:
+    return "".join(hit.doc_id for hit in ranking.hits)
+
+
+LEGS = ["embed red shoe", "search expansion vector"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "asked", "stages"),
+    [
+        ("expansion", ["search expansion"], "expansion"),
+        ("vector", ["embed red shoe", "search vector"], "vector"),
+        ("hybrid", LEGS, "hybrid"),
+        ("rerank", [*LEGS, "read 1 near the query of a e", "score 2"], "hybrid+rerank"),
+        ("cascade", [*LEGS, "read 1 near the query of a e b", "score 3, 1 by the large model"], "hybrid+cascade"),
+    ],
+)
+def test_each_stage_asks_what_it_needs_and_no_more(stage: Stage, asked: list[str], stages: str) -> None:
+    script = Script()
+    assert ranked(script, stage).stages == stages
+    assert script.asked == asked
+
+
+def test_cross_encoders_order_the_documents_that_they_read() -> None:
+    assert ids(ranked(Script(), "hybrid")) == "aeb"
+    assert ids(ranked(Script(scores={"e": 5.0}), "rerank")) == "eab"
+    assert ids(ranked(Script(scores={"b": 5.0}), "cascade")) == "bae"
+
+
+def test_too_few_vectors_are_compared_exactly() -> None:
+    script = Script(vector=hits("e"), exact=hits("d", "b"))
+    assert [hit.doc_id for hit in ranked(script, "hybrid").legs["vector"]] == ["d", "b"]
+    assert script.asked == [*LEGS, "search exact"]
+
+
+def test_vectors_that_the_caller_may_not_see_are_not_compared_with_passages() -> None:
+    script = Script(vector=[], exact=[])
+    ranking = ranked(script, "rerank")
+    assert ranking.embedding is None
+    assert script.asked[-2:] == ["read 1 whole of a b", "score 2"]
+
+
+def test_a_vector_alone_does_not_reach_min_score() -> None:
+    assert set(ids(ranked(Script(), "hybrid", {"min_score": 0.5}))) == set("abc")
+
+
+def test_a_confident_text_leg_ranks_alone_and_nothing_is_read() -> None:
+    profile = msgspec.structs.replace(PROFILE, rules=SearchRules(confident_lead=1.05))
+    script = Script()
+    ranking = ranked(script, "rerank", profile=profile)
+    assert (ids(ranking), ranking.stages) == ("abc", "expansion+confident")
+    assert script.asked == LEGS
+
+
+def test_a_page_beyond_the_reranked_documents_reads_none() -> None:
+    script = Script()
+    assert ranked(script, "rerank", {"from": 2}).stages == "hybrid"
+    assert script.asked == LEGS
+
+
+def test_an_explained_search_runs_the_applications_own_query_too() -> None:
+    script = Script(lexical=hits("c", "z"))
+    ranking = ranked(script, "hybrid", explain=True)
+    assert script.asked == ["embed red shoe", "search lexical expansion vector"]
+    assert "z" not in ids(ranking)
+    assert {hit.doc_id: hit.legs["lexical"].rank for hit in ranking.hits if "lexical" in hit.legs} == {}
+
+
+def test_without_a_small_model_the_large_one_reads_alone() -> None:
+    script = Script(has_small_model=False)
+    assert ranked(script, "cascade").stages == "hybrid+rerank"
+    assert script.asked == [*LEGS, "read 1 near the query of a e", "score 2"]
+
+
+@pytest.mark.parametrize(
+    ("fails", "stages", "found"),
+    [
+        ({"embed"}, "expansion+rerank", "abc"),
+        ({"vector"}, "expansion+rerank", "abc"),
+        ({"expansion"}, "vector+rerank", "eda"),
+        ({"expansion", "vector"}, "lexical", ""),
+        ({"read"}, "hybrid", "aeb"),
+        ({"score"}, "hybrid", "aeb"),
+    ],
+)
+def test_what_cannot_be_had_takes_only_its_stage_out(fails: set[str], stages: str, found: str) -> None:
+    ranking = ranked(Script(fails=frozenset(fails)), "rerank")
+    assert (ranking.stages, ids(ranking)) == (stages, found)
+
+
+def test_a_ranking_is_complete_if_nothing_that_matches_is_outside_the_window() -> None:
+    few = Script(expansion=hits("a"), vector=hits("a", "b", "c"))
+    assert ranked(few, "hybrid").complete
+    assert not ranked(Script(), "hybrid").complete
+
+
+def test_the_best_passage_of_a_document_counts_and_is_kept() -> None:
+    class Long(Script):
+        async def read(
+            self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
+        ) -> Mapping[Key, Sequence[Passage]]:
+            return {key: [Passage("x" * 3_000 + "q", 0, 3_001), Passage(f"of {key[1]}", 5, 9)] for key in keys}
+
+        async def score(
+            self, text: str, passages: Sequence[str], *, cascade: CascadeRequest | None = None
+        ) -> Sequence[float] | None:
+            assert max(map(len, passages)) == READ_CHARS
+            return await super().score(text, passages, cascade=cascade)
+
+    nested = msgspec.structs.replace(PROFILE, passages=PassageSettings(layout="nested"))
+    ranking = ranked(Long(scores={"e": 5.0, "x": 1.0}), "rerank", profile=nested)
+    assert ids(ranking)[:2] == "ea"
+    assert {key[1]: passage.start for key, passage in ranking.passages.items()} == {"e": 5, "a": 0}
+
+
+# --- the same search, whoever answers ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class World:
+    """Documents, what each leg says of them, and what the cross-encoders score; scores are exact in 32 bits."""
+
+    lexical: Sequence[Hit]
+    expansion: Sequence[Hit]
+    near: Sequence[Hit]
+    """All documents, nearest first."""
+    large: Mapping[str, float]
+    small: Mapping[str, float]
+    profile: IndexProfile
+    stage: Stage
+    body: Mapping[str, Json]
+    failing: frozenset[str] = frozenset()
+
+    def search(self, body: Json) -> Sequence[Hit]:
+        kind = kind_of(body)
+        found = {"lexical": self.lexical, "expansion": self.expansion}.get(kind, self.near)
+        return found[: body["size"]]
+
+    def scores(self, passages: Sequence[str], cascade: CascadeRequest | None) -> list[float]:
+        large = [self.large[passage] for passage in passages]
+        if cascade is None:
+            return large
+        small = [self.small[passage] for passage in passages]
+        preferences = blended(small, cascade.prior_scores, cascade.prior_weight)
+        chosen = select_for_large_model(small, depth=cascade.depth, preferences=preferences)
+        return merge_scores(small, {place: large[place] for place in chosen})
+
+
+def some_hits(doc_ids: Sequence[str], scores: Sequence[float]) -> list[Hit]:
+    ordered = sorted(scores, reverse=True)
+    return [Hit("i", doc_id, score) for doc_id, score in zip(doc_ids, ordered, strict=False)]
+
+
+@st.composite
+def worlds(draw: st.DrawFn, *, failing: bool = False) -> World:
+    doc_ids = [f"d{n}" for n in range(draw(st.integers(1, 12)))]
+    shuffled = st.permutations(doc_ids)
+    some = st.integers(0, len(doc_ids))
+    numbers = st.lists(st.integers(1, 64), min_size=12, max_size=12).map(lambda each: [n / 8 for n in each])
+    cosines = draw(st.lists(st.integers(1, 255), min_size=len(doc_ids), max_size=len(doc_ids), unique=True))
+    logits = st.fixed_dictionaries({doc_id: st.integers(-8, 8).map(float) for doc_id in doc_ids})
+    weights = st.sampled_from([0.0, 0.5, 1.0])
+    fusion = FusionSettings(
+        method=draw(st.sampled_from(["rrf", "minmax", "zscore"])),
+        weights={leg: draw(weights) for leg in ("lexical", "expansion", "vector")},
+    )
+    rerank = RerankSettings(
+        depth=draw(st.integers(1, 6)),
+        blend=draw(st.sampled_from([0.0, 0.5])),
+        cascade=CascadeSettings(draw(st.integers(1, 8)), draw(st.integers(1, 4))),
+    )
+    profile = msgspec.structs.replace(
+        PROFILE,
+        generator=PROFILE.generator if draw(st.booleans()) else None,
+        fusion=fusion,
+        rerank=rerank,
+        window=draw(st.integers(1, 12)),
+        rules=SearchRules(confident_lead=draw(st.sampled_from([None, 1.5]))),
+    )
+    body: dict[str, Json] = {"from": draw(st.integers(0, 8))}
+    if draw(st.booleans()):
+        body["min_score"] = 0.5
+    if draw(st.booleans()):
+        body["query"] = {"bool": {"must": [QUERY["query"]], "filter": [{"term": {"public": True}}]}}
+    parts = ["embed", "lexical", "expansion", "vector", "read", "score", "small"]
+    return World(
+        lexical=some_hits(draw(shuffled)[: draw(some)], draw(numbers)),
+        expansion=some_hits(draw(shuffled)[: draw(some)], draw(numbers)),
+        near=some_hits(draw(shuffled), [cosine / 256 for cosine in cosines]),
+        large=draw(logits),
+        small=draw(logits),
+        profile=profile,
+        stage=draw(st.sampled_from(["expansion", "vector", "hybrid", "rerank", "cascade"])),
+        body=body,
+        failing=frozenset(draw(st.sets(st.sampled_from(parts)))) if failing else frozenset(),
+    )
+
+
+class ScriptedCluster:
+    """The proxy's searches, answered by a world as the cluster would write it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def msearch(self, plan: Plan, body: bytes, *, stage: str) -> bytes:
+        items: list[dict[str, Any]] = []
+        for line in body.splitlines()[1::2]:
+            search = json.loads(line)
+            kind = leg_of(search).replace("exact", "vector")
+            if kind in self._world.failing:
+                items.append({"error": {"type": "out_of_reach"}})
+            else:
+                found = self._world.search(search)
+                written = [{"_index": hit.index, "_id": hit.doc_id, "_score": hit.score} for hit in found]
+                items.append({"hits": {"hits": written}})
+        return json.dumps({"responses": items}).encode()
+
+    async def hits(self, plan: Plan, body: Json, *, stage: str, deadline: float) -> list[ShownHit]:
+        if "read" in self._world.failing:
+            raise StageFailed("texts_slow", "too late")
+        found = [{"_index": "i", "_id": doc_id, "_source": {"title": doc_id}} for doc_id in sorted(self._world.large)]
+        return found_hits(json.dumps({"hits": {"hits": found}}).encode())
+
+
+class ScriptedModels:
+    """The proxy's model servers, answered by a world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def embed(self, text: str, **_: object) -> list[float]:
+        if "embed" in self._world.failing:
+            raise StageFailed("embedder_slow", "too late")
+        return [1.0, 0.0]
+
+    def check_cascade(self) -> None:
+        pass
+
+    async def rerank(
+        self, text: str, passages: Sequence[str], *, cascade: CascadeRequest | None, deadline: float
+    ) -> list[float]:
+        if "score" in self._world.failing:
+            raise StageFailed("rerank_slow", "too late")
+        if cascade is not None and "small" in self._world.failing:
+            raise CascadeMissing("none here")
+        return self._world.scores(passages, cascade)
+
+
+class ScriptedSource(Source):
+    """What tune asks, answered by a world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def embed(self, text: str) -> Sequence[float]:
+        return [1.0, 0.0]
+
+    def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
+        return {leg: self._world.search(body) for leg, body in bodies.items()}
+
+    def read(
+        self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
+    ) -> Mapping[Key, Sequence[Passage]]:
+        return {key: [Passage(key[1], 0, 2)] for key in keys}
+
+    def score(self, text: str, passages: Sequence[str], *, small: bool) -> Sequence[float]:
+        scores = self._world.small if small else self._world.large
+        return [scores[passage] for passage in passages]
+
+
+def by_proxy(world: World, notes: Notes | None = None) -> Ranking:
+    request = understood(**world.body)
+
+    async def run() -> Ranking:
+        now = asyncio.get_running_loop().time()
+        plan = Plan(
+            request, world.profile, "i", CIMultiDict(), world.stage, explain=False, deadline=now + 60, budget_s=60
+        )
+        cluster, models = ScriptedCluster(world), ScriptedModels(world)
+        backend = CallersBackend(plan, cluster, models, notes or Notes())  # type: ignore[arg-type]
+        return await rank(request, world.profile, world.stage, backend)
+
+    return asyncio.run(run())
+
+
+def by_tune(world: World) -> Ranking:
+    request = understood(**world.body)
+    search = RememberedSearch("q", request, ScriptedSource(world), most_hits=100, most_passages=3)
+    search.measure(world.profile)
+    return asyncio.run(rank(request, world.profile, world.stage, search))
+
+
+def in_memory(world: World) -> Ranking:
+    """As adapt and the benchmark of models rank."""
+    cosine = {hit.doc_id: hit.score for hit in world.near}
+    rows = np.array([[cosine[hit.doc_id], 0.0] for hit in world.near], dtype=np.float32)
+    query = np.array([1.0, 0.0], dtype=np.float32)
+    corpus = Corpus({hit.doc_id: [hit.doc_id] for hit in world.near}, {}, {}, world.profile, index="i")
+
+    class Large:
+        def score(self, query: str, passages: Sequence[str]) -> "np.typing.NDArray[np.float32]":
+            return np.array([world.large[passage] for passage in passages], dtype=np.float32)
+
+    backend = MemoryBackend(corpus, world.lexical, Vectors(rows, query[None]), query, Large())
+    return asyncio.run(rank(understood(**world.body), world.profile, world.stage, backend))
+
+
+def order(ranking: Ranking) -> tuple[str, bool, list[tuple[str, float]]]:
+    return ranking.stages, ranking.complete, [(hit.doc_id, round(hit.score, 9)) for hit in ranking.hits]
+
+
+@pytest.mark.case("M6")
+@given(worlds())
+def test_proxy_and_tune_rank_alike(world: World) -> None:
+    assert order(by_tune(world)) == order(by_proxy(world))
+
+
+@pytest.mark.case("M6")
+@given(worlds().filter(lambda world: world.stage not in ("expansion", "cascade")))
+def test_adapt_and_the_benchmark_of_models_rank_as_the_proxy_does_without_expansions(world: World) -> None:
+    plain = msgspec.structs.replace(world.profile, generator=None)
+    world = replace(world, profile=plain)
+    assert order(in_memory(world)) == order(by_proxy(world))
+
+
+@given(worlds(failing=True))
+def test_a_stage_that_fails_is_noted_and_only_it_is_left_out(world: World) -> None:
+    notes = Notes()
+    ranking = by_proxy(world, notes)
+    if not notes.failures:
+        assert order(ranking) == order(by_proxy(replace(world, failing=frozenset())))
+    if ranking.stages.endswith(("+rerank", "+cascade")):
+        assert not world.failing & {"read", "score"}
+    assert all(leg not in ranking.legs for leg in world.failing)
+
+
+@pytest.mark.case("M6")
+def test_tune_ranks_a_body_with_min_score_as_the_proxy_serves_it() -> None:
+    own = hits("a", "b", "c", "d")
+    profile = msgspec.structs.replace(PROFILE, window=8)
+    world = World(own, own, hits("e", "d", "a"), {}, {}, profile, "hybrid", {"min_score": 0.5})
+    assert ids(by_proxy(world)) == ids(by_tune(world)) == "adbc"
