@@ -1,5 +1,6 @@
 """Every code block of tutorial and how-to is run, or else a parser checks it and it says why."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -79,6 +80,15 @@ def test_settings_are_valid(block: Block, monkeypatch: pytest.MonkeyPatch) -> No
     for variable in ("BRIDGE_CONFIG",):
         monkeypatch.delenv(variable, raising=False)
     Settings.model_validate(yaml.safe_load(block.text))
+
+
+@pytest.mark.parametrize("block", of("json"), ids=lambda block: block.name)
+def test_json_is_valid(block: Block) -> None:
+    json.loads(block.text)
+
+
+def test_every_block_of_text_is_what_commands_print() -> None:
+    assert [block.name for block in of("text") if not block.is_output] == []
 
 
 @pytest.mark.parametrize("block", [b for b in of("sh") if b.not_run == "systemd"], ids=lambda block: block.name)
