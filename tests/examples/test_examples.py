@@ -25,12 +25,14 @@ EXAMPLES = ROOT / "examples"
 PROGRAMS = {
     "curl/search.sh": ["bash"],
     "opensearch-py/search.py": [sys.executable],
+    "python/enrich.py": [sys.executable],
     "langchain/retrieve.py": [sys.executable],
     "haystack/pipeline.py": [sys.executable],
     "llamaindex/retrieve.py": [sys.executable],
     "javascript/search.mjs": ["node"],
     "javascript/client.mjs": ["node"],
 }
+NEW_INDEX = "catalogue-of-an-example"
 PACKAGES = {
     "langchain/retrieve.py": "langchain_core",
     "haystack/pipeline.py": "haystack_integrations",
@@ -53,7 +55,7 @@ def bridge(node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = tmp_path_factory.mktemp("examples")
     environment = {**os.environ, **addresses.environment(), "XDG_STATE_HOME": str(folder)}
     with servers.client(node.url) as client:
-        client.indices.delete(index=INDEX, params={"ignore_unavailable": "true"})
+        client.indices.delete(index=f"{INDEX},{NEW_INDEX}", params={"ignore_unavailable": "true"})
         write_as_an_application(client, {"index.knn": True, "index.number_of_replicas": 0})
         enrich = ["backfill", INDEX, "--text-field", "title", "--text-field", "body", "--quiet"]
         subprocess.run([*program, *enrich], env=environment, check=True, timeout=300)
@@ -68,13 +70,15 @@ def bridge(node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> Iter
                     "BRIDGE_ADMIN_URL": f"http://127.0.0.1:{addresses.admin}",
                     "SIDECAR_URL": f"http://127.0.0.1:{addresses.sidecar}",
                     "INDEX": INDEX,
+                    "NEW_INDEX": NEW_INDEX,
+                    "BRIDGE_CLUSTER__URL": node.url,
                     "HAYSTACK_TELEMETRY_ENABLED": "False",
                 },
             )
         finally:
             serving.terminate()
             serving.wait(60)
-            client.indices.delete(index=INDEX, params={"ignore_unavailable": "true"})
+            client.indices.delete(index=f"{INDEX},{NEW_INDEX}", params={"ignore_unavailable": "true"})
 
 
 def test_every_example_is_run() -> None:
