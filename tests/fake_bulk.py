@@ -147,7 +147,9 @@ class FakeCluster:
         scripted = self.on_bulk(self._bulks, actions)
         if scripted is not None and not scripted.write_first:
             return scripted
-        items = [{action.op: {"_id": action.doc_id, **self._apply(action)}} for action in actions]
+        # The action that is only for an alias is never carried out; it keeps a missing index from being made.
+        guard = {"update": {"_id": "-", **refusal(404, "index_not_found_exception")}}
+        items = [guard, *({action.op: {"_id": action.doc_id, **self._apply(action)}} for action in actions)]
         errors = any("error" in outcome for item in items for outcome in item.values())
         return scripted or _json({"took": 1, "errors": errors, "items": items})
 
@@ -170,8 +172,10 @@ class FakeCluster:
         if point is None:
             return Reply(404, error_body(404, "search_context_missing_exception"))
         after = body["search_after"][0]
+        with_source = body.get("_source") is not False
         hits = [
-            {"_id": i, "_seq_no": seq_no, "_primary_term": 1, "_source": json.loads(source), "sort": [seq_no]}
+            {"_id": i, "_seq_no": seq_no, "_primary_term": 1, "sort": [seq_no]}
+            | ({"_source": json.loads(source)} if with_source else {})
             for seq_no, i, source in point
             if seq_no > after
         ]
@@ -244,7 +248,9 @@ def _actions(body: bytes) -> list[Action]:
     remaining = iter(lines[:-1])
     for line in remaining:
         ((op, meta),) = msgspec.json.decode(line).items()
-        actions.append(Action(op, meta["_id"], meta, b"" if op == "delete" else next(remaining)))
+        action = Action(op, meta["_id"], meta, b"" if op == "delete" else next(remaining))
+        if not meta.get("require_alias"):
+            actions.append(action)
     return actions
 
 

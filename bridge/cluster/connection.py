@@ -29,6 +29,7 @@ from opensearchpy.exceptions import TransportError
 from bridge.cluster.dialects import Capabilities, read_capabilities
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, SettingsError
 from bridge.settings import ClusterSettings, masked
+from bridge.text.lone_surrogates import decode
 
 log = structlog.get_logger(__name__)
 
@@ -173,7 +174,7 @@ class _StrictJson(JSONSerializer):
 
     def loads(self, s: str) -> Any:
         try:
-            return msgspec.json.decode(s)
+            return decode(s.encode("utf-8", "surrogatepass"), Any)
         except (msgspec.DecodeError, UnicodeError) as error:
             raise AnswerNotUnderstood(
                 f"the cluster's answer is not JSON ({error}; {len(s)} characters): it was cut off, or a "

@@ -33,25 +33,36 @@ def enriched_text(texts: Mapping[str, str]) -> str:
 
 
 def field_texts(values: Mapping[str, object], names: Sequence[str]) -> dict[str, str]:
-    """The texts of the named fields of a document, in the order of `names`; empty where there is none.
+    """The texts of the named fields of a document, in the order of `names`; empty if there is none.
 
-    A dotted name leads into objects, also where the document writes the dots into its key. Several
-    values (an array) become lines of one text.
+    Several values (an array, or one field in several places) become lines of one text.
     """
-    return {name: _as_text(value_at(values, name)) for name in names}
+    return {name: _as_text(list(values_at(values, name))) for name in names}
 
 
 def value_at(values: Mapping[str, object], name: str) -> object:
-    """The value of a field with a dotted name, also where the document writes the dots into its key."""
-    if name in values:
-        return values[name]
-    head, _, rest = name.partition(".")
-    inner = values.get(head)
-    if not rest:
-        return inner
-    if isinstance(inner, list):
-        return [value_at(entry, rest) for entry in inner if isinstance(entry, dict)]
-    return value_at(inner, rest) if isinstance(inner, dict) else None
+    """The value of a field with a dotted name; a list if there are several, None if there is none."""
+    all_values = list(values_at(values, name))
+    return all_values if len(all_values) > 1 else next(iter(all_values), None)
+
+
+def values_at(values: Mapping[str, object], name: str) -> Iterator[object]:
+    """All values of a field with a dotted name, in the document's order, as the cluster reads them: a key may hold any
+    part of the name, dots included, and arrays of objects may be nested."""
+    for key, value in values.items():
+        if key == name:
+            yield value
+        elif name.startswith(f"{key}."):
+            for inner in _objects(value):
+                yield from values_at(inner, name[len(key) + 1 :])
+
+
+def _objects(value: object) -> Iterator[Mapping[str, object]]:
+    if isinstance(value, dict):
+        yield value
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _objects(entry)
 
 
 def _as_text(value: object) -> str:

@@ -18,8 +18,9 @@ from opensearchpy import OpenSearch
 from bridge.cluster import index as indices
 from bridge.cluster.connection import Answer, capabilities, exchange
 from bridge.cluster.dialects import dialect_of
-from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, IngestError
+from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, IndexUnsuitable, IngestError
 from bridge.records import Document, DocumentVersion, SourcePosition
+from bridge.text.lone_surrogates import decode, replace_lone_surrogates
 from bridge.text.passages import field_texts
 from ingest.sources.json_objects import JsonProblem, parse_object
 from ingest.sources.source import Source, SourceItem, Unreadable
@@ -32,6 +33,7 @@ _SHARED_KEEP_ALIVE = "1h"
 """Each page of any slice prolongs it: so long may all readers together wait for models and writers."""
 
 _POINT_IN_TIME_LOST = b"search_context_missing_exception"
+_NO_INDEX = b"index_not_found_exception"
 
 BEFORE_THE_FIRST = -1
 """No change has this sequence number, nor a lower one."""
@@ -42,14 +44,17 @@ class PointInTimeLost(IngestError):
 
 
 class _Hit(msgspec.Struct):
-    """A document of a page or of `_mget`; `source` is what the `_source` filter leaves, `found` is of `_mget`."""
+    """A document of a page or of `_mget`; `source` is what the `_source` filter leaves, empty if it cannot be decoded;
+    `found` and `error` are of `_mget`."""
 
     id: str = msgspec.field(name="_id")
     seq_no: int = msgspec.field(name="_seq_no", default=0)
     primary_term: int = msgspec.field(name="_primary_term", default=0)
     source: msgspec.Raw = msgspec.field(name="_source", default_factory=lambda: msgspec.Raw(b"{}"))
     routing: str | None = msgspec.field(name="_routing", default=None)
+    version: int = msgspec.field(name="_version", default=0)
     found: bool = False
+    error: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
 
 
 class _Hits(msgspec.Struct):
@@ -105,7 +110,8 @@ class IndexDocuments(Source[int]):
         self._stopped = stopped or Event()
         self._page_documents = page_documents
         self._total: int | None = None
-        self.identity = f"index {indices.identity(state)}"
+        self._identity = indices.identity(state)
+        self.identity = f"index {self._identity}"
 
     def parts(self) -> Sequence[int]:
         """The numbers of the shards."""
@@ -152,6 +158,8 @@ class IndexDocuments(Source[int]):
                         f"points in time on {self._index} are lost again and again: raise the cluster's limits "
                         f"for open contexts, or see why its nodes restart"
                     ) from lost
+                if indices.identity(indices.look(self._client, self._index)) != self._identity:
+                    raise self._gone() from lost
             finally:
                 self._close(pit)
 
@@ -195,7 +203,7 @@ class IndexDocuments(Source[int]):
             "track_total_hits": False,
             **self._source_filter,
         }
-        page = self._ask("POST", f"/{quote(self._index, safe='')}/_search", _Page, body=body)
+        page = self._search(f"/{quote(self._index, safe='')}/_search", body)
         yield from map(self._item, page.hits.hits)
 
     def read_again(self, documents: Sequence[Document]) -> Iterator[SourceItem]:
@@ -210,8 +218,7 @@ class IndexDocuments(Source[int]):
                 | ({"routing": document.routing} if document.routing else {})
                 for document in documents[begin : begin + self._page_documents]
             ]
-            answer = self._ask("POST", f"/{quote(self._index, safe='')}/_mget", _Documents, body={"docs": wanted})
-            yield from (self._item(hit) for hit in answer.docs if hit.found)
+            yield from (self._item(hit) for hit in self._get(wanted) if hit.found)
 
     def _open(self, preference: str | None, keep_alive: str) -> str:
         path = self._dialect.pit_path(quote(self._index, safe=""))
@@ -240,7 +247,33 @@ class IndexDocuments(Source[int]):
         }
         if part:
             body["slice"] = part
-        return self._ask("POST", "/_search", _Page, body=body)
+        return self._search("/_search", body)
+
+    def _search(self, path: str, body: dict[str, Any]) -> _Page:
+        try:
+            return self._ask("POST", path, _Page, body=body)
+        except RecursionError:
+            # One document nests too deeply to be decoded: the others are read one by one, by the page's own versions.
+            page = self._ask("POST", path, _Page, body={**body, "_source": False})
+            for hit in page.hits.hits:
+                hit.source = self._source_of(hit)
+            return page
+
+    def _source_of(self, hit: _Hit) -> msgspec.Raw:
+        wanted = {"_id": hit.id, **self._source_filter} | ({"routing": hit.routing} if hit.routing else {})
+        try:
+            return self._get([wanted])[0].source
+        except RecursionError:
+            return msgspec.Raw()
+
+    def _get(self, wanted: Sequence[dict[str, Any]]) -> list[_Hit]:
+        return self._ask("POST", f"/{quote(self._index, safe='')}/_mget", _Documents, body={"docs": wanted}).docs
+
+    def _gone(self) -> IndexUnsuitable:
+        return IndexUnsuitable(
+            f"index {self._index} is gone: it was deleted, or replaced by another one of this name, while it was read; "
+            f"nothing was created in its place"
+        )
 
     def _ask(
         self, method: str, path: str, answer_type: type[T], *, params: dict[str, str] | None = None, body: object = None
@@ -261,6 +294,8 @@ class IndexDocuments(Source[int]):
                 f"a point in time on {self._index} is lost: raise the cluster's limits for open contexts, or see why "
                 f"its nodes restart"
             )
+        if answer.status == 404 and _NO_INDEX in answer.body:
+            raise self._gone()
         if answer.status in (401, 403):
             raise AccessDenied(
                 f"reading {self._index} was refused ({answer.status}): give the user of cluster.username the "
@@ -269,7 +304,7 @@ class IndexDocuments(Source[int]):
         if answer.status != 200:
             raise AnswerNotUnderstood(f"reading {self._index} was answered {answer.status}, again and again")
         try:
-            decoded = msgspec.json.decode(answer.body, type=answer_type)
+            decoded = decode(answer.body, answer_type)
         except msgspec.DecodeError as error:
             raise AnswerNotUnderstood(f"reading {self._index} gave no OpenSearch answer: {error}") from error
         if isinstance(decoded, _Page) and (decoded.timed_out or decoded.shards.failed):
@@ -277,11 +312,18 @@ class IndexDocuments(Source[int]):
                 f"a page of {self._index} is incomplete (timed out: {decoded.timed_out}, failed shards: "
                 f"{decoded.shards.failed}), again and again: it is not the end of the index"
             )
+        if isinstance(decoded, _Documents):
+            for problem in (bytes(hit.error) for hit in decoded.docs if bytes(hit.error)):
+                if _NO_INDEX in problem:
+                    raise self._gone()
+                raise AnswerNotUnderstood(f"documents of {self._index} cannot be read: {problem[:200]!r}")
         return decoded
 
     def _item(self, hit: _Hit) -> SourceItem:
-        body = bytes(hit.source)
         position = SourcePosition(self._index, hit.seq_no)
+        if not bytes(hit.source):
+            return Unreadable(position, "nested_too_deeply", "the document is nested too deeply", b"", hit.id)
+        body = replace_lone_surrogates(bytes(hit.source))
         try:
             values = parse_object(body)
         except JsonProblem as problem:

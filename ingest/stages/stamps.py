@@ -16,6 +16,7 @@ from bridge.errors import AnswerNotUnderstood
 from bridge.profile import IndexProfile
 from bridge.records import Document
 from bridge.settings import IngestSettings
+from bridge.text.lone_surrogates import decode
 from ingest.sources.json_objects import within
 from ingest.stages.expansion import filter_threshold
 
@@ -119,7 +120,7 @@ class ChangeFilter:
         path = f"/{quote(self._index, safe='')}/_mget"
         answer = exchange(self._client, "POST", path, body=msgspec.json.encode({"docs": wanted}))
         try:
-            entries = msgspec.json.decode(answer.body, type=_Answer).docs
+            entries = decode(answer.body, _Answer).docs
         except msgspec.DecodeError as error:
             raise AnswerNotUnderstood(
                 f"_mget of {self._index} answered {answer.status}, no documents: {error}"

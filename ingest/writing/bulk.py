@@ -16,6 +16,7 @@ from bridge.cluster.connection import Answer
 from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
 from bridge.profile import IndexProfile
 from bridge.records import EnrichedDocument
+from bridge.text.lone_surrogates import decode
 from ingest.books.ledger import Failure, Outcome
 from ingest.sources.json_objects import with_key
 
@@ -38,6 +39,11 @@ class BulkAction(msgspec.Struct, frozen=True):
     op: BulkOp
     doc_id: str
     lines: bytes
+
+
+INDEX_MUST_EXIST = BulkAction("update", "-", b'{"update":{"_id":"-","require_alias":true}}\n{"doc":{}}\n')
+"""An action that a cluster never carries out, since the bridge writes to indices by their own names and by no alias.
+But one such action in a bulk request keeps the cluster from creating a missing index for any of the others."""
 
 
 def index_action(enriched: EnrichedDocument, profile: IndexProfile) -> BulkAction:
@@ -158,7 +164,7 @@ class _WholeError(msgspec.Struct):
 
 
 def verdicts(answer: Answer, actions: Sequence[BulkAction]) -> list[Verdict] | TooMuch | Again | Stop:
-    """One verdict per action, in their order; or one for the whole request."""
+    """One verdict per action, in their order; or one for the whole request, which began with `INDEX_MUST_EXIST`."""
     if answer.status == 200:
         return _of_items(answer, actions)
     failure = _whole_failure(answer)
@@ -192,13 +198,13 @@ def retry_after_s(answer: Answer) -> float:
 
 def _of_items(answer: Answer, actions: Sequence[BulkAction]) -> list[Verdict] | Again:
     try:
-        items = [item for entry in msgspec.json.decode(answer.body, type=_BulkAnswer).items for item in entry.values()]
+        items = [item for entry in decode(answer.body, _BulkAnswer).items for item in entry.values()]
     except msgspec.DecodeError as error:
         content = answer.headers.get("content-type", "no content type")
         return _unknown(f"the answer ({content}, {len(answer.body):,} bytes) is not a bulk answer: {error}")
-    if [item.id for item in items] != [action.doc_id for action in actions]:
+    if [item.id for item in items] != [action.doc_id for action in (INDEX_MUST_EXIST, *actions)]:
         return _unknown(f"{len(actions)} actions were sent, the answer speaks of {len(items)} or of others")
-    return [_of_item(item, action.op) for item, action in zip(items, actions, strict=True)]
+    return [_of_item(item, action.op) for item, action in zip(items[1:], actions, strict=True)]
 
 
 def _of_item(item: _Item, op: BulkOp) -> Verdict:
@@ -234,14 +240,14 @@ def _systemic(failure: Failure) -> BridgeError:
             f"cluster.username the permission to write to this index"
         )
     return IndexUnsuitable(
-        f"the cluster refuses to write ({failure.status} {failure.kind}: {failure.reason}): create the index first "
-        f"with `neural-bridge index create`"
+        f"the index is gone ({failure.status} {failure.kind}: {failure.reason}): it was deleted while documents were "
+        f"written to it; nothing was created in its place"
     )
 
 
 def _whole_failure(answer: Answer) -> Failure:
     try:
-        error = msgspec.json.decode(answer.body, type=_WholeError).error
+        error = decode(answer.body, _WholeError).error
     except msgspec.DecodeError:
         error = None
     if isinstance(error, _Error):

@@ -19,7 +19,7 @@ from bridge.cluster.connection import exchange
 from bridge.errors import AnswerNotUnderstood, BridgeError, ClusterBlocked, ClusterUnreachable
 from bridge.settings import IngestSettings
 from ingest.books.ledger import Failure, Outcome
-from ingest.writing.bulk import Again, BulkAction, Stop, TooMuch, Verdict, verdicts
+from ingest.writing.bulk import INDEX_MUST_EXIST, Again, BulkAction, Stop, TooMuch, Verdict, verdicts
 from ingest.writing.retry import Backoff, RetryLimits
 
 _ONLY_TIME_ENDS = ("blocked", "away")
@@ -123,7 +123,7 @@ class BulkWriter:
             self._write_chunk(actions, part, outcomes)
 
     def _send(self, actions: Sequence[BulkAction]) -> list[Verdict] | TooMuch | Again | Stop:
-        body = b"".join(action.lines for action in actions)
+        body = b"".join(action.lines for action in (INDEX_MUST_EXIST, *actions))
         try:
             with self.throttle.turn():
                 answer = exchange(self._client, "POST", self._path, body=body, content_type="application/x-ndjson")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.profile import PassageSettings
-from bridge.text.passages import enriched_text, split_passages
+from bridge.text.passages import enriched_text, field_texts, split_passages
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
@@ -77,3 +77,20 @@ def test_every_token_is_in_a_passage_and_no_passage_is_too_long(text: str, size:
         assert len(word_spans(passage.text)) <= size
     covered = {i for p in passages for i in range(p.start, p.end)}
     assert {i for start, end in word_spans(text) for i in range(start, end)} <= covered
+
+
+@pytest.mark.case("I40")
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        pytest.param({"item.info": {"name": "rain jacket"}}, "rain jacket", id="dots-in-the-first-key"),
+        pytest.param({"item": {"info.name": "rain jacket"}}, "rain jacket", id="dots-in-the-second-key"),
+        pytest.param({"item.info.name": "rain", "item": {"info": {"name": "jacket"}}}, "rain\njacket", id="both-forms"),
+        pytest.param({"item": {"info": {"name": "b"}}, "item.info": {"name": "a"}}, "b\na", id="document-order"),
+        pytest.param({"item": [{"info.name": "a"}, [{"info": {"name": ["b", ["c"]]}}]]}, "a\nb\nc", id="arrays"),
+        pytest.param({"item": {"info": "no object", "information": {"name": "x"}}}, "", id="another-field"),
+        pytest.param({"item": {"info.name": None, "info": {"name": "x"}}}, "x", id="null-in-one-form"),
+    ],
+)
+def test_a_dotted_name_is_read_however_the_document_writes_it(document: dict[str, object], text: str) -> None:
+    assert field_texts(document, ["item.info.name"]) == {"item.info.name": text}

@@ -3,14 +3,16 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
 from bridge.cluster.connection import connect
-from bridge.errors import AccessDenied, AnswerNotUnderstood
-from bridge.records import Document, DocumentVersion
+from bridge.errors import AccessDenied, AnswerNotUnderstood, IndexUnsuitable
+from bridge.records import Document, DocumentVersion, SourcePosition
 from bridge.settings import ClusterSettings
 from ingest.sources.index import IndexDocuments
+from ingest.sources.source import Unreadable
 from ingest.writing.retry import RetryLimits
 from tests.fake_bulk import FakeCluster, Recorded, Reply, error_body, fake_cluster, search_answer
 
@@ -137,3 +139,71 @@ def test_a_user_who_may_not_read_is_told_so(cluster: FakeCluster) -> None:
 def test_points_in_time_are_closed(cluster: FakeCluster) -> None:
     read(cluster)
     assert [request.path for request in cluster.requests if request.method == "DELETE"] == ["/_search/point_in_time"]
+
+
+def with_raw_sources(cluster: FakeCluster, **raw: bytes) -> None:
+    """Answers as a cluster does that returns documents as they were written, byte for byte."""
+    inner = cluster.answer
+
+    def answer(request: Recorded) -> Reply:
+        reply = inner(request)
+        for doc_id, source in raw.items():
+            marked = json.dumps({"title": f"raw {doc_id}"}).encode()
+            reply = replace(reply, body=reply.body.replace(marked, source))
+        return reply
+
+    cluster.answer = answer  # type: ignore[method-assign]
+    for doc_id in raw:
+        cluster.put(doc_id, json.dumps({"title": f"raw {doc_id}"}).encode())
+
+
+@pytest.mark.case("I39")
+def test_half_a_surrogate_pair_is_read_as_a_replacement_character_and_the_rest_as_it_is(cluster: FakeCluster) -> None:
+    with_raw_sources(cluster, cut=b'{"title": "Rain cape \\ud83d"}', raw=b'{"title": "\xed\xa0\xbd"}')
+    found = {item.doc_id: item.texts["title"] for item in source(cluster).items() if isinstance(item, Document)}
+    assert (found.pop("cut"), found.pop("raw")) == ("Rain cape \ufffd", "\ufffd")
+    assert list(found) == ALL
+    wanted = [Document("cut", b"", {}, SourcePosition("things", 0))]
+    assert [item.texts for item in source(cluster).read_again(wanted) if isinstance(item, Document)] == [
+        {"title": "Rain cape \ufffd"}
+    ]
+
+
+@pytest.mark.case("I39")
+def test_a_document_that_nests_too_deeply_is_a_problem_of_its_own(cluster: FakeCluster) -> None:
+    with_raw_sources(cluster, deep=b'{"title":' * 2000 + b"1" + b"}" * 2000)
+    items = list(source(cluster).items())
+    [problem] = [item for item in items if isinstance(item, Unreadable)]
+    assert (problem.doc_id, problem.kind) == ("deep", "nested_too_deeply")
+    assert [item.doc_id for item in items if isinstance(item, Document)] == ALL
+
+
+@pytest.mark.case("I44")
+def test_an_index_that_is_deleted_ends_the_reading_at_once(cluster: FakeCluster) -> None:
+    items = source(cluster).items()
+    next(items)
+    gone = Reply(404, error_body(404, "index_not_found_exception", "no such index [things]"))
+    cluster.on_request = lambda request: gone if request.path != "/" else None
+    with pytest.raises(IndexUnsuitable, match="index things is gone"):
+        list(items)
+    assert len([request for request in cluster.requests if request.path == "/_search"]) == 2
+
+
+@pytest.mark.case("I44")
+def test_another_index_of_the_same_name_is_not_read_on(cluster: FakeCluster) -> None:
+    items = source(cluster).items()
+    next(items)
+    cluster.lose_points_in_time()
+    cluster.settings = {"index": {"number_of_shards": "1", "uuid": "another"}}
+    with pytest.raises(IndexUnsuitable, match="index things is gone"):
+        list(items)
+
+
+@pytest.mark.case("I44")
+def test_documents_of_a_deleted_index_are_not_taken_for_deleted_ones(cluster: FakeCluster) -> None:
+    documents = source(cluster)
+    error = {"_id": "d0", "error": {"type": "index_not_found_exception", "reason": "no such index [things]"}}
+    gone = Reply(200, json.dumps({"docs": [error]}).encode())
+    cluster.on_request = lambda request: gone if request.path.endswith("_mget") else None
+    with pytest.raises(IndexUnsuitable, match="index things is gone"):
+        list(documents.read_again([Document("d0", b"", {}, SourcePosition("things", 0))]))
