@@ -164,6 +164,15 @@ class ProxySettings(Section):
     max_search_body_bytes: int = Field(
         1_000_000, gt=0, description="A larger search body passes through unread, in bytes."
     )
+    idle_timeout_s: float = Field(
+        75.0, gt=0, description="How long, in seconds, a connection stays open between two requests."
+    )
+    max_headers_bytes: int = Field(
+        16_000,
+        gt=0,
+        description="Largest size of a request's headers together, in bytes; set it below the nodes' own "
+        "http.max_header_size (8 kB in OpenSearch 2, 16 kB in 3).",
+    )
     header_timeout_s: float = Field(10.0, gt=0, description="Longest wait for a request's headers, in seconds.")
     body_idle_timeout_s: float = Field(
         30.0, gt=0, description="Longest silence inside a request's body before it is cut off, in seconds."

@@ -21,6 +21,8 @@ from bridge.text.writing_systems import is_foreign
 DEFAULT_SIZE = 10
 MAX_RESULT_WINDOW = 10_000
 """The cluster's own limit on `from + size`; beyond it the cluster answers with its own error."""
+_MAX_DIGITS = 10
+"""No count that a cluster takes has more."""
 MAX_TEXT_CHARS = 2_000
 """Longer texts are pasted documents rather than questions, and cost a model more than they gain."""
 
@@ -260,7 +262,7 @@ def _page(tree: Mapping[str, Json], parameters: Mapping[str, str]) -> tuple[int,
 
 
 def _count(value: Json) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit():
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value

@@ -15,6 +15,7 @@ from bridge.errors import UsageError
 from bridge.http_deadlines import FirstRequestDeadline
 from bridge.proxy.server.admin import admin_app
 from bridge.proxy.server.certificates import client_context, renew
+from bridge.proxy.server.connections import ConnectionServer
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.server.routing import Proxy
 from bridge.proxy.transport.upstream import Upstream
@@ -98,8 +99,9 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
 
 
 def _data_server(proxy: Proxy, settings: ProxySettings) -> web.ServerRunner:
-    server = web.Server(
+    server = ConnectionServer(
         proxy,
+        keepalive_timeout=settings.idle_timeout_s,
         # A client that left needs no answer: its request to the cluster is cancelled.
         handler_cancellation=True,
         auto_decompress=False,
@@ -115,7 +117,7 @@ def _data_server(proxy: Proxy, settings: ProxySettings) -> web.ServerRunner:
 def _admin_server(proxy: Proxy, app: web.Application, settings: ProxySettings) -> web.AppRunner:
     if settings.retrieve == "operators":
         app.router.add_post(RETRIEVE_PATH, proxy.retrieve)
-    return web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    return web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=settings.idle_timeout_s)
 
 
 async def _listen(

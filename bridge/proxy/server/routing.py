@@ -115,6 +115,13 @@ class Proxy:
         except web.RequestPayloadError as malformed:
             status = 400
             return self._refusal(Refused(status, "illegal_argument_exception", f"the body is malformed: {malformed}"))
+        except Exception as error:
+            if isinstance(error, ConnectionError):
+                raise
+            # Whatever it is, the caller gets an answer, and metrics count it as the failure that it is.
+            log.exception("request failed")
+            status = 500
+            return self._refusal(Refused(status, "internal_error", "a fault of the proxy itself: see its log"))
         finally:
             self._metrics.in_flight.dec()
             self._metrics.requests.labels(route, decision, str(status)).inc()

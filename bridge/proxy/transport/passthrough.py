@@ -56,6 +56,16 @@ def inbound(request: web.BaseRequest, settings: ProxySettings) -> Inbound:
         raise Refused(
             400, "illegal_argument_exception", "Transfer-Encoding with HTTP/1.0: send Content-Length or use HTTP/1.1"
         )
+    if any(value.strip().lower() != "chunked" for value in request.headers.getall(hdrs.TRANSFER_ENCODING, ())):
+        raise Refused(
+            501, "illegal_argument_exception", "Transfer-Encoding: neural-bridge knows chunked alone: send no other"
+        )
+    if sum(len(name) + len(value) + 4 for name, value in request.raw_headers) > settings.max_headers_bytes:
+        raise Refused(
+            431,
+            "too_long_http_header_exception",
+            f"the headers together are longer than proxy.max_headers_bytes ({settings.max_headers_bytes})",
+        )
     expected = request.headers.get(hdrs.EXPECT)
     if expected is not None and expected.lower() != "100-continue":
         raise Refused(417, "illegal_argument_exception", f"Expect: {expected} is unknown; 100-continue is known")
@@ -65,10 +75,16 @@ def inbound(request: web.BaseRequest, settings: ProxySettings) -> Inbound:
         sent_on = elasticsearch_clients.with_plain_media_types(sent_on)
     return Inbound(
         method=request.method,
-        target=_without_prefix(request.raw_path, settings.path_prefix),
+        target=_without_prefix(_raw_target(request), settings.path_prefix),
         headers=sent_on,
         body=body_chunks(request, idle_timeout_s=settings.body_idle_timeout_s) if request.body_exists else None,
     )
+
+
+def _raw_target(request: web.BaseRequest) -> str:
+    """The target as it came: the parser was fed an escaped form of bytes beyond ASCII."""
+    raw_targets: dict[str, str] = getattr(request.protocol, "raw_targets", {})
+    return raw_targets.pop(request.raw_path, request.raw_path)
 
 
 def _without_prefix(target: str, prefix: str) -> str:

@@ -14,5 +14,7 @@ class Refused(Exception):
 
     def body(self) -> bytes:
         """The error as OpenSearch writes one, JSON in UTF-8."""
-        cause = {"type": self.kind, "reason": self.reason}
+        # A reason may quote bytes that are no UTF-8.
+        reason = self.reason.encode("utf-8", "backslashreplace").decode()
+        cause = {"type": self.kind, "reason": reason}
         return msgspec.json.encode({"error": {"root_cause": [cause], **cause}, "status": self.status})

@@ -31,6 +31,8 @@ PROBE_TIMEOUT_S = 3.0
 # that may not be repeated rarely meets a connection that is just being closed.
 KEEPALIVE_S = 15.0
 MAX_HEADER_BYTES = 64 * 1024
+_PERHAPS_UNREAD = (400, 413, 431)
+"""Statuses of requests that a node may not have read to their end."""
 
 
 class Nodes:
@@ -86,6 +88,7 @@ class Upstream:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ssl=self._tls or False),
+            response_class=_Answer,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
@@ -198,6 +201,30 @@ class Upstream:
                     log.info("node is back", node=str(origin))
 
 
+class _Answer(aiohttp.ClientResponse):
+    """An answer whose connection serves again only if the node read the whole request.
+
+    A node that refuses a request for its size answers, and reads nothing more from this connection: whoever used it
+    next would wait in vain. aiohttp itself closes connections whose request was not sent whole.
+    """
+
+    _has_status = False
+
+    async def start(self, connection: aiohttp.connector.Connection) -> Self:
+        await super().start(connection)
+        self._has_status = True
+        if self.content.is_eof():
+            self._response_eof()
+        return self
+
+    def _response_eof(self) -> None:
+        if not self._has_status:
+            return  # the body came with the headers; `start` calls again when it knows the status
+        if self.status in _PERHAPS_UNREAD and self._connection is not None and self._connection.protocol is not None:
+            self._connection.protocol.force_close()
+        super()._response_eof()
+
+
 class _NotConnected(Refused):
     """Nothing was sent."""
 
@@ -216,11 +243,12 @@ def _url(origin: URL, target: str) -> URL:
         raise Refused(
             400, "illegal_argument_exception", f"request target {target!r}: expected a path that begins with /"
         )
+    if any("\ud800" <= char <= "\udfff" for char in target):
+        raise Refused(400, "illegal_argument_exception", "the request target is no UTF-8: percent-encode it")
     path, _, query = target.partition("?")
     url = URL.build(
         scheme=origin.scheme,
-        host=origin.raw_host or "",
-        port=origin.port,
+        authority=origin.raw_authority,
         path=path,
         query_string=query,
         encoded=True,

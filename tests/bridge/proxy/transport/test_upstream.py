@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from bridge.errors import SettingsError
 from bridge.proxy.server.app import running
@@ -101,3 +102,8 @@ async def test_a_node_that_is_back_is_asked_again(monkeypatch: pytest.MonkeyPatc
 def test_an_address_that_cannot_be_used_is_refused_at_start(url: str) -> None:
     with pytest.raises(SettingsError, match=r"cluster\.url"):
         Upstream(ClusterSettings(url=url))
+
+
+@pytest.mark.case("P57")
+def test_an_address_of_ip_version_6_makes_whole_urls() -> None:
+    assert str(upstream._url(URL("http://[::1]:9200"), "/docs/_search?q=a")) == "http://[::1]:9200/docs/_search?q=a"

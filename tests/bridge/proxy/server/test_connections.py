@@ -1,0 +1,151 @@
+"""Connections carry requests as the cluster's nodes read them, and none can hold the others up."""
+
+import asyncio
+import json
+import resource
+
+import aiohttp
+import pytest
+from structlog.testing import capture_logs
+
+from bridge.proxy.server.connections import ConnectionServer
+from tests.bridge.proxy.conftest import MakeStack, closed
+from tests.bridge.proxy.scripted_index import ScriptedIndex
+from tests.fake_cluster import Reply
+
+
+def request(line: bytes, *headers: bytes) -> bytes:
+    return b"\r\n".join((line, b"Host: x", b"Connection: close", *headers, b"", b""))
+
+
+@pytest.mark.case("P49")
+@pytest.mark.parametrize("target", ["/docs/_search?q=title:café", "/läden/_count", "/docs/_doc/ü?routing=é"])
+async def test_raw_utf_8_in_a_target_reaches_the_cluster_byte_for_byte(make_stack: MakeStack, target: str) -> None:
+    stack = await make_stack(ScriptedIndex(faults={"_count": Reply()}))
+
+    answer = await stack.raw(request(f"GET {target} HTTP/1.1".encode()))
+
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+    assert stack.cluster.received[-1].target == target
+
+
+@pytest.mark.case("P49")
+async def test_a_request_line_that_comes_in_parts_is_read_whole(make_stack: MakeStack) -> None:
+    stack = await make_stack(lambda _: Reply())
+    reader, writer = await asyncio.open_connection(stack.proxy.host, stack.proxy.port)
+    for part in (b"GET /caf\xc3", b"\xa9?q=\xc3\xa9 HTTP/1.1\r\nHost: x\r\n", b"\r\n"):
+        writer.write(part)
+        await writer.drain()
+        await asyncio.sleep(0.01)
+    await reader.readuntil(b"{}")
+    await closed(writer)
+
+    assert [received.target for received in stack.cluster.received] == ["/café?q=é"]
+
+
+@pytest.mark.case("P37", "P49")
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /secret words HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (request(b"GET /x?q=secret\xe9 HTTP/1.1"), 400),
+        (request(b"GET /x HTTP/1.1", b"X-Long: " + b"secret" * 5_000), 431),
+    ],
+)
+async def test_a_malformed_request_is_an_error_of_the_clusters_kind_and_is_not_logged(
+    make_stack: MakeStack, caplog: pytest.LogCaptureFixture, sent: bytes, status: int
+) -> None:
+    stack = await make_stack(lambda _: Reply())
+
+    with capture_logs() as lines:
+        head, _, body = (await stack.raw(sent)).partition(b"\r\n\r\n")
+
+    assert head.split(b" ")[1] == str(status).encode()
+    assert json.loads(body)["status"] == status
+    assert b"secret" not in body
+    assert "secret" not in caplog.text + json.dumps(lines)
+    assert stack.cluster.received == []
+
+
+@pytest.mark.case("P50")
+@pytest.mark.parametrize(("header", "status"), [(b"Expect: \xff", 417), (b"x-bridge: \xff", 400)])
+async def test_headers_that_are_no_utf_8_are_refused_in_json(make_stack: MakeStack, header: bytes, status: int) -> None:
+    stack = await make_stack(ScriptedIndex())
+
+    head, _, body = (await stack.raw(request(b"GET /docs/_search HTTP/1.1", header))).partition(b"\r\n\r\n")
+
+    assert head.split(b" ")[1] == str(status).encode()
+    assert json.loads(body)["error"]["type"] == "illegal_argument_exception"
+
+
+@pytest.mark.case("P51")
+async def test_a_transfer_coding_beside_chunked_is_not_lost(make_stack: MakeStack) -> None:
+    stack = await make_stack(lambda _: Reply())
+
+    answer = await stack.raw(request(b"POST /_bulk HTTP/1.1", b"Transfer-Encoding: gzip, chunked") + b"0\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 501"), answer
+    assert stack.cluster.received == []
+
+
+@pytest.mark.case("P38")
+async def test_headers_together_have_a_limit_that_is_told(make_stack: MakeStack) -> None:
+    stack = await make_stack(lambda _: Reply(), max_headers_bytes=7_000)
+    many = [b"X-%d: %s" % (i, b"v" * 1_000) for i in range(7)]
+
+    head, _, body = (await stack.raw(request(b"GET /x HTTP/1.1", *many))).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 431")
+    assert "proxy.max_headers_bytes (7000)" in json.loads(body)["error"]["reason"]
+    assert stack.cluster.received == []
+
+
+@pytest.mark.case("P38")
+@pytest.mark.parametrize("status", [400, 413, 431])
+async def test_a_connection_serves_again_only_after_a_request_that_the_node_read(
+    make_stack: MakeStack, status: int
+) -> None:
+    stack = await make_stack(lambda request: Reply(status=status if request.path == "/refused" else 200))
+    for path in ("/fine", "/refused", "/fine"):
+        async with stack.client.get(stack.proxy.url + path) as answer:
+            await answer.read()
+
+    assert [received.connection for received in stack.cluster.received] == [1, 1, 2]
+
+
+@pytest.mark.case("P40")
+async def test_idle_connections_are_closed_in_time(make_stack: MakeStack) -> None:
+    stack = await make_stack(lambda _: Reply(), idle_timeout_s=0.2)
+    reader, writer = await asyncio.open_connection(stack.proxy.host, stack.proxy.port)
+    writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+    await reader.readuntil(b"{}")
+
+    async with asyncio.timeout(10):
+        assert await reader.read() == b""
+    await closed(writer)
+
+
+@pytest.mark.case("P40")
+async def test_idle_connections_make_way_before_descriptors_run_out(
+    make_stack: MakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (60, 60))
+    stack = await make_stack(lambda _: Reply())
+    connections = [await asyncio.open_connection(stack.proxy.host, stack.proxy.port) for _ in range(20)]
+    for reader, writer in connections[-8:]:
+        writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"{}")
+
+    async with asyncio.timeout(10):
+        for reader, _ in connections[:12]:
+            assert await reader.read() == b""
+    async with aiohttp.ClientSession() as client, client.get(f"{stack.proxy.admin_url}/_bridge/health") as answer:
+        assert answer.status == 200
+    for _, writer in connections:
+        await closed(writer)
+
+
+async def test_with_ample_descriptors_connections_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (4_096, 4_096))
+
+    assert ConnectionServer(lambda _: None).max_connections == 2_016
