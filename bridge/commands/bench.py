@@ -8,9 +8,10 @@ import click
 
 from bridge.commands import display as progress_display
 from bridge.commands import json_option, settings_of, show
-from bridge.commands.evaluate import STAGES, stage_names
+from bridge.commands.evaluate import named_stages
 from bridge.commands.options.judgements import JudgementOptions, Subject, judged_index
 from bridge.errors import UsageError
+from bridge.profile import Stage
 
 if TYPE_CHECKING:
     from bridge.console import Display
@@ -66,16 +67,16 @@ def search(
     The proxy keeps its ordinary budget (`proxy.budget_ms`): a search that has no time for its stage is answered
     by an earlier one and counted as degraded. Caches of scores and embeddings are off.
     """
-    names, counts, sizes = stage_names(stages), _numbers("--clients", clients), _numbers("--grow-to", grow_to)
+    wanted, counts, sizes = named_stages(stages), _numbers("--clients", clients), _numbers("--grow-to", grow_to)
     display = progress_display()
     judgements = JudgementOptions(folder=folder, split=split, max_queries=max_queries)
     servers = {"proxy": {"budget_ms": settings_of(ctx).proxy.budget_ms}}
     results: dict[int, list[LoadResult]] = {}
     with judged_index(ctx, judgements, display, servers=servers) as subject:
-        results[subject.index.n_documents] = _loaded(subject, subject.index.name, names, counts, seconds, display)
+        results[subject.index.n_documents] = _loaded(subject, subject.index.name, wanted, counts, seconds, display)
         for size in sizes:
             grown = _grow(subject, size, display)
-            results[size] = _loaded(subject, grown, names, counts, seconds, display)
+            results[size] = _loaded(subject, grown, wanted, counts, seconds, display)
     if as_json:
         import msgspec
 
@@ -90,22 +91,22 @@ def search(
 
 
 def _loaded(
-    subject: Subject, index: str, names: list[str], counts: list[int], seconds: float, display: "Display"
+    subject: Subject, index: str, stages: list[Stage], counts: list[int], seconds: float, display: "Display"
 ) -> "list[LoadResult]":
     from bridge.evaluation.load import put_under_load
-    from bridge.evaluation.stage_results import NAMES
+    from bridge.evaluation.stages import shown_name
 
     results = []
-    for name in names:
+    for stage in stages:
         for clients in counts:
-            with display.step(f"{index}: {name}, {clients} clients"):
+            with display.step(f"{index}: {shown_name(stage)}, {clients} clients"):
                 results.append(
                     asyncio.run(
                         put_under_load(
                             subject.index.servers.proxy_url,
                             index,
                             list(subject.judged.queries.values()),
-                            stage=NAMES[name],
+                            stage=stage,
                             body_of=subject.body_of,
                             clients=clients,
                             seconds=seconds,
@@ -147,6 +148,7 @@ def _print(subject: Subject, results: "dict[int, list[LoadResult]]") -> None:
     from rich.table import Table
 
     from bridge.console import wide_console
+    from bridge.evaluation.stages import shown_name
 
     table = Table(title=f"{subject.name}: searches through the proxy")
     table.add_column("documents", justify="right")
@@ -158,7 +160,7 @@ def _print(subject: Subject, results: "dict[int, list[LoadResult]]") -> None:
         for result in of_size:
             table.add_row(
                 f"{size:,}{synthetic}",
-                next(name for name in STAGES if name == result.stage or (name, result.stage) == ("bm25", "lexical")),
+                shown_name(result.stage),
                 str(result.clients),
                 f"{result.per_second:.1f}",
                 *(f"{value:.0f}" for value in (result.p50_ms, result.p95_ms, result.p99_ms)),

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -11,10 +11,11 @@ from bridge.commands import display as progress_display
 from bridge.commands import json_option, say, show
 from bridge.commands.options.judgements import JudgementOptions, Subject, judged_index, judgement_options
 from bridge.errors import UsageError
+from bridge.profile import Stage
 
 if TYPE_CHECKING:
     from bridge.console import Display
-    from bridge.evaluation.stage_results import StageResult
+    from bridge.evaluation.stages import StageResult
 
 STAGES = ("bm25", "expansion", "vector", "hybrid", "rerank", "cascade")
 
@@ -59,15 +60,15 @@ def command(
                 2 usage
                 4 no connection or no permission
     """
-    names = stage_names(stages)
+    wanted = named_stages(stages)
     from bridge.evaluation.requirement import Requirement
 
     required = [Requirement.parse(text) for text in requirements]
     display = progress_display()
     with judged_index(ctx, judgements, display) as subject:
-        results = measure(subject, names, display)
+        results = measure(subject, wanted, display)
         titles = _titles(subject, results)
-        by_people = measure(replace(subject, judged=subject.people), names, display) if subject.people else None
+        by_people = measure(replace(subject, judged=subject.people), wanted, display) if subject.people else None
     from bridge.evaluation import report
     from bridge.evaluation.agreement import agreement
 
@@ -89,52 +90,54 @@ def command(
         ctx.exit(REQUIREMENT_FAILED)
 
 
-def measure(subject: Subject, names: list[str], display: "Display") -> "list[StageResult]":
+def measure(subject: Subject, stages: list[Stage], display: "Display") -> "list[StageResult]":
     """Runs the stages with a progress bar.
 
     Raises:
         UsageError: none of them could be reached.
         AnswerNotUnderstood: the proxy did not serve a search.
     """
-    from bridge.evaluation.stage_results import measure_stages
+    from bridge.evaluation.stages import measure_stages, shown_name
 
-    with display.progress("Search", len(names) * len(subject.judged.queries)) as progress:
+    with display.progress("Search", len(stages) * len(subject.judged.queries)) as progress:
         searches = count(1)
         results = measure_stages(
             subject.index.proxy,
             subject.index.name,
             queries=subject.judged.queries,
             qrels=subject.judged.qrels,
-            names=names,
+            stages=stages,
             body_of=subject.body_of,
             say=display.say,
             own_documents=subject.judged.own_documents,
             on_query=lambda: progress(next(searches)),
         )
     if not results:
-        raise UsageError(f"none of the stages {', '.join(names)} could be reached: the lines above say why")
+        raise UsageError(
+            f"none of the stages {', '.join(map(shown_name, stages))} could be reached: the lines above say why"
+        )
     return results
 
 
-def stage_names(stages: str) -> list[str]:
-    """The stages of a comma-separated list, each once.
+def named_stages(stages: str) -> list[Stage]:
+    """The stages of a comma-separated list, each once; `bm25` is another name of `lexical`.
 
     Raises:
         UsageError: one is unknown, or there is none.
     """
     names = [name.strip() for name in stages.split(",") if name.strip()]
-    unknown = [name for name in names if name not in STAGES]
+    known = {stage: stage for stage in get_args(Stage)} | {"bm25": "lexical"}
+    unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise UsageError(
             f"--stages {stages}: no stage {', '.join(unknown) or 'at all'}; choose from {', '.join(STAGES)}"
         )
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(known[name] for name in names))
 
 
 def _titles(subject: Subject, results: "list[StageResult]") -> dict[str, str]:
     """A few words of each document that the table of losses shows."""
-    from bridge.evaluation.document_titles import document_titles
-    from bridge.evaluation.losses import worst_losses
+    from bridge.evaluation.losses import document_titles, worst_losses
     from bridge.evaluation.report import COMPARED
 
     losses = worst_losses(results[0], results[-1], COMPARED)
@@ -144,7 +147,7 @@ def _titles(subject: Subject, results: "list[StageResult]") -> dict[str, str]:
 
 
 def _write_runs(file: Path, results: "list[StageResult]") -> None:
-    from bridge.evaluation.run_files import run_file, write_run
+    from bridge.evaluation.report import run_file, write_run
 
     for result in results:
         write_run(run_file(file, result.name, several=len(results) > 1), result.run.rankings, result.name)

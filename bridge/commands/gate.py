@@ -6,9 +6,10 @@ import click
 
 from bridge.commands import display as progress_display
 from bridge.commands import json_option, look_at, say, show
-from bridge.commands.evaluate import STAGES, measure, stage_names
+from bridge.commands.evaluate import STAGES, measure, named_stages
 from bridge.commands.options.judgements import JudgementOptions, judged_index, judgement_options
 from bridge.errors import IndexUnsuitable, UsageError
+from bridge.profile import Stage
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from bridge.profile import GateRecord
 
 JUDGED_STAGES = ("expansion", "hybrid", "rerank", "cascade")
-BEGINNING = "bm25"
 
 
 @click.command(name="gate")
@@ -45,7 +45,7 @@ def command(
     judgements: JudgementOptions,
     stages: str,
     tolerance: float | None,
-    force: tuple[str, ...],
+    force: tuple[Stage, ...],
     reason: str | None,
     dry_run: bool,
     as_json: bool,
@@ -84,20 +84,19 @@ def _judge(
     *,
     dry_run: bool,
 ) -> "GateRecord":
-    names = [BEGINNING, *(name for name in stage_names(stages) if name != BEGINNING)]
+    wanted: list[Stage] = ["lexical", *(stage for stage in named_stages(stages) if stage != "lexical")]
     display = progress_display()
     with judged_index(ctx, judgements, display) as subject:
-        results = measure(subject, names, display)
+        results = measure(subject, wanted, display)
         from bridge.cluster.index import put_profile
         from bridge.evaluation import gate
-        from bridge.evaluation.provenance import measured_now
         from bridge.evaluation.report import remarks
 
         say(*remarks(subject.judged, results), err=True)
         record = gate.judge(
             results,
             tolerance=gate.TOLERANCE if tolerance is None else tolerance,
-            measurement=measured_now(subject.judged, gate.MEASURE),
+            measurement=subject.judged.measurement(gate.MEASURE),
             forced=forced,
         )
         if not dry_run:
@@ -121,13 +120,12 @@ def _force_only(
     return record
 
 
-def _forced(names: tuple[str, ...], reason: str | None) -> "list[Forced]":
-    if bool(names) != bool(reason):
+def _forced(stages: tuple[Stage, ...], reason: str | None) -> "list[Forced]":
+    if bool(stages) != bool(reason):
         raise UsageError("--force and --reason belong together: say which stage, and why")
     from bridge.evaluation.gate import Forced
-    from bridge.evaluation.stage_results import NAMES
 
-    return [Forced(NAMES[name], reason or "") for name in names]
+    return [Forced(stage, reason or "") for stage in stages]
 
 
 def _table(record: "GateRecord") -> "Table":

@@ -7,7 +7,7 @@ import click
 
 from bridge.commands import display as progress_display
 from bridge.commands import json_option, needs_extra, settings_of, show
-from bridge.commands.evaluate import stage_names
+from bridge.commands.evaluate import named_stages
 from bridge.commands.options.judgements import JudgementOptions, judged_index, judgement_options
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def command(
     What the chosen setting is worth is measured by cross-validation. Stages that the gate did not pass are not
     tried. Without --apply nothing is written.
     """
-    names = stage_names(stages) if stages is not None else None
+    wanted = named_stages(stages) if stages is not None else None
     plot = _plot_front() if plot_file is not None else None
     import msgspec
 
@@ -60,7 +60,7 @@ def command(
     servers = small_model_by_name(settings_of(ctx).sidecar)
     with judged_index(ctx, judgements, display, servers=servers) as subject:
         from bridge.cluster.index import put_profile
-        from bridge.evaluation.stage_results import NAMES, REPORTED
+        from bridge.evaluation.stages import REPORTED
         from bridge.evaluation.tuning.report import front_table, in_words
         from bridge.evaluation.tuning.tuner import Tuner, tuned
 
@@ -75,7 +75,7 @@ def command(
                 subject.body_of,
                 measure=REPORTED[measure],
                 display=display,
-                stages=None if names is None else frozenset(NAMES[name] for name in names),
+                stages=None if wanted is None else frozenset(wanted),
                 folds=folds,
             )
             chosen, front = tuner.run(budget_ms)

@@ -12,7 +12,7 @@ from bridge.demo.collection import application_query
 from bridge.errors import SidecarError
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.evaluation.measures import Estimate, randomisation_test
-from bridge.evaluation.stage_results import NAMES, StageResult, measure_stages
+from bridge.evaluation.stages import StageResult, measure_stages
 from bridge.profile import Stage
 
 MRR, RECALL = "RR@10", "R@10"
@@ -51,7 +51,7 @@ def measure(
     proxy: OpenSearch,
     index: str,
     judged: JudgedQueries,
-    names: Sequence[str],
+    stages: Sequence[Stage],
     *,
     on_search: Callable[[], object],
     say: Callable[[str], object],
@@ -68,7 +68,7 @@ def measure(
         index,
         queries=judged.queries,
         qrels=judged.qrels,
-        names=names,
+        stages=stages,
         body_of=application_query,
         measures=MEASURES,
         on_query=on_search,
@@ -87,8 +87,7 @@ def measure_served(
     proxy: OpenSearch, index: str, judged: JudgedQueries, stage: Stage, *, say: Callable[[str], object]
 ) -> StageResult:
     """Asks every question of the index as it is served now, up to `stage`. Raises as `measure`."""
-    name = next(name for name, of_profile in NAMES.items() if of_profile == stage)
-    [result] = measure(proxy, index, judged, [name], on_search=lambda: None, say=say)
+    [result] = measure(proxy, index, judged, [stage], on_search=lambda: None, say=say)
     return replace(result, name=SERVED)
 
 

@@ -31,8 +31,7 @@ from bridge.errors import IngestError
 from bridge.evaluation import gate
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.evaluation.known_items import joined, known_items
-from bridge.evaluation.provenance import measured_now
-from bridge.evaluation.stage_results import NAMES, StageResult
+from bridge.evaluation.stages import STAGES, StageResult
 from bridge.evaluation.tuning.setting import Setting
 from bridge.evaluation.tuning.tuner import FEWEST_QUERIES, Tuner, tuned
 from bridge.model_servers.client import SidecarClient
@@ -46,7 +45,7 @@ from ingest.stages.models import load_models, profile_for
 OTHER_WORDS = 90
 """Questions in other words that are measured, of all that there are: reranking takes most of a demo's time."""
 
-_GATED = ("bm25", "expansion", "hybrid", "rerank", "cascade")
+_GATED = ("lexical", "expansion", "hybrid", "rerank", "cascade")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +107,13 @@ class _Measuring:
         chosen_by, shown = items.halves()
         other_words = items.in_other_words().spread(OTHER_WORDS)
         judged = joined(chosen_by, shown, other_words)
-        with display.progress("Measure every stage", len(judged.queries) * len(NAMES)) as on_search:
+        with display.progress("Measure every stage", len(judged.queries) * len(STAGES)) as on_search:
             searches = count(1)
             results = measure(
                 self._proxy,
                 self._index,
                 judged,
-                list(NAMES),
+                STAGES,
                 on_search=lambda: on_search(next(searches)),
                 say=display.say,
             )
@@ -149,9 +148,9 @@ class _Measuring:
             self._display.say(f"{len(judged.queries)} questions are too few to gate and tune the index by.")
             return None
         record = gate.judge(
-            [result for result in results if result.name in _GATED],
+            [result for result in results if result.stage in _GATED],
             tolerance=gate.TOLERANCE,
-            measurement=measured_now(judged, gate.MEASURE),
+            measurement=judged.measurement(gate.MEASURE),
         )
         profile = indices.put_profile(self._cluster, self._index, lambda old: gate.gated(old, record))
         with self._display.step("Tune the index"), SidecarClient(self._stack.sidecar_url) as sidecar:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from bridge.errors import UsageError
-from bridge.evaluation.stage_results import StageResult
+from bridge.evaluation.stages import StageResult
 
 MEASURE = "nDCG@10"
 

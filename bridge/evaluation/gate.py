@@ -13,7 +13,7 @@ import msgspec
 
 from bridge.errors import UsageError
 from bridge.evaluation.measures import bootstrap_interval
-from bridge.evaluation.stage_results import StageResult
+from bridge.evaluation.stages import StageResult
 from bridge.profile import GateRecord, IndexProfile, Measurement, Stage, StageVerdict
 
 MEASURE = "nDCG@10"

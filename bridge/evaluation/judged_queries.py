@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from bridge.errors import UsageError
+from bridge.profile import Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,11 @@ class JudgedQueries:
         if unknown := [query_id for query_id in qrels if query_id not in queries]:
             remarks.append(f"{len(unknown):,} judged queries have no text and are left out, first {unknown[0]}")
         return cls(source, judged, {query_id: qrels[query_id] for query_id in judged}, remarks=remarks)
+
+    def measurement(self, measure: str) -> Measurement:
+        """The record of a measurement with these queries, made now."""
+        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        return Measurement(self.source, len(self.queries), measure, now)
 
     def spread(self, n_queries: int | None) -> "JudgedQueries":
         """`n_queries` of the queries, at even distances; all of them where there are not more, or for None."""

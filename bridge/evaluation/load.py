@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from bridge.evaluation.application_query import BodyOf
-from bridge.evaluation.stage_runs import CONTROL_HEADER, MARKER_HEADER
+from bridge.evaluation.stages import CONTROL_HEADER, MARKER_HEADER
 from bridge.profile import Stage
 
 SIZE = 10

@@ -1,13 +1,17 @@
-"""What a stage did to single queries: how many it won and lost, and the worst of them side by side."""
+"""Which queries a stage answers worse: how many it won and lost, and the worst of them side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from opensearchpy import OpenSearch
 
-from bridge.evaluation.stage_results import StageResult
+from bridge.evaluation.stages import StageResult
+from bridge.text.passages import enriched_text, field_texts
 
 SHOWN_HITS = 3
+
+_SHOWN_CHARS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +63,16 @@ def marked(doc_ids: Sequence[str], grades: Mapping[str, int], titles: Mapping[st
     return "\n".join(
         f"{'+' if grades.get(doc_id, 0) > 0 else '·'} {doc_id} {titles.get(doc_id, '')}".rstrip() for doc_id in doc_ids
     )
+
+
+def document_titles(client: OpenSearch, index: str, doc_ids: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
+    """The first words of documents, by doc_id; without those that are gone, or that need a routing value."""
+    if not doc_ids:
+        return {}
+    answer = client.mget(index=index, body={"ids": list(doc_ids)}, params={"_source_includes": ",".join(fields)})
+    titles = {}
+    for document in answer["docs"]:
+        if document.get("found"):
+            text = " ".join(enriched_text(field_texts(document["_source"], fields)).split())
+            titles[document["_id"]] = text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
+    return titles

@@ -1,6 +1,7 @@
-"""An evaluation as tables for people, and as one JSON object for programs."""
+"""Shows an evaluation: tables for people, one JSON object for programs, runs in TREC's format for trec_eval."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -8,7 +9,7 @@ from rich.table import Table
 from bridge.evaluation.agreement import Agreement
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.evaluation.losses import Loss, marked, won_and_lost
-from bridge.evaluation.stage_results import REPORTED, StageResult
+from bridge.evaluation.stages import REPORTED, StageResult
 
 COMPARED = "nDCG@10"
 """The measure by which queries are won and lost."""
@@ -108,3 +109,25 @@ def remarks(judged: JudgedQueries, results: Sequence[StageResult]) -> list[str]:
             for status, count in run.refused.items()
         ]
     return lines
+
+
+def run_file(file: Path, stage: str, *, several: bool) -> Path:
+    """The file of one stage's run: `file`, or `NAME-STAGE.SUFFIX` beside it if there are several stages."""
+    return file.with_name(f"{file.stem}-{stage}{file.suffix}") if several else file
+
+
+def write_run(file: Path, rankings: Mapping[str, Sequence[str]], tag: str) -> None:
+    """Writes lines of `query_id Q0 doc_id rank score tag`; the score only repeats the order.
+
+    White space in ids, which the format does not allow, becomes an underscore.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", encoding="utf-8") as lines:
+        for query_id, doc_ids in rankings.items():
+            for rank, doc_id in enumerate(doc_ids, start=1):
+                score = len(doc_ids) - rank + 1
+                lines.write(f"{_one_word(query_id)} Q0 {_one_word(doc_id)} {rank} {score} {tag}\n")
+
+
+def _one_word(name: str) -> str:
+    return "_".join(name.split())

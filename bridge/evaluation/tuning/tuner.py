@@ -12,7 +12,6 @@ from bridge.console import Display
 from bridge.errors import UsageError
 from bridge.evaluation.application_query import BodyOf
 from bridge.evaluation.judged_queries import JudgedQueries
-from bridge.evaluation.provenance import measured_now
 from bridge.evaluation.tuning.answers import ClusterAndSidecar, RememberedSearch
 from bridge.evaluation.tuning.search import FOLDS, HeldOut, choose, cross_validate, front
 from bridge.evaluation.tuning.setting import MOST_PASSAGES, WINDOWS, Setting
@@ -102,7 +101,7 @@ class Tuner:
     def record(self, chosen: HeldOut, points: Sequence[HeldOut]) -> TuningRecord:
         """The evidence, as the profile keeps it."""
         return TuningRecord(
-            measurement=measured_now(self._judged, self._measure),
+            measurement=self._judged.measurement(self._measure),
             folds=self._folds,
             budget_p95_ms=chosen.budget_ms,
             default_mean=round(chosen.default, 4),

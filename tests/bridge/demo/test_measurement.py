@@ -7,8 +7,7 @@ from rich.console import Console
 
 from bridge.demo.measurement import MRR, SERVED, STAGE_TITLES, StageMeasure, advice, measures_table
 from bridge.evaluation.measures import Estimate, Evaluation
-from bridge.evaluation.stage_results import StageResult
-from bridge.evaluation.stage_runs import StageRun
+from bridge.evaluation.stages import StageResult, StageRun
 
 
 def measured(name: str, mrr: float, *, p_value: float | None = 0.0001) -> StageMeasure:

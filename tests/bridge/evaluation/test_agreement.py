@@ -9,14 +9,16 @@ from bridge.errors import UsageError
 from bridge.evaluation.agreement import MEASURE, agreement, kendall_tau
 from bridge.evaluation.measures import Evaluation
 from bridge.evaluation.report import agreement_in_words, agreement_to_json
-from bridge.evaluation.stage_results import NAMES, StageResult
-from bridge.evaluation.stage_runs import StageRun
+from bridge.evaluation.stages import StageResult, StageRun
 
 
 def results(means: Mapping[str, float]) -> list[StageResult]:
     return [
         StageResult(
-            name, StageRun(NAMES[name], {"q": []}, np.zeros(1)), Evaluation(["q"], {MEASURE: np.array([mean])}), None
+            name,
+            StageRun("lexical", {"q": []}, np.zeros(1)),
+            Evaluation(["q"], {MEASURE: np.array([mean])}),
+            None,
         )
         for name, mean in means.items()
     ]

@@ -9,17 +9,16 @@ import pytest
 from bridge.errors import UsageError
 from bridge.evaluation.gate import MEASURE, TOLERANCE, Forced, force, gated, judge
 from bridge.evaluation.measures import Evaluation
-from bridge.evaluation.stage_results import NAMES, StageResult
-from bridge.evaluation.stage_runs import StageRun
-from bridge.profile import IndexProfile, Measurement, ModelReference, profile_of
+from bridge.evaluation.stages import StageResult, StageRun
+from bridge.profile import IndexProfile, Measurement, ModelReference, Stage, profile_of
 
 MEASURED = Measurement("by hand", 100, MEASURE, "2026-01-02T03:04:05Z")
 PROFILE = IndexProfile(text_fields=["body"], encoder=ModelReference("e", "0" * 12), dimension=8)
 
 
-def result(name: str, values: Sequence[float]) -> StageResult:
+def result(name: Stage, values: Sequence[float]) -> StageResult:
     query_ids = [str(n) for n in range(len(values))]
-    run = StageRun(NAMES[name], {query_id: [] for query_id in query_ids}, np.full(len(values), 20.0))
+    run = StageRun(name, {query_id: [] for query_id in query_ids}, np.full(len(values), 20.0))
     return StageResult(name, run, Evaluation(query_ids, {MEASURE: np.array(values)}), None)
 
 
@@ -35,28 +34,31 @@ def verdicts(*results: StageResult, forced: Sequence[Forced] = (), tolerance: fl
 
 
 def test_better_and_equal_stages_pass() -> None:
-    passed = verdicts(result("bm25", around(0.4)), result("expansion", around(0.4)), result("hybrid", around(0.5)))
+    passed = verdicts(result("lexical", around(0.4)), result("expansion", around(0.4)), result("hybrid", around(0.5)))
     assert passed == {"lexical": True, "expansion": True, "hybrid": True}
 
 
 def test_a_stage_that_harms_stays_off() -> None:
-    assert verdicts(result("bm25", around(0.4)), result("hybrid", around(0.35))) == {"lexical": True, "hybrid": False}
+    assert verdicts(result("lexical", around(0.4)), result("hybrid", around(0.35))) == {
+        "lexical": True,
+        "hybrid": False,
+    }
 
 
 def test_harm_within_the_tolerance_passes() -> None:
-    worse = result("bm25", around(0.4)), result("hybrid", around(0.39))
+    worse = result("lexical", around(0.4)), result("hybrid", around(0.39))
     assert verdicts(*worse, tolerance=0.02)["hybrid"]
     assert not verdicts(*worse, tolerance=0.005)["hybrid"]
 
 
 def test_few_queries_cannot_clear_a_stage() -> None:
     before, after = [0.0, 1.0, 0.5, 0.2, 0.9], [1.0, 0.0, 0.6, 0.3, 0.8]
-    assert not verdicts(result("bm25", before), result("hybrid", after))["hybrid"]
+    assert not verdicts(result("lexical", before), result("hybrid", after))["hybrid"]
 
 
 def test_a_stage_is_compared_with_the_last_that_passed() -> None:
     """Hybrid harms, and rerank on top of it is better than hybrid, but worse than BM25."""
-    results = result("bm25", around(0.4)), result("hybrid", around(0.2)), result("rerank", around(0.3))
+    results = result("lexical", around(0.4)), result("hybrid", around(0.2)), result("rerank", around(0.3))
     record = judge(results, tolerance=TOLERANCE, measurement=MEASURED)
     rerank = record.verdicts[2]
     assert (rerank.against, rerank.enabled) == ("lexical", False)
@@ -64,7 +66,7 @@ def test_a_stage_is_compared_with_the_last_that_passed() -> None:
 
 
 def test_a_forced_stage_is_enabled_by_name_and_keeps_its_evidence() -> None:
-    results = result("bm25", around(0.4)), result("hybrid", around(0.3))
+    results = result("lexical", around(0.4)), result("hybrid", around(0.3))
     record = judge(
         results, tolerance=TOLERANCE, measurement=MEASURED, forced=[Forced("hybrid", "synonyms matter more here")]
     )
@@ -76,11 +78,11 @@ def test_a_forced_stage_is_enabled_by_name_and_keeps_its_evidence() -> None:
 
 def test_what_is_not_measured_cannot_be_forced_with_it() -> None:
     with pytest.raises(UsageError, match="cascade"):
-        verdicts(result("bm25", around(0.4)), forced=[Forced("cascade", "why not")])
+        verdicts(result("lexical", around(0.4)), forced=[Forced("cascade", "why not")])
 
 
 def test_searches_stop_at_the_last_stage_that_passed() -> None:
-    results = result("bm25", around(0.4)), result("hybrid", around(0.5)), result("rerank", around(0.2))
+    results = result("lexical", around(0.4)), result("hybrid", around(0.5)), result("rerank", around(0.2))
     record = judge(results, tolerance=TOLERANCE, measurement=MEASURED)
     profile = gated(PROFILE, record)
     assert profile.stages == ["lexical", "hybrid"]
@@ -88,7 +90,7 @@ def test_searches_stop_at_the_last_stage_that_passed() -> None:
 
 
 def test_forcing_alone_keeps_what_was_measured() -> None:
-    results = result("bm25", around(0.4)), result("hybrid", around(0.3)), result("rerank", around(0.5))
+    results = result("lexical", around(0.4)), result("hybrid", around(0.3)), result("rerank", around(0.5))
     before = gated(PROFILE, judge(results, tolerance=TOLERANCE, measurement=MEASURED))
     after = gated(before, force(before, [Forced("hybrid", "faster")]))
     assert before.stages == ["lexical", "rerank"]

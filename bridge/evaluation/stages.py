@@ -1,7 +1,7 @@
-"""Runs queries through the proxy, stopped at a stage, as an application would send them."""
+"""Measures each stage on judged queries: sends them through the proxy as an application would, stopped at the stage."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
@@ -14,14 +14,21 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster.connection import exchange
 from bridge.errors import AnswerNotUnderstood, BridgeError
+from bridge.evaluation.measures import Evaluation, Qrels, evaluate, randomisation_test
 from bridge.profile import Stage
 from bridge.search.confidence import CONFIDENT
+
+STAGES: tuple[Stage, ...] = ("lexical", "expansion", "vector", "hybrid", "rerank", "cascade")
+"""In the order in which they are measured."""
+
+REPORTED = {"ndcg@10": "nDCG@10", "mrr@10": "RR@10", "recall@100": "R@100"}
+"""Names in JSON, and in the notation of ir-measures."""
 
 CONTROL_HEADER = "x-bridge"
 MARKER_HEADER = "x-bridge"
 
 WARM_UP = 10
-"""Searches before the measured ones: the first ones after a start pay for what later ones find done."""
+"""Searches before the measured ones: the first after a start are slower than those that follow."""
 
 _OF_THE_STACK = frozenset(
     {
@@ -36,7 +43,7 @@ _OF_THE_STACK = frozenset(
         "unmarked",
     }
 )
-"""Reasons to let a search pass that lie in the stack and not in the query (see `bridge.search.reasons`)."""
+"""Reasons to leave a search unchanged that concern the stack, not the query (see `bridge.search.reasons`)."""
 
 
 class StageUnavailable(BridgeError):
@@ -57,13 +64,12 @@ class _SearchAnswer(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class StageRun:
-    """What a stage answered.
+    """The answers of a stage.
 
-    `rankings`: doc_ids by query_id, best first; none where the cluster refused the search. `took_ms`:
-    float64, (n_queries,), wall-clock time of each search at the client, in milliseconds, in the order of the
-    queries. `degraded`: how many searches ended at an earlier stage than asked for. `left_alone`: how many the
-    proxy answered as the cluster does since it upgrades no query like it, by reason; `refused`: how many the
-    cluster refused, by status.
+    `rankings`: doc_ids by query_id, best first; none if the cluster refused the search. `took_ms`: float64,
+    (n_queries,), wall-clock time of each search at the client, in the order of the queries. `degraded`: how many
+    searches an earlier stage answered. `left_alone`: how many the proxy passed on unchanged, by reason; `refused`: how
+    many the cluster refused, by status.
     """
 
     stage: Stage
@@ -76,7 +82,7 @@ class StageRun:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """One answered search: `marker` is the proxy's header; `doc_ids` None where the cluster refused."""
+    """One answered search. `marker`: the proxy's header; `doc_ids`: None if the cluster refused."""
 
     status: int
     marker: str
@@ -163,3 +169,79 @@ def _search(client: OpenSearch, index: str, stage: Stage, body: dict[str, Any]) 
         return _Search(answer.status, marker, None, took_ms)
     hits = msgspec.json.decode(answer.body, type=_SearchAnswer).hits.hits
     return _Search(answer.status, marker, [hit.id for hit in hits], took_ms)
+
+
+def shown_name(stage: Stage) -> str:
+    """A stage's name in tables, JSON and `--require`: `bm25` says what the application's own query is compared as."""
+    return "bm25" if stage == "lexical" else stage
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """One stage's answers, and the measures of each query.
+
+    `name`: in tables and JSON. `p_value`: against the first stage that was measured, by the paired randomisation test
+    on the first of the measures; None for that stage itself.
+    """
+
+    name: str
+    run: StageRun
+    evaluation: Evaluation
+    p_value: float | None
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that was measured."""
+        return self.run.stage
+
+    def latencies(self) -> tuple[float, float]:
+        """Median and 95th percentile of a search at the client, in milliseconds."""
+        p50, p95 = np.percentile(self.run.took_ms, [50, 95])
+        return float(p50), float(p95)
+
+    def figures(self) -> dict[str, float]:
+        """Means of the reported measures, and latencies in milliseconds at the client."""
+        p50, p95 = self.latencies()
+        means = {name: round(self.evaluation.mean(measure), 4) for name, measure in REPORTED.items()}
+        return {**means, "p50_ms": round(p50, 1), "p95_ms": round(p95, 1)}
+
+
+def measure_stages(
+    proxy: OpenSearch,
+    index: str,
+    *,
+    queries: Mapping[str, str],
+    qrels: Qrels,
+    stages: Sequence[Stage],
+    body_of: Callable[[str], dict[str, Any]],
+    say: Callable[[str], object],
+    measures: Sequence[str] = tuple(REPORTED.values()),
+    own_documents: Collection[str] = frozenset(),
+    on_query: Callable[[], object] = lambda: None,
+) -> list[StageResult]:
+    """Puts every query to every stage, in their order, and calls `on_query` after each search.
+
+    Leaves out a stage that the proxy cannot reach, and says why by `say`. `own_documents`: queries that are documents
+    themselves (see `JudgedQueries`).
+
+    Raises:
+        AnswerNotUnderstood: the proxy did not serve a search.
+    """
+    results: list[StageResult] = []
+    for stage in stages:
+        try:
+            run = run_stage(proxy, index, queries, stage=stage, body_of=body_of, on_query=on_query)
+        except StageUnavailable as unavailable:
+            say(f"stage {shown_name(stage)} is left out: {unavailable}")
+            continue
+        rankings = {
+            query_id: [doc_id for doc_id in ranking if doc_id != query_id] if query_id in own_documents else ranking
+            for query_id, ranking in run.rankings.items()
+        }
+        evaluation = evaluate(qrels, rankings, measures)
+        p_value = None
+        if results:
+            tested = measures[0]
+            p_value = randomisation_test(evaluation.values[tested], results[0].evaluation.values[tested])
+        results.append(StageResult(shown_name(stage), run, evaluation, p_value))
+    return results

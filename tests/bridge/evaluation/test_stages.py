@@ -15,7 +15,8 @@ from bridge.evaluation.application_query import multi_match
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.evaluation.losses import marked, won_and_lost, worst_losses
 from bridge.evaluation.report import remarks, stages_table, to_json
-from bridge.evaluation.stage_results import StageResult, measure_stages
+from bridge.evaluation.stages import StageResult, measure_stages
+from bridge.profile import Stage
 from bridge.settings import ClusterSettings
 
 Answer = tuple[int, str, list[str]]
@@ -61,7 +62,7 @@ def scripted_proxy(answer: Callable[[str, str], Answer]) -> Iterator[OpenSearch]
 
 
 def measured(
-    answer: Callable[[str, str], Answer], names: list[str], judged: JudgedQueries = JUDGED
+    answer: Callable[[str, str], Answer], stages: list[Stage], judged: JudgedQueries = JUDGED
 ) -> tuple[list[StageResult], list[str]]:
     said: list[str] = []
     with scripted_proxy(answer) as proxy:
@@ -70,7 +71,7 @@ def measured(
             "products",
             queries=judged.queries,
             qrels=judged.qrels,
-            names=names,
+            stages=stages,
             body_of=multi_match(["text"]),
             say=said.append,
             own_documents=judged.own_documents,
@@ -91,7 +92,7 @@ def by_stage(stage: str, text: str) -> Answer:
 
 
 def test_stages_are_measured_and_compared_with_the_first() -> None:
-    [bm25, hybrid], said = measured(by_stage, ["bm25", "hybrid"])
+    [bm25, hybrid], said = measured(by_stage, ["lexical", "hybrid"])
     assert bm25.evaluation.values["RR@10"].tolist() == [0.5, 0.5, 1.0]
     assert hybrid.evaluation.values["RR@10"].tolist() == [1.0, 1.0, 0.0]
     assert bm25.p_value is None
@@ -101,7 +102,7 @@ def test_stages_are_measured_and_compared_with_the_first() -> None:
 
 
 def test_a_stage_that_nothing_reaches_is_left_out_and_told() -> None:
-    results, said = measured(by_stage, ["bm25", "rerank", "cascade"])
+    results, said = measured(by_stage, ["lexical", "rerank", "cascade"])
     assert [result.name for result in results] == ["bm25"]
     assert [line.split(":")[0] for line in said] == ["stage rerank is left out", "stage cascade is left out"]
     assert "degraded=rerank_unavailable" in said[0]
@@ -146,17 +147,17 @@ def test_an_index_that_the_proxy_does_not_serve_is_an_error(marker: str) -> None
 
 def test_an_index_that_refuses_every_search_is_an_error() -> None:
     with pytest.raises(AnswerNotUnderstood, match="every search of index products with status 404"):
-        measured(lambda _stage, _text: (404, "", []), ["bm25"])
+        measured(lambda _stage, _text: (404, "", []), ["lexical"])
 
 
 def test_a_query_that_is_a_document_does_not_find_itself() -> None:
     judged = JudgedQueries("s", {"d7": "red shoe"}, {"d7": {"d1": 1}}, own_documents=frozenset({"d7"}))
-    [bm25], _ = measured(lambda _stage, _text: (200, "pass; reason=lexical", ["d7", "d1"]), ["bm25"], judged)
+    [bm25], _ = measured(lambda _stage, _text: (200, "pass; reason=lexical", ["d7", "d1"]), ["lexical"], judged)
     assert bm25.evaluation.values["RR@10"].tolist() == [1.0]
 
 
 def test_won_and_lost_queries_are_counted_and_the_worst_come_first() -> None:
-    [bm25, hybrid], _ = measured(by_stage, ["bm25", "hybrid"])
+    [bm25, hybrid], _ = measured(by_stage, ["lexical", "hybrid"])
     counts = won_and_lost(bm25, hybrid, "nDCG@10")
     assert (counts.won, counts.lost, counts.same) == (2, 1, 0)
     [loss] = worst_losses(bm25, hybrid, "nDCG@10")
@@ -166,7 +167,7 @@ def test_won_and_lost_queries_are_counted_and_the_worst_come_first() -> None:
 
 
 def test_json_has_the_figures_of_every_stage() -> None:
-    results, _ = measured(by_stage, ["bm25", "hybrid"])
+    results, _ = measured(by_stage, ["lexical", "hybrid"])
     told = to_json("products", 7, JUDGED, results)
     assert (told["collection"], told["documents"], told["queries"]) == ("products", 7, 3)
     assert list(told["stages"]) == ["bm25", "hybrid"]

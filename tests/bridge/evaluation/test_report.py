@@ -4,7 +4,7 @@ from pathlib import Path
 
 import ir_measures
 
-from bridge.evaluation.run_files import run_file, write_run
+from bridge.evaluation.report import run_file, write_run
 
 
 def test_a_written_run_keeps_its_order_when_it_is_read(tmp_path: Path) -> None:
