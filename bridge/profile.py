@@ -42,6 +42,11 @@ VectorType = Literal["knn_vector", "dense_vector", "none"]
 cannot search vectors."""
 
 
+VectorEncoding = Literal["float", "byte"]
+"""How an index holds a component of an embedding: as float32, or as a signed byte. A vector's bytes are its components
+divided by the largest of them, times 127: cosine, by which they are compared, does not depend on a vector's length."""
+
+
 class ModelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     """A model by name and by digest (first 12 hex digits of the SHA-256 of its ONNX file)."""
 
@@ -212,7 +217,8 @@ class IndexProfile(msgspec.Struct, frozen=True):
     are left alone. `stages`: the stages that may serve this index (the gate's verdict); a search stops at the
     last one. `gate` and `tuning` keep the evidence; no search reads them. `generation`: which set of our
     fields, counted from 1; each is made by its own models.
-    `vector_type`: where it is none, the encoder only says how long passages are. `filter_threshold`: which
+    `vector_type`: where it is none, the encoder only says how long passages are. `vector_encoding`: float in a profile
+    that does not name it, since older indices hold float32. `filter_threshold`: which
     predicted queries were kept, where a share of all decided that.
     """
 
@@ -235,6 +241,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
     tuning: TuningRecord | None = None
     generation: Annotated[int, Meta(ge=1)] = 1
     vector_type: VectorType = "knn_vector"
+    vector_encoding: VectorEncoding = "float"
     filter_threshold: FilterThreshold | None = None
     version: int = PROFILE_VERSION
 

@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bridge.errors import AnswerNotUnderstood
-from bridge.profile import VectorType
+from bridge.profile import IndexProfile, VectorEncoding, VectorType
 
 _KNN = "opensearch-knn"
 _FIRST_KNN_QUERY = (8, 12, 0)
@@ -107,8 +110,11 @@ class Dialect(Protocol):
     def combines_fields(self) -> bool:
         """Whether it knows the query `combined_fields`."""
 
-    def vector_field(self, dimension: int, engine: VectorEngine) -> dict[str, Any]:
-        """Mapping of a field that holds unit vectors and is searched by inner product."""
+    def vector_encoding(self, engine: VectorEngine) -> VectorEncoding:
+        """The smallest encoding of vectors that a new index can hold."""
+
+    def vector_field(self, dimension: int, engine: VectorEngine, encoding: VectorEncoding) -> dict[str, Any]:
+        """Mapping of a field that holds embeddings: unit vectors as float, or their bytes."""
 
     def vector_settings(self) -> dict[str, Any]:
         """Settings that an index for vectors is created with; most cannot be set later."""
@@ -135,12 +141,18 @@ class OpenSearchDialect:
         """See `Dialect`."""
         return self.version >= (3, 2, 0)
 
-    def vector_field(self, dimension: int, engine: VectorEngine) -> dict[str, Any]:
+    def vector_encoding(self, engine: VectorEngine) -> VectorEncoding:
+        """See `Dialect`. faiss compares bytes by distance and inner product only, which depend on a vector's length."""
+        return "byte" if engine == "lucene" and self.version >= (2, 9, 0) else "float"
+
+    def vector_field(self, dimension: int, engine: VectorEngine, encoding: VectorEncoding) -> dict[str, Any]:
         """See `Dialect`. For unit vectors the inner product ranks as the cosine does, and costs less."""
+        space = "innerproduct" if encoding == "float" else "cosinesimil"
         return {
             "type": "knn_vector",
             "dimension": dimension,
-            "method": {"name": "hnsw", "engine": engine, "space_type": "innerproduct", "parameters": dict(_HNSW)},
+            **({"data_type": "byte"} if encoding == "byte" else {}),
+            "method": {"name": "hnsw", "engine": engine, "space_type": space, "parameters": dict(_HNSW)},
         }
 
     def vector_settings(self) -> dict[str, Any]:
@@ -180,14 +192,19 @@ class ElasticsearchDialect:
         """See `Dialect`."""
         return self.version >= (7, 13, 0)
 
-    def vector_field(self, dimension: int, engine: VectorEngine) -> dict[str, Any]:
+    def vector_encoding(self, engine: VectorEngine) -> VectorEncoding:
+        """See `Dialect`."""
+        return "byte" if self.version >= (8, 6, 0) else "float"
+
+    def vector_field(self, dimension: int, engine: VectorEngine, encoding: VectorEncoding) -> dict[str, Any]:
         """See `Dialect`; there is one engine."""
         options = {"type": "hnsw", **_HNSW}
         return {
             "type": "dense_vector",
             "dims": dimension,
             "index": True,
-            "similarity": "dot_product",
+            "element_type": encoding,
+            "similarity": "dot_product" if encoding == "float" else "cosine",
             "index_options": options,
         }
 
@@ -217,29 +234,44 @@ def dialect_of(found: Capabilities) -> Dialect:
     return OpenSearchDialect(found.version, "knn_vector" if found.has_knn else "none")
 
 
-def nearest(
-    vector_type: VectorType, field: str, embedding: Sequence[float], *, k: int, allowed: Mapping[str, Any]
-) -> dict[str, Any]:
+def vector_bytes(embeddings: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Embeddings, (…, dimension), as signed bytes of the same shape; see `bridge.profile.VectorEncoding`."""
+    largest = np.abs(embeddings).max(axis=-1, keepdims=True)
+    scaled: NDArray[np.float32] = np.rint(embeddings * (127 / np.maximum(largest, np.finfo(np.float32).tiny)))
+    return scaled.astype(np.int8)
+
+
+def nearest(profile: IndexProfile, embedding: Sequence[float], *, k: int, allowed: Mapping[str, Any]) -> dict[str, Any]:
     """The query for the `k` nearest vectors of each shard, among the documents that the clauses of a `bool` in
     `allowed` let through. These stand inside it: beside it they would only thin out what was found.
 
     The graph of vectors knows nothing of field-level security: from whom the field is hidden, it answers all the same.
     The clause beside it finds the field for nobody else.
     """
+    field, vector = profile.embedding_field, _encoded(profile, embedding)
     condition = {"filter": {"bool": dict(allowed)}} if allowed else {}
-    if vector_type == "dense_vector":
-        knn: dict[str, Any] = {"field": field, "query_vector": list(embedding), "num_candidates": k, **condition}
+    if profile.vector_type == "dense_vector":
+        knn: dict[str, Any] = {"field": field, "query_vector": vector, "num_candidates": k, **condition}
     else:
-        knn = {field: {"vector": list(embedding), "k": k, **condition}}
+        knn = {field: {"vector": vector, "k": k, **condition}}
     return {"bool": {"must": [{"knn": knn}], "filter": [{"exists": {"field": field}}]}}
 
 
-def compared(vector_type: VectorType, field: str, embedding: Sequence[float]) -> dict[str, Any]:
-    """The query that compares every vector of `field` with `embedding`, by cosine: slow and exact."""
-    if vector_type == "dense_vector":
+def compared(profile: IndexProfile, embedding: Sequence[float]) -> dict[str, Any]:
+    """The query that compares every vector with `embedding`, by cosine: slow and exact."""
+    field, vector = profile.embedding_field, _encoded(profile, embedding)
+    if profile.vector_type == "dense_vector":
         source = "cosineSimilarity(params.query_value, params.field) + 1.0"
-        script: dict[str, Any] = {"source": source, "params": {"field": field, "query_value": list(embedding)}}
+        script: dict[str, Any] = {"source": source, "params": {"field": field, "query_value": vector}}
     else:
-        parameters = {"field": field, "query_value": list(embedding), "space_type": "cosinesimil"}
+        parameters = {"field": field, "query_value": vector, "space_type": "cosinesimil"}
         script = {"lang": "knn", "source": "knn_score", "params": parameters}
     return {"script_score": {"query": {"bool": {"filter": [{"exists": {"field": field}}]}}, "script": script}}
+
+
+def _encoded(profile: IndexProfile, embedding: Sequence[float]) -> list[Any]:
+    """The query's embedding as the index holds its vectors."""
+    if profile.vector_encoding == "float":
+        return list(embedding)
+    encoded: list[Any] = vector_bytes(np.asarray(embedding, dtype=np.float32)).tolist()
+    return encoded

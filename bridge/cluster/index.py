@@ -66,6 +66,12 @@ def fitted(client: OpenSearch, profile: IndexProfile) -> IndexProfile:
     return schema_fitted(profile, dialect_of(cluster))
 
 
+def as_kept(profile: IndexProfile, state: IndexState) -> IndexProfile:
+    """The profile with its vectors encoded as the index holds those of its generation already."""
+    kept = state.generation(profile.generation)
+    return msgspec.structs.replace(profile, vector_encoding=kept.vector_encoding) if kept else profile
+
+
 def create(
     client: OpenSearch,
     index: str,
@@ -200,10 +206,11 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
     if kept is None or missing_fields(profile, state.mapping):
         first = field_mapping(state.mapping, profile.text_fields[0]) or {}
         analyzer = first.get("analyzer")
-        new = scored_together(schema_fitted(kept or profile, dialect), dialect, state.mapping, analyzer=analyzer)
+        served = as_kept(schema_fitted(kept or profile, dialect), state)
+        new = scored_together(served, dialect, state.mapping, analyzer=analyzer)
         body = {
             "_meta": {**state.mapping.get("_meta", {}), _meta_key(state, profile): new.to_meta()},
-            "properties": object_properties(profile, dialect, analyzer=analyzer),
+            "properties": object_properties(new, dialect, analyzer=analyzer),
         }
         try:
             client.indices.put_mapping(index=state.name, body=body)

@@ -25,10 +25,13 @@ _COPIED_SETTINGS = (
 _VECTOR_STAGES = ("vector", "hybrid")
 
 
-def fitted(profile: IndexProfile, dialect: Dialect) -> IndexProfile:
-    """The profile as a cluster can serve it: which vectors it has, and without any no stage that needs them."""
+def fitted(profile: IndexProfile, dialect: Dialect, engine: VectorEngine = "lucene") -> IndexProfile:
+    """The profile as a new index of this cluster serves it: how vectors are held, and without any no stage that needs
+    them."""
     stages = [stage for stage in profile.stages if dialect.vector_type != "none" or stage not in _VECTOR_STAGES]
-    return msgspec.structs.replace(profile, vector_type=dialect.vector_type, stages=stages)
+    return msgspec.structs.replace(
+        profile, vector_type=dialect.vector_type, vector_encoding=dialect.vector_encoding(engine), stages=stages
+    )
 
 
 def scored_together(
@@ -71,12 +74,13 @@ def new_index(
     are more index settings.
     """
     mapped = _mapped(profile, analyzer, properties)
+    kept = _kept(profile, dialect, analyzer, mapped, engine)
     return {
         "settings": {**dialect.vector_settings(), **(settings or {})},
         "mappings": {
             "dynamic": dynamic,
-            "_meta": {META_KEY: _kept(profile, dialect, analyzer, mapped).to_meta()},
-            "properties": mapped | object_properties(profile, dialect, analyzer=analyzer, engine=engine),
+            "_meta": {META_KEY: kept.to_meta()},
+            "properties": mapped | object_properties(kept, dialect, analyzer=analyzer, engine=engine),
         },
     }
 
@@ -92,8 +96,10 @@ def new_profile(
     return _kept(profile, dialect, analyzer, _mapped(profile, analyzer, properties))
 
 
-def _kept(profile: IndexProfile, dialect: Dialect, analyzer: str | None, mapped: JsonObject) -> IndexProfile:
-    return scored_together(fitted(profile, dialect), dialect, {"properties": mapped}, analyzer=analyzer)
+def _kept(
+    profile: IndexProfile, dialect: Dialect, analyzer: str | None, mapped: JsonObject, engine: VectorEngine = "lucene"
+) -> IndexProfile:
+    return scored_together(fitted(profile, dialect, engine), dialect, {"properties": mapped}, analyzer=analyzer)
 
 
 def _mapped(profile: IndexProfile, analyzer: str | None, properties: Mapping[str, Any] | None) -> JsonObject:
@@ -138,7 +144,7 @@ def object_properties(
         "stamp": {"type": "keyword"},
     }
     if dialect.vector_type != "none":
-        vector = dialect.vector_field(profile.dimension, engine)
+        vector = dialect.vector_field(profile.dimension, engine, profile.vector_encoding)
         fields |= {"embedding": vector} if profile.passages.layout == "single" else {"passages": _passages(vector)}
     path = profile.generation_field.split(".")
     for name in reversed(path):

@@ -82,9 +82,7 @@ def _measured(
 
 
 def _nearest(client: OpenSearch, index: str, profile: IndexProfile, embedding: Sequence[float]) -> list[str]:
-    query: dict[str, Any] = dialects.nearest(
-        profile.vector_type, profile.embedding_field, embedding, k=profile.window, allowed={}
-    )
+    query: dict[str, Any] = dialects.nearest(profile, embedding, k=profile.window, allowed={})
     if profile.passages.layout == "nested":
         query = {"nested": {"path": profile.passages_field, "score_mode": "max", "query": query}}
     body = {"size": _HITS, "query": query, "_source": False, "track_total_hits": False}

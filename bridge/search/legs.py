@@ -47,7 +47,7 @@ def expansion(request: SearchRequest, profile: IndexProfile) -> Json:
 def vector(request: SearchRequest, profile: IndexProfile, embedding: Sequence[float]) -> Json:
     """The documents nearest to the query's embedding, among those that the application's conditions allow."""
     k = min(profile.window * _K_PER_RESULT, MAX_K)
-    query = dialects.nearest(profile.vector_type, profile.embedding_field, embedding, k=k, allowed=_allowed(request))
+    query = dialects.nearest(profile, embedding, k=k, allowed=_allowed(request))
     return _ids_only(request, profile.window, _over_passages(profile, query), keep_conditions=False)
 
 
@@ -161,7 +161,7 @@ def _allowed(request: SearchRequest) -> dict[str, Json]:
 
 def _compared(profile: IndexProfile, embedding: Sequence[float]) -> Json:
     """Every embedding compared with the query's."""
-    return dialects.compared(profile.vector_type, profile.embedding_field, embedding)
+    return dialects.compared(profile, embedding)
 
 
 def _over_passages(profile: IndexProfile, query: Json) -> Json:

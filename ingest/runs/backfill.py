@@ -42,6 +42,7 @@ def run_backfill(job: Job, executor: Executor = LOCAL) -> BackfillReport:
     profile = indices.fitted(client, job.profile)
     state = indices.extend(client, job.index, profile)
     indices.keep_profile(client, state, profile)
+    profile = indices.as_kept(profile, state)
     job = replace(job, index=state.name, profile=profile, from_start=True)
     source = IndexDocuments(
         client,

@@ -62,6 +62,8 @@ def dry_run_of(source: Source[Any], job: Job, *, analyzer: str) -> DryRun:
     profile = indices.fitted(client, job.profile)
     state = indices.find(client, job.index)
     if state is not None:
+        profile = indices.as_kept(profile, state)
+    if state is not None:
         refuse_restricted(client, state.name)
     made_by = recipe(profile, settings)
     reader = BatchReader(

@@ -26,6 +26,7 @@ def run_ingest(source: Source[Any], job: Job, executor: Executor = LOCAL) -> Rep
     profile = indices.fitted(client, job.profile)
     state = indices.check(client, job.index, profile)
     indices.refuse_data_stream(state)
+    profile = indices.as_kept(profile, state)
     job = replace(job, index=state.name, profile=profile)
     books = Books(
         job,

@@ -30,7 +30,7 @@ from ingest.writing.retry import RetryLimits
 
 _GRAPH_LINKS = 16
 _HNSW_OVERHEAD = 1.1
-"""OpenSearch's own estimate of HNSW memory: 1.1 * (4 * dimension + 8 * m) bytes per vector."""
+"""OpenSearch's own estimate of HNSW memory: 1.1 * (bytes of the vector + 8 * m) for each vector."""
 
 
 _LONGEST_S = 60.0
@@ -78,7 +78,7 @@ def plan(
     """
     state = indices.look(client, index)
     refuse_restricted(client, state.name)
-    profile = indices.fitted(client, profile)
+    profile = indices.as_kept(indices.fitted(client, profile), state)
     dialect = dialect_of(capabilities(client))
     obstacles = in_place_obstacles(profile, dialect, state.mapping, state.settings)
     made_by = recipe(profile, settings)
@@ -100,6 +100,7 @@ def plan(
     n_passages = round(scale * sum(len(document.passages) for document in measured.documents))
     growth = sum(len(neural_object(document, profile)) for document in measured.documents)
     n_vectors = n_passages if profile.vector_type != "none" else 0
+    vector_size = profile.dimension * (1 if profile.vector_encoding == "byte" else 4)
     analyzer = (field_mapping(state.mapping, texts[0]) or {}).get("analyzer")
     return Plan(
         index=state.name,
@@ -112,8 +113,8 @@ def plan(
         passages=n_passages,
         documents_per_s=round(measured.per_s, 1),
         hours=round(measured.hours(n_stale), 6),
-        index_growth_bytes=round(scale * growth) + n_vectors * 4 * profile.dimension,
-        vector_memory_bytes=round(n_vectors * _HNSW_OVERHEAD * (4 * profile.dimension + 8 * _GRAPH_LINKS)),
+        index_growth_bytes=round(scale * growth) + n_vectors * vector_size,
+        vector_memory_bytes=round(n_vectors * _HNSW_OVERHEAD * (vector_size + 8 * _GRAPH_LINKS)),
         mapping=object_properties(profile, dialect, analyzer=analyzer)
         if missing_fields(profile, state.mapping)
         else {},

@@ -148,12 +148,11 @@ def _embedding(document: Document, profile: IndexProfile) -> _Embedding | None:
 
 def _recall(client: OpenSearch, index: str, profile: IndexProfile, embedding: Sequence[float]) -> float:
     """The share of the nearest neighbours that the k-NN search finds: those as near as the last true one."""
-    field, kind = profile.embedding_field, profile.vector_type
-    exact = _over_passages(profile, dialects.compared(kind, field, embedding))
+    exact = _over_passages(profile, dialects.compared(profile, embedding))
     nearest = _search(client, index, exact)
     if not nearest:
         return 1.0
-    approximate = dialects.nearest(kind, field, embedding, k=profile.window, allowed={})
+    approximate = dialects.nearest(profile, embedding, k=profile.window, allowed={})
     found = _search(client, index, _over_passages(profile, approximate))
     # Scores of the two searches are of different kinds: those found are scored as the others were.
     restricted = {"bool": {"must": [exact], "filter": [{"ids": {"values": [doc_id for doc_id, _ in found]}}]}}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bridge.cluster.connection import Answer
 from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
+from bridge.cluster.dialects import vector_bytes
 from bridge.profile import IndexProfile
 from bridge.records import EnrichedDocument
 from bridge.text.lone_surrogates import decode
@@ -81,9 +82,9 @@ def neural_object(enriched: EnrichedDocument, profile: IndexProfile, *, nulls: C
     if enriched.predicted_queries:
         fields["predicted_queries"] = _encode(list(enriched.predicted_queries))
     if len(enriched.embeddings) and profile.passages.layout == "single":
-        fields["embedding"] = _array(enriched.embeddings[0])
+        fields["embedding"] = _array(enriched.embeddings[0], profile)
     elif len(enriched.embeddings):
-        fields["passages"] = _passages(enriched)
+        fields["passages"] = _passages(enriched, profile)
     fields.update({name: b"null" for name in nulls if name not in fields})
     value = b"{" + b",".join(_encode(name) + b":" + value for name, value in fields.items()) + b"}"
     _, *within = profile.generation_field.split(".")
@@ -92,15 +93,17 @@ def neural_object(enriched: EnrichedDocument, profile: IndexProfile, *, nulls: C
     return value
 
 
-def _passages(enriched: EnrichedDocument) -> bytes:
+def _passages(enriched: EnrichedDocument, profile: IndexProfile) -> bytes:
     passages = (
-        b'{"start":%d,"end":%d,"embedding":%s}' % (passage.start, passage.end, _array(embedding))
+        b'{"start":%d,"end":%d,"embedding":%s}' % (passage.start, passage.end, _array(embedding, profile))
         for passage, embedding in zip(enriched.passages, enriched.embeddings, strict=True)
     )
     return b"[" + b",".join(passages) + b"]"
 
 
-def _array(embedding: NDArray[np.float32]) -> bytes:
+def _array(embedding: NDArray[np.float32], profile: IndexProfile) -> bytes:
+    if profile.vector_encoding == "byte":
+        return _encode(vector_bytes(embedding).tolist())
     return _encode(np.round(embedding.astype(np.float64), _EMBEDDING_DECIMALS).tolist())
 
 
