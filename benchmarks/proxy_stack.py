@@ -15,8 +15,8 @@ import numpy as np
 from aiohttp import web
 
 from bridge.cluster.connection import capabilities, connect
-from bridge.cluster.dialects import dialect_of
-from bridge.cluster.schema import new_index
+from bridge.cluster.dialects import components, dialect_of
+from bridge.cluster.schema import fitted, new_index
 from bridge.processes import owned
 from bridge.profile import IndexProfile, ModelReference
 from bridge.settings import ClusterSettings
@@ -59,12 +59,14 @@ def fill(cluster_url: str, chance: random.Random, n_documents: int) -> IndexProf
     )
     with connect(ClusterSettings(url=cluster_url)) as client:
         dialect = dialect_of(capabilities(client))
+        profile = fitted(profile, dialect)
         client.indices.create(index=INDEX, body=new_index(profile, dialect))
         for start in range(0, n_documents, 500):
             lines: list[dict[str, Any]] = []
             for i in range(start, start + 500):
                 text = words(chance, WORDS_PER_DOCUMENT)
-                ours = {"predicted_queries": [words(chance, 5)], "embedding": embedding(chance), "stamp": "s"}
+                vector = components(profile, embedding(chance))
+                ours = {"predicted_queries": [words(chance, 5)], "embedding": vector, "stamp": "s"}
                 document = {"title": words(chance, 6), "text": text, "_neural": ours}
                 lines += [{"index": {"_id": str(i)}}, document]
             client.bulk(index=INDEX, body=lines)

@@ -13,7 +13,7 @@ from aiohttp import web
 from opensearchpy import OpenSearch
 
 from bridge.cluster.connection import capabilities
-from bridge.cluster.dialects import dialect_of
+from bridge.cluster.dialects import dialect_of, vector_bytes
 from bridge.cluster.schema import new_index
 from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
@@ -57,7 +57,7 @@ class ProxyStack:
         text = enriched_text({"title": document["title"], "body": document["body"]})
         settings = NESTED if nested else PassageSettings()
         passages = split_passages(text, settings, lambda each: [match.span() for match in re.finditer(r"\w+", each)])
-        embeddings = self.encoder.encode([passage.text for passage in passages], role="passage").tolist()
+        embeddings = vector_bytes(self.encoder.encode([passage.text for passage in passages], role="passage")).tolist()
         ours: dict[str, Any] = {"predicted_queries": list(predicted_queries), "stamp": "s"}
         if nested:
             ours["passages"] = [

@@ -241,6 +241,14 @@ def vector_bytes(embeddings: NDArray[np.float32]) -> NDArray[np.int8]:
     return scaled.astype(np.int8)
 
 
+def components(profile: IndexProfile, embedding: Sequence[float]) -> list[Any]:
+    """An embedding as the index holds it: floats, or integers from -127 to 127."""
+    if profile.vector_encoding == "float":
+        return list(embedding)
+    as_bytes: list[Any] = vector_bytes(np.asarray(embedding, dtype=np.float32)).tolist()
+    return as_bytes
+
+
 def nearest(profile: IndexProfile, embedding: Sequence[float], *, k: int, allowed: Mapping[str, Any]) -> dict[str, Any]:
     """The query for the `k` nearest vectors of each shard, among the documents that the clauses of a `bool` in
     `allowed` let through. These stand inside it: beside it they would only thin out what was found.
@@ -248,7 +256,7 @@ def nearest(profile: IndexProfile, embedding: Sequence[float], *, k: int, allowe
     The graph of vectors knows nothing of field-level security: from whom the field is hidden, it answers all the same.
     The clause beside it finds the field for nobody else.
     """
-    field, vector = profile.embedding_field, _encoded(profile, embedding)
+    field, vector = profile.embedding_field, components(profile, embedding)
     condition = {"filter": {"bool": dict(allowed)}} if allowed else {}
     if profile.vector_type == "dense_vector":
         knn: dict[str, Any] = {"field": field, "query_vector": vector, "num_candidates": k, **condition}
@@ -259,7 +267,7 @@ def nearest(profile: IndexProfile, embedding: Sequence[float], *, k: int, allowe
 
 def compared(profile: IndexProfile, embedding: Sequence[float]) -> dict[str, Any]:
     """The query that compares every vector with `embedding`, by cosine: slow and exact."""
-    field, vector = profile.embedding_field, _encoded(profile, embedding)
+    field, vector = profile.embedding_field, components(profile, embedding)
     if profile.vector_type == "dense_vector":
         source = "cosineSimilarity(params.query_value, params.field) + 1.0"
         script: dict[str, Any] = {"source": source, "params": {"field": field, "query_value": vector}}
@@ -267,11 +275,3 @@ def compared(profile: IndexProfile, embedding: Sequence[float]) -> dict[str, Any
         parameters = {"field": field, "query_value": vector, "space_type": "cosinesimil"}
         script = {"lang": "knn", "source": "knn_score", "params": parameters}
     return {"script_score": {"query": {"bool": {"filter": [{"exists": {"field": field}}]}}, "script": script}}
-
-
-def _encoded(profile: IndexProfile, embedding: Sequence[float]) -> list[Any]:
-    """The query's embedding as the index holds its vectors."""
-    if profile.vector_encoding == "float":
-        return list(embedding)
-    encoded: list[Any] = vector_bytes(np.asarray(embedding, dtype=np.float32)).tolist()
-    return encoded

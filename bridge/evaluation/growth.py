@@ -15,6 +15,7 @@ from opensearchpy import OpenSearch, TransportError
 
 from bridge.cluster import index as indices
 from bridge.cluster.bulk_load import tuned_for_load
+from bridge.cluster.dialects import components
 from bridge.errors import ClusterBlocked
 from bridge.profile import IndexProfile
 
@@ -104,20 +105,20 @@ def crossed(first: Mapping[str, Any], second: Mapping[str, Any], profile: IndexP
     if queries:
         ours["predicted_queries"] = queries
     if "embedding" in ours and "embedding" in others:
-        ours["embedding"] = _half_way(ours["embedding"], others["embedding"])
+        ours["embedding"] = _half_way(ours["embedding"], others["embedding"], profile)
     if ours.get("passages") and others.get("passages"):
         ours["passages"] = [
-            {**one, "embedding": _half_way(one["embedding"], other["embedding"])}
+            {**one, "embedding": _half_way(one["embedding"], other["embedding"], profile)}
             for one, other in zip(ours["passages"], others["passages"], strict=False)
         ]
     return {**first, field: text, profile.object_field: ours}
 
 
-def _half_way(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    """The unit vector between two; the first where they are opposite."""
+def _half_way(one: Sequence[float], other: Sequence[float], profile: IndexProfile) -> list[float]:
+    """The vector between two, as the index holds vectors; the first if they are opposite."""
     mean = np.asarray(one, dtype=np.float64) + np.asarray(other, dtype=np.float64)
     length = float(np.linalg.norm(mean))
-    return list(one) if length < 1e-6 else [round(float(value), 6) for value in mean / length]
+    return list(one) if length < 1e-6 else components(profile, [round(float(value), 6) for value in mean / length])
 
 
 def _batches(documents: Iterator[tuple[str, Mapping[str, Any]]]) -> Iterator[list[tuple[str, Mapping[str, Any]]]]:

@@ -86,7 +86,7 @@ def test_written_documents_are_found_by_vector_and_by_predicted_query(
     if profile.passages.layout == "nested":
         knn = {"nested": {"path": profile.passages_field, "query": knn}}
     hits = client.search(index=fresh_index, body={"query": knn})["hits"]["hits"]
-    assert [hit["_score"] for hit in hits] == pytest.approx([2.0] * 5)
+    assert [hit["_score"] for hit in hits] == pytest.approx([1.0] * 5)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -33,7 +33,9 @@ def test_new_index_fits_the_profile_that_made_it(profile: IndexProfile) -> None:
     mapping, settings = index(profile)
     assert differences(profile, mapping, settings) == []
     names = profile.text_fields
-    kept = msgspec.structs.replace(profile, expanded_fields=names, expansion_boost=TOGETHER_BOOST)
+    kept = msgspec.structs.replace(
+        profile, vector_encoding="byte", expanded_fields=names, expansion_boost=TOGETHER_BOOST
+    )
     assert read_profile(mapping, index="x") == kept
 
 
