@@ -235,10 +235,13 @@ def dialect_of(found: Capabilities) -> Dialect:
 
 
 def vector_bytes(embeddings: NDArray[np.float32]) -> NDArray[np.int8]:
-    """Embeddings, (…, dimension), as signed bytes of the same shape; see `bridge.profile.VectorEncoding`."""
+    """Embeddings, (…, dimension), as signed bytes of the same shape; see `bridge.profile.VectorEncoding`.
+
+    A vector of zeros becomes one of ones: it has no direction, and clusters refuse to compare it by cosine.
+    """
     largest = np.abs(embeddings).max(axis=-1, keepdims=True)
-    scaled: NDArray[np.float32] = np.rint(embeddings * (127 / np.maximum(largest, np.finfo(np.float32).tiny)))
-    return scaled.astype(np.int8)
+    scaled = np.where(largest > 0, embeddings / np.where(largest > 0, largest, 1), 1 / 127)
+    return np.rint(scaled * 127).astype(np.int8)
 
 
 def components(profile: IndexProfile, embedding: Sequence[float]) -> list[Any]:

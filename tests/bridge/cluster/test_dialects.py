@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from bridge.cluster.dialects import Capabilities, dialect_of, read_capabilities
+from bridge.cluster.dialects import Capabilities, dialect_of, read_capabilities, vector_bytes
 from bridge.errors import AnswerNotUnderstood
 
 
@@ -64,3 +65,19 @@ def test_another_service_is_recognised(info: object) -> None:
 )
 def test_old_and_foreign_clusters_are_not_supported(found: Capabilities, supported: bool) -> None:
     assert found.is_supported == supported
+
+
+def test_vectors_as_bytes_keep_their_direction() -> None:
+    embeddings = np.random.default_rng(1).normal(size=(50, 384)).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+    stored = vector_bytes(embeddings)
+
+    assert (stored.dtype, stored.shape) == (np.int8, embeddings.shape)
+    assert np.abs(stored).max(axis=1).tolist() == [127] * 50
+    lengths = np.linalg.norm(stored.astype(np.float64), axis=1)
+    assert ((stored * embeddings).sum(axis=1) / lengths).min() > 0.9999
+
+
+def test_a_vector_without_direction_gets_one_that_clusters_can_compare() -> None:
+    assert vector_bytes(np.zeros((1, 3), dtype=np.float32)).tolist() == [[1, 1, 1]]
