@@ -241,7 +241,8 @@ def vector_bytes(embeddings: NDArray[np.float32]) -> NDArray[np.int8]:
     """
     largest = np.abs(embeddings).max(axis=-1, keepdims=True)
     scaled = np.where(largest > 0, embeddings / np.where(largest > 0, largest, 1), 1 / 127)
-    return np.rint(scaled * 127).astype(np.int8)
+    stored: NDArray[np.int8] = np.rint(scaled * 127).astype(np.int8)
+    return stored
 
 
 def components(profile: IndexProfile, embedding: Sequence[float]) -> list[Any]:

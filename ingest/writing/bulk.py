@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.cluster.connection import Answer
-from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
 from bridge.cluster.dialects import vector_bytes
+from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
 from bridge.profile import IndexProfile
 from bridge.records import EnrichedDocument
 from bridge.text.lone_surrogates import decode

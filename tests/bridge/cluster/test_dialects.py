@@ -73,7 +73,7 @@ def test_vectors_as_bytes_keep_their_direction() -> None:
 
     stored = vector_bytes(embeddings)
 
-    assert (stored.dtype, stored.shape) == (np.int8, embeddings.shape)
+    assert (str(stored.dtype), stored.shape) == ("int8", embeddings.shape)
     assert np.abs(stored).max(axis=1).tolist() == [127] * 50
     lengths = np.linalg.norm(stored.astype(np.float64), axis=1)
     assert ((stored * embeddings).sum(axis=1) / lengths).min() > 0.9999
