@@ -64,3 +64,27 @@ def toy_models(*, with_generator: bool = True) -> Models:
         generator=EchoGenerator() if with_generator else None,
         generator_reference=ModelReference("toy-generator", "1" * 12) if with_generator else None,
     )
+
+
+WIDER = 6
+
+
+class WiderEncoder(CountingEncoder):
+    """As the other toy, with more dimensions."""
+
+    dimension = WIDER
+
+    def encode(self, texts: Sequence[str], role: Literal["query", "passage"] = "query") -> NDArray[np.float32]:
+        self.texts += len(texts)
+        return np.eye(WIDER, dtype=np.float32)[[len(text) % WIDER for text in texts]]
+
+
+def wider_models() -> Models:
+    toys = toy_models()
+    return Models(
+        WiderEncoder(),
+        ModelReference("wider-encoder", "2" * 12),
+        toys.token_spans,
+        toys.generator,
+        ModelReference("other-generator", "3" * 12),
+    )

@@ -17,10 +17,9 @@ from ingest.runs.ingest import run_ingest
 from ingest.signals import StopRequest
 from ingest.sources.source import DocumentsInMemory
 from ingest.stages.models import profile_for
+from tests.ingest.application import TEXT_FIELDS, old_application, source
 from tests.ingest.follow.test_follower import FAST, backfill, caught_up, follower
-from tests.ingest.toys import toy_models
-from tests.integration.test_backfill import TEXT_FIELDS, old_application, source
-from tests.integration.test_generations import wider_models
+from tests.ingest.toys import toy_models, wider_models
 
 
 @pytest.fixture

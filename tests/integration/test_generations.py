@@ -1,56 +1,31 @@
 """The models of an index change while it is in use, and back again: two generations of fields side by side."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
-from bridge.cluster.generations import newer, next_generation, older, other, serve_other
+from bridge.cluster.generations import newer, next_generation, older, serve_other
 from bridge.cluster.removal import drop, undo
 from bridge.errors import IndexUnsuitable
 from bridge.node.node import EmbeddedNode
-from bridge.profile import FusionSettings, IndexProfile, ModelReference, PassageSettings
+from bridge.profile import FusionSettings, IndexProfile, PassageSettings
 from bridge.records import Document, SourcePosition
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.runs.ingest import run_ingest
-from ingest.runs.verify import verify
 from ingest.sources.source import DocumentsInMemory
 from ingest.stages.models import Models, profile_for
-from tests.ingest.toys import CountingEncoder, toy_models
-from tests.integration.test_backfill import TEXT_FIELDS, old_application, source
-
-WIDER = 6
-
-
-class WiderEncoder(CountingEncoder):
-    """As the other toy, with more dimensions."""
-
-    dimension = WIDER
-
-    def encode(self, texts: Sequence[str], role: Literal["query", "passage"] = "query") -> NDArray[np.float32]:
-        self.texts += len(texts)
-        return np.eye(WIDER, dtype=np.float32)[[len(text) % WIDER for text in texts]]
-
-
-def wider_models() -> Models:
-    toys = toy_models()
-    return Models(
-        WiderEncoder(),
-        ModelReference("wider-encoder", "2" * 12),
-        toys.token_spans,
-        toys.generator,
-        ModelReference("other-generator", "3" * 12),
-    )
+from tests.ingest.application import TEXT_FIELDS, old_application, source
+from tests.ingest.toys import WIDER, toy_models, wider_models
 
 
 @pytest.fixture
@@ -149,39 +124,6 @@ def test_what_an_operator_chose_for_searches_is_taken_over_without_its_evidence(
     indices.put_meta(client, state.name, lambda meta: {**meta, "neural_bridge": chosen.to_meta()})
     following = next_generation(indices.look(client, fresh_index), profile_for(wider_models(), TEXT_FIELDS))
     assert (following.fusion.method, following.window, following.gate) == ("rrf", 50, None)
-
-
-def test_verification_finds_what_is_missing_outdated_or_made_otherwise(
-    fill: Fill, client: OpenSearch, fresh_index: str
-) -> None:
-    old_application(client, fresh_index, 60)
-    fill(toy_models())
-    fill(wider_models())
-    state = indices.look(client, fresh_index)
-    found = verify(client, state, other(state))
-    assert (found.documents, found.enriched, found.made_alike, found.outdated) == (60, 60, 60, 0)
-    assert (found.compared, found.recall, found.problems) == (20, 1.0, [])
-
-    client.update(index=fresh_index, id="d3", body={"doc": {"text": "another text"}})
-    assert "1 changed after" in verify(client, state, other(state)).problems[0]
-    client.index(index=fresh_index, id="new", body={"title": "new", "text": "came later"})
-    found = verify(client, state, other(state))
-    assert (found.documents, found.enriched) == (61, 60)
-    assert found.problems[0] == "1 of 61 documents lack its fields: fill it again"
-    assert len(found.problems) == 2
-    assert verify(client, state, other(state), max_missing=5).problems == []
-
-
-def test_verification_follows_passages_and_misses_neighbours_that_are_not_found(
-    fill: Fill, client: OpenSearch, fresh_index: str
-) -> None:
-    old_application(client, fresh_index, 40)
-    fill(toy_models())
-    fill(wider_models(), passages=PassageSettings("nested", 3, 1))
-    state = indices.look(client, fresh_index)
-    found = verify(client, state, other(state), compared=5)
-    assert (found.compared, found.recall) == (5, 1.0)
-    assert verify(client, state, other(state), compared=5, min_recall=1.01).problems
 
 
 def test_documents_ingested_after_the_cut_over_get_the_fields_that_serve(

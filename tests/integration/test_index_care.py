@@ -1,4 +1,4 @@
-"""Before and after enriching a real index: plan, undo, and replaying dead letters."""
+"""After enriching a real index: undo, and replaying dead letters."""
 
 import json
 from collections.abc import Iterator
@@ -9,25 +9,22 @@ import pytest
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
-from bridge.cluster.connection import connect, exchange
+from bridge.cluster.connection import connect
 from bridge.cluster.removal import undo
-from bridge.cluster.schema import field_mapping
 from bridge.errors import IndexUnsuitable, UsageError
 from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.backfill import run_backfill
-from ingest.runs.copy import run_copy
 from ingest.runs.ingest import run_ingest
-from ingest.runs.plan import Plan, plan
 from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.sources.replay import DeadLetterDocuments, mark_replayed
 from ingest.sources.source import Source
 from ingest.stages.models import profile_for
+from tests.ingest.application import TEXT_FIELDS, old_application, source
 from tests.ingest.toys import toy_models
-from tests.integration.test_backfill import TEXT_FIELDS, old_application, source
 
 FIELDS = FieldChoice(TEXT_FIELDS)
 PROFILE = profile_for(toy_models(), TEXT_FIELDS)
@@ -51,35 +48,6 @@ def backfill(client: OpenSearch, index: str, state_folder: Path) -> Report:
     ).report
     client.indices.refresh(index=index)
     return report
-
-
-def planned(client: OpenSearch, index: str) -> Plan:
-    return plan(index, profile=PROFILE, models=toy_models(), client=client, settings=IngestSettings(), sample=50)
-
-
-def test_plan_foresees_work_and_growth_and_changes_nothing(client: OpenSearch, fresh_index: str) -> None:
-    old_application(client, fresh_index, 200)
-    before = indices.look(client, fresh_index)
-    found = planned(client, fresh_index)
-    assert (found.way, found.documents, found.stale, found.sampled, found.passages) == ("in_place", 200, 200, 50, 200)
-    assert found.hours > 0
-    assert found.vector_memory_bytes == round(200 * 1.1 * (4 * 4 + 8 * 16))
-    assert list(found.mapping) == ["_neural"]
-    assert indices.look(client, fresh_index) == before
-
-
-def test_plan_of_an_enriched_index_finds_nothing_to_do(client: OpenSearch, fresh_index: str, tmp_path: Path) -> None:
-    old_application(client, fresh_index, 60)
-    backfill(client, fresh_index, tmp_path)
-    found = planned(client, fresh_index)
-    assert (found.stale, found.passages, found.mapping) == (0, 0, {})
-
-
-def test_plan_proposes_a_copy_where_in_place_would_fail(client: OpenSearch, fresh_index: str) -> None:
-    client.indices.create(index=fresh_index, body={"mappings": {"properties": {"title": {"type": "text"}}}})
-    found = planned(client, fresh_index)
-    assert found.way == "copy"
-    assert len(found.obstacles) == 2
 
 
 def test_undo_removes_every_trace_that_can_be_removed(client: OpenSearch, fresh_index: str, tmp_path: Path) -> None:
@@ -161,63 +129,6 @@ def copy_name(client: OpenSearch, fresh_index: str) -> Iterator[str]:
     """The name of an index to copy into; removed afterwards."""
     yield f"{fresh_index}-copy"
     client.indices.delete(index=f"{fresh_index}-copy", params={"ignore_unavailable": "true"})
-
-
-@pytest.mark.case("I25")
-def test_a_copy_is_exact_enriched_and_takes_over_the_alias(
-    client: OpenSearch, fresh_index: str, copy_name: str, tmp_path: Path
-) -> None:
-    analysis = {"analyzer": {"shout": {"tokenizer": "whitespace", "filter": ["uppercase"]}}}
-    mapping = {"title": {"type": "text", "analyzer": "shout"}, "price": {"type": "double"}}
-    body = {"settings": {"index.analysis": analysis}, "mappings": {"properties": mapping, "dynamic": "strict"}}
-    client.indices.create(index=fresh_index, body=body)
-    alias = f"{fresh_index}-alias"
-    client.indices.put_alias(index=fresh_index, name=alias)
-    for i in range(70):
-        exact = b'{ "title" : "item %d", "price" : 1.10000000000000000001 }' % i
-        exchange(client, "PUT", f"/{fresh_index}/_doc/d{i}", body=exact)
-    client.indices.refresh(index=fresh_index)
-    profile = profile_for(toy_models(), ["title"])
-    done = run_copy(
-        fresh_index,
-        Job(
-            copy_name,
-            profile=profile,
-            models=toy_models(),
-            client=client,
-            settings=IngestSettings(),
-            state_folder=tmp_path,
-        ),
-    )
-    assert (done.settled, done.passes, done.old_documents, done.new_documents) == (True, 2, 70, 70)
-    raw = exchange(client, "GET", f"/{copy_name}/_doc/d7").body
-    assert b'{"title" : "item 7", "price" : 1.10000000000000000001,"_neural":{"stamp":' in raw
-    predicted = field_mapping(indices.look(client, copy_name).mapping, "_neural.predicted_queries")
-    assert predicted == {"type": "text", "analyzer": "shout"}
-    indices.move_alias(client, alias, old=fresh_index, new=copy_name)
-    assert indices.look(client, alias).name == copy_name
-    with pytest.raises(IndexUnsuitable, match="no alias"):
-        indices.move_alias(client, alias, old=fresh_index, new=copy_name)
-
-
-@pytest.mark.case("I25")
-def test_an_index_that_does_not_keep_its_documents_is_not_copied(
-    client: OpenSearch, fresh_index: str, copy_name: str, tmp_path: Path
-) -> None:
-    client.indices.create(index=fresh_index, body={"mappings": {"_source": {"excludes": ["secret"]}}})
-    with pytest.raises(IndexUnsuitable, match=r"does not keep its documents whole.*secret"):
-        run_copy(
-            fresh_index,
-            Job(
-                copy_name,
-                profile=PROFILE,
-                models=toy_models(),
-                client=client,
-                settings=IngestSettings(),
-                state_folder=tmp_path,
-            ),
-        )
-    assert not client.indices.exists(index=copy_name)
 
 
 def test_backfill_and_ingest_make_the_same_of_the_same_documents(

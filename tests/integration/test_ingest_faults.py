@@ -24,8 +24,8 @@ from ingest.runs.ingest import run_ingest
 from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.stages.models import profile_for
+from tests.ingest.application import MAPPING, TEXT_FIELDS
 from tests.ingest.toys import toy_models
-from tests.integration.test_backfill import MAPPING, TEXT_FIELDS
 from tests.tcp_faults import TcpFaults, random_faults, tcp_faults
 from tests.toys import make_toy_encoder
 

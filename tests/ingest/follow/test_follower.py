@@ -23,8 +23,8 @@ from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.signals import StopRequest
 from ingest.stages.models import Models, profile_for
+from tests.ingest.application import TEXT_FIELDS, old_application, source
 from tests.ingest.toys import toy_models
-from tests.integration.test_backfill import TEXT_FIELDS, old_application, source
 
 FAST = IngestSettings(follow_interval_s=0.2, queries_per_passage=3)
 PATIENCE_S = 120.0

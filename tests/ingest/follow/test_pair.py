@@ -22,10 +22,10 @@ from ingest.follow.state import FollowStatus
 from ingest.job import Job
 from ingest.signals import StopRequest
 from ingest.stages.models import Models
+from tests.ingest.application import old_application, source
 from tests.ingest.follow.test_follower import FAST, backfill, eventually, is_enriched
 from tests.ingest.follow.test_follower import caught_up as all_at_once
 from tests.ingest.toys import CountingEncoder, EchoGenerator, toy_models
-from tests.integration.test_backfill import old_application, source
 
 N_DOCUMENTS = 30
 

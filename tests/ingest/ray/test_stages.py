@@ -76,9 +76,3 @@ def test_only_dead_letters_come_back_whole(job: WorkerJob) -> None:
     items = {outcome.kind: item for part in carried(job) for item, outcome in part.ended if isinstance(item, Document)}
     assert items["written"].body == b""
     assert items["dead_lettered"].body == b'{"id": "NaN", "title": "NaN"}'
-
-
-def test_passwords_come_from_the_machine_and_not_with_the_job(job: WorkerJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BRIDGE_CLUSTER__PASSWORD", "s3cret")
-    assert job.cluster.settings().password == SecretStr("s3cret")
-    assert not [secret for secret in (b"s3cret", b"not for others") if secret in pickle.dumps(job)]

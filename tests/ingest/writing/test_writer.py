@@ -1,7 +1,6 @@
 """Whatever the cluster does, each document is written once, answered for, or the run stops and says why."""
 
 import json
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from bridge.errors import (
 )
 from bridge.settings import ClusterSettings
 from ingest.writing.bulk import BulkAction
-from ingest.writing.retry import Backoff, RetryLimits, RunStopped
+from ingest.writing.retry import RetryLimits, RunStopped
 from ingest.writing.writer import BulkLimits, BulkWriter
 from tests.fake_bulk import Action, FakeCluster, Reply, error_body, fake_cluster, refusal
 
@@ -62,34 +61,6 @@ def test_only_rejected_items_are_sent_again(cluster: FakeCluster) -> None:
     assert len(cluster.documents) == 1000
     sent = [i for ids in cluster.sent_ids() for i in ids]
     assert sorted(i for i in sent if sent.count(i) > 1) == sorted([*odd, *odd])
-
-
-class Waits(threading.Event):
-    """Keeps how long it was asked to wait, and does not."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: list[float] = []
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self.seconds.append(timeout or 0.0)
-        return False
-
-
-@pytest.mark.case("I1")
-def test_waits_grow_and_are_jittered() -> None:
-    runs = []
-    for _ in range(300):
-        waits = Waits()
-        backoff = Backoff(RetryLimits(max_attempts=6, backoff_base_s=1.0, backoff_cap_s=4.0), waits)
-        while backoff.wait():
-            pass
-        runs.append(waits.seconds)
-    columns = list(zip(*runs, strict=True))
-    means = [statistics.mean(column) for column in columns]
-    # Evenly spread between nothing and 1, 2, 4, 4 and 4 seconds.
-    assert means == pytest.approx([0.5, 1, 2, 2, 2], rel=0.25)
-    assert all(min(column) < mean / 4 for column, mean in zip(columns, means, strict=True))
 
 
 @pytest.mark.case("I2")

@@ -18,10 +18,9 @@ from ingest.runs.backfill import run_backfill
 from ingest.runs.verify import verify
 from ingest.signals import StopRequest
 from ingest.stages.models import profile_for
-from tests.ingest.toys import toy_models
+from tests.ingest.toys import WIDER, toy_models, wider_models
 from tests.integration.compatibility.conftest import Engine
 from tests.integration.compatibility.test_documents import FIELDS, application_index, backfill, source
-from tests.integration.test_generations import WIDER, wider_models
 
 
 def caught_up(client: OpenSearch, index: str, folder: Path) -> FollowStatus:

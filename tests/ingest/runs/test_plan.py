@@ -1,0 +1,71 @@
+"""A plan foresees what enriching an index would mean, and changes nothing."""
+
+from pathlib import Path
+
+import pytest
+from opensearchpy import OpenSearch
+
+from bridge.cluster import index as indices
+from bridge.cluster.connection import connect
+from bridge.node.node import EmbeddedNode
+from bridge.settings import ClusterSettings, IngestSettings
+from ingest.books.ledger import Report
+from ingest.job import Job
+from ingest.runs.backfill import run_backfill
+from ingest.runs.plan import Plan, plan
+from ingest.sources.documents import FieldChoice
+from ingest.stages.models import profile_for
+from tests.ingest.application import TEXT_FIELDS, old_application
+from tests.ingest.toys import toy_models
+
+FIELDS = FieldChoice(TEXT_FIELDS)
+PROFILE = profile_for(toy_models(), TEXT_FIELDS)
+
+
+@pytest.fixture
+def client(node: EmbeddedNode) -> OpenSearch:
+    return connect(ClusterSettings(url=node.url))
+
+
+def backfill(client: OpenSearch, index: str, state_folder: Path) -> Report:
+    report = run_backfill(
+        Job(
+            index,
+            profile=PROFILE,
+            models=toy_models(),
+            client=client,
+            settings=IngestSettings(),
+            state_folder=state_folder,
+        ),
+    ).report
+    client.indices.refresh(index=index)
+    return report
+
+
+def planned(client: OpenSearch, index: str) -> Plan:
+    return plan(index, profile=PROFILE, models=toy_models(), client=client, settings=IngestSettings(), sample=50)
+
+
+def test_plan_foresees_work_and_growth_and_changes_nothing(client: OpenSearch, fresh_index: str) -> None:
+    old_application(client, fresh_index, 200)
+    before = indices.look(client, fresh_index)
+    found = planned(client, fresh_index)
+    assert (found.way, found.documents, found.stale, found.sampled, found.passages) == ("in_place", 200, 200, 50, 200)
+    assert found.hours > 0
+    assert found.vector_memory_bytes == round(200 * 1.1 * (4 * 4 + 8 * 16))
+    assert list(found.mapping) == ["_neural"]
+    assert indices.look(client, fresh_index) == before
+
+
+def test_plan_of_an_enriched_index_finds_nothing_to_do(client: OpenSearch, fresh_index: str, tmp_path: Path) -> None:
+    old_application(client, fresh_index, 60)
+    backfill(client, fresh_index, tmp_path)
+    found = planned(client, fresh_index)
+    assert (found.stale, found.passages, found.mapping) == (0, 0, {})
+
+
+def test_plan_proposes_a_copy_where_in_place_would_fail(client: OpenSearch, fresh_index: str) -> None:
+    client.indices.create(index=fresh_index, body={"mappings": {"properties": {"title": {"type": "text"}}}})
+    found = planned(client, fresh_index)
+    assert found.way == "copy"
+    assert len(found.obstacles) == 2
