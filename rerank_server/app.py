@@ -19,7 +19,7 @@ from bridge.models.session import compute_threads
 from bridge.settings import SidecarSettings
 from rerank_server import messages, metrics, operations
 from rerank_server.batching import WorkQueue
-from rerank_server.errors import InvalidRequest, Overloaded, RequestRefused, error_answer, status_of
+from rerank_server.errors import OPENAI_PATHS, InvalidRequest, Overloaded, RequestRefused, error_answer, status_of
 from rerank_server.expansion import Expander
 from rerank_server.models import Models
 from rerank_server.score_cache import ScoreCache
@@ -75,7 +75,9 @@ class Sidecar:
         app.router.add_post("/infinity/rerank", self._computing(partial(self._rerank, plain_documents=True)))
         app.router.add_post("/opensearch/rerank", self._computing(self._opensearch_rerank))
         app.router.add_post("/embed", self._computing(self._embed))
-        app.router.add_post("/v1/embeddings", self._computing(self._embeddings))
+        for path in OPENAI_PATHS:
+            app.router.add_post(path, self._computing(self._embeddings))
+        app.router.add_post("/", self._computing(self._any_of_tei))
         app.router.add_post("/expand", self._computing(self._expand))
         for path, answer in operations.ROUTES.items():
             app.router.add_get(path, partial(answer, self))
@@ -112,8 +114,19 @@ class Sidecar:
     async def _embeddings(self, request: web.Request, models: Models, deadline: float) -> bytes:
         asked = messages.parse(await self._body(request), messages.EmbeddingsRequest)
         encoder = models.encoder_called(asked.model)
+        if asked.dimensions not in (None, encoder.dimension):
+            raise InvalidRequest(
+                f"dimensions: {encoder.identity} gives {encoder.dimension} numbers and cannot be shortened",
+                field="dimensions",
+            )
         embeddings, tokens = await self._embedded(asked.input, asked.role, encoder, deadline, field="input")
         return messages.embeddings_answer(asked, embeddings, model=encoder.identity, tokens=tokens)
+
+    async def _any_of_tei(self, request: web.Request, models: Models, deadline: float) -> bytes:
+        """`POST /` of text-embeddings-inference does what its one model is for: here the body tells."""
+        body = await self._body(request)
+        asks_to_embed = b'"inputs"' in body and b'"query"' not in body
+        return await (self._embed if asks_to_embed else self._rerank)(request, models, deadline)
 
     async def _expand(self, request: web.Request, models: Models, deadline: float) -> bytes:
         asked = messages.parse(await self._body(request), messages.ExpandRequest)
@@ -147,15 +160,15 @@ class Sidecar:
             try:
                 body = await answer(request, self.models, self._deadline(request))
             except (RequestRefused, ModelError) as error:
-                return self._refusal(error)
+                return self._refusal(error, request.path)
             except SlowClient as error:
-                return error_answer(408, "slow_body", str(error), close=True)
+                return error_answer(408, "slow_body", str(error), path=request.path, close=True)
             except web.HTTPUnsupportedMediaType as error:
-                return error_answer(415, "media_type", error.text or error.reason)
+                return error_answer(415, "media_type", error.text or error.reason, path=request.path)
             except web.HTTPRequestEntityTooLarge:
                 limit = self.settings.max_body_bytes
                 message = f"the body exceeds {limit} bytes: send several requests"
-                return error_answer(413, "too_large", message, close=True)
+                return error_answer(413, "too_large", message, path=request.path, close=True)
             return web.Response(body=body, content_type="application/json")
 
         return handle
@@ -171,13 +184,13 @@ class Sidecar:
             longest_s = min(longest_s, int(given[:12]) / 1000)
         return asyncio.get_running_loop().time() + longest_s
 
-    def _refusal(self, error: RequestRefused | ModelError) -> web.Response:
+    def _refusal(self, error: RequestRefused | ModelError, path: str) -> web.Response:
         status, kind = status_of(error)
         if isinstance(error, ModelError):
             self.metrics.model_errors.inc()
             log.error("model failed", error=str(error))
         field = error.field if isinstance(error, InvalidRequest) else None
-        response = error_answer(status, kind, str(error), field=field)
+        response = error_answer(status, kind, str(error), path=path, field=field)
         if isinstance(error, Overloaded):
             response.headers["Retry-After"] = str(error.retry_after_s)
         return response
@@ -195,7 +208,7 @@ class Sidecar:
             status = response.status
         except web.HTTPException as error:
             status = error.status
-            refusal = error_answer(status, "http", error.reason)
+            refusal = error_answer(status, "http", error.reason, path=request.path)
             if "Allow" in error.headers:
                 refusal.headers["Allow"] = error.headers["Allow"]
             return refusal
@@ -213,7 +226,9 @@ class Sidecar:
             expected = f"Bearer {key.get_secret_value()}".encode()
             given = request.headers.get("Authorization", "").encode("utf-8", "replace")
             if not hmac.compare_digest(given, expected):
-                response = error_answer(401, "unauthorised", "send the API key as `Authorization: Bearer …`")
+                response = error_answer(
+                    401, "unauthorised", "send the API key as `Authorization: Bearer …`", path=request.path
+                )
                 response.headers["WWW-Authenticate"] = "Bearer"
                 return response
         return await handler(request)

@@ -70,11 +70,21 @@ def status_of(error: Exception) -> tuple[int, str]:
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
+OPENAI_PATHS = frozenset({"/v1/embeddings", "/embeddings", "/infinity/embeddings"})
+"""Refusals of these are read by OpenAI's clients, which know other statuses and another shape."""
+
+_OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
 def error_answer(
-    status: int, kind: str, message: str, *, field: str | None = None, close: bool = False
+    status: int, kind: str, message: str, *, path: str, field: str | None = None, close: bool = False
 ) -> web.Response:
-    """A refusal as every client gets it; `close` ends the connection, for bodies that nobody will read."""
-    body = {"error": message, "error_type": kind, **({"field": field} if field is not None else {})}
+    """A refusal as the clients of `path` read it; `close` ends the connection, for bodies that nobody will read."""
+    body: dict[str, object] = {"error": message, "error_type": kind, **({"field": field} if field is not None else {})}
+    if path in OPENAI_PATHS:
+        status = 400 if status == 422 else status
+        of_openai = _OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+        body = {"error": {"message": message, "type": of_openai, "param": field or None, "code": kind}}
     response = web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
     if close:
         response.force_close()

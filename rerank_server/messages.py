@@ -12,12 +12,24 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from rerank_server.errors import EmptyRequest, InvalidRequest, TooLarge
 
@@ -32,9 +44,25 @@ class Scored:
 
 
 class Message(BaseModel):
-    """A request's body."""
+    """A request's body. Clients send `null` for a field that is not set."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        for name, field in schema.get("properties", {}).items():
+            if name not in schema.get("required", ()) and {"type": "null"} not in field.get("anyOf", ()):
+                said = {key: field.pop(key) for key in ("description", "default", "title") if key in field}
+                schema["properties"][name] = {"anyOf": [field, {"type": "null"}], **said}
+        return schema
 
 
 def _as_whole(value: object) -> object:
@@ -45,13 +73,15 @@ def _as_whole(value: object) -> object:
 WHOLE = BeforeValidator(_as_whole)
 
 
-class TextDocument(Message):
-    """A document as an object."""
+_Document = (
+    str
+    | Annotated[
+        dict[str, Any],
+        WithJsonSchema({"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}}),
+    ]
+)
 
-    text: str
-
-
-_BEYOND_SCHEMAS = ("prior_scores", "truncate")
+_BEYOND_SCHEMAS = ("prior_scores", "truncate", "rank_fields")
 """Fields whose values may be refused for what other fields hold, in ways that JSON Schema has no words for."""
 
 
@@ -74,9 +104,17 @@ class RerankRequest(Message):
 
     query: str
     texts: list[str] | None = Field(None, description="Passages, in the dialect of text-embeddings-inference.")
-    documents: list[str | TextDocument] | None = Field(None, description="Passages, as Cohere and Jina name them.")
+    documents: list[_Document] | None = Field(
+        None, description="Passages, as Cohere and Jina name them: texts, or objects whose `text` is read."
+    )
+    rank_fields: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="an array of names: the fields of `documents` to read, in this order, in place of `text`."
+    )
     top_n: Annotated[int, Field(ge=1), WHOLE] | None = Field(
-        None, description="Number of best passages in the answer; all of them where there are fewer."
+        None, description="Number of best passages in the answer; all of them if there are fewer."
+    )
+    top_k: Annotated[int, Field(ge=1), WHOLE] | None = Field(
+        None, description="`top_n`, as some clients call it; `top_n` counts if both are sent."
     )
     return_text: bool = Field(False, description="Repeat each passage in the answer (`texts`).")
     return_documents: bool = Field(False, description="Repeat each passage in the answer (`documents`).")
@@ -113,18 +151,41 @@ class RerankRequest(Message):
     def _one_list(self) -> Self:
         if (self.texts is None) == (self.documents is None):
             raise ValueError("exactly one of `texts` and `documents` is needed")
-        if self.prior_scores is not None and len(self.prior_scores) != len(self.passages):
+        n_passages = len(self.passages)
+        if self.prior_scores is not None and len(self.prior_scores) != n_passages:
             raise ValueError(
-                f"`prior_scores` has {len(self.prior_scores)} numbers for {len(self.passages)} passages: give one each"
+                f"`prior_scores` has {len(self.prior_scores)} numbers for {n_passages} passages: give one each"
             )
         return self
 
-    @property
+    @cached_property
     def passages(self) -> list[str]:
-        """The passages' texts, whichever the dialect."""
+        """The passages' texts, whichever the dialect.
+
+        Raises:
+            InvalidRequest: an object among `documents` has none of the fields that are to be read.
+        """
         if self.texts is not None:
             return self.texts
-        return [given if isinstance(given, str) else given.text for given in self.documents or []]
+        return [self._text_of(document, place) for place, document in enumerate(self.documents or [])]
+
+    @property
+    def n_best(self) -> int | None:
+        """How many passages the answer holds; None is all of them."""
+        return self.top_n or self.top_k
+
+    def _text_of(self, document: str | dict[str, Any], place: int) -> str:
+        if isinstance(document, str):
+            return document
+        names = self.rank_fields or ["text"]
+        texts = [document[name] for name in names if document.get(name) is not None]
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise InvalidRequest(
+                f"documents.{place}: a text is needed in {' or '.join(names)}, it has "
+                f"{', '.join(map(str, document)) or 'no field'}: name others with `rank_fields`",
+                field=f"documents.{place}",
+            )
+        return "\n".join(texts)
 
 
 _ENCODER = (
@@ -151,6 +212,9 @@ class EmbeddingsRequest(Message):
     input: _Texts
     role: Literal["query", "passage"] = Field("query", description="What the texts are; some models tell them apart.")
     encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=1), WHOLE] | None = Field(
+        None, description="The encoder's own number; it cannot be shortened to another one."
+    )
     model: str | None = Field(None, description=_ENCODER)
 
 
@@ -184,7 +248,25 @@ def parse(body: bytes, shape: type[Parsed]) -> Parsed:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in problem["loc"])
+        if _holds_token_ids(body, shape):
+            raise InvalidRequest(
+                "input: arrays of token ids belong to another model's vocabulary: send texts (LangChain: "
+                "check_embedding_ctx_length=False)",
+                field="input",
+            ) from error
         raise InvalidRequest(f"{field or 'body'}: {problem['msg']}", field=field) from error
+
+
+def _holds_token_ids(body: bytes, shape: type[Message]) -> bool:
+    """Whether an input of OpenAI's shape is `[1, 2]` or `[[1, 2], [3]]`, as some clients send texts."""
+    if shape is not EmbeddingsRequest:
+        return False
+    try:
+        values = json.loads(body)["input"]
+        flat = [each for row in values for each in (row if isinstance(row, list) else [row])]
+        return bool(flat) and all(isinstance(each, int) for each in flat)
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return False
 
 
 def checked_texts(texts: Sequence[str], *, field: str, most: int) -> Sequence[str]:
@@ -206,7 +288,7 @@ def rerank_answer(request: RerankRequest, scored: Scored, *, plain_documents: bo
 
     `plain_documents`: repeat documents as strings, as infinity does; Cohere, Jina and vLLM make objects of them.
     """
-    ranked = _ranked(scored.scores)[: request.top_n]
+    ranked = _ranked(scored.scores)[: request.n_best]
     passages = request.passages
     shown = _shown(request, scored)
     if request.texts is not None:

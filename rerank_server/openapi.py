@@ -3,6 +3,7 @@
 from typing import Any
 
 from bridge import __version__
+from rerank_server.errors import OPENAI_PATHS
 from rerank_server.messages import EmbeddingsRequest, EmbedRequest, ExpandRequest, Message, RerankRequest
 
 _NUMBER, _STRING, _INTEGER = {"type": "number"}, {"type": "string"}, {"type": "integer"}
@@ -33,7 +34,11 @@ def _results(document: dict[str, Any]) -> dict[str, Any]:
 
 _RERANKED = {"anyOf": [_TEI_HITS, _results(_object(text=_STRING))]}
 _EMBEDDING = {"anyOf": [_array(_NUMBER), {"type": "string", "contentEncoding": "base64"}]}
+_OPENAI_EMBEDDINGS = _object(object=_STRING, model=_STRING, data=_array(_object(index=_INTEGER, embedding=_EMBEDDING)))
 _REFUSAL = _object(error=_STRING, error_type=_STRING, field_=_STRING)
+
+_OR_NONE = {"anyOf": [_STRING, {"type": "null"}]}
+_OPENAI_REFUSAL = _object(error=_object(message=_STRING, type=_STRING, param=_OR_NONE, code=_OR_NONE))
 
 _SHAPES: dict[str, tuple[str, type[Message], dict[str, Any]]] = {
     "/rerank": ("Scores passages for a query.", RerankRequest, _RERANKED),
@@ -51,11 +56,13 @@ _SHAPES: dict[str, tuple[str, type[Message], dict[str, Any]]] = {
     ),
     "/embed": ("Embeds texts.", EmbedRequest, _array(_array(_NUMBER))),
     "/expand": ("Predicts queries that texts may answer.", ExpandRequest, _array(_array(_STRING))),
-    "/v1/embeddings": (
-        "Embeds texts; the shape of OpenAI's clients.",
+    "/v1/embeddings": ("Embeds texts; the shape of OpenAI's clients.", EmbeddingsRequest, _OPENAI_EMBEDDINGS),
+    "/embeddings": (
+        "As /v1/embeddings.",
         EmbeddingsRequest,
-        _object(object=_STRING, model=_STRING, data=_array(_object(index=_INTEGER, embedding=_EMBEDDING))),
+        _OPENAI_EMBEDDINGS,
     ),
+    "/infinity/embeddings": ("As /v1/embeddings; infinity's clients.", EmbeddingsRequest, _OPENAI_EMBEDDINGS),
 }
 """Path → what it does, the request's shape, and the answer's schema."""
 
@@ -69,7 +76,7 @@ _READS = {
 }
 
 _REFUSALS = {
-    "400": "The body holds no text.",
+    "400": "The body holds no text; for OpenAI's clients also what others are told with 422.",
     "401": "The API key is missing or wrong.",
     "404": "It needs a model that is not here: `field` names what asks for it.",
     "408": "The body came too slowly.",
@@ -84,13 +91,13 @@ _REFUSALS = {
 
 def document() -> dict[str, Any]:
     """The whole document, OpenAPI 3.1."""
-    schemas: dict[str, Any] = {"Refusal": _REFUSAL}
+    schemas: dict[str, Any] = {"Refusal": _REFUSAL, "OpenAIRefusal": _OPENAI_REFUSAL}
     paths: dict[str, Any] = {}
     for path, (summary, shape, answer) in _SHAPES.items():
         schema = shape.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
         schemas[shape.__name__] = schema
-        paths[path] = {"post": _computing(summary, shape.__name__, answer)}
+        paths[path] = {"post": _computing(path, summary, shape.__name__, answer)}
     for path, summary in _READS.items():
         content = "text/plain" if path == "/metrics" else "application/json"
         responses = {"200": {"description": "The answer.", "content": {content: {}}}, "401": _refusal("401")}
@@ -107,19 +114,23 @@ def document() -> dict[str, Any]:
     }
 
 
-def _computing(summary: str, shape: str, answer: dict[str, Any]) -> dict[str, Any]:
+def _computing(path: str, summary: str, shape: str, answer: dict[str, Any]) -> dict[str, Any]:
+    refusal = "OpenAIRefusal" if path in OPENAI_PATHS else "Refusal"
     reference = {"$ref": f"#/components/schemas/{shape}"}
     return {
         "summary": summary,
         # Declared as a parameter, every value of it would have to be met.
         "description": "The header `x-request-timeout-ms` bounds this request's stay, in milliseconds.",
         "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
-        "responses": {"200": _described("The answer.", answer), **{status: _refusal(status) for status in _REFUSALS}},
+        "responses": {
+            "200": _described("The answer.", answer),
+            **{status: _refusal(status, refusal) for status in _REFUSALS},
+        },
     }
 
 
-def _refusal(status: str) -> dict[str, Any]:
-    return _described(_REFUSALS[status], {"$ref": "#/components/schemas/Refusal"})
+def _refusal(status: str, schema: str = "Refusal") -> dict[str, Any]:
+    return _described(_REFUSALS[status], {"$ref": f"#/components/schemas/{schema}"})
 
 
 def _described(description: str, schema: dict[str, Any]) -> dict[str, Any]:

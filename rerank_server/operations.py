@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 async def _health(sidecar: "Sidecar", _request: web.Request) -> web.Response:
     if not sidecar.queue.is_alive:
-        return error_answer(503, "dead", "a computing thread has died: restart the sidecar")
+        return error_answer(503, "dead", "a computing thread has died: restart the sidecar", path="/health")
     return web.json_response({"status": "ok"})
 
 
 async def _ready(sidecar: "Sidecar", _request: web.Request) -> web.Response:
     if sidecar.draining or not sidecar.queue.is_alive:
         message = "the sidecar is stopping" if sidecar.draining else "see /health"
-        return error_answer(503, "not_ready", message)
+        return error_answer(503, "not_ready", message, path="/ready")
     return web.json_response({"status": "ready"})
 
 

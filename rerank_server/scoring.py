@@ -115,7 +115,7 @@ class Scorer:
             prior = request.prior_scores
             preferences = None if prior is None else blended(first, prior, request.prior_weight)
             chosen = cascade.select_for_large_model(
-                first, depth=depth, preferences=preferences, top_n=request.top_n, margin=request.cascade_margin
+                first, depth=depth, preferences=preferences, top_n=request.n_best, margin=request.cascade_margin
             )
             texts = [asked.texts[best[document]] for document in chosen]
             again = self._cache.known(large.identity, asked.query, texts)
