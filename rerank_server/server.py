@@ -1,4 +1,4 @@
-"""The sidecar as a process: it listens, takes new models on SIGHUP, and stops on SIGTERM after what it has accepted."""
+"""The sidecar as a process: it takes new models on SIGHUP, and stops on SIGTERM after what it has accepted."""
 
 import asyncio
 import signal
@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 import structlog
 from aiohttp import web
 
-from bridge.errors import BridgeError, SettingsError
+from bridge.certificates import ServerCertificate, renew
+from bridge.errors import BridgeError
 from bridge.http_deadlines import FirstRequestDeadline
 from bridge.logs import write_json_lines
 from bridge.settings import SidecarSettings
@@ -59,12 +60,15 @@ async def serve(settings: SidecarSettings, models: Models) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, reloading.set)
-    tls = _tls(settings)
-    async with listening(settings, models, tls=tls) as (sidecar, port):
-        log.info("listening", host=settings.host, port=port, tls=tls is not None, models=models.identities)
-        renewal = asyncio.create_task(_reload_when_told(sidecar, reloading, tls))
+    certificate = ServerCertificate.of(settings, section="sidecar")
+    async with listening(settings, models, tls=certificate.context if certificate else None) as (sidecar, port):
+        log.info("listening", host=settings.host, port=port, tls=certificate is not None, models=models.identities)
+        renewals = [asyncio.create_task(_reload(sidecar, reloading, certificate))]
+        if certificate is not None:
+            renewals.append(asyncio.create_task(renew(certificate.files, certificate.renew)))
         await stopping.wait()
-        renewal.cancel()
+        for renewal in renewals:
+            renewal.cancel()
         log.info("stopping", shutdown_timeout_s=settings.shutdown_timeout_s)
 
 
@@ -79,39 +83,20 @@ def run(settings: SidecarSettings) -> None:
     asyncio.run(serve(settings, Models.load(settings)))
 
 
-async def _reload_when_told(sidecar: Sidecar, told: asyncio.Event, tls: ssl.SSLContext | None) -> None:
-    """Loads the models and the certificate anew from where the settings have them, beside the requests. What cannot
-    be used changes nothing: the old ones go on serving."""
+async def _reload(sidecar: Sidecar, asked: asyncio.Event, certificate: ServerCertificate | None) -> None:
+    """At each SIGHUP, loads models and certificate again from where the settings have them, beside the requests.
+
+    What cannot be used changes nothing: the old ones serve on.
+    """
     while True:
-        await told.wait()
-        told.clear()
+        await asked.wait()
+        asked.clear()
         try:
             models = await asyncio.to_thread(Models.load, sidecar.settings)
-            if tls is not None:
-                _load_certificate(tls, sidecar.settings)
+            if certificate is not None:
+                certificate.renew()
         except BridgeError as error:
             log.warning("not reloaded", error=str(error))
         else:
             sidecar.use(models)
             log.info("reloaded", models=models.identities)
-
-
-def _tls(settings: SidecarSettings) -> ssl.SSLContext | None:
-    if settings.tls_certificate_file is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    _load_certificate(context, settings)
-    return context
-
-
-def _load_certificate(context: ssl.SSLContext, settings: SidecarSettings) -> None:
-    certificate, key = settings.tls_certificate_file, settings.tls_key_file
-    if certificate is None:
-        return
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(
-            f"sidecar.tls_certificate_file {certificate} with key {key or '(in the same file)'} cannot be used "
-            f"({error}): both must be PEM files, and belong together"
-        ) from error

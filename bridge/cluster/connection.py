@@ -6,14 +6,12 @@ itself answered (404, 400, 409 …) stays opensearch-py's exception.
 """
 
 import logging
-import ssl
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import msgspec
-import structlog
 import urllib3
 from opensearchpy import (
     AuthenticationException,
@@ -26,12 +24,11 @@ from opensearchpy import (
 from opensearchpy.exceptions import ConnectionError as TransportFailed
 from opensearchpy.exceptions import TransportError
 
+from bridge.certificates import cluster_context
 from bridge.cluster.dialects import Capabilities, read_capabilities
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, SettingsError
 from bridge.settings import ClusterSettings, masked
 from bridge.text.lone_surrogates import decode
-
-log = structlog.get_logger(__name__)
 
 _ANY_STATUS = range(100, 600)
 _POOL_CONNECTIONS = 8
@@ -73,15 +70,16 @@ def connect(settings: ClusterSettings) -> OpenSearch:
         raise SettingsError(
             "cluster.url holds credentials, which logs would show: use cluster.username and cluster.password"
         )
-    if settings.ca_file is not None and not settings.ca_file.is_file():
-        raise SettingsError(f"cluster.ca_file {settings.ca_file} does not exist or is no file")
     # opensearch-py logs whole bodies at DEBUG and every failed attempt with its traceback: documents
     # do not belong in logs, and failures are reported here.
     for name in ("opensearch", "opensearchpy.trace"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     secured: dict[str, Any] = {}
     if parts.scheme == "https":
-        secured["ssl_context"] = _tls_context(settings)
+        secured["ssl_context"] = cluster_context(settings)
+        if not settings.verify_tls:
+            # urllib3 would warn before every single request, and `cluster_context` has warned.
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     if settings.username is not None:
         password = settings.password.get_secret_value() if settings.password else ""
         secured["http_auth"] = (settings.username, password)
@@ -143,22 +141,6 @@ def capabilities(client: OpenSearch) -> Capabilities:
     except AccessDenied:
         plugins = None
     return read_capabilities(info, plugins)
-
-
-def _tls_context(settings: ClusterSettings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-    except ssl.SSLError as error:
-        raise SettingsError(
-            f"cluster.ca_file {settings.ca_file} holds no certificate: expected PEM ({error})"
-        ) from error
-    if not settings.verify_tls:
-        log.warning("cluster.verify_tls is off: anybody on the way can read and change what is sent")
-        # urllib3 would say the same before every single request.
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 class _MaskedClient(OpenSearch):

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,10 +10,10 @@ from types import ModuleType
 from aiohttp import http_parser, web
 from opentelemetry.trace import Tracer
 
+from bridge.certificates import ServerCertificate, renew
 from bridge.errors import UsageError
 from bridge.http_deadlines import FirstRequestDeadline
 from bridge.proxy.server.admin import admin_app
-from bridge.proxy.server.certificates import client_context, renew
 from bridge.proxy.server.connections import ConnectionServer
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.server.routing import Proxy
@@ -69,7 +68,8 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
     """
     assert_c_parser(http_parser)
     metrics = Metrics()
-    tls = client_context(settings.proxy)
+    certificate = ServerCertificate.of(settings.proxy, section="proxy")
+    tls = certificate.context if certificate else None
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(Upstream(settings.cluster, settings.proxy.further_nodes))
         sidecar = await stack.enter_async_context(Sidecar(settings))
@@ -87,10 +87,8 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
         await _listen(stack, admin, settings.proxy.admin_host, settings.proxy.admin_port)
         await _listen(stack, data, settings.proxy.host, settings.proxy.port, tls=tls, share=settings.proxy.share_port)
         watching = [asyncio.create_task(deadline.watch(data))]
-        if tls is not None and settings.proxy.tls_certificate_file is not None:
-            pair = (settings.proxy.tls_certificate_file, settings.proxy.tls_key_file)
-            load = functools.partial(tls.load_cert_chain, *pair)
-            watching.append(asyncio.create_task(renew([file for file in pair if file is not None], load)))
+        if certificate is not None:
+            watching.append(asyncio.create_task(renew(certificate.files, certificate.renew)))
         try:
             yield RunningProxy(data, admin, settings)
         finally:

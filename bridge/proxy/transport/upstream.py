@@ -7,7 +7,6 @@ are all off: a pooled client with them would mix up callers or write twice.
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
@@ -17,8 +16,8 @@ import structlog
 from multidict import CIMultiDict
 from yarl import URL
 
+from bridge.certificates import cluster_context, renew
 from bridge.errors import SettingsError
-from bridge.proxy.server.certificates import cluster_context, renew
 from bridge.proxy.transport.refusals import Refused
 from bridge.settings import ClusterSettings
 
@@ -81,13 +80,13 @@ class Upstream:
         self.nodes = Nodes([settings.url, *further_nodes])
         encrypted = any(origin.scheme == "https" for origin in self.nodes.origins)
         self._tls = cluster_context(settings) if encrypted else None
-        self._ca_file = settings.ca_file
+        self._settings = settings
         self._session: aiohttp.ClientSession | None = None
         self._watching: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ssl=self._tls or False),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
             response_class=_Answer,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
@@ -103,9 +102,8 @@ class Upstream:
         self._session._retry_connection = False
         if len(self.nodes.origins) > 1:
             self._watching.append(asyncio.create_task(self._probe()))
-        if self._tls is not None and self._ca_file is not None:
-            load = functools.partial(self._tls.load_verify_locations, self._ca_file)
-            self._watching.append(asyncio.create_task(renew([self._ca_file], load)))
+        if self._tls is not None and self._settings.ca_file is not None:
+            self._watching.append(asyncio.create_task(renew([self._settings.ca_file], self._read_authorities)))
         return self
 
     async def __aexit__(
@@ -115,6 +113,10 @@ class Upstream:
             task.cancel()
         if self._session is not None:
             await self._session.close()
+
+    def _read_authorities(self) -> None:
+        # Another context makes new connections: pooled ones were verified by the authorities before.
+        self._tls = cluster_context(self._settings)
 
     @property
     def connections(self) -> int:
@@ -170,7 +172,9 @@ class Upstream:
             raise RuntimeError("Upstream is used outside its context")
         url = _url(origin, target)
         try:
-            return await self._session.request(method, url, headers=headers, data=body, allow_redirects=False)
+            return await self._session.request(
+                method, url, headers=headers, data=body, allow_redirects=False, ssl=self._tls or False
+            )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise _NotConnected(
                 503,
