@@ -14,12 +14,12 @@ META_KEY = "neural_bridge"
 """The key under the mapping's `_meta`."""
 
 BESIDE_KEY = "neural_bridge_beside"
-"""The key of the profile of the generation that stands beside the serving one while models change. Only the
-operator's commands read it: a search knows one generation."""
+"""The key of the second generation's profile while an index changes its models. Only the operator's commands read
+it: a search uses one generation."""
 
 DEFAULT_OBJECT = "_neural"
-"""What our object in a document is called where the operator gave it no other name. Searches that name no fields look
-into every field of an index but those whose names begin with an underscore."""
+"""Default name of our object in a document. Searches that name no fields look into every field of an index except
+those whose names begin with an underscore."""
 
 PROFILE_VERSION = 1
 """Rises when a reader of an older version would misunderstand the profile."""
@@ -38,8 +38,8 @@ vector: k-NN alone; hybrid: expansion and vector fused; cascade: hybrid, then a 
 candidates and the large one over the best of them; rerank: hybrid, then the large one alone."""
 
 VectorType = Literal["knn_vector", "dense_vector", "none"]
-"""How an index holds embeddings: OpenSearch's field type, Elasticsearch's, or not at all, where the cluster
-cannot search vectors."""
+"""How an index holds embeddings: OpenSearch's field type, Elasticsearch's, or none if the cluster cannot search
+vectors."""
 
 
 VectorEncoding = Literal["float", "byte"]
@@ -60,8 +60,11 @@ class ModelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
 
 
 class PassageSettings(msgspec.Struct, frozen=True):
-    """How a document is split. `layout` single: one embedding per document, in `OBJECT.embedding`;
-    nested: one per passage, in `OBJECT.passages`. Sizes in tokens of the encoder."""
+    """How a document is split into passages; sizes in tokens of the encoder.
+
+    - `layout`: `single` has one embedding per document, in `OBJECT.embedding`; `nested` has one per passage, in
+      `OBJECT.passages`.
+    """
 
     layout: Literal["single", "nested"] = "single"
     max_tokens: Annotated[int, Meta(ge=1)] = 256
@@ -69,9 +72,10 @@ class PassageSettings(msgspec.Struct, frozen=True):
 
 
 class FusionSettings(msgspec.Struct, frozen=True):
-    """How the legs' rankings become one. `weights` by leg name; `k` is RRF's rank constant.
+    """How the legs' rankings become one; docs/decisions/0004-fusion.md says why standard scores are the default.
 
-    docs/decisions/0004-fusion.md says why standard scores are the default.
+    - `weights`: weight of each leg, by its name.
+    - `k`: the rank constant of RRF.
     """
 
     method: Literal["rrf", "minmax", "zscore"] = "zscore"
@@ -82,8 +86,8 @@ class FusionSettings(msgspec.Struct, frozen=True):
 
 
 class CascadeSettings(msgspec.Struct, frozen=True):
-    """The cascade of two cross-encoders: the small one reads the first `candidates` documents, the large one
-    the best `depth` of them (Matveeva et al. 2006, "High accuracy retrieval with multiple nested ranker")."""
+    """The cascade of two cross-encoders: the small one reads the first `candidates` documents, the large one the best
+    `depth` of them (Matveeva et al. 2006, "High accuracy retrieval with multiple nested ranker")."""
 
     candidates: Count = 100
     depth: Count = 20
@@ -94,10 +98,15 @@ PassageScores = Literal["max", "mean", "sum"]
 
 
 class RerankSettings(msgspec.Struct, frozen=True):
-    """How the fused ranking is reranked: the first `depth` documents (stage rerank), or as `cascade` says
-    (stage cascade); `blend` is the weight of the fused score, normalised to 0…1 over the candidates, beside
-    the cross-encoder's (1 - blend). Stage rerank reads the `passages` of a document that are nearest to the
-    query, and makes one score of theirs; stage cascade reads the nearest one."""
+    """How the fused ranking is reranked.
+
+    - `model`: the cross-encoder.
+    - `depth`: how many documents stage rerank reads; `cascade` says it for stage cascade.
+    - `blend`: weight of the fused score, normalised to 0…1 over the candidates; the cross-encoder's is 1 - `blend`.
+    - `passages`: how many passages of a document stage rerank reads, those nearest to the query; stage cascade reads
+      one.
+    - `passage_scores`: how their scores become the document's.
+    """
 
     model: str = "rerank-base"
     depth: Count = 30
@@ -108,16 +117,17 @@ class RerankSettings(msgspec.Struct, frozen=True):
 
 
 class SearchRules(msgspec.Struct, frozen=True):
-    """Which searches are left alone although they are understood.
+    """Which searches the proxy passes although it understands them.
 
-    `leave_quoted`: words in quotation marks. `leave_identifiers`: single words with three digits or more, such
-    as part numbers. Both ask for these very words and for nothing like them. `leave_sorted_ties`: searches
-    that are sorted by score, and among equal scores by other fields; an application that turns their pages by
-    `from`, and not by `search_after`, can have them upgraded. `scripts`: those that the models read, as
-    `bridge.scripts` calls them; searches in others are left alone, none where the list is empty.
-
-    `confident_lead`: where the text leg's first score is so many times its second, that leg alone ranks; None
-    lets all legs rank always.
+    - `leave_quoted`: searches in quotation marks.
+    - `leave_identifiers`: single words with three digits or more, such as part numbers. Like quoted words, they ask for
+      these very words and for nothing similar.
+    - `leave_sorted_ties`: searches sorted by score, and by other fields if scores are equal. An application that pages
+      by `from`, and not by `search_after`, can have them upgraded.
+    - `scripts`: the writing systems that the models read, as `bridge.text.writing_systems` names them. Searches in
+      others pass. An empty list lets none pass for this reason.
+    - `confident_lead`: the text leg alone ranks if its first score is this many times its second. None lets all legs
+      rank always.
     """
 
     leave_quoted: bool = True
@@ -128,7 +138,7 @@ class SearchRules(msgspec.Struct, frozen=True):
 
 
 class Measurement(msgspec.Struct, frozen=True):
-    """What a verdict rests on: which judgements of how many queries, of which kind of measure, and when
+    """What a verdict is based on: the source of the judgements, the number of queries, the measure, and the time
     (ISO 8601, UTC)."""
 
     judgements: str
@@ -138,11 +148,13 @@ class Measurement(msgspec.Struct, frozen=True):
 
 
 class StageVerdict(msgspec.Struct, frozen=True):
-    """What the gate found of one stage.
+    """The gate's result for one stage.
 
-    `mean`: of the measure; `p50_ms`, `p95_ms`: of a search, at the client. `difference` to the mean of the
-    stage `against`, over the same queries, with its paired 95 % interval `low`…`high`; `against` is None for
-    the stage that all begins with. `forced`: the operator's reason where the verdict is his.
+    - `mean`: of the measure.
+    - `p50_ms`, `p95_ms`: of one search, at the client.
+    - `against`: the stage that it is compared with; None for the first stage.
+    - `difference`: of the means over the same queries, with its paired 95 % interval `low`…`high`.
+    - `forced`: the operator's reason if the operator decided.
     """
 
     stage: Stage
@@ -158,8 +170,8 @@ class StageVerdict(msgspec.Struct, frozen=True):
 
 
 class GateRecord(msgspec.Struct, frozen=True):
-    """Why `stages` are what they are. A stage is enabled where `low` is no further below zero than `tolerance`.
-    `measurement` is None where stages were forced without one."""
+    """Why these `stages` serve. A stage is enabled if `low` is at most `tolerance` below zero. `measurement` is None if
+    stages were forced without one."""
 
     verdicts: list[StageVerdict]
     tolerance: float
@@ -167,8 +179,12 @@ class GateRecord(msgspec.Struct, frozen=True):
 
 
 class TunedPoint(msgspec.Struct, frozen=True):
-    """A setting on the front of quality against time: `mean` of the measure over queries that did not choose
-    it, `p95_ms` as estimated, `setting` in words."""
+    """One of the settings with the best quality for their time.
+
+    - `mean`: of the measure, over queries that had no part in the choice.
+    - `p95_ms`: estimated.
+    - `setting`: in words.
+    """
 
     p95_ms: float
     mean: float
@@ -176,8 +192,12 @@ class TunedPoint(msgspec.Struct, frozen=True):
 
 
 class TuningRecord(msgspec.Struct, frozen=True):
-    """Where fusion and rerank settings come from: held-out means of the settings before (`default_mean`) and of
-    those chosen (`tuned_mean`), their paired difference with its 95 % interval, and the front."""
+    """Where fusion and rerank settings come from.
+
+    - `default_mean`, `tuned_mean`: held-out means of the settings before and of the chosen ones.
+    - `low`, `high`: 95 % interval of their paired difference.
+    - `front`: the settings with the best quality for their time.
+    """
 
     measurement: Measurement
     folds: int
@@ -197,8 +217,10 @@ TOGETHER_BOOST = 1.0
 
 
 class FilterThreshold(msgspec.Struct, frozen=True):
-    """The score that predicted queries must reach: of those that `generator` predicted for a sample of the
-    documents, `percentile` % scored lower by `model`. Only ingest reads it."""
+    """The score that predicted queries must reach; only ingest reads it.
+
+    Of the queries that `generator` predicted for a sample of documents, `percentile` % got a lower score from `model`.
+    """
 
     generator: str
     model: str
@@ -209,17 +231,19 @@ class FilterThreshold(msgspec.Struct, frozen=True):
 class IndexProfile(msgspec.Struct, frozen=True):
     """The whole of `_meta.neural_bridge`.
 
-    `text_fields`: names of the application's text fields (dots for objects) that are expanded, embedded and reranked.
-    `object_field`: our one object in each document. `window`: how many documents each leg gives and the
-    fused ranking holds; pages inside it are stable. `expanded_fields`: text fields that are scored together
-    with the predicted queries, as one field (BM25F: Robertson et al. 2004); empty where these are scored by
-    themselves. `expansion_boost`: weight of that score beside the application's own. `rules`: which searches
-    are left alone. `stages`: the stages that may serve this index (the gate's verdict); a search stops at the
-    last one. `gate` and `tuning` keep the evidence; no search reads them. `generation`: which set of our
-    fields, counted from 1; each is made by its own models.
-    `vector_type`: where it is none, the encoder only says how long passages are. `vector_encoding`: float in a profile
-    that does not name it, since older indices hold float32. `filter_threshold`: which
-    predicted queries were kept, where a share of all decided that.
+    - `text_fields`: names of the text fields (dots for objects) that are expanded, embedded and reranked.
+    - `object_field`: our one object in each document.
+    - `window`: how many documents each leg returns and the fused ranking holds; pages inside it are stable.
+    - `expanded_fields`: text fields that are scored together with the predicted queries, as one field (BM25F: Robertson
+      et al. 2004); empty if predicted queries are scored by themselves.
+    - `expansion_boost`: weight of that score beside the application's own.
+    - `rules`: which searches pass.
+    - `stages`: the stages that may serve this index (the gate's verdict); a search stops at the last one.
+    - `gate`, `tuning`: the evidence; no search reads it.
+    - `generation`: which set of our fields, counted from 1; each has its own models.
+    - `vector_type`: if it is none, the encoder is used only to measure passages.
+    - `vector_encoding`: float if a profile does not name it, because older indices hold float32.
+    - `filter_threshold`: which predicted queries are stored, if a share of all of them decides that.
     """
 
     text_fields: Annotated[list[str], Meta(min_length=1)]
@@ -247,8 +271,8 @@ class IndexProfile(msgspec.Struct, frozen=True):
 
     @property
     def generation_field(self) -> str:
-        """Full name of the object that holds the fields of this generation: the first one's stand in our
-        object itself, a later one's in an object of its own within it."""
+        """Full name of the object that holds the fields of this generation: our object itself for the first one, an
+        object inside it for a later one."""
         return self.object_field if self.generation == 1 else f"{self.object_field}.generation_{self.generation}"
 
     @property
@@ -280,7 +304,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
 
 
 def profile_of(meta: object, *, index: str) -> IndexProfile | None:
-    """Reads the profile from a mapping's `_meta` object; None where the bridge has not been here.
+    """Reads the profile from a mapping's `_meta` object; None if it holds none.
 
     Raises:
         IndexUnsuitable: the block is there but cannot be read, or a newer version wrote it.

@@ -47,7 +47,7 @@ class Metrics:
         )
         self.ranking_cache = Counter(
             "bridge_proxy_ranking_cache",
-            "Searches that a kept ranking might serve, by outcome: hit, miss, or changed where the index had changed.",
+            "Searches that a kept ranking might serve, by outcome: hit, miss, or changed (the index has changed).",
             ("outcome",),
             registry=self.registry,
         )
