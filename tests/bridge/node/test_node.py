@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from bridge.commands.node import command
 from bridge.errors import NodeError
 from bridge.node import node as nodes
 from bridge.node.node import EmbeddedNode
@@ -67,22 +65,3 @@ def test_an_owned_node_that_cannot_be_planned_leaves_nothing(settings: NodeSetti
         pass
 
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "output", "code"),
-    [
-        (["status"], "node default is not running\n", 1),
-        (["status", "--json"], '{\n  "name": "default",\n  "ready": false,\n  "pid": null\n}\n', 1),
-        (["stop"], "node default was not running\n", 0),
-        (["clean", "--name", "x"], "there is no node x\n", 0),
-    ],
-)
-def test_commands_say_that_there_is_no_node(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], output: str, code: int
-) -> None:
-    monkeypatch.setenv("BRIDGE_NODE__CACHE_DIR", str(tmp_path))
-
-    result = CliRunner().invoke(command, arguments)
-
-    assert (result.output, result.exit_code) == (output, code)

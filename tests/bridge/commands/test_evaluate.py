@@ -1,0 +1,29 @@
+"""`neural-bridge evaluate`: which stages it measures; tests/integration runs it."""
+
+import pytest
+
+from bridge.commands.evaluate import STAGES, stage_names
+from bridge.errors import UsageError
+from bridge.evaluation.stage_results import NAMES
+from tests.command_line import run
+
+
+def test_stages_are_those_of_the_tables() -> None:
+    assert tuple(NAMES) == STAGES
+
+
+def test_each_stage_is_measured_once() -> None:
+    assert stage_names("rerank, bm25,rerank,") == ["rerank", "bm25"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stages", "bm25,magic"], "no stage magic; choose from bm25, expansion"),
+        (["--stages", ","], "no stage at all"),
+        (["--require", "much better"], "--require"),
+    ],
+)
+def test_values_that_mean_nothing(options: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run("evaluate", *options)

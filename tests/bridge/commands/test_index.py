@@ -1,0 +1,55 @@
+"""`neural-bridge index`, as it is typed."""
+
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import UsageError
+from bridge.profile import META_KEY
+from tests.command_line import answer, output, run
+from tests.fake_bulk import FakeCluster
+
+
+def test_show_counts_documents_and_names_models(cluster: FakeCluster) -> None:
+    shown = answer("index", "show", "shop")
+    assert (shown["index"], shown["documents"]) == ("shop", 2)
+    assert shown["profile"]["encoder"]["name"] == "toy"
+    assert "  encoder      toy@000000000000, 4 dimensions" in output("index", "show", "shop").splitlines()
+
+
+def test_an_index_without_a_profile_is_not_enriched(cluster: FakeCluster) -> None:
+    cluster.mapping = {"properties": {"title": {"type": "text"}}}
+    assert output("index", "show", "shop") == "shop: 2 documents; not enriched by the bridge\n"
+
+
+def test_rules_change_alone_and_stay(cluster: FakeCluster) -> None:
+    changed = answer("index", "rules", "shop", "--quoted", "upgrade", "--scripts", "Latin, greek")["rules"]
+    assert (changed["leave_quoted"], changed["scripts"]) == (False, ["latin", "greek"])
+    assert cluster.mapping["_meta"][META_KEY]["rules"]["scripts"] == ["latin", "greek"]
+    lines = output("index", "rules", "shop", "--scripts", "any").splitlines()
+    assert "quoted          upgrade" in lines
+    assert "scripts         any" in lines
+
+
+def test_rules_that_contradict_each_other_are_refused(cluster: FakeCluster) -> None:
+    with pytest.raises(UsageError, match="--always and --confident-lead contradict each other"):
+        run("index", "rules", "shop", "--always", "--confident-lead", "2")
+
+
+def test_delete_asks_unless_told_not_to(cluster: FakeCluster) -> None:
+    with pytest.raises(UsageError, match="give --yes"):
+        run("index", "delete", "shop", input="")
+    assert all(request.method != "DELETE" for request in cluster.requests)
+    assert answer("index", "delete", "shop", "--yes") == {"index": "shop", "deleted": True, "documents": 2}
+    assert any(request.method == "DELETE" for request in cluster.requests)
+
+
+@pytest.mark.parametrize(("content", "message"), [("{", "is not JSON"), ("[]", "expected")])
+def test_a_mapping_file_that_is_none_is_refused(
+    cluster: FakeCluster, tmp_path: Path, content: str, message: str
+) -> None:
+    file = tmp_path / "mapping.json"
+    file.write_text(content)
+    with pytest.raises(UsageError, match=message):
+        run("index", "create", "new", "--text-field", "title", "--mapping", str(file))
+    assert all(request.method == "GET" for request in cluster.requests)
