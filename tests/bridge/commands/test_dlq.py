@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bridge.errors import UsageError
-from ingest.books.dead_letters import DeadLetter
+from ingest.books.state_folder import DeadLetter
 from tests.command_line import answer, output, run
 from tests.fake_bulk import FakeCluster
 

@@ -2,18 +2,18 @@
 
 import pytest
 
-from bridge.commands.evaluate import STAGES, stage_names
+from bridge.commands.evaluate import STAGES, named_stages
 from bridge.errors import UsageError
-from bridge.evaluation.stage_results import NAMES
+from bridge.evaluation import stages
 from tests.command_line import run
 
 
 def test_stages_are_those_of_the_tables() -> None:
-    assert tuple(NAMES) == STAGES
+    assert tuple(stages.shown_name(stage) for stage in stages.STAGES) == STAGES
 
 
 def test_each_stage_is_measured_once() -> None:
-    assert stage_names("rerank, bm25,rerank,") == ["rerank", "bm25"]
+    assert named_stages("rerank, bm25,rerank,lexical") == ["rerank", "lexical"]
 
 
 @pytest.mark.parametrize(
