@@ -101,11 +101,12 @@ async def files_of_a_search() -> list[str]:
     """Of a reranked search through the proxy that has served one like it: its profile is known, its ranking is not."""
     with traced() as entered:
         async with stack_of(ScriptedIndex(), kind_sidecar) as stack:
+            url = f"{stack.proxy.url}/docs/_search"
 
             async def search(text: str) -> None:
                 body = json.dumps(QUERY).replace("red shoe", text)
                 headers = {"Content-Type": "application/json"}
-                async with stack.client.post(f"{stack.proxy.url}/docs/_search", data=body, headers=headers) as answer:
+                async with stack.client.post(url, data=body, headers=headers) as answer:
                     await answer.read()
                     if not answer.headers.get("X-Bridge", "").startswith("hybrid+rerank"):
                         raise RuntimeError(f"the search was not reranked: {answer.headers}")

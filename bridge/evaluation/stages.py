@@ -16,7 +16,7 @@ from bridge.cluster.connection import exchange
 from bridge.errors import AnswerNotUnderstood, BridgeError
 from bridge.evaluation.measures import Evaluation, Qrels, evaluate, randomisation_test
 from bridge.profile import Stage
-from bridge.search.confidence import CONFIDENT
+from bridge.search.flow import CONFIDENT
 
 STAGES: tuple[Stage, ...] = ("lexical", "expansion", "vector", "hybrid", "rerank", "cascade")
 """In the order in which they are measured."""

@@ -15,11 +15,23 @@ from bridge.profile import IndexProfile, Stage
 from bridge.records import Hit, Key, Passage, RankedHit
 from bridge.search import legs
 from bridge.search.cascade import CascadeRequest
-from bridge.search.confidence import CONFIDENT, TEXT_LEGS, confident_leg
-from bridge.search.fusion import LegRankings, fuse, leg_weights
+from bridge.search.fusion import (
+    LegRankings,
+    cascade,
+    first_stage,
+    fuse,
+    fused_scores,
+    leg_weights,
+    of_passages,
+    rerank,
+)
 from bridge.search.json_tree import Json
 from bridge.search.request import SearchRequest
-from bridge.search.reranking import cascade, first_stage, fused_scores, of_passages, rerank
+
+CONFIDENT = "+confident"
+"""What the names of a ranking's stages end with if one text leg ranked alone."""
+
+TEXT_LEGS = ("expansion", "lexical")
 
 READ_CHARS = 2_000
 """Characters of a passage that a cross-encoder is sent: more than it reads. The rest of a long text need not travel."""
@@ -230,3 +242,15 @@ def _best_passages(
     if profile.passages.layout != "nested" or ranking.embedding is None:
         return {}
     return {key: passages[scores[key].index(max(scores[key]))] for key, passages in read.items()}
+
+
+def confident_leg(found: Mapping[str, Sequence[Hit]], weights: Mapping[str, float], lead: float | None) -> str | None:
+    """The first text leg with a weight if its first score is at least `lead` times its second; else None.
+
+    A first hit far ahead of the second is what a query for one certain document looks like, such as a title: then
+    nothing is added to the leg's ranking. A leg with one hit alone says nothing, and `lead` None turns the rule off.
+    """
+    for leg in TEXT_LEGS:
+        if lead is not None and weights.get(leg, 0.0) > 0 and len(hits := found.get(leg, ())) > 1:
+            return leg if hits[0].score >= lead * hits[1].score > 0 else None
+    return None

@@ -15,7 +15,7 @@ from bridge.evaluation.tuning.setting import Setting
 from bridge.profile import IndexProfile
 from bridge.records import Key
 from bridge.search import flow
-from bridge.search.confidence import CONFIDENT
+from bridge.search.flow import CONFIDENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,8 @@ from dataclasses import replace
 from typing import Literal
 
 import msgspec
-from multidict import CIMultiDict
 
 from bridge.proxy.experiments.event_log import DEPTH, Click, EventLog, Impression, now, overlap, rank_biased_overlap
-from bridge.proxy.transport.headers import identity
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.ranking import Ranked
@@ -115,11 +113,3 @@ def team_draft(own: Sequence[Key], bridge: Sequence[Key], *, seed: str) -> Itera
                 continue
             picked.add(choice)
             yield choice, side
-
-
-def chosen(caller: CIMultiDict[str], percent: float) -> bool:
-    """Whether this caller is among the `percent` that the bridge serves (canary); always the same for one caller.
-
-    `caller` are the forwarded headers. Whoever is among a smaller share is among every larger one too.
-    """
-    return percent >= 100 or int.from_bytes(identity(caller)[:8], "big") / 2**64 * 100 < percent

@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import hdrs
 from multidict import CIMultiDict
 
+from bridge.proxy.transport.headers import ELASTICSEARCH_MEDIA_TYPE, plain_media_type
 from bridge.search import json_tree
 
 PRODUCT = {"X-Elastic-Product": "Elasticsearch"}
@@ -22,15 +23,9 @@ CLAIMED_VERSION = "8.19.0"
 """What `GET /` answers: clients of 7.14 and later want 7 or more, and from 8 on send no mapping types,
 which OpenSearch no longer takes."""
 
-_OWN_MEDIA_TYPE = re.compile(r"application/vnd\.elasticsearch\+([\w-]+)(?:\s*;\s*compatible-with\s*=\s*\d+)?")
 _NODES = re.compile(r"/_nodes(/[^/?]+)?/http/?(\?.*)?")
 _PUBLISHED = re.compile(rb'("publish_address"\s*:\s*)"[^"]*"')
 _BOUND = re.compile(rb'("bound_address"\s*:\s*)\[(?:\s*"[^"]*"\s*,?)*\s*\]')
-
-
-def plain_media_type(value: str) -> str:
-    """A media type by its general name: "application/json" for Elasticsearch's "application/vnd.elasticsearch+json"."""
-    return _OWN_MEDIA_TYPE.sub(r"application/\1", value)
 
 
 def with_plain_media_types(headers: CIMultiDict[str]) -> CIMultiDict[str]:
@@ -43,7 +38,7 @@ def with_plain_media_types(headers: CIMultiDict[str]) -> CIMultiDict[str]:
 
 def answer_headers(accept: str, content_type: str) -> dict[str, str]:
     """The headers to put into an answer of `content_type` for a client that accepts `accept`."""
-    asked = _OWN_MEDIA_TYPE.search(accept)
+    asked = ELASTICSEARCH_MEDIA_TYPE.search(accept)
     media_type = content_type.partition(";")[0].strip()
     if asked is None or media_type != f"application/{asked[1]}":
         return PRODUCT

@@ -6,6 +6,7 @@ appended to `X-Forwarded-For`. Headers that some clusters trust when they come f
 """
 
 import hashlib
+import re
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -17,6 +18,9 @@ MARK = "X-Bridge"
 """In answers to searches: what was done, or why nothing was."""
 IMPRESSION = "X-Bridge-Impression"
 """In interleaved answers: what a click on one of its documents names."""
+
+ELASTICSEARCH_MEDIA_TYPE = re.compile(r"application/vnd\.elasticsearch\+([\w-]+)(?:\s*;\s*compatible-with\s*=\s*\d+)?")
+"""Of Elasticsearch's clients from version 8 on."""
 
 _HOP_BY_HOP = frozenset(
     {
@@ -147,6 +151,17 @@ def identity(request_headers: CIMultiDict[str]) -> bytes:
         if (lowered := name.lower()) not in _DESCRIBE_BODIES | _DESCRIBE_REQUESTS
     ]
     return hashlib.sha256(repr(telling).encode("utf-8", "surrogateescape")).digest()
+
+
+def is_served(request_headers: CIMultiDict[str], percent: float) -> bool:
+    """Whether this caller is among the `percent` that the bridge serves (canary); always the same for one caller.
+    Whoever is among a smaller share is among every larger one too."""
+    return percent >= 100 or int.from_bytes(identity(request_headers)[:8], "big") / 2**64 * 100 < percent
+
+
+def plain_media_type(value: str) -> str:
+    """A media type by its general name: "application/json" for Elasticsearch's "application/vnd.elasticsearch+json"."""
+    return ELASTICSEARCH_MEDIA_TYPE.sub(r"application/\1", value)
 
 
 def _named_in_connection(headers: CIMultiDictProxy[str]) -> set[str]:

@@ -16,9 +16,9 @@ from bridge.proxy.upgrade.ranking import Ranked, internal_error
 from bridge.records import Key, Passage, RankedHit
 from bridge.search import legs
 from bridge.search.filter_path import filtered, without_parameter
+from bridge.search.fusion import tail_score
 from bridge.search.hiding import RawObject, hidden, hit_without
 from bridge.search.request import LeaveAlone
-from bridge.search.reranking import tail_score
 from bridge.search.response import OwnAnswer, ShownHit, highlighted, shown_hit
 
 log = structlog.get_logger(__name__)

@@ -22,8 +22,7 @@ from multidict import CIMultiDict
 
 from bridge.errors import IndexUnsuitable
 from bridge.profile import IndexProfile, Stage, profile_of
-from bridge.proxy.transport.elasticsearch_clients import plain_media_type
-from bridge.proxy.transport.headers import CONTROL, identity, of_a_leg
+from bridge.proxy.transport.headers import CONTROL, identity, of_a_leg, plain_media_type
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.search.hiding import hidden_object

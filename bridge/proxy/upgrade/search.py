@@ -17,10 +17,10 @@ from aiohttp import hdrs, web
 from bridge import tracing
 from bridge.errors import SettingsError, StageFailed
 from bridge.proxy.experiments.event_log import EventLog
-from bridge.proxy.experiments.interleaving import Interleaving, chosen
+from bridge.proxy.experiments.interleaving import Interleaving
 from bridge.proxy.experiments.shadow import Shadow
 from bridge.proxy.server.metrics import Metrics
-from bridge.proxy.transport.headers import CONTROL, IMPRESSION, MARK
+from bridge.proxy.transport.headers import CONTROL, IMPRESSION, MARK, is_served
 from bridge.proxy.transport.passthrough import Inbound, read_body, relay, relay_body, send
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
@@ -145,7 +145,7 @@ class Search:
         """A plan for each search of the request, in their order; one reason alone where none is looked at."""
         if (reason := left_alone(control, inbound.headers)) is not None:
             return [reason]
-        if not chosen(inbound.headers, self._settings.canary_percent):
+        if not is_served(inbound.headers, self._settings.canary_percent):
             return [LeaveAlone("canary")]
         if body is None:
             return [LeaveAlone("body")]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from bridge.records import Hit
-from bridge.search.confidence import confident_leg
+from bridge.search.flow import confident_leg
 
 
 def hits(*scores: float) -> list[Hit]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bridge.profile import CascadeSettings, PassageScores, RerankSettings
 from bridge.records import RankedHit
-from bridge.search.reranking import cascade, first_stage, of_passages, rerank, tail_score
+from bridge.search.fusion import cascade, first_stage, of_passages, rerank, tail_score
 
 FUSED = [RankedHit("docs", doc_id, score, fused_score=score) for doc_id, score in (("a", 0.9), ("b", 0.6), ("c", 0.3))]
 
