@@ -81,15 +81,17 @@ _Document = (
     ]
 )
 
-_BEYOND_SCHEMAS = ("prior_scores", "truncate", "rank_fields")
-"""Fields whose values may be refused for what other fields hold, in ways that JSON Schema has no words for."""
 
-
-def _schema_with_checks(schema: dict[str, Any]) -> None:
-    """Tells what `_one_list` and `checked_texts` check, what a schema can in it and the rest in words."""
-    for name in _BEYOND_SCHEMAS:
+def _in_words(schema: dict[str, Any], *names: str) -> None:
+    """Describes fields whose values may be refused for reasons that JSON Schema has no words for."""
+    for name in names:
         field = schema["properties"].pop(name)
         schema["description"] += f"\n\nAlso `{name}`: {field['description']}"
+
+
+def _rerank_schema(schema: dict[str, Any]) -> None:
+    """Tells what `_one_list` and `checked_texts` check, what a schema can in it and the rest in words."""
+    _in_words(schema, "prior_scores", "truncate", "rank_fields")
     filled, absent = {"type": "array", "minItems": 1}, {"type": "null"}
     schema["oneOf"] = [
         {"required": ["texts"], "properties": {"texts": filled, "documents": absent}},
@@ -100,7 +102,7 @@ def _schema_with_checks(schema: dict[str, Any]) -> None:
 class RerankRequest(Message):
     """Scores passages for a query. Exactly one of `texts` and `documents` holds the passages."""
 
-    model_config = ConfigDict(json_schema_extra=_schema_with_checks)
+    model_config = ConfigDict(json_schema_extra=_rerank_schema)
 
     query: str
     texts: list[str] | None = Field(None, description="Passages, in the dialect of text-embeddings-inference.")
@@ -209,11 +211,13 @@ class EmbedRequest(Message):
 class EmbeddingsRequest(Message):
     """Embeds texts, in the dialect of OpenAI."""
 
+    model_config = ConfigDict(json_schema_extra=lambda schema: _in_words(schema, "dimensions"))
+
     input: _Texts
     role: Literal["query", "passage"] = Field("query", description="What the texts are; some models tell them apart.")
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1), WHOLE] | None = Field(
-        None, description="The encoder's own number; it cannot be shortened to another one."
+        None, description="a whole number, the encoder's own: embeddings cannot be shortened."
     )
     model: str | None = Field(None, description=_ENCODER)
 

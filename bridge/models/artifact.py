@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -46,10 +46,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     kind: Kind
     name: str
     licence: str
-    max_tokens: int
+    max_tokens: Annotated[int, msgspec.Meta(ge=3)]
     files: dict[str, str]
     file: str = "model.onnx"
-    dimension: int | None = None
+    dimension: Annotated[int, msgspec.Meta(ge=1)] | None = None
     pooling: Literal["mean", "cls", "max"] = "mean"
     normalise: bool = True
     query_prefix: str = ""
@@ -57,7 +57,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     start_id: int | None = None
     end_id: int | None = None
     prompt: list[str] = []
-    keep_tokens: float = 1.0
+    keep_tokens: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     sources: list[str] = []
     figures: dict[str, float] = {}
 

@@ -150,3 +150,24 @@ def test_a_tokenizer_beyond_the_limit_is_refused_before_it_is_read(folder: Model
         file.truncate(65_000_000)
     with pytest.raises(ModelError, match="has 65,000,000 bytes, at most 64,000,000 are read"):
         verify(folder, kind="cross_encoder")
+
+
+@pytest.mark.case("R30")
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_tokens", 0),
+        ("max_tokens", -5),
+        ("max_tokens", 2),
+        ("dimension", 0),
+        ("keep_tokens", 0),
+        ("keep_tokens", 2),
+    ],
+)
+def test_a_number_out_of_its_range_is_named_with_what_was_expected(
+    folder: ModelFolder, field: str, value: float
+) -> None:
+    file = folder.path / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), field: value}))
+    with pytest.raises(ModelError, match=rf"manifest\.json cannot be read \(Expected .*{field}.*export the model anew"):
+        resolve(str(folder.path))
