@@ -10,7 +10,7 @@ from pathlib import Path
 DOCUMENT = Path(__file__).parent.parent / "docs" / "explanation" / "sizing.md"
 SIZES = {"10 million": 10_000_000, "1 billion": 1_000_000_000}
 COPIES = 2
-DIMENSION, LINKS = 384, 16
+DIMENSION, COMPONENT_BYTES, LINKS = 384, 1, 16
 CORES = 16
 NODE_BYTES = 40e9
 HOURS = 24
@@ -39,7 +39,7 @@ def table(measured: dict[str, float]) -> str:
             row(f"{name}: workers to be done in a day", f"{workers:,}")
             row(f"{name}: machines of {CORES} cores for them", f"{math.ceil(workers / CORES):,}")
         row("disk, with one replica", size(COPIES * n * measured["b"]))
-        graphs = COPIES * 1.1 * n * (4 * DIMENSION + 8 * LINKS)
+        graphs = COPIES * 1.1 * n * (COMPONENT_BYTES * DIMENSION + 8 * LINKS)
         row("memory for the vectors' graphs, with one replica", size(graphs))
         row(f"data nodes that give them {NODE_BYTES / 1e9:.0f} GB each", f"{math.ceil(graphs / NODE_BYTES):,}")
     heading = f"| | {' | '.join(f'{size} documents' for size in SIZES)} |\n|---|{'---|' * len(SIZES)}"
