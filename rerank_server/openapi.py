@@ -76,7 +76,7 @@ _READS = {
 }
 
 _REFUSALS = {
-    "400": "The body holds no text; for OpenAI's clients also what others are told with 422.",
+    "400": "The body holds no text; for OpenAI's clients also what other clients get as 422.",
     "401": "The API key is missing or wrong.",
     "404": "It needs a model that is not here: `field` names what asks for it.",
     "408": "The body came too slowly.",
