@@ -1,8 +1,7 @@
-"""An empty index is tuned while it is filled, and gets its own settings back, come what may.
+"""Relax refresh and replicas of an empty index during a bulk load and restore them afterwards, even after a crash.
 
-It does not refresh, and where it is asked for it has fewer replicas. The values to give back are kept in the index
-itself (`_meta`), so that the next run restores them from any machine after this one was killed. Replicas are left
-alone unless asked for: without them a node that dies during a load takes documents with it that were acknowledged.
+The values to restore stand in the index itself (`_meta`), so that the next run restores them from any machine.
+Replicas change only on request: without them a node that dies during a load takes acknowledged documents with it.
 """
 
 from collections.abc import Iterator
@@ -20,10 +19,10 @@ NOTE_KEY = "neural_bridge_restore"
 
 @contextmanager
 def tuned_for_load(client: OpenSearch, index: str, *, is_empty: bool, replicas: int | None = None) -> Iterator[None]:
-    """Turns refreshing off if the index is empty, and restores what was, also what a killed run left behind.
+    """Turns refreshing off if the index is empty, and restores its settings, also those that a killed run changed.
 
-    `replicas`: how many copies of each shard an empty index has meanwhile; None leaves them alone, and so does an
-    index that follows the number of nodes (`auto_expand_replicas`).
+    `replicas`: copies of each shard of an empty index meanwhile; None changes nothing. An index that follows the
+    number of nodes (`auto_expand_replicas`) keeps its own.
     """
     state = look(client, index)
     noted = NOTE_KEY in state.mapping.get("_meta", {})
@@ -45,8 +44,8 @@ def tuned_for_load(client: OpenSearch, index: str, *, is_empty: bool, replicas: 
 
 
 def wait_for_copies(client: OpenSearch, index: str, stopped: Event) -> None:
-    """Waits until no copy of a shard of the index is being made; a copy that no node has room for is not waited for."""
-    # A copy takes longer than one question may: that answer has the status 408, and is asked again.
+    """Waits until no shard copy of the index is being made; copies that no node has room for do not count."""
+    # A copy takes longer than one request may: that answer has the status 408, and the loop asks again.
     health = partial(client.cluster.health, index=index, request_timeout=60, ignore=408)
     while not stopped.is_set() and health(wait_for_no_initializing_shards="true", timeout="10s")["timed_out"]:
         pass

@@ -1,8 +1,8 @@
 """Clients for the operator's cluster: one attempt, masked secrets, errors in our words.
 
-The transport never retries: a repeated POST may have been carried out already, so whoever sends knows
-best whether to send again. What went wrong on the way becomes one of our errors here; what the cluster
-itself answered (404, 400, 409 …) stays opensearch-py's exception.
+The transport never retries: the cluster may have carried out a POST that broke off, and only the caller knows whether
+to send it again. What goes wrong on the way becomes one of our errors here; what the cluster itself answers (404, 400,
+409 …) stays opensearch-py's exception.
 """
 
 import logging
@@ -42,7 +42,7 @@ _TLS_REMEDIES: list[tuple[str, str]] = [
     ("wrong_version_number", "it does not speak TLS on this port: use http:// in cluster.url"),
     ("record layer failure", "it does not speak TLS on this port: use http:// in cluster.url"),
 ]
-"""What OpenSSL says, in lower case, and what the operator needs to hear."""
+"""OpenSSL's message in lower case, and the operator's remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +105,10 @@ def exchange(
     headers: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
 ) -> Answer:
-    """Sends one request and gives back the answer unread, whatever its status.
+    """Sends one request and returns the answer unread, with any status.
 
-    Where bytes must stay exact, or a header such as `Retry-After` matters, opensearch-py's own calls
-    will not do: they parse and drop the headers. `client` comes from `connect`.
+    For exact bytes, or a header such as `Retry-After`: opensearch-py's own calls parse the body and drop the headers.
+    `client` comes from `connect`.
 
     Raises:
         ClusterUnreachable: no answer came.
@@ -127,10 +127,10 @@ def exchange(
 
 
 def capabilities(client: OpenSearch) -> Capabilities:
-    """Asks the cluster what it is.
+    """What the cluster is, by its own word.
 
     Raises:
-        AnswerNotUnderstood: whatever answers is neither OpenSearch nor Elasticsearch.
+        AnswerNotUnderstood: the server is neither OpenSearch nor Elasticsearch.
     """
     info = client.info()
     found = read_capabilities(info, plugins=[])
@@ -144,7 +144,7 @@ def capabilities(client: OpenSearch) -> Capabilities:
 
 
 class _MaskedClient(OpenSearch):
-    """Shows where it connects and nothing else."""
+    """Its repr holds addresses and no credentials."""
 
     def __repr__(self) -> str:
         hosts = ", ".join(f"{host['host']}:{host.get('port', 9200)}" for host in self.transport.hosts)

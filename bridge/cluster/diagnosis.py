@@ -1,6 +1,6 @@
-"""What stands between a cluster and the bridge: found by asking, told with its remedy. Nothing is written.
+"""Checks a cluster for what would keep the bridge from working, and names the remedies. Nothing is written.
 
-Each check asks one thing and yields its findings; what this user may not ask is told as such.
+Each check sends one request and yields findings; a request that this user may not send is a finding too.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,18 +22,18 @@ from bridge.settings import Settings
 
 Level = Literal["ok", "note", "problem"]
 """ok: as it should be. note: works, and could be better or should be known. problem: keeps the bridge from
-working or a cluster from taking documents, or shows somebody what is hidden from him."""
+working or a cluster from taking documents, or shows somebody a text that is hidden from him."""
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _REFUSED = (401, 403)
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at; `remedy` where something can be done."""
+    """The result of one check; `remedy` if something can be done."""
 
     level: Level
     subject: str
-    told: str
+    message: str = msgspec.field(name="told")
     remedy: str | None = None
 
 
@@ -60,7 +60,7 @@ class EnrichedIndex(msgspec.Struct, frozen=True):
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
-    """What was found. `vector_engines` is empty where vectors cannot be searched."""
+    """All results. `vector_engines` is empty if the cluster cannot search vectors."""
 
     cluster: str
     distribution: str
@@ -73,20 +73,20 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
     @property
     def is_fit(self) -> bool:
-        """Whether nothing was found that keeps the bridge from working."""
+        """Whether no finding keeps the bridge from working."""
         return all(finding.level != "problem" for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
-class _Patient:
+class _Cluster:
     """The cluster under examination."""
 
     client: OpenSearch
-    found: Capabilities
+    capabilities: Capabilities
     settings: Settings
 
     def ask(self, path: str) -> tuple[int, Any]:
-        """Status, and the answer as JSON, None where it is none."""
+        """Status and decoded JSON; None if the answer is no JSON."""
         answer = exchange(self.client, "GET", path)
         try:
             return answer.status, msgspec.json.decode(answer.body)
@@ -95,19 +95,19 @@ class _Patient:
 
 
 def examine(client: OpenSearch, settings: Settings) -> Diagnosis:
-    """Looks at the cluster of `settings.cluster`, which `client` is connected to.
+    """Runs every check on the cluster of `settings.cluster`, which `client` is connected to.
 
     Raises:
-        ClusterUnreachable, AccessDenied: it cannot be asked at all.
+        ClusterUnreachable, AccessDenied: it answers no request of this user.
         AnswerNotUnderstood: it is neither OpenSearch nor Elasticsearch.
     """
     found = capabilities(client)
-    patient = _Patient(client, found, settings)
-    findings = [finding for check in _CHECKS for finding in check(patient)]
+    cluster = _Cluster(client, found, settings)
+    findings = [finding for check in _CHECKS for finding in check(cluster)]
     enriched = []
-    for profile, beside, name in _profiles(patient, findings):
-        counted, finding = _counted(patient, profile, beside, name)
-        findings += [finding, *_shown_after_all(patient, profile, name)]
+    for profile, beside, name in _profiles(cluster, findings):
+        counted, finding = _counted(cluster, profile, beside, name)
+        findings += [finding, *_shown_after_all(cluster, profile, name)]
         enriched += [counted] if counted else []
     return Diagnosis(
         cluster=settings.cluster.url,
@@ -121,42 +121,42 @@ def examine(client: OpenSearch, settings: Settings) -> Diagnosis:
     )
 
 
-def _version(patient: _Patient) -> Iterator[Finding]:
-    if not patient.found.is_supported:
+def _version(cluster: _Cluster) -> Iterator[Finding]:
+    if not cluster.capabilities.is_supported:
         remedy = "upgrade to OpenSearch 1.3 or Elasticsearch 7.10, or later"
-        yield Finding("problem", "version", f"{patient.found} is older than what the bridge is written for", remedy)
-    elif patient.found.serverless:
-        told = f"{patient.found}: the service may refuse points in time, settings and refreshes; it is not tested"
-        yield Finding("note", "version", told)
+        yield Finding("problem", "version", f"{cluster.capabilities} is older than the bridge supports", remedy)
+    elif cluster.capabilities.serverless:
+        message = f"{cluster.capabilities}: it may refuse points in time, settings and refreshes; untested"
+        yield Finding("note", "version", message)
     else:
-        yield Finding("ok", "version", str(patient.found))
+        yield Finding("ok", "version", str(cluster.capabilities))
 
 
-def _vectors(patient: _Patient) -> Iterator[Finding]:
-    found = patient.found
+def _vectors(cluster: _Cluster) -> Iterator[Finding]:
+    found = cluster.capabilities
     if not found.has_knn:
         remedy = (
             "install the opensearch-knn plugin on every node"
             if found.distribution == "opensearch"
             else "upgrade to Elasticsearch 8.12 or later"
         )
-        told = "cannot search vectors: predicted queries and reranking work, without vectors"
-        yield Finding("note", "vectors", told, f"{remedy}; then copy the index anew")
+        message = "cannot search vectors: predicted queries and reranking work, without vectors"
+        yield Finding("note", "vectors", message, f"{remedy}; then copy the index anew")
         return
-    told = f"can be searched; engines: {', '.join(found.vector_engines)}"
-    yield Finding("ok", "vectors", told + (" (taken for granted: plugins are not shown)" if not found.plugins else ""))
+    message = f"can be searched; engines: {', '.join(found.vector_engines)}"
+    yield Finding("ok", "vectors", message + (" (assumed: plugins are not shown)" if not found.plugins else ""))
 
 
-def _vector_memory(patient: _Patient) -> Iterator[Finding]:
-    if patient.found.plugins and patient.found.has_knn:
-        _, stats = patient.ask("/_plugins/_knn/stats")
+def _vector_memory(cluster: _Cluster) -> Iterator[Finding]:
+    if cluster.capabilities.plugins and cluster.capabilities.has_knn:
+        _, stats = cluster.ask("/_plugins/_knn/stats")
         if isinstance(stats, dict) and stats.get("circuit_breaker_triggered") is True:
             remedy = "give the nodes more memory, or raise knn.memory.circuit_breaker.limit"
             yield Finding("problem", "vector memory", "the k-NN plugin's circuit breaker is open", remedy)
 
 
-def _health(patient: _Patient) -> Iterator[Finding]:
-    status, health = patient.ask("/_cluster/health")
+def _health(cluster: _Cluster) -> Iterator[Finding]:
+    status, health = cluster.ask("/_cluster/health")
     match health:
         case {"status": "red", "unassigned_shards": count}:
             remedy = "see `GET _cluster/allocation/explain`: reads of such an index are incomplete"
@@ -167,8 +167,8 @@ def _health(patient: _Patient) -> Iterator[Finding]:
             yield _unseen("health", status)
 
 
-def _blocks(patient: _Patient) -> Iterator[Finding]:
-    status, state = patient.ask("/_cluster/state/blocks")
+def _blocks(cluster: _Cluster) -> Iterator[Finding]:
+    status, state = cluster.ask("/_cluster/state/blocks")
     if not isinstance(state, dict) or "blocks" not in state:
         yield _unseen("write blocks", status)
         return
@@ -176,28 +176,28 @@ def _blocks(patient: _Patient) -> Iterator[Finding]:
     if reasons:
         yield Finding("problem", "write blocks", f"the cluster takes no writes: {', '.join(map(str, reasons))}")
     for index, blocks in state["blocks"].get("indices", {}).items():
-        told = f"index {index}: " + ", ".join(str(block.get("description")) for block in blocks.values())
-        yield Finding("note", "write blocks", told, "free disk space, or take the block away where it was set by hand")
+        message = f"index {index}: " + ", ".join(str(block.get("description")) for block in blocks.values())
+        yield Finding("note", "write blocks", message, "free disk space, or remove the block if it was set by hand")
 
 
-def _request_size(patient: _Patient) -> Iterator[Finding]:
+def _request_size(cluster: _Cluster) -> Iterator[Finding]:
     path = "/_nodes/http?filter_path=nodes.*.http.max_content_length_in_bytes"
-    status, nodes = patient.ask(path)
+    status, nodes = cluster.ask(path)
     if not isinstance(nodes, dict):
         yield _unseen("request size", status)
         return
     limits = [node["http"]["max_content_length_in_bytes"] for node in nodes.get("nodes", {}).values()]
-    asked = patient.settings.ingest.bulk_bytes
+    asked = cluster.settings.ingest.bulk_bytes
     if limits and asked > min(limits):
-        told = f"nodes take up to {min(limits):,} bytes, ingest.bulk_bytes is {asked:,}"
-        yield Finding("problem", "request size", told, f"set ingest.bulk_bytes to {min(limits) * 3 // 4} or less")
+        message = f"nodes take up to {min(limits):,} bytes, ingest.bulk_bytes is {asked:,}"
+        yield Finding("problem", "request size", message, f"set ingest.bulk_bytes to {min(limits) * 3 // 4} or less")
     elif limits:
         yield Finding("ok", "request size", f"nodes take up to {min(limits):,} bytes")
 
 
-def _identity(patient: _Patient) -> Iterator[Finding]:
-    elastic = patient.found.distribution == "elasticsearch"
-    status, who = patient.ask("/_security/_authenticate" if elastic else "/_plugins/_security/authinfo")
+def _identity(cluster: _Cluster) -> Iterator[Finding]:
+    elastic = cluster.capabilities.distribution == "elasticsearch"
+    status, who = cluster.ask("/_security/_authenticate" if elastic else "/_plugins/_security/authinfo")
     match status, who:
         case 200, {"username": str(user), "roles": list(roles)} | {"user_name": str(user), "roles": list(roles)}:
             yield Finding("ok", "security", f"on; we are {user}, with the roles {', '.join(map(str, roles)) or 'none'}")
@@ -207,26 +207,26 @@ def _identity(patient: _Patient) -> Iterator[Finding]:
             yield Finding("note", "security", "off: whoever reaches the cluster can read and change everything")
 
 
-def _transport(patient: _Patient) -> Iterator[Finding]:
-    cluster = patient.settings.cluster
-    address = urlsplit(cluster.url)
-    if address.scheme == "http" and cluster.username is not None and address.hostname not in _LOOPBACK:
-        told = f"the password of {cluster.username} travels in clear to {address.hostname}"
-        yield Finding("problem", "transport", told, "use https:// in cluster.url")
-    if address.scheme == "https" and not cluster.verify_tls:
+def _transport(cluster: _Cluster) -> Iterator[Finding]:
+    settings = cluster.settings.cluster
+    address = urlsplit(settings.url)
+    if address.scheme == "http" and settings.username is not None and address.hostname not in _LOOPBACK:
+        message = f"the password of {settings.username} travels in clear to {address.hostname}"
+        yield Finding("problem", "transport", message, "use https:// in cluster.url")
+    if address.scheme == "https" and not settings.verify_tls:
         remedy = "name the authority in cluster.ca_file and set cluster.verify_tls"
         yield Finding("note", "transport", "the certificate is not verified: anybody may answer in its place", remedy)
 
 
-_CHECKS: tuple[Callable[[_Patient], Iterator[Finding]], ...] = (
+_CHECKS: tuple[Callable[[_Cluster], Iterator[Finding]], ...] = (
     *(_version, _vectors, _vector_memory, _health, _blocks, _request_size, _identity, _transport),
 )
 
 
-def _profiles(patient: _Patient, findings: list[Finding]) -> Iterator[tuple[IndexProfile, IndexProfile | None, str]]:
-    """The indices that carry a profile, with that of the generation beside; what cannot be read becomes a finding."""
+def _profiles(cluster: _Cluster, findings: list[Finding]) -> Iterator[tuple[IndexProfile, IndexProfile | None, str]]:
+    """Indices that have a profile, with that of a second generation; an unreadable profile becomes a finding."""
     shown = ",".join(f"*.mappings._meta.{key}" for key in (META_KEY, BESIDE_KEY))
-    status, mappings = patient.ask(f"/_mapping?filter_path={shown}")
+    status, mappings = cluster.ask(f"/_mapping?filter_path={shown}")
     if status in _REFUSED or not isinstance(mappings, dict):
         findings.append(_unseen("indices", status))
         return
@@ -241,10 +241,10 @@ def _profiles(patient: _Patient, findings: list[Finding]) -> Iterator[tuple[Inde
             yield profile, beside, name
 
 
-def _shown_after_all(patient: _Patient, profile: IndexProfile, name: str) -> Iterator[Finding]:
-    """Roles from which a text is hidden, and what was made of it is not."""
-    elastic = patient.found.distribution == "elasticsearch"
-    status, roles = patient.ask(ELASTICSEARCH_ROLES if elastic else OPENSEARCH_ROLES)
+def _shown_after_all(cluster: _Cluster, profile: IndexProfile, name: str) -> Iterator[Finding]:
+    """Findings for roles that hide a text but not what the bridge made of it."""
+    elastic = cluster.capabilities.distribution == "elasticsearch"
+    status, roles = cluster.ask(ELASTICSEARCH_ROLES if elastic else OPENSEARCH_ROLES)
     if status in _REFUSED:
         yield _unseen(f"field rules of {name}", status)
     elif status == 200 and isinstance(roles, dict):
@@ -254,19 +254,19 @@ def _shown_after_all(patient: _Patient, profile: IndexProfile, name: str) -> Ite
 
 
 def _counted(
-    patient: _Patient, profile: IndexProfile, beside: IndexProfile | None, name: str
+    cluster: _Cluster, profile: IndexProfile, beside: IndexProfile | None, name: str
 ) -> tuple[EnrichedIndex | None, Finding]:
     try:
-        documents = indices.count(patient.client, name)
-        enriched = indices.count_enriched(patient.client, name, profile)
-        also = indices.count_enriched(patient.client, name, beside) if beside else 0
+        documents = indices.count(cluster.client, name)
+        enriched = indices.count_enriched(cluster.client, name, profile)
+        also = indices.count_enriched(cluster.client, name, beside) if beside else 0
     except (BridgeError, TransportError) as error:  # TransportError: the cluster's own word, such as a closed index
         return None, Finding("note", f"index {name}", f"cannot be counted: {error}")
     encoder = profile.encoder.identity
-    told = f"{enriched:,} of {documents:,} documents enriched by {encoder}; serves {profile.stages[-1]}"
+    message = f"{enriched:,} of {documents:,} documents enriched by {encoder}; serves {profile.stages[-1]}"
     remedy = f"neural-bridge backfill {name}, or ingest it anew" if enriched < documents else None
     if beside:
-        told += f"; generation {beside.generation} by {beside.encoder.identity} stands beside, in {also:,} documents"
+        message += f"; generation {beside.generation} by {beside.encoder.identity} stands beside, in {also:,} documents"
     counted = EnrichedIndex(
         name,
         documents,
@@ -277,9 +277,9 @@ def _counted(
         profile.generation,
         Beside(beside.generation, also, beside.encoder.identity) if beside else None,
     )
-    return counted, Finding("note" if remedy else "ok", f"index {name}", told, remedy)
+    return counted, Finding("note" if remedy else "ok", f"index {name}", message, remedy)
 
 
 def _unseen(subject: str, status: int) -> Finding:
-    reason = "this user may not ask" if status in _REFUSED else f"the cluster answered {status}"
+    reason = "this user may not read it" if status in _REFUSED else f"the cluster answered {status}"
     return Finding("note", subject, f"not known: {reason}")

@@ -16,7 +16,7 @@ _FIRST_KNN_QUERY = (8, 12, 0)
 """Elasticsearch's `knn` query, which can stand in a `nested` query, with filters inside."""
 
 _PRETENDED = (7, 10, 2)
-"""What OpenSearch says to old clients where `compatibility.override_main_response_version` is set."""
+"""The version that OpenSearch reports if `compatibility.override_main_response_version` is set."""
 
 _OLDEST = {"opensearch": (1, 3, 0), "elasticsearch": (7, 10, 0)}
 
@@ -25,8 +25,8 @@ _OLDEST = {"opensearch": (1, 3, 0), "elasticsearch": (7, 10, 0)}
 class Capabilities:
     """What a cluster is, and what follows from it.
 
-    `distribution`: opensearch or elasticsearch. `plugins`: OpenSearch's, None where this user may not list
-    them. `serverless`: a service that keeps nodes, shards and points in time to itself.
+    `distribution`: opensearch or elasticsearch. `plugins`: OpenSearch's, None if this user may not list them.
+    `serverless`: a service that hides nodes, shards and points in time.
     """
 
     distribution: str
@@ -39,8 +39,7 @@ class Capabilities:
 
     @property
     def has_knn(self) -> bool:
-        """Whether vectors can be searched. OpenSearch whose plugins are not shown is taken for a usual one,
-        which has the k-NN plugin."""
+        """Whether vectors can be searched. OpenSearch that hides its plugins is assumed to have the k-NN one."""
         if self.distribution == "elasticsearch":
             return self.serverless or self.version >= _FIRST_KNN_QUERY
         return self.plugins is None or _KNN in self.plugins
@@ -62,7 +61,7 @@ class Capabilities:
 
 
 def read_capabilities(info: object, plugins: object) -> Capabilities:
-    """From the answers to `GET /` and `GET /_cat/plugins?format=json`; `plugins` None where it was refused.
+    """Reads the answers to `GET /` and `GET /_cat/plugins?format=json`; `plugins` is None if that was refused.
 
     Raises:
         AnswerNotUnderstood: `info` is neither OpenSearch's nor Elasticsearch's.
@@ -100,7 +99,7 @@ _HNSW = {"m": 16, "ef_construction": 128}
 
 
 class Dialect(Protocol):
-    """One engine's way to say things."""
+    """What OpenSearch and Elasticsearch write differently."""
 
     @property
     def vector_type(self) -> VectorType:
@@ -123,7 +122,7 @@ class Dialect(Protocol):
         """Path that opens a point in time (POST) on an index; `index` is quoted for a URL."""
 
     def pit_id(self, answer: Mapping[str, Any]) -> str:
-        """The id of the point in time that was opened. Raises `KeyError` where there is none."""
+        """The id of the point in time that was opened. Raises `KeyError` if the answer has none."""
 
     def pit_closing(self, pit: str) -> tuple[str, dict[str, Any]]:
         """Path and body that close it (DELETE)."""
@@ -182,7 +181,7 @@ class OpenSearchDialect:
 
 @dataclass(frozen=True, slots=True)
 class ElasticsearchDialect:
-    """Elasticsearch, whose vectors are built in; `vector_type` none where it is too old to search them."""
+    """Elasticsearch, whose vectors are built in; `vector_type` is none if it is too old to search them."""
 
     version: tuple[int, int, int]
     vector_type: VectorType = "dense_vector"
@@ -254,11 +253,10 @@ def components(profile: IndexProfile, embedding: Sequence[float]) -> list[Any]:
 
 
 def nearest(profile: IndexProfile, embedding: Sequence[float], *, k: int, allowed: Mapping[str, Any]) -> dict[str, Any]:
-    """The query for the `k` nearest vectors of each shard, among the documents that the clauses of a `bool` in
-    `allowed` let through. These stand inside it: beside it they would only thin out what was found.
+    """The query for the `k` nearest vectors of each shard, among documents that match the `bool` clauses of `allowed`.
 
-    The graph of vectors knows nothing of field-level security: from whom the field is hidden, it answers all the same.
-    The clause beside it finds the field for nobody else.
+    The clauses stand inside the k-NN query: beside it they would only remove some of the `k`. The graph of vectors
+    ignores field-level security, so an `exists` clause beside it excludes callers from whom the field is hidden.
     """
     field, vector = profile.embedding_field, components(profile, embedding)
     condition = {"filter": {"bool": dict(allowed)}} if allowed else {}

@@ -23,8 +23,10 @@ ELASTICSEARCH_ROLES = "/_security/role"
 
 @dataclass(frozen=True, slots=True)
 class FieldRule:
-    """What a role shows of some indices: the fields `granted` but for those `hidden`, with `masked` ones unreadable.
-    All are patterns with `*`."""
+    """What a role shows of some indices: fields `granted`, except those `hidden`; `masked` ones are unreadable.
+
+    All are patterns with `*`.
+    """
 
     role: str
     indices: Sequence[str]
@@ -33,12 +35,12 @@ class FieldRule:
     masked: Sequence[str]
 
     def shows(self, field: str) -> bool:
-        """Whether the field can be seen or searched. OpenSearch goes by the field's full name where it searches: a
-        rule that hides the object around it takes it out of documents only."""
+        """Whether the field can be read or searched. OpenSearch searches by the field's full name: a rule that hides
+        the object around the field only removes it from documents."""
         return _matches(field, self.granted) and not any(fnmatchcase(field, pattern) for pattern in self.hidden)
 
     def protects(self, field: str) -> bool:
-        """Whether somebody means the field not to be read."""
+        """Whether the rule is meant to keep the field from being read."""
         return not _matches(field, self.granted) or _matches(field, [*self.hidden, *self.masked])
 
 
@@ -58,7 +60,7 @@ def field_rules(roles: Mapping[str, Any]) -> Iterator[FieldRule]:
 
 
 def uncovered(rules: Iterator[FieldRule], index: str, profile: IndexProfile) -> Iterator[str]:
-    """A sentence for each rule that protects a text field of the index, and not what was made of it."""
+    """A sentence for each rule that protects a text field of the index but not what was made of it."""
     made = [profile.predicted_queries_field]
     if profile.vector_type != "none":
         made.append(profile.embedding_field)
@@ -69,8 +71,8 @@ def uncovered(rules: Iterator[FieldRule], index: str, profile: IndexProfile) -> 
         protected = [name for name in names if rule.protects(name)]
         shown = [name for name in made if rule.shows(name)]
         if protected and shown:
-            told = f"protects {', '.join(protected)}, and shows {', '.join(shown)}, made of the same text"
-            yield f"role {rule.role} {told}"
+            difference = f"protects {', '.join(protected)}, and shows {', '.join(shown)}, made of the same text"
+            yield f"role {rule.role} {difference}"
 
 
 def _matches(field: str, patterns: Sequence[str]) -> bool:
@@ -88,14 +90,18 @@ _SAID = re.compile(rb"FLS or DLS|field or document level security", re.IGNORECAS
 
 
 def refuse_restricted(client: OpenSearch, index: str) -> None:
-    """Makes sure, before the first write, that this user is shown all of an index that exists. Nothing is written.
+    """Makes sure, before the first write, that the cluster hides nothing of an index from this user.
+
+    Clusters refuse updates by users who are subject to such rules, and say why: so this asks to update a document that
+    does not exist.
+
 
     Raises:
         AccessDenied: some documents or fields are hidden from this user, or masked.
     """
     answer = exchange(client, "POST", f"/{index}/_update/{_NO_DOCUMENT}", body=_UPDATE)
     if answer.status == 403 and not _says_so(answer):
-        # Who may only read is asked for the permission first; of a bulk request, for the cluster's alone.
+        # The node checks a read-only user's permission first; of a bulk request it checks only the cluster's.
         answer = exchange(client, "POST", f"/{index}/_bulk", body=_BULK_UPDATE, content_type="application/x-ndjson")
     if _says_so(answer):
         raise AccessDenied(

@@ -1,8 +1,8 @@
 """A change of models: a second generation of our fields beside the first, and which of the two serves searches.
 
-Each generation has fields of its own, made by one encoder, so no search can mix the vectors of two. The
-serving one's profile stands in `_meta` where proxies look for it, the other one's beside it; both change in
-one mapping update.
+Each generation has its own fields, made by one encoder, so no search can mix the vectors of two. `_meta` holds the
+serving generation's profile under the key that proxies read, the other's under a second key; one mapping update
+changes both.
 """
 
 import re
@@ -21,15 +21,14 @@ _NAME = re.compile(r"generation_(\d+)")
 
 
 def next_generation(state: IndexState, made_by: IndexProfile) -> IndexProfile:
-    """The profile under which the models, text fields and passages of `made_by` are filled in beside the
-    serving generation: the one that stands there already, or one with a new number.
+    """The profile of a second generation with the models, text fields and passages of `made_by`: the one that exists
+    already, or one with a new number.
 
-    What the operator chose for searches is taken over, but not the evidence: it was measured with other
-    models.
+    It copies the operator's choices for searches, but not the evidence, which was measured with other models.
 
     Raises:
-        IndexUnsuitable: nothing serves searches yet, the serving generation is made just so, or another
-            one stands beside it.
+        IndexUnsuitable: nothing serves searches yet, the serving generation has these models already, or a second
+            generation of other models exists.
     """
     serving, beside = state.profile, state.beside
     if serving is None:
@@ -65,8 +64,7 @@ def next_generation(state: IndexState, made_by: IndexProfile) -> IndexProfile:
 
 
 def serve_other(client: OpenSearch, index: str) -> IndexProfile:
-    """Lets the generation that stands beside serve searches, and the serving one stand beside it, by one
-    mapping update. Done twice, all is as it was. Gives back the profile that serves now.
+    """Swaps the serving generation with the other one in one mapping update; returns the profile that serves now.
 
     Raises:
         IndexUnsuitable: none stands beside the serving one.
@@ -136,8 +134,8 @@ def _models(profile: IndexProfile) -> str:
 
 
 def _highest(state: IndexState) -> int:
-    """The highest number that was ever given in this index: fields of a dropped generation stay in the
-    mapping, with a dimension that the next one need not have."""
+    """The highest number ever used in this index: the mapping keeps the fields of a dropped generation, whose dimension
+    may be another one."""
     object_field = state.profile.object_field if state.profile else ""
     inner = (field_mapping(state.mapping, object_field) or {}).get("properties", {})
     return max([1, *(int(match[1]) for name in inner if (match := _NAME.fullmatch(name)))])

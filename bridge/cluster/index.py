@@ -1,4 +1,4 @@
-"""Indices that hold our object: create, look, check, delete."""
+"""Creates, reads, checks and deletes indices that hold our object."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,9 +36,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class IndexState:
-    """One index as the cluster holds it. `name` is the index itself, also where an alias was asked for;
-    `settings` without the outer `index` object; `profile` None where the bridge has not been. `beside`: the
-    profile of a second generation, see `bridge.cluster.generations`. `data_stream`: the one that it belongs to."""
+    """One index as the cluster describes it.
+
+    `name` is the index itself, even if an alias led to it; `settings` lack the outer `index` object; `profile` is None
+    if the index is not enriched. `beside`: the profile of a second generation, see `bridge.cluster.generations`.
+    `data_stream`: the one that the index belongs to.
+    """
 
     name: str
     mapping: Mapping[str, Any]
@@ -48,14 +51,13 @@ class IndexState:
     data_stream: str | None = None
 
     def generation(self, number: int) -> IndexProfile | None:
-        """The profile of one of the generations that stand in the index; None where it is not among them."""
+        """The profile of one of the index's generations; None if it has no such generation."""
         standing = (self.profile, self.beside)
         return next((profile for profile in standing if profile and profile.generation == number), None)
 
 
 def fitted(client: OpenSearch, profile: IndexProfile) -> IndexProfile:
-    """The profile as this cluster can serve it; see `bridge.cluster.schema.fitted`. Says so where it has no
-    vectors."""
+    """The profile as this cluster can serve it (`bridge.cluster.schema.fitted`); warns if it cannot search vectors."""
     cluster = capabilities(client)
     if not cluster.has_knn:
         log.warning(
@@ -101,7 +103,7 @@ def create(
 
 
 def new_profile(client: OpenSearch, profile: IndexProfile, *, properties: Mapping[str, Any]) -> IndexProfile:
-    """The profile as `create` would keep it in an index with these fields."""
+    """The profile that `create` would write to an index with these fields."""
     return profile_of_new_index(profile, dialect_of(capabilities(client)), properties=properties)
 
 
@@ -118,7 +120,7 @@ def _create(client: OpenSearch, index: str, body: Mapping[str, Any]) -> None:
 
 
 def create_like(client: OpenSearch, old: str, new: str, profile: IndexProfile) -> None:
-    """Creates an index as another one is, with our object beside its fields.
+    """Creates an index like another one, with our object beside its fields.
 
     Raises:
         IndexUnsuitable: the old index does not keep its documents whole, or the cluster refuses the mapping.
@@ -136,7 +138,7 @@ def create_like(client: OpenSearch, old: str, new: str, profile: IndexProfile) -
 
 
 def move_alias(client: OpenSearch, alias: str, *, old: str, new: str) -> None:
-    """Lets an alias name the new index in place of the old one, in one step that searches cannot fall into.
+    """Moves an alias from the old index to the new one in one step, so that no search meets neither.
 
     Raises:
         IndexUnsuitable: the alias does not name the old index.
@@ -149,7 +151,7 @@ def move_alias(client: OpenSearch, alias: str, *, old: str, new: str) -> None:
 
 
 def find(client: OpenSearch, index: str) -> IndexState | None:
-    """Reads mapping, settings and profile of an index, or of an alias of one index; None where there is none.
+    """Reads mapping, settings and profile of an index, or of an alias of one index; None if it does not exist.
 
     Raises:
         IndexUnsuitable: the name stands for several indices, or the profile cannot be read.
@@ -168,10 +170,10 @@ def find(client: OpenSearch, index: str) -> IndexState | None:
 
 
 def look(client: OpenSearch, index: str) -> IndexState:
-    """The same of an index that must exist.
+    """`find` for an index that must exist.
 
     Raises:
-        IndexUnsuitable: it does not, or as `find` says.
+        IndexUnsuitable: it does not exist, or as of `find`.
     """
     state = find(client, index)
     if state is None:
@@ -180,10 +182,10 @@ def look(client: OpenSearch, index: str) -> IndexState:
 
 
 def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
-    """Adds the fields of `profile` and itself to the mapping of an index that is in use; nothing else changes.
+    """Adds the fields of `profile`, and the profile, to the mapping of an index in use; nothing else changes.
 
-    Where another generation serves searches, this one is put beside it. The predicted queries are analysed as
-    the first text field is.
+    If another generation serves searches, this one becomes the second. Predicted queries get the analyser of the first
+    text field.
 
     Raises:
         IndexUnsuitable: the index cannot be enriched in place, or is enriched for another profile already.
@@ -220,15 +222,15 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
 
 
 def identity(state: IndexState) -> str:
-    """Tells this index from a later one of the same name."""
+    """Distinguishes this index from a later one of the same name."""
     return f"{state.name} ({state.settings.get('uuid')})"
 
 
 def check(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
-    """Looks before the first write whether an index can hold what `profile` makes.
+    """Checks, before the first write, that an index can hold what `profile` makes.
 
     Raises:
-        IndexUnsuitable: it cannot, or it is kept for another profile; every difference is named.
+        IndexUnsuitable: it cannot, or it has another profile; every difference is named.
         AccessDenied: some of its documents or fields are hidden from this user.
     """
     state = look(client, index)
@@ -277,8 +279,10 @@ def _refuse_blocked(state: IndexState) -> None:
 
 
 def keep_profile(client: OpenSearch, state: IndexState, profile: IndexProfile) -> None:
-    """Notes in the mapping which generator predicts a generation's queries from now on and which of them are kept,
-    and the whole profile where there was none. What an operator chose stays."""
+    """Writes a generation's generator and filter threshold to the mapping, or the whole profile if it has none.
+
+    The operator's choices stay.
+    """
     kept = state.generation(profile.generation)
     chosen = profile
     if kept:
@@ -290,7 +294,7 @@ def keep_profile(client: OpenSearch, state: IndexState, profile: IndexProfile) -
 
 
 def put_profile(client: OpenSearch, index: str, change: Callable[[IndexProfile], IndexProfile]) -> IndexProfile:
-    """Changes the profile of an index that has one; `change` gets what it is now. Gives back what it is then.
+    """Replaces the profile of an enriched index by `change` of it; returns the new one.
 
     Raises:
         IndexUnsuitable: it has none.
@@ -305,15 +309,13 @@ def put_profile(client: OpenSearch, index: str, change: Callable[[IndexProfile],
 
 
 def put_meta(client: OpenSearch, index: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
-    """Changes the mapping's `_meta`, which a cluster only replaces as a whole, in one request. `change` gets
-    what it holds now."""
+    """Replaces the mapping's `_meta` by `change` of it; a cluster takes it only as a whole."""
     meta = look(client, index).mapping.get("_meta", {})
     client.indices.put_mapping(index=index, body={"_meta": dict(change(meta))})
 
 
 def _meta_key(state: IndexState, profile: IndexProfile) -> str:
-    """Where a profile is kept: a generation that does not serve searches must not be taken for the one that
-    does."""
+    """The key of `_meta` for a profile: proxies must not take a second generation for the serving one."""
     serves = state.profile is None or state.profile.generation == profile.generation
     return META_KEY if serves else BESIDE_KEY
 
@@ -336,7 +338,7 @@ def count(client: OpenSearch, index: str) -> int:
 
 
 def count_enriched(client: OpenSearch, index: str, profile: IndexProfile) -> int:
-    """Documents that carry a stamp of ours, and that a search can see."""
+    """Documents with a stamp of ours that a search can see."""
     query = {"query": {"exists": {"field": profile.stamp_field}}}
     return int(client.count(index=index, body=query)["count"])
 
@@ -349,13 +351,13 @@ def reason_of(error: RequestError) -> str:
     return str(error.error)
 
 
-def _contradictions(kept: IndexProfile, asked: IndexProfile) -> Iterator[str]:
-    """What keeps documents of `asked` from standing in one generation with those of `kept`."""
+def _contradictions(kept: IndexProfile, wanted: IndexProfile) -> Iterator[str]:
+    """Why documents made for `wanted` cannot share a generation with those made for `kept`."""
     pairs: list[tuple[str, object, object]] = [
-        ("encoder", kept.encoder.identity, asked.encoder.identity),
-        ("object field", kept.object_field, asked.object_field),
-        ("passage layout", kept.passages.layout, asked.passages.layout),
-        ("text fields", kept.text_fields, asked.text_fields),
+        ("encoder", kept.encoder.identity, wanted.encoder.identity),
+        ("object field", kept.object_field, wanted.object_field),
+        ("passage layout", kept.passages.layout, wanted.passages.layout),
+        ("text fields", kept.text_fields, wanted.text_fields),
     ]
     for name, has, wants in pairs:
         if has != wants:

@@ -1,6 +1,6 @@
 """Takes our fields out of an index's documents again: all of them, or those of one generation.
 
-A mapping cannot forget a field; which ones stay behind, empty, is told.
+A mapping cannot lose a field: `Removed` lists those that stay, empty.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,18 +31,16 @@ if (ours.isEmpty()) { ctx._source.remove(params.object); }
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """`documents` held our fields, and none does now; `mapped_fields` stay in the mapping, where no cluster can
-    remove a field."""
+    """`documents` held our fields, and none does now; `mapped_fields` stay in the mapping, empty."""
 
     documents: int
     mapped_fields: list[str]
 
 
 def undo(client: OpenSearch, index: str, *, on_progress: OnProgress | None = None) -> Removed:
-    """Takes our object, with all its generations, out of every document and the profiles out of the mapping.
+    """Removes our object, with all its generations, from every document, and the profiles from the mapping.
 
-    Documents that the application changes meanwhile are taken again. That no document holds any of our
-    fields is counted at the end.
+    Repeats for documents that the application changes meanwhile, and counts at the end that none holds our fields.
 
     Raises:
         IndexUnsuitable: the bridge has not been here.
@@ -60,12 +58,11 @@ def undo(client: OpenSearch, index: str, *, on_progress: OnProgress | None = Non
 
 
 def drop(client: OpenSearch, index: str, *, on_progress: OnProgress | None = None) -> tuple[IndexProfile, Removed]:
-    """Takes the generation that stands beside the serving one out of every document, then out of `_meta`; gives
-    back its profile too.
+    """Removes the second generation from every document, then from `_meta`; returns its profile too.
 
     Raises:
         IndexUnsuitable: none stands beside the serving one.
-        ClusterBlocked: as `undo` says.
+        ClusterBlocked: as of `undo`.
     """
     state = look(client, index)
     gone = state.beside
@@ -103,7 +100,7 @@ def _remove(
         if idle_rounds == _IDLE_ROUNDS:
             raise ClusterBlocked(
                 f"{left:,} documents of {state.name} still hold our fields after {_IDLE_ROUNDS} attempts: stop "
-                f"whatever enriches it, and run it again"
+                f"the run that enriches it, and repeat the command"
             )
         if on_progress is not None:
             on_progress(total - left, total)

@@ -37,11 +37,11 @@ def fitted(profile: IndexProfile, dialect: Dialect, engine: VectorEngine = "luce
 def scored_together(
     profile: IndexProfile, dialect: Dialect, mapping: Mapping[str, Any], *, analyzer: str | None
 ) -> IndexProfile:
-    """The profile with the text fields of `mapping` that can be scored as one with the predicted queries: those that
-    are analysed as they are, by `analyzer` (None: the index's default), with the similarity that is the default.
+    """The profile with `expanded_fields`: text fields of `mapping` that can be scored with the predicted queries.
 
-    A field of predicted queries by itself is short, and BM25 takes a single word in it for much; with the text it
-    is what Doc2Query was made for: more words, and other weights for those that are there.
+    Those have the predicted queries' `analyzer` (None: the index's default) and the default similarity. A field of
+    predicted queries alone is short, so BM25 overrates a single word in it; scored with the text it works as Doc2Query
+    is meant to: more words, and other weights for those that are there.
     """
     if not dialect.combines_fields or profile.expanded_fields:
         return profile
@@ -69,9 +69,8 @@ def new_index(
 ) -> JsonObject:
     """The body that creates an index for `profile`.
 
-    The profile's text fields and the predicted queries are analysed by `analyzer`, the index's default where it is
-    None. `properties` maps the application's other fields, and overrides a text field of the same name; `settings`
-    are more index settings.
+    Text fields and predicted queries get `analyzer`, or the index's default if it is None. `properties` maps the
+    application's other fields, and overrides a text field of the same name; `settings` are more index settings.
     """
     mapped = _mapped(profile, analyzer, properties)
     kept = _kept(profile, dialect, analyzer, mapped, engine)
@@ -113,7 +112,7 @@ def _mapped(profile: IndexProfile, analyzer: str | None, properties: Mapping[str
 def new_index_like(
     mapping: Mapping[str, Any], settings: Mapping[str, Any], profile: IndexProfile, dialect: Dialect
 ) -> JsonObject:
-    """The body that creates an index as another one is, with our object beside its fields.
+    """The body that creates an index like another one, with our object beside its fields.
 
     `mapping` and `settings` are the other's, as the cluster gives them; of the settings, those that belong
     to the documents and not to that one index.
@@ -137,8 +136,7 @@ def new_index_like(
 def object_properties(
     profile: IndexProfile, dialect: Dialect, *, analyzer: str | None, engine: VectorEngine = "lucene"
 ) -> JsonObject:
-    """The mapping of our object alone: what an index that exists already must be given. `analyzer` None
-    takes the index's default."""
+    """The mapping of our object alone, to add to an existing index. `analyzer` None takes the index's default."""
     fields: JsonObject = {
         "predicted_queries": _text(analyzer),
         "stamp": {"type": "keyword"},
@@ -159,7 +157,7 @@ def _passages(vector: JsonObject) -> JsonObject:
 
 
 def read_profile(mapping: Mapping[str, Any], *, index: str) -> IndexProfile | None:
-    """The profile in an index's mapping, which its searches go by; None where the bridge has not been.
+    """The profile that an index's searches use; None if the index is not enriched.
 
     Raises:
         IndexUnsuitable: the profile cannot be read.
@@ -168,7 +166,7 @@ def read_profile(mapping: Mapping[str, Any], *, index: str) -> IndexProfile | No
 
 
 def read_beside(mapping: Mapping[str, Any], *, index: str) -> IndexProfile | None:
-    """The profile of the generation that stands beside the serving one; None where there is none.
+    """The profile of the second generation; None if there is none.
 
     Raises:
         IndexUnsuitable: the profile cannot be read.
@@ -183,7 +181,7 @@ def without_ours(meta: Mapping[str, Any]) -> JsonObject:
 
 
 def our_fields(mapping: Mapping[str, Any], object_field: str) -> list[str]:
-    """Full names of all fields in our object, those of every generation that the mapping remembers."""
+    """Full names of all fields in our object, of every generation that the mapping still has."""
     found = field_mapping(mapping, object_field) or {}
     return [f"{object_field}.{name}" for name in _leaves(found)]
 
@@ -208,7 +206,7 @@ def field_mapping(mapping: Mapping[str, Any], name: str) -> JsonObject | None:
 
 
 def _put(properties: JsonObject, name: str, mapping: JsonObject) -> None:
-    """Puts a field with a dotted name where it belongs."""
+    """Adds a field with a dotted name at its place among the objects."""
     *objects, last = name.split(".")
     for part in objects:
         properties = properties.setdefault(part, {}).setdefault("properties", {})
@@ -226,7 +224,7 @@ _VECTOR_TYPES = ("knn_vector", "dense_vector")
 
 
 def differences(profile: IndexProfile, mapping: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
-    """What keeps an index from being written for `profile`, one sentence each; empty where nothing does.
+    """Why an index cannot be written for `profile`, one sentence each; empty if it can.
 
     `mapping` and `settings` as the cluster gives them, settings without the outer `index` object.
     """
@@ -239,10 +237,10 @@ def differences(profile: IndexProfile, mapping: Mapping[str, Any], settings: Map
 def in_place_obstacles(
     profile: IndexProfile, dialect: Dialect, mapping: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> list[str]:
-    """What keeps an index that is in use from being enriched where it is, one sentence each.
+    """Why an index in use cannot be enriched in place, one sentence each; empty if it can.
 
-    An update reads the stored source, sets our object and writes the whole back: what the source lacks
-    would be lost.
+    An update reads the stored source, sets our object and writes the whole back: what the source lacks would be
+    lost.
     """
     return [
         *incomplete_source(mapping),

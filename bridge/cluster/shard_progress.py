@@ -1,8 +1,8 @@
-"""How far the changes of an index have got, and how long its searches take, from one `_stats` request.
+"""Sequence numbers of an index's changes, and how long its searches take, from one `_stats` request.
 
-Every change of a shard has a sequence number. All changes up to the global checkpoint are carried out on
-every copy of the shard, and stay so whatever fails: a refresh after it was read shows all of them to
-searches, while a higher number can be seen before a lower one.
+Every change of a shard has a sequence number. Every copy of the shard has carried out all changes up to the global
+checkpoint, and keeps them after any failure: a refresh after the checkpoint was read shows all of them to searches.
+Above it, a higher number may become visible before a lower one.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class ShardProgress:
 
 @dataclass(frozen=True, slots=True)
 class IndexProgress:
-    """An index at one moment. `uuid` tells it from a later one of the same name; `shards` by number; searches
-    since its nodes started: how many, and their time in milliseconds, both per shard."""
+    """An index at one moment. `uuid` distinguishes it from a later one of the same name; `shards` by number; number and
+    total time in milliseconds of searches since its nodes started, both counted per shard."""
 
     name: str
     uuid: str
@@ -69,7 +69,7 @@ class _Stats(msgspec.Struct):
 
 
 def index_progress(client: OpenSearch, index: str) -> IndexProgress:
-    """Asks for an index, or an alias of one index. A shard whose primary is away is left out.
+    """The progress of an index, or of an alias of one index; shards without a primary are left out.
 
     Raises:
         IndexUnsuitable: there is no such index, it is closed, or the name stands for several.

@@ -50,7 +50,7 @@ def command(ctx: click.Context, url: str | None, as_json: bool) -> None:
 
 
 def _in_words(finding: "Finding") -> list[str]:
-    line = f"  {_MARKS[finding.level]} {finding.subject}: {finding.told}"
+    line = f"  {_MARKS[finding.level]} {finding.subject}: {finding.message}"
     return [line, f"          → {finding.remedy}"] if finding.remedy else [line]
 
 

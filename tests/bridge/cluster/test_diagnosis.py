@@ -59,14 +59,14 @@ def test_a_healthy_cluster_is_fit_and_everything_is_told() -> None:
     assert {finding.level for finding in found.findings} == {"ok"}
     assert (found.distribution, found.version, found.vector_engines) == ("opensearch", "2.19.1", ["lucene", "faiss"])
     assert [(index.name, index.documents, index.enriched) for index in found.indices] == [("shop", 12, 12)]
-    assert "ingest, with the roles writer" in of(found, "security").told
+    assert "ingest, with the roles writer" in of(found, "security").message
 
 
 @pytest.mark.parametrize(
     ("changed", "subject", "level", "told"),
     [
         pytest.param({"/_cat/plugins": []}, "vectors", "note", "without vectors", id="no-knn"),
-        pytest.param({"/_cat/plugins": Reply(403, b"{}")}, "vectors", "ok", "taken for granted", id="plugins-hidden"),
+        pytest.param({"/_cat/plugins": Reply(403, b"{}")}, "vectors", "ok", "assumed", id="plugins-hidden"),
         pytest.param(
             {"/_plugins/_knn/stats": {"circuit_breaker_triggered": True}},
             "vector memory",
@@ -127,7 +127,7 @@ def test_a_trouble_is_told_with_its_remedy(changed: dict[str, Any], subject: str
     found = examined(changed)
     finding = of(found, subject)
     assert finding.level == level
-    assert told in finding.told
+    assert told in finding.message
     assert found.is_fit == (level != "problem")
 
 
@@ -150,14 +150,14 @@ def test_a_change_of_models_is_told_of_an_index() -> None:
     found = examined({"/_mapping": {"shop": {"mappings": {"_meta": meta}}}})
     [index] = found.indices
     assert (index.generation, index.beside) == (1, Beside(2, 12, other.encoder.identity))
-    assert "generation 2 by new@111111111111 stands beside, in 12 documents" in of(found, "index shop").told
+    assert "generation 2 by new@111111111111 stands beside, in 12 documents" in of(found, "index shop").message
 
 
 def test_a_cluster_without_vectors_is_fit_and_says_what_works() -> None:
     found = examined({"/_cat/plugins": []})
     assert (found.is_fit, found.vector_engines) == (True, [])
     finding = of(found, "vectors")
-    assert "predicted queries and reranking work, without vectors" in finding.told
+    assert "predicted queries and reranking work, without vectors" in finding.message
     assert "opensearch-knn" in (finding.remedy or "")
 
 
@@ -168,4 +168,4 @@ def test_a_role_that_hides_a_text_and_shows_what_was_made_of_it_is_a_problem() -
     found = of(examined({"/_plugins/_security/api/roles": roles}), "field rules of shop")
 
     assert (found.level, found.remedy) == ("problem", "hide _neural and _neural.* from the role as well")
-    assert "role reader protects title" in found.told
+    assert "role reader protects title" in found.message
