@@ -17,7 +17,6 @@ from bridge.demo.collection import INDEX, application_query, make_index
 from bridge.demo.comparison import QUESTIONS, compare, comparisons_table
 from bridge.demo.documents import ENRICHED_FIELDS, DocumentationEntry, documents, standard_library
 from bridge.demo.measurement import (
-    MRR,
     StageMeasure,
     advice,
     measure,
@@ -161,7 +160,7 @@ class _Measuring:
                 profile,
                 judged,
                 application_query,
-                measure=MRR,
+                measure=gate.MEASURE,
                 display=self._display,
             )
             # No slower than the slowest stage of the table, however busy the machine is.
