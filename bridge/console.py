@@ -38,6 +38,11 @@ def safe_text(text: object, *, lines: bool = False) -> str:
     )
 
 
+def safe_cell(text: object, *, lines: bool = False) -> Text:
+    """The same for tables and consoles: brackets in it are no markup."""
+    return Text(safe_text(text, lines=lines))
+
+
 _UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode's categories: control, format, surrogate, line separator, paragraph separator."""
 
@@ -77,8 +82,8 @@ class Display:
         self._console = console
 
     def say(self, text: str) -> None:
-        """One line, in rich's markup."""
-        self._console.print(text, soft_wrap=True)
+        """One line."""
+        self._console.print(safe_cell(text), soft_wrap=True)
 
     def table(self, table: Table) -> None:
         """A table, as wide as the console."""
@@ -88,7 +93,7 @@ class Display:
     def step(self, title: str) -> Iterator[None]:
         """A step: says that it begins, and how long it took."""
         started = time.perf_counter()
-        with self._console.status(title):
+        with self._console.status(safe_cell(title)):
             if not self._console.is_terminal:
                 self.say(f"{title} …")
             yield
@@ -96,7 +101,8 @@ class Display:
 
     def done(self, title: str, seconds: float) -> None:
         """A step that has ended."""
-        self.say(f"[green]✓[/] {title}  [dim]{seconds:.1f} s[/]")
+        line = Text.assemble(("✓", "green"), f" {safe_text(title)}  ", (f"{seconds:.1f} s", "dim"))
+        self._console.print(line, soft_wrap=True)
 
     @contextmanager
     def progress(self, title: str, total: int | None = None) -> Iterator[ShowProgress]:

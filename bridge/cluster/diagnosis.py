@@ -18,7 +18,7 @@ from bridge.cluster.field_security import ELASTICSEARCH_ROLES, OPENSEARCH_ROLES,
 from bridge.cluster.schema import read_beside
 from bridge.errors import BridgeError, IndexUnsuitable
 from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, profile_of
-from bridge.settings import Settings
+from bridge.settings import Settings, masked
 
 Level = Literal["ok", "note", "problem"]
 """ok: as it should be. note: works, and could be better or should be known. problem: keeps the bridge from
@@ -110,7 +110,7 @@ def examine(client: OpenSearch, settings: Settings) -> Diagnosis:
         findings += [finding, *_shown_after_all(cluster, profile, name)]
         enriched += [counted] if counted else []
     return Diagnosis(
-        cluster=settings.cluster.url,
+        cluster=masked(settings.cluster.url),
         distribution=found.distribution,
         version=".".join(map(str, found.version)),
         serverless=found.serverless,

@@ -43,9 +43,11 @@ def command(ctx: click.Context, kind: str, url: str | None, cascade_depth: int |
     `POST /_plugins/_ml/models/_register?deploy=true`.
     """
     settings = settings_of(ctx)
+    from bridge.settings import masked
+
     url = (url or settings.proxy.sidecar_url).rstrip("/")
-    if not re.match(r"https?://[^/]+", url):
-        raise click.UsageError(f"--url is {url}: expected http://HOST:PORT")
+    if not re.fullmatch(r"https?://[^/?#@]+[^?#@]*", url):
+        raise click.UsageError(f"--url is {masked(url)}: expected http://HOST:PORT, without credentials or parameters")
     if cascade_depth and kind != "rerank":
         raise click.UsageError("--cascade-depth is for reranking: leave it out, or run `connector rerank`")
     is_private = looks_private(url) if private is None else private

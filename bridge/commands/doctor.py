@@ -59,17 +59,18 @@ def _sidecar_findings(settings: "Settings", indices: "list[EnrichedIndex]") -> "
     from bridge.cluster.diagnosis import Finding
     from bridge.errors import SidecarError
     from bridge.model_servers.client import ModelServer
+    from bridge.settings import masked
 
     url, key = settings.proxy.sidecar_url, settings.sidecar.api_key
     server = ModelServer(url, api_key=key.get_secret_value() if key else None, timeout_s=_TIMEOUT_S)
     try:
         info = server.info()
     except SidecarError as error:
-        message = f"does not answer at {url}, so searches are neither embedded nor reranked: {error}"
+        message = f"does not answer at {masked(url)}, so searches are neither embedded nor reranked: {error}"
         return [
             Finding("note", "sidecar", message, "start it with `neural-bridge serve rerank`, or set proxy.sidecar_url")
         ]
-    return encoder_findings(url, info, indices)
+    return encoder_findings(masked(url), info, indices)
 
 
 def encoder_findings(url: str, info: "SidecarInfo", indices: "list[EnrichedIndex]") -> "list[Finding]":

@@ -131,11 +131,11 @@ def _forced(stages: tuple[Stage, ...], reason: str | None) -> "list[Forced]":
 def _table(record: "GateRecord") -> "Table":
     from rich.table import Table
 
-    from bridge.console import safe_text
+    from bridge.console import safe_cell
 
     title = None
     if measurement := record.measurement:
-        title = safe_text(f"{measurement.measure} of {measurement.queries:,} queries ({measurement.judgements})")
+        title = safe_cell(f"{measurement.measure} of {measurement.queries:,} queries ({measurement.judgements})")
     table = Table(title=title)
     table.add_column("stage")
     for heading in ("mean", "against", "difference [95 %]", "p50 ms", "p95 ms"):
@@ -153,6 +153,6 @@ def _table(record: "GateRecord") -> "Table":
             difference,
             "" if verdict.p50_ms is None else f"{verdict.p50_ms:.0f}",
             "" if verdict.p95_ms is None else f"{verdict.p95_ms:.0f}",
-            safe_text(f"forced: {verdict.forced}") if verdict.forced else outcome,
+            safe_cell(f"forced: {verdict.forced}") if verdict.forced else outcome,
         )
     return table

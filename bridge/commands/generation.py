@@ -307,6 +307,7 @@ def _sidecar_problems(sidecar: _Sidecar, profile: "IndexProfile") -> list[str]:
     """Why searches would have no vectors after the cutover."""
     from bridge.errors import SidecarError
     from bridge.model_servers.client import ModelServer
+    from bridge.settings import masked
 
     try:
         server = ModelServer(sidecar.url, api_key=sidecar.key, timeout_s=_SIDECAR_TIMEOUT_S)
@@ -316,8 +317,8 @@ def _sidecar_problems(sidecar: _Sidecar, profile: "IndexProfile") -> list[str]:
     if profile.encoder.identity in encoders:
         return []
     return [
-        f"the sidecar at {sidecar.url} runs {', '.join(encoders)}, not {profile.encoder.identity}: name both in its "
-        f"settings (sidecar.more_encoders), or searches have no vectors until it runs the new one"
+        f"the sidecar at {masked(sidecar.url)} runs {', '.join(encoders)}, not {profile.encoder.identity}: name both "
+        f"in its settings (sidecar.more_encoders), or searches have no vectors until it runs the new one"
     ]
 
 

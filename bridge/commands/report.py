@@ -25,7 +25,7 @@ def command(event_log: Path, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from bridge.console import safe_text
+    from bridge.console import safe_cell
     from bridge.proxy.experiments.event_report import read_events, report
 
     summary = report(read_events(event_log))
@@ -39,7 +39,7 @@ def command(event_log: Path, as_json: bool) -> None:
         p_value = "" if each.p_value is None else f"{each.p_value:.4f}"
         cells = (each.searches, each.overlap, each.rank_biased_overlap, each.p50_ms, each.p95_ms)
         wins = (each.interleaved, each.bridge_wins, each.own_wins, each.ties, p_value)
-        table.add_row(safe_text(each.index), *map(str, (*cells, *wins)))
+        table.add_row(safe_cell(each.index), *map(str, (*cells, *wins)))
     Console().print(table)
     if summary.stray_clicks:
         say(f"{summary.stray_clicks} clicks name no page or document of this log", err=True)

@@ -61,8 +61,10 @@ def command(
     if url is None:
         settings = settings_of(ctx).proxy
         url = f"http://{settings.host}:{settings.port}"
+    from bridge.settings import masked
+
     if not url.startswith(("http://", "https://")):
-        raise UsageError(f"--url is {url}: expected http://HOST:PORT")
+        raise UsageError(f"--url is {masked(url)}: expected http://HOST:PORT")
     proxy = _Proxy(url.rstrip("/"), user, index)
     searched = fields.split(",") if fields else proxy.enriched_fields()
     control = ", ".join(["explain", *([stage] if stage else [])])
@@ -90,9 +92,9 @@ class _Proxy:
 
     def __init__(self, url: str, user: str | None, index: str) -> None:
         from bridge.cluster.connection import connect
-        from bridge.settings import ClusterSettings
+        from bridge.settings import ClusterSettings, masked
 
-        self._url = url
+        self._url = masked(url)
         self._user = user
         self._index = index
         # Credentials come from the option alone, never from `.netrc` or the settings.
@@ -227,8 +229,6 @@ def _print_lines(console: "Console", hit: _Hit) -> None:
 
 
 def _text(console: "Console", line: str, *, style: str = "") -> None:
-    from rich.text import Text
+    from bridge.console import safe_cell
 
-    from bridge.console import safe_text
-
-    console.print(Text(safe_text(line), style=style), no_wrap=True, overflow="ellipsis")
+    console.print(safe_cell(line), style=style, no_wrap=True, overflow="ellipsis")

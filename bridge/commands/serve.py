@@ -24,12 +24,15 @@ def command(ctx: click.Context) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from bridge.processes.services import sidecar_and_proxy, with_ports
+    from bridge.settings import masked
 
     overrides = with_ports({}, settings_of(ctx))
     settings = settings_of(ctx, **overrides)
     services = sidecar_and_proxy(settings, config_file=invocation_of(ctx).config_file, overrides=overrides)
     proxy = settings.proxy
-    _supervise(services, settings, f"the proxy answers on http://{proxy.host}:{proxy.port} for {settings.cluster.url}")
+    _supervise(
+        services, settings, f"the proxy answers on http://{proxy.host}:{proxy.port} for {masked(settings.cluster.url)}"
+    )
 
 
 @command.command()

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from bridge.console import safe_cell
 from bridge.evaluation.agreement import Agreement
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.evaluation.losses import Loss, marked, won_and_lost
@@ -27,7 +28,7 @@ def to_json(name: str, n_documents: int, judged: JudgedQueries, results: Sequenc
 
 def stages_table(title: str, results: Sequence[StageResult]) -> Table:
     """Means with 95 % bootstrap intervals; p, won and lost against the first stage."""
-    table = Table(title=title)
+    table = Table(title=safe_cell(title))
     table.add_column("stage")
     for heading in (*(f"{name} [95 %]" for name in REPORTED), "p (nDCG@10)", "won", "lost", "p50 ms", "p95 ms"):
         table.add_column(heading, justify="right")
@@ -60,10 +61,10 @@ def losses_table(
     for loss in losses:
         grades = judged.qrels[loss.query_id]
         table.add_row(
-            judged.queries[loss.query_id],
+            safe_cell(judged.queries[loss.query_id]),
             f"{loss.before:.2f} → {loss.after:.2f}",
-            marked(loss.ranking_before, grades, titles),
-            marked(loss.ranking_after, grades, titles),
+            safe_cell(marked(loss.ranking_before, grades, titles), lines=True),
+            safe_cell(marked(loss.ranking_after, grades, titles), lines=True),
         )
     return table
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from bridge.console import safe_cell
 from bridge.evaluation.tuning.search import HeldOut
 from bridge.evaluation.tuning.setting import Setting
 from bridge.profile import TuningRecord
@@ -12,7 +13,8 @@ from bridge.profile import TuningRecord
 def front_table(points: Sequence[HeldOut], record: TuningRecord) -> Table:
     """What time buys, quickest first."""
     measurement = record.measurement
-    table = Table(title=f"What time buys: {measurement.queries:,} queries ({measurement.judgements}), held out")
+    title = f"What time buys: {measurement.queries:,} queries ({measurement.judgements}), held out"
+    table = Table(title=safe_cell(title))
     for heading in ("p95 ms, estimated", measurement.measure, "difference [95 %]"):
         table.add_column(heading, justify="right")
     table.add_column("setting", overflow="fold")

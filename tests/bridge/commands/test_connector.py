@@ -89,3 +89,11 @@ def test_an_address_is_private_where_it_looks_so(url: str, expected: bool) -> No
 @pytest.mark.parametrize("arguments", [("--url", "sidecar:9290"), ("embedding", "--cascade-depth", "3")])
 def test_wrong_options_are_refused(arguments: tuple[str, ...]) -> None:
     assert CliRunner().invoke(command, arguments).exit_code == 2
+
+
+@pytest.mark.case("S14")
+@pytest.mark.parametrize("url", ["http://sidecar:9290?key=very-secret", "http://ann:very-secret@sidecar:9290"])
+def test_an_address_with_a_secret_is_refused_without_it(url: str) -> None:
+    refused = CliRunner().invoke(command, ["--url", url])
+    assert refused.exit_code == 2
+    assert "very-secret" not in refused.output

@@ -5,6 +5,9 @@ import pytest
 from bridge.cluster.diagnosis import Beside, EnrichedIndex
 from bridge.commands.doctor import encoder_findings
 from bridge.model_servers.client import SidecarInfo
+from tests.command_line import run
+from tests.fake_bulk import FakeCluster
+from tests.servers import free_port
 
 SERVED = EnrichedIndex("shop", 12, 12, "a@1", "knn_vector", ["lexical", "hybrid"])
 CHANGING = EnrichedIndex("docs", 12, 12, "a@1", "knn_vector", ["hybrid"], 1, Beside(2, 7, "b@2"))
@@ -29,3 +32,14 @@ def test_an_index_needs_its_encoder_now_and_after_a_change(
     findings = encoder_findings("http://sidecar", SidecarInfo(encoders, ["r@1"]), indices)
     assert [finding.level for finding in findings] == levels
     assert any(message in finding.message for finding in findings)
+    assert any(message in finding.told for finding in findings)
+
+
+@pytest.mark.case("S14")
+def test_keys_in_addresses_are_not_printed(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_CLUSTER__URL", f"{cluster.url}?key=very-secret")
+    monkeypatch.setenv("BRIDGE_PROXY__SIDECAR_URL", f"http://127.0.0.1:{free_port()}/x?key=very-secret")
+    for options in ([], ["--json"]):
+        printed = run("doctor", *options).output
+        assert "sidecar" in printed
+        assert "very-secret" not in printed

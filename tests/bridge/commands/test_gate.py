@@ -40,10 +40,10 @@ def test_a_stage_is_forced_with_a_reason(options: list[str]) -> None:
 
 @pytest.mark.case("S13")
 def test_a_reason_cannot_steer_the_terminal(tmp_path: Path) -> None:
-    record = GateRecord([StageVerdict("vector", enabled=True, forced="because\x1b[2J")], 0.02)
+    record = GateRecord([StageVerdict("vector", enabled=True, forced="because\x1b[2J [/no markup]")], 0.02)
     with (tmp_path / "out").open("w+") as file:
         Console(file=file, width=120).print(_table(record))
         file.seek(0)
         printed = file.read()
     assert "\x1b" not in printed
-    assert r"forced: because\x1b[2J" in printed
+    assert r"forced: because\x1b[2J [/no markup]" in printed
