@@ -77,7 +77,7 @@ def test_a_healthy_cluster_is_fit_and_everything_is_told() -> None:
         pytest.param(
             {"/_cluster/health": {"status": "red", "unassigned_shards": 3}}, "health", "problem", "3 shards", id="red"
         ),
-        pytest.param({"/_cluster/health": Reply(403, b"{}")}, "health", "note", "may not ask", id="health-hidden"),
+        pytest.param({"/_cluster/health": Reply(403, b"{}")}, "health", "note", "may not read", id="health-hidden"),
         pytest.param(
             {"/_cluster/state/blocks": {"blocks": {"global": {"6": {"description": "read-only"}}}}},
             "write blocks",
