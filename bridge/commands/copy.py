@@ -12,7 +12,7 @@ from bridge.commands.options.enrich import EnrichOptions, RunOptions, end, enric
 @click.command(name="copy")
 @click.argument("old")
 @click.argument("new")
-@click.option("--alias", help="Alias of OLD that names NEW once the copy is whole.")
+@click.option("--alias", help="Alias of OLD to move to NEW when the copy is complete.")
 @enrich_options
 @run_options
 @click.pass_context

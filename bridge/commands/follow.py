@@ -19,8 +19,8 @@ _WHAT = {"all": "all fields", "vectors": "vectors", "predicted_queries": "predic
 
 @click.command(name="follow")
 @click.argument("index")
-@click.option("--generation", type=click.IntRange(min=1), help="Which generation; the serving one by default.")
-@click.option("--once", is_flag=True, help="Catch up with what was written so far, and end.")
+@click.option("--generation", type=click.IntRange(min=1), help="Number of the generation. Defaults to the serving one.")
+@click.option("--once", is_flag=True, help="Process the writes so far, and end.")
 @click.option("--encoder", help="Encoder that made the generation: path or built-in.")
 @click.option("--generator", help="Generator that predicted its queries: path or built-in.")
 @click.option("--threads", type=click.IntRange(min=0), help="Compute threads; 0 takes all that may be used.")

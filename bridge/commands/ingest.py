@@ -70,7 +70,7 @@ def _field_options(command: Command) -> Command:
             "--rename", multiple=True, metavar="OLD=NEW", help="Field that has another name in the index; repeat it."
         ),
         click.option("--routing-field", help="Field that holds the document's routing."),
-        click.option("--id-field", help="Field that holds the document's id; `_id` by default."),
+        click.option("--id-field", help="Field that holds the document's id. Defaults to `_id`."),
         click.option(
             "--fields",
             "fields_file",
@@ -100,20 +100,20 @@ def _field_options(command: Command) -> Command:
 @click.option(
     "--on-duplicate",
     type=click.Choice(["last", "error"]),
-    help="What an id that comes twice means: the last one wins (default), or it is a dead letter.",
+    help="If an id comes twice: the last document wins (default), or the second is a dead letter.",
 )
 @click.option(
     "--max-expanded-bytes",
     type=click.IntRange(min=1),
     default=100_000_000_000,
     show_default=True,
-    help="Most bytes that a compressed file may hold.",
+    help="Limit of bytes in a compressed file, uncompressed.",
 )
 @run_options
 @ray_options
-@click.option("--from-start", is_flag=True, help="Disregard the checkpoint of a run that was cut off.")
+@click.option("--from-start", is_flag=True, help="Ignore the checkpoint of an interrupted run.")
 @click.option("--strict", is_flag=True, help="Stop at the first document that cannot be written (exit code 3).")
-@click.option("--dry-run", is_flag=True, help="Read everything, say what would be done, and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Read everything, print what would happen, and write nothing.")
 @click.pass_context
 def command(
     ctx: click.Context,

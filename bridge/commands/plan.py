@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 @click.command(name="plan")
 @click.argument("index")
 @enrich_options
-@click.option("--sample", type=click.IntRange(1, 10_000), default=1000, show_default=True, help="Documents to look at.")
+@click.option(
+    "--sample",
+    type=click.IntRange(1, 10_000),
+    default=1000,
+    show_default=True,
+    help="Number of documents in the sample.",
+)
 @click.pass_context
 def command(ctx: click.Context, index: str, enrich: EnrichOptions, sample: int) -> None:
     """Look at INDEX: which way it can be enriched, how long this machine takes, how much it grows.

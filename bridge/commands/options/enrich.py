@@ -174,7 +174,8 @@ def enrich_options(command: Command) -> Command:
             "--text-field",
             "text_fields",
             multiple=True,
-            help="Field to enrich, in reading order; repeat it. Of an enriched index they are known.",
+            help="Field to enrich; repeatable, in reading order. Defaults to the index's own fields if it is already "
+            "enriched.",
         ),
     ):
         collected = option(collected)
@@ -191,12 +192,12 @@ def run_options(command: Command) -> Command:
             "--max-docs-per-second",
             "max_documents_per_s",
             type=click.FloatRange(min=0),
-            help="Most documents that are enriched and written in a second.",
+            help="Limit of documents enriched and written per second.",
         ),
         click.option(
             "--state-folder",
             type=click.Path(path_type=Path, file_okay=False),
-            help="Where checkpoint and dead letters are kept; one folder per task and index by default.",
+            help="Folder of the checkpoint and the dead letters. Defaults to one per task and index.",
         ),
     ):
         collected = option(collected)

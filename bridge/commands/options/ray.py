@@ -74,14 +74,15 @@ def ray_options(command: Command) -> Command:
             help="With Ray: most actors that run models, each on --threads CPUs (1 by default).",
         ),
         click.option(
-            "--ray-address", help="Of a Ray cluster (auto: the one that runs here); else Ray is started here."
+            "--ray-address",
+            help="Address of a Ray cluster (auto: the one on this machine). Without it, Ray is started here.",
         ),
         click.option(
             "--runner",
             type=click.Choice(["local", "ray"]),
             default="local",
             show_default=True,
-            help="Where the stages work: in this process, or on the machines of Ray (extra: ray).",
+            help="Run the stages in this process, or on the machines of a Ray cluster (extra: ray).",
         ),
     ):
         collected = option(collected)
