@@ -1,0 +1,72 @@
+"""Which headers cross the proxy, and who a caller is."""
+
+import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from bridge.proxy.transport.headers import answered, forwarded, identity, is_served, of_a_leg, plain_media_type
+from bridge.proxy.transport.refusals import Refused
+
+
+def proxied(*headers: tuple[str, str]) -> CIMultiDictProxy[str]:
+    return CIMultiDictProxy(CIMultiDict(headers))
+
+
+def test_headers_end_to_end_cross_in_their_order_and_spelling() -> None:
+    sent = proxied(("X-Tenant", "a"), ("authorization", "Basic x"), ("x-tenant", "b"), ("Keep-Alive", "5"))
+
+    assert list(forwarded(sent, client_address=None).items()) == [
+        ("X-Tenant", "a"),
+        ("authorization", "Basic x"),
+        ("x-tenant", "b"),
+    ]
+
+
+def test_what_connection_names_and_what_clusters_trust_stays_behind() -> None:
+    sent = proxied(("Connection", "close, X-Once"), ("X-Once", "1"), ("X_Proxy_User", "admin"), ("x-bridge", "off"))
+
+    assert list(forwarded(sent, client_address="10.0.0.7").items()) == [("X-Forwarded-For", "10.0.0.7")]
+    assert list(answered(sent).items()) == [("X_Proxy_User", "admin"), ("x-bridge", "off")]
+    with pytest.raises(Refused, match="names authorization, which cannot be dropped"):
+        forwarded(proxied(("Connection", "Authorization")), client_address=None)
+
+
+def test_a_leg_is_sent_in_the_callers_name_with_a_body_of_its_own() -> None:
+    leg = of_a_leg(CIMultiDict({"Authorization": "ApiKey x", "Accept": "text/html", "Content-Encoding": "gzip"}))
+
+    assert dict(leg) == {
+        "Authorization": "ApiKey x",
+        "Accept": "application/json",
+        "Content-Type": "application/json",
+    }
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "is_another"),
+    [
+        ("Authorization", "ApiKey other", True),
+        ("Cookie", "session=2", True),
+        ("X-Department", "sales", True),  # a rule of the cluster may read any header
+        ("X-Request-Id", "42", False),
+        ("Accept", "text/html", False),
+    ],
+)
+def test_callers_are_told_apart_by_everything_but_what_describes_one_request(
+    header: str, value: str, is_another: bool
+) -> None:
+    caller = CIMultiDict({"Authorization": "ApiKey x"})
+    other = CIMultiDict({"Authorization": "ApiKey x", header: value})
+
+    assert (identity(caller) != identity(other)) is is_another
+
+
+def test_a_canarys_share_of_callers_grows_and_never_swaps() -> None:
+    callers = [CIMultiDict({"Authorization": f"Basic {n}"}) for n in range(300)]
+    few, many = ({n for n, caller in enumerate(callers) if is_served(caller, percent)} for percent in (10, 50))
+
+    assert few < many
+    assert 100 < len(many) < 200
+
+
+def test_elasticsearchs_media_types_have_plain_names() -> None:
+    assert plain_media_type("application/vnd.elasticsearch+json; compatible-with=8") == "application/json"
+    assert plain_media_type("text/plain") == "text/plain"
