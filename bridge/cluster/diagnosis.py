@@ -17,6 +17,7 @@ from bridge.cluster.dialects import Capabilities
 from bridge.cluster.field_security import ELASTICSEARCH_ROLES, OPENSEARCH_ROLES, field_rules, uncovered
 from bridge.cluster.schema import read_beside
 from bridge.errors import BridgeError, IndexUnsuitable
+from bridge.node.process import VECTOR_ENGINES_ATTRIBUTE
 from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, profile_of
 from bridge.settings import Settings, masked
 
@@ -115,7 +116,7 @@ def examine(client: OpenSearch, settings: Settings) -> Diagnosis:
         version=".".join(map(str, found.version)),
         serverless=found.serverless,
         plugins=sorted(found.plugins) if found.plugins is not None else None,
-        vector_engines=list(found.vector_engines),
+        vector_engines=list(_loadable_engines(cluster)),
         indices=enriched,
         findings=findings,
     )
@@ -143,8 +144,19 @@ def _vectors(cluster: _Cluster) -> Iterator[Finding]:
         message = "cannot search vectors: predicted queries and reranking work, without vectors"
         yield Finding("note", "vectors", message, f"{remedy}; then copy the index anew")
         return
-    message = f"can be searched; engines: {', '.join(found.vector_engines)}"
+    message = f"can be searched; engines: {', '.join(_loadable_engines(cluster))}"
     yield Finding("ok", "vectors", message + (" (assumed: plugins are not shown)" if not found.plugins else ""))
+
+
+def _loadable_engines(cluster: _Cluster) -> tuple[str, ...]:
+    """Engines that every node can load: an embedded node lacks the native libraries of all but Lucene's."""
+    engines = cluster.capabilities.vector_engines
+    _, answer = cluster.ask(f"/_nodes?filter_path=nodes.*.attributes.{VECTOR_ENGINES_ATTRIBUTE}")
+    nodes = answer.get("nodes", {}).values() if isinstance(answer, dict) else ()
+    for node in nodes:
+        loadable = node["attributes"][VECTOR_ENGINES_ATTRIBUTE].split(",")
+        engines = tuple(engine for engine in engines if engine in loadable)
+    return engines
 
 
 def _vector_memory(cluster: _Cluster) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from bridge.errors import NodeError
 from bridge.node import guard as node_guard
 from bridge.node.assembly import assemble, cache_folder, make_folder, require_space
 from bridge.node.blueprint import VERSIONS, Blueprint, Flavour, Java, find_javas, read_blueprint
-from bridge.node.process import NodeProcess, configuration_folder, log_file
+from bridge.node.process import VECTOR_ENGINES_ATTRIBUTE, NodeProcess, configuration_folder, log_file
 from bridge.settings import NodeSettings
 
 HOST = "127.0.0.1"
@@ -173,6 +173,8 @@ def _write_folder(folder: Path, plan: NodePlan) -> None:
         "transport.port": 0,
         "node.portsfile": True,
         "discovery.type": "single-node",
+        # What `neural-bridge doctor` reads: the native libraries of the other engines are in no registry.
+        f"node.attr.{VECTOR_ENGINES_ATTRIBUTE}": "lucene",
         # A demo must run on a disk that is 90 % full; `require_space` looks at what is left.
         "cluster.routing.allocation.disk.threshold_enabled": False,
     } | dict(plan.configuration)

@@ -210,7 +210,9 @@ def _lock_file(folder: Path) -> Path:
 
 
 def _answering(name: str, process: NodeProcess, settings: NodeSettings) -> EmbeddedNode:
-    return _node(name, process, process.wait_until_ready(settings.start_timeout_s))
+    url = process.wait_until_ready(settings.start_timeout_s)
+    process.compare_vectors_without_graphs(url)
+    return _node(name, process, url)
 
 
 def _node(name: str, process: NodeProcess, url: str) -> EmbeddedNode:

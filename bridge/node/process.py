@@ -2,15 +2,26 @@
 
 import http.client
 import json
+import re
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bridge.errors import NodeError
 from bridge.processes.lifecycle import POLL_S, answers, end_process, last_words
 
 STATE_FILE = "node.json"
+VECTOR_ENGINES_ATTRIBUTE = "bridge_vector_engines"
+"""Attribute of an embedded node: the k-NN engines that it can load, separated by commas."""
+
+ENGINES_TEMPLATE = "neural-bridge-node"
+"""Index template of an embedded node."""
+
+MISSING_ENGINE = re.compile(r"UnsatisfiedLinkError|NoClassDefFoundError: .*knn.jni|opensearchknn_(faiss|nmslib)")
+"""In the log of a node that ended because an index uses an engine without libraries."""
+
 READY_PATH = "/_cluster/health?wait_for_status=yellow&timeout=1s&cluster_manager_timeout=1s"
 """Answered with 200 if every index has its primaries. Without the second time limit a poll waits 30 s while no
 manager is elected."""
@@ -83,7 +94,9 @@ class NodeProcess:
             if not self.is_alive():
                 # Its guard says in the log how it ended; that comes a moment later.
                 time.sleep(2 * POLL_S)
-                raise NodeError(f"the node in {self.folder} ended while it started; {last_words(self.log_file)}")
+                raise NodeError(
+                    f"the node in {self.folder} ended while it started{self._why()}; {last_words(self.log_file)}"
+                )
             if time.monotonic() > deadline:
                 raise NodeError(
                     f"the node in {self.folder} was not ready in {timeout_s:g} s; wait longer with "
@@ -91,6 +104,39 @@ class NodeProcess:
                 )
             time.sleep(POLL_S)
         return url
+
+    def compare_vectors_without_graphs(self, url: str) -> None:
+        """Makes indices of the k-NN engines faiss and nmslib compare every vector instead of building graphs.
+
+        Those need native libraries, and a node that does not find them ends. Lucene's graphs are built as ever. A
+        node without the plugin, or with security, refuses the template; so do indices whose own template says more.
+        """
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=ANSWER_TIMEOUT_S)
+        settings = {"index.knn.advanced.approximate_threshold": -1}
+        template = {"index_patterns": ["*"], "order": -1, "settings": settings}
+        try:
+            headers = {"Content-Type": "application/json"}
+            connection.request("PUT", f"/_template/{ENGINES_TEMPLATE}", json.dumps(template), headers)
+            connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise NodeError(
+                f"the node in {self.folder} stopped answering: {error}; {last_words(self.log_file)}"
+            ) from error
+        finally:
+            connection.close()
+
+    def _why(self) -> str:
+        try:
+            log = self.log_file.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+        if MISSING_ENGINE.search(log) is None:
+            return ""
+        return (
+            ": an index in its data uses the k-NN engine faiss or nmslib, whose libraries this node does not have. "
+            f"Remove the node's data (neural-bridge node clean --name {self.folder.name}), and make such indices with "
+            '"engine": "lucene" in the field\'s method'
+        )
 
     def end(self) -> bool:
         """SIGTERM, and SIGKILL after a grace; returns whether it was alive.

@@ -101,6 +101,8 @@ def data_stream(client: OpenSearch, fresh_index: str) -> Iterator[str]:
 
 
 @pytest.mark.case("I31")
+# The embedded node has a template of its own, see docs/decisions/0002-embedded-node.md.
+@pytest.mark.filterwarnings("ignore:index template .* matching patterns from existing older templates")
 def test_a_data_stream_is_enriched_and_followed_index_by_index(
     client: OpenSearch, data_stream: str, tmp_path: Path
 ) -> None:

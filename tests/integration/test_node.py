@@ -9,17 +9,19 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opensearchpy import OpenSearch
 
+from bridge.cluster.diagnosis import examine
 from bridge.errors import NodeError
 from bridge.node import node as nodes
 from bridge.node.blueprint import VERSIONS
 from bridge.node.launch import plan_node
 from bridge.node.node import EmbeddedNode
 from bridge.node.process import NodeProcess
-from bridge.settings import NodeSettings, load_settings
+from bridge.settings import ClusterSettings, NodeSettings, Settings, load_settings
 from tests import servers
 
 PATIENCE_S = 30.0
@@ -160,3 +162,25 @@ def test_a_node_that_refuses_to_start_tells_why_and_leaves_its_log(settings: Nod
     log_file = next(word for word in str(caught.value).split() if word.endswith("node.log"))
     assert "by-carrier-pigeon" in Path(log_file).read_text()
     shutil.rmtree(Path(log_file).parent.parent)
+
+
+@pytest.mark.case("N1")
+@pytest.mark.parametrize("engine", [None, "faiss"])
+def test_an_index_of_the_default_engine_does_not_end_the_node(node: EmbeddedNode, engine: str | None) -> None:
+    """As Haystack and LangChain create it; `faiss` is the engine that they name."""
+    index = servers.unused_index_name()
+    vector: dict[str, Any] = {"type": "knn_vector", "dimension": 2}
+    if engine is not None:
+        vector["method"] = {"name": "hnsw", "engine": engine, "space_type": "l2"}
+    with servers.client(node.url) as cluster:
+        body = {"settings": {"index.knn": True}, "mappings": {"properties": {"vector": vector}}}
+        cluster.indices.create(index=index, body=body)
+        for i in range(5):
+            cluster.index(index=index, id=str(i), body={"vector": [i, 1]})
+        cluster.indices.refresh(index=index)
+        cluster.indices.forcemerge(index=index, params={"max_num_segments": "1"})
+        knn = {"knn": {"vector": {"vector": [2, 1], "k": 1}}}
+        assert cluster.search(index=index, body={"query": knn})["hits"]["hits"][0]["_id"] == "2"
+        found = examine(cluster, Settings(cluster=ClusterSettings(url=node.url)))
+        assert found.vector_engines == ["lucene"]
+        cluster.indices.delete(index=index)

@@ -172,3 +172,20 @@ def test_a_node_that_ends_while_it_starts_is_reported_with_its_last_words(start:
 
     assert str(caught.value).splitlines()[1:] == ["started", "ERROR disk full"]
     assert str(process.log_file) in str(caught.value)
+
+
+@pytest.mark.case("N1")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "java.lang.UnsatisfiedLinkError: no opensearchknn_faiss in java.library.path: /usr/lib",
+        "java.lang.NoClassDefFoundError: Could not initialize class org.opensearch.knn.jni.FaissService",
+    ],
+)
+def test_a_node_that_lacks_an_index_engine_names_cause_and_remedy(start: Start, tmp_path: Path, line: str) -> None:
+    process = start(ENDED)
+    (tmp_path / "logs").mkdir()
+    process.log_file.write_text(f"fatal error in thread\n{line}\n")
+
+    with pytest.raises(NodeError, match=r"faiss or nmslib.*neural-bridge node clean --name .*\"engine\": \"lucene\""):
+        process.wait_until_ready(timeout_s=30)
