@@ -22,7 +22,7 @@ from rich.text import Text
 LINE_EVERY_S = 10.0
 
 TABLE_WIDTH = 160
-"""Columns where there is no terminal to ask: a table that is folded cannot be read."""
+"""Columns if the output is no terminal: nobody can read a folded table."""
 
 
 def safe_text(text: object, *, lines: bool = False) -> str:
@@ -76,7 +76,7 @@ class _Rate(ProgressColumn):
 
 
 class Display:
-    """Writes to one console; where that is no terminal, lines instead of bars."""
+    """Writes to one console; lines instead of bars if that is no terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

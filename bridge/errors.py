@@ -1,6 +1,6 @@
 """Every error that an operator can meet.
 
-    BridgeError                     message: what, where, what was expected, what to do
+    BridgeError                     message: what, where, what is expected, what to do
     ├── UsageError                  wrong option, setting or file              exit 2
     │   └── SettingsError           unknown key, wrong value
     ├── ModelError                  a model folder that cannot be used         exit 1
@@ -52,7 +52,7 @@ class ServiceError(BridgeError):
 
 
 class ClusterError(BridgeError):
-    """The cluster did not do what was asked."""
+    """The cluster did not carry out a request."""
 
 
 class ClusterUnreachable(ClusterError):
@@ -68,7 +68,7 @@ class ClusterBlocked(ClusterError):
 
 
 class IndexUnsuitable(ClusterError):
-    """An index cannot take what was asked of it; nothing was written."""
+    """An index cannot take what the run would write; nothing was written."""
 
 
 class AnswerNotUnderstood(ClusterError):
@@ -80,7 +80,7 @@ class SidecarError(BridgeError):
 
 
 class SidecarUnreachable(SidecarError):
-    """A model server gives no answer, or none to us."""
+    """A model server gives no answer, or refuses our API key."""
 
 
 class StageFailed(SidecarError):

@@ -22,8 +22,8 @@ class SlowClient(Exception):
 class FirstRequestDeadline:
     """Closes connections that have not completed the headers of a first request in time.
 
-    Between two requests of one connection aiohttp's own keep-alive timer runs, which bytes do not reset.
-    Add `middleware` to the application (or call `asked`) and keep `watch` running beside the server.
+    Between two requests of one connection aiohttp's own keep-alive timer runs, which bytes do not reset. Add
+    `middleware` to the application (or call `asked`), and run `watch` beside the server.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -51,7 +51,7 @@ class FirstRequestDeadline:
                 self._close_late(server.connections, time.monotonic())
 
     def _close_late(self, connections: list[RequestHandler], now: float) -> None:
-        # Both are rebuilt from the open connections, so that nothing is kept of a closed one.
+        # Both are rebuilt from the open connections, so that closed ones are forgotten.
         self._has_asked.intersection_update(connections)
         self._seen_at = {connection: self._seen_at.get(connection, now) for connection in connections}
         for connection, seen_at in self._seen_at.items():

@@ -1,4 +1,4 @@
-"""What `_meta.neural_bridge` says of an index: all that a proxy must know to upgrade its searches.
+"""The profile of an enriched index (`_meta.neural_bridge`): all that a proxy must know to upgrade its searches.
 
 The profile lives in the index's mapping, so proxies hold no state and any number of them agree.
 """
@@ -28,12 +28,12 @@ MAX_WINDOW = 10_000
 """The engines' own default for `index.max_result_window`: no leg gives more documents."""
 
 Count = Annotated[int, Meta(ge=1, le=MAX_WINDOW)]
-"""A number of documents or passages. Ranges hold where a profile is read (`profile_of`), not where one is made."""
+"""A number of documents or passages. Ranges are checked when a profile is read (`profile_of`), not when it is made."""
 
 Weight = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 Stage = Literal["lexical", "expansion", "vector", "hybrid", "cascade", "rerank"]
-"""Where a search stops. lexical: the application's own query; expansion: it and the predicted queries;
+"""The last stage of a search. lexical: the application's own query; expansion: it and the predicted queries;
 vector: k-NN alone; hybrid: expansion and vector fused; cascade: hybrid, then a small cross-encoder over many
 candidates and the large one over the best of them; rerank: hybrid, then the large one alone."""
 
@@ -210,7 +210,7 @@ class TuningRecord(msgspec.Struct, frozen=True):
 
 
 SEPARATE_BOOST = 0.25
-"""Weight of predicted queries that are scored by themselves: a short field, where a single word counts for much."""
+"""Weight of predicted queries that are scored by themselves: in a short field a single word counts for much."""
 
 TOGETHER_BOOST = 1.0
 """Weight of text and predicted queries scored as one field; docs/explanation/benchmarks.md has the figures for both."""

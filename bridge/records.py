@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 
 class SourcePosition(msgspec.Struct, frozen=True):
-    """Where a document was read, for messages and dead letters: a file and line, or an index and `_id`."""
+    """The place of a document in its source, for messages and dead letters: file and line, or index and `_id`."""
 
     source: str
     offset: int
@@ -24,7 +24,7 @@ class SourcePosition(msgspec.Struct, frozen=True):
 
 
 class DocumentVersion(msgspec.Struct, frozen=True):
-    """Which version of a document was read from an index: a write may ask that it still is the last one."""
+    """The version of a document in an index: a write may require that it is still the latest."""
 
     seq_no: int
     primary_term: int
@@ -35,7 +35,7 @@ class Document(msgspec.Struct, frozen=True):
 
     `body` is the JSON object exactly as it came, UTF-8 encoded: numbers and unknown fields reach the
     index byte for byte. `texts` maps each text field that is enriched to its text, in profile order.
-    `version` is known of documents that were read from an index.
+    `version` is set only for documents read from an index.
     """
 
     doc_id: str
@@ -101,8 +101,8 @@ class LegScore(msgspec.Struct, frozen=True, gc=False):
 class RankedHit(msgspec.Struct, frozen=True):
     """A document in a ranking, with what each stage said of it.
 
-    `legs` holds the legs that found it. `rerank_score` is the cross-encoder's logit, None where it was
-    not read; `cascade_score` the small cross-encoder's, where in a cascade that one alone read it.
+    `legs` holds the legs that found it. `rerank_score` is the cross-encoder's logit, None if it did not read the
+    document; `cascade_score` the small cross-encoder's, set only if that one alone read it in a cascade.
     """
 
     index: str

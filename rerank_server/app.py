@@ -1,4 +1,4 @@
-"""The sidecar's HTTP application: the requests that compute, and how each may be refused."""
+"""The sidecar's HTTP application: its routes, deadlines, access and refusals."""
 
 import asyncio
 import hmac
@@ -26,7 +26,7 @@ from rerank_server.score_cache import ScoreCache
 from rerank_server.scoring import Scorer
 
 DEADLINE_HEADER = "x-request-timeout-ms"
-"""Longest stay of a request in milliseconds; the sidecar's own limit holds where it is shorter."""
+"""Longest stay of a request in milliseconds, unless the sidecar's own limit is shorter."""
 
 BODY_TIMEOUT_S = 10.0
 
@@ -58,7 +58,7 @@ class Sidecar:
         self._expander = Expander(self.queue)
 
     def use(self, models: Models) -> None:
-        """Answers with `models` from now on; requests that have begun end with those that they began with."""
+        """Answers new requests with `models`; running ones finish with the models that they began with."""
         self.models = models
         self.metrics.show_models(models.identities)
 
@@ -97,30 +97,30 @@ class Sidecar:
     async def _rerank(
         self, request: web.Request, models: Models, deadline: float, *, plain_documents: bool = False
     ) -> bytes:
-        asked = messages.parse(await self._body(request), messages.RerankRequest)
-        scored = await self._scorer.scored(asked, models, deadline=deadline)
-        return messages.rerank_answer(asked, scored, plain_documents=plain_documents)
+        parsed = messages.parse(await self._body(request), messages.RerankRequest)
+        scored = await self._scorer.scored(parsed, models, deadline=deadline)
+        return messages.rerank_answer(parsed, scored, plain_documents=plain_documents)
 
     async def _opensearch_rerank(self, request: web.Request, models: Models, deadline: float) -> bytes:
-        asked = messages.parse(await self._body(request), messages.RerankRequest)
-        return messages.opensearch_rerank_answer(asked, await self._scorer.scored(asked, models, deadline=deadline))
+        parsed = messages.parse(await self._body(request), messages.RerankRequest)
+        return messages.opensearch_rerank_answer(parsed, await self._scorer.scored(parsed, models, deadline=deadline))
 
     async def _embed(self, request: web.Request, models: Models, deadline: float) -> bytes:
-        asked = messages.parse(await self._body(request), messages.EmbedRequest)
-        encoder = models.encoder_called(asked.model)
-        embeddings, _ = await self._embedded(asked.inputs, asked.role, encoder, deadline, field="inputs")
+        parsed = messages.parse(await self._body(request), messages.EmbedRequest)
+        encoder = models.encoder_called(parsed.model)
+        embeddings, _ = await self._embedded(parsed.inputs, parsed.role, encoder, deadline, field="inputs")
         return messages.embed_answer(embeddings)
 
     async def _embeddings(self, request: web.Request, models: Models, deadline: float) -> bytes:
-        asked = messages.parse(await self._body(request), messages.EmbeddingsRequest)
-        encoder = models.encoder_called(asked.model)
-        if asked.dimensions not in (None, encoder.dimension):
+        parsed = messages.parse(await self._body(request), messages.EmbeddingsRequest)
+        encoder = models.encoder_called(parsed.model)
+        if parsed.dimensions not in (None, encoder.dimension):
             raise InvalidRequest(
                 f"dimensions: {encoder.identity} gives {encoder.dimension} numbers and cannot be shortened",
                 field="dimensions",
             )
-        embeddings, tokens = await self._embedded(asked.input, asked.role, encoder, deadline, field="input")
-        return messages.embeddings_answer(asked, embeddings, model=encoder.identity, tokens=tokens)
+        embeddings, tokens = await self._embedded(parsed.input, parsed.role, encoder, deadline, field="input")
+        return messages.embeddings_answer(parsed, embeddings, model=encoder.identity, tokens=tokens)
 
     async def _any_of_tei(self, request: web.Request, models: Models, deadline: float) -> bytes:
         """`POST /` of text-embeddings-inference does what its one model is for: here the body tells."""
@@ -129,16 +129,16 @@ class Sidecar:
         return await (self._embed if asks_to_embed else self._rerank)(request, models, deadline)
 
     async def _expand(self, request: web.Request, models: Models, deadline: float) -> bytes:
-        asked = messages.parse(await self._body(request), messages.ExpandRequest)
-        messages.checked_texts(asked.texts, field="inputs", most=self.settings.max_documents)
-        return messages.expand_answer(await self._expander.queries(asked, models.generator, deadline=deadline))
+        parsed = messages.parse(await self._body(request), messages.ExpandRequest)
+        messages.checked_texts(parsed.texts, field="inputs", most=self.settings.max_documents)
+        return messages.expand_answer(await self._expander.queries(parsed, models.generator, deadline=deadline))
 
     async def _embedded(
         self, inputs: str | list[str], role: Role, encoder: Encoder, deadline: float, *, field: str
     ) -> tuple[NDArray[np.float32], int]:
         """The embeddings in input order, and the tokens that they took."""
-        given = [inputs] if isinstance(inputs, str) else inputs
-        texts = messages.checked_texts(given, field=field, most=self.settings.max_documents)
+        listed = [inputs] if isinstance(inputs, str) else inputs
+        texts = messages.checked_texts(listed, field=field, most=self.settings.max_documents)
         with self.queue.admitted(len(texts)):
             sequences = await self.queue.prepared(partial(encoder.sequences, texts, role))
             rows = await self.queue.run(sequences, encoder.embed_sequences, deadline=deadline)
@@ -176,12 +176,12 @@ class Sidecar:
     def _deadline(self, request: web.Request) -> float:
         """The event loop's time at which the request must be answered."""
         longest_s = self.settings.request_timeout_s
-        if (given := request.headers.get(DEADLINE_HEADER)) is not None:
-            if not (given.isascii() and given.isdigit() and int(given[:12]) > 0):
+        if (header := request.headers.get(DEADLINE_HEADER)) is not None:
+            if not (header.isascii() and header.isdigit() and int(header[:12]) > 0):
                 raise InvalidRequest(
                     f"{DEADLINE_HEADER}: a whole number of milliseconds above 0 is needed", field=DEADLINE_HEADER
                 )
-            longest_s = min(longest_s, int(given[:12]) / 1000)
+            longest_s = min(longest_s, int(header[:12]) / 1000)
         return asyncio.get_running_loop().time() + longest_s
 
     def _refusal(self, error: RequestRefused | ModelError, path: str) -> web.Response:
@@ -224,8 +224,8 @@ class Sidecar:
         key = self.settings.api_key
         if key is not None and request.path not in OPEN_ROUTES:
             expected = f"Bearer {key.get_secret_value()}".encode()
-            given = request.headers.get("Authorization", "").encode("utf-8", "replace")
-            if not hmac.compare_digest(given, expected):
+            sent = request.headers.get("Authorization", "").encode("utf-8", "replace")
+            if not hmac.compare_digest(sent, expected):
                 response = error_answer(
                     401, "unauthorised", "send the API key as `Authorization: Bearer …`", path=request.path
                 )

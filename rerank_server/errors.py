@@ -6,7 +6,7 @@ RequestRefused                 the client's request was not served
 │   └── NotServed              asks for a model that is not here
 ├── TooLarge                   more than a limit allows             names the limit
 ├── Overloaded                 the queue is full                    says when to come again
-└── DeadlineExceeded           the time given was over before the answer
+└── DeadlineExceeded           the request's time was over before the answer
 """
 
 import msgspec

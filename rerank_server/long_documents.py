@@ -46,7 +46,7 @@ def refuse_long_texts(
     max_tokens_per_doc: int | None,
     field: str,
 ) -> None:
-    """For a request that wants every text read as a whole: `field` is where its documents stand.
+    """Refuses texts that would be cut; `field` names the field of the documents.
 
     Raises:
         TooLarge: the query, or a document, would be cut.

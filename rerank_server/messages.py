@@ -1,10 +1,9 @@
 """Request and answer shapes of the sidecar.
 
-Four dialects are spoken, told apart by field and by path: that of text-embeddings-inference (`texts` → an
-array), that of Cohere and Jina (`documents` → an object with `results`), infinity's (`/infinity/rerank` → the
-same with documents as strings), and that of OpenSearch's default rerank post-processor (`/opensearch/rerank` →
-an array with `relevance_score`). Fields that we do not know are
-ignored, since each client library sends some of its own. Values are never converted: `"3"` is no number.
+Field and path distinguish the dialects: text-embeddings-inference (`texts` → an array), Cohere and Jina (`documents` →
+an object with `results`), infinity (`/infinity/rerank` → the same with documents as strings), OpenSearch's default
+rerank post-processor (`/opensearch/rerank` → an array with `relevance_score`), and OpenAI (embeddings). Unknown fields
+are ignored, since each client library sends some of its own. Values are never converted: `"3"` is no number.
 """
 
 import base64
@@ -90,7 +89,7 @@ def _in_words(schema: dict[str, Any], *names: str) -> None:
 
 
 def _rerank_schema(schema: dict[str, Any]) -> None:
-    """Tells what `_one_list` and `checked_texts` check, what a schema can in it and the rest in words."""
+    """Adds what `_one_list` and `checked_texts` check: to the schema if it can express that, else in words."""
     _in_words(schema, "prior_scores", "truncate", "rank_fields")
     filled, absent = {"type": "array", "minItems": 1}, {"type": "null"}
     schema["oneOf"] = [
@@ -197,7 +196,7 @@ _ENCODER = (
 
 
 _Texts = str | Annotated[list[str], WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1})]
-"""One text or several; that there is one at least is told by `checked_texts`, which has its own status for it."""
+"""One text or several; `checked_texts` refuses an empty list, with a status of its own."""
 
 
 class EmbedRequest(Message):
@@ -369,4 +368,4 @@ def _without_lone_surrogates(body: bytes) -> bytes:
     try:
         return json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace")
     except (ValueError, RecursionError):
-        return body  # no JSON: the error is told by the parser that reads all other bodies
+        return body  # no JSON: the parser that reads all other bodies says so

@@ -1,4 +1,4 @@
-"""Which models a sidecar serves, and which of them a request means."""
+"""The models that a sidecar serves, and which of them a request means."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ log = structlog.get_logger(__name__)
 class Models:
     """The loaded models.
 
-    `cross_encoder` reranks where a request names no other one of `more`; `cascade` is the small one that reads
-    all passages before it. `encoder` embeds where a request names no other one of `more_encoders`.
+    `cross_encoder` reranks unless a request names one of `more`; `cascade` is the small one that reads all passages
+    before it. `encoder` embeds unless a request names one of `more_encoders`.
     """
 
     cross_encoder: CrossEncoder
@@ -59,7 +59,7 @@ class Models:
 
     @property
     def cross_encoders(self) -> Iterator[CrossEncoder]:
-        """All that can be asked for by name, the one for requests without a name first."""
+        """All that a request can name, the default first."""
         yield self.cross_encoder
         yield from self.more
         if self.cascade is not None:
@@ -67,7 +67,7 @@ class Models:
 
     @property
     def encoders(self) -> tuple[Encoder, ...]:
-        """All that can be asked for by name, the one for requests without a name first."""
+        """All that a request can name, the default first."""
         return (self.encoder, *self.more_encoders)
 
     @property
@@ -79,8 +79,8 @@ class Models:
     def reranker(self, name: str | None) -> CrossEncoder:
         """The cross-encoder called `name` (`name` or `name@digest`), or the default one.
 
-        A name that is none of ours gets the default too: applications written for a hosted service send the
-        names of its models, and the answer says which model it was.
+        An unknown name means the default too: applications written for a hosted service send the names of its models,
+        and the answer names the model that was used.
         """
         for model in self.cross_encoders:
             if name in (model.identity, model.identity.partition("@")[0]):
@@ -88,11 +88,10 @@ class Models:
         return self.cross_encoder
 
     def encoder_called(self, name: str | None) -> Encoder:
-        """The encoder called `name` (`name` or `name@digest`), or the default one, as `reranker` says.
+        """The encoder called `name` (`name` or `name@digest`), or the default one, as in `reranker`.
 
         Raises:
-            NotServed: the name has a digest and is none of ours. Whoever names a digest compares the embedding
-                with others of that very encoder.
+            NotServed: an unknown name has a digest: its caller compares the embedding with others of that encoder.
         """
         for encoder in self.encoders:
             if name in (encoder.identity, encoder.identity.partition("@")[0]):
@@ -104,8 +103,8 @@ class Models:
 
 
 def cascade_folder(settings: SidecarSettings) -> ModelFolder | None:
-    """The folder of the cascade's small model. None without a name, and where the default is meant and not
-    installed: all but cascades works without it.
+    """The folder of the cascade's small model; None without a name, or if the default model is not installed: only
+    cascades need it.
 
     Raises:
         ModelError: another one is named, and there is no such model.

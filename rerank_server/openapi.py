@@ -85,7 +85,7 @@ _REFUSALS = {
     "422": "No JSON; a field is missing or wrong: `field` names it.",
     "429": "The queue is full; `Retry-After` says when to come again.",
     "500": "The model failed.",
-    "504": "The time given by `x-request-timeout-ms`, or the server's own, was over.",
+    "504": "The time that `x-request-timeout-ms` or the server allows was over.",
 }
 
 

@@ -1,4 +1,4 @@
-"""What operators ask of a sidecar: is it alive, is it ready, what does it serve, how busy is it?"""
+"""Routes for operators: health, readiness, models and limits, metrics, the OpenAPI document."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ async def _ready(sidecar: "Sidecar", _request: web.Request) -> web.Response:
 
 
 async def _info(sidecar: "Sidecar", _request: web.Request) -> web.Response:
-    """The keys of text-embeddings-inference where it has one."""
+    """Uses the keys of text-embeddings-inference if it has one."""
     settings, models = sidecar.settings, sidecar.models
     return web.json_response(
         {

@@ -1,4 +1,4 @@
-"""Remembers the scores of pairs: users repeat queries, and turn pages of the same ranking."""
+"""Caches the scores of pairs: users repeat queries, and turn pages of the same ranking."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -9,10 +9,9 @@ from rerank_server.metrics import Metrics
 
 
 class ScoreCache:
-    """The scores of the pairs asked for last, by digests of their texts: no text is kept.
+    """LRU cache of scores, shared by all callers: a score depends on model, query and passage only.
 
-    A score depends on the model, the query and the passage only, so whoever asked does not matter.
-    Not for several threads.
+    Keys are digests, so it holds no text. Not for several threads.
     """
 
     def __init__(self, *, max_pairs: int, metrics: Metrics) -> None:
@@ -21,7 +20,7 @@ class ScoreCache:
         self._metrics = metrics
 
     def known(self, model: str, query: str, passages: Sequence[str]) -> list[float | None]:
-        """The remembered score of each passage, input order; None where there is none."""
+        """The cached score of each passage, input order; None for a miss."""
         scores = [self._scores.get(key) for key in _keys(model, query, passages)]
         hits = sum(score is not None for score in scores)
         self._metrics.cached.labels("hit").inc(hits)

@@ -1,4 +1,4 @@
-"""A rerank request → a score per passage: what is remembered, what one model computes, and what a cascade of two."""
+"""A rerank request → a score per passage, from the cache, one model, or a cascade of two."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ TOKENISED_AT_ONCE, SPLIT_AT_ONCE = 64, 8
 
 
 @dataclass(slots=True)
-class _Asked:
-    """One request on its way: `texts` are its windows, `n_windows` of each document one after the other."""
+class _Progress:
+    """One request in progress: `texts` are its windows, `n_windows` of each document one after the other."""
 
     query: str
     texts: Sequence[str]
@@ -44,8 +44,8 @@ class Scorer:
         """Scores the request's passages; `deadline` in the event loop's time.
 
         Raises:
-            RequestRefused: too many passages, or one that is too long and must not be cut, no room in the queue, no
-                time, or no model for a cascade.
+            RequestRefused: too many passages, one that is too long and must not be cut, a full queue, no time left, or
+                no model for a cascade.
             ModelError: a model failed.
         """
         name = "texts" if request.texts is not None else "documents"
@@ -55,12 +55,12 @@ class Scorer:
             await self._refuse_long_texts(model, request, passages, field=name)
         split = await self._windows(model, request, passages)
         texts = [text for each in split for text in each]
-        asked = _Asked(request.query, texts, [len(each) for each in split], deadline)
+        progress = _Progress(request.query, texts, [len(each) for each in split], deadline)
         if small is None:
-            scores = await self._best_of_windows(model, asked)
+            scores = await self._best_of_windows(model, progress)
         else:
-            scores = await self._cascaded(small, model, request, asked)
-        return Scored(model.identity, scores, asked.tokens)
+            scores = await self._cascaded(small, model, request, progress)
+        return Scored(model.identity, scores, progress.tokens)
 
     async def _refuse_long_texts(
         self, model: CrossEncoder, request: RerankRequest, passages: Sequence[str], *, field: str
@@ -94,54 +94,54 @@ class Scorer:
             )
         return split
 
-    async def _best_of_windows(self, model: CrossEncoder, asked: _Asked) -> list[float]:
-        known = self._cache.known(model.identity, asked.query, asked.texts)
+    async def _best_of_windows(self, model: CrossEncoder, progress: _Progress) -> list[float]:
+        known = self._cache.known(model.identity, progress.query, progress.texts)
         with self._queue.admitted(known.count(None)):
-            scores = await self._completed(model, asked, asked.texts, known)
-        return [scores[place] for place in best_windows(asked.n_windows, scores)]
+            scores = await self._completed(model, progress, progress.texts, known)
+        return [scores[place] for place in best_windows(progress.n_windows, scores)]
 
     async def _cascaded(
-        self, small: CrossEncoder, large: CrossEncoder, request: RerankRequest, asked: _Asked
+        self, small: CrossEncoder, large: CrossEncoder, request: RerankRequest, progress: _Progress
     ) -> list[float]:
         """The large model reads of each document only the window that the small one finds best (Hofstätter et al.
         2021, "Intra-document cascading": https://arxiv.org/abs/2105.09816)."""
-        depth = request.cascade_depth or len(asked.n_windows)
-        known = self._cache.known(small.identity, asked.query, asked.texts)
-        # Room for both stages at once: to be refused half-way would waste the first one.
-        with self._queue.admitted(max(known.count(None), min(depth, len(asked.n_windows)))):
-            by_window = await self._completed(small, asked, asked.texts, known)
-            best = best_windows(asked.n_windows, by_window)
+        depth = request.cascade_depth or len(progress.n_windows)
+        known = self._cache.known(small.identity, progress.query, progress.texts)
+        # Room for both stages at once: a refusal between them would waste the first one.
+        with self._queue.admitted(max(known.count(None), min(depth, len(progress.n_windows)))):
+            by_window = await self._completed(small, progress, progress.texts, known)
+            best = best_windows(progress.n_windows, by_window)
             first = [by_window[place] for place in best]
             prior = request.prior_scores
             preferences = None if prior is None else blended(first, prior, request.prior_weight)
             chosen = cascade.select_for_large_model(
                 first, depth=depth, preferences=preferences, top_n=request.n_best, margin=request.cascade_margin
             )
-            texts = [asked.texts[best[document]] for document in chosen]
-            again = self._cache.known(large.identity, asked.query, texts)
-            second = await self._completed(large, asked, texts, again)
+            texts = [progress.texts[best[document]] for document in chosen]
+            again = self._cache.known(large.identity, progress.query, texts)
+            second = await self._completed(large, progress, texts, again)
         return cascade.merge_scores(first, dict(zip(chosen, second, strict=True)))
 
     async def _completed(
-        self, model: CrossEncoder, asked: _Asked, texts: Sequence[str], known: Sequence[float | None]
+        self, model: CrossEncoder, progress: _Progress, texts: Sequence[str], known: Sequence[float | None]
     ) -> list[float]:
-        """`known`, the remembered scores of `texts`, with those that are missing computed."""
+        """The cached scores of `texts` in `known`, and computed ones for the rest."""
         missing = [text for text, score in zip(texts, known, strict=True) if score is None]
         pairs: list[TokenArrays] = []
         for start in range(0, len(missing), TOKENISED_AT_ONCE):
             some = missing[start : start + TOKENISED_AT_ONCE]
             pairs += await self._queue.prepared(
-                partial(model.pairs, asked.query, some, max_tokens=self._settings.max_pair_tokens)
+                partial(model.pairs, progress.query, some, max_tokens=self._settings.max_pair_tokens)
             )
-        computed = await self._queue.run(pairs, model.score_pairs, deadline=asked.deadline)
-        self._cache.remember(model.identity, asked.query, missing, computed)
-        asked.tokens += sum(pair["input_ids"].size for pair in pairs)
+        computed = await self._queue.run(pairs, model.score_pairs, deadline=progress.deadline)
+        self._cache.remember(model.identity, progress.query, missing, computed)
+        progress.tokens += sum(pair["input_ids"].size for pair in pairs)
         rest = iter(computed)
         return [next(rest) if score is None else score for score in known]
 
 
 def _small(request: RerankRequest, models: Models) -> CrossEncoder | None:
-    """The cascade's model where the request asks for a cascade."""
+    """The cascade's model; None unless the request wants a cascade."""
     if request.cascade_depth is None:
         return None
     if models.cascade is None:

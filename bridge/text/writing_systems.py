@@ -1,7 +1,7 @@
-"""In which scripts texts are written: a text in another script than a model's words is noise to it.
+"""The scripts in which texts are written: a text in another script than a model's words is noise to it.
 
-Of a few Latin letters nobody can tell the language for certain, and a wrong guess would cost a search its stages; the
-script is certain. An index whose language its models do not know is the gate's business.
+The language of a few Latin letters is never certain, and a wrong guess would cost a search its stages; the script is
+certain. The gate finds out whether models know an index's language.
 """
 
 import unicodedata
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 KNOWN_SHARE = 0.001
-"""Of a vocabulary: below it a script is there by its letters, and not by its words. (English BERT: Cyrillic 0.0003.)"""
+"""Share of a vocabulary below which a script has letters in it but no words. (English BERT: Cyrillic 0.0003.)"""
 
 _BYTE_LEVEL = "\u0120"
 """Stands for a space where a vocabulary holds bytes written as Latin letters, whatever script they belong to."""
@@ -21,8 +21,7 @@ def script_of(letter: str) -> str:
 
 
 def scripts_of_words(words: Iterable[str]) -> list[str]:
-    """The scripts that at least `KNOWN_SHARE` of the words of several letters are written in, sorted; none where the
-    words are bytes."""
+    """Scripts of at least `KNOWN_SHARE` of the words that have several letters, sorted; none if the words are bytes."""
     counts: Counter[str] = Counter()
     for word in words:
         if word.startswith(_BYTE_LEVEL):
@@ -35,7 +34,9 @@ def scripts_of_words(words: Iterable[str]) -> list[str]:
 
 
 def is_foreign(text: str, scripts: Sequence[str]) -> bool:
-    """Whether most letters of the text belong to none of these scripts; never where no script is named. Full-width
-    and other forms of a letter count as the letter."""
+    """Whether most letters of the text belong to none of these scripts; never if no script is named.
+
+    Full-width and other forms of a letter count as the letter.
+    """
     letters = [character for character in unicodedata.normalize("NFKC", text) if character.isalpha()]
     return bool(scripts) and 2 * sum(script_of(letter) not in scripts for letter in letters) > len(letters)
