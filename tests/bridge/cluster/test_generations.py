@@ -1,0 +1,73 @@
+"""Which generation serves, and which profile a change of models gets."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from bridge.cluster.generations import newer, next_generation, older
+from bridge.cluster.index import IndexState
+from bridge.errors import IndexUnsuitable
+from bridge.profile import GateRecord as Gate
+from bridge.profile import IndexProfile, Measurement, ModelReference, StageVerdict, TuningRecord
+
+FIRST = IndexProfile(
+    ["title"],
+    ModelReference("old", "0" * 12),
+    4,
+    window=50,
+    gate=Gate([StageVerdict("lexical", enabled=True)], tolerance=0.0),
+    tuning=TuningRecord(Measurement("j", 1, "m", "t"), 5, None, 0.1, 0.2, 0.0, 0.1, []),
+)
+OTHER_MODELS = IndexProfile(["title"], ModelReference("new", "1" * 12), 8)
+
+
+def state(
+    profile: IndexProfile | None, beside: IndexProfile | None = None, fields: dict[str, Any] | None = None
+) -> IndexState:
+    mapping = {"properties": {"_neural": {"properties": fields or {}}}}
+    return IndexState("shop", mapping, {}, profile, beside)
+
+
+def test_a_change_of_models_keeps_choices_and_drops_evidence_of_other_models() -> None:
+    profile = next_generation(state(FIRST), OTHER_MODELS)
+    assert (profile.generation, profile.encoder.name, profile.dimension, profile.window) == (2, "new", 8, 50)
+    assert (profile.gate, profile.tuning) == (None, None)
+
+
+def test_a_number_is_never_used_again() -> None:
+    assert next_generation(state(FIRST, fields={"generation_4": {}}), OTHER_MODELS).generation == 5
+
+
+def test_a_second_generation_of_the_same_models_is_gone_on_with() -> None:
+    second = next_generation(state(FIRST), OTHER_MODELS)
+    assert next_generation(state(FIRST, second), OTHER_MODELS) == second
+
+
+@pytest.mark.parametrize(
+    ("profile", "beside", "message"),
+    [
+        (None, None, "begin with `neural-bridge backfill shop`"),
+        (OTHER_MODELS, None, "already: name the models to change to"),
+        (
+            FIRST,
+            msgspec.structs.replace(FIRST, generation=2, dimension=3, encoder=ModelReference("x", "2" * 12)),
+            "drop",
+        ),
+    ],
+)
+def test_a_change_that_is_none_names_the_remedy(
+    profile: IndexProfile | None, beside: IndexProfile | None, message: str
+) -> None:
+    with pytest.raises(IndexUnsuitable, match=message):
+        next_generation(state(profile, beside), OTHER_MODELS)
+
+
+def test_cutover_goes_to_a_newer_generation_and_rollback_to_an_older_one() -> None:
+    second = msgspec.structs.replace(OTHER_MODELS, generation=2)
+    assert newer(state(FIRST, second)) == second
+    assert older(state(second, FIRST)) == FIRST
+    with pytest.raises(IndexUnsuitable, match="rollback shop"):
+        newer(state(second, FIRST))
+    with pytest.raises(IndexUnsuitable, match="nothing to roll back"):
+        older(state(FIRST, second))

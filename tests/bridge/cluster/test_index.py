@@ -1,0 +1,77 @@
+"""Indices as the cluster describes them, and what is refused before anything is written."""
+
+import json
+from typing import Any
+
+import pytest
+
+from bridge.cluster import index as indices
+from bridge.cluster.connection import connect
+from bridge.cluster.dialects import OpenSearchDialect
+from bridge.cluster.schema import new_index
+from bridge.errors import IndexUnsuitable
+from bridge.profile import META_KEY, IndexProfile, ModelReference
+from bridge.settings import ClusterSettings
+from tests.fake_bulk import FakeCluster, Recorded, Reply, fake_cluster
+
+PROFILE = IndexProfile(["title"], ModelReference("toy", "0" * 12), 4)
+OTHER = IndexProfile(["body"], ModelReference("other", "1" * 12), 4)
+
+
+def answering(cluster: FakeCluster, index: dict[str, Any]) -> list[Recorded]:
+    """Lets the cluster hold one index, and returns the writes that come."""
+    writes: list[Recorded] = []
+
+    def answer(request: Recorded) -> Reply:
+        if request.method == "GET" and request.path.startswith("/shop"):
+            return Reply(200, json.dumps({"shop-1": index}).encode())
+        if request.method == "GET" and request.path.startswith("/missing"):
+            return Reply(404, b'{"error": {"type": "index_not_found_exception"}, "status": 404}')
+        if request.method == "PUT":
+            writes.append(request)
+        return Reply(404 if "_update" in request.path else 200, b"{}")
+
+    cluster.on_request = answer
+    return writes
+
+
+def enriched(**settings: Any) -> dict[str, Any]:
+    mapping = new_index(PROFILE, OpenSearchDialect((3, 6, 0)))["mappings"]
+    return {"mappings": mapping, "settings": {"index": {"knn": "true", "uuid": "u1", **settings}}}
+
+
+def test_an_alias_leads_to_its_index_and_a_missing_one_to_the_remedy() -> None:
+    with fake_cluster() as cluster:
+        answering(cluster, enriched())
+        with connect(ClusterSettings(url=cluster.url)) as client:
+            state = indices.look(client, "shop")
+            assert (state.name, indices.identity(state)) == ("shop-1", "shop-1 (u1)")
+            assert state.profile is not None
+            assert state.generation(1) == state.profile
+            assert state.generation(2) is None
+            assert indices.find(client, "missing") is None
+            with pytest.raises(IndexUnsuitable, match="neural-bridge index create missing"):
+                indices.look(client, "missing")
+
+
+def test_an_index_of_other_models_or_under_a_block_is_refused_before_any_write() -> None:
+    with fake_cluster() as cluster, connect(ClusterSettings(url=cluster.url)) as client:
+        writes = answering(cluster, enriched())
+        assert indices.check(client, "shop", PROFILE).name == "shop-1"
+        with pytest.raises(IndexUnsuitable, match=r"(?s)encoder toy@0+, this run other@1+.*text fields"):
+            indices.check(client, "shop", OTHER)
+        writes = answering(cluster, enriched(blocks={"write": "true"}))
+        with pytest.raises(IndexUnsuitable, match=r"index\.blocks\.write is true"):
+            indices.check(client, "shop", PROFILE)
+        assert writes == []
+
+
+def test_a_profile_is_written_only_if_it_changed() -> None:
+    with fake_cluster() as cluster:
+        writes = answering(cluster, enriched())
+        with connect(ClusterSettings(url=cluster.url)) as client:
+            indices.put_profile(client, "shop", lambda profile: profile)
+            assert writes == []
+            changed = indices.put_profile(client, "shop", lambda _: OTHER)
+    assert changed == OTHER
+    assert json.loads(writes[0].body)["_meta"][META_KEY]["encoder"]["name"] == "other"
