@@ -43,7 +43,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 def _without_credentials(url: str) -> str:
-    """Raises ValueError where `url` is not that of an HTTP server, or holds credentials: what we tell of a server
+    """Raises ValueError if `url` is not that of an HTTP server, or holds credentials: what we report of a server
     that fails names its address."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -79,7 +79,7 @@ class Section(BaseModel):
 
 
 class ClusterSettings(Section):
-    """The cluster: where it is and how to be let in."""
+    """The cluster: its address and our access to it."""
 
     url: Annotated[str, _SHOWN_MASKED] = Field(
         "http://127.0.0.1:9200", description="Address of the cluster, scheme included."
@@ -133,7 +133,7 @@ class ProxySettings(Section):
     )
     further_nodes: tuple[Annotated[str, _SHOWN_MASKED], ...] = Field(
         (),
-        description="Addresses of further nodes of the cluster, asked in turn with cluster.url; one that is away is "
+        description="Addresses of further nodes of the cluster, used in turn with cluster.url; one that is away is "
         "left out until it is back.",
     )
     path_prefix: str = Field(
@@ -144,7 +144,7 @@ class ProxySettings(Section):
     tls_certificate_file: Path | None = Field(
         None, description="PEM file of the certificate shown to applications; they speak HTTPS then."
     )
-    tls_key_file: Path | None = Field(None, description="PEM file of its key, where the certificate's file holds none.")
+    tls_key_file: Path | None = Field(None, description="PEM file of its key, unless the certificate's file holds it.")
     keep_sniffing_clients: bool = Field(
         True, description="Tell clients that ask for the nodes' addresses the proxy's own, so that they stay."
     )
@@ -236,11 +236,13 @@ class SidecarSettings(Section):
     )
     request_timeout_s: float = Field(30.0, gt=0, description="Longest stay of a request, in seconds.")
     shutdown_timeout_s: float = Field(20.0, ge=0, description="How long running requests may finish, in seconds.")
-    api_key: SecretStr | None = Field(None, description="Where set, callers must send it as a bearer token.")
+    api_key: SecretStr | None = Field(None, description="If set, callers must send it as a bearer token.")
     tls_certificate_file: Path | None = Field(
-        None, description="PEM file of the sidecar's certificate and its chain; where set, it speaks HTTPS only."
+        None, description="PEM file of the sidecar's certificate and its chain; if set, it speaks HTTPS only."
     )
-    tls_key_file: Path | None = Field(None, description="PEM file of the certificate's key, where it is another one.")
+    tls_key_file: Path | None = Field(
+        None, description="PEM file of the certificate's key, unless the certificate's file holds it."
+    )
 
 
 class ModelServerSettings(Section):
@@ -336,7 +338,7 @@ class IngestSettings(Section):
         gt=0,
         lt=100,
         description="Share of all predicted queries that the filter drops, in percent, in place of filter_threshold: "
-        "which score that is, is found on a sample of the documents and kept with the index.",
+        "a sample of the documents decides the score, which is kept with the index.",
     )
     new_terms_only: bool = Field(
         False, description="Keep of predicted queries only the words that their document does not have."
@@ -391,9 +393,9 @@ class NodeSettings(Section):
     """The embedded OpenSearch node."""
 
     cache_dir: Path | None = Field(
-        None, description="Where nodes are assembled and keep their data; the user's cache folder by default."
+        None, description="Folder of nodes and their data; the user's cache folder by default."
     )
-    java_home: Path | None = Field(None, description="Java to use; found by itself by default.")
+    java_home: Path | None = Field(None, description="Java to use; by default the best one on this machine.")
     mirror_dir: Path | None = Field(
         None, description="Folder in the layout of a Maven repository that is looked at before the network."
     )

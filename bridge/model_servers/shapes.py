@@ -47,10 +47,10 @@ class EmbedApi(Protocol):
     """One shape of embedding."""
 
     def body(self, texts: Sequence[str], role: Role, *, model: str | None) -> dict[str, object]:
-        """The request; `model` is the index's encoder, where the server is known to have several."""
+        """The request; `model` is the index's encoder, if the server may have several."""
 
     def embeddings(self, answer: bytes) -> list[list[float]]:
-        """The embeddings in an answer: one for each text, where all is well."""
+        """The embeddings in an answer; a sound answer has one for each text."""
 
 
 def rerank_api(settings: RerankerSettings) -> RerankApi:

@@ -106,7 +106,7 @@ def _sha256(file: Path) -> str:
 
 
 def _download(artifacts: Sequence[Artifact], downloads: Path) -> str:
-    """Fetches with what is installed; returns what went wrong, empty where nothing did."""
+    """Fetches with jgo or mvn; returns what went wrong, empty if nothing did."""
     has_jgo = importlib.util.find_spec("jgo") is not None
     mvn = shutil.which("mvn")
     if not has_jgo and mvn is None:
@@ -171,7 +171,7 @@ POLICY = "plugin-security.policy"
 
 
 def cache_folder(configured: Path | None) -> Path:
-    """Where homes, downloads and data lie: as configured, else the user's cache folder.
+    """The folder of homes, downloads and data: the configured one, else the user's cache folder.
 
     Raises:
         NodeError: the user has none.
@@ -188,7 +188,7 @@ def cache_folder(configured: Path | None) -> Path:
 
 
 def assemble(blueprint: Blueprint, cache: Path, mirror: Path | None = None) -> Path:
-    """The home of a node after `blueprint`; made first where it is not there yet.
+    """The home of a node of `blueprint`; makes it unless it exists.
 
     Args:
         mirror: a folder in Maven's layout that is looked at before the network; `~/.m2/repository` is too.
@@ -260,7 +260,7 @@ def _exclusive(file: Path) -> TextIO:
 
 
 def require_space(folder: Path) -> None:
-    """Raises NodeError where the disk of `folder` has too little space for a node."""
+    """Raises NodeError if the disk of `folder` has too little space for a node."""
     free = shutil.disk_usage(folder).free
     if free < NEEDED_BYTES:
         raise NodeError(
@@ -280,7 +280,7 @@ def _maven_repository() -> Path | None:
 def _build(blueprint: Blueprint, downloads: Path, home: Path) -> None:
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=".assembling-") as folder:
         unfinished = Path(folder) / "home"
-        # Nothing goes there, but OpenSearch makes it where it is missing, and may not write here.
+        # It stays empty, but OpenSearch would make it if it were missing, and may not write here.
         (unfinished / "bin").mkdir(parents=True)
         for part in blueprint.parts:
             _fill(part, unfinished / part.folder, downloads, blueprint)

@@ -47,7 +47,7 @@ class Java:
 
 
 def read_java(home: Path) -> Java | None:
-    """The Java in `home`, by its `release` file; None where there is none."""
+    """The Java in `home`, by its `release` file; None if there is none."""
     try:
         release = (home / "release").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -64,7 +64,7 @@ def find_javas(java_home: Path | None = None) -> list[Java]:
     """Every Java on this machine, best first: JAVA_HOME, then newest first.
 
     Args:
-        java_home: where given, the only place that is looked at.
+        java_home: if set, the only place to look.
     """
     if java_home is not None:
         java = read_java(java_home)
@@ -122,7 +122,7 @@ class Part:
     Attributes:
         folder: relative to the home, for example `modules/reindex`.
         files: jars are copied, zips are unpacked.
-        plugin_class: where set, a descriptor that names this class is written.
+        plugin_class: if set, a descriptor that names this class is written.
         extends: plugins whose classes this one sees.
         permissions: what the plugin's code may do, in Java's policy syntax.
     """

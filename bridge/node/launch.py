@@ -93,7 +93,7 @@ def launch_owned(folder: Path, plan: NodePlan, *, remove: bool) -> Iterator[Node
     """Starts a node that ends with the block, or with this process (see `node_guard`).
 
     Args:
-        remove: whether the guard removes `folder` where this process cannot any more.
+        remove: whether the guard removes `folder` if this process cannot any more.
 
     Raises:
         NodeError: as for `launch_detached`.

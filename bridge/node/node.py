@@ -11,7 +11,7 @@ Owned, it has fresh data, and ends with the block or with this process, however 
 
 Kept, it is owned, but has the data of the last time and leaves them for the next: `EmbeddedNode.kept`.
 
-Every node listens on loopback only. `node_assembly` says where its files come from.
+Every node listens on loopback only. `bridge.node.assembly` has its files.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ class EmbeddedNode:
     def start(
         cls, name: str = "default", settings: NodeSettings | None = None, version: str | None = None
     ) -> "EmbeddedNode":
-        """Starts the instance detached, or finds it where it runs already; returns when it is ready.
+        """Starts the instance detached, or finds it running; returns when it is ready.
 
         Args:
             version: of OpenSearch; by default that of the instance's data, else the best that Java allows.
@@ -92,7 +92,7 @@ class EmbeddedNode:
     ) -> "AbstractContextManager[EmbeddedNode]":
         """A node with fresh data for the length of a `with` block; nothing of it stays behind.
 
-        Where this process ends without leaving the block, even by SIGKILL, the guard stops the node and
+        If this process ends without leaving the block, even by SIGKILL, the guard stops the node and
         removes its folder.
 
         Raises:
@@ -125,7 +125,7 @@ class EmbeddedNode:
     def kept(cls, name: str, settings: NodeSettings | None = None) -> "Iterator[EmbeddedNode]":
         """The instance with its data of earlier times, for the length of a `with` block; the data stay.
 
-        Where this process ends without leaving the block, even by SIGKILL, the guard stops the node.
+        If this process ends without leaving the block, even by SIGKILL, the guard stops the node.
 
         Raises:
             NodeError: as for `start`, or the instance runs already.
@@ -146,14 +146,14 @@ class EmbeddedNode:
 
     @classmethod
     def find(cls, name: str = "default", settings: NodeSettings | None = None) -> "EmbeddedNode | None":
-        """The instance, where it runs and answers."""
+        """The instance; None unless it runs and answers."""
         process = find_process(name, settings)
         url = process.ready_url() if process is not None else None
         return _node(name, process, url) if process is not None and url is not None else None
 
 
 def find_process(name: str = "default", settings: NodeSettings | None = None) -> NodeProcess | None:
-    """The process of the instance, where it lives, whether it answers or not."""
+    """The process of the instance, even if it does not answer; None unless it lives."""
     process = NodeProcess.read(_instance_folder(name, settings or NodeSettings()))
     return process if process is not None and process.is_alive() else None
 

@@ -53,7 +53,7 @@ class NodeProcess:
 
     @classmethod
     def read(cls, folder: Path) -> "NodeProcess | None":
-        """What the state file of `folder` says; None where nothing was started or the file is damaged."""
+        """Reads the state file of `folder`; None if nothing was started or the file is damaged."""
         try:
             state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
             return cls(folder, int(state["pid"]), str(state["version"]))
@@ -75,7 +75,7 @@ class NodeProcess:
         return str(configuration_folder(self.folder)) in _command_line(self.pid)
 
     def ready_url(self) -> str | None:
-        """The address, where the node answers there and its indices can be searched."""
+        """The address; None unless the node answers there and its indices can be searched."""
         try:
             address = (self.folder / "logs" / "http.ports").read_text(encoding="utf-8").split()[0]
         except (OSError, IndexError):
@@ -167,7 +167,7 @@ def configuration_folder(folder: Path) -> Path:
 
 
 def _command_line(pid: int, proc: Path = Path("/proc")) -> str:
-    """The command of a process; empty where there is none, or only a zombie.
+    """The command of a process; empty if there is none, or only a zombie.
 
     Between leaving its old program and having its new one's arguments, a process has no command for a moment; on a
     busy machine that moment is long enough to be seen (Linux). It is waited for.

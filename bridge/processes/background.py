@@ -1,7 +1,7 @@
 """A server that goes on without us, and can be found and stopped later.
 
-It inherits a locked state file and so holds the lock exactly as long as it lives: another process that was
-given the same id is never mistaken for it.
+It inherits a locked state file, so the lock lasts exactly as long as its life: no other process with the same id is
+mistaken for it.
 """
 
 import fcntl
@@ -35,7 +35,7 @@ class Background:
         self._process: subprocess.Popen[bytes] | None = None
 
     def find(self) -> Stack | None:
-        """What the server serves; None where it does not run."""
+        """The addresses of the server; None if it does not run."""
         with self._opened() as file:
             return None if _try_lock(file) else Stack(**json.load(file)["stack"])
 

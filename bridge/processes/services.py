@@ -1,4 +1,4 @@
-"""The sidecar and the proxy as services to supervise: their commands, and where they say that they are ready."""
+"""The sidecar and the proxy as services to supervise: their commands, ports and readiness."""
 
 import json
 import socket
@@ -81,12 +81,12 @@ class MeasuringServers:
 
     @property
     def sidecar_url(self) -> str:
-        """Where to embed and to rerank."""
+        """Address that embeds and reranks."""
         return f"http://{_reachable(self.settings.sidecar.host)}:{self.settings.sidecar.port}"
 
     @property
     def proxy_url(self) -> str:
-        """Where to search."""
+        """Address for searches."""
         return f"http://{_reachable(self.settings.proxy.host)}:{self.settings.proxy.port}"
 
     def sidecar_client(self) -> SidecarClient:
@@ -147,7 +147,7 @@ def sidecar_and_proxy(
 
 def proxy_workers(settings: Settings, *, config_file: Path | None, overrides: Overrides) -> list[Service]:
     """Proxies that share one port, each with an admin port of its own: `proxy.admin_port` and those after it,
-    or any free ones where that is 0.
+    or any free ones if that is 0.
 
     `settings` and `overrides` as for `sidecar_and_proxy`.
     """
@@ -194,7 +194,7 @@ def as_environment(overrides: Overrides) -> dict[str, str]:
 
 
 def with_ports(overrides: Overrides, settings: Settings) -> Overrides:
-    """The overrides and, where a port is 0, a free one: both servers must be found, also after a restart."""
+    """The overrides with a free port in place of 0: both servers must be found, also after a restart."""
     sidecar, proxy = settings.sidecar, settings.proxy
     wanted = [
         ("sidecar", "port", sidecar.host),
@@ -224,5 +224,5 @@ def _free_ports(hosts: Sequence[str]) -> list[int]:
 
 
 def _reachable(host: str) -> str:
-    """Where to find what listens on `host`."""
+    """The host to connect to for a server that listens on `host`."""
     return _EVERYWHERE.get(host, f"[{host}]" if ":" in host else host)

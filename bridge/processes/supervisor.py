@@ -38,7 +38,7 @@ class Service:
     """A server to keep running.
 
     `ready_url` answers 200 once it can serve. `environment` is added to ours. Output goes to `log_file`,
-    appended, or where ours goes.
+    appended, or to our own output.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Supervisor:
         self._stack.close()
 
     def process_ids(self) -> dict[str, int | None]:
-        """The process id of each service by name; None where it is between two starts."""
+        """The process id of each service by name; None between two starts."""
         return {keeper.service.name: keeper.process_id for keeper in self._keepers}
 
 
