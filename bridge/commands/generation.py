@@ -313,7 +313,7 @@ def _sidecar_problems(sidecar: _Sidecar, profile: "IndexProfile") -> list[str]:
         server = ModelServer(sidecar.url, api_key=sidecar.key, timeout_s=_SIDECAR_TIMEOUT_S)
         encoders = server.info().embedding_model_ids
     except SidecarError as error:
-        return [f"{error}, or name another sidecar with --sidecar"]
+        return [f"{error}, or name another one with --sidecar"]
     if profile.encoder.identity in encoders:
         return []
     return [
