@@ -41,8 +41,8 @@ INDEX_SETTINGS: dict[str, Any] = {"number_of_shards": 1, "number_of_replicas": 0
 def make_index(cluster: OpenSearch, index: str, profile: IndexProfile, models: Models, *, n_documents: int) -> None:
     """Creates the demo's index, or resets the search settings of one that holds no more than `n_documents`.
 
-    An index with other models or mappings, or with documents of another Python, is deleted first: it is the
-    demo's own.
+    An index with other models, mappings or encoding of vectors, or with documents of another Python, is deleted
+    first: it is the demo's own.
     """
     if cluster.indices.exists(index=index):
         state = indices.look(cluster, index)
@@ -50,6 +50,7 @@ def make_index(cluster: OpenSearch, index: str, profile: IndexProfile, models: M
         wanted = indices.new_profile(cluster, profile, properties=PROPERTIES)
         same = (mapped, state.settings.get("analysis")) == (PROPERTIES, _ANALYSIS)
         same = same and state.profile is not None and profile_like(state.profile, models) == state.profile
+        same = same and indices.as_kept(wanted, state) == wanted  # vectors in bytes do not mix with floats
         if same and indices.count(cluster, index) <= n_documents:
             indices.put_profile(cluster, index, lambda _: wanted)  # an earlier demo gated and tuned it
             return

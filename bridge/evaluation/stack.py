@@ -201,7 +201,7 @@ class _Filling:
             )
         elif not _was_chosen(state.profile):
             wanted = indices.new_profile(self.client, profile, properties=properties)
-            indices.put_profile(self.client, self.name, lambda _: wanted)
+            indices.put_profile(self.client, self.name, lambda _: indices.as_kept(wanted, state))
 
     def _ingest(self, profile: IndexProfile, models: Models, show: Callable[[int], None]) -> Report:
         source = FileDocuments(
