@@ -4,11 +4,12 @@ Names separated by dots, several of them by commas; `*` stands for any character
 names, and a leading `-` takes parts out. Arrays are looked through. What is kept stays byte for byte.
 """
 
-import re
 from collections.abc import Sequence
 from urllib.parse import unquote_plus
 
 import msgspec
+
+from bridge.search.wildcards import matches
 
 PARAMETER = "filter_path"
 
@@ -22,15 +23,20 @@ def filtered(body: bytes, wanted: str) -> bytes:
     Raises:
         msgspec.DecodeError: `body` is no JSON.
     """
-    patterns = [pattern.strip() for pattern in wanted.split(",") if pattern.strip()]
-    included = [tuple(pattern.split(".")) for pattern in patterns if not pattern.startswith("-")]
-    excluded = [tuple(pattern[1:].split(".")) for pattern in patterns if pattern.startswith("-")]
+    patterns = patterns_of(wanted)
+    included = [_path(pattern) for pattern in patterns if not pattern.startswith("-")]
+    excluded = [_path(pattern[1:]) for pattern in patterns if pattern.startswith("-")]
     kept: msgspec.Raw | None = msgspec.Raw(body)
     if included:
         kept = _included(msgspec.Raw(body), included)
     if kept is not None and excluded:
         kept = _without(kept, excluded)
     return b"{}" if kept is None else bytes(kept)
+
+
+def patterns_of(wanted: str) -> list[str]:
+    """The patterns in the parameter's value, each once, in their order."""
+    return list(dict.fromkeys(pattern.strip() for pattern in wanted.split(",") if pattern.strip()))
 
 
 def without_parameter(target: str) -> str:
@@ -72,18 +78,25 @@ def _without(value: msgspec.Raw, patterns: Sequence[Path]) -> msgspec.Raw | None
     return _raw(kept) if kept else None
 
 
+def _path(pattern: str) -> Path:
+    """The names of a pattern; `**` right after `**` adds nothing."""
+    names = pattern.split(".")
+    return tuple(name for name, before in zip(names, ["", *names], strict=False) if not name == before == "**")
+
+
 def _below(patterns: Sequence[Path], name: str) -> list[Path]:
-    """What is left of the patterns below a member of this name; `()` where one ends here."""
-    left: list[Path] = []
+    """What is left of the patterns below a member of this name, each once; `()` if one ends here."""
+    left: dict[Path, None] = {}
     for pattern in patterns:
-        if not pattern:
-            continue
-        first, *rest = pattern
-        if first == "**":
-            left += [pattern, *(_below([tuple(rest)], name) if rest else [()])]
-        elif re.fullmatch(re.escape(first).replace(r"\*", ".*"), name):
-            left.append(tuple(rest))
-    return left
+        rest = pattern
+        if rest and rest[0] == "**":
+            left[pattern] = None
+            rest = rest[1:]
+            if not rest:
+                left[()] = None
+        if rest and matches(rest[0], name):
+            left[rest[1:]] = None
+    return list(left)
 
 
 def _items(value: msgspec.Raw) -> list[msgspec.Raw] | None:

@@ -5,11 +5,12 @@ Tables and small readers: what a clause is called, which words it searches for, 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bridge.search.json_tree import Json
+from bridge.search.wildcards import MAX_NAME_LENGTH, MAX_NAMES, beginning_matches, matches
 
 
 class NotUnderstood(Exception):
@@ -144,6 +145,7 @@ def words_of(kind: str, body: Json) -> Words | None:
     a number or the like."""
     if kind in _ONE_FIELD or kind in PHRASES:
         name, value = only_member(body)
+        refuse_many([name])
         if isinstance(value, dict):
             check(value, _ANALYSED)
             value = value.get("query")
@@ -171,20 +173,14 @@ def searches(words: Words, text_fields: Sequence[str]) -> bool:
     """Whether one of the clause's fields is an enriched one, a sub-field of one, or a pattern for one."""
     if not words.fields:
         return True
-    names = [name.partition("^")[0] for name in words.fields]
+    names = {name.partition("^")[0] for name in words.fields}
     return any(_may_name(name, text_field) for name in names for text_field in text_fields)
 
 
 def _may_name(pattern: str, text_field: str) -> bool:
     """Whether a field name or pattern stands for the text field, or for any sub-field that it may have."""
-    if _matches(pattern, text_field):
-        return True
     # A sub-field's own name can be anything: some beginning of the pattern has to match all before it.
-    return any(_matches(pattern[:length], f"{text_field}.") for length in range(1, len(pattern) + 1))
-
-
-def _matches(pattern: str, name: str) -> bool:
-    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name) is not None
+    return matches(pattern, text_field) or beginning_matches(pattern, f"{text_field}.")
 
 
 def mentions(tree: Json, key: str) -> bool:
@@ -228,4 +224,15 @@ def _field_names(names: Json) -> list[str]:
     named = as_list(names)
     if not all(isinstance(name, str) for name in named):
         raise NotUnderstood("malformed")
+    refuse_many(named)
     return named
+
+
+def refuse_many(names: Collection[str]) -> None:
+    """Bounds the work that the names of a request can make.
+
+    Raises:
+        NotUnderstood: they are too many, or one is too long.
+    """
+    if len(names) > MAX_NAMES or any(len(name) > MAX_NAME_LENGTH for name in names):
+        raise NotUnderstood("too_many_names")

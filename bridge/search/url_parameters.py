@@ -6,7 +6,8 @@ Whatever is not named here makes the search pass unchanged.
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
-from bridge.search.known_clauses import NotUnderstood
+from bridge.search.filter_path import patterns_of
+from bridge.search.known_clauses import NotUnderstood, refuse_many
 
 OF_A_QUERY = {
     "analyze_wildcard": "analyze_wildcard",
@@ -76,7 +77,7 @@ def parameters_of(query_string: str) -> dict[str, str]:
     """The parameters of a query string that is still encoded.
 
     Raises:
-        NotUnderstood: one is not known, stands there twice, or wants another format than JSON.
+        NotUnderstood: one is not known, stands there twice, lists too many names, or wants another format than JSON.
     """
     try:
         pairs = parse_qsl(query_string, keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS)
@@ -88,6 +89,7 @@ def parameters_of(query_string: str) -> dict[str, str]:
             raise NotUnderstood(name if name in _REASONS else "unknown_parameter")
     if len(parameters) != len(pairs):
         raise NotUnderstood("unknown_parameter")
+    refuse_many(patterns_of(parameters.get("filter_path", "")))
     if parameters.get("format", "json") != "json":
         raise NotUnderstood("format")
     return parameters
