@@ -376,6 +376,11 @@ class IngestSettings(Section):
         "last",
         description="What an id that comes twice in a run means: the last one wins, or it is a dead letter (error).",
     )
+    external_versions: Literal["detect", "yes", "no"] = Field(
+        "detect",
+        description="Whether an application numbers the versions of documents itself, which enriching in place would "
+        "raise: detect looks at a sample, yes refuses to enrich in place, no allows it.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,7 @@ from functools import partial
 import click
 
 from bridge.commands import show
-from bridge.commands.options.enrich import EnrichOptions, RunOptions, end, enrich_options, run_options
+from bridge.commands.options.enrich import EnrichOptions, RunOptions, end, enrich_options, run_options, versions_option
 from bridge.commands.options.ray import RayOptions, ray_options
 
 
@@ -13,15 +13,23 @@ from bridge.commands.options.ray import RayOptions, ray_options
 @click.argument("index")
 @enrich_options
 @run_options
+@versions_option
 @ray_options
 @click.pass_context
-def command(ctx: click.Context, index: str, enrich: EnrichOptions, run: RunOptions, ray: RayOptions) -> None:
+def command(
+    ctx: click.Context,
+    index: str,
+    enrich: EnrichOptions,
+    run: RunOptions,
+    external_versions: str | None,
+    ray: RayOptions,
+) -> None:
     """Enrich the documents of INDEX in place, while its application goes on writing.
 
     Only our own object is set. A document that changes meanwhile is read again; one that is deleted stays
     deleted. Rerun the command after an interruption. Exit codes as of `neural-bridge ingest`.
     """
-    settings = enrich.settings(ctx, **run.limits())
+    settings = enrich.settings(ctx, external_versions=external_versions, **run.limits())
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from ingest.job import Job

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from bridge.commands import cluster_option, json_option, say, settings_of, show
-from bridge.commands.options.enrich import RunOptions, run_options
+from bridge.commands.options.enrich import RunOptions, run_options, versions_option
 
 if TYPE_CHECKING:
     from ingest.follow.state import FollowStatus
@@ -28,6 +28,7 @@ _WHAT = {"all": "all fields", "vectors": "vectors", "predicted_queries": "predic
     "--metrics-port", type=click.IntRange(0, 65535), help="Serve Prometheus metrics on this port of 127.0.0.1."
 )
 @run_options
+@versions_option
 @cluster_option
 @json_option
 @click.pass_context
@@ -41,6 +42,7 @@ def command(
     threads: int | None,
     metrics_port: int | None,
     run: RunOptions,
+    external_versions: str | None,
     cluster_url: str | None,
     as_json: bool,
 ) -> None:
@@ -54,7 +56,13 @@ def command(
     settings = settings_of(
         ctx,
         cluster={"url": cluster_url},
-        ingest={"encoder": encoder, "generator": generator, "threads": threads, **run.limits()},
+        ingest={
+            "encoder": encoder,
+            "generator": generator,
+            "threads": threads,
+            "external_versions": external_versions,
+            **run.limits(),
+        },
     )
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect

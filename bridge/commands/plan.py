@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from bridge.commands import show
-from bridge.commands.options.enrich import EnrichOptions, enrich_options
+from bridge.commands.options.enrich import EnrichOptions, enrich_options, versions_option
 
 if TYPE_CHECKING:
     from ingest.runs.plan import Plan
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @click.command(name="plan")
 @click.argument("index")
 @enrich_options
+@versions_option
 @click.option(
     "--sample",
     type=click.IntRange(1, 10_000),
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
     help="Number of documents in the sample.",
 )
 @click.pass_context
-def command(ctx: click.Context, index: str, enrich: EnrichOptions, sample: int) -> None:
+def command(ctx: click.Context, index: str, enrich: EnrichOptions, external_versions: str | None, sample: int) -> None:
     """Look at INDEX: which way it can be enriched, how long this machine takes, how much it grows.
 
     A sample goes through the models, for a minute at most. Nothing is written.
     """
-    settings = enrich.settings(ctx)
+    settings = enrich.settings(ctx, external_versions=external_versions)
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from ingest.runs.plan import plan

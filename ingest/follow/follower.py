@@ -29,6 +29,7 @@ from ingest.runs.run import Run
 from ingest.signals import StopRequest
 from ingest.sources.index import IndexDocuments
 from ingest.sources.source import SourceItem
+from ingest.sources.versions import refuse_external_versions
 from ingest.writing.rate_limit import SearchLoad
 from ingest.writing.writer import BulkLimits
 
@@ -61,10 +62,11 @@ class Follower:
         is work.
 
         Raises:
-            IndexUnsuitable: the index cannot hold the fields of the profile.
+            IndexUnsuitable: the index cannot hold the fields of the profile, or an application numbers its versions.
         """
         state = indices.look(job.client, job.index)
         indices.check(job.client, job.index, job.profile)
+        refuse_external_versions(job.client, state, job.settings)
         self._job = job
         self._stop = stop
         self._after = after
@@ -78,6 +80,7 @@ class Follower:
             text_fields=texts,
             retry=BulkLimits.of(job.settings).retry,
             stopped=stop.stopped,
+            no_external_versions=job.settings.external_versions == "detect",
         )
         identity = indices.identity(state)
         self._state = FollowState(job.state_folder, index=identity, recipe=self._made.recipe)

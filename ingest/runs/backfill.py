@@ -12,6 +12,7 @@ from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.run import LOCAL, Executor
 from ingest.sources.index import IndexDocuments
+from ingest.sources.versions import refuse_external_versions
 from ingest.stages.stamps import recipe
 from ingest.writing.writer import BulkLimits
 
@@ -39,6 +40,7 @@ def run_backfill(job: Job, executor: Executor = LOCAL) -> BackfillReport:
         BridgeError: what `StartedRun.send` and `IndexDocuments` say.
     """
     client = job.client
+    refuse_external_versions(client, indices.look(client, job.index), job.settings)
     profile = indices.fitted(client, job.profile)
     state = indices.extend(client, job.index, profile)
     indices.keep_profile(client, state, profile)
@@ -51,6 +53,7 @@ def run_backfill(job: Job, executor: Executor = LOCAL) -> BackfillReport:
         text_fields=profile.text_fields,
         retry=BulkLimits.of(job.settings).retry,
         stopped=job.stopped,
+        no_external_versions=job.settings.external_versions == "detect",
     )
     books = Books(
         job,

@@ -21,6 +21,7 @@ from bridge.records import Document, EnrichedDocument
 from bridge.settings import IngestSettings
 from ingest.runs.run import BATCH_DOCUMENTS
 from ingest.sources.index import IndexDocuments
+from ingest.sources.versions import external_versions
 from ingest.stages.embedding import Embedding
 from ingest.stages.expansion import Expansion
 from ingest.stages.models import Models
@@ -81,6 +82,8 @@ def plan(
     profile = indices.as_kept(indices.fitted(client, profile), state)
     dialect = dialect_of(capabilities(client))
     obstacles = in_place_obstacles(profile, dialect, state.mapping, state.settings)
+    if (numbered := external_versions(client, state, settings)) is not None:
+        obstacles.append(numbered)
     made_by = recipe(profile, settings)
     texts = profile.text_fields
     source = IndexDocuments(

@@ -24,6 +24,7 @@ from bridge.text.lone_surrogates import decode, replace_lone_surrogates
 from bridge.text.passages import field_texts
 from ingest.sources.json_objects import JsonProblem, parse_object
 from ingest.sources.source import Source, SourceItem, Unreadable
+from ingest.sources.versions import is_external, refusal, version_obstacle
 from ingest.writing.retry import Backoff, RetryLimits
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class _Hit(msgspec.Struct):
     primary_term: int = msgspec.field(name="_primary_term", default=0)
     source: msgspec.Raw = msgspec.field(name="_source", default_factory=lambda: msgspec.Raw(b"{}"))
     routing: str | None = msgspec.field(name="_routing", default=None)
-    version: int = msgspec.field(name="_version", default=0)
+    version: int = msgspec.field(name="_version", default=1)
     found: bool = False
     error: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
 
@@ -89,9 +90,11 @@ class IndexDocuments(Source[int]):
         retry: RetryLimits | None = None,
         stopped: Event | None = None,
         page_documents: int = 500,
+        no_external_versions: bool = False,
     ) -> None:
         """`fields` are read of each document (`_source` filter), all of them if it is empty: only then are bodies
-        exact to the byte. `stopped`, once set, ends waits early.
+        exact to the byte. `stopped`, once set, ends waits early. `no_external_versions`: refuse a document whose
+        version an application chose, see `ingest.sources.versions`.
 
         Raises:
             IndexUnsuitable: there is no such index.
@@ -109,6 +112,7 @@ class IndexDocuments(Source[int]):
         self._retry = retry or RetryLimits()
         self._stopped = stopped or Event()
         self._page_documents = page_documents
+        self._no_external_versions = no_external_versions
         self._total: int | None = None
         self._identity = indices.identity(state)
         self.identity = f"index {self._identity}"
@@ -242,6 +246,7 @@ class IndexDocuments(Source[int]):
             "sort": [{"_seq_no": "asc"}],
             "search_after": [after],
             "seq_no_primary_term": True,
+            "version": True,
             "track_total_hits": False,
             **self._source_filter,
         }
@@ -321,6 +326,8 @@ class IndexDocuments(Source[int]):
 
     def _item(self, hit: _Hit) -> SourceItem:
         position = SourcePosition(self._index, hit.seq_no)
+        if self._no_external_versions and is_external(hit.version, hit.seq_no):
+            raise refusal(self._index, version_obstacle(hit.id, hit.version, hit.seq_no))
         if not bytes(hit.source):
             return Unreadable(position, "nested_too_deeply", "the document is nested too deeply", b"", hit.id)
         body = replace_lone_surrogates(bytes(hit.source))

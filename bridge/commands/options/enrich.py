@@ -204,6 +204,13 @@ def run_options(command: Command) -> Command:
     return collected
 
 
+versions_option = click.option(
+    "--external-versions",
+    type=click.Choice(["detect", "yes", "no"]),
+    help="Whether an application numbers the versions of documents itself: then INDEX is not written in place.",
+)
+
+
 def end(ctx: click.Context, request: "StopRequest", report: "Report") -> None:
     """Ends a command with the exit code of its run, as `neural-bridge ingest --help` lists them."""
     if request.number is not None and not report.complete:
