@@ -26,8 +26,9 @@ from ingest.runs.copy import run_copy
 from ingest.runs.plan import plan
 from ingest.signals import StopRequest
 from ingest.stages.models import Models, profile_for
+from tests.ingest.application import old_application
+from tests.ingest.runs.test_backfill import acting_models
 from tests.ingest.toys import toy_models
-from tests.integration.test_backfill import acting_models, old_application
 
 SETTINGS = IngestSettings(queries_per_passage=3)
 CUT = b'{"title":"Rain cape \\ud83d","text":"keeps you dry"}'
