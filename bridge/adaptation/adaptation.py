@@ -22,9 +22,10 @@ from bridge.models.artifact import ModelFolder
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.profile import IndexProfile, Stage
-from bridge.training.data import LabelledPair, read_pairs
-from bridge.training.mining import hardest, mine_candidates, save_candidates, without_overlaps
-from bridge.training.teachers import save_logits, teacher_logits
+from bridge.training.data import LabelledPair, read_pairs, write_value
+from bridge.training.mining import hardest, mine_candidates, without_overlaps
+from bridge.training.run_folder import CANDIDATES, LOGITS
+from bridge.training.teachers import teacher_logits
 
 
 class Choices(msgspec.Struct, frozen=True):
@@ -131,7 +132,7 @@ class Adaptation:
 
     def _prepare(self, pairs: Sequence[LabelledPair], runs: Sequence[Path]) -> None:
         """Puts into each run what is mined, and what the serving cross-encoder thinks of it."""
-        if all((run / "teachers.json.gz").exists() for run in runs):
+        if all((run / LOGITS).exists() for run in runs):
             return
         size, models = self._choices.recipe.preset(), self._subject.models
         with self._display.step(f"Mine negatives for {len(pairs):,} queries"):
@@ -141,8 +142,8 @@ class Adaptation:
             logits = teacher_logits(candidates, [models.cross_encoder_folder])
         for run in runs:
             run.mkdir(exist_ok=True)
-            save_candidates(candidates, run / "candidates.json.gz")
-            save_logits(logits, run / "teachers.json.gz")
+            write_value(candidates, run / CANDIDATES)
+            write_value(logits, run / LOGITS)
 
     def _model(self, kind: Kind, pairs: Sequence[LabelledPair]) -> ModelFolder:
         models = self._subject.models

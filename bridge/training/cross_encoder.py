@@ -18,10 +18,10 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
+from bridge.training.base_model import BASE_OPTIONS, NO_DROPOUT, freeze_embeddings, in_chunks
+from bridge.training.batches import Epochs, best_window, rarity
 from bridge.training.mining import CandidateList, CandidateSet
-from bridge.training.padding import padded_chunks
 from bridge.training.teachers import TeacherLogits
-from bridge.training.windows import best_window, rarity
 
 Pair = tuple[str, str]
 """A query and a passage."""
@@ -58,23 +58,9 @@ class RankingSettings:
 
 
 def cross_encoder_from(base: Path, *, n_frozen_layers: int = 0) -> BertForSequenceClassification:
-    """A cross-encoder with the weights of a BERT encoder, and a fresh head where that has none.
-
-    Dropout is off: with a few passes over the data it costs a third of the speed and
-    gains nothing. Word and position embeddings keep still for the same reason.
-    """
-    model = BertForSequenceClassification.from_pretrained(
-        base,
-        num_labels=1,
-        dtype=torch.float32,
-        use_safetensors=True,
-        # On CPU the fused kernel's backward pass is slower than plain matrix products.
-        attn_implementation="eager",
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    model.bert.embeddings.word_embeddings.requires_grad_(False)
-    model.bert.embeddings.position_embeddings.requires_grad_(False)
+    """A cross-encoder with the weights of a BERT encoder, and a fresh head if that has none."""
+    model = BertForSequenceClassification.from_pretrained(base, num_labels=1, **BASE_OPTIONS)
+    freeze_embeddings(model.bert)
     for layer in model.bert.encoder.layer[:n_frozen_layers]:
         layer.requires_grad_(False)
     return model
@@ -97,8 +83,7 @@ def small_cross_encoder_from(base: Path, *, n_layers: int, width: int) -> BertFo
         num_attention_heads=max(1, width // _HEAD_WIDTH),
         intermediate_size=4 * width,
         num_labels=1,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+        **NO_DROPOUT,
     )
     configuration._attn_implementation = "eager"
     model = BertForSequenceClassification(configuration)
@@ -128,27 +113,14 @@ def _match_words(model: BertForSequenceClassification, words: Tensor) -> None:
     model.bert.encoder.layer[0].attention.output.dense.weight.copy_(identity)
 
 
-def pair_tokenizer(base: Path, max_tokens: int) -> Tokenizer:
-    """The base's tokenizer for pairs: [CLS] query [SEP] passage [SEP], the longer cut first."""
-    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_tokens)
-    return tokenizer
-
-
 def score_pairs(model: nn.Module, tokenizer: Tokenizer, pairs: Sequence[Pair], *, chunk_tokens: int) -> Tensor:
     """float32 (n_pairs,): one logit per pair, in input order, on the model's device."""
+
+    def logits(ids: Tensor, mask: Tensor, types: Tensor) -> Tensor:
+        return model(input_ids=ids, attention_mask=mask, token_type_ids=types).logits.float().squeeze(-1)
+
     device = next(model.parameters()).device
-    order: list[int] = []
-    logits: list[Tensor] = []
-    for rows, inputs in padded_chunks(tokenizer.encode_batch(list(pairs)), chunk_tokens):
-        ids, mask, types = torch.from_numpy(inputs).to(device)
-        output = model(input_ids=ids, attention_mask=mask, token_type_ids=types)
-        order += rows
-        logits.append(output.logits.float().squeeze(-1))
-    places = torch.empty(len(pairs), dtype=torch.long, device=device)
-    places[torch.tensor(order, device=device)] = torch.arange(len(pairs), device=device)
-    return torch.cat(logits)[places]
+    return in_chunks(tokenizer.encode_batch(list(pairs)), chunk_tokens, device, logits)
 
 
 def scorer(
@@ -182,27 +154,27 @@ class RankingLoss:
         self._model = model
         self._tokenizer = tokenizer
         self._passages = candidates.passages
-        self._lists = list(zip(candidates.lists, teachers, strict=True))
         self._settings = settings
-        self._seed = seed
         self._weights = rarity(passage.text for passage in candidates.passages)
         self._domains: dict[str, list[int]] = {}
         for row, passage in enumerate(candidates.passages):
             self._domains.setdefault(passage.domain, []).append(row)
-        self._epoch = -1
-        self._order: list[int] = []
+        lists, size = list(zip(candidates.lists, teachers, strict=True)), settings.lists_per_step
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps in which every list is seen once, but for a last incomplete batch."""
-        return len(self._lists) // self._settings.lists_per_step
+        def shuffled(generator: random.Random) -> list[list[tuple[CandidateList, list[float]]]]:
+            """A last incomplete batch is left out."""
+            order = list(range(len(lists)))
+            generator.shuffle(order)
+            return [[lists[row] for row in order[end - size : end]] for end in range(size, len(order) + 1, size)]
+
+        self.epochs = Epochs(shuffled, seed=seed)
 
     def __call__(self, step: int, progress: float) -> Tensor:
         settings = self._settings
-        generator = random.Random(f"{self._seed}:{step}")
+        generator = self.epochs.random(step)
         pairs: list[Pair] = []
         teachers: list[list[float]] = []
-        for candidate_list, known in self._lists_of(step):
+        for candidate_list, known in self.epochs.batch(step):
             list_pairs, list_logits = self._sample(
                 candidate_list, dict(zip(candidate_list.rows, known, strict=True)), generator, progress
             )
@@ -219,15 +191,6 @@ class RankingLoss:
         pointwise = nn.functional.binary_cross_entropy_with_logits(logits, labels)
         share = settings.teacher_share
         return (1.0 - share) * listwise + share * distilled + settings.pointwise_share * pointwise
-
-    def _lists_of(self, step: int) -> list[tuple[CandidateList, list[float]]]:
-        epoch, place = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._order = list(range(len(self._lists)))
-            random.Random(f"{self._seed}:epoch:{epoch}").shuffle(self._order)
-            self._epoch = epoch
-        first = place * self._settings.lists_per_step
-        return [self._lists[row] for row in self._order[first : first + self._settings.lists_per_step]]
 
     def _sample(
         self, candidates: CandidateList, known: Mapping[int, float], generator: random.Random, progress: float

@@ -11,11 +11,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 import msgspec
 
 from bridge.errors import UsageError
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,8 @@ class Source:
     at most so many pairs enter one epoch of the cross-encoder and of the query
     generator. `trusted_cosine`: an unjudged passage closer to the query than this may
     well be relevant and is no negative; 0 where queries are too vague to trust any
-    passage closer than the judged one. `sentence_pairs`: so many further passages are asked for
-    by a sentence of theirs (see `asked_by_sentence`).
+    passage closer than the judged one. `sentence_pairs`: so many further passages get one of their
+    own sentences as the query (see `sentence_queries`).
     """
 
     name: str
@@ -79,6 +81,17 @@ def source_named(name: str) -> Source:
     return SOURCES.get(name) or Source(name, name, 10**9, 10**9, 0.75, "as given by its owner")
 
 
+def write_value(value: object, file: Path) -> None:
+    """Writes as JSON, as gzip if the file is named `.gz`; `read_value` reads it back."""
+    with gzip.open(file, "wb", compresslevel=3) if file.suffix == ".gz" else file.open("wb") as out:
+        out.write(msgspec.json.encode(value))
+
+
+def read_value(file: Path, kind: type[Value]) -> Value:
+    with _opened(file) as content:
+        return msgspec.json.decode(content.read(), type=kind)
+
+
 def read_pairs(folder: Path) -> list[LabelledPair]:
     """All pairs of a training folder, by file name, then in file order.
 
@@ -109,17 +122,18 @@ class _PairLine(msgspec.Struct):
     label: int = 1
 
 
-_Line = TypeVar("_Line")
-
-
-def _read_lines(file: Path, decoder: msgspec.json.Decoder[_Line]) -> Iterator[_Line]:
-    with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:
+def _read_lines(file: Path, decoder: msgspec.json.Decoder[Value]) -> Iterator[Value]:
+    with _opened(file) as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
                     yield decoder.decode(line)
                 except msgspec.DecodeError as error:
                     raise UsageError(f"{file}:{number}: {error}; expected one JSON object in each line") from error
+
+
+def _opened(file: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(file, "rb")) if file.suffix == ".gz" else file.open("rb")
 
 
 class _CorpusLine(msgspec.Struct):
@@ -191,23 +205,23 @@ def sample_per_source(pairs: Iterable[LabelledPair], limits: Mapping[str, int], 
         available = by_source[name]
         limit = limits.get(name, len(available))
         if limit < len(available):
-            kept = random.Random(f"{seed}:{name}").sample(range(len(available)), limit)
-            available = [available[index] for index in sorted(kept)]
+            chosen = random.Random(f"{seed}:{name}").sample(range(len(available)), limit)
+            available = [available[index] for index in sorted(chosen)]
         sampled.extend(available)
     return sampled
 
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _SENTENCE_WORDS = range(8, 36)
-_LEFT_WORDS = 40
+_LEAST_WORDS = 40
 
 
-def asked_by_sentence(pairs: Iterable[LabelledPair], limits: Mapping[str, int], *, seed: int) -> list[LabelledPair]:
-    """Pairs of a sentence and the passage that it was taken from, without it: what a claim is to the text that bears
-    it out (the inverse cloze task of Lee et al. 2019). At most `limits[source]` of each source.
+def sentence_queries(pairs: Iterable[LabelledPair], limits: Mapping[str, int], *, seed: int) -> list[LabelledPair]:
+    """Pairs of a sentence and the passage that it comes from, without that sentence: a claim and the text that supports
+    it (the inverse cloze task of Lee et al. 2019). At most `limits[source]` of each source.
 
-    The sentence is one of the passage's second half, where results are told. Passages that leave less than
-    40 words, or have no sentence of 8 to 35 words there, are passed over.
+    The sentence is from the passage's second half, which usually states results. Passages are skipped if less than 40
+    words are left, or if no sentence there has 8 to 35 words.
     """
     made: list[LabelledPair] = []
     for pair in sample_per_source(pairs, limits, seed=seed):
@@ -217,8 +231,8 @@ def asked_by_sentence(pairs: Iterable[LabelledPair], limits: Mapping[str, int], 
         eligible = [number for number in late if len(sentences[number].split()) in _SENTENCE_WORDS]
         if not eligible:
             continue
-        asked = chosen.choice(eligible)
-        left = " ".join(sentence for number, sentence in enumerate(sentences) if number != asked)
-        if len(left.split()) >= _LEFT_WORDS:
-            made.append(replace(pair, query=sentences[asked], passage=left))
+        place = chosen.choice(eligible)
+        rest = " ".join(sentence for number, sentence in enumerate(sentences) if number != place)
+        if len(rest.split()) >= _LEAST_WORDS:
+            made.append(replace(pair, query=sentences[place], passage=rest))
     return made

@@ -5,7 +5,6 @@ reciprocal ranks (Cormack et al. 2009, k 60), as the product's hybrid would hand
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import ir_measures
 import msgspec
@@ -97,11 +96,3 @@ def ranking_figures(sets: Sequence[DevelopmentSet], score: Score, *, n_queries: 
 def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
     standardised: NDArray[np.float64] = (values - values.mean()) / (values.std() + 1e-9)
     return standardised
-
-
-def save_development_sets(sets: list[DevelopmentSet], file: Path) -> None:
-    file.write_bytes(msgspec.json.encode(sets))
-
-
-def load_development_sets(file: Path) -> list[DevelopmentSet]:
-    return msgspec.json.decode(file.read_bytes(), type=list[DevelopmentSet])

@@ -22,10 +22,17 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertModel
 
-from bridge.training.device import PRECISION, training_device
+from bridge.training.base_model import (
+    BASE_OPTIONS,
+    PRECISION,
+    base_tokenizer,
+    freeze_embeddings,
+    in_chunks,
+    training_device,
+)
+from bridge.training.batches import Epochs
 from bridge.training.mining import CandidateSet, Embed
-from bridge.training.padding import padded_chunks
-from bridge.training.teaching import UNKNOWN, Teaching
+from bridge.training.teachers import UNKNOWN, Teaching
 
 Pooling = Literal["mean", "cls"]
 
@@ -68,40 +75,23 @@ class SentenceEncoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
     @classmethod
     def of(cls, folder: Path, *, max_tokens: int, pooling: Pooling = "mean") -> "SentenceEncoder":
-        """Opens a transformers folder with `tokenizer.json`; dropout is off (see `cross_encoder_from`)."""
-        bert = BertModel.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            add_pooling_layer=False,
-            # On CPU the fused kernel's backward pass is slower than plain matrix products.
-            attn_implementation="eager",
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        )
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(min(max_tokens, bert.config.max_position_embeddings))
+        """Opens a transformers folder with `tokenizer.json`."""
+        bert = BertModel.from_pretrained(folder, add_pooling_layer=False, **BASE_OPTIONS)
+        tokenizer = base_tokenizer(folder, min(max_tokens, bert.config.max_position_embeddings))
         return cls(bert, tokenizer, pooling=pooling)
 
     def forward(self, texts: Sequence[str], *, chunk_tokens: int) -> Tensor:
         """float32 (n_texts, dimension), rows of unit length, input order, on the model's device."""
-        device = self.bert.device
-        order: list[int] = []
-        embeddings: list[Tensor] = []
-        for rows, inputs in padded_chunks(self.tokenizer.encode_batch(list(texts)), chunk_tokens):
-            ids, mask, types = torch.from_numpy(inputs).to(device)
-            states = self.bert(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state.float()
-            if self._pooling == "cls":
-                pooled = states[:, 0]
-            else:
-                weights = mask.unsqueeze(-1).float()
-                pooled = (states * weights).sum(1) / weights.sum(1)
-            order += rows
-            embeddings.append(nn.functional.normalize(pooled, dim=-1))
-        places = torch.empty(len(order), dtype=torch.long, device=device)
-        places[torch.tensor(order, device=device)] = torch.arange(len(order), device=device)
-        return torch.cat(embeddings)[places]
+        return in_chunks(self.tokenizer.encode_batch(list(texts)), chunk_tokens, self.bert.device, self._embedded)
+
+    def _embedded(self, ids: Tensor, mask: Tensor, types: Tensor) -> Tensor:
+        states = self.bert(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state.float()
+        if self._pooling == "cls":
+            pooled = states[:, 0]
+        else:
+            weights = mask.unsqueeze(-1).float()
+            pooled = (states * weights).sum(1) / weights.sum(1)
+        return nn.functional.normalize(pooled, dim=-1)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The same as an array, without gradients."""
@@ -119,10 +109,9 @@ class SentenceEncoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
 
 def encoder_from(base: Path, *, max_tokens: int, pooling: Pooling) -> SentenceEncoder:
-    """An encoder to train: word and position embeddings keep still."""
+    """An encoder to train."""
     encoder = SentenceEncoder.of(base, max_tokens=max_tokens, pooling=pooling)
-    encoder.bert.embeddings.word_embeddings.requires_grad_(False)
-    encoder.bert.embeddings.position_embeddings.requires_grad_(False)
+    freeze_embeddings(encoder.bert)
     return encoder
 
 
@@ -163,7 +152,6 @@ class EmbeddingLoss:
         self._passages = candidates.passages
         self._teaching = teaching
         self._settings = settings
-        self._seed = seed
         self._by_domain: dict[str, list[int]] = {}
         self._answered_by: dict[str, set[int]] = {}
         for number, found in enumerate(self._lists):
@@ -176,22 +164,13 @@ class EmbeddingLoss:
             domain: sorted({row for number in numbers for row in self._lists[number].rows})
             for domain, numbers in self._by_domain.items()
         }
-        self._epoch = -1
-        self._order: list[tuple[str, list[int]]] = []
-
-    @property
-    def n_lists(self) -> int:
+        self.n_lists = sum(map(len, self._by_domain.values()))
         """How many queries are trained on; see `doubted_margin`."""
-        return sum(map(len, self._by_domain.values()))
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps in which every query is seen once; the last one of a domain may be a small one."""
-        return sum(-(-len(lists) // self._settings.lists_per_step) for lists in self._by_domain.values())
+        self.epochs = Epochs(self._shuffled, seed=seed)
 
     def __call__(self, step: int, progress: float) -> Tensor:
-        generator = random.Random(f"{self._seed}:{step}")
-        domain, numbers = self._batch_of(step)
+        generator = self.epochs.random(step)
+        domain, numbers = self.epochs.batch(step)
         chosen = [self._choose(number, self._rows[domain], generator) for number in numbers]
         rows = list(dict.fromkeys(row for own in chosen for row in own))
         column = {row: place for place, row in enumerate(rows)}
@@ -213,19 +192,16 @@ class EmbeddingLoss:
         share = self._teaching.share
         return (1.0 - share) * contrastive + share * distilled
 
-    def _batch_of(self, step: int) -> tuple[str, list[int]]:
-        """Batches of one domain each: passages of another one are told apart by their style."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            generator = random.Random(f"{self._seed}:epoch:{epoch}")
-            size = self._settings.lists_per_step
-            self._order = []
-            for domain, numbers in self._by_domain.items():
-                mixed = generator.sample(numbers, len(numbers))
-                self._order += [(domain, mixed[start : start + size]) for start in range(0, len(mixed), size)]
-            generator.shuffle(self._order)
-            self._epoch = epoch
-        return self._order[place]
+    def _shuffled(self, generator: random.Random) -> list[tuple[str, list[int]]]:
+        """Batches of one domain each, since style alone tells passages of two domains apart; the last one of a domain
+        may be a small one."""
+        size = self._settings.lists_per_step
+        batches = []
+        for domain, numbers in self._by_domain.items():
+            mixed = generator.sample(numbers, len(numbers))
+            batches += [(domain, mixed[start : start + size]) for start in range(0, len(mixed), size)]
+        generator.shuffle(batches)
+        return batches
 
     def _choose(self, number: int, domain: Sequence[int], generator: random.Random) -> list[int]:
         """The judged passage, then negatives."""

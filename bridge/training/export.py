@@ -13,14 +13,23 @@ from onnxruntime.transformers.fusion_options import FusionOptions
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from bridge.errors import ModelError
-from bridge.models.artifact import TOKENIZER, Kind, Manifest, ModelFolder, names_only, write_manifest
+from bridge.models.artifact import Kind, ModelFolder
 from bridge.models.generation import CTRANSLATE2_FILE, ONNX_FILES
 from bridge.models.session import Session
 from bridge.models.tokenization import INPUT_NAMES, load_tokenizer
 from bridge.training import mono_t5
 from bridge.training.quantization import quantize_products
-from bridge.training.tracing import MAX_DIFFERENCE, MODEL_FILE, PARITY_TEXTS, differs, quiet, trace
-from bridge.training.transformers_folder import Card, checked_configuration, copy_tokenizer
+from bridge.training.transformers_folder import (
+    MAX_DIFFERENCE,
+    MODEL_FILE,
+    PARITY_TEXTS,
+    Card,
+    checked_configuration,
+    differs,
+    quiet,
+    trace,
+    write_model,
+)
 
 FORWARD_ORDER = ("input_ids", "attention_mask", "token_type_ids")
 """The inputs in the order of BERT's `forward`."""
@@ -84,19 +93,15 @@ def export_query_generator(source: Path, out: Path, card: Card, *, engine: Engin
         written = _for_ctranslate2(source, out) if engine == "ctranslate2" else _for_onnx_runtime(source, out)
     except (ValueError, RuntimeError) as error:
         raise ModelError(f"model {source} cannot be exported for {engine}: {error}") from error
-    copy_tokenizer(source, out)
-    manifest = Manifest(
-        kind="query_generator",
-        name=card.name,
-        licence=card.licence,
-        max_tokens=card.max_tokens,
-        files=names_only([*written, TOKENIZER]),
-        file=written[0],
+    return write_model(
+        source,
+        out,
+        card,
+        "query_generator",
+        written,
         start_id=config["decoder_start_token_id"],
         end_id=config["eos_token_id"],
-        sources=list(card.sources),
     )
-    return write_manifest(out, manifest)
 
 
 def _for_ctranslate2(source: Path, out: Path) -> list[str]:
@@ -148,22 +153,19 @@ def _export(
     max_tokens = min(card.max_tokens, config["max_position_embeddings"])
     keep_positions(graph, max_tokens, config)
     onnx.save_model(graph, str(out / MODEL_FILE))
-    copy_tokenizer(source, out)
-    manifest = Manifest(
-        kind=kind,
-        name=card.name,
-        licence=card.licence,
+    folder = write_model(
+        source,
+        out,
+        card,
+        kind,
+        [MODEL_FILE],
         max_tokens=max_tokens,
-        files=names_only([MODEL_FILE, TOKENIZER]),
-        file=MODEL_FILE,
         dimension=config["hidden_size"] if kind == "encoder" else None,
         pooling=card.pooling,
         normalise=card.normalise,
         query_prefix=card.query_prefix,
         passage_prefix=card.passage_prefix,
-        sources=list(card.sources),
     )
-    folder = write_manifest(out, manifest)
     _check_parity(model, folder, first_token_only=card.pooling == "cls")
     return folder
 

@@ -9,8 +9,8 @@ BM25: the paper's model learns its embeddings, and rarity with them.
 It is written as a cross-encoder's graph, so it serves wherever a cross-encoder is named: `sidecar.cascade_model`.
 """
 
-import logging
 import random
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,15 +18,18 @@ from pathlib import Path
 import click
 import numpy as np
 import onnx
+import structlog
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from bridge.errors import ModelError, UsageError
-from bridge.models.artifact import TOKENIZER, Manifest, ModelFolder, names_only, resolve, verify, write_manifest
+from bridge.models.artifact import ModelFolder, resolve, verify
 from bridge.models.session import Session
 from bridge.models.tokenization import INPUT_NAMES, TextTokenizer, load_tokenizer
-from bridge.training.mining import CandidateSet, load_candidates
-from bridge.training.transformers_folder import copy_tokenizer
+from bridge.training.data import read_value
+from bridge.training.mining import CandidateSet
+from bridge.training.teachers import fitted_weights
+from bridge.training.transformers_folder import Card, write_model
 
 CENTRES = np.array([1.0, 0.9, 0.7, 0.5, 0.3, 0.1, -0.1, -0.3, -0.5, -0.7, -0.9], dtype=np.float32)
 WIDTHS = np.array([1e-3] + [0.1] * 10, dtype=np.float32)
@@ -35,7 +38,7 @@ WIDTHS = np.array([1e-3] + [0.1] * 10, dtype=np.float32)
 NEGATIVES = 7
 STEPS, STEP_SIZE, DECAY = 1500, 0.02, 1e-3
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 def fit(
@@ -70,19 +73,17 @@ def fit(
         rows = [given.positive, *chosen.sample(lists[number], NEGATIVES)]
         pairs = tokenizer.pairs(given.query, [texts[row] for row in rows])
         features.append(np.concatenate([session.run(pair) for pair in pairs]))
-    weights, first = listwise_weights(np.stack(features))
-    logger.info("fitted on %d lists, %.3f of them with the judged passage first", len(features), first)
+    weights = fitted_weights(features, n_steps=STEPS, step_size=STEP_SIZE, decay=DECAY)
+    first = float(np.mean([(rows @ weights).argmax() == 0 for rows in features]))
+    log.info("fitted", lists=len(features), judged_first=round(first, 3))
     _save(file, table, rarity, weights=weights)
-    copy_tokenizer(encoder.path, out)
-    manifest = Manifest(
-        kind="cross_encoder",
-        name=name,
-        licence=encoder.manifest.licence,
-        max_tokens=encoder.manifest.max_tokens,
-        files=names_only([file.name, TOKENIZER]),
+    card = Card(
+        name,
+        encoder.manifest.licence,
         sources=[f"word table of {encoder.identity}", *encoder.manifest.sources],
+        max_tokens=encoder.manifest.max_tokens,
     )
-    return write_manifest(out, manifest)
+    return write_model(encoder.path, out, card, "cross_encoder", [file.name])
 
 
 def word_table(model_file: Path) -> NDArray[np.float32]:
@@ -115,25 +116,6 @@ def rarities(tokenizer: TextTokenizer, texts: Sequence[str]) -> NDArray[np.float
     special = tokenizer.sequences([""])[0]["input_ids"][0]
     rarity[[0, *special]] = 0  # padding has the first id
     return np.asarray(np.maximum(rarity, 0), dtype=np.float32)
-
-
-def listwise_weights(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """Weights that put the first passage of each list first (Cao et al. 2007, softmax), by Adam, and the share of
-    lists where they do: float32 (n_features,) of `features`, float32 (n_lists, n_passages, n_features)."""
-    spread = features.std(axis=(0, 1)) + 1e-6
-    scaled = features / spread
-    weights = np.zeros(features.shape[2])
-    mean, square = np.zeros_like(weights), np.zeros_like(weights)
-    for step in range(1, STEPS + 1):
-        logits = scaled @ weights
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
-        gradient = ((shares[:, :, None] * scaled).sum(axis=1) - scaled[:, 0]).mean(axis=0) + DECAY * weights
-        mean = 0.9 * mean + 0.1 * gradient
-        square = 0.99 * square + 0.01 * gradient**2
-        weights -= STEP_SIZE * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-8)
-    first = float(((scaled @ weights).argmax(axis=1) == 0).mean())
-    return (weights / spread).astype(np.float32), first
 
 
 def _save(
@@ -215,8 +197,8 @@ def _save(
 @click.option("--name", default="kernel-ranker", show_default=True, help="The model's name in logs and answers.")
 def command(candidates: Path, out: Path, encoder: str, name: str) -> None:
     """Fit a kernel ranker to CANDIDATES, which a run of `neural-bridge train cross-encoder` leaves in its folder."""
-    logging.basicConfig(level=logging.INFO)
-    folder = fit(resolve(encoder), load_candidates(candidates), out, name=name)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    folder = fit(resolve(encoder), read_value(candidates, CandidateSet), out, name=name)
     click.echo(f"{folder.identity} in {out}: name it as sidecar.cascade_model")
 
 

@@ -5,19 +5,22 @@ from a checkpoint sees the same batches as one that was never stopped.
 """
 
 import csv
-import logging
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import structlog
 import torch
 from torch import Tensor, nn
 
 from bridge.errors import UsageError
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 Figures = Mapping[str, float]
 
@@ -204,4 +207,26 @@ class TrainingLoop:
                 writer.writerow(["step", "spent_s", "figure", "value"])
             for name, value in figures.items():
                 writer.writerow([self._step, round(self._spent_s, 1), name, round(value, 5)])
-        logger.info("step=%d %s", self._step, " ".join(f"{k}={v:.4f}" for k, v in figures.items()))
+        log.info("training", step=self._step, **{name: round(value, 4) for name, value in figures.items()})
+
+
+def draw_log(log_file: Path, picture: Path) -> None:
+    """Draws a run's `log.csv` as a PNG: the losses above, the development figures below."""
+    series: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    with log_file.open(encoding="utf-8", newline="") as rows:
+        for row in csv.DictReader(rows):
+            series[row["figure"]].append((int(row["step"]), float(row["value"])))
+    mpl.use("agg")
+    figure, (losses, measures) = plt.subplots(2, 1, figsize=(8, 8), sharex=True, layout="constrained")
+    for name, points in sorted(series.items()):
+        axes = losses if "loss" in name else measures
+        axes.plot(*zip(*points, strict=True), marker="." if len(points) < 50 else None, label=name)
+    losses.set_ylabel("loss")
+    measures.set_ylabel("nDCG@10 on development queries")
+    measures.set_xlabel("step")
+    for axes in (losses, measures):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="small", ncols=2)
+        axes.grid(visible=True, alpha=0.3)
+    figure.savefig(picture, dpi=110)
+    plt.close(figure)

@@ -6,21 +6,20 @@ the bi-encoder finds nearly as close as the judged one is probably an unjudged a
 is left out (Qu et al. 2021, RocketQA).
 """
 
-import gzip
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import bm25s
 import msgspec
 import numpy as np
 import Stemmer
+import structlog
 from numpy.typing import NDArray
 
 from bridge.training.data import LabelledPair, source_named
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 """Texts → float32 (n_texts, dimension), rows of unit length, input order."""
@@ -66,7 +65,7 @@ class CandidateSet(msgspec.Struct, frozen=True):
 
 def bm25_index(texts: Sequence[str]) -> bm25s.BM25:
     """BM25 with k1 0.9, b 0.4 and Porter stems (Anserini's defaults)."""
-    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every index that it builds
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every index that it builds
     index = bm25s.BM25(method="lucene", k1=0.9, b=0.4)
     index.index(
         bm25s.tokenize(list(texts), stopwords="en", stemmer=Stemmer.Stemmer("porter"), show_progress=False),
@@ -150,7 +149,7 @@ def mine_candidates(pairs: Sequence[LabelledPair], embed: Embed, *, depth: int) 
                     rivals=rivals.get(positive, []),
                 )
             )
-        logger.info("mined domain=%s passages=%d queries=%d", domain, len(members), len(judged))
+        log.info("mined", domain=domain, passages=len(members), queries=len(judged))
     return CandidateSet(pool.passages, lists)
 
 
@@ -213,14 +212,3 @@ class _Pool:
 
     def of_domain(self, domain: str) -> list[int]:
         return [row for row, passage in enumerate(self.passages) if passage.domain == domain]
-
-
-def save_candidates(candidates: CandidateSet, file: Path) -> None:
-    """Write as gzip JSON; `load_candidates` reads it back."""
-    with gzip.open(file, "wb", compresslevel=3) as out:
-        out.write(msgspec.json.encode(candidates))
-
-
-def load_candidates(file: Path) -> CandidateSet:
-    with gzip.open(file, "rb") as content:
-        return msgspec.json.decode(content.read(), type=CandidateSet)

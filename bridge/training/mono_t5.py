@@ -17,11 +17,19 @@ from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
 from bridge.errors import ModelError
-from bridge.models.artifact import TOKENIZER, Manifest, ModelFolder, names_only, write_manifest
+from bridge.models.artifact import TOKENIZER, ModelFolder
 from bridge.models.session import Session
 from bridge.models.tokenization import INPUT_NAMES, load_tokenizer
-from bridge.training.tracing import MAX_DIFFERENCE, MODEL_FILE, PARITY_TEXTS, differs, quiet, trace
-from bridge.training.transformers_folder import Card, copy_tokenizer
+from bridge.training.transformers_folder import (
+    MAX_DIFFERENCE,
+    MODEL_FILE,
+    PARITY_TEXTS,
+    Card,
+    differs,
+    quiet,
+    trace,
+    write_model,
+)
 
 PROMPT = ("Query:", "Document:", "Relevant:")
 """What stands before the query, between it and the passage, and after."""
@@ -77,17 +85,7 @@ def export_mono_t5(source: Path, out: Path, card: Card) -> ModelFolder:
             inputs=["input_ids", "attention_mask"],
             output="logits",
         )
-    copy_tokenizer(source, out)
-    manifest = Manifest(
-        kind="cross_encoder",
-        name=card.name,
-        licence=card.licence,
-        max_tokens=card.max_tokens,
-        files=names_only([MODEL_FILE, TOKENIZER]),
-        prompt=list(PROMPT),
-        sources=list(card.sources),
-    )
-    folder = write_manifest(out, manifest)
+    folder = write_model(source, out, card, "cross_encoder", [MODEL_FILE], prompt=list(PROMPT))
     _check_parity(model, tokenizer, folder, true_id=true_id, false_id=false_id)
     return folder
 

@@ -19,8 +19,9 @@ from transformers import BartConfig, BartForConditionalGeneration, BertModel, Pr
 from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer
 from transformers.models.bert.modeling_bert import BertLayer
 
+from bridge.training.base_model import base_tokenizer
+from bridge.training.batches import Epochs, best_window, rarity
 from bridge.training.data import LabelledPair
-from bridge.training.windows import best_window, rarity
 
 # BART keeps two rows of its position table unused.
 _POSITION_OFFSET = 2
@@ -51,7 +52,7 @@ def query_generator_from(
     layers keep still.
     """
     bert = BertModel.from_pretrained(base, dtype=torch.float32, use_safetensors=True, add_pooling_layer=False)
-    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer = base_tokenizer(base)
     shape = bert.config
     config = BartConfig(
         vocab_size=shape.vocab_size,
@@ -168,24 +169,15 @@ class GenerationLoss:
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
         self._pairs = [pair for pair in pairs if pair.relevant]
         self._settings = settings
         self._weights = rarity(pair.passage for pair in self._pairs)
-        self._seed = seed
-        self._epoch = -1
-        self._batches: list[list[int]] = []
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps in which every pair is seen once."""
-        return -(-len(self._pairs) // self._settings.pairs_per_step)
+        self.epochs = Epochs(self._shuffled, seed=seed)
 
     def __call__(self, step: int, progress: float) -> Tensor:
         del progress
-        generator = random.Random(f"{self._seed}:{step}")
-        batch = [self._pairs[row] for row in self._rows_of(step)]
+        generator = self.epochs.random(step)
+        batch = self.epochs.batch(step)
         passages = self._ids([self._passage_text(pair, generator) for pair in batch], self._settings.max_passage_tokens)
         queries = self._ids([pair.query for pair in batch], self._settings.max_query_tokens)
         device = self._model.device
@@ -215,26 +207,21 @@ class GenerationLoss:
         encodings = self._tokenizer.encode_batch(texts)
         return [[*e.ids[: max_tokens - 1], e.ids[-1]] if len(e.ids) > max_tokens else e.ids for e in encodings]
 
-    def _rows_of(self, step: int) -> list[int]:
-        """Batches of like length: pairs are shuffled, sorted within stretches of 50 batches, cut,
-        and the batches shuffled.
-        """
-        epoch, place = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            generator = random.Random(f"{self._seed}:epoch:{epoch}")
-            rows = list(range(len(self._pairs)))
-            generator.shuffle(rows)
-            size = self._settings.pairs_per_step
-            stretch = 50 * size
-            ordered = [
-                row
-                for start in range(0, len(rows), stretch)
-                for row in sorted(rows[start : start + stretch], key=lambda row: len(self._pairs[row].passage))
-            ]
-            self._batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
-            generator.shuffle(self._batches)
-            self._epoch = epoch
-        return self._batches[place]
+    def _shuffled(self, generator: random.Random) -> list[list[LabelledPair]]:
+        """Batches of like length: pairs are shuffled, sorted within stretches of 50 batches, cut, and the batches
+        shuffled."""
+        size = self._settings.pairs_per_step
+        stretch = 50 * size
+        mixed = list(self._pairs)
+        generator.shuffle(mixed)
+        ordered = [
+            pair
+            for start in range(0, len(mixed), stretch)
+            for pair in sorted(mixed[start : start + stretch], key=lambda pair: len(pair.passage))
+        ]
+        batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+        generator.shuffle(batches)
+        return batches
 
 
 def _padded(rows: list[list[int]], pad: int) -> Tensor:

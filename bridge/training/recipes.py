@@ -9,56 +9,40 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 
 from bridge.errors import UsageError
 from bridge.models.artifact import ModelFolder
-from bridge.training.cross_encoder import (
-    RankingLoss,
-    cross_encoder_from,
-    pair_tokenizer,
-    scorer,
-    small_cross_encoder_from,
-)
+from bridge.training.base_model import PRECISION, base_tokenizer, training_device
+from bridge.training.cross_encoder import RankingLoss, cross_encoder_from, scorer, small_cross_encoder_from
 from bridge.training.data import (
     SOURCES,
     JudgedCollection,
     LabelledPair,
-    asked_by_sentence,
     pairs_of,
     sample_per_source,
+    sentence_queries,
     source_named,
 )
 from bridge.training.development import ranking_figures
-from bridge.training.device import PRECISION, training_device
 from bridge.training.encoder import EmbeddingLoss, Pooling, embedder, encoder_from, mix_in
-from bridge.training.loop import Figures, TrainingLoop
+from bridge.training.loop import Figures
 from bridge.training.mining import CandidateSet, Embed, hardest, mine_candidates, without_overlaps
 from bridge.training.query_generator import (
     GenerationLoss,
     query_generator_from,
     save_query_generator,
 )
-from bridge.training.run_folder import (
-    MODEL,
-    candidates_in,
-    claim,
-    development_in,
-    logits_in,
-    run_in,
-    teaching_in,
-)
+from bridge.training.run_folder import RunFolder
 from bridge.training.sizes import HELD_OUT_QUERIES, Shape, Size
-from bridge.training.teaching import all_embed
+from bridge.training.teachers import all_embed
 
 _MINING_TOKENS = 128
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What a run learns from and is watched on; `collections` are trained on without their
-    held-out queries, `watched` are not trained on at all.
-    """
+    """What a run trains on, and what it is watched on: `collections` are trained on without their held-out queries,
+    `watched` are not trained on at all."""
 
     pairs: Sequence[LabelledPair]
     collections: Sequence[JudgedCollection]
@@ -87,19 +71,17 @@ def train_cross_encoder(
     beside the base. `start`: a trained folder to go on from, of the base's shape.
 
     Raises:
-        UsageError: see `claim`; or there is nothing to train on.
+        UsageError: see `RunFolder.claimed`; or there is nothing to train on.
         ModelError: a teacher cannot teach.
     """
-    claim(folder, resume=resume)
+    run = RunFolder.claimed(folder, resume=resume)
     torch.manual_seed(seed)
-    candidates = candidates_in(
-        folder,
+    candidates = run.candidates(
         lambda: _mined(data, embedder(base, max_tokens=_MINING_TOKENS), size, seed=seed),
         at_least=size.ranking.lists_per_step,
     )
-    teacher_view = logits_in(folder, candidates, teachers)
-    development = development_in(
-        folder,
+    logits = run.logits(candidates, teachers)
+    development = run.development(
         (*data.collections, *data.watched),
         lambda: embedder(base, max_tokens=size.ranking.max_tokens),
         n_queries=size.watched_queries,
@@ -110,7 +92,7 @@ def train_cross_encoder(
     else:
         model = small_cross_encoder_from(base, n_layers=shape.n_layers, width=shape.width)
     model = model.to(training_device(), PRECISION)
-    tokenizer = pair_tokenizer(base, size.ranking.max_tokens)
+    tokenizer = base_tokenizer(base, size.ranking.max_tokens)
 
     def evaluate() -> Figures:
         return ranking_figures(
@@ -118,17 +100,9 @@ def train_cross_encoder(
         )
 
     rate = size.ranking_loop.learning_rate * shape.learning_rate_factor
-    loop = TrainingLoop(
-        model,
-        loss=RankingLoss(model, tokenizer, candidates, teacher_view, size.ranking, seed=seed),
-        evaluate=evaluate,
-        settings=replace(size.ranking_loop, learning_rate=rate),
-        folder=folder,
-    )
-    run_in(folder, loop, resume=resume)
-    model.save_pretrained(folder / MODEL)
-    (folder / MODEL / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
-    return folder / MODEL
+    loss = RankingLoss(model, tokenizer, candidates, logits, size.ranking, seed=seed)
+    run.train(model, loss=loss, evaluate=evaluate, settings=replace(size.ranking_loop, learning_rate=rate))
+    return run.save_bert(model, base)
 
 
 def train_encoder(
@@ -151,10 +125,10 @@ def train_encoder(
     base's weights in those that are kept (see `mix_in`).
 
     Raises:
-        UsageError: see `claim`; or there is nothing to train on.
+        UsageError: see `RunFolder.claimed`; or there is nothing to train on.
         ModelError: a teacher cannot teach.
     """
-    claim(folder, resume=resume)
+    run = RunFolder.claimed(folder, resume=resume)
     torch.manual_seed(seed)
     read = partial(embedder, base, max_tokens=_MINING_TOKENS, pooling=pooling)
 
@@ -162,10 +136,9 @@ def train_encoder(
         found = _mined(data, read(), size, seed=seed)
         return found if all_embed(teachers) else hardest(found, size.taught_per_kind)
 
-    candidates = candidates_in(folder, mined, at_least=size.embedding.lists_per_step)
-    teaching = teaching_in(folder, candidates, teachers, read)
-    development = development_in(
-        folder,
+    candidates = run.candidates(mined, at_least=size.embedding.lists_per_step)
+    teaching = run.teaching(candidates, teachers, read)
+    development = run.development(
         (*data.collections, *data.watched),
         lambda: embedder(base, max_tokens=size.embedding.max_tokens, pooling=pooling),
         n_queries=size.watched_queries,
@@ -183,27 +156,18 @@ def train_encoder(
     def evaluate() -> Figures:
         return ranking_figures(development, model.score, n_queries=size.watched_queries, depth=size.watched_depth)
 
-    loop = TrainingLoop(
-        model,
-        loss=loss,
-        evaluate=evaluate,
-        settings=size.embedding_loop,
-        folder=folder,
-    )
-    run_in(folder, loop, resume=resume)
+    run.train(model, loss=loss, evaluate=evaluate, settings=size.embedding_loop)
     mix_in(model, encoder_from(base, max_tokens=size.embedding.max_tokens, pooling=pooling), base_share)
-    model.bert.save_pretrained(folder / MODEL)
-    (folder / MODEL / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
-    return folder / MODEL
+    return run.save_bert(model.bert, base)
 
 
 def train_query_generator(base: Path, data: TrainingData, size: Size, folder: Path, *, seed: int, resume: bool) -> Path:
     """Train on relevant pairs, one in 200 held out to be watched; gives the trained folder.
 
     Raises:
-        UsageError: see `claim`.
+        UsageError: see `RunFolder.claimed`.
     """
-    claim(folder, resume=resume)
+    run = RunFolder.claimed(folder, resume=resume)
     torch.manual_seed(seed)
     limits = {source.name: source.generation_pairs for source in SOURCES.values()}
     relevant = [pair for pair in data.all_pairs() if pair.relevant]
@@ -211,25 +175,19 @@ def train_query_generator(base: Path, data: TrainingData, size: Size, folder: Pa
     model = query_generator_from(
         base, n_encoder_layers=4, n_decoder_layers=2, n_frozen_layers=size.n_frozen_encoder_layers
     ).to(training_device(), PRECISION)
-    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer = base_tokenizer(base)
     training = [pair for number, pair in enumerate(pairs) if number % 200]
     held_out = GenerationLoss(model, tokenizer, pairs[::200], size.generation, seed=seed)
 
     def evaluate() -> Figures:
         with torch.inference_mode():
-            losses = [float(held_out(step, 1.0)) for step in range(held_out.steps_per_epoch)]
+            losses = [float(held_out(step, 1.0)) for step in range(held_out.epochs.n_steps)]
         return {"held_out/loss": sum(losses) / len(losses)}
 
-    loop = TrainingLoop(
-        model,
-        loss=GenerationLoss(model, tokenizer, training, size.generation, seed=seed),
-        evaluate=evaluate,
-        settings=size.generation_loop,
-        folder=folder,
-    )
-    run_in(folder, loop, resume=resume)
-    save_query_generator(model, base, folder / MODEL)
-    return folder / MODEL
+    loss = GenerationLoss(model, tokenizer, training, size.generation, seed=seed)
+    run.train(model, loss=loss, evaluate=evaluate, settings=size.generation_loop)
+    save_query_generator(model, base, run.model)
+    return run.model
 
 
 def _mined(data: TrainingData, embed: Embed, size: Size, *, seed: int) -> CandidateSet:
@@ -238,5 +196,5 @@ def _mined(data: TrainingData, embed: Embed, size: Size, *, seed: int) -> Candid
     pairs = sample_per_source(available, limits, seed=seed)
     read = {pair.passage for pair in pairs}
     others = [pair for pair in available if source_named(pair.source).sentence_pairs and pair.passage not in read]
-    pairs += asked_by_sentence(others, {source.name: source.sentence_pairs for source in SOURCES.values()}, seed=seed)
+    pairs += sentence_queries(others, {source.name: source.sentence_pairs for source in SOURCES.values()}, seed=seed)
     return without_overlaps(mine_candidates(pairs, embed, depth=size.mining_depth))

@@ -1,109 +1,130 @@
-"""A run's folder: what is made once and found again when the run goes on after a kill.
+"""A run's folder: what is made once, and read when the run goes on after a kill.
 
 Mined candidates, what the teachers think of them, development sets, checkpoint, log (`log.csv`, `log.png`) and at the
 end `model/`, which `bridge.training.export` turns into a model folder.
 """
 
-import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import structlog
+from torch import Tensor, nn
 
 from bridge.errors import UsageError
-from bridge.models.artifact import ModelFolder
-from bridge.training.data import JudgedCollection
-from bridge.training.development import (
-    DevelopmentSet,
-    development_set,
-    load_development_sets,
-    save_development_sets,
-)
-from bridge.training.log_plot import draw_log
-from bridge.training.loop import TrainingLoop
-from bridge.training.mining import CandidateSet, Embed, load_candidates, save_candidates
-from bridge.training.teachers import TeacherLogits, load_logits, save_logits, teacher_logits
-from bridge.training.teaching import ListTeaching, Teaching, VectorTeaching, all_embed
+from bridge.models.artifact import TOKENIZER, ModelFolder
+from bridge.training.data import JudgedCollection, read_value, write_value
+from bridge.training.development import DevelopmentSet, development_set
+from bridge.training.loop import Figures, LoopSettings, TrainingLoop, draw_log
+from bridge.training.mining import CandidateSet, Embed
+from bridge.training.teachers import ListTeaching, TeacherLogits, Teaching, VectorTeaching, all_embed, teacher_logits
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
-_LOGITS = "teachers.json.gz"
+CANDIDATES = "candidates.json.gz"
+LOGITS = "teachers.json.gz"
 
-MODEL = "model"
-"""Name of the trained transformers folder in a run's folder."""
+Value = TypeVar("Value")
 
 
-def claim(folder: Path, *, resume: bool) -> None:
-    """Makes a run's folder.
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of one run; with `resume` a run in it goes on."""
 
-    Raises:
-        UsageError: it holds a run already, and that is not to be resumed.
-    """
-    if not resume and folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"--out {folder} is not empty: add --resume to go on with the run in it, or name a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    path: Path
+    resume: bool
 
+    @classmethod
+    def claimed(cls, path: Path, *, resume: bool) -> "RunFolder":
+        """Makes the folder.
 
-def candidates_in(folder: Path, mine: Callable[[], CandidateSet], *, at_least: int) -> CandidateSet:
-    """The run's candidates, mined where it has none yet.
+        Raises:
+            UsageError: it holds a run already, and `resume` is not set.
+        """
+        if not resume and path.exists() and any(path.iterdir()):
+            raise UsageError(
+                f"--out {path} is not empty: add --resume to go on with the run in it, or name a new folder"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path, resume)
 
-    Raises:
-        UsageError: fewer than `at_least` queries have negatives.
-    """
-    file = folder / "candidates.json.gz"
-    if not file.exists():
-        save_candidates(mine(), file)
-    candidates = load_candidates(file)
-    if len(candidates.lists) < at_least:
-        raise UsageError(
-            f"{len(candidates.lists)} queries with negatives, at least {at_least} are needed: give more pairs, or "
-            f"passages that differ"
-        )
-    return candidates
+    @property
+    def model(self) -> Path:
+        """The trained model, in transformers' layout."""
+        return self.path / "model"
 
+    def candidates(self, mine: Callable[[], CandidateSet], *, at_least: int) -> CandidateSet:
+        """The run's candidates, mined if it has none yet.
 
-def logits_in(folder: Path, candidates: CandidateSet, teachers: Sequence[ModelFolder]) -> TeacherLogits:
-    """What the teachers think of the run's candidates, asked where it is not known yet.
+        Raises:
+            UsageError: fewer than `at_least` queries have negatives.
+        """
+        candidates = self._once(CANDIDATES, CandidateSet, mine)
+        if len(candidates.lists) < at_least:
+            raise UsageError(
+                f"{len(candidates.lists)} queries with negatives, at least {at_least} are needed: give more pairs, or "
+                f"passages that differ"
+            )
+        return candidates
 
-    Raises:
-        ModelError: a teacher cannot teach.
-    """
-    file = folder / _LOGITS
-    if not file.exists():
-        save_logits(teacher_logits(candidates, teachers), file)
-    return load_logits(file)
+    def logits(self, candidates: CandidateSet, teachers: Sequence[ModelFolder]) -> TeacherLogits:
+        """The teachers' logits of the run's candidates.
 
+        Raises:
+            ModelError: a teacher cannot teach.
+        """
+        return self._once(LOGITS, TeacherLogits, lambda: teacher_logits(candidates, teachers))
 
-def teaching_in(
-    folder: Path, candidates: CandidateSet, teachers: Sequence[ModelFolder], embed: Callable[[], Embed]
-) -> Teaching:
-    """What an encoder is taught; asked where the run does not know it yet. `embed` is the base's, called there.
+    def teaching(
+        self, candidates: CandidateSet, teachers: Sequence[ModelFolder], embed: Callable[[], Embed]
+    ) -> Teaching:
+        """What an encoder learns from its teachers; `embed` opens the base, if that is needed.
 
-    Raises:
-        ModelError: a teacher cannot teach.
-    """
-    if (folder / _LOGITS).exists() or not all_embed(teachers):
-        return ListTeaching(candidates, logits_in(folder, candidates, teachers))
-    file = folder / "teachers.npz"
-    if not file.exists():
-        VectorTeaching.of(candidates, teachers, embed()).save(file)
-    return VectorTeaching.load(file)
+        Raises:
+            ModelError: a teacher cannot teach.
+        """
+        if (self.path / LOGITS).exists() or not all_embed(teachers):
+            return ListTeaching(candidates, self.logits(candidates, teachers))
+        file = self.path / "teachers.npz"
+        if not file.exists():
+            VectorTeaching.of(candidates, teachers, embed()).save(file)
+        return VectorTeaching.load(file)
 
+    def development(
+        self, collections: Sequence[JudgedCollection], embed: Callable[[], Embed], *, n_queries: int, depth: int
+    ) -> list[DevelopmentSet]:
+        """The queries on which the run is watched; `embed` opens an encoder, if they are not chosen yet."""
 
-def development_in(
-    folder: Path, collections: Sequence[JudgedCollection], embed: Callable[[], Embed], *, n_queries: int, depth: int
-) -> list[DevelopmentSet]:
-    """What the run is watched on; `embed` is called where it is not made yet."""
-    file = folder / "development.json"
-    if not file.exists():
-        embed_texts = embed()
-        save_development_sets(
-            [development_set(one, embed_texts, n_queries=n_queries, depth=depth) for one in collections], file
-        )
-    return load_development_sets(file)
+        def choose() -> list[DevelopmentSet]:
+            embed_texts = embed()
+            return [development_set(one, embed_texts, n_queries=n_queries, depth=depth) for one in collections]
 
+        return self._once("development.json", list[DevelopmentSet], choose)
 
-def run_in(folder: Path, loop: TrainingLoop, *, resume: bool) -> None:
-    """Trains to the end, from the checkpoint on where there is one and `resume` is set; draws the log."""
-    if resume and loop.resume():
-        logger.info("resumed step=%d", loop.step)
-    loop.run()
-    draw_log(folder / "log.csv", folder / "log.png")
+    def train(
+        self,
+        model: nn.Module,
+        *,
+        loss: Callable[[int, float], Tensor],
+        evaluate: Callable[[], Figures],
+        settings: LoopSettings,
+    ) -> None:
+        """Trains to the end, from the checkpoint on if there is one and `resume` is set; draws the log."""
+        loop = TrainingLoop(model, loss=loss, evaluate=evaluate, settings=settings, folder=self.path)
+        if self.resume and loop.resume():
+            log.info("resumed", step=loop.step)
+        loop.run()
+        draw_log(self.path / "log.csv", self.path / "log.png")
+
+    def save_bert(self, model: nn.Module, base: Path) -> Path:
+        """Writes a trained BERT, of whatever head, with its base's tokenizer; returns `model`."""
+        model.save_pretrained(self.model)
+        (self.model / TOKENIZER).write_bytes((base / TOKENIZER).read_bytes())
+        return self.model
+
+    def _once(self, name: str, kind: type[Value], make: Callable[[], Value]) -> Value:
+        file = self.path / name
+        if not file.exists():
+            write_value(make(), file)
+        return read_value(file, kind)

@@ -49,20 +49,18 @@ _CPU = Size(
     watched_depth=30,
 )
 
+_SMOKE_LOOP = LoopSettings(total_steps=40, learning_rate=1e-3, warmup_steps=5, averaging=0.8, log_every_steps=5)
+"""Everything runs once; the model learns nothing useful."""
+
 SIZES = {
-    # Everything runs through once; nothing useful is learnt.
     "smoke": replace(
         _CPU,
         ranking=replace(_CPU.ranking, lists_per_step=4, max_tokens=48),
-        ranking_loop=LoopSettings(total_steps=40, learning_rate=1e-3, warmup_steps=5, averaging=0.8, log_every_steps=5),
+        ranking_loop=_SMOKE_LOOP,
         embedding=replace(_CPU.embedding, lists_per_step=4, max_tokens=48),
-        embedding_loop=LoopSettings(
-            total_steps=40, learning_rate=1e-3, warmup_steps=5, averaging=0.8, log_every_steps=5
-        ),
+        embedding_loop=_SMOKE_LOOP,
         generation=replace(_CPU.generation, pairs_per_step=8, max_passage_tokens=48),
-        generation_loop=LoopSettings(
-            total_steps=40, learning_rate=1e-3, warmup_steps=5, averaging=0.8, log_every_steps=5
-        ),
+        generation_loop=_SMOKE_LOOP,
         n_frozen_ranking_layers=0,
         mining_depth=10,
         watched_queries=5,

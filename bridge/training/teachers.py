@@ -1,101 +1,184 @@
-"""Teachers: what trained models think of every candidate, as one logit each.
+"""Teachers: what trained models think of a student's candidates.
 
 Any encoder or cross-encoder that runs here can teach (Hofstätter et al. 2020, "Improving efficient neural ranking
 models with cross-architecture knowledge distillation"). Their scores have scales of their own; the weights that
 make one logit of them are those under which the judged passages are likeliest (conditional logit).
+
+Encoders read every text by itself, so they can teach every query of a batch against every passage of it (in-batch
+distillation, Lin et al. 2021, "In-batch negatives for knowledge distillation with tightly-coupled teachers":
+https://aclanthology.org/2021.repl4nlp-1.17/). Cross-encoders only score each query's own list.
 """
 
-import gzip
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
-import msgspec
 import numpy as np
-import torch
+import structlog
 from numpy.typing import NDArray
 
 from bridge.models.artifact import ModelFolder
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
-from bridge.training.mining import CandidateSet
+from bridge.training.mining import CandidateList, CandidateSet, Embed
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 TeacherLogits = list[list[float]]
 """Per candidate list, one logit for each of its `rows`."""
 
+UNKNOWN = -np.inf
+"""The logit of a passage that no teacher scored."""
+
 _FITTED_LISTS = 5000
-_FITTING_STEPS = 200
+_SPREAD_OVER = 1000
+_SEED = 0
 
 
 def teacher_logits(candidates: CandidateSet, teachers: Sequence[ModelFolder]) -> TeacherLogits:
-    """The ensemble of `teachers` and of the bi-encoder that mined, its cosines being there already.
+    """The ensemble of `teachers` and of the bi-encoder that mined, whose cosines the candidates hold.
 
     Raises:
         ModelError: a teacher is neither encoder nor cross-encoder, or fails.
     """
-    scores = [[np.array(found.cosines, dtype=np.float32) for found in candidates.lists]]
+    scores = [[np.array(each.cosines, dtype=np.float32) for each in candidates.lists]]
     for teacher in teachers:
-        logger.info("scoring teacher=%s", teacher.identity)
-        ask = _cross_encoder_scores if teacher.manifest.kind == "cross_encoder" else _cosines
-        scores.append(list(ask(candidates, teacher)))
+        log.info("scoring", teacher=teacher.identity)
+        if teacher.manifest.kind == "cross_encoder":
+            cross_encoder = CrossEncoder.load(teacher)
+            scores.append([_cross_encoder_scores(candidates, each, cross_encoder) for each in candidates.lists])
+        else:
+            queries, passages = _embedded(candidates, teacher)
+            scores.append([passages[each.rows] @ query for query, each in zip(queries, candidates.lists, strict=True)])
     features = [np.stack(columns, axis=1) for columns in zip(*scores, strict=True)]
-    weights = fitted_weights(features)
-    logger.info("weights %s", " ".join(f"{weight:.2f}" for weight in weights))
+    weights = fitted_weights(features[:: max(1, len(features) // _FITTED_LISTS)])
+    log.info("weighted", weights=[round(float(weight), 2) for weight in weights])
     return [(rows @ weights).tolist() for rows in features]
 
 
-def fitted_weights(features: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """float32 (n_teachers,): the weights that make the first of each list's rows likeliest under a softmax.
+def fitted_weights(
+    features: Sequence[NDArray[np.float32]], *, n_steps: int = 200, step_size: float = 0.05, decay: float = 0.0
+) -> NDArray[np.float32]:
+    """float32 (n_features,): the weights that make the first of each list's rows likeliest under a softmax (Cao et al.
+    2007), by Adam on standardised features.
 
-    `features`: per list float32 (n_candidates, n_teachers), the judged passage first.
+    `features`: per list float32 (n_candidates, n_features), the judged passage first. `decay` draws weights to zero.
     """
-    fitted = features[:: max(1, len(features) // _FITTED_LISTS)]
-    width = max(len(rows) for rows in fitted)
-    padded = torch.zeros(len(fitted), width, fitted[0].shape[1])
-    absent = torch.full((len(fitted), width), -torch.inf)
-    for number, rows in enumerate(fitted):
-        padded[number, : len(rows)] = torch.from_numpy(rows)
+    shape = (len(features), max(map(len, features)))
+    padded = np.zeros((*shape, features[0].shape[1]))
+    absent = np.full(shape, -np.inf)
+    for number, rows in enumerate(features):
+        padded[number, : len(rows)] = rows
         absent[number, : len(rows)] = 0.0
-    # Columns of one scale, so that one learning rate does for all.
-    scale = torch.cat([torch.from_numpy(rows) for rows in fitted]).std(dim=0).clamp_min(1e-6)
-    weights = torch.ones(padded.shape[2], requires_grad=True)
-    optimizer = torch.optim.Adam([weights], lr=0.05)
-    for _ in range(_FITTING_STEPS):
-        optimizer.zero_grad()
-        likelihood = ((padded / scale) @ weights + absent).log_softmax(dim=1)[:, 0].mean()
-        (-likelihood).backward()
-        optimizer.step()
-    result: NDArray[np.float32] = (weights.detach() / scale).numpy()
-    return result
+    spread = np.concatenate(features).std(axis=0) + 1e-6
+    padded /= spread
+    weights = np.zeros(padded.shape[2])
+    mean, square = np.zeros_like(weights), np.zeros_like(weights)
+    for step in range(1, n_steps + 1):
+        logits = padded @ weights + absent
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        gradient = np.einsum("lp,lpf->f", shares, padded) / len(features) - padded[:, 0].mean(axis=0) + decay * weights
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.99 * square + 0.01 * gradient**2
+        weights -= step_size * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-8)
+    return np.asarray(weights / spread, dtype=np.float32)
 
 
-def save_logits(logits: TeacherLogits, file: Path) -> None:
-    """Write as gzip JSON; `load_logits` reads it back."""
-    with gzip.open(file, "wb", compresslevel=3) as out:
-        out.write(msgspec.json.encode(logits))
+def all_embed(teachers: Sequence[ModelFolder]) -> bool:
+    """Whether each of them is an encoder, so that it can teach any query against any passage."""
+    return all(teacher.manifest.kind == "encoder" for teacher in teachers)
 
 
-def load_logits(file: Path) -> TeacherLogits:
-    with gzip.open(file, "rb") as content:
-        return msgspec.json.decode(content.read(), type=TeacherLogits)
+class Teaching(Protocol):
+    """Lists are numbered as in the candidate set, passages as in its pool. `share` of the loss is the teachers'."""
+
+    share: float
+
+    def logits(self, lists: Sequence[int], rows: Sequence[int]) -> NDArray[np.float32]:
+        """float32 (n_lists, n_rows): the teachers' logit of each passage for each query, or `UNKNOWN`."""
 
 
-def _cosines(candidates: CandidateSet, folder: ModelFolder) -> Iterator[NDArray[np.float32]]:
-    encoder = Encoder.load(folder)
+class ListTeaching:
+    """Teaches each query its own list alone."""
+
+    share = 0.4
+
+    def __init__(self, candidates: CandidateSet, logits: TeacherLogits) -> None:
+        self._known = [
+            dict(zip(each.rows, own, strict=True)) for each, own in zip(candidates.lists, logits, strict=True)
+        ]
+
+    def logits(self, lists: Sequence[int], rows: Sequence[int]) -> NDArray[np.float32]:
+        return np.array([[self._known[number].get(row, UNKNOWN) for row in rows] for number in lists], dtype=np.float32)
+
+
+class VectorTeaching:
+    """Teaches all queries, float16 (n_lists, dimension), against all passages, float16 (n_passages, dimension)."""
+
+    share = 0.8
+
+    def __init__(self, queries: NDArray[np.float16], passages: NDArray[np.float16]) -> None:
+        self._queries = queries
+        self._passages = passages
+
+    @classmethod
+    def of(cls, candidates: CandidateSet, teachers: Sequence[ModelFolder], embed: Embed) -> "VectorTeaching":
+        """The ensemble of encoders and of `embed`, all weighted equally.
+
+        Equally, since it depends on the pairs at hand which of them knows the judged passages best; the scale of their
+        sum is fitted (see `fitted_weights`).
+
+        Raises:
+            ModelError: a teacher fails.
+        """
+        texts = [passage.text for passage in candidates.passages]
+        queries = [each.query for each in candidates.lists]
+        embedded = [(embed(queries), embed(texts)), *(_embedded(candidates, teacher) for teacher in teachers)]
+        generator = np.random.default_rng(_SEED)
+        some_queries = generator.integers(len(queries), size=min(_SPREAD_OVER, len(queries)))
+        some_texts = generator.integers(len(texts), size=min(_SPREAD_OVER, len(texts)))
+        spread = np.array([(q[some_queries] @ p[some_texts].T).std(axis=1).mean() for q, p in embedded]).clip(1e-6)
+        cosines = [
+            np.stack([p[each.rows] @ q[number] for q, p in embedded], axis=1)
+            for number, each in enumerate(candidates.lists)
+        ]
+        fitted = fitted_weights(cosines[:: max(1, len(cosines) // _FITTED_LISTS)])
+        weights = (fitted * spread).mean().clip(1e-6) / spread
+        # A sum of weighted cosines is the product of vectors side by side.
+        weighted = [q * weight for (q, _), weight in zip(embedded, weights, strict=True)]
+        return cls(_side_by_side(weighted), _side_by_side([p for _, p in embedded]))
+
+    def logits(self, lists: Sequence[int], rows: Sequence[int]) -> NDArray[np.float32]:
+        return self._queries[lists].astype(np.float32) @ self._passages[rows].astype(np.float32).T
+
+    def save(self, file: Path) -> None:
+        """Writes NumPy's format; `load` reads it back."""
+        np.savez(file, queries=self._queries, passages=self._passages)
+
+    @classmethod
+    def load(cls, file: Path) -> "VectorTeaching":
+        with np.load(file) as arrays:
+            return cls(arrays["queries"], arrays["passages"])
+
+
+def _side_by_side(vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float16]:
+    return np.concatenate(vectors, axis=1, dtype=np.float16, casting="same_kind")
+
+
+def _embedded(candidates: CandidateSet, teacher: ModelFolder) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    encoder = Encoder.load(teacher)
+    queries = encoder.encode([each.query for each in candidates.lists], "query")
     passages = encoder.encode([passage.text for passage in candidates.passages], "passage")
-    queries = encoder.encode([found.query for found in candidates.lists], "query")
     encoder.close()
-    for query, found in zip(queries, candidates.lists, strict=True):
-        yield passages[found.rows] @ query
+    return queries, passages
 
 
-def _cross_encoder_scores(candidates: CandidateSet, folder: ModelFolder) -> Iterator[NDArray[np.float32]]:
-    cross_encoder = CrossEncoder.load(folder)
-    for found in candidates.lists:
-        # A passage found by both searches is in the list twice.
-        rows = list(dict.fromkeys(found.rows))
-        scores = cross_encoder.score(found.query, [candidates.passages[row].text for row in rows])
-        by_row = dict(zip(rows, scores.tolist(), strict=True))
-        yield np.array([by_row[row] for row in found.rows], dtype=np.float32)
+def _cross_encoder_scores(
+    candidates: CandidateSet, candidate_list: CandidateList, cross_encoder: CrossEncoder
+) -> NDArray[np.float32]:
+    # A passage that both searches return is in the list twice.
+    rows = list(dict.fromkeys(candidate_list.rows))
+    scores = cross_encoder.score(candidate_list.query, [candidates.passages[row].text for row in rows])
+    by_row = dict(zip(rows, scores.tolist(), strict=True))
+    return np.array([by_row[row] for row in candidate_list.rows], dtype=np.float32)

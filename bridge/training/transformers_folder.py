@@ -1,18 +1,39 @@
-"""A transformers folder to export: that it can be read safely, and what it does not say of its model."""
+"""A transformers folder becomes a model folder: read safely, traced into a graph, written with its manifest.
+
+The graph comes from `torch.onnx.export(dynamo=False)`: ONNX Runtime's attention fusion recognises its shape, and not
+that of the newer exporter.
+"""
 
 import json
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import torch
 
 from bridge.errors import ModelError
-from bridge.models.artifact import TOKENIZER
+from bridge.models.artifact import TOKENIZER, Kind, Manifest, ModelFolder, names_only, write_manifest
 
 FORBIDDEN_KEYS = ("auto_map", "custom_pipelines", "_attn_implementation", "attn_implementation", "trust_remote_code")
 """Keys of `config.json` by which some transformers versions load code that the folder names (CVE-2026-4372)."""
+
+OPSET = 17
+MODEL_FILE = "model.onnx"
+
+PARITY_TEXTS = (
+    ("how do I sort a list by several keys", "sorted(iterable, key=None): a new sorted list from the items."),
+    ("wing", "An experimental study of a wing in a propeller slipstream was made to determine the lift."),
+    ("Är det möjligt?", "Unicode — dashes, 数字, emoji 🙂 and a_very_long_identifier_name()."),
+)
+"""Pairs on which the exported graph must agree with torch."""
+
+MAX_DIFFERENCE = 1e-4
+"""Largest difference from torch of any output on `PARITY_TEXTS`; float32 rounding is below 1e-5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +67,56 @@ def checked_configuration(source: Path) -> dict[str, Any]:
         if not (source / needed).is_file():
             raise ModelError(f"model folder {source} has no {needed}: only safetensors and tokenizer.json are read")
     return config
+
+
+def trace(model: Any, file: Path, *, inputs: Sequence[str], output: str) -> None:
+    """Writes the model's graph, for any number of texts of any length; `inputs` in the order of its `forward`, by which
+    the exporter names them."""
+    example = torch.ones((2, 7), dtype=torch.int64)
+    torch.onnx.export(
+        model,
+        (example,) * len(inputs),
+        str(file),
+        input_names=list(inputs),
+        output_names=[output],
+        dynamic_axes={name: {0: "batch", 1: "tokens"} for name in inputs} | {output: {0: "batch"}},
+        opset_version=OPSET,
+        dynamo=False,
+    )
+
+
+def differs(folder: ModelFolder, difference: float) -> ModelError:
+    return ModelError(
+        f"model {folder.path} differs from torch by {difference:.2g} (at most {MAX_DIFFERENCE:g} is rounding): this "
+        f"model's shape is not exported rightly, do not use it"
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences the exporter's notes on tracing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
+        yield
+
+
+def write_model(
+    source: Path, out: Path, card: Card, kind: Kind, files: Sequence[str], *, max_tokens: int | None = None, **own: Any
+) -> ModelFolder:
+    """Completes `out`, which holds `files` (the main one first): tokenizer and manifest, with the fields in `own`."""
+    copy_tokenizer(source, out)
+    manifest = Manifest(
+        kind=kind,
+        name=card.name,
+        licence=card.licence,
+        max_tokens=max_tokens or card.max_tokens,
+        files=names_only([*files, TOKENIZER]),
+        file=files[0],
+        sources=list(card.sources),
+        **own,
+    )
+    return write_manifest(out, manifest)
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:

@@ -11,11 +11,11 @@ pytest.importorskip("bm25s", reason="training needs the train extra")
 
 import torch
 
+from bridge.training.base_model import base_tokenizer
 from bridge.training.cross_encoder import (
     RankingLoss,
     RankingSettings,
     cross_encoder_from,
-    pair_tokenizer,
     score_pairs,
     scorer,
     small_cross_encoder_from,
@@ -63,7 +63,7 @@ def cosines(candidates: CandidateSet) -> TeacherLogits:
 def test_training_learns_a_toy_ranking(toy_base: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = cross_encoder_from(toy_base)
-    tokenizer = pair_tokenizer(toy_base, 32)
+    tokenizer = base_tokenizer(toy_base, 32)
     candidates = toy_candidates()
     loss = RankingLoss(model, tokenizer, candidates, cosines(candidates), SETTINGS, seed=1)
     with torch.inference_mode():
@@ -85,7 +85,7 @@ def test_training_learns_a_toy_ranking(toy_base: Path, tmp_path: Path) -> None:
 
 def test_scores_do_not_depend_on_chunks_or_order(toy_base: Path) -> None:
     model = cross_encoder_from(toy_base).eval()
-    tokenizer = pair_tokenizer(toy_base, 32)
+    tokenizer = base_tokenizer(toy_base, 32)
     pairs = [("wing flow", " ".join(WORDS[:length])) for length in (9, 1, 25, 4, 4, 17)]
     with torch.inference_mode():
         together = score_pairs(model, tokenizer, pairs, chunk_tokens=10_000)
@@ -97,7 +97,7 @@ def test_scores_do_not_depend_on_chunks_or_order(toy_base: Path) -> None:
 
 def test_batches_depend_on_step_and_seed_alone(toy_base: Path) -> None:
     model = cross_encoder_from(toy_base).eval()
-    tokenizer = pair_tokenizer(toy_base, 32)
+    tokenizer = base_tokenizer(toy_base, 32)
     candidates = toy_candidates()
 
     def value(step: int, seed: int) -> float:
@@ -137,7 +137,7 @@ def test_a_query_that_the_passage_does_not_answer_ranks_below_the_one_it_answers
         ],
     )
     model = cross_encoder_from(toy_base).eval()
-    tokenizer = pair_tokenizer(toy_base, 32)
+    tokenizer = base_tokenizer(toy_base, 32)
     with torch.inference_mode():
         plain = RankingLoss(model, tokenizer, candidates, cosines(candidates), SETTINGS, seed=1)(0, 1.0)
         rivalled = RankingLoss(model, tokenizer, with_rivals, cosines(with_rivals), SETTINGS, seed=1)(0, 1.0)
@@ -150,7 +150,7 @@ def test_the_teachers_part_of_the_loss_is_nothing_for_a_model_that_agrees_with_t
     model = cross_encoder_from(toy_base).eval()
     with torch.no_grad():
         model.classifier.weight.mul_(50)  # an untrained model finds all passages alike
-    tokenizer = pair_tokenizer(toy_base, 32)
+    tokenizer = base_tokenizer(toy_base, 32)
     score = scorer(model, tokenizer)
     own = [score(found.query, [candidates.passages[row].text for row in found.rows]) for found in candidates.lists]
 
@@ -170,5 +170,5 @@ def test_a_small_model_begins_with_the_words_of_its_base(toy_base: Path) -> None
     distances, base_distances = torch.pdist(words), torch.pdist(base)
     assert float(torch.corrcoef(torch.stack([distances, base_distances]))[0, 1]) > 0.5
     with torch.inference_mode():
-        scores = score_pairs(model, pair_tokenizer(toy_base, 32), [("wing", "wing flow")], chunk_tokens=100)
+        scores = score_pairs(model, base_tokenizer(toy_base, 32), [("wing", "wing flow")], chunk_tokens=100)
     assert scores.shape == (1,)

@@ -9,11 +9,13 @@ from bridge.training.data import (
     SOURCES,
     JudgedCollection,
     LabelledPair,
-    asked_by_sentence,
     development_queries,
     pairs_of,
     read_pairs,
+    read_value,
     sample_per_source,
+    sentence_queries,
+    write_value,
 )
 
 COLLECTION = JudgedCollection(
@@ -75,7 +77,7 @@ def test_a_sentence_of_the_second_half_asks_for_the_rest() -> None:
     late = "We show that the lift of a wing grows with its angle."
     passage = f"Wings are old and have been studied for long by many people. It was so. {late} Indeed {filling}."
     pairs = [LabelledPair("Wings", passage, "Wings", relevant=True, source="s")]
-    [made] = asked_by_sentence(pairs, {"s": 3}, seed=1)
+    [made] = sentence_queries(pairs, {"s": 3}, seed=1)
     assert made.query == late
     assert made.passage == passage.replace(f" {late}", "")
     assert (made.title, made.source, made.relevant) == ("Wings", "s", True)
@@ -87,8 +89,15 @@ def test_a_sentence_of_the_second_half_asks_for_the_rest() -> None:
     ids=["no sentence is long enough", "too little is left"],
 )
 def test_a_passage_that_a_sentence_cannot_ask_for_is_passed_over(passage: str) -> None:
-    assert asked_by_sentence([LabelledPair("q", passage, "", relevant=True, source="s")], {}, seed=1) == []
+    assert sentence_queries([LabelledPair("q", passage, "", relevant=True, source="s")], {}, seed=1) == []
 
 
 def test_every_source_states_its_licence() -> None:
     assert all(source.licence for source in SOURCES.values())
+
+
+@pytest.mark.parametrize("name", ["value.json", "value.json.gz"])
+def test_a_value_survives_the_disk_and_is_gzip_if_its_file_is_named_so(name: str, tmp_path: Path) -> None:
+    write_value([[0.5, -1.25], [3.0]], tmp_path / name)
+    assert read_value(tmp_path / name, list[list[float]]) == [[0.5, -1.25], [3.0]]
+    assert (tmp_path / name).read_bytes().startswith(b"\x1f\x8b") == name.endswith(".gz")

@@ -11,7 +11,7 @@ import torch
 
 from bridge.training.encoder import EmbeddingLoss, EmbeddingSettings, SentenceEncoder, encoder_from, mix_in
 from bridge.training.mining import CandidateList, CandidateSet, PooledPassage, hardest
-from bridge.training.teaching import ListTeaching, VectorTeaching
+from bridge.training.teachers import ListTeaching, VectorTeaching
 from tests.toys import WORDS
 
 SETTINGS = EmbeddingSettings(lists_per_step=4, negatives=2, max_tokens=32, chunk_tokens=64)
@@ -65,7 +65,7 @@ def test_training_brings_a_query_to_its_passage(toy_base: Path) -> None:
 
     def whole_loss() -> float:
         with torch.inference_mode():
-            return float(sum(loss(step, 1.0).item() for step in range(loss.steps_per_epoch)))
+            return float(sum(loss(step, 1.0).item() for step in range(loss.epochs.n_steps)))
 
     before = whole_loss()
     for step in range(30):
@@ -149,7 +149,7 @@ def test_batches_hold_one_domain_and_an_epoch_every_query_once(toy_base: Path) -
         for found in two.lists
     ]  # fmt: skip
     loss = loss_of(toy_base, CandidateSet(one.passages + two.passages, one.lists + shifted), [[0.0] * 4] * 11)
-    batches = [loss._batch_of(step) for step in range(loss.steps_per_epoch)]
+    batches = [loss.epochs.batch(step) for step in range(loss.epochs.n_steps)]
     seen = sorted((domain, number) for domain, numbers in batches for number in numbers)
     assert seen == [("others", n) for n in range(6, 11)] + [("toys", n) for n in range(6)]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bridge.errors import UsageError
-from bridge.training.loop import LoopSettings, TrainingLoop
+from bridge.training.loop import LoopSettings, TrainingLoop, draw_log
 
 SETTINGS = LoopSettings(
     total_steps=30, learning_rate=0.1, warmup_steps=3, averaging=0.5, weight_decay=0.0, log_every_steps=10
@@ -118,3 +118,9 @@ def test_losses_and_development_figures_are_logged_with_their_step(tmp_path: Pat
         ("30", "loss"),
         ("30", "weight"),
     ]
+
+
+def test_the_log_becomes_a_picture(tmp_path: Path) -> None:
+    loop_for(line(), tmp_path).run()
+    draw_log(tmp_path / "log.csv", tmp_path / "log.png")
+    assert (tmp_path / "log.png").read_bytes().startswith(b"\x89PNG")

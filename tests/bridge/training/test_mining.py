@@ -1,5 +1,4 @@
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +10,7 @@ pytest.importorskip("bm25s", reason="training needs the train extra")
 
 from bridge.training.mining import (
     CandidateSet,
-    load_candidates,
     mine_candidates,
-    save_candidates,
     without_overlaps,
 )
 
@@ -94,9 +91,3 @@ def test_sections_that_share_running_text_with_the_answer_are_dropped() -> None:
     cleaned = without_overlaps(candidates)
     assert mined_texts(cleaned, "wing") == {"heat about a wing that shares no running text with that story at all"}
     assert all(len(found.cosines) == 1 + len(found.lexical) + len(found.dense) for found in cleaned.lists)
-
-
-def test_candidates_survive_the_disk(tmp_path: Path) -> None:
-    candidates = mine(pair("wing", "wing"), pair("heat", "heat wing shock"))
-    save_candidates(candidates, tmp_path / "candidates.json.gz")
-    assert load_candidates(tmp_path / "candidates.json.gz") == candidates

@@ -75,8 +75,8 @@ def test_pairs_without_relevance_are_not_learnt(toy_base: Path) -> None:
     irrelevant = LabelledPair("bee", "wing", "", relevant=False, source="toy")
     with_irrelevant = GenerationLoss(model, tokenizer_of(toy_base), [*PAIRS, irrelevant], SETTINGS, seed=1)
     assert (
-        with_irrelevant.steps_per_epoch
-        == GenerationLoss(model, tokenizer_of(toy_base), PAIRS, SETTINGS, seed=1).steps_per_epoch
+        with_irrelevant.epochs.n_steps
+        == GenerationLoss(model, tokenizer_of(toy_base), PAIRS, SETTINGS, seed=1).epochs.n_steps
     )
 
 

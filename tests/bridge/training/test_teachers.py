@@ -6,9 +6,16 @@ import pytest
 pytest.importorskip("torch", reason="training needs the train extra")
 pytest.importorskip("bm25s", reason="training needs the train extra")
 
+from bridge.models.encoder import Encoder
 from bridge.training.mining import CandidateList, CandidateSet, PooledPassage
-from bridge.training.teachers import fitted_weights, load_logits, save_logits, teacher_logits
-from tests.toys import make_toy_cross_encoder, make_toy_encoder
+from bridge.training.teachers import UNKNOWN, ListTeaching, VectorTeaching, fitted_weights, teacher_logits
+from tests.toys import WORDS, make_toy_cross_encoder, make_toy_encoder
+
+PASSAGES = [PooledPassage(f"{WORDS[n]} {WORDS[n + 8]}", "", "toy") for n in range(6)]
+CANDIDATES = CandidateSet(
+    PASSAGES,
+    [CandidateList(WORDS[n], "toy", n, [(n + 1) % 6], [(n + 2) % 6], [0.5, 0.2, 0.1], []) for n in range(6)],
+)
 
 
 def candidates() -> CandidateSet:
@@ -42,6 +49,30 @@ def test_every_passage_of_a_list_has_a_logit_and_the_answer_the_highest(make: ob
             assert by_passage.setdefault(passage, logit) == pytest.approx(logit)
 
 
-def test_logits_survive_the_disk(tmp_path: Path) -> None:
-    save_logits([[0.5, -1.25], [3.0]], tmp_path / "logits.json.gz")
-    assert load_logits(tmp_path / "logits.json.gz") == [[0.5, -1.25], [3.0]]
+def test_of_a_list_its_own_passages_are_known() -> None:
+    teaching = ListTeaching(CANDIDATES, [[3.0, 1.0, 0.5]] * 6)
+    assert teaching.logits([0, 4], [0, 1, 5]).tolist() == [[3.0, 1.0, UNKNOWN], [0.5, UNKNOWN, 1.0]]
+
+
+def test_encoders_know_every_passage_and_have_an_equal_say(tmp_path: Path) -> None:
+    folder = make_toy_encoder(tmp_path / "teacher")
+    encoder = Encoder.load(folder)
+
+    def embed(texts: object) -> np.ndarray:
+        return encoder.encode(list(texts), "passage")  # type: ignore[call-overload]
+
+    alone = VectorTeaching.of(CANDIDATES, [], embed).logits(range(6), range(6))
+    twice = VectorTeaching.of(CANDIDATES, [folder], embed).logits(range(6), range(6))
+    assert alone.shape == (6, 6)
+    assert np.isfinite(alone).all()
+    cosines = embed([each.query for each in CANDIDATES.lists]) @ embed([each.text for each in PASSAGES]).T
+    assert np.corrcoef(alone.ravel(), cosines.ravel())[0, 1] == pytest.approx(1.0, abs=1e-3)
+    # Two teachers that think alike think as one of them.
+    assert np.corrcoef(alone.ravel(), twice.ravel())[0, 1] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_vectors_survive_the_disk(tmp_path: Path) -> None:
+    teaching = VectorTeaching(np.eye(3, 4, dtype=np.float16), np.ones((5, 4), dtype=np.float16))
+    teaching.save(tmp_path / "teachers.npz")
+    again = VectorTeaching.load(tmp_path / "teachers.npz")
+    assert again.logits([1, 2], [0, 4]).tolist() == teaching.logits([1, 2], [0, 4]).tolist() == [[1.0, 1.0]] * 2
