@@ -11,7 +11,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -138,7 +138,9 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
     except OSError as error:
-        raise CheckpointUnusable(f"state folder {folder} cannot be written: {error.strerror}") from error
+        raise CheckpointUnusable(
+            f"state folder {folder} cannot be written ({error.strerror}): free the disk, or name another --state-folder"
+        ) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -149,8 +151,9 @@ def locked(folder: Path) -> Iterator[None]:
                 f"another --state-folder"
             ) from error
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        # The lock holds without its text, which a full disk does not take.
+        with suppress(OSError), path.open("w") as text:
+            text.write(f"process {os.getpid()} on {socket.gethostname()}")
         yield
 
 
@@ -193,7 +196,9 @@ class DeadLetters:
     def close(self) -> None:
         """Closes the file, and removes it if it is empty."""
         empty = self.size == 0
-        self._file.close()
+        # Letters that a full disk did not take belong to no booked batch: whoever added them knows.
+        with suppress(OSError):
+            self._file.close()
         if empty:
             self.path.unlink(missing_ok=True)
 

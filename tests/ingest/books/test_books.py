@@ -222,6 +222,32 @@ def test_a_full_disk_stops_before_anything_is_acknowledged(small_disk: Path) -> 
         assert [letter.id for letter in read_dead_letters(books.dead_letters)] == ["0"]
 
 
+def book_on_a_full_disk(books: Books, filler: Path, document: Document) -> None:
+    with books:
+        fill(filler)
+        books.book(ended([document], ["dead_lettered"]))
+
+
+@pytest.mark.case("I47")
+@pytest.mark.parametrize("when", ["before it starts", "in the middle"])
+def test_a_full_disk_is_named_with_its_path_and_a_remedy_and_the_next_run_goes_on(small_disk: Path, when: str) -> None:
+    items = source(5)
+    documents = list(items.items())
+    folder, filler = small_disk / "state", small_disk / "filler"
+    with books_of(folder, items) as books:
+        books.book(ended(documents[:2], ["written", "written"]))
+        books.save()
+    large = Document("large", b'{"a": "' + b"x" * 50_000 + b'"}', {}, SourcePosition("memory", 9))
+    if when == "before it starts":
+        fill(filler)
+    with pytest.raises(IngestError, match=rf"{folder}.*No space left.*free the disk or name another") as failed:
+        book_on_a_full_disk(books_of(folder, items), filler, large)
+    assert failed.value.__context__ is not None
+    filler.unlink()
+    with books_of(folder, items) as books:
+        assert books.skipped == 2
+
+
 def test_a_run_with_items_unaccounted_for_is_not_complete(saved: Path) -> None:
     with books_of(saved, source(5)) as books:
         books.count_read(2)
