@@ -52,7 +52,7 @@ def test_plan_foresees_work_and_growth_and_changes_nothing(client: OpenSearch, f
     found = planned(client, fresh_index)
     assert (found.way, found.documents, found.stale, found.sampled, found.passages) == ("in_place", 200, 200, 50, 200)
     assert found.hours > 0
-    assert found.vector_memory_bytes == round(200 * 1.1 * (4 * 4 + 8 * 16))
+    assert found.vector_memory_bytes == round(200 * 1.1 * (4 + 8 * 16))
     assert list(found.mapping) == ["_neural"]
     assert indices.look(client, fresh_index) == before
 
