@@ -60,7 +60,7 @@ def test_an_update_clears_what_an_earlier_recipe_made() -> None:
 
 
 def answered(item: dict[str, Any]) -> Verdict:
-    first = {"update": {"_id": "-", "status": 404, "error": {"type": "index_not_found_exception", "reason": "no alias"}}}
+    first = {"update": {"_id": "-", "status": 404, "error": {"type": "index_not_found_exception", "reason": "none"}}}
     body = json.dumps({"items": [first, {"index": {"_id": "d1", **item}}]}).encode()
     found = verdicts(Answer(200, {"content-type": "application/json"}, body), [ACTION])
     assert isinstance(found, list)
