@@ -5,6 +5,7 @@ from typing import Any
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
+from bridge.cluster.schema import field_mapping
 from bridge.profile import IndexProfile
 from ingest.stages.models import Models, profile_like
 
@@ -50,7 +51,8 @@ def make_index(cluster: OpenSearch, index: str, profile: IndexProfile, models: M
         wanted = indices.new_profile(cluster, profile, properties=PROPERTIES)
         same = (mapped, state.settings.get("analysis")) == (PROPERTIES, _ANALYSIS)
         same = same and state.profile is not None and profile_like(state.profile, models) == state.profile
-        same = same and indices.as_kept(wanted, state) == wanted  # vectors in bytes do not mix with floats
+        vectors = field_mapping(state.mapping, wanted.embedding_field) or {}
+        same = same and vectors.get("data_type", "float") == wanted.vector_encoding  # bytes do not mix with floats
         if same and indices.count(cluster, index) <= n_documents:
             indices.put_profile(cluster, index, lambda _: wanted)  # an earlier demo gated and tuned it
             return

@@ -35,12 +35,12 @@ def _creating(cluster: FakeCluster) -> None:
 
 
 @pytest.mark.parametrize(
-    ("documents", "encoding", "methods"),
-    [(2, "byte", set()), (1, "byte", {"DELETE", "PUT"}), (2, "float", {"DELETE", "PUT"})],
+    ("documents", "vectors", "methods"),
+    [(2, {}, set()), (1, {}, {"DELETE", "PUT"}), (2, {"data_type": "float"}, {"DELETE", "PUT"})],
     ids=["the same", "fewer", "of another encoding"],
 )
 def test_an_index_of_the_same_documents_stays_and_loses_its_tuning(
-    tmp_path: Path, documents: int, encoding: str, methods: set[str]
+    tmp_path: Path, documents: int, vectors: dict[str, str], methods: set[str]
 ) -> None:
     make_toy_encoder(tmp_path)
     models = load_models(IngestSettings(encoder=str(tmp_path), generator=None))
@@ -50,7 +50,8 @@ def test_an_index_of_the_same_documents_stays_and_loses_its_tuning(
         make_index(client, "docs", profile, models, n_documents=2)
         for doc_id in ("a", "b"):
             cluster.put(doc_id, b"{}")
-        cluster.mapping["_meta"][META_KEY] |= {"stages": ["lexical"], "vector_encoding": encoding}
+        cluster.mapping["_meta"][META_KEY]["stages"] = ["lexical"]
+        cluster.mapping["properties"]["_neural"]["properties"]["embedding"] |= vectors
         cluster.requests.clear()
         make_index(client, "docs", profile, models, n_documents=documents)
         assert {each.method for each in cluster.requests if each.path == "/docs"} - {"GET", "HEAD"} == methods
