@@ -79,10 +79,10 @@ def say(*lines: str, err: bool = False) -> None:
         click.echo(safe_text(line, lines=True), err=err)
 
 
-def show(value: dict[str, Any], *lines: str, as_json: bool) -> None:
-    """Prints a result: `value` as one JSON object, or `lines` for people."""
+def show(value: dict[str, Any], *lines: str, as_json: bool, indent: int | None = 2) -> None:
+    """Prints a result: `value` as one JSON object, on one line if `indent` is None, or `lines` for people."""
     if as_json:
-        click.echo(json.dumps(value, indent=2))
+        click.echo(json.dumps(value, indent=indent))
     else:
         say(*lines)
 

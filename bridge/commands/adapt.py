@@ -203,6 +203,7 @@ def command(
         },
         _conclusion(index, verdicts, installed),
         as_json=as_json,
+        indent=None,
     )
     ctx.exit(0 if helps else NONE_HELPS)
 

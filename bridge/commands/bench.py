@@ -85,7 +85,7 @@ def search(
             for size, of_size in results.items()
             for result in of_size
         ]
-        show({"collection": subject.name, "seconds": seconds, "results": rows}, as_json=True)
+        show({"collection": subject.name, "seconds": seconds, "results": rows}, as_json=True, indent=None)
     else:
         _print(subject, results)
 

@@ -83,6 +83,7 @@ def command(
         | (report.agreement_to_json(agreed) if agreed else {}),
         *([report.agreement_in_words(agreed)] if agreed else []),
         as_json=as_json,
+        indent=None,
     )
     figures = {result.name: result.figures() for result in results}
     if failed := [requirement.text for requirement in required if not requirement.is_met(figures)]:

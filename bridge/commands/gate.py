@@ -72,6 +72,7 @@ def command(
         {**msgspec.to_builtins(record), "written": not dry_run},
         f"searches {'would' if dry_run else 'will'} stop at: {serving}",
         as_json=as_json,
+        indent=None,
     )
 
 

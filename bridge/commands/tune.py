@@ -92,6 +92,7 @@ def command(
         in_words(tuner.default, chosen, record),
         "written to the index" if apply_it else "nothing was written; --apply writes the chosen setting",
         as_json=as_json,
+        indent=None,
     )
 
 
