@@ -1,7 +1,7 @@
 """Train a bi-encoder: a query comes to lie nearer to the passage that answers it than to all others.
 
 Loss: mostly what teachers think of the batch, as a distribution over its passages for each query, and over its
-queries for each passage (see `bridge.training.teaching`); beside it a softmax with the judged passage as the answer
+queries for each passage (see `bridge.training.teachers`); beside it a softmax with the judged passage as the answer
 (Henderson et al. 2017, "Efficient natural language response suggestion"; Karpukhin et al. 2020, DPR), mined negatives
 among them. Single judgements and predicted queries leave answers unmarked, teachers do not (Wang et al. 2022, "GPL:
 Generative pseudo labeling for unsupervised domain adaptation of dense retrieval": https://arxiv.org/abs/2112.07577;
