@@ -271,12 +271,15 @@ def _counted(
     try:
         documents = indices.count(cluster.client, name)
         enriched = indices.count_enriched(cluster.client, name, profile)
+        stamped = indices.count_stamped(cluster.client, name, profile)
         also = indices.count_enriched(cluster.client, name, beside) if beside else 0
     except (BridgeError, TransportError) as error:  # TransportError: the cluster's own word, such as a closed index
         return None, Finding("note", f"index {name}", f"cannot be counted: {error}")
     encoder = profile.encoder.identity
     message = f"{enriched:,} of {documents:,} documents enriched by {encoder}; serves {profile.stages[-1]}"
-    remedy = f"neural-bridge backfill {name}, or ingest it anew" if enriched < documents else None
+    remedy = f"neural-bridge backfill {name}, or ingest it anew" if stamped < documents else None
+    if documents and not enriched and remedy is None:
+        remedy = f"no document has text in {', '.join(profile.text_fields)}: name other fields after undo {name}"
     if beside:
         message += f"; generation {beside.generation} by {beside.encoder.identity} stands beside, in {also:,} documents"
     counted = EnrichedIndex(

@@ -12,6 +12,7 @@ from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import VectorEngine, dialect_of
 from bridge.cluster.field_security import refuse_restricted
 from bridge.cluster.schema import (
+    PIPELINE_SETTINGS,
     Dynamic,
     differences,
     field_mapping,
@@ -102,6 +103,21 @@ def create(
     _create(client, index, body)
 
 
+def create_unless_there(client: OpenSearch, index: str, profile: IndexProfile, *, analyzer: str) -> bool:
+    """Creates an index, unless another run has created it meanwhile; whether this one did.
+
+    Raises:
+        IndexUnsuitable: the cluster refuses the mapping.
+    """
+    try:
+        create(client, index, profile, analyzer=analyzer)
+    except IndexUnsuitable:
+        if find(client, index) is None:
+            raise
+        return False
+    return True
+
+
 def new_profile(client: OpenSearch, profile: IndexProfile, *, properties: Mapping[str, Any]) -> IndexProfile:
     """The profile that `create` would write to an index with these fields."""
     return profile_of_new_index(profile, dialect_of(capabilities(client)), properties=properties)
@@ -137,17 +153,38 @@ def create_like(client: OpenSearch, old: str, new: str, profile: IndexProfile) -
     _create(client, new, body)
 
 
+def alias_properties(client: OpenSearch, alias: str, index: str) -> dict[str, Any]:
+    """What an alias says of an index beside its name: filter, routing, whether it is written to or hidden.
+
+    Raises:
+        IndexUnsuitable: it is no alias of the index.
+    """
+    try:
+        properties: dict[str, Any] = client.indices.get_alias(index=index, name=alias)[index]["aliases"][alias]
+    except (NotFoundError, KeyError) as error:
+        raise IndexUnsuitable(f"{alias} is no alias of {index}: nothing was moved") from error
+    return properties
+
+
 def move_alias(client: OpenSearch, alias: str, *, old: str, new: str) -> None:
-    """Moves an alias from the old index to the new one in one step, so that no search meets neither.
+    """Lets an alias name the new index in place of the old one, with all its properties, in one step that searches
+    cannot fall into.
 
     Raises:
         IndexUnsuitable: the alias does not name the old index.
     """
-    remove, add = {"index": old, "alias": alias, "must_exist": True}, {"index": new, "alias": alias}
+    remove = {"index": old, "alias": alias, "must_exist": True}
+    add = {**alias_properties(client, alias, old), "index": new, "alias": alias}
     try:
         client.indices.update_aliases(body={"actions": [{"remove": remove}, {"add": add}]})
     except NotFoundError as error:
         raise IndexUnsuitable(f"{alias} is no alias of {old}: nothing was moved") from error
+
+
+def set_pipelines(client: OpenSearch, index: str, pipelines: Mapping[str, Any]) -> None:
+    """Sets the ingest pipelines of an index; one that is not named is none."""
+    body = {f"index.{name}": pipelines.get(name) for name in PIPELINE_SETTINGS}
+    client.indices.put_settings(index=index, body=body)
 
 
 def find(client: OpenSearch, index: str) -> IndexState | None:
@@ -191,20 +228,9 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
         IndexUnsuitable: the index cannot be enriched in place, or is enriched for another profile already.
         AccessDenied: some of its documents or fields are hidden from this user.
     """
-    state = look(client, index)
-    refuse_restricted(client, state.name)
-    _refuse_blocked(state)
+    state = check_in_place(client, index, profile)
     dialect = dialect_of(capabilities(client))
-    obstacles = in_place_obstacles(profile, dialect, state.mapping, state.settings)
-    if obstacles:
-        raise IndexUnsuitable(
-            f"index {state.name} cannot be enriched in place; nothing was changed:\n"
-            + "\n".join(f"  - {sentence}" for sentence in obstacles)
-            + f"\nCopy it instead: `neural-bridge copy {state.name} NEW_INDEX`"
-        )
     kept = state.generation(profile.generation)
-    if kept is not None:
-        _refuse_unlike(state, list(_contradictions(kept, profile)))
     if kept is None or missing_fields(profile, state.mapping):
         first = field_mapping(state.mapping, profile.text_fields[0]) or {}
         analyzer = first.get("analyzer")
@@ -219,6 +245,38 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
         except RequestError as error:
             raise IndexUnsuitable(f"the mapping of {state.name} cannot be extended: {reason_of(error)}") from error
     return check(client, state.name, profile)
+
+
+def check_in_place(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
+    """Checks before anything is changed whether an index can be enriched in place.
+
+    Raises:
+        IndexUnsuitable: it cannot, or is enriched for another profile already; every obstacle is named.
+        AccessDenied: some of its documents or fields are hidden from this user.
+    """
+    state = look(client, index)
+    refuse_restricted(client, state.name)
+    _refuse_blocked(state)
+    obstacles, contradictions = obstacles_in_place(client, state, profile)
+    if obstacles:
+        raise IndexUnsuitable(
+            f"index {state.name} cannot be enriched in place; nothing was changed:\n"
+            + "\n".join(f"  - {sentence}" for sentence in obstacles)
+            + f"\nCopy it instead: `neural-bridge copy {state.name} {state.name}-enriched`"
+        )
+    _refuse_unlike(state, contradictions)
+    return state
+
+
+def obstacles_in_place(client: OpenSearch, state: IndexState, profile: IndexProfile) -> tuple[list[str], list[str]]:
+    """What keeps an index from being enriched in place, one sentence each: first what only a copy can have otherwise,
+    then how the profile differs from the one that the index is enriched for."""
+    dialect = dialect_of(capabilities(client))
+    kept = state.generation(profile.generation)
+    return (
+        in_place_obstacles(profile, dialect, state.mapping, state.settings),
+        list(_contradictions(kept, profile)) if kept else [],
+    )
 
 
 def identity(state: IndexState) -> str:
@@ -266,7 +324,8 @@ def _refuse_unlike(state: IndexState, found: Sequence[str]) -> None:
             f"index {state.name} cannot be written as asked; nothing was changed:\n"
             + "\n".join(f"  - {sentence}" for sentence in found)
             + "\nCreate a new index with `neural-bridge index create`, fill a second generation of vectors beside the "
-            f"first with `neural-bridge generation fill {state.name}`, or correct the options"
+            f"first with `neural-bridge generation fill {state.name}`, begin anew after `neural-bridge undo "
+            f"{state.name}`, or correct the options"
         )
 
 
@@ -337,10 +396,20 @@ def count(client: OpenSearch, index: str) -> int:
     return int(client.count(index=index)["count"])
 
 
-def count_enriched(client: OpenSearch, index: str, profile: IndexProfile) -> int:
-    """Documents with a stamp of ours that a search can see."""
+def count_stamped(client: OpenSearch, index: str, profile: IndexProfile) -> int:
+    """Documents that a run has finished with, and that a search can see: also those without text."""
     query = {"query": {"exists": {"field": profile.stamp_field}}}
     return int(client.count(index=index, body=query)["count"])
+
+
+def count_enriched(client: OpenSearch, index: str, profile: IndexProfile) -> int:
+    """Documents with a vector or with predicted queries, and that a search can see."""
+    queries: dict[str, Any] = {"exists": {"field": profile.predicted_queries_field}}
+    vectors: dict[str, Any] = {"exists": {"field": profile.embedding_field}}
+    if profile.passages.layout == "nested":
+        vectors = {"nested": {"path": profile.passages_field, "query": vectors, "ignore_unmapped": True}}
+    query = {"bool": {"should": [queries, vectors], "minimum_should_match": 1}}
+    return int(client.count(index=index, body={"query": query})["count"])
 
 
 def reason_of(error: RequestError) -> str:

@@ -17,10 +17,16 @@ Dynamic = Literal["true", "false", "strict"]
 
 JsonObject = dict[str, Any]
 
-_COPIED_SETTINGS = (
-    *("analysis", "similarity", "mapping", "number_of_shards", "number_of_replicas", "refresh_interval"),
-    *("max_result_window", "max_ngram_diff", "max_shingle_diff", "codec", "sort"),
-)
+PIPELINE_SETTINGS = {"default_pipeline", "final_pipeline"}
+"""Ingest pipelines that see every document that is written."""
+
+_OF_ONE_INDEX = {
+    *("uuid", "creation_date", "version", "provided_name", "history", "blocks", "verified_before_close", "frozen"),
+    *("resize", "shrink", "remote_store", "routing.allocation.initial_recovery", "store.snapshot"),
+    *("lifecycle.indexing_complete", "lifecycle.origination_date", "knn", *PIPELINE_SETTINGS),
+}
+"""Settings that a copy does not get: they say what one index is or was made of. The pipelines come last, since they
+have changed the documents already, and `knn` is ours to set."""
 
 _VECTOR_STAGES = ("vector", "hybrid")
 
@@ -114,11 +120,11 @@ def new_index_like(
 ) -> JsonObject:
     """The body that creates an index like another one, with our object beside its fields.
 
-    `mapping` and `settings` are the other's, as the cluster gives them; of the settings, those that belong
-    to the documents and not to that one index.
+    `mapping` and `settings` are the other's, as the cluster gives them. All its settings are copied, except those of
+    one index alone and its ingest pipelines, which are set when the documents are copied.
     """
     text_field = field_mapping(mapping, profile.text_fields[0]) or {}
-    kept = {f"index.{name}": settings[name] for name in _COPIED_SETTINGS if name in settings}
+    kept = {f"index.{name}": value for name, value in flattened(settings) if not _is_of_one_index(name)}
     body = new_index(
         profile,
         dialect,
@@ -130,7 +136,24 @@ def new_index_like(
     ours = body["mappings"]
     ours["_meta"] = {**without_ours(mapping.get("_meta", {})), **ours["_meta"]}
     body["mappings"] = {**mapping, **ours}
+    limit, n_fields = "index.mapping.total_fields.limit", count_fields(body["mappings"])
+    if n_fields > int(kept.get(limit, _DEFAULT_FIELD_LIMIT)):
+        body["settings"][limit] = n_fields
     return body
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by their full names, as in `routing.allocation.enable`."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _is_of_one_index(name: str) -> bool:
+    parts = name.split(".")
+    return any(".".join(parts[:n]) in _OF_ONE_INDEX for n in range(1, len(parts) + 1))
 
 
 def object_properties(
@@ -183,13 +206,14 @@ def without_ours(meta: Mapping[str, Any]) -> JsonObject:
 def our_fields(mapping: Mapping[str, Any], object_field: str) -> list[str]:
     """Full names of all fields in our object, of every generation that the mapping still has."""
     found = field_mapping(mapping, object_field) or {}
-    return [f"{object_field}.{name}" for name in _leaves(found)]
+    return [f"{object_field}.{name}" for name in leaves(found)]
 
 
-def _leaves(mapping: Mapping[str, Any]) -> Iterator[str]:
+def leaves(mapping: Mapping[str, Any]) -> Iterator[str]:
+    """Full names of a mapping's fields, objects themselves left out."""
     for name, field in mapping.get("properties", {}).items():
         if "properties" in field:
-            yield from (f"{name}.{inner}" for inner in _leaves(field))
+            yield from (f"{name}.{inner}" for inner in leaves(field))
         else:
             yield name
 
@@ -217,8 +241,6 @@ def _text(analyzer: str | None) -> JsonObject:
     return {"type": "text", "analyzer": analyzer} if analyzer else {"type": "text"}
 
 
-_KNN_SETTING = "index.knn"
-
 _DEFAULT_FIELD_LIMIT = 1000
 _VECTOR_TYPES = ("knn_vector", "dense_vector")
 
@@ -237,21 +259,28 @@ def differences(profile: IndexProfile, mapping: Mapping[str, Any], settings: Map
 def in_place_obstacles(
     profile: IndexProfile, dialect: Dialect, mapping: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> list[str]:
-    """Why an index in use cannot be enriched in place, one sentence each; empty if it can.
+    """What keeps an index that is in use from being enriched in place, one sentence each.
 
-    An update reads the stored source, sets our object and writes the whole back: what the source lacks would be
-    lost.
+    An update reads the stored source, sets our object and writes the whole back: what the source lacks would be lost.
+    Our fields must fit the mapping that they are added to.
     """
+    ours = object_properties(profile, dialect, analyzer=None)
+    extended = {**mapping, "properties": _merged(mapping.get("properties", {}), ours)}
     return [
+        *differences(profile, extended, settings),
         *incomplete_source(mapping),
         *_reconstructed_source(settings),
         *_unmapped(profile, mapping),
-        *(
-            f"setting {name} is not {str(value).lower()}, and it can only be set when an index is created"
-            for name, value in dialect.vector_settings().items()
-            if name == _KNN_SETTING and not _is_true(settings.get("knn"))
-        ),
     ]
+
+
+def _merged(properties: Mapping[str, Any], more: Mapping[str, Any]) -> JsonObject:
+    """Fields that are there stay as they are; those that an object lacks are added to it."""
+    merged = {**more, **properties}
+    for name in properties.keys() & more.keys():
+        inner = _merged(properties[name].get("properties", {}), more[name].get("properties", {}))
+        merged[name] = {**properties[name], **({"properties": inner} if inner else {})}
+    return merged
 
 
 def incomplete_source(mapping: Mapping[str, Any]) -> list[str]:
@@ -326,7 +355,9 @@ def _wrong_settings(profile: IndexProfile, mapping: Mapping[str, Any], settings:
     limit = int(limits.get("limit", _DEFAULT_FIELD_LIMIT))
     wanted = count_fields(mapping) + len(missing_fields(profile, mapping))
     if wanted > limit:
-        yield f"the mapping would have {wanted} fields, setting index.mapping.total_fields.limit allows {limit}"
+        yield (
+            f"the mapping would have {wanted} fields, setting index.mapping.total_fields.limit allows {limit}: raise it"
+        )
 
 
 def write_blocks(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -39,8 +39,8 @@ def command(
 
     executor = ray.executor(ctx, settings)
     client = connect(settings.cluster)
-    kept = indices.look(client, index).profile
-    names = enrich.names(index, kept)
+    state = indices.look(client, index)
+    kept, names = state.profile, enrich.names_in(state)
     models = load_models(ray.local_settings(settings.ingest))
     sample = partial(sample_of_index, client, index, names)
     profile = enrich.profile(models, names, kept, settings.ingest, sample)

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from bridge.commands import say, show
-from bridge.commands.options.enrich import EnrichOptions, RunOptions, end, enrich_options, run_options
+from bridge.commands.options.enrich import EnrichOptions, RunOptions, check_names, end, enrich_options, run_options
 
 
 @click.command(name="copy")
@@ -27,6 +27,7 @@ def command(ctx: click.Context, old: str, new: str, alias: str | None, enrich: E
     from bridge.cluster import index as indices
     from bridge.cluster.bulk_load import wait_for_copies
     from bridge.cluster.connection import connect
+    from bridge.cluster.schema import leaves
     from ingest.job import Job
     from ingest.runs.copy import run_copy
     from ingest.runs.query_filter import sample_of_index
@@ -35,7 +36,11 @@ def command(ctx: click.Context, old: str, new: str, alias: str | None, enrich: E
     client = connect(settings.cluster)
     existing = indices.find(client, new)
     kept = existing.profile if existing else None
+    state = indices.look(client, old)
     names = enrich.names(old, kept)
+    check_names(names, list(leaves(state.mapping)), owner=f"index {old}")
+    if alias:
+        indices.alias_properties(client, alias, state.name)  # Before any work: is it an alias of the old index?
     models = load_models(settings.ingest)
     profile = enrich.profile(models, names, kept, settings.ingest, partial(sample_of_index, client, old, names))
     job = Job(new, profile, models, client, settings.ingest, run.folder("copy", new))
@@ -44,7 +49,7 @@ def command(ctx: click.Context, old: str, new: str, alias: str | None, enrich: E
     if alias and done.settled:
         if settings.ingest.load_replicas is not None:
             wait_for_copies(client, new, request.stopped)
-        indices.move_alias(client, alias, old=indices.look(client, old).name, new=new)
+        indices.move_alias(client, alias, old=state.name, new=new)
     lines = [
         f"{old} → {new}: {done.written:,} documents written in {done.passes} passes",
         f"  {old} holds {done.old_documents:,} documents, {new} {done.new_documents:,}",

@@ -1,8 +1,11 @@
 """`neural-bridge ingest`: documents from files into an index, enriched."""
 
+import difflib
 import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,7 @@ from bridge.commands.options.enrich import (
     Command,
     EnrichOptions,
     RunOptions,
+    check_names,
     collected_as,
     end,
     enrich_options,
@@ -22,9 +26,14 @@ from bridge.commands.options.enrich import (
 from bridge.commands.options.ray import RayOptions, ray_options
 
 if TYPE_CHECKING:
+    from bridge.cluster.index import IndexState
     from ingest.runs.dry_run import DryRun
     from ingest.sources.documents import FieldChoice
     from ingest.sources.files import Format
+    from ingest.sources.source import SourceItem
+
+_CHECKED = 1000
+"""Documents that are looked at for their fields before the run."""
 
 _FORMATS = ["auto", "json", "bulk", "hits", "csv", "tsv", "parquet"]
 
@@ -169,6 +178,8 @@ def command(
         file_format=file_format,
     )
     source = files()
+    if source.resumable:
+        _check_names(names, islice(source.items(), _CHECKED), existing)
     models = load_models(ray.local_settings(settings.ingest))
     profile = enrich.profile(models, names, kept, settings.ingest, lambda: sample_of_files(source))
     folder = run.folder("ingest", index)
@@ -177,8 +188,7 @@ def command(
         found = dry_run_of(source, job, analyzer=analyzer)
         show(msgspec.to_builtins(found), *_lines(found), as_json=enrich.as_json)
         return
-    if existing is None:
-        indices.create(client, index, profile, analyzer=analyzer)
+    if existing is None and indices.create_unless_there(client, index, profile, analyzer=analyzer):
         say(f"index {index} is new: made for {', '.join(names)}", err=True)
     if ray.runner == "ray":
         source = files(part_bytes=PART_BYTES)
@@ -186,6 +196,34 @@ def command(
         report = run_ingest(source, job, executor)
     show(report.to_json(), str(report), as_json=enrich.as_json)
     end(ctx, request, report)
+
+
+def _check_names(names: Sequence[str], items: "Iterable[SourceItem]", state: "IndexState | None") -> None:
+    """Checks that the mapping of an index, or some of these documents, have the text fields.
+
+    Raises:
+        UsageError: they have none of the fields, or lack one whose name is almost that of another.
+    """
+    from bridge.cluster.schema import leaves
+    from bridge.records import Document
+    from ingest.sources.json_objects import parse_object
+
+    known = set(leaves(state.mapping)) if state else set()
+    documents = [item for item in items if isinstance(item, Document)]
+    for document in documents:
+        known.update(_names_in(parse_object(document.body)))
+    missing = [name for name in names if name not in known]
+    almost = [name for name in missing if difflib.get_close_matches(name, known)]
+    if documents and (almost or len(missing) == len(names)):
+        check_names(almost or missing, known, owner=f"the source, in its first {len(documents):,} documents,")
+
+
+def _names_in(values: "Mapping[str, Any]", prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        yield f"{prefix}{key}"
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, dict):
+                yield from _names_in(inner, f"{prefix}{key}.")
 
 
 def _lines(found: "DryRun") -> list[str]:

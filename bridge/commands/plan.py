@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from bridge.commands import show
-from bridge.commands.options.enrich import EnrichOptions, enrich_options, versions_option
+from bridge.commands.options.enrich import EnrichOptions, enrich_options, repeated, versions_option
 
 if TYPE_CHECKING:
     from ingest.runs.plan import Plan
@@ -39,8 +39,8 @@ def command(ctx: click.Context, index: str, enrich: EnrichOptions, external_vers
     from ingest.stages.models import load_models
 
     client = connect(settings.cluster)
-    kept = indices.look(client, index).profile
-    names = enrich.names(index, kept)
+    state = indices.look(client, index)
+    kept, names = state.profile, enrich.names_in(state)
     models = load_models(settings.ingest)
     found = plan(
         index,
@@ -50,17 +50,25 @@ def command(ctx: click.Context, index: str, enrich: EnrichOptions, external_vers
         settings=settings.ingest,
         sample=sample,
     )
-    show(msgspec.to_builtins(found), *_lines(found), as_json=enrich.as_json)
+    next_command = _next_command(ctx, found)
+    show({**msgspec.to_builtins(found), "command": next_command}, *_lines(found, next_command), as_json=enrich.as_json)
 
 
-def _lines(plan: "Plan") -> list[str]:
-    way = {
-        "in_place": f"in place: neural-bridge backfill {plan.index}",
-        "copy": f"into a new index: neural-bridge copy {plan.index} NEW_INDEX",
-    }[plan.way]
+def _next_command(ctx: click.Context, plan: "Plan") -> str:
+    """The command that does what the plan says, with the options that were typed."""
+    if plan.way == "undo":
+        return f"neural-bridge undo {plan.index}"
+    typed_here = ("as_json", "sample")
+    if plan.way == "in_place":
+        return repeated(ctx, "backfill", plan.index, without=typed_here)
+    return repeated(ctx, "copy", plan.index, f"{plan.index}-enriched", without=(*typed_here, "external_versions"))
+
+
+def _lines(plan: "Plan", command: str) -> list[str]:
+    way = {"in_place": "in place", "copy": "into a new index", "undo": "anew, after"}[plan.way]
     return [
         f"{plan.index}: {plan.documents:,} documents, {plan.stale:,} to enrich, {plan.passages:,} passages",
-        f"  way      {way}",
+        f"  way      {way}: {command}",
         *(f"           since {obstacle}" for obstacle in plan.obstacles),
         f"  time     {_duration(plan.hours)} at {plan.documents_per_s:.1f} documents/s "
         f"(measured on {plan.measured:,} of {plan.sampled:,} sampled)",

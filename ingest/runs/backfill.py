@@ -42,8 +42,7 @@ def run_backfill(job: Job, executor: Executor = LOCAL) -> BackfillReport:
     client = job.client
     refuse_external_versions(client, indices.look(client, job.index), job.settings)
     profile = indices.fitted(client, job.profile)
-    state = indices.extend(client, job.index, profile)
-    indices.keep_profile(client, state, profile)
+    state = indices.check_in_place(client, job.index, profile)
     profile = indices.as_kept(profile, state)
     job = replace(job, index=state.name, profile=profile, from_start=True)
     source = IndexDocuments(
@@ -64,6 +63,8 @@ def run_backfill(job: Job, executor: Executor = LOCAL) -> BackfillReport:
         in_order=executor.in_order,
     )
     with books, executor.start(job, books, in_place=True) as run:
+        next(source.sample(1), None)  # Nothing is changed before documents can be read.
+        indices.keep_profile(client, indices.extend(client, state.name, profile), profile)
         run.send(source)
         read_again = 0
         for _ in range(_ROUNDS):

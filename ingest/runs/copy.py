@@ -1,12 +1,13 @@
-"""Copies an index into a new one, enriched: where enriching in place cannot work.
+"""Copies an index into a new one, enriched, if it cannot be enriched in place.
 
-The new index gets the old one's mapping, analysis and shards, and our object beside them. Passes repeat
-until one finds nothing new, since the application may write to the old index meanwhile.
+The new index gets the old one's mapping and settings, and our object beside its fields; ingest pipelines come last.
+Passes repeat until one finds nothing new, since the application may write to the old index meanwhile.
 """
 
 from dataclasses import dataclass, replace
 
 from bridge.cluster import index as indices
+from bridge.cluster.schema import PIPELINE_SETTINGS
 from bridge.errors import IndexUnsuitable
 from ingest.books.ledger import Report
 from ingest.job import Job
@@ -19,9 +20,8 @@ _PASSES = 5
 
 @dataclass(frozen=True, slots=True)
 class CopyReport:
-    """`last` is the last pass's report, `written` what all passes wrote. `settled`: the last one found nothing
-    new, so that the copy holds what the old index held when it began. Documents that were deleted from the
-    old index meanwhile are in the copy still: the two counts tell."""
+    """`last` is the report of the last pass, `written` counts documents of all passes. `settled`: the last pass found
+    nothing new. Documents that were deleted from the old index meanwhile are still in the copy: compare the counts."""
 
     last: Report
     written: int
@@ -42,8 +42,10 @@ def run_copy(old: str, job: Job) -> CopyReport:
         BridgeError: what `run_ingest` says.
     """
     client, new = job.client, job.index
-    if indices.find(client, new) is None:
+    if (existing := indices.find(client, new)) is None:
         indices.create_like(client, old, new, job.profile)
+    elif PIPELINE_SETTINGS & existing.settings.keys():
+        indices.set_pipelines(client, new, {})  # The documents went through them already.
     retry = BulkLimits.of(job.settings).retry
     texts = job.profile.text_fields
     source = IndexDocuments(client, old, [], text_fields=texts, retry=retry, stopped=job.stopped)
@@ -58,4 +60,6 @@ def run_copy(old: str, job: Job) -> CopyReport:
         client.indices.refresh(index=old)
         if settled or passes == _PASSES or job.stopped.is_set():
             break
+    if settled and (pipelines := indices.look(client, old).settings).keys() & PIPELINE_SETTINGS:
+        indices.set_pipelines(client, new, pipelines)
     return CopyReport(report, written, passes, settled, indices.count(client, old), indices.count(client, new))

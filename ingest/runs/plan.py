@@ -15,7 +15,7 @@ from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import dialect_of
 from bridge.cluster.field_security import refuse_restricted
-from bridge.cluster.schema import field_mapping, in_place_obstacles, missing_fields, object_properties
+from bridge.cluster.schema import field_mapping, missing_fields, object_properties, write_blocks
 from bridge.profile import IndexProfile
 from bridge.records import Document, EnrichedDocument
 from bridge.settings import IngestSettings
@@ -40,10 +40,11 @@ _LONGEST_S = 60.0
 class Plan(msgspec.Struct, frozen=True):
     """What enriching an index would mean.
 
-    `way`: in_place, or copy if there are `obstacles`. The index has `documents`, of which `stale` need work (estimated
-    from the sample). `measured` documents of the sample went through the models at `documents_per_s`, from which
-    `hours` follow. `index_growth_bytes`: our fields as stored. `vector_memory_bytes`: free memory that the graphs need
-    on the nodes. `mapping`: fields that are added to it. `obstacles` and `risks` are sentences.
+    `way`: in_place; copy if there are `obstacles`; undo if the index is enriched for another profile. The index has
+    `documents`, of which `stale` need work (estimated from the sample). `measured` documents of the sample went through
+    the models at `documents_per_s`, from which `hours` follow. `index_growth_bytes`: our fields as stored.
+    `vector_memory_bytes`: free memory that the graphs need on the nodes. `mapping`: fields that are added to it.
+    `obstacles` and `risks` are sentences.
     """
 
     index: str
@@ -81,7 +82,8 @@ def plan(
     refuse_restricted(client, state.name)
     profile = indices.as_kept(indices.fitted(client, profile), state)
     dialect = dialect_of(capabilities(client))
-    obstacles = in_place_obstacles(profile, dialect, state.mapping, state.settings)
+    obstacles, contradictions = indices.obstacles_in_place(client, state, profile)
+    obstacles += [f"{block}: set that back first" for block in write_blocks(state.settings)]
     if (numbered := external_versions(client, state, settings)) is not None:
         obstacles.append(numbered)
     made_by = recipe(profile, settings)
@@ -107,8 +109,8 @@ def plan(
     analyzer = (field_mapping(state.mapping, texts[0]) or {}).get("analyzer")
     return Plan(
         index=state.name,
-        way="copy" if obstacles else "in_place",
-        obstacles=obstacles,
+        way="undo" if contradictions and not obstacles else "copy" if obstacles else "in_place",
+        obstacles=obstacles + contradictions,
         documents=documents,
         stale=n_stale,
         sampled=len(sampled),

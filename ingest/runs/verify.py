@@ -69,7 +69,7 @@ def verify(
     """
     client.indices.refresh(index=state.name)
     documents = indices.count(client, state.name)
-    enriched = indices.count_enriched(client, state.name, profile)
+    enriched = indices.count_stamped(client, state.name, profile)
     sampled = _sample(client, state, profile, sample)
     stamps = [stamp for document in sampled if (stamp := stamp_within(document.body, profile.stamp_field))]
     recipes = {recipe_of(stamp) for stamp in stamps}

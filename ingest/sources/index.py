@@ -33,6 +33,9 @@ _KEEP_ALIVE = "5m"
 _SHARED_KEEP_ALIVE = "1h"
 """Each page of any slice prolongs it: so long may all readers together wait for models and writers."""
 
+_MAX_RESULT_WINDOW = 10_000
+"""Hits that one answer may have unless an index's settings say otherwise."""
+
 _POINT_IN_TIME_LOST = b"search_context_missing_exception"
 _NO_INDEX = b"index_not_found_exception"
 
@@ -111,7 +114,8 @@ class IndexDocuments(Source[int]):
         self._source_filter = {"_source": list(fields)} if fields else {}
         self._retry = retry or RetryLimits()
         self._stopped = stopped or Event()
-        self._page_documents = page_documents
+        self._most_hits = int(state.settings.get("max_result_window", _MAX_RESULT_WINDOW))
+        self._page_documents = min(page_documents, self._most_hits)
         self._no_external_versions = no_external_versions
         self._total: int | None = None
         self._identity = indices.identity(state)
@@ -201,7 +205,7 @@ class IndexDocuments(Source[int]):
             AnswerNotUnderstood, ClusterError: as `read` says.
         """
         body = {
-            "size": n_documents,
+            "size": min(n_documents, self._most_hits),
             "query": {"function_score": {"random_score": {"seed": 0, "field": "_seq_no"}}},
             "seq_no_primary_term": True,
             "track_total_hits": False,

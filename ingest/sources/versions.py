@@ -56,9 +56,9 @@ def external_versions(client: OpenSearch, state: IndexState, settings: IngestSet
     n_documents = int(client.count(index=state.name)["count"])
     if not n_documents:
         return None
-    oldest = _hits(client, state.name, {"sort": [{"_seq_no": "asc"}]})
+    oldest = _hits(client, state, {"sort": [{"_seq_no": "asc"}]})
     chosen = {"query": {"function_score": {"random_score": {"seed": 0, "field": "_seq_no"}}}}
-    at_random = _hits(client, state.name, chosen)
+    at_random = _hits(client, state, chosen)
     for hit in (*oldest, *at_random):
         if is_external(hit["_version"], hit["_seq_no"]):
             return version_obstacle(hit["_id"], hit["_version"], hit["_seq_no"])
@@ -92,9 +92,10 @@ def _obstacle(evidence: str) -> str:
     )
 
 
-def _hits(client: OpenSearch, index: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-    wanted = {"size": _SAMPLE, "version": True, "seq_no_primary_term": True, "_source": False}
-    hits: list[dict[str, Any]] = client.search(index=index, body={**wanted, **body})["hits"]["hits"]
+def _hits(client: OpenSearch, state: IndexState, body: dict[str, Any]) -> list[dict[str, Any]]:
+    size = min(_SAMPLE, int(state.settings.get("max_result_window", _SAMPLE)))
+    wanted = {"size": size, "version": True, "seq_no_primary_term": True, "_source": False}
+    hits: list[dict[str, Any]] = client.search(index=state.name, body={**wanted, **body})["hits"]["hits"]
     return hits
 
 

@@ -1,19 +1,22 @@
 """Options of the commands that enrich documents, how their runs show progress and stop, and their exit codes."""
 
+import difflib
 import functools
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from bridge.commands import cluster_option, display, json_option, settings_of
+from bridge.commands import cluster_option, display, invocation_of, json_option, settings_of
 
 if TYPE_CHECKING:
+    from bridge.cluster.index import IndexState
     from bridge.profile import IndexProfile, PassageSettings
     from bridge.settings import IngestSettings, Settings
     from ingest.books.ledger import Progress, Report
@@ -24,6 +27,35 @@ if TYPE_CHECKING:
 
 
 Command = Callable[..., None]
+
+
+def check_names(names: Iterable[str], known: Collection[str], *, owner: str) -> None:
+    """Checks that `owner` has fields of these names, or objects that hold `known` ones.
+
+    Raises:
+        UsageError: it has not; the nearest name is named.
+    """
+    for name in names:
+        if name not in known and not any(each.startswith(f"{name}.") for each in known):
+            from bridge.errors import UsageError
+
+            nearest = difflib.get_close_matches(name, known, n=1)
+            meant = f"did you mean {nearest[0]}?" if nearest else "see its mapping for the names of its fields"
+            raise UsageError(f"{owner} has no field {name}: {meant}")
+
+
+def repeated(ctx: click.Context, command: str, *arguments: str, without: Collection[str] = ()) -> str:
+    """Another command with the options that this one was called with, `without` some of them, as a shell takes it."""
+    config_file = invocation_of(ctx).config_file
+    words: list[object] = ["neural-bridge", *(["--config", config_file] if config_file else []), command, *arguments]
+    for option in ctx.command.params:
+        name = option.name or ""
+        typed = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not typed or name in without or not isinstance(option, click.Option):
+            continue
+        values = ctx.params[name] if option.multiple else [ctx.params[name]]
+        words += [option.opts[0]] if option.is_flag else [word for value in values for word in (option.opts[0], value)]
+    return shlex.join(map(str, words))
 
 
 def passage_options(command: Command) -> Command:
@@ -93,6 +125,18 @@ class EnrichOptions:
             from bridge.errors import UsageError
 
             raise UsageError(f"which fields of {index} hold text is not known: name them with --text-field")
+        return names
+
+    def names_in(self, state: "IndexState") -> tuple[str, ...]:
+        """The text fields, as `names` says, all of them in the mapping of an index.
+
+        Raises:
+            UsageError: the index has no such field; the nearest one is named.
+        """
+        from bridge.cluster.schema import leaves
+
+        names = self.names(state.name, state.profile)
+        check_names(names, list(leaves(state.mapping)), owner=f"index {state.name}")
         return names
 
     def profile(

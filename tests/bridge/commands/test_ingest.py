@@ -17,7 +17,7 @@ from bridge.cluster.dialects import OpenSearchDialect
 from bridge.cluster.schema import new_index
 from bridge.settings import IngestSettings
 from ingest.stages.models import planned_profile
-from tests.fake_bulk import FakeCluster, Reply, fake_cluster
+from tests.fake_bulk import FakeCluster, Recorded, Reply, error_body, fake_cluster, refusal
 from tests.toys import make_toy_encoder
 
 pytestmark = pytest.mark.slow
@@ -153,3 +153,59 @@ def test_a_dry_run_of_a_table_says_what_a_run_would_do_and_writes_nothing(comman
     assert (done.returncode, told["to_write"], told["without_text"]) == (0, 2, 1)
     assert told["dead_letters"] == {"invalid_row": 1}
     assert command.cluster.bulk_requests() == []
+
+
+@pytest.mark.case("M4")
+def test_a_misspelt_text_field_is_refused_before_the_index_is_made(command: Command) -> None:
+    arguments = ["txet" if argument == "text" else argument for argument in command.arguments]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2
+    assert "has no field txet: did you mean text?" in done.stderr
+    assert not [request for request in command.cluster.requests if request.method in ("PUT", "POST")]
+
+
+@pytest.mark.case("I46")
+def test_refused_documents_are_dead_letters_again_and_new_ones_are_written(command: Command) -> None:
+    refused = {f"d{i}" for i in range(40)}
+    poison = refusal(400, "mapper_parsing_exception", "failed to parse field [text]")
+    command.cluster.on_item = lambda action, _: poison if action.doc_id in refused else None
+    code, report = command.finish()
+    assert (code, report["ledger"]["dead_lettered"], report["ledger"]["written"]) == (3, 40, N_DOCUMENTS - 40)
+    with command.corpus.open("a") as file:
+        file.writelines(f'\n{{"_id": "new{i}", "text": "tail {i}"}}' for i in range(5))
+    code, report = command.finish()
+    ledger = report["ledger"]
+    assert (code, ledger["dead_lettered"], ledger["written"], ledger["unchanged"]) == (3, 40, 5, N_DOCUMENTS - 40)
+
+
+@pytest.mark.case("I48")
+def test_an_index_that_another_run_made_meanwhile_is_filled_all_the_same(command: Command) -> None:
+    """Both find no index; the other one is the first to make it."""
+    looks: list[str] = []
+
+    def first_look(request: Recorded) -> Reply | None:
+        if request.method == "GET" and request.path.split("?")[0] == "/things":
+            looks.append(request.path)
+            return Reply(404, error_body(404, "index_not_found_exception")) if len(looks) == 1 else None
+        if request.method == "PUT" and request.path.split("?")[0] == "/things":
+            return Reply(400, error_body(400, "resource_already_exists_exception"))
+        return None
+
+    command.cluster.on_request = first_look
+    code, report = command.finish()
+    assert (code, report["ledger"]["written"]) == (0, N_DOCUMENTS)
+
+
+@pytest.mark.case("I48")
+def test_a_second_run_says_that_another_one_is_at_it(command: Command) -> None:
+    command.slow(0.3)
+    with command.start() as first:
+        command.wait_for_bulks(1)
+        second = subprocess.run(command.arguments, capture_output=True, text=True, timeout=300, check=False)
+        assert second.returncode == 2
+        assert f"in use by process {first.pid}" in second.stderr
+        assert "wait for it" in second.stderr
+        command.slow(0)
+        first.communicate(timeout=300)
+    assert first.returncode == 0
+    assert len(command.cluster.documents) == N_DOCUMENTS

@@ -1,0 +1,66 @@
+"""`neural-bridge plan` prints a command that does what it says, or names what stands against it."""
+
+import shlex
+
+import pytest
+from opensearchpy import OpenSearch
+
+from bridge.cluster import index as indices
+from tests.bridge.commands.products import Call, make_products, printed, refusal
+
+
+@pytest.mark.case("M5")
+def test_the_printed_command_runs_as_printed(call: Call, products: str) -> None:
+    planned = printed(call("plan", products, "--text-field", "title", "--no-expansion", "--json"))
+    words = shlex.split(planned["command"])
+    assert words == ["neural-bridge", "backfill", products, "--text-field", "title", "--no-expansion"]
+    assert f"in place: {planned['command']}" in call("plan", products, "--text-field", "title", "--no-expansion").stdout
+    done = printed(call(*words[1:], "--json"))
+    assert done["ledger"]["written"] == 30
+
+
+@pytest.mark.case("M5")
+@pytest.mark.case("I45")
+def test_a_plan_for_other_fields_than_the_profile_names_undo(call: Call, products: str) -> None:
+    assert call("backfill", products, "--text-field", "title").exit_code == 0
+    planned = printed(call("plan", products, "--text-field", "shop.city", "--json"))
+    assert (planned["way"], planned["command"]) == ("undo", f"neural-bridge undo {products}")
+    refused = call("backfill", products, "--text-field", "shop.city")
+    assert f"neural-bridge undo {products}" in refusal(refused)
+
+
+@pytest.mark.case("M4")
+@pytest.mark.parametrize("command", ["plan", "backfill", "copy"])
+def test_a_misspelt_text_field_is_refused_with_the_nearest_name_before_any_work(
+    call: Call, opensearch: OpenSearch, products: str, command: str
+) -> None:
+    before = indices.look(opensearch, products)
+    more = [f"{products}-copy"] if command == "copy" else []
+    refused = call(command, products, *more, "--text-field", "titel")
+    assert f"index {products} has no field titel: did you mean title?" in refusal(refused)
+    assert indices.look(opensearch, products) == before
+    assert not opensearch.indices.exists(index=f"{products}-copy")
+
+
+@pytest.mark.case("I45")
+def test_plan_and_backfill_name_the_same_obstacles_and_nothing_is_changed(
+    call: Call, opensearch: OpenSearch, fresh_index: str
+) -> None:
+    make_products(opensearch, fresh_index, **{"index.mapping.total_fields.limit": 5})
+    before = indices.look(opensearch, fresh_index)
+    planned = printed(call("plan", fresh_index, "--text-field", "title", "--json"))
+    assert planned["way"] == "copy"
+    assert "total_fields.limit allows 5: raise it" in planned["obstacles"][0]
+    refused = call("backfill", fresh_index, "--text-field", "title")
+    assert all(obstacle in refusal(refused) for obstacle in planned["obstacles"])
+    assert indices.look(opensearch, fresh_index) == before
+    opensearch.indices.put_settings(index=fresh_index, body={"index.mapping.total_fields.limit": 7})
+    assert printed(call("backfill", fresh_index, "--text-field", "title", "--json"))["ledger"]["written"] == 30
+
+
+@pytest.mark.case("I45")
+def test_an_index_with_a_narrow_result_window_is_enriched(call: Call, opensearch: OpenSearch, fresh_index: str) -> None:
+    make_products(opensearch, fresh_index, **{"index.max_result_window": 7})
+    planned = printed(call("plan", fresh_index, "--text-field", "title", "--json"))
+    assert (planned["way"], planned["sampled"]) == ("in_place", 7)
+    assert printed(call("backfill", fresh_index, "--text-field", "title", "--json"))["ledger"]["written"] == 30
