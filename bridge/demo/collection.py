@@ -52,7 +52,7 @@ def make_index(cluster: OpenSearch, index: str, profile: IndexProfile, models: M
         same = (mapped, state.settings.get("analysis")) == (PROPERTIES, _ANALYSIS)
         same = same and state.profile is not None and profile_like(state.profile, models) == state.profile
         vectors = field_mapping(state.mapping, wanted.embedding_field) or {}
-        same = same and vectors.get("data_type", "float") == wanted.vector_encoding  # bytes do not mix with floats
+        same = same and vectors.get("data_type", "float").lower() == wanted.vector_encoding  # they do not mix
         if same and indices.count(cluster, index) <= n_documents:
             indices.put_profile(cluster, index, lambda _: wanted)  # an earlier demo gated and tuned it
             return

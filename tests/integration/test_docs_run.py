@@ -23,7 +23,8 @@ RUN = [page for page in PAGES if script(page)]
 @pytest.fixture
 def cleared(opensearch: OpenSearch) -> Iterator[OpenSearch]:
     """A client of the node, on which no index of the pages stands."""
-    opensearch.indices.delete(index=MADE_BY_PAGES, params={"ignore_unavailable": "true"})
+    # The doctor looks at every index, so none of another test may be left.
+    opensearch.indices.delete(index=f"{MADE_BY_PAGES},test-*", params={"ignore_unavailable": "true"})
     yield opensearch
     opensearch.indices.delete(index=MADE_BY_PAGES, params={"ignore_unavailable": "true"})
 

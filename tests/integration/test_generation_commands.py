@@ -146,7 +146,7 @@ def test_searches_keep_their_vectors_while_an_index_changes_its_models(
         refused = generation("cutover", "--sidecar", "http://127.0.0.1:9")
         assert isinstance(refused.exception, IndexUnsuitable)
         assert "gives no answer" in str(refused.exception)
-        assert "or name another sidecar with --sidecar" in str(refused.exception)
+        assert "or name another one with --sidecar" in str(refused.exception)
         assert serving() == 1
 
         for command, expected in (("cutover", 2), ("rollback", 1), ("cutover", 2)):

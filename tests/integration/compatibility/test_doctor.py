@@ -19,7 +19,8 @@ def test_the_doctor_knows_the_cluster(client: OpenSearch, engine: Engine, index_
     done = CliRunner().invoke(cli, ["doctor", engine.url, "--json"])
     told = json.loads(done.output)
     assert (done.exit_code, told["fit"], told["distribution"]) == (0, True, engine.found.distribution)
-    assert told["vector_engines"] == list(engine.found.vector_engines) != []
+    # The embedded node has no libraries for faiss, and the doctor names what really loads.
+    assert told["vector_engines"] == [name for name in engine.found.vector_engines if name != "faiss"] != []
     [enriched] = [index for index in told["indices"] if index["name"] == index_name]
     assert (enriched["documents"], enriched["enriched"]) == (20, 20)
     assert {finding["level"] for finding in told["findings"]} <= {"ok", "note"}
