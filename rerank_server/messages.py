@@ -28,7 +28,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from rerank_server.errors import EmptyRequest, InvalidRequest, TooLarge
 
@@ -55,7 +54,7 @@ class Message(BaseModel):
         return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler.resolve_ref_schema(handler(core_schema))
         for name, field in schema.get("properties", {}).items():
             if name not in schema.get("required", ()) and {"type": "null"} not in field.get("anyOf", ()):
