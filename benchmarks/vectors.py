@@ -30,7 +30,6 @@ from ingest.writing.bulk import index_action
 INDEX = "bench-vectors"
 WINDOW = 100
 WRITTEN_AT_ONCE = 500
-GRAPH_LINKS = 16
 ENCODINGS: tuple[VectorEncoding, ...] = ("float", "byte")
 
 
@@ -77,10 +76,9 @@ def main(folders: tuple[Path, ...], split: str, max_queries: int | None, encoder
                     len(ids & {hit.doc_id for hit in hits}) / len(ids)
                     for ids, hits in zip(exact, runs.values(), strict=True)
                 ]
-                size = profile.dimension * (1 if encoding == "byte" else 4)
                 found[encoding] = Cost(
                     round(disk / len(documents), 1),
-                    1.1 * (size + 8 * GRAPH_LINKS),
+                    dialects.graph_bytes(profile),
                     round(float(np.mean(shares)), 4),
                     round(worth(judged, runs), 4),
                 )

@@ -288,6 +288,11 @@ class IndexProfile(msgspec.Struct, frozen=True):
         return f"{self.generation_field}.embedding"
 
     @property
+    def embedding_bytes(self) -> int:
+        """Bytes of one embedding in the index."""
+        return self.dimension * (1 if self.vector_encoding == "byte" else 4)
+
+    @property
     def passages_field(self) -> str:
         """Full name of the nested object that holds one embedding per passage."""
         return f"{self.generation_field}.passages"

@@ -264,7 +264,7 @@ def nearest(profile: IndexProfile, embedding: Sequence[float], *, k: int, allowe
         knn: dict[str, Any] = {"field": field, "query_vector": vector, "num_candidates": k, **condition}
     else:
         knn = {field: {"vector": vector, "k": k, **condition}}
-    return {"bool": {"must": [{"knn": knn}], "filter": [{"exists": {"field": field}}]}}
+    return _over_passages(profile, {"bool": {"must": [{"knn": knn}], "filter": [{"exists": {"field": field}}]}})
 
 
 def compared(profile: IndexProfile, embedding: Sequence[float]) -> dict[str, Any]:
@@ -276,4 +276,17 @@ def compared(profile: IndexProfile, embedding: Sequence[float]) -> dict[str, Any
     else:
         parameters = {"field": field, "query_value": vector, "space_type": "cosinesimil"}
         script = {"lang": "knn", "source": "knn_score", "params": parameters}
-    return {"script_score": {"query": {"bool": {"filter": [{"exists": {"field": field}}]}}, "script": script}}
+    scored = {"script_score": {"query": {"bool": {"filter": [{"exists": {"field": field}}]}}, "script": script}}
+    return _over_passages(profile, scored)
+
+
+def graph_bytes(profile: IndexProfile) -> float:
+    """Memory of a vector and its links in the graph, by OpenSearch's own estimate of HNSW."""
+    return 1.1 * (profile.embedding_bytes + 8 * _HNSW["m"])
+
+
+def _over_passages(profile: IndexProfile, query: dict[str, Any]) -> dict[str, Any]:
+    """A query on embeddings as one on documents: the best of their passages counts."""
+    if profile.passages.layout == "single":
+        return query
+    return {"nested": {"path": profile.passages_field, "score_mode": "max", "query": query}}

@@ -1,7 +1,6 @@
 """Are a new generation's vectors worth more than those that serve? Told by people's judgements, before a cut over."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -82,8 +81,6 @@ def _measured(
 
 
 def _nearest(client: OpenSearch, index: str, profile: IndexProfile, embedding: Sequence[float]) -> list[str]:
-    query: dict[str, Any] = dialects.nearest(profile, embedding, k=profile.window, allowed={})
-    if profile.passages.layout == "nested":
-        query = {"nested": {"path": profile.passages_field, "score_mode": "max", "query": query}}
+    query = dialects.nearest(profile, embedding, k=profile.window, allowed={})
     body = {"size": _HITS, "query": query, "_source": False, "track_total_hits": False}
     return [hit["_id"] for hit in client.search(index=index, body=body)["hits"]["hits"]]

@@ -48,7 +48,7 @@ def vector(request: SearchRequest, profile: IndexProfile, embedding: Sequence[fl
     """The documents nearest to the query's embedding, among those that the application's conditions allow."""
     k = min(profile.window * _K_PER_RESULT, MAX_K)
     query = dialects.nearest(profile, embedding, k=k, allowed=_allowed(request))
-    return _ids_only(request, profile.window, _over_passages(profile, query), keep_conditions=False)
+    return _ids_only(request, profile.window, query, keep_conditions=False)
 
 
 def exact_vector(request: SearchRequest, profile: IndexProfile, embedding: Sequence[float]) -> Json:
@@ -57,7 +57,7 @@ def exact_vector(request: SearchRequest, profile: IndexProfile, embedding: Seque
     The graph of vectors knows nothing of document-level security: where it hides the nearest neighbours,
     `vector` finds few documents or none. This query meets only what the caller may see.
     """
-    query = {"bool": {"must": [_over_passages(profile, _compared(profile, embedding))], **_allowed(request)}}
+    query = {"bool": {"must": [dialects.compared(profile, embedding)], **_allowed(request)}}
     return _ids_only(request, profile.window, query, keep_conditions=False)
 
 
@@ -68,7 +68,7 @@ def texts(profile: IndexProfile, keys: Sequence[Key], embedding: Sequence[float]
     """
     query = _documents(keys)
     if embedding is not None and profile.passages.layout == "nested":
-        nearest = _over_passages(profile, _compared(profile, embedding))
+        nearest = dialects.compared(profile, embedding)
         nearest["nested"]["inner_hits"] = {
             "size": passages,
             "_source": False,
@@ -157,18 +157,6 @@ def _allowed(request: SearchRequest) -> dict[str, Json]:
         required.append(request.post_filter)
     clauses = {"filter": required, "must_not": list(request.clause.excluded)}
     return {name: conditions for name, conditions in clauses.items() if conditions}
-
-
-def _compared(profile: IndexProfile, embedding: Sequence[float]) -> Json:
-    """Every embedding compared with the query's."""
-    return dialects.compared(profile, embedding)
-
-
-def _over_passages(profile: IndexProfile, query: Json) -> Json:
-    """A query on embeddings as one on documents: the best of their passages counts."""
-    if profile.passages.layout == "single":
-        return query
-    return {"nested": {"path": profile.passages_field, "score_mode": "max", "query": query}}
 
 
 def _documents(keys: Sequence[Key]) -> Json:

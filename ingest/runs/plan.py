@@ -13,7 +13,7 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
-from bridge.cluster.dialects import dialect_of
+from bridge.cluster.dialects import dialect_of, graph_bytes
 from bridge.cluster.field_security import refuse_restricted
 from bridge.cluster.schema import field_mapping, missing_fields, object_properties, write_blocks
 from bridge.profile import IndexProfile
@@ -28,11 +28,6 @@ from ingest.stages.models import Models
 from ingest.stages.stamps import recipe, stale, text_stamp
 from ingest.writing.bulk import neural_object
 from ingest.writing.retry import RetryLimits
-
-_GRAPH_LINKS = 16
-_HNSW_OVERHEAD = 1.1
-"""OpenSearch's own estimate of HNSW memory: 1.1 * (bytes of the vector + 8 * m) for each vector."""
-
 
 _LONGEST_S = 60.0
 
@@ -105,7 +100,6 @@ def plan(
     n_passages = round(scale * sum(len(document.passages) for document in measured.documents))
     growth = sum(len(neural_object(document, profile)) for document in measured.documents)
     n_vectors = n_passages if profile.vector_type != "none" else 0
-    vector_size = profile.dimension * (1 if profile.vector_encoding == "byte" else 4)
     analyzer = (field_mapping(state.mapping, texts[0]) or {}).get("analyzer")
     return Plan(
         index=state.name,
@@ -118,8 +112,8 @@ def plan(
         passages=n_passages,
         documents_per_s=round(measured.per_s, 1),
         hours=round(measured.hours(n_stale), 6),
-        index_growth_bytes=round(scale * growth) + n_vectors * vector_size,
-        vector_memory_bytes=round(n_vectors * _HNSW_OVERHEAD * (vector_size + 8 * _GRAPH_LINKS)),
+        index_growth_bytes=round(scale * growth) + n_vectors * profile.embedding_bytes,
+        vector_memory_bytes=round(n_vectors * graph_bytes(profile)),
         mapping=object_properties(profile, dialect, analyzer=analyzer)
         if missing_fields(profile, state.mapping)
         else {},

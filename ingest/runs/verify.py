@@ -148,23 +148,17 @@ def _embedding(document: Document, profile: IndexProfile) -> _Embedding | None:
 
 def _recall(client: OpenSearch, index: str, profile: IndexProfile, embedding: Sequence[float]) -> float:
     """The share of the nearest neighbours that the k-NN search finds: those as near as the last true one."""
-    exact = _over_passages(profile, dialects.compared(profile, embedding))
+    exact = dialects.compared(profile, embedding)
     nearest = _search(client, index, exact)
     if not nearest:
         return 1.0
     approximate = dialects.nearest(profile, embedding, k=profile.window, allowed={})
-    found = _search(client, index, _over_passages(profile, approximate))
+    found = _search(client, index, approximate)
     # Scores of the two searches are of different kinds: those found are scored as the others were.
     restricted = {"bool": {"must": [exact], "filter": [{"ids": {"values": [doc_id for doc_id, _ in found]}}]}}
     last = nearest[-1][1]
     near = [score for _, score in _search(client, index, restricted) if score >= last - _SAME_SCORE]
     return len(near) / len(nearest)
-
-
-def _over_passages(profile: IndexProfile, query: dict[str, Any]) -> dict[str, Any]:
-    if profile.passages.layout == "single":
-        return query
-    return {"nested": {"path": profile.passages_field, "score_mode": "max", "query": query}}
 
 
 def _search(client: OpenSearch, index: str, query: dict[str, Any]) -> list[tuple[str, float]]:

@@ -24,7 +24,7 @@ from ingest.runs.backfill import run_backfill
 from ingest.runs.ingest import run_ingest
 from ingest.sources.source import DocumentsInMemory
 from ingest.stages.models import Models, profile_for
-from tests.ingest.application import TEXT_FIELDS, old_application, source
+from tests.ingest.application import TEXT_FIELDS, fill_generation, old_application, source
 from tests.ingest.toys import WIDER, toy_models, wider_models
 
 
@@ -38,24 +38,10 @@ Fill = Callable[..., Report]
 
 @pytest.fixture
 def fill(client: OpenSearch, fresh_index: str, tmp_path: Path) -> Fill:
-    """Fills the generation that the models are for: the first one, or one beside it."""
+    """See `fill_generation`."""
 
     def run(models: Models, *, passages: PassageSettings | None = None) -> Report:
-        state = indices.look(client, fresh_index)
-        wanted = profile_for(models, TEXT_FIELDS, passages=passages)
-        profile = next_generation(state, wanted) if state.profile else wanted
-        report = run_backfill(
-            Job(
-                fresh_index,
-                profile=profile,
-                models=models,
-                client=client,
-                settings=IngestSettings(),
-                state_folder=tmp_path / str(profile.generation),
-            ),
-        ).report
-        client.indices.refresh(index=fresh_index)
-        return report
+        return fill_generation(client, fresh_index, models, tmp_path, passages=passages)
 
     return run
 

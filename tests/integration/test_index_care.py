@@ -16,14 +16,13 @@ from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.books.ledger import Report
 from ingest.job import Job
-from ingest.runs.backfill import run_backfill
 from ingest.runs.ingest import run_ingest
 from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.sources.replay import DeadLetterDocuments, mark_replayed
 from ingest.sources.source import Source
 from ingest.stages.models import profile_for
-from tests.ingest.application import TEXT_FIELDS, old_application, source
+from tests.ingest.application import TEXT_FIELDS, backfilled, old_application, source
 from tests.ingest.toys import toy_models
 
 FIELDS = FieldChoice(TEXT_FIELDS)
@@ -36,18 +35,7 @@ def client(node: EmbeddedNode) -> OpenSearch:
 
 
 def backfill(client: OpenSearch, index: str, state_folder: Path) -> Report:
-    report = run_backfill(
-        Job(
-            index,
-            profile=PROFILE,
-            models=toy_models(),
-            client=client,
-            settings=IngestSettings(),
-            state_folder=state_folder,
-        ),
-    ).report
-    client.indices.refresh(index=index)
-    return report
+    return backfilled(client, index, toy_models(), PROFILE, state_folder)
 
 
 def test_undo_removes_every_trace_that_can_be_removed(client: OpenSearch, fresh_index: str, tmp_path: Path) -> None:

@@ -10,12 +10,10 @@ from bridge.cluster.connection import connect
 from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.books.ledger import Report
-from ingest.job import Job
-from ingest.runs.backfill import run_backfill
 from ingest.runs.plan import Plan, plan
 from ingest.sources.documents import FieldChoice
 from ingest.stages.models import profile_for
-from tests.ingest.application import TEXT_FIELDS, old_application
+from tests.ingest.application import TEXT_FIELDS, backfilled, old_application
 from tests.ingest.toys import toy_models
 
 FIELDS = FieldChoice(TEXT_FIELDS)
@@ -28,18 +26,7 @@ def client(node: EmbeddedNode) -> OpenSearch:
 
 
 def backfill(client: OpenSearch, index: str, state_folder: Path) -> Report:
-    report = run_backfill(
-        Job(
-            index,
-            profile=PROFILE,
-            models=toy_models(),
-            client=client,
-            settings=IngestSettings(),
-            state_folder=state_folder,
-        ),
-    ).report
-    client.indices.refresh(index=index)
-    return report
+    return backfilled(client, index, toy_models(), PROFILE, state_folder)
 
 
 def planned(client: OpenSearch, index: str) -> Plan:

@@ -8,16 +8,14 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
-from bridge.cluster.generations import next_generation, other
+from bridge.cluster.generations import other
 from bridge.node.node import EmbeddedNode
 from bridge.profile import PassageSettings
-from bridge.settings import ClusterSettings, IngestSettings
+from bridge.settings import ClusterSettings
 from ingest.books.ledger import Report
-from ingest.job import Job
-from ingest.runs.backfill import run_backfill
 from ingest.runs.verify import verify
-from ingest.stages.models import Models, profile_for
-from tests.ingest.application import TEXT_FIELDS, old_application
+from ingest.stages.models import Models
+from tests.ingest.application import fill_generation, old_application
 from tests.ingest.toys import toy_models, wider_models
 
 
@@ -31,24 +29,10 @@ Fill = Callable[..., Report]
 
 @pytest.fixture
 def fill(client: OpenSearch, fresh_index: str, tmp_path: Path) -> Fill:
-    """Fills the generation that the models are for: the first one, or one beside it."""
+    """See `fill_generation`."""
 
     def run(models: Models, *, passages: PassageSettings | None = None) -> Report:
-        state = indices.look(client, fresh_index)
-        wanted = profile_for(models, TEXT_FIELDS, passages=passages)
-        profile = next_generation(state, wanted) if state.profile else wanted
-        report = run_backfill(
-            Job(
-                fresh_index,
-                profile=profile,
-                models=models,
-                client=client,
-                settings=IngestSettings(),
-                state_folder=tmp_path / str(profile.generation),
-            ),
-        ).report
-        client.indices.refresh(index=fresh_index)
-        return report
+        return fill_generation(client, fresh_index, models, tmp_path, passages=passages)
 
     return run
 
