@@ -5,7 +5,7 @@ One word each, and a bounded set: no word of a caller's ever becomes one.
 
 from collections.abc import Iterator
 
-from bridge.search.known_clauses import LEFT_ALONE
+from bridge.search.text_clause import LEFT_ALONE
 
 REASONS: dict[str, str] = {
     # Asked for

@@ -8,14 +8,13 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
 
 from bridge.profile import SearchRules
-from bridge.search import json_tree, url_parameters
-from bridge.search.hiding import hidden_object, names_any
+from bridge.search import json_tree
+from bridge.search.filter_path import patterns_of
 from bridge.search.json_tree import Json
-from bridge.search.known_clauses import NotUnderstood
-from bridge.search.text_clause import TextClause, find_text
-from bridge.search.url_parameters import is_set, parameters_of
+from bridge.search.text_clause import NotUnderstood, TextClause, find_text, refuse_many
 from bridge.text.writing_systems import is_foreign
 
 DEFAULT_SIZE = 10
@@ -120,6 +119,82 @@ _BODY_REASONS = frozenset(
     }
 )
 
+_URL_QUERY = {
+    "analyze_wildcard": "analyze_wildcard",
+    "analyzer": "analyzer",
+    "default_operator": "default_operator",
+    "df": "default_field",
+    "lenient": "lenient",
+    "q": "query",
+}
+"""URL parameters of a query, and their names in `query_string`."""
+
+_URL_SCOPE = (
+    "allow_no_indices",
+    "allow_partial_search_results",
+    "expand_wildcards",
+    "ignore_throttled",
+    "ignore_unavailable",
+    "preference",
+    "routing",
+    "search_type",
+)
+"""Which copies of which indices are asked, and how."""
+
+_URL_PRESENTATION = (
+    "_source",
+    "_source_excludes",
+    "_source_includes",
+    "docvalue_fields",
+    "explain",
+    "include_named_queries_score",
+    "seq_no_primary_term",
+    "stored_fields",
+    "version",
+)
+"""How hits are shown."""
+
+_URL_OWN_ANSWER_ONLY = (
+    "batched_reduce_size",
+    "cancel_after_time_interval",
+    "ccs_minimize_roundtrips",
+    "error_trace",
+    "human",
+    "max_concurrent_shard_requests",
+    "phase_took",
+    "pre_filter_shard_size",
+    "request_cache",
+    "rest_total_hits_as_int",
+    "stats",
+    "track_scores",
+    "track_total_hits",
+    "typed_keys",
+)
+
+_URL_KEYS = frozenset(
+    {"filter_path", "format", "from", "pretty", "size", "sort", "source", "source_content_type", "timeout"}
+    | set(_URL_QUERY)
+    | set(_URL_SCOPE)
+    | set(_URL_PRESENTATION)
+    | set(_URL_OWN_ANSWER_ONLY)
+)
+_URL_REASONS = frozenset({"scroll", "search_pipeline", "terminate_after"})
+_MAX_PARAMETERS = 100
+
+_SHOWING = (
+    "_source",
+    "_source_includes",
+    "aggregations",
+    "aggs",
+    "collapse",
+    "docvalue_fields",
+    "fields",
+    "highlight",
+    "script_fields",
+    "stored_fields",
+)
+"""Members of a body, and URL parameters, that name fields in order to show them."""
+
 _RULES = SearchRules()
 _BY_SCORE: tuple[Json, ...] = ("_score", {"_score": "desc"}, {"_score": {"order": "desc"}}, "_score:desc")
 
@@ -159,7 +234,7 @@ def _understood(
     _check_text(clause.text, rules)
     start, size = _page(tree, parameters)
     presentation = {key: tree[key] for key in _PRESENTATION if key in tree} | ties
-    url_presentation = {key: parameters[key] for key in url_parameters.PRESENTATION if key in parameters}
+    url_presentation = {key: parameters[key] for key in _URL_PRESENTATION if key in parameters}
     if "_none_" in (presentation.get("stored_fields"), url_presentation.get("stored_fields")):
         # Then hits come without their ids.
         raise NotUnderstood("stored_fields")
@@ -173,12 +248,39 @@ def _understood(
         timeout=parameters.get("timeout", tree.get("timeout")),
         presentation=presentation,
         url_presentation=url_presentation,
-        scope={key: parameters[key] for key in url_parameters.SCOPE if key in parameters},
+        scope={key: parameters[key] for key in _URL_SCOPE if key in parameters},
         filter_path=parameters.get("filter_path") or None,
         asks_for_ours=names_any(presentation, object_field) or names_any(url_presentation, object_field),
         explain=tree.get("explain") is True or is_set(parameters, "explain"),
         pretty=is_set(parameters, "pretty"),
     )
+
+
+def parameters_of(query_string: str) -> dict[str, str]:
+    """The parameters of a query string that is still encoded.
+
+    Raises:
+        NotUnderstood: one is not known, stands there twice, lists too many names, or wants another format than JSON.
+    """
+    try:
+        pairs = parse_qsl(query_string, keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS)
+    except ValueError:
+        raise NotUnderstood("unknown_parameter") from None
+    parameters = dict(pairs)
+    for name in parameters:
+        if name not in _URL_KEYS:
+            raise NotUnderstood(name if name in _URL_REASONS else "unknown_parameter")
+    if len(parameters) != len(pairs):
+        raise NotUnderstood("unknown_parameter")
+    refuse_many(patterns_of(parameters.get("filter_path", "")))
+    if parameters.get("format", "json") != "json":
+        raise NotUnderstood("format")
+    return parameters
+
+
+def is_set(parameters: Mapping[str, str], name: str) -> bool:
+    """Whether a parameter that is true or false is true; it is so where it has no value."""
+    return parameters.get(name, "false") in ("", "true")
 
 
 def _body(body: bytes, parameters: Mapping[str, str]) -> dict[str, Json]:
@@ -215,8 +317,7 @@ def _query(tree: Mapping[str, Json], parameters: Mapping[str, str]) -> Json:
     if "q" in parameters:
         if "query" in tree:
             raise NotUnderstood("q_and_body")
-        given = url_parameters.OF_A_QUERY
-        return {"query_string": {given[key]: parameters[key] for key in given if key in parameters}}
+        return {"query_string": {_URL_QUERY[key]: parameters[key] for key in _URL_QUERY if key in parameters}}
     match tree.get("query"):
         case None:
             raise NotUnderstood("no_text")
@@ -267,3 +368,36 @@ def _count(value: Json) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise NotUnderstood("malformed")
+
+
+def hidden_object(body: bytes, query_string: str, object_field: str) -> str | None:
+    """The bridge's object, where it can be left out of the answer to this search without being missed.
+
+    Not where a field of it is named, nor where the search begins pages that the bridge will not see.
+    """
+    try:
+        parameters = dict(parse_qsl(query_string, keep_blank_values=True))
+        tree = json_tree.read(body) if body.strip() else {}
+    except ValueError:
+        return None
+    if not isinstance(tree, dict) or "scroll" in parameters or "pit" in tree:
+        return None
+    shown = [given[key] for given in (tree, parameters) for key in _SHOWING if key in given]
+    return None if names_any(shown, object_field) else object_field
+
+
+def names_any(presentation: Json, object_field: str) -> bool:
+    """Whether a field of the bridge's object is named anywhere in what says how hits are shown."""
+    if isinstance(presentation, str):
+        return any(
+            name.strip() == object_field or name.strip().startswith(f"{object_field}.")
+            for name in presentation.split(",")
+        )
+    if isinstance(presentation, dict):
+        # What is excluded is named in order not to be seen.
+        return any(
+            names_any(key, object_field) or names_any(value, object_field)
+            for key, value in presentation.items()
+            if key not in ("excludes", "exclude", "_source_excludes")
+        )
+    return isinstance(presentation, list) and any(names_any(each, object_field) for each in presentation)

@@ -1,7 +1,7 @@
-"""A ranking → the answer that the application expects.
+"""A ranking → the answer that the application expects, and any answer without the bridge's object.
 
 Totals, aggregations, suggestions, profile and shards are the ones of its own answer; hits are the
-cluster's, byte for byte but for `_score` and, where asked for, an explanation.
+cluster's, byte for byte but for `_score`, the bridge's object and, where asked for, an explanation.
 """
 
 import json
@@ -13,12 +13,16 @@ import msgspec
 from bridge.errors import AnswerNotUnderstood
 from bridge.profile import IndexProfile
 from bridge.records import Hit, Key, Passage
-from bridge.search.hiding import RawObject
 from bridge.text.passages import enriched_text, field_texts
+
+RawObject = dict[str, msgspec.Raw]
+"""A JSON object whose values are still text."""
 
 PASSAGE_HIGHLIGHT = "_bridge.passage"
 """Under which name a hit's winning passage stands among its highlights."""
 
+_BY_NAME = ("fields", "highlight")
+"""Members of a hit whose own members are called by full field names."""
 
 _TEXT = msgspec.json.Decoder(str)
 _SCORE = msgspec.json.Decoder(float | None)
@@ -250,3 +254,90 @@ def _shown_hits(hits: msgspec.Raw) -> list[ShownHit]:
 
 def _raw(value: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
+
+
+def hidden(body: bytes, object_field: str) -> bytes:
+    """An answer without the bridge's object: in the hits, in those of aggregations, and in inner hits.
+
+    What is no JSON, as a balancer before the cluster may answer, stays as it is.
+    """
+    name = f'"{object_field}'.encode()
+    if name not in body:
+        return body
+    try:
+        changes = list(_changes(msgspec.Raw(body), object_field, name))
+    except (msgspec.DecodeError, RecursionError):
+        return body
+    parts: list[bytes] = []
+    at = 0
+    for shown, kept in changes:
+        # Not found only in an answer with a key twice in one object, which no cluster writes.
+        if (found := body.find(shown, at)) >= 0:
+            parts += (body[at:found], kept)
+            at = found + len(shown)
+    return b"".join((*parts, body[at:]))
+
+
+def hit_without(hit: RawObject, object_field: str) -> RawObject:
+    """A hit without the bridge's object in its document."""
+    source = bytes(hit.get("_source", b""))
+    if source[:1] != b"{" or f'"{object_field}"'.encode() not in source:
+        return hit
+    return hit | {"_source": msgspec.Raw(without_member(source, object_field))}
+
+
+def _changes(value: msgspec.Raw, object_field: str, name: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """What to replace by what, in the order of the answer."""
+    text = bytes(value)
+    if name not in text:
+        return
+    if text[:1] == b"[":
+        for item in msgspec.json.decode(text, type=list[msgspec.Raw]):
+            yield from _changes(item, object_field, name)
+    elif text[:1] == b"{":
+        members = msgspec.json.decode(text, type=RawObject)
+        for key, member in members.items():
+            if key == "_source":
+                section = bytes(member)
+                if section[:1] == b"{" and (kept := without_member(section, object_field)) != section:
+                    yield section, kept
+            elif key in _BY_NAME and "_index" in members:
+                section = bytes(member)
+                if (kept := _without_names(section, object_field)) != section:
+                    yield section, kept
+            else:
+                yield from _changes(member, object_field, name)
+
+
+def without_member(source: bytes, name: str) -> bytes:
+    """A JSON object without one member; every other byte stays as it is.
+
+    The member is cut out with its comma. Where that would not give the very same other members (odd
+    spacing, a look-alike inside a string), the object is put together anew from its members.
+    """
+    members = msgspec.json.decode(source, type=RawObject)
+    if name not in members:
+        return source
+    alone = msgspec.json.encode({name: members.pop(name)})[1:-1]
+    for member in (b"," + alone, alone + b",", alone):
+        # The bridge writes its object last: look from the end.
+        at = source.rfind(member)
+        if at < 0:
+            continue
+        cut = source[:at] + source[at + len(member) :]
+        try:
+            if msgspec.json.decode(cut, type=RawObject) == members:
+                return cut
+        except msgspec.DecodeError:
+            continue
+    return msgspec.json.encode(members)
+
+
+def _without_names(section: bytes, object_field: str) -> bytes:
+    members = msgspec.json.decode(section, type=RawObject)
+    kept = {
+        name: value
+        for name, value in members.items()
+        if name != object_field and not name.startswith(f"{object_field}.")
+    }
+    return msgspec.json.encode(kept) if len(kept) < len(members) else section

@@ -16,7 +16,7 @@ from bridge.cli import main
 from bridge.node.node import EmbeddedNode
 from bridge.profile import PassageSettings, RerankSettings
 from bridge.search.filter_path import filtered
-from bridge.search.hiding import names_any
+from bridge.search.request import names_any
 from bridge.settings import ClusterSettings
 from bridge.text.passages import enriched_text
 from tests.proxy_stack import NESTED, ProxyStack, proxy_stack

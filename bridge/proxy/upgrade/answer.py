@@ -17,9 +17,8 @@ from bridge.records import Key, Passage, RankedHit
 from bridge.search import legs
 from bridge.search.filter_path import filtered, without_parameter
 from bridge.search.fusion import tail_score
-from bridge.search.hiding import RawObject, hidden, hit_without
 from bridge.search.request import LeaveAlone
-from bridge.search.response import OwnAnswer, ShownHit, highlighted, shown_hit
+from bridge.search.response import OwnAnswer, RawObject, ShownHit, hidden, highlighted, hit_without, shown_hit
 
 log = structlog.get_logger(__name__)
 

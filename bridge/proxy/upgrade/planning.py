@@ -25,8 +25,7 @@ from bridge.profile import IndexProfile, Stage, profile_of
 from bridge.proxy.transport.headers import CONTROL, identity, of_a_leg, plain_media_type
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
-from bridge.search.hiding import hidden_object
-from bridge.search.request import LeaveAlone, SearchRequest, parse
+from bridge.search.request import LeaveAlone, SearchRequest, hidden_object, parse
 from bridge.settings import ClusterSettings, Settings
 
 _STAGES: dict[str, Stage] = {stage: stage for stage in get_args(Stage)}

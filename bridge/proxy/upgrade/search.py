@@ -29,8 +29,8 @@ from bridge.proxy.upgrade.answer import Composer, is_filtered, read_success, rea
 from bridge.proxy.upgrade.planning import Control, Plan, Planner, left_alone, read_control
 from bridge.proxy.upgrade.ranking import Ranked
 from bridge.proxy.upgrade.ranking_cache import RankingCache
-from bridge.search.hiding import hidden
 from bridge.search.request import LeaveAlone
+from bridge.search.response import hidden
 from bridge.settings import ProxySettings
 
 MAX_RANKED_AT_ONCE = 4

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from bridge.profile import SearchRules
 from bridge.search.reasons import CLAUSES, REASONS
-from bridge.search.request import LeaveAlone, SearchRequest, parse
+from bridge.search.request import LeaveAlone, SearchRequest, hidden_object, is_set, parameters_of, parse
+from bridge.search.text_clause import NotUnderstood
 
 MATCH: dict[str, Any] = {"match": {"title": "red shoe"}}
 
@@ -238,3 +239,57 @@ _json = st.recursive(
 @given(st.binary() | _json.map(lambda tree: json.dumps(tree).encode()), st.text(max_size=30))
 def test_whatever_comes_is_understood_or_left_alone(body: bytes, query_string: str) -> None:
     assert isinstance(understand(body, query_string), SearchRequest | LeaveAlone)
+
+
+def test_known_parameters_are_decoded() -> None:
+    assert parameters_of("q=title%3Acaf%C3%A9&size=5&routing=a,b&pretty") == {
+        "q": "title:café",
+        "size": "5",
+        "routing": "a,b",
+        "pretty": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("query_string", "reason"),
+    [
+        ("surprise=1", "unknown_parameter"),
+        ("size=1&size=2", "unknown_parameter"),
+        ("scroll=1m", "scroll"),
+        ("search_pipeline=mine", "search_pipeline"),
+        ("format=yaml", "format"),
+        ("q=%ff", "unknown_parameter"),
+        ("&".join(f"size={n}" for n in range(1000)), "unknown_parameter"),
+    ],
+    ids=["unknown", "twice", "scroll", "pipeline", "format", "no-utf-8", "thousand"],
+)
+def test_whatever_else_stands_there_lets_the_search_pass(query_string: str, reason: str) -> None:
+    with pytest.raises(NotUnderstood) as passed:
+        parameters_of(query_string)
+    assert passed.value.reason == reason
+
+
+@pytest.mark.parametrize(("value", "expected"), [("", True), ("true", True), ("false", False), ("1", False)])
+def test_a_flag_without_a_value_is_set(value: str, expected: bool) -> None:
+    assert is_set({"explain": value}, "explain") is expected
+    assert is_set({}, "explain") is False
+
+
+@pytest.mark.parametrize(
+    ("body", "query_string", "expected"),
+    [
+        (b"", "", "neural"),
+        (b'{"query":{"match_all":{}}}', "size=3", "neural"),
+        (b'{"query":{"match":{"t":"neural"}}}', "q=neural", "neural"),
+        (b'{"_source":{"excludes":["neural"]}}', "", "neural"),
+        (b'{"_source":["t","neural.stamp"]}', "", None),
+        (b"{}", "_source_includes=t,neural", None),
+        (b'{"aggs":{"x":{"terms":{"field":"neural.stamp"}}}}', "", None),
+        (b"{}", "scroll=1m", None),
+        (b'{"pit":{"id":"x"}}', "", None),
+        (b"no json", "", None),
+        (b"[]", "", None),
+    ],
+)
+def test_our_object_is_left_out_where_nobody_will_miss_it(body: bytes, query_string: str, expected: str | None) -> None:
+    assert hidden_object(body, query_string, "neural") == expected

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.search.filter_path import filtered
-from bridge.search.known_clauses import NotUnderstood, words_of
-from bridge.search.url_parameters import parameters_of
+from bridge.search.request import parameters_of
+from bridge.search.text_clause import NotUnderstood, words_of
 from bridge.search.wildcards import beginning_matches, matches
 
 PATTERNS = st.text("ab.*", max_size=10)
