@@ -16,8 +16,7 @@ import msgspec
 from bridge.proxy.experiments.event_log import DEPTH, Click, EventLog, Impression, now, overlap, rank_biased_overlap
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.upgrade.planning import Plan
-from bridge.proxy.upgrade.ranking import Ranked
-from bridge.proxy.upgrade.ranking_cache import RankingCache
+from bridge.proxy.upgrade.ranking import Ranked, RankingCache
 from bridge.records import Key, RankedHit
 
 CLICK_PATH = "/_bridge/click"

@@ -9,7 +9,7 @@ import structlog
 from bridge.proxy.experiments.event_log import DEPTH, Comparison, EventLog, now, overlap, rank_biased_overlap
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.upgrade.planning import Plan
-from bridge.proxy.upgrade.ranking_cache import RankingCache
+from bridge.proxy.upgrade.ranking import RankingCache
 
 log = structlog.get_logger(__name__)
 

@@ -22,8 +22,7 @@ from bridge.proxy.upgrade.answer import Composer
 from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.model_client import Sidecar
 from bridge.proxy.upgrade.planning import Planner
-from bridge.proxy.upgrade.ranking import Ranker
-from bridge.proxy.upgrade.ranking_cache import RankingCache
+from bridge.proxy.upgrade.ranking import Ranker, RankingCache
 from bridge.proxy.upgrade.retrieve import PATH as RETRIEVE_PATH
 from bridge.proxy.upgrade.retrieve import Retrieval
 from bridge.proxy.upgrade.search import Search

@@ -11,8 +11,7 @@ from bridge.errors import StageFailed
 from bridge.profile import IndexProfile, Stage
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.upgrade.planning import Plan, Planner
-from bridge.proxy.upgrade.ranking import Ranked, Ranker
-from bridge.proxy.upgrade.ranking_cache import RankingCache
+from bridge.proxy.upgrade.ranking import Ranked, Ranker, RankingCache
 from bridge.search import json_tree
 from bridge.search.json_tree import Json
 from bridge.search.reasons import REASONS

@@ -27,8 +27,7 @@ from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade import multisearch
 from bridge.proxy.upgrade.answer import Composer, is_filtered, read_success, readable
 from bridge.proxy.upgrade.planning import Control, Plan, Planner, left_alone, read_control
-from bridge.proxy.upgrade.ranking import Ranked
-from bridge.proxy.upgrade.ranking_cache import RankingCache
+from bridge.proxy.upgrade.ranking import Ranked, RankingCache
 from bridge.search.request import LeaveAlone
 from bridge.search.response import hidden
 from bridge.settings import ProxySettings
