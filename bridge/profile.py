@@ -244,6 +244,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
     - `vector_type`: if it is none, the encoder is used only to measure passages.
     - `vector_encoding`: float if a profile does not name it, because older indices hold float32.
     - `filter_threshold`: which predicted queries are stored, if a share of all of them decides that.
+    - `beside`: the application's index, if this profile is of its companion (`bridge.cluster.companion`).
     """
 
     text_fields: Annotated[list[str], Meta(min_length=1)]
@@ -267,6 +268,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
     vector_type: VectorType = "knn_vector"
     vector_encoding: VectorEncoding = "float"
     filter_threshold: FilterThreshold | None = None
+    beside: str | None = None
     version: int = PROFILE_VERSION
 
     @property

@@ -91,6 +91,16 @@ class ClusterSettings(Section):
     timeout_s: float = Field(60.0, gt=0, description="Longest wait for one answer, in seconds.")
 
 
+class CompanionSettings(Section):
+    """Companions: indices of our own that hold what is made of an application's documents, beside its index."""
+
+    prefix: str = Field(
+        "neural-bridge.",
+        pattern=r"^[a-z0-9][a-z0-9._-]*$",
+        description="Begins a companion's name; the name of the application's index follows.",
+    )
+
+
 class ProxySettings(Section):
     """The query proxy."""
 
@@ -415,6 +425,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     cluster: ClusterSettings = ClusterSettings()
+    companion: CompanionSettings = CompanionSettings()
     proxy: ProxySettings = ProxySettings()
     sidecar: SidecarSettings = SidecarSettings()
     reranker: RerankerSettings = RerankerSettings()

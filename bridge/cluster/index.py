@@ -100,7 +100,7 @@ def create(
         settings=settings,
         dynamic=dynamic,
     )
-    _create(client, index, body)
+    create_index(client, index, body)
 
 
 def create_unless_there(client: OpenSearch, index: str, profile: IndexProfile, *, analyzer: str) -> bool:
@@ -123,7 +123,12 @@ def new_profile(client: OpenSearch, profile: IndexProfile, *, properties: Mappin
     return profile_of_new_index(profile, dialect_of(capabilities(client)), properties=properties)
 
 
-def _create(client: OpenSearch, index: str, body: Mapping[str, Any]) -> None:
+def create_index(client: OpenSearch, index: str, body: Mapping[str, Any]) -> None:
+    """Creates an index from a whole body.
+
+    Raises:
+        IndexUnsuitable: it exists already, or the cluster refuses the body.
+    """
     try:
         client.indices.create(index=index, body=body)
     except RequestError as error:
@@ -150,7 +155,7 @@ def create_like(client: OpenSearch, old: str, new: str, profile: IndexProfile) -
             f"them from where the application has them"
         )
     body = new_index_like(state.mapping, state.settings, profile, dialect_of(capabilities(client)))
-    _create(client, new, body)
+    create_index(client, new, body)
 
 
 def alias_properties(client: OpenSearch, alias: str, index: str) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def _mapped(profile: IndexProfile, analyzer: str | None, properties: Mapping[str
     """The application's fields."""
     mapped: JsonObject = {}
     for name in profile.text_fields:
-        _put(mapped, name, _text(analyzer))
+        put_field(mapped, name, _text(analyzer))
     return mapped | dict(properties or {})
 
 
@@ -229,7 +229,7 @@ def field_mapping(mapping: Mapping[str, Any], name: str) -> JsonObject | None:
     return found
 
 
-def _put(properties: JsonObject, name: str, mapping: JsonObject) -> None:
+def put_field(properties: JsonObject, name: str, mapping: JsonObject) -> None:
     """Adds a field with a dotted name at its place among the objects."""
     *objects, last = name.split(".")
     for part in objects:

@@ -1,0 +1,137 @@
+"""The companion of an index: what the bridge made of its documents, in an index of our own beside it.
+
+The application's index is only read. A companion's document has the same `_id` and routing, and holds the
+application's text fields, indexed as there, and our object, as a document that is enriched in place does. It is
+written whole each time, so `_source` can leave out what only has to be searched.
+
+A document's version in the companion is its sequence number in the application's index plus one: of two writers, the
+one that read the newer document wins.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from opensearchpy import NotFoundError, OpenSearch
+
+from bridge.cluster import index as indices
+from bridge.cluster.connection import capabilities
+from bridge.cluster.dialects import Dialect, dialect_of
+from bridge.cluster.index import IndexState
+from bridge.cluster.schema import (
+    JsonObject,
+    field_mapping,
+    fitted,
+    flattened,
+    object_properties,
+    put_field,
+    scored_together,
+)
+from bridge.errors import IndexUnsuitable
+from bridge.profile import META_KEY, IndexProfile
+
+SOURCE_KEY = "neural_bridge_source"
+"""The key of `_meta` for the identity of the index that a companion was made from: a later index of the same name
+counts its sequence numbers anew."""
+
+SEQ_NO, PRIMARY_TERM = "seq_no", "primary_term"
+"""In our object: the version of the document that was read."""
+
+_TEXT_PARAMETERS = {
+    *("analyzer", "search_analyzer", "search_quote_analyzer", "similarity", "norms", "index_options"),
+    "position_increment_gap",
+}
+"""What decides how a text field is searched and scored."""
+
+_COPIED = (
+    *("number_of_shards", "number_of_replicas", "auto_expand_replicas", "routing_partition_size"),
+    *("analysis", "similarity", "max_ngram_diff", "max_shingle_diff"),
+)
+"""Settings of the application's index that decide where documents lie, and how texts are analysed and scored."""
+
+
+def companion_of(index: str, prefix: str) -> str:
+    """The name of an index's companion."""
+    return f"{prefix}{index}"
+
+
+def new_companion(source: IndexState, profile: IndexProfile, dialect: Dialect) -> JsonObject:
+    """The body that creates the companion of `source`, enriched for `profile`."""
+    analyzer = (field_mapping(source.mapping, profile.text_fields[0]) or {}).get("analyzer")
+    ours = msgspec.structs.replace(fitted(profile, dialect), beside=source.name)
+    kept = scored_together(ours, dialect, source.mapping, analyzer=analyzer)
+    properties = object_properties(kept, dialect, analyzer=analyzer)
+    for name in (SEQ_NO, PRIMARY_TERM):
+        put_field(properties, f"{kept.object_field}.{name}", {"type": "long"})
+    for name in kept.text_fields:
+        put_field(properties, name, _text(source.mapping, name))
+    unstored = [*kept.text_fields, *([kept.embedding_field] if kept.vector_type != "none" else [])]
+    mapping: JsonObject = {
+        "dynamic": "strict",
+        "_meta": {META_KEY: kept.to_meta(), SOURCE_KEY: indices.identity(source)},
+        "_source": {"excludes": unstored},
+        "properties": properties,
+    }
+    if "_routing" in source.mapping:
+        mapping["_routing"] = source.mapping["_routing"]
+    copied = {f"index.{name}": value for name, value in flattened(source.settings) if _is_copied(name)}
+    return {"settings": {**copied, **dialect.vector_settings(), "index.hidden": True}, "mappings": mapping}
+
+
+def find(client: OpenSearch, index: str, prefix: str) -> IndexState | None:
+    """The companion of an index; None if there is none.
+
+    Raises:
+        IndexUnsuitable: an index of that name is no companion of this one.
+    """
+    state = indices.find(client, companion_of(index, prefix))
+    if state is not None and (state.profile is None or state.profile.beside != index):
+        raise IndexUnsuitable(
+            f"index {state.name} is no companion of {index}: choose another companion.prefix, or delete that index"
+        )
+    return state
+
+
+def is_of(companion: IndexState, source: IndexState) -> bool:
+    """Whether a companion was made from this very index, and not from an earlier one of the same name."""
+    made_from: object = companion.mapping["_meta"].get(SOURCE_KEY)
+    return made_from == indices.identity(source)
+
+
+def create(client: OpenSearch, source: IndexState, profile: IndexProfile, prefix: str) -> None:
+    """Makes the companion of `source`, empty.
+
+    Raises:
+        IndexUnsuitable: it exists already, or the cluster refuses the mapping.
+    """
+    body = new_companion(source, profile, dialect_of(capabilities(client)))
+    indices.create_index(client, companion_of(source.name, prefix), body)
+
+
+def remove(client: OpenSearch, index: str, prefix: str) -> int | None:
+    """Deletes the companion of an index, which may be gone itself; the number of its documents, None if there is none.
+
+    Raises:
+        IndexUnsuitable: see `find`.
+    """
+    state = find(client, index, prefix)
+    if state is None:
+        return None
+    try:
+        documents = indices.count(client, state.name)
+        client.indices.delete(index=state.name)
+    except NotFoundError:
+        return None
+    return documents
+
+
+def _text(mapping: Mapping[str, Any], name: str) -> JsonObject:
+    """The field as text, searched and scored as the application's is, if that one is text."""
+    field = field_mapping(mapping, name) or {}
+    if field.get("type") != "text":
+        return {"type": "text"}
+    return {"type": "text", **{key: value for key, value in field.items() if key in _TEXT_PARAMETERS}}
+
+
+def _is_copied(name: str) -> bool:
+    return any(name == copied or name.startswith(f"{copied}.") for copied in _COPIED)
