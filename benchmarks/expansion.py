@@ -29,7 +29,7 @@ from bridge.records import Document
 from bridge.search import legs
 from bridge.search.request import SearchRequest, parse
 from bridge.settings import ClusterSettings, IngestSettings, load_settings
-from bridge.text.passages import enriched_text, split_passages
+from bridge.text import enriched_text, split_passages
 from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.sources.json_objects import with_key

@@ -26,7 +26,7 @@ from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.models.session import compute_threads
 from bridge.settings import ClusterSettings, IngestSettings, load_settings
-from bridge.text.passages import value_at
+from bridge.text import value_at
 from ingest.follow.pair import FollowerPair
 from ingest.job import Job
 from ingest.signals import StopRequest

@@ -26,7 +26,7 @@ from bridge.node.node import EmbeddedNode
 from bridge.profile import FusionSettings, IndexProfile, ModelReference, RerankSettings
 from bridge.records import Hit, RankedHit
 from bridge.settings import ClusterSettings, load_settings
-from bridge.text.passages import enriched_text
+from bridge.text import enriched_text
 
 WINDOW = 100
 INDEX = "bench-models"

@@ -24,7 +24,7 @@ from bridge.node.node import EmbeddedNode
 from bridge.profile import IndexProfile, ModelReference, VectorEncoding
 from bridge.records import Document, EnrichedDocument, Hit, Passage, SourcePosition
 from bridge.settings import ClusterSettings, load_settings
-from bridge.text.passages import enriched_text
+from bridge.text import enriched_text
 from ingest.writing.bulk import index_action
 
 INDEX = "bench-vectors"

@@ -124,7 +124,7 @@ class SearchRules(msgspec.Struct, frozen=True):
       these very words and for nothing similar.
     - `leave_sorted_ties`: searches sorted by score, and by other fields if scores are equal. An application that pages
       by `from`, and not by `search_after`, can have them upgraded.
-    - `scripts`: the writing systems that the models read, as `bridge.text.writing_systems` names them. Searches in
+    - `scripts`: the writing systems that the models read, as `bridge.text` names them. Searches in
       others pass. An empty list lets none pass for this reason.
     - `confident_lead`: the text leg alone ranks if its first score is this many times its second. None lets all legs
       rank always.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bridge.models.tokenization import TextTokenizer
 from bridge.profile import PassageSettings
-from bridge.text.passages import split_passages
+from bridge.text import split_passages
 from rerank_server.errors import TooLarge
 
 OVERLAP_TOKENS = 16

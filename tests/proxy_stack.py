@@ -21,7 +21,7 @@ from bridge.models.encoder import Encoder
 from bridge.profile import IndexProfile, ModelReference, PassageSettings
 from bridge.proxy.server.app import running
 from bridge.settings import ClusterSettings, ProxySettings, Settings, SidecarSettings
-from bridge.text.passages import enriched_text, split_passages
+from bridge.text import enriched_text, split_passages
 from rerank_server.app import Sidecar
 from rerank_server.models import Models
 from tests.toys import make_toy_cross_encoder, make_toy_encoder

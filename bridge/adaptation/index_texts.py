@@ -10,7 +10,7 @@ from opensearchpy import OpenSearch
 from bridge.cluster.index import IndexState
 from bridge.profile import IndexProfile
 from bridge.records import Document, Passage
-from bridge.text.passages import enriched_text, field_texts
+from bridge.text import enriched_text, field_texts
 from ingest.sources.index import IndexDocuments
 from ingest.writing.retry import RetryLimits
 

@@ -12,7 +12,7 @@ import msgspec
 from bridge.adaptation.index_texts import IndexedText
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.models.protocols import QueryGenerator, Scorer
-from bridge.text.passages import enriched_text
+from bridge.text import enriched_text
 from bridge.training.data import LabelledPair
 from ingest.stages.expansion import Keep
 

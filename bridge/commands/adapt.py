@@ -215,7 +215,7 @@ def _subject(
     from bridge.adaptation.index_texts import IndexTexts
     from bridge.adaptation.models_of_index import serving_models
     from bridge.evaluation.judgement_files import read_judgement_list
-    from bridge.text.passages import split_passages
+    from bridge.text import split_passages
 
     models = serving_models(profile, settings.ingest)
     spans = models.encoder.tokenizer.token_offsets

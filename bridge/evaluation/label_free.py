@@ -15,7 +15,7 @@ from bridge.models.artifact import resolve_identity
 from bridge.models.query_generator import QueryGenerator
 from bridge.profile import IndexProfile
 from bridge.settings import IngestSettings
-from bridge.text.passages import enriched_text, field_texts, value_at
+from bridge.text import enriched_text, field_texts, value_at
 
 _SEED = 20_001
 """Other than ingest's: the index holds what that one predicted."""

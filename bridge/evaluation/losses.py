@@ -7,7 +7,7 @@ import numpy as np
 from opensearchpy import OpenSearch
 
 from bridge.evaluation.stages import StageResult
-from bridge.text.passages import enriched_text, field_texts
+from bridge.text import enriched_text, field_texts
 
 SHOWN_HITS = 3
 

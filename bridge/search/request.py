@@ -15,7 +15,7 @@ from bridge.search import json_tree
 from bridge.search.filter_path import patterns_of
 from bridge.search.json_tree import Json
 from bridge.search.text_clause import NotUnderstood, TextClause, find_text, refuse_many
-from bridge.text.writing_systems import is_foreign
+from bridge.text import is_foreign
 
 DEFAULT_SIZE = 10
 MAX_RESULT_WINDOW = 10_000

@@ -13,7 +13,7 @@ import msgspec
 from bridge.errors import AnswerNotUnderstood
 from bridge.profile import IndexProfile
 from bridge.records import Hit, Key, Passage
-from bridge.text.passages import enriched_text, field_texts
+from bridge.text import enriched_text, field_texts
 
 RawObject = dict[str, msgspec.Raw]
 """A JSON object whose values are still text."""

@@ -10,7 +10,7 @@ import yaml
 
 from bridge.errors import UsageError
 from bridge.records import Document, SourcePosition
-from bridge.text.passages import field_texts, value_at
+from bridge.text import field_texts, value_at
 from ingest.sources.json_objects import JsonProblem, parse_object, reshaped, without_key
 from ingest.sources.source import SAMPLE_BYTES, SourceItem, Unreadable
 

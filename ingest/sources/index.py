@@ -16,12 +16,11 @@ import msgspec
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
-from bridge.cluster.connection import Answer, capabilities, exchange
+from bridge.cluster.connection import Answer, capabilities, decode, exchange, replace_lone_surrogates
 from bridge.cluster.dialects import dialect_of
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, IndexUnsuitable, IngestError
 from bridge.records import Document, DocumentVersion, SourcePosition
-from bridge.text.lone_surrogates import decode, replace_lone_surrogates
-from bridge.text.passages import field_texts
+from bridge.text import field_texts
 from ingest.sources.json_objects import JsonProblem, parse_object
 from ingest.sources.source import Source, SourceItem, Unreadable
 from ingest.sources.versions import is_external, refusal, version_obstacle

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bridge.errors import UsageError
 from bridge.records import Document, SourcePosition
-from bridge.text.passages import field_texts
+from bridge.text import field_texts
 from ingest.books.state_folder import DeadLetter, read_dead_letters
 from ingest.sources.documents import Entry, FieldChoice, document_of
 from ingest.sources.json_objects import JsonProblem, parse_object

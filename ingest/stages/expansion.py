@@ -14,7 +14,7 @@ from bridge.models.session import compute_threads
 from bridge.profile import FilterThreshold, IndexProfile
 from bridge.records import Document, ExpandedDocument, Passage
 from bridge.settings import IngestSettings
-from bridge.text.passages import enriched_text, split_passages
+from bridge.text import enriched_text, split_passages
 from ingest.stages.models import Models
 
 _WORD = re.compile(r"\w+")

@@ -15,8 +15,7 @@ from bridge.models.session import check_providers
 from bridge.models.tokenization import load_tokenizer
 from bridge.profile import DEFAULT_OBJECT, IndexProfile, ModelReference, PassageSettings, SearchRules
 from bridge.settings import IngestSettings
-from bridge.text.passages import TokenSpans
-from bridge.text.writing_systems import scripts_of_words
+from bridge.text import TokenSpans, scripts_of_words
 from ingest.stages.served_models import ServedEncoder, ServedGenerator, ServedScorer, check_sidecar, server_of
 
 

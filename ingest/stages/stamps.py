@@ -11,12 +11,11 @@ from urllib.parse import quote
 import msgspec
 from opensearchpy import OpenSearch
 
-from bridge.cluster.connection import exchange
+from bridge.cluster.connection import decode, exchange
 from bridge.errors import AnswerNotUnderstood
 from bridge.profile import IndexProfile
 from bridge.records import Document
 from bridge.settings import IngestSettings
-from bridge.text.lone_surrogates import decode
 from ingest.sources.json_objects import within
 from ingest.stages.expansion import filter_threshold
 

@@ -12,12 +12,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.cluster.connection import Answer
+from bridge.cluster.connection import Answer, decode
 from bridge.cluster.dialects import vector_bytes
 from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
 from bridge.profile import IndexProfile
 from bridge.records import EnrichedDocument
-from bridge.text.lone_surrogates import decode
 from ingest.books.ledger import Failure, Outcome
 from ingest.sources.json_objects import with_key
 

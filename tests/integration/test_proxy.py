@@ -18,7 +18,7 @@ from bridge.profile import PassageSettings, RerankSettings
 from bridge.search.filter_path import filtered
 from bridge.search.request import names_any
 from bridge.settings import ClusterSettings
-from bridge.text.passages import enriched_text
+from bridge.text import enriched_text
 from tests.proxy_stack import NESTED, ProxyStack, proxy_stack
 from tests.servers import client, unused_index_name
 

@@ -1,4 +1,4 @@
-"""Text fields become one text, and one text becomes passages that lose nothing."""
+"""Text fields become one text, and one text becomes passages that lose nothing; scripts of words are known."""
 
 import re
 
@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.models.artifact import resolve
+from bridge.models.tokenization import load_tokenizer
 from bridge.profile import PassageSettings
-from bridge.text.passages import enriched_text, field_texts, split_passages
+from bridge.text import enriched_text, field_texts, is_foreign, scripts_of_words, split_passages
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
@@ -94,3 +96,46 @@ def test_every_token_is_in_a_passage_and_no_passage_is_too_long(text: str, size:
 )
 def test_a_dotted_name_is_read_however_the_document_writes_it(document: dict[str, object], text: str) -> None:
     assert field_texts(document, ["item.info.name"]) == {"item.info.name": text}
+
+
+LATIN = [f"wing{chr(97 + n)}" for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("words", "scripts"),
+    [
+        (LATIN, ["latin"]),
+        ([*LATIN, "туфли"], ["cyrillic", "latin"]),
+        ([*LATIN, "ж", "щ"], ["latin"]),
+        ([*LATIN, "##туфли", "▁shoe"], ["cyrillic", "latin"]),
+        ([*LATIN, "mixтура"], ["latin"]),
+        ([*LATIN, "\u0120shoe"], []),
+        (["[PAD]", "12", "!?"], ["latin"]),
+        ([], []),
+    ],
+    ids=["one", "two", "letters alone", "pieces", "mixed", "bytes", "special tokens", "nothing"],
+)
+def test_a_script_is_known_by_its_words(words: list[str], scripts: list[str]) -> None:
+    assert scripts_of_words(words) == scripts
+
+
+def test_the_models_that_come_with_the_program_read_latin_script() -> None:
+    for name in ("embed-base", "rerank-base"):
+        assert scripts_of_words(load_tokenizer(resolve(name)).words) == ["latin"]
+
+
+@pytest.mark.parametrize(
+    ("text", "foreign"),
+    [
+        ("красные туфли", True),
+        ("赤い靴", True),
+        ("Straße café", False),
+        ("shoe туф", False),
+        ("ｓｈｏｅ", False),
+        ("", False),
+        ("42", False),
+    ],
+)
+def test_a_text_is_foreign_where_most_of_its_letters_are(text: str, foreign: bool) -> None:
+    assert is_foreign(text, ["latin"]) is foreign
+    assert not is_foreign(text, [])

@@ -1,11 +1,13 @@
-"""From a document's text fields to the passages that are expanded, embedded and reranked.
+"""Text before any model reads it: a document's fields joined and split into passages, and the scripts of words.
 
 Pure, and shared: ingest embeds exactly the text that the proxy later hands to the cross-encoder.
 """
 
 import re
+import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from bridge.profile import PassageSettings
 from bridge.records import Passage
@@ -17,6 +19,12 @@ _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|[。！？]|\n\s*")
 _SENTENCE_CLOSERS = ".!?…:;。！？"
 _STRETCH_CHARS = 100_000
 """Longest text given to a tokenizer at once: their time and memory grow faster than the text does."""
+
+KNOWN_SHARE = 0.001
+"""Share of a vocabulary below which a script has letters in it but no words. (English BERT: Cyrillic 0.0003.)"""
+
+_BYTE_LEVEL = "\u0120"
+"""Stands for a space where a vocabulary holds bytes written as Latin letters, whatever script they belong to."""
 
 
 def enriched_text(texts: Mapping[str, str]) -> str:
@@ -134,3 +142,34 @@ def _first_between(boundaries: Sequence[int], low: int, high: int) -> int | None
     """The first boundary in `[low, high]`."""
     found = bisect_left(boundaries, low)
     return boundaries[found] if found < len(boundaries) and boundaries[found] <= high else None
+
+
+def script_of(letter: str) -> str:
+    """The first word of the letter's Unicode name, in lower case: latin, cyrillic, cjk."""
+    return unicodedata.name(letter, "unknown").partition(" ")[0].lower()
+
+
+def scripts_of_words(words: Iterable[str]) -> list[str]:
+    """Scripts of at least `KNOWN_SHARE` of the words that have several letters, sorted; none if the words are bytes."""
+    counts: Counter[str] = Counter()
+    for word in words:
+        if word.startswith(_BYTE_LEVEL):
+            return []
+        letters = [character for character in word if character.isalpha()]
+        scripts = {script_of(letter) for letter in letters}
+        if len(letters) > 1 and len(scripts) == 1:
+            counts[scripts.pop()] += 1
+    return sorted(script for script, count in counts.items() if count >= KNOWN_SHARE * counts.total())
+
+
+def is_foreign(text: str, scripts: Sequence[str]) -> bool:
+    """Whether most letters of the text belong to none of these scripts; never if no script is named.
+
+    A text in another script than a model's words is noise to it. The language of a few Latin letters is never certain,
+    and a wrong guess would cost a search its stages; the script is certain. The gate finds out whether models know an
+    index's language.
+
+    Full-width and other forms of a letter count as the letter.
+    """
+    letters = [character for character in unicodedata.normalize("NFKC", text) if character.isalpha()]
+    return bool(scripts) and 2 * sum(script_of(letter) not in scripts for letter in letters) > len(letters)

@@ -1,1 +1,0 @@
-"""Text before any model reads it: passages and writing systems."""
