@@ -187,6 +187,17 @@ class ProxySettings(Section):
     body_idle_timeout_s: float = Field(
         30.0, gt=0, description="Longest silence inside a request's body before it is cut off, in seconds."
     )
+    answer_idle_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="Longest wait, in seconds, for a client to take the next 64 KB of an answer, before it is cut off.",
+    )
+    upgrade_memory_bytes: int = Field(
+        128 * 1024 * 1024,
+        gt=0,
+        description="Memory, in bytes, for the answers of all upgraded searches together, until their clients have "
+        "them; an answer beyond half of what is free passes.",
+    )
     shutdown_timeout_s: float = Field(20.0, ge=0, description="How long running requests may finish, in seconds.")
     log_searches: bool = Field(
         False, description="Write a log line for each search: what was decided and why, and its time; never its words."

@@ -69,7 +69,7 @@ REASONS: dict[str, str] = {
     "unknown_clause": "a clause that the bridge does not know",
     "wrapper": "a wrapped query that cannot be unwrapped",
     # The proxy
-    "busy": "64 requests are being upgraded",
+    "busy": "64 requests are being upgraded, or too little of `proxy.upgrade_memory_bytes` is free for the answer",
 }
 """Reason → what it means. Beside these, the name of a clause that is known not to hold the user's words."""
 

@@ -19,6 +19,7 @@ from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.server.routing import Proxy
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.answer import Composer
+from bridge.proxy.upgrade.answer_memory import AnswerMemory
 from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.model_client import Sidecar
 from bridge.proxy.upgrade.planning import Planner
@@ -73,10 +74,11 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
         upstream = await stack.enter_async_context(Upstream(settings.cluster, settings.proxy.further_nodes))
         sidecar = await stack.enter_async_context(Sidecar(settings))
         planner = Planner(upstream, settings)
-        searches = OwnSearches(upstream)
+        memory = AnswerMemory(settings.proxy.upgrade_memory_bytes)
+        searches = OwnSearches(upstream, memory)
         ranker = Ranker(searches, sidecar)
         rankings = RankingCache(ranker, settings.proxy, metrics)
-        search = Search(upstream, planner, rankings, Composer(searches), settings.proxy, metrics)
+        search = Search(upstream, planner, rankings, Composer(searches), memory, settings.proxy, metrics)
         stack.push_async_callback(search.close)
         retrieval = Retrieval(planner, rankings, ranker)
         deadline = FirstRequestDeadline(settings.proxy.header_timeout_s)
@@ -98,6 +100,7 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
 def _data_server(proxy: Proxy, settings: ProxySettings) -> web.ServerRunner:
     server = ConnectionServer(
         proxy,
+        write_timeout_s=settings.answer_idle_timeout_s,
         keepalive_timeout=settings.idle_timeout_s,
         # A client that left needs no answer: its request to the cluster is cancelled.
         handler_cancellation=True,

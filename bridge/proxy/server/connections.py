@@ -1,5 +1,6 @@
-"""One client's connection: raw URLs, malformed requests, idle time, and how many connections there may be."""
+"""One client's connection: raw URLs, malformed requests, slow readers, and how many connections there may be."""
 
+import asyncio
 import resource
 from typing import Any
 
@@ -17,8 +18,10 @@ _FEWEST_CONNECTIONS = 8
 class ConnectionServer(web.Server):
     """Makes a `Connection` for each client, and closes the longest idle one if there are too many."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, write_timeout_s: float, **kwargs: Any) -> None:
+        """`write_timeout_s`: how long a client may leave a part of an answer where it is."""
         super().__init__(*args, **kwargs)
+        self.write_timeout_s = write_timeout_s
         # Each client's connection may need one to the cluster.
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.max_connections = max(_FEWEST_CONNECTIONS, (descriptors - _SPARE_DESCRIPTORS) // 2)
@@ -29,18 +32,19 @@ class ConnectionServer(web.Server):
             idle = (each for each in self._connections if isinstance(each, Connection) and each.is_idle)
             if (longest := next(idle, None)) is not None:
                 longest.force_close()
-        return Connection(self, loop=self._loop, **self._kwargs)
+        return Connection(self, write_timeout_s=self.write_timeout_s, loop=self._loop, **self._kwargs)
 
 
 class Connection(RequestHandler):
     """Reads requests as the cluster's nodes do: bytes beyond ASCII in a request line are a part of the target."""
 
-    __slots__ = ("_line", "raw_targets")
+    __slots__ = ("_line", "_write_timeout_s", "raw_targets")
     raw_targets: dict[str, str]
     """The target of the running request as it came, by its escaped form; empty if both are alike."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, write_timeout_s: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._write_timeout_s = write_timeout_s
         self._line = b""
         self.raw_targets = {}
 
@@ -48,6 +52,22 @@ class Connection(RequestHandler):
     def is_idle(self) -> bool:
         """Whether the connection waits for a next request."""
         return self._waiter is not None and not self._waiter.done() and not self._line
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Lets writers wait until the kernel has everything: a rest in the transport would outlive every deadline."""
+        super().connection_made(transport)
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(high=1, low=0)
+
+    async def _drain_helper(self) -> None:
+        """Waits for a client to read, which all writes of answers do here, for so long and no longer."""
+        try:
+            async with asyncio.timeout(self._write_timeout_s):
+                await super()._drain_helper()
+        except TimeoutError:
+            if self.transport is not None:
+                self.transport.abort()
+            raise ConnectionAbortedError("the client does not read its answer") from None
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser, which takes no bytes beyond ASCII in a target: they are escaped for it."""

@@ -19,6 +19,9 @@ from bridge.settings import ProxySettings
 # becomes an error instead of a broken connection.
 SMALL_ANSWER_BYTES = 64 * 1024
 
+PART_BYTES = 64 * 1024
+"""Of an answer that a client has to take in one turn."""
+
 ELASTICSEARCH_ACCEPT = web.RequestKey("ELASTICSEARCH_ACCEPT", str)
 """What a client accepts that is treated as one of Elasticsearch's; absent where none is."""
 
@@ -154,8 +157,7 @@ async def relay(
                     502, "cluster_connection_exception", f"the cluster's answer broke off: {error}"
                 ) from error
             await response.prepare(request)
-            if body:
-                await response.write(body)
+            await _write(response, body)
         else:
             await response.prepare(request)
             try:
@@ -165,7 +167,7 @@ async def relay(
                 if request.transport is not None:
                     request.transport.abort()
                 raise ConnectionAbortedError("the cluster's answer broke off") from None
-        await response.write_eof()
+        await _end(request, response)
     except BaseException:
         # Also on cancellation: closing the connection cancels the cluster's work for a client that left.
         answer.close()
@@ -200,9 +202,22 @@ async def relay_body(
     given[hdrs.CONTENT_LENGTH] = str(len(body))
     response = RelayedResponse(answer.status, answer.reason, given, marks)
     await response.prepare(request)
-    await response.write(body)
-    await response.write_eof()
+    await _write(response, body)
+    await _end(request, response)
     return response
+
+
+async def _write(response: web.StreamResponse, body: bytes) -> None:
+    """Writes a body in parts, so that a client that reads slowly is seen to go on."""
+    whole = memoryview(body)
+    for start in range(0, len(body), PART_BYTES):
+        await response.write(whole[start : start + PART_BYTES])
+
+
+async def _end(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    await response.write_eof()
+    # aiohttp leaves small rests to the transport, and nobody would see to them any more.
+    await request.writer.drain()
 
 
 class RelayedResponse(web.StreamResponse):

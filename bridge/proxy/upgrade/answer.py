@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import aiohttp
 import msgspec
 import structlog
 from aiohttp import hdrs
@@ -22,9 +21,6 @@ from bridge.search.response import OwnAnswer, RawObject, ShownHit, hidden, highl
 
 log = structlog.get_logger(__name__)
 
-MAX_BYTES = 64 * 1024 * 1024
-"""A larger answer is passed on as it comes instead of being held in memory."""
-
 
 def readable(inbound: Inbound, plans: Sequence[Plan | LeaveAlone]) -> Inbound:
     """The application's request, changed so that the whole answer can be read: without compression, which would only
@@ -38,20 +34,6 @@ def readable(inbound: Inbound, plans: Sequence[Plan | LeaveAlone]) -> Inbound:
 def is_filtered(plans: Sequence[Plan | LeaveAlone]) -> bool:
     """Whether `readable` takes `filter_path` out of the request: its answer is not yet what the application wants."""
     return any(isinstance(plan, Plan) and plan.request.filter_path is not None for plan in plans)
-
-
-async def read_success(answer: aiohttp.ClientResponse) -> bytes | None:
-    """The whole body of a success; None if there is none, or if it is larger than `MAX_BYTES`."""
-    if answer.status != 200 or (answer.content_length or 0) > MAX_BYTES:
-        return None
-    async with answer:
-        body = bytearray()
-        # Elasticsearch does not say the length beforehand.
-        async for chunk in answer.content.iter_any():
-            body += chunk
-            if len(body) > MAX_BYTES:
-                return None
-        return bytes(body)
 
 
 class Composer:

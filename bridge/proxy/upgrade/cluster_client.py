@@ -12,6 +12,7 @@ from bridge.errors import AnswerNotUnderstood, StageFailed
 from bridge.proxy.transport.headers import of_a_leg
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
+from bridge.proxy.upgrade.answer_memory import AnswerMemory
 from bridge.proxy.upgrade.planning import Plan
 from bridge.search import json_tree
 from bridge.search.json_tree import Json
@@ -24,8 +25,9 @@ _SHOWING_SHARE = 0.15
 class OwnSearches:
     """Asks the cluster for what the application's own answer lacks."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, memory: AnswerMemory) -> None:
         self._upstream = upstream
+        self._memory = memory
 
     async def hits(self, plan: Plan, body: Json, *, stage: str, deadline: float) -> list[ShownHit]:
         """The hits of one search.
@@ -72,8 +74,9 @@ class OwnSearches:
                 with tracing.span(endpoint.removeprefix("_"), _traced(endpoint, plan)):
                     tracing.join(headers)
                     answer = await self._upstream.send("POST", target, headers, body)
-                    async with answer:
-                        content = await answer.read()
+                    with self._memory.share() as share:
+                        async with answer:
+                            content = await share.read(answer)
         except TimeoutError as error:
             raise StageFailed(f"{stage}_slow", f"the cluster did not answer {endpoint} within the budget") from error
         except (Refused, aiohttp.ClientError) as error:
@@ -84,6 +87,8 @@ class OwnSearches:
             raise StageFailed(f"{stage}_rejected", f"the cluster took {endpoint} for malformed")
         if answer.status != 200:
             raise StageFailed(f"{stage}_unavailable", f"the cluster answered {endpoint} with status {answer.status}")
+        if content is None:
+            raise StageFailed(f"{stage}_unavailable", f"the answer to {endpoint} is larger than memory is left for")
         return content
 
 

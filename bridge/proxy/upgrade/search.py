@@ -7,7 +7,7 @@ aggregations and errors. The ranking is made at the same time; what it lacks is 
 import asyncio
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -25,7 +25,8 @@ from bridge.proxy.transport.passthrough import Inbound, read_body, relay, relay_
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade import multisearch
-from bridge.proxy.upgrade.answer import Composer, is_filtered, read_success, readable
+from bridge.proxy.upgrade.answer import Composer, is_filtered, readable
+from bridge.proxy.upgrade.answer_memory import AnswerMemory, Share
 from bridge.proxy.upgrade.planning import Control, Plan, Planner, left_alone, read_control
 from bridge.proxy.upgrade.ranking import Ranked, RankingCache
 from bridge.search.request import LeaveAlone
@@ -63,6 +64,16 @@ def search_target(method: str, target: str) -> SearchTarget | None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """An answer to give the client: the cluster's, or its status and headers with another `body`; `marks` are headers
+    of ours."""
+
+    answer: aiohttp.ClientResponse
+    marks: Mapping[str, str]
+    body: bytes | None = None
+
+
 class Search:
     """Answers searches. Call `close` at the end.
 
@@ -76,6 +87,7 @@ class Search:
         planner: Planner,
         rankings: RankingCache,
         composer: Composer,
+        memory: AnswerMemory,
         settings: ProxySettings,
         metrics: Metrics,
     ) -> None:
@@ -92,6 +104,7 @@ class Search:
         self._planner = planner
         self._rankings = rankings
         self._composer = composer
+        self._memory = memory
         self._settings = settings
         self._metrics = metrics
         self._upgrades = 0
@@ -115,28 +128,38 @@ class Search:
         started = asyncio.get_running_loop().time()
         control = read_control(request.headers.get(CONTROL))
         inbound, body = await read_body(inbound, limit=self._settings.max_search_body_bytes)
-        reason = "busy"
+        with self._memory.share() as share:
+            made = await self._made(inbound, body, target, control, started, share)
+            if made.body is not None:
+                share.hold(len(made.body))
+                return await relay_body(request, made.answer, made.body, made.marks)
+        return await relay(request, made.answer, made.marks)
+
+    async def _made(
+        self, inbound: Inbound, body: bytes | None, target: SearchTarget, control: Control, started: float, share: Share
+    ) -> _Made:
+        """The answer, before a byte of it is written: a client that reads slowly takes no other's place."""
+        marks: dict[str, str] | None = None
         if self._upgrades < MAX_UPGRADES:
             self._upgrades += 1
             try:
                 with tracing.span("understand"):
                     plans = await self._plans(inbound, body, target, control, started)
                 if self._settings.mode == "shadow":
-                    return await self._shadowed(request, inbound, plans)
-                if any(isinstance(plan, Plan) or plan.hide is not None for plan in plans):
-                    return await self._composed(request, inbound, plans, target, started)
+                    self._compare(plans)
+                    marks = {}
+                elif any(isinstance(plan, Plan) or plan.hide is not None for plan in plans):
+                    return await self._composed(inbound, plans, target, started, share)
+                else:
+                    marks = self._passed(_reason(plans))
             finally:
                 self._upgrades -= 1
-            reason = _reason(plans)
-        return await relay(request, await send(self._upstream, inbound), self._passed(reason))
+        return _Made(await send(self._upstream, inbound), self._passed("busy") if marks is None else marks)
 
-    async def _shadowed(
-        self, request: web.BaseRequest, inbound: Inbound, plans: Sequence[Plan | LeaveAlone]
-    ) -> web.StreamResponse:
+    def _compare(self, plans: Sequence[Plan | LeaveAlone]) -> None:
         for plan in plans:
             if isinstance(plan, Plan):
                 self._shadow.compare(plan)
-        return await relay(request, await send(self._upstream, inbound), {})
 
     async def _plans(
         self, inbound: Inbound, body: bytes | None, target: SearchTarget, control: Control, started: float
@@ -170,12 +193,12 @@ class Search:
 
     async def _composed(
         self,
-        request: web.BaseRequest,
         inbound: Inbound,
         plans: Sequence[Plan | LeaveAlone],
         target: SearchTarget,
         started: float,
-    ) -> web.StreamResponse:
+        share: Share,
+    ) -> _Made:
         """An answer that differs from the cluster's: better ranked, or without the bridge's own object."""
         at_once = asyncio.Semaphore(MAX_RANKED_AT_ONCE)
         # A click names one ranking, so the searches of one request are not interleaved.
@@ -191,14 +214,17 @@ class Search:
         rankings = [asyncio.create_task(ranked_in_turn(plan)) if isinstance(plan, Plan) else None for plan in plans]
         try:
             answer = await send(self._upstream, readable(inbound, plans), repeatable=True)
-            own_body = await read_success(answer)
+            is_success = answer.status == 200
+            own_body = await share.read(answer) if is_success else None
             if own_body is None:
-                # The cluster's own error, or an answer too large to hold: as a direct search would get it.
-                if is_filtered(plans) or (answer.status == 200 and answer.content_length is None):
+                # The cluster's own error, or more than memory is left for: as a direct search would get it.
+                if is_filtered(plans) or (is_success and answer.content_length is None):
                     answer.close()
                     answer = await send(self._upstream, inbound, repeatable=True)
+                if is_success:
+                    return _Made(answer, self._passed("busy"))
                 upgradable = any(isinstance(plan, Plan) for plan in plans)
-                return await relay(request, answer, {} if upgradable else self._passed(_reason(plans)))
+                return _Made(answer, {} if upgradable else self._passed(_reason(plans)))
             answered.set_result(own_body)
             ranked = [await ranking if ranking is not None else None for ranking in rankings]
         except aiohttp.ClientError as error:
@@ -210,7 +236,7 @@ class Search:
         body = await self._body(plans, ranked, own_body, several=target.several)
         took_part = [each for each in ranked if each is not None]
         added = self._marks(took_part, len(plans), started) if took_part else self._passed(_reason(plans))
-        return await relay_body(request, answer, body, added)
+        return _Made(answer, added, body)
 
     async def _body(
         self, plans: Sequence[Plan | LeaveAlone], ranked: Sequence[Ranked | None], own_body: bytes, *, several: bool

@@ -1,6 +1,7 @@
 """A proxy between scripted neighbours, and raw HTTP for what no client library would send."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from opentelemetry.trace import Tracer
 
 from bridge.proxy.server.app import RunningProxy, running
 from bridge.settings import ClusterSettings, ProxySettings, Settings
+from tests.bridge.proxy.scripted_index import QUERY
 from tests.fake_cluster import FakeCluster, FakeSidecar, Script, SidecarScript, fake_cluster, fake_sidecar, kind_sidecar
 
 
@@ -51,6 +53,31 @@ async def closed(writer: asyncio.StreamWriter) -> None:
     writer.close()
     with suppress(ConnectionError):
         await writer.wait_closed()
+
+
+LARGE = 12_000_000
+"""Bytes that no buffer of a connection's takes in."""
+
+
+@asynccontextmanager
+async def slow_reader(stack: Stack, target: str, *headers: str) -> AsyncIterator[tuple[bytes, asyncio.StreamReader]]:
+    """A connection that has read the head of its answer, and reads no further unless the block does."""
+    reader, writer = await asyncio.open_connection(stack.proxy.host, stack.proxy.port)
+    lines = (f"POST {target} HTTP/1.1", "Host: x", "Content-Type: application/json", *headers)
+    body = json.dumps(QUERY)
+    writer.write("\r\n".join((*lines, f"Content-Length: {len(body)}", "", body)).encode())
+    try:
+        yield await reader.readuntil(b"\r\n\r\n"), reader
+    finally:
+        writer.transport.abort()
+
+
+async def all_answered(stack: Stack) -> None:
+    """Returns when the proxy has no request any more, by its own metrics."""
+    while True:
+        async with stack.client.get(f"{stack.proxy.admin_url}/_bridge/metrics") as exposition:
+            if "bridge_proxy_requests_in_flight 0.0" in await exposition.text():
+                return
 
 
 MakeStack = Callable[..., Awaitable[Stack]]

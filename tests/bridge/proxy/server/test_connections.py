@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge.proxy.server.connections import ConnectionServer
-from tests.bridge.proxy.conftest import MakeStack, closed
+from tests.bridge.proxy.conftest import LARGE, MakeStack, all_answered, closed, slow_reader
 from tests.bridge.proxy.scripted_index import ScriptedIndex
 from tests.fake_cluster import Reply
 
@@ -113,6 +113,35 @@ async def test_a_connection_serves_again_only_after_a_request_that_the_node_read
     assert [received.connection for received in stack.cluster.received] == [1, 1, 2]
 
 
+@pytest.mark.case("P27", "P39")
+@pytest.mark.parametrize("target", ["/_nodes", "/docs/_search"], ids=["passed", "upgraded"])
+async def test_a_client_that_does_not_read_its_answer_is_cut_off(make_stack: MakeStack, target: str) -> None:
+    large = ScriptedIndex(titles={"a": "x" * LARGE}, faults={"_nodes": Reply(body=b"x" * LARGE)})
+    stack = await make_stack(large, answer_idle_timeout_s=0.5)
+
+    async with slow_reader(stack, target) as (head, reader):
+        async with asyncio.timeout(60):
+            await all_answered(stack)
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await reader.readexactly(LARGE)
+    assert head.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.case("P27", "P39")
+async def test_a_client_that_reads_slowly_but_steadily_has_its_whole_answer(make_stack: MakeStack) -> None:
+    # All parts together take longer than the wait for one of them.
+    stack = await make_stack(lambda _: Reply(body=b"x" * LARGE), answer_idle_timeout_s=2.0)
+    received = 0
+
+    async with slow_reader(stack, "/_nodes") as (_, reader):
+        async with asyncio.timeout(120):
+            while received < LARGE:
+                received += len(await reader.read(256 * 1024))
+                await asyncio.sleep(0.1)
+
+    assert received == LARGE
+
+
 @pytest.mark.case("P40")
 async def test_idle_connections_are_closed_in_time(make_stack: MakeStack) -> None:
     stack = await make_stack(lambda _: Reply(), idle_timeout_s=0.2)
@@ -148,4 +177,4 @@ async def test_idle_connections_make_way_before_descriptors_run_out(
 async def test_with_ample_descriptors_connections_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (4_096, 4_096))
 
-    assert ConnectionServer(lambda _: None).max_connections == 2_016
+    assert ConnectionServer(lambda _: None, write_timeout_s=1).max_connections == 2_016

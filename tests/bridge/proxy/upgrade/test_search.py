@@ -1,5 +1,7 @@
+import asyncio
 import gzip
 import json
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -12,7 +14,8 @@ from bridge.profile import (
     Measurement,
     TuningRecord,
 )
-from tests.bridge.proxy.conftest import MakeStack
+from bridge.proxy.upgrade import search as searches
+from tests.bridge.proxy.conftest import LARGE, MakeStack, all_answered, slow_reader
 from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex
 from tests.bridge.proxy.searching import ids, scores, search
 from tests.fake_cluster import Reply, kind_sidecar, reply_json
@@ -312,3 +315,41 @@ async def test_logs_hold_neither_words_nor_secrets(make_stack: MakeStack, capsys
     assert "query_shard_exception" in written
     for secret in ("red shoe", "c2VjcmV0", "hidden", "title of"):
         assert secret not in written
+
+
+@pytest.mark.case("P27", "P39")
+async def test_clients_that_do_not_read_take_no_place_from_others(
+    make_stack: MakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searches, "MAX_UPGRADES", 2)
+    stack = await make_stack(ScriptedIndex(titles={"a": "x" * LARGE}), upgrade_memory_bytes=40 * LARGE)
+
+    async with AsyncExitStack() as slow:
+        for _ in range(3):
+            head, _ = await slow.enter_async_context(slow_reader(stack, "/docs/_search", "x-bridge: hybrid"))
+            assert b"X-Bridge: hybrid" in head
+        _, mark, _ = await search(stack, {**QUERY, "_source": False}, x_bridge="hybrid")
+
+    assert mark.startswith("hybrid")
+
+
+@pytest.mark.case("P27", "P39")
+async def test_answers_of_clients_that_do_not_read_have_a_bound_together(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(titles={"a": "x" * LARGE}), upgrade_memory_bytes=5 * LARGE)
+
+    async with AsyncExitStack() as slow:
+        heads = [
+            (await slow.enter_async_context(slow_reader(stack, "/docs/_search", "x-bridge: hybrid")))[0]
+            for _ in range(8)
+        ]
+        _, small, _ = await search(stack, {**QUERY, "_source": False}, x_bridge="hybrid")
+    async with asyncio.timeout(120):
+        await all_answered(stack)
+    _, large, _ = await search(stack, x_bridge="hybrid")
+
+    upgraded = [b"X-Bridge: hybrid" in head for head in heads]
+    assert upgraded[0]
+    assert upgraded.count(True) < 5
+    assert [b"X-Bridge: pass; reason=busy" in head for head in heads] == [not better for better in upgraded]
+    assert small.startswith("hybrid"), "small answers find room beside large ones"
+    assert large.startswith("hybrid"), "who is gone gave his memory back"
