@@ -130,14 +130,17 @@ def measures_table(title: str, measures: Sequence[StageMeasure]) -> Table:
 
 
 def advice(results: Sequence[StageResult]) -> str | None:
-    """What to do if an earlier line of the table does better than the last one; None if none does."""
+    """What to do if an earlier line of the table has a higher mean MRR@10 than the last one; None if none has."""
     *earlier, last = results
     best = max(earlier, key=lambda result: result.evaluation.mean(MRR), default=last)
     if best.evaluation.mean(MRR) <= last.evaluation.mean(MRR):
         return None
     p_value = randomisation_test(best.evaluation.values[MRR], last.evaluation.values[MRR])
-    n_questions = len(last.evaluation.query_ids)
-    remedy = f"ask for it with `x-bridge: {best.stage}`, or judge more queries and run `neural-bridge tune` again."
-    if p_value >= SIGNIFICANCE:
-        remedy = f"{n_questions} questions do not tell them apart (p {p_value:.2f}); more judged queries would."
-    return f"{STAGE_TITLES[best.name]} has a higher mean than {STAGE_TITLES[last.name]}: {remedy}"
+    names = f"“{STAGE_TITLES[best.name]}” has a higher MRR@10 than “{STAGE_TITLES[last.name]}”"
+    tune = "judge more queries and run `neural-bridge tune --apply` with them"
+    if p_value < SIGNIFICANCE:
+        return f"{names} (p {p_value:.2g}). Use it with the header `x-bridge: {best.stage}`, or {tune}."
+    return (
+        f"{names}, but {len(last.evaluation.query_ids)} questions are too few to say which is better "
+        f"(p {p_value:.2f}). Keep the settings; to be sure, {tune}."
+    )

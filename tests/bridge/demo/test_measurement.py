@@ -36,11 +36,14 @@ def test_a_part_that_beats_the_whole_is_named_with_what_to_do() -> None:
     assert advice([result("bm25", 0.1), result("vector", 0.2), result("rerank", 0.3)]) is None
     line = advice([result("bm25", 0.1), result("vector", 0.3), result(SERVED, 0.2)])
     assert line is not None
-    assert line.startswith("vectors alone has a higher mean than as served: gated and tuned: ask for it with")
-    assert "neural-bridge tune" in line
+    assert line.startswith("“vectors alone” has a higher MRR@10 than “as served: gated and tuned” (p ")
+    assert "Use it with the header `x-bridge: lexical`, or judge more queries" in line
+    assert "neural-bridge tune --apply" in line
 
 
 def test_a_difference_within_the_noise_is_called_so() -> None:
     better = result("vector", 0.2)
     better.evaluation.values[MRR][0] = 1.0
-    assert "40 questions do not tell them apart (p " in str(advice([better, result(SERVED, 0.2)]))
+    line = str(advice([better, result(SERVED, 0.2)]))
+    assert "but 40 questions are too few to say which is better (p " in line
+    assert "Keep the settings; to be sure, judge more queries" in line
