@@ -32,7 +32,7 @@ from bridge.settings import ClusterSettings, IngestSettings, load_settings
 from bridge.text import enriched_text, split_passages
 from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
-from ingest.sources.json_objects import with_key
+from ingest.sources.json_bytes import with_key
 from ingest.stages.expansion import Expansion
 from ingest.stages.models import Models, load_models, profile_for
 

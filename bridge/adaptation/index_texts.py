@@ -12,7 +12,7 @@ from bridge.profile import IndexProfile
 from bridge.records import Document, Passage
 from bridge.text import enriched_text, field_texts
 from ingest.sources.index import IndexDocuments
-from ingest.writing.retry import RetryLimits
+from ingest.writing.pace import RetryLimits
 
 MAX_DOCUMENTS = 10_000
 """What one search may return, where an index has no other limit."""

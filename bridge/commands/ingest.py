@@ -206,7 +206,7 @@ def _check_names(names: Sequence[str], items: "Iterable[SourceItem]", state: "In
     """
     from bridge.cluster.schema import leaves
     from bridge.records import Document
-    from ingest.sources.json_objects import parse_object
+    from ingest.sources.json_bytes import parse_object
 
     known = set(leaves(state.mapping)) if state else set()
     documents = [item for item in items if isinstance(item, Document)]

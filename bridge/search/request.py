@@ -272,7 +272,8 @@ def parameters_of(query_string: str) -> dict[str, str]:
             raise NotUnderstood(name if name in _URL_REASONS else "unknown_parameter")
     if len(parameters) != len(pairs):
         raise NotUnderstood("unknown_parameter")
-    refuse_many(patterns_of(parameters.get("filter_path", "")))
+    if "filter_path" in parameters:
+        refuse_many(patterns_of(parameters["filter_path"]))
     if parameters.get("format", "json") != "json":
         raise NotUnderstood("format")
     return parameters

@@ -30,7 +30,7 @@ from ingest.signals import StopRequest
 from ingest.sources.index import IndexDocuments
 from ingest.sources.source import SourceItem
 from ingest.sources.versions import refuse_external_versions
-from ingest.writing.rate_limit import SearchLoad
+from ingest.writing.pace import SearchLoad
 from ingest.writing.writer import BulkLimits
 
 log = structlog.get_logger(__name__)

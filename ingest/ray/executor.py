@@ -22,7 +22,7 @@ from ingest.ray.stages import Enrich, Part, WorkerJob, Write, parts
 from ingest.sources.index import IndexDocuments, PointInTimeLost
 from ingest.sources.source import Source
 from ingest.stages.models import Models, load_models
-from ingest.writing.retry import Backoff
+from ingest.writing.pace import Backoff
 from ingest.writing.writer import BulkLimits
 
 try:

@@ -12,7 +12,7 @@ from ingest.ray.cluster_address import ClusterAddress
 from ingest.runs.run import BATCH_DOCUMENTS
 from ingest.sources.index import IndexDocuments
 from ingest.sources.source import Source, SourceItem
-from ingest.writing.retry import RetryLimits
+from ingest.writing.pace import RetryLimits
 
 SLICE_DOCUMENTS = 10_000
 _MOST_SLICES = 1024

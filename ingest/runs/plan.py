@@ -27,7 +27,7 @@ from ingest.stages.expansion import Expansion
 from ingest.stages.models import Models
 from ingest.stages.stamps import recipe, stale, text_stamp
 from ingest.writing.bulk import neural_object
-from ingest.writing.retry import RetryLimits
+from ingest.writing.pace import RetryLimits
 
 _LONGEST_S = 60.0
 

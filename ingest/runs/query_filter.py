@@ -24,7 +24,7 @@ from ingest.sources.index import IndexDocuments
 from ingest.sources.source import Source, SourceItem
 from ingest.stages.expansion import Expansion, QueryFilter, known_threshold
 from ingest.stages.models import Models
-from ingest.writing.retry import RetryLimits
+from ingest.writing.pace import RetryLimits
 
 SAMPLE_DOCUMENTS = 500
 """Two thousand queries at the default: the score at a percentile is then within two percent of the queries."""

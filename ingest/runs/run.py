@@ -24,8 +24,7 @@ from ingest.stages.embedding import Embedding
 from ingest.stages.expansion import Expansion
 from ingest.stages.stamps import ChangeFilter, recipe, stale, stamp, text_stamp
 from ingest.writing.bulk import BulkAction, index_action, update_action
-from ingest.writing.rate_limit import RateLimit
-from ingest.writing.retry import RunStopped, retrying
+from ingest.writing.pace import RateLimit, RunStopped, retrying
 from ingest.writing.writer import BulkLimits, BulkWriter
 
 BATCH_DOCUMENTS = 64

@@ -14,9 +14,9 @@ from bridge.errors import AnswerNotUnderstood
 from bridge.profile import IndexProfile
 from bridge.records import Document
 from ingest.sources.index import IndexDocuments
-from ingest.sources.json_objects import within
+from ingest.sources.json_bytes import within
 from ingest.stages.stamps import is_current, recipe_of, stamp_within
-from ingest.writing.retry import RetryLimits
+from ingest.writing.pace import RetryLimits
 
 _NEIGHBOURS = 10
 _SAME_SCORE = 1e-5

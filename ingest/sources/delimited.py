@@ -13,8 +13,7 @@ import msgspec
 
 from bridge.errors import UsageError
 from bridge.records import SourcePosition
-from ingest.sources.documents import Entry
-from ingest.sources.json_files import BOM
+from ingest.sources.json_bytes import BOM, Entry
 from ingest.sources.source import SAMPLE_BYTES, Unreadable
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)

@@ -1,7 +1,6 @@
 """How an entry of a file becomes a document: which field is its id, its routing, its text."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,10 @@ import msgspec
 import yaml
 
 from bridge.errors import UsageError
-from bridge.records import Document, SourcePosition
+from bridge.records import Document
 from bridge.text import field_texts, value_at
-from ingest.sources.json_objects import JsonProblem, parse_object, reshaped, without_key
-from ingest.sources.source import SAMPLE_BYTES, SourceItem, Unreadable
+from ingest.sources.json_bytes import Entry, JsonProblem, parse_object, reshaped, without_key
+from ingest.sources.source import SourceItem, Unreadable
 
 METADATA_ID = "_id"
 """A metadata field: OpenSearch takes it beside a document and refuses it inside."""
@@ -55,30 +54,6 @@ def read_field_choice(file: Path) -> FieldChoice:
     except msgspec.ValidationError as error:
         known = ", ".join(FieldChoice.__struct_fields__)
         raise UsageError(f"field mapping {file}: {error}; known keys: {known}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One JSON object of a file, as bytes; `doc_id` and `routing` if the format writes them beside the object."""
-
-    position: SourcePosition
-    body: bytes
-    doc_id: str | None = None
-    routing: str | None = None
-
-
-def entries(name: str, numbered: Iterable[tuple[int, bytes]], max_bytes: int) -> Iterator[Entry | Unreadable]:
-    """The entries of numbered stretches of a file that hold one object each."""
-    for number, body in numbered:
-        yield sized(Entry(SourcePosition(name, number), body), max_bytes)
-
-
-def sized(entry: Entry, max_bytes: int) -> Entry | Unreadable:
-    """The entry, or a problem if it is longer than `max_bytes`."""
-    if len(entry.body) <= max_bytes:
-        return entry
-    reason = f"the document is longer than ingest.max_doc_bytes ({max_bytes:,})"
-    return Unreadable(entry.position, "document_too_large", reason, entry.body[:SAMPLE_BYTES])
 
 
 def document_of(entry: Entry, fields: FieldChoice) -> SourceItem:

@@ -12,13 +12,15 @@ from typing import Literal
 
 from bridge.errors import UsageError
 from ingest.sources.delimited import row_entries
-from ingest.sources.documents import Entry, FieldChoice, document_of, entries
+from ingest.sources.documents import FieldChoice, document_of
 from ingest.sources.file_access import STDIN, Peekable, SourceFile, decompressed, source_files
-from ingest.sources.json_files import (
+from ingest.sources.json_bytes import (
     BOM,
     JSON_SPACE,
+    Entry,
     bulk_entries,
     elements,
+    entries,
     hit_entries,
     is_action,
     lines,

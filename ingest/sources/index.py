@@ -21,10 +21,10 @@ from bridge.cluster.dialects import dialect_of
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, IndexUnsuitable, IngestError
 from bridge.records import Document, DocumentVersion, SourcePosition
 from bridge.text import field_texts
-from ingest.sources.json_objects import JsonProblem, parse_object
+from ingest.sources.json_bytes import JsonProblem, parse_object
 from ingest.sources.source import Source, SourceItem, Unreadable
 from ingest.sources.versions import is_external, refusal, version_obstacle
-from ingest.writing.retry import Backoff, RetryLimits
+from ingest.writing.pace import Backoff, RetryLimits
 
 T = TypeVar("T")
 

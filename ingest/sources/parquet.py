@@ -10,8 +10,8 @@ import msgspec
 
 from bridge.errors import UsageError
 from bridge.records import SourcePosition
-from ingest.sources.documents import Entry, sized
 from ingest.sources.file_access import pyarrow_missing
+from ingest.sources.json_bytes import Entry, sized
 from ingest.sources.source import SAMPLE_BYTES, Unreadable
 
 try:

@@ -9,8 +9,8 @@ from bridge.errors import UsageError
 from bridge.records import Document, SourcePosition
 from bridge.text import field_texts
 from ingest.books.state_folder import DeadLetter, read_dead_letters
-from ingest.sources.documents import Entry, FieldChoice, document_of
-from ingest.sources.json_objects import JsonProblem, parse_object
+from ingest.sources.documents import FieldChoice, document_of
+from ingest.sources.json_bytes import Entry, JsonProblem, parse_object
 from ingest.sources.source import Source, SourceItem, Unreadable
 
 REPLAYED = ".replayed"

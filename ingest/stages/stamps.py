@@ -16,7 +16,7 @@ from bridge.errors import AnswerNotUnderstood
 from bridge.profile import IndexProfile
 from bridge.records import Document
 from bridge.settings import IngestSettings
-from ingest.sources.json_objects import within
+from ingest.sources.json_bytes import within
 from ingest.stages.expansion import filter_threshold
 
 _DIGITS = 16

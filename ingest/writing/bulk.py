@@ -18,7 +18,7 @@ from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
 from bridge.profile import IndexProfile
 from bridge.records import EnrichedDocument
 from ingest.books.ledger import Failure, Outcome
-from ingest.sources.json_objects import with_key
+from ingest.sources.json_bytes import with_key
 
 BulkOp = Literal["index", "update"]
 

@@ -20,7 +20,7 @@ from bridge.errors import AnswerNotUnderstood, BridgeError, ClusterBlocked, Clus
 from bridge.settings import IngestSettings
 from ingest.books.ledger import Failure, Outcome
 from ingest.writing.bulk import INDEX_MUST_EXIST, Again, BulkAction, Stop, TooMuch, Verdict, verdicts
-from ingest.writing.retry import Backoff, RetryLimits
+from ingest.writing.pace import Backoff, RetryLimits
 
 _ONLY_TIME_ENDS = ("blocked", "away")
 

@@ -28,7 +28,7 @@ from ingest.ray.index_splits import slices
 from ingest.runs.backfill import BackfillReport, run_backfill
 from ingest.sources.index import IndexDocuments
 from ingest.stages.models import profile_for
-from ingest.writing.retry import RetryLimits
+from ingest.writing.pace import RetryLimits
 from tests.ingest.ray_models import HELD, opener, processes
 from tests.ingest.toys import toy_models
 

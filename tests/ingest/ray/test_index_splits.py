@@ -14,7 +14,7 @@ from bridge.settings import ClusterSettings
 from ingest.ray.cluster_address import ClusterAddress
 from ingest.ray.index_splits import Changed, Slice, SplitIndex, changed, slices
 from ingest.sources.index import PointInTimeLost
-from ingest.writing.retry import RetryLimits
+from ingest.writing.pace import RetryLimits
 from tests.fake_bulk import FakeCluster, Recorded, fake_cluster
 
 N = 1_200

@@ -7,7 +7,8 @@ import pytest
 
 from bridge.errors import UsageError
 from bridge.records import Document, SourcePosition
-from ingest.sources.documents import Entry, FieldChoice, document_of, read_field_choice
+from ingest.sources.documents import FieldChoice, document_of, read_field_choice
+from ingest.sources.json_bytes import Entry
 from ingest.sources.source import Unreadable
 from tests.ingest.sources.reading import FIELDS, outcome, read, written
 

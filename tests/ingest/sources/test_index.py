@@ -13,7 +13,7 @@ from bridge.records import Document, DocumentVersion, SourcePosition
 from bridge.settings import ClusterSettings
 from ingest.sources.index import IndexDocuments
 from ingest.sources.source import Unreadable
-from ingest.writing.retry import RetryLimits
+from ingest.writing.pace import RetryLimits
 from tests.fake_bulk import FakeCluster, Recorded, Reply, error_body, fake_cluster, search_answer
 
 N_DOCUMENTS = 300

@@ -20,7 +20,7 @@ from bridge.errors import (
 )
 from bridge.settings import ClusterSettings
 from ingest.writing.bulk import BulkAction
-from ingest.writing.retry import RetryLimits, RunStopped
+from ingest.writing.pace import RetryLimits, RunStopped
 from ingest.writing.writer import BulkLimits, BulkWriter
 from tests.fake_bulk import Action, FakeCluster, Reply, error_body, fake_cluster, refusal
 

@@ -22,7 +22,8 @@ from ingest.runs.backfill import BackfillReport, run_backfill
 from ingest.runs.copy import run_copy
 from ingest.runs.ingest import run_ingest
 from ingest.runs.plan import plan
-from ingest.sources.documents import Entry, FieldChoice, document_of
+from ingest.sources.documents import FieldChoice, document_of
+from ingest.sources.json_bytes import Entry
 from ingest.sources.source import DocumentsInMemory
 from ingest.stages.models import Models, profile_for
 from tests.ingest.toys import CountingEncoder, toy_models

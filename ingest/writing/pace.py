@@ -1,9 +1,14 @@
-"""How fast a run may go: at most so many documents a second, and not while the cluster is in trouble."""
+"""How fast a run may go, and how often and how long a request is tried again.
 
+At most so many documents a second, and not while the cluster is in trouble; waits between attempts grow.
+"""
+
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Self
+from dataclasses import dataclass
+from typing import Self, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -12,7 +17,7 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster.connection import exchange
 from bridge.cluster.shard_progress import IndexProgress, index_progress
-from bridge.errors import ClusterBlocked, ClusterUnreachable
+from bridge.errors import AnswerNotUnderstood, ClusterBlocked, ClusterUnreachable, IngestError
 from bridge.records import Document
 from bridge.settings import IngestSettings
 from ingest.stages.batches import Batch
@@ -21,6 +26,71 @@ log = structlog.get_logger(__name__)
 
 CHECK_EVERY_S = 5.0
 """How often a run checks the cluster's state."""
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class RunStopped(IngestError):
+    """The operator stopped the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLimits:
+    """When to give up; see `IngestSettings` for the first two."""
+
+    max_attempts: int = 8
+    max_stall_s: float = 300.0
+    backoff_base_s: float = 1.0
+    backoff_cap_s: float = 30.0
+
+
+class Backoff:
+    """The waits between the attempts at one request. They grow and have full jitter (Brooker 2015, "Exponential
+    backoff and jitter"), so that clients that failed together come back apart."""
+
+    def __init__(self, limits: RetryLimits, stopped: threading.Event) -> None:
+        """`stopped`, once set, ends waits early."""
+        self._limits = limits
+        self._stopped = stopped
+        self._began = time.monotonic()
+        self.attempts = 0
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds since the first attempt."""
+        return time.monotonic() - self._began
+
+    def wait(self, *, retry_after_s: float = 0.0, count: bool = True) -> bool:
+        """Waits before the next attempt; False if the limits allow none. With `count` off only the time limit holds.
+
+        Raises:
+            RunStopped: the operator stopped the run meanwhile.
+        """
+        self.attempts += 1
+        left_s = self._limits.max_stall_s - self.waited_s
+        if left_s <= 0 or (count and self.attempts >= self._limits.max_attempts):
+            return False
+        longest = min(self._limits.backoff_cap_s, self._limits.backoff_base_s * 2 ** (self.attempts - 1))
+        pause = max(random.uniform(0, longest), retry_after_s)
+        if self._stopped.wait(min(pause, left_s)):
+            raise RunStopped("stopped while the cluster did not do what was asked")
+        return True
+
+
+def retrying(ask: Callable[[A], B], limits: RetryLimits, stopped: threading.Event) -> Callable[[A], B]:
+    """`ask`, called again while the cluster does not answer or gives another answer; `ask` must change nothing."""
+
+    def ask_again(question: A) -> B:
+        backoff = Backoff(limits, stopped)
+        while True:
+            try:
+                return ask(question)
+            except (ClusterUnreachable, AnswerNotUnderstood):
+                if not backoff.wait(count=False):
+                    raise
+
+    return ask_again
 
 
 class RateLimit:
