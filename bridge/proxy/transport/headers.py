@@ -164,6 +164,16 @@ def plain_media_type(value: str) -> str:
     return ELASTICSEARCH_MEDIA_TYPE.sub(r"application/\1", value)
 
 
+def accepts_gzip(headers: CIMultiDictProxy[str]) -> bool:
+    """Whether a client takes gzip (RFC 9110 §12.5.3): it names that, or any coding, with a weight above 0."""
+    weights = {}
+    for each in ",".join(headers.getall("Accept-Encoding", ())).lower().split(","):
+        coding, _, parameter = each.partition(";")
+        name, _, weight = parameter.partition("=")
+        weights[coding.strip()] = weight.strip(" .0") != "" or name.strip() != "q"
+    return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
+
+
 def _named_in_connection(headers: CIMultiDictProxy[str]) -> set[str]:
     if "Connection" not in headers:
         return set()

@@ -1,5 +1,6 @@
 """A request to the cluster and its answer to the client, streamed both ways and unchanged."""
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ ELASTICSEARCH_ACCEPT = web.RequestKey("ELASTICSEARCH_ACCEPT", str)
 """What a client accepts that is treated as one of Elasticsearch's; absent where none is."""
 
 _GZIP = 31  # zlib's name for "with a gzip header"
+_FAST = 1  # of zlib's levels: answers are large and soon forgotten
 
 Body = bytes | AsyncIterator[bytes] | None
 """A request's body: none, read, or still arriving."""
@@ -197,14 +199,23 @@ async def relay_rewritten(
 async def relay_body(
     request: web.BaseRequest, answer: aiohttp.ClientResponse, body: bytes, marks: Mapping[str, str]
 ) -> web.StreamResponse:
-    """Gives the client the cluster's status and headers with another body; `marks` are headers of ours to add."""
+    """Gives the client the cluster's status and headers with another body, compressed for a client that accepts gzip
+    as the cluster compresses; `marks` are headers of ours to add."""
     given = headers.answered(answer.headers)
+    if hdrs.CONTENT_ENCODING not in given and headers.accepts_gzip(request.headers):
+        # A long one is compressed beside the event loop: others need not wait for it.
+        body = _compressed(body) if len(body) <= PART_BYTES else await asyncio.to_thread(_compressed, body)
+        given[hdrs.CONTENT_ENCODING] = "gzip"
     given[hdrs.CONTENT_LENGTH] = str(len(body))
     response = RelayedResponse(answer.status, answer.reason, given, marks)
     await response.prepare(request)
     await _write(response, body)
     await _end(request, response)
     return response
+
+
+def _compressed(body: bytes) -> bytes:
+    return zlib.compress(body, _FAST, _GZIP)
 
 
 async def _write(response: web.StreamResponse, body: bytes) -> None:

@@ -3,7 +3,15 @@
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from bridge.proxy.transport.headers import answered, forwarded, identity, is_served, of_a_leg, plain_media_type
+from bridge.proxy.transport.headers import (
+    accepts_gzip,
+    answered,
+    forwarded,
+    identity,
+    is_served,
+    of_a_leg,
+    plain_media_type,
+)
 from bridge.proxy.transport.refusals import Refused
 
 
@@ -70,3 +78,27 @@ def test_a_canarys_share_of_callers_grows_and_never_swaps() -> None:
 def test_elasticsearchs_media_types_have_plain_names() -> None:
     assert plain_media_type("application/vnd.elasticsearch+json; compatible-with=8") == "application/json"
     assert plain_media_type("text/plain") == "text/plain"
+
+
+@pytest.mark.case("P53")
+@pytest.mark.parametrize(
+    ("values", "accepted"),
+    [
+        ([], False),
+        ([""], False),
+        (["identity"], False),
+        (["gzip"], True),
+        (["GZIP"], True),
+        (["x-gzip"], True),
+        (["gzip, deflate, br"], True),
+        (["br;q=1.0, gzip;q=0.8, *;q=0.1"], True),
+        (["deflate", "gzip"], True),
+        (["*"], True),
+        (["gzip;q=0"], False),
+        (["gzip; q=0.000, *"], False),
+        (["*;q=0.0"], False),
+        (["br"], False),
+    ],
+)
+def test_gzip_is_accepted_as_http_has_it(values: list[str], accepted: bool) -> None:
+    assert accepts_gzip(proxied(*(("Accept-Encoding", value) for value in values))) is accepted

@@ -353,3 +353,34 @@ async def test_answers_of_clients_that_do_not_read_have_a_bound_together(make_st
     assert [b"X-Bridge: pass; reason=busy" in head for head in heads] == [not better for better in upgraded]
     assert small.startswith("hybrid"), "small answers find room beside large ones"
     assert large.startswith("hybrid"), "who is gone gave his memory back"
+
+
+@pytest.mark.case("P53")
+@pytest.mark.parametrize(
+    ("target", "body", "mark"),
+    [
+        ("/docs/_search", json.dumps(QUERY), "hybrid"),
+        ("/docs/_search?filter_path=hits.hits._id", json.dumps(QUERY), "hybrid"),
+        ("/docs/_search", json.dumps({**QUERY, "sort": ["n"]}), "pass"),
+        ("/_msearch", f'{{"index":"docs"}}\n{json.dumps(QUERY)}\n', "hybrid"),
+    ],
+    ids=["search", "filtered", "only_hidden", "several"],
+)
+@pytest.mark.parametrize("title", ["short", "long " * 40_000])
+async def test_an_answer_of_our_own_is_compressed_for_who_accepts_it(
+    make_stack: MakeStack, target: str, body: str, mark: str, title: str
+) -> None:
+    stack = await make_stack(ScriptedIndex(titles={"a": title}))
+
+    async def asked(**accepted: str) -> tuple[str, bytes]:
+        headers = {"Content-Type": "application/json", **accepted}
+        async with stack.client.post(URL(stack.proxy.url + target, encoded=True), data=body, headers=headers) as answer:
+            assert answer.headers["X-Bridge"].startswith(mark)
+            return answer.headers.get("Content-Encoding", ""), await answer.read()
+
+    plain = await asked()
+    coding, packed = await asked(**{"Accept-Encoding": "gzip, deflate"})
+
+    assert plain[0] == ""
+    assert coding == "gzip"
+    assert json.loads(gzip.decompress(packed)) == json.loads(plain[1])
