@@ -25,11 +25,10 @@ def command(ctx: click.Context, old: str, new: str, alias: str | None, enrich: E
     """
     settings = enrich.settings(ctx, **run.limits())
     from bridge.cluster import index as indices
-    from bridge.cluster.bulk_load import wait_for_copies
     from bridge.cluster.connection import connect
     from bridge.cluster.schema import leaves
     from ingest.job import Job
-    from ingest.runs.copy import run_copy
+    from ingest.runs.copy import run_copy, wait_for_copies
     from ingest.runs.query_filter import sample_of_index
     from ingest.stages.models import load_models
 

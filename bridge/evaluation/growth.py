@@ -14,10 +14,10 @@ import numpy as np
 from opensearchpy import OpenSearch, TransportError
 
 from bridge.cluster import index as indices
-from bridge.cluster.bulk_load import tuned_for_load
 from bridge.cluster.dialects import components
 from bridge.errors import ClusterBlocked
 from bridge.profile import IndexProfile
+from ingest.runs.ingest import tuned_for_load
 
 SEED = 11
 

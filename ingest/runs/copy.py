@@ -5,6 +5,10 @@ Passes repeat until one finds nothing new, since the application may write to th
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
+from threading import Event
+
+from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.schema import PIPELINE_SETTINGS
@@ -63,3 +67,11 @@ def run_copy(old: str, job: Job) -> CopyReport:
     if settled and (pipelines := indices.look(client, old).settings).keys() & PIPELINE_SETTINGS:
         indices.set_pipelines(client, new, pipelines)
     return CopyReport(report, written, passes, settled, indices.count(client, old), indices.count(client, new))
+
+
+def wait_for_copies(client: OpenSearch, index: str, stopped: Event) -> None:
+    """Waits until no shard copy of the index is being made; copies that no node has room for do not count."""
+    # A copy takes longer than one request may: that answer has the status 408, and the loop asks again.
+    health = partial(client.cluster.health, index=index, request_timeout=60, ignore=408)
+    while not stopped.is_set() and health(wait_for_no_initializing_shards="true", timeout="10s")["timed_out"]:
+        pass

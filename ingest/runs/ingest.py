@@ -1,16 +1,22 @@
 """Ingest: from a source of documents into an index that is made for them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from opensearchpy import OpenSearch
+
 from bridge.cluster import index as indices
-from bridge.cluster.bulk_load import tuned_for_load
 from ingest.books.books import Books
 from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.run import LOCAL, Executor
 from ingest.sources.source import Source
 from ingest.stages.stamps import recipe
+
+NOTE_KEY = "neural_bridge_restore"
+"""The key under the mapping's `_meta`; its value maps settings to what they were, null for the default."""
 
 
 def run_ingest(source: Source[Any], job: Job, executor: Executor = LOCAL) -> Report:
@@ -46,3 +52,39 @@ def run_ingest(source: Source[Any], job: Job, executor: Executor = LOCAL) -> Rep
         if not job.stopped.is_set():
             client.indices.refresh(index=state.name)
         return books.report()
+
+
+@contextmanager
+def tuned_for_load(client: OpenSearch, index: str, *, is_empty: bool, replicas: int | None = None) -> Iterator[None]:
+    """Turns refreshing off if the index is empty, and restores its settings, also those that a killed run changed: the
+    values stand in the index itself (`_meta`), so that the next run restores them from any machine.
+
+    `replicas`: copies of each shard of an empty index meanwhile; None changes nothing. An index that follows the
+    number of nodes (`auto_expand_replicas`) keeps its own. Without copies, a node that dies during a load takes
+    acknowledged documents with it.
+    """
+    state = indices.look(client, index)
+    noted = NOTE_KEY in state.mapping.get("_meta", {})
+    wanted = {"refresh_interval": "-1"}
+    if replicas is not None and state.settings.get("auto_expand_replicas", "false") == "false":
+        wanted["number_of_replicas"] = str(replicas)
+    note = {name: state.settings.get(name) for name, value in wanted.items() if state.settings.get(name) != value}
+    if is_empty and not noted and note:
+        # Before the settings: whoever is killed between the two has changed nothing.
+        meta = {**state.mapping.get("_meta", {}), NOTE_KEY: note}
+        client.indices.put_mapping(index=state.name, body={"_meta": meta})
+        client.indices.put_settings(index=state.name, body={f"index.{name}": wanted[name] for name in note})
+        noted = True
+    try:
+        yield
+    finally:
+        if noted:
+            _restore(client, state.name)
+
+
+def _restore(client: OpenSearch, index: str) -> None:
+    meta = dict(indices.look(client, index).mapping.get("_meta", {}))
+    note = meta.pop(NOTE_KEY, None)
+    if note is not None:
+        client.indices.put_settings(index=index, body={f"index.{name}": value for name, value in note.items()})
+        client.indices.put_mapping(index=index, body={"_meta": meta})

@@ -9,7 +9,6 @@ import pytest
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
-from bridge.cluster.bulk_load import tuned_for_load
 from bridge.cluster.connection import capabilities, connect, exchange
 from bridge.errors import IndexUnsuitable
 from bridge.node.node import EmbeddedNode
@@ -17,7 +16,7 @@ from bridge.profile import IndexProfile, PassageSettings
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.books.ledger import Report
 from ingest.job import Job
-from ingest.runs.ingest import run_ingest
+from ingest.runs.ingest import run_ingest, tuned_for_load
 from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.stages.models import profile_for

@@ -5,7 +5,8 @@ from threading import Event
 
 import pytest
 
-from bridge.cluster.bulk_load import tuned_for_load, wait_for_copies
+from ingest.runs.copy import wait_for_copies
+from ingest.runs.ingest import tuned_for_load
 from tests.node_cluster import NodeCluster, start_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.node]

@@ -1,7 +1,9 @@
-"""A copy has every document of its index, byte for byte and enriched."""
+"""A copy has every document of its index, byte for byte and enriched, and its shard copies are waited for."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 from opensearchpy import OpenSearch
@@ -13,9 +15,10 @@ from bridge.errors import IndexUnsuitable
 from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.job import Job
-from ingest.runs.copy import run_copy
+from ingest.runs.copy import run_copy, wait_for_copies
 from ingest.sources.documents import FieldChoice
 from ingest.stages.models import profile_for
+from tests.fake_bulk import Recorded, Reply, fake_cluster
 from tests.ingest.application import TEXT_FIELDS
 from tests.ingest.toys import toy_models
 
@@ -90,3 +93,22 @@ def test_an_index_that_does_not_keep_its_documents_is_not_copied(
             ),
         )
     assert not client.indices.exists(index=copy_name)
+
+
+@pytest.mark.parametrize("stopped_at", [None, 2])
+def test_a_copy_that_takes_long_is_asked_for_again_until_it_is_there_or_a_signal_comes(stopped_at: int | None) -> None:
+    stopped = Event()
+    with fake_cluster() as cluster:
+
+        def answer(request: Recorded) -> Reply | None:
+            if not request.path.startswith("/_cluster/health/copied?"):
+                return None
+            asked = sum("/_cluster/health" in each.path for each in cluster.requests)
+            if asked == stopped_at:
+                stopped.set()
+            late = asked < 4
+            return Reply(408 if late else 200, json.dumps({"timed_out": late}).encode())
+
+        cluster.on_request = answer
+        wait_for_copies(connect(ClusterSettings(url=cluster.url)), "copied", stopped)
+        assert sum("/_cluster/health" in each.path for each in cluster.requests) == (stopped_at or 4)
