@@ -29,6 +29,7 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 
+from bridge.lone_surrogates import replace_lone_surrogates
 from rerank_server.errors import EmptyRequest, InvalidRequest, TooLarge
 
 
@@ -246,7 +247,7 @@ def parse(body: bytes, shape: type[Parsed]) -> Parsed:
         InvalidRequest: no JSON, or a field is missing or wrong.
     """
     try:
-        return shape.model_validate_json(_without_lone_surrogates(body))
+        return shape.model_validate_json(replace_lone_surrogates(body))
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in problem["loc"])
@@ -358,13 +359,3 @@ def _sigmoid(logit: float) -> float:
     if logit >= 0:
         return 1.0 / (1.0 + math.exp(-logit))
     return math.exp(logit) / (1.0 + math.exp(logit))
-
-
-def _without_lone_surrogates(body: bytes) -> bytes:
-    r"""`body` with escapes such as `\ud800`, which JSON allows and Unicode does not, as question marks."""
-    if b"\\ud" not in body and b"\\uD" not in body:
-        return body
-    try:
-        return json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8", "replace")
-    except (ValueError, RecursionError):
-        return body  # no JSON: the parser that reads all other bodies says so

@@ -6,10 +6,9 @@ to send it again. What goes wrong on the way becomes one of our errors here; wha
 """
 
 import logging
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,9 +27,8 @@ from opensearchpy.exceptions import TransportError
 from bridge.certificates import cluster_context
 from bridge.cluster.dialects import Capabilities, read_capabilities
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, SettingsError
+from bridge.lone_surrogates import decode
 from bridge.settings import ClusterSettings, masked
-
-T = TypeVar("T")
 
 _ANY_STATUS = range(100, 600)
 _POOL_CONNECTIONS = 8
@@ -45,15 +43,6 @@ _TLS_REMEDIES: list[tuple[str, str]] = [
     ("record layer failure", "it does not speak TLS on this port: use http:// in cluster.url"),
 ]
 """OpenSSL's message in lower case, and the operator's remedy."""
-
-_SUSPECT = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
-
-_ESCAPE = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a whole pair
-    rb"|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
-    rb"|\\[\s\S]"  # any other escape: also of a backslash, behind which a `u` is only a letter
-    rb"|(?P<raw>\xed[\xa0-\xbf][\x80-\xbf])"  # a half that was encoded like a character
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,32 +230,3 @@ def _error_type(error: TransportError) -> object:
 def _short(cause: object) -> str:
     """urllib3 wraps causes in several layers of repr; the last part is what happened."""
     return str(cause).rsplit(": ", 1)[-1].strip("'\")>")
-
-
-def decode(body: bytes, kind: type[T]) -> T:
-    r"""Decodes a cluster's JSON as `msgspec.json.decode` does; halves of surrogate pairs become replacement characters.
-
-    Clusters take and return them, Unicode and every decoder refuse them. They come from strings that were cut by UTF-16
-    units, as JavaScript and Java do: `"Rain cape \ud83d"`.
-
-    Raises:
-        msgspec.DecodeError: this is no JSON, or not a `kind`.
-    """
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        readable = replace_lone_surrogates(body)
-        if readable == body:
-            raise
-        return msgspec.json.decode(readable, type=kind)
-
-
-def replace_lone_surrogates(body: bytes) -> bytes:
-    """JSON with U+FFFD in place of each half of a surrogate pair; every other byte stays, and so does the length."""
-    return _ESCAPE.sub(_replaced, body) if _SUSPECT.search(body) else body
-
-
-def _replaced(escape: re.Match[bytes]) -> bytes:
-    if escape["half"]:
-        return b"\\ufffd"
-    return b"\xef\xbf\xbd" if escape["raw"] else escape[0]

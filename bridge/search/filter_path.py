@@ -9,6 +9,7 @@ from urllib.parse import unquote_plus
 
 import msgspec
 
+from bridge.lone_surrogates import changed
 from bridge.search.wildcards import matches
 
 PARAMETER = "filter_path"
@@ -23,7 +24,10 @@ def filtered(body: bytes, wanted: str) -> bytes:
     Raises:
         msgspec.DecodeError: `body` is no JSON.
     """
-    patterns = patterns_of(wanted)
+    return changed(body, lambda readable: _filtered(readable, patterns_of(wanted)))
+
+
+def _filtered(body: bytes, patterns: Sequence[str]) -> bytes:
     included = [_path(pattern) for pattern in patterns if not pattern.startswith("-")]
     excluded = [_path(pattern[1:]) for pattern in patterns if pattern.startswith("-")]
     kept: msgspec.Raw | None = msgspec.Raw(body)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from bridge.errors import AnswerNotUnderstood
+from bridge.lone_surrogates import changed, decodable, decode, replace_lone_surrogates
 from bridge.profile import IndexProfile
 from bridge.records import Hit, Key, Passage
 from bridge.text import enriched_text, field_texts
@@ -59,9 +60,14 @@ class OwnAnswer:
 
     def __init__(self, body: bytes) -> None:
         try:
-            self.members = msgspec.json.decode(body, type=RawObject)
-            self._hits = msgspec.json.decode(self.members["hits"], type=RawObject)
-            self.hits = _shown_hits(self._hits["hits"])
+            try:
+                self.members, self._hits, self.hits = _taken_apart(body)
+            except msgspec.DecodeError:
+                readable, restored = decodable(body)
+                self.members, self._hits, hits = _taken_apart(readable)
+                for members in (self.members, self._hits, *(hit.members for hit in hits)):
+                    members.update({name: msgspec.Raw(restored(bytes(value))) for name, value in members.items()})
+                self.hits = hits
         except (msgspec.DecodeError, KeyError) as error:
             raise AnswerNotUnderstood(f"the cluster's answer to a search cannot be read: {error!r}") from error
 
@@ -92,8 +98,10 @@ def shown_hit(
     members = dict(hit.members)
     members["_score"] = _raw(score)
     if passage is not None:
-        highlights = msgspec.json.decode(members.get("highlight", b"{}"), type=RawObject)
-        members["highlight"] = _raw({**highlights, PASSAGE_HIGHLIGHT: [passage]})
+        highlights = bytes(members.get("highlight", b"{}")).rstrip()[:-1].rstrip()
+        comma = b"" if highlights.endswith(b"{") else b","
+        added = msgspec.json.encode({PASSAGE_HIGHLIGHT: [passage]})
+        members["highlight"] = msgspec.Raw(highlights + comma + added[1:])
     if explanation is not None:
         members["_bridge"] = _raw(explanation)
     return members
@@ -146,7 +154,7 @@ def leg_rankings(body: bytes, names: Sequence[str]) -> dict[str, list[Hit] | str
         AnswerNotUnderstood: no such answer, or another number of items than `names`.
     """
     try:
-        answers = msgspec.json.decode(body, type=_Legs).responses
+        answers = decode(body, _Legs).responses
     except msgspec.DecodeError as error:
         raise AnswerNotUnderstood(f"the cluster's answer to _msearch cannot be read: {error}") from error
     if len(answers) != len(names):
@@ -154,7 +162,7 @@ def leg_rankings(body: bytes, names: Sequence[str]) -> dict[str, list[Hit] | str
     rankings: dict[str, list[Hit] | str] = {}
     for name, answer in zip(names, answers, strict=True):
         if answer.hits is None:
-            rankings[name] = ", ".join(dict.fromkeys(_kinds_of_error(msgspec.json.decode(answer.error)))) or "no hits"
+            rankings[name] = ", ".join(dict.fromkeys(_kinds_of_error(decode(bytes(answer.error), object)))) or "no hits"
         elif answer.shards.failed and not answer.hits.hits:
             rankings[name] = f"{answer.shards.failed} shards failed"
         else:
@@ -189,7 +197,7 @@ def found_hits(body: bytes) -> list[ShownHit]:
 def nearest_passages(hit: ShownHit, passages_field: str) -> list[tuple[int, int]]:
     """Character offsets of the passages that came with a document's text, nearest first; empty where none came."""
     try:
-        inner = msgspec.json.decode(hit.members["inner_hits"], type=dict[str, _InnerHits])
+        inner = decode(bytes(hit.members["inner_hits"]), dict[str, _InnerHits])
         fields = [passage.fields for passage in inner[passages_field].hits.hits]
         return [(each[f"{passages_field}.start"][0], each[f"{passages_field}.end"][0]) for each in fields]
     except (msgspec.DecodeError, KeyError, IndexError):
@@ -205,23 +213,23 @@ def highlighted(hit: ShownHit, field: str) -> list[str]:
     """The highlights of one field; empty where the hit has none."""
     if "highlight" not in hit.members:
         return []
-    return msgspec.json.decode(hit.members["highlight"], type=dict[str, list[str]]).get(field, [])
+    return decode(bytes(hit.members["highlight"]), dict[str, list[str]]).get(field, [])
 
 
 def passages_to_read(hits: Sequence[ShownHit], keys: Sequence[Key], profile: IndexProfile) -> dict[Key, list[Passage]]:
     """What a cross-encoder reads of the documents that `legs.texts` found: the passages nearest to the query, best
-    first, or the whole text of a document that came without. In the order of `keys`; documents without a visible text
-    are left out.
-
-    Raises:
-        ValueError: a document's source cannot be read.
+    first, or the whole text of a document that came without. In the order of `keys`; documents without a text that can
+    be seen and read are left out.
     """
     passages = {hit.key: _passages(hit, profile) for hit in hits}
     return {key: passages[key] for key in keys if passages.get(key)}
 
 
 def _passages(hit: ShownHit, profile: IndexProfile) -> list[Passage]:
-    text = source_texts(hit, profile.text_fields)
+    try:
+        text = source_texts(hit, profile.text_fields)
+    except (ValueError, RecursionError):
+        text = ""
     if not text:
         return []
     nearest = [
@@ -234,10 +242,23 @@ def _passages(hit: ShownHit, profile: IndexProfile) -> list[Passage]:
 
 
 def source_texts(hit: ShownHit, fields: Sequence[str]) -> str:
-    """What the cross-encoder reads of a hit: the same text that was embedded, as far as the caller may see it."""
+    """What the cross-encoder reads of a hit: the same text that was embedded, as far as the caller may see it.
+
+    Raises:
+        ValueError: this is no JSON.
+        RecursionError: it is nested too deeply.
+    """
+    source_json = replace_lone_surrogates(bytes(hit.members.get("_source", b"{}")))
     # Numbers as text, as ingest reads them.
-    source = json.loads(bytes(hit.members.get("_source", b"{}")), parse_int=str, parse_float=str)
+    source = json.loads(source_json, parse_int=str, parse_float=str)
     return enriched_text(field_texts(source, fields))
+
+
+def _taken_apart(body: bytes) -> tuple[RawObject, RawObject, list[ShownHit]]:
+    """The answer's members, those of its envelope of hits, and the hits."""
+    members = msgspec.json.decode(body, type=RawObject)
+    envelope = msgspec.json.decode(members["hits"], type=RawObject)
+    return members, envelope, _shown_hits(envelope["hits"])
 
 
 def _shown_hits(hits: msgspec.Raw) -> list[ShownHit]:
@@ -265,9 +286,13 @@ def hidden(body: bytes, object_field: str) -> bytes:
     if name not in body:
         return body
     try:
-        changes = list(_changes(msgspec.Raw(body), object_field, name))
+        return changed(body, lambda readable: _hidden(readable, object_field, name))
     except (msgspec.DecodeError, RecursionError):
         return body
+
+
+def _hidden(body: bytes, object_field: str, name: bytes) -> bytes:
+    changes = list(_changes(msgspec.Raw(body), object_field, name))
     parts: list[bytes] = []
     at = 0
     for shown, kept in changes:
@@ -283,7 +308,8 @@ def hit_without(hit: RawObject, object_field: str) -> RawObject:
     source = bytes(hit.get("_source", b""))
     if source[:1] != b"{" or f'"{object_field}"'.encode() not in source:
         return hit
-    return hit | {"_source": msgspec.Raw(without_member(source, object_field))}
+    kept = changed(source, lambda readable: without_member(readable, object_field))
+    return hit | {"_source": msgspec.Raw(kept)}
 
 
 def _changes(value: msgspec.Raw, object_field: str, name: bytes) -> Iterator[tuple[bytes, bytes]]:

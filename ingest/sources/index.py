@@ -16,9 +16,10 @@ import msgspec
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
-from bridge.cluster.connection import Answer, capabilities, decode, exchange, replace_lone_surrogates
+from bridge.cluster.connection import Answer, capabilities, exchange
 from bridge.cluster.dialects import dialect_of
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, IndexUnsuitable, IngestError
+from bridge.lone_surrogates import decode, replace_lone_surrogates
 from bridge.records import Document, DocumentVersion, SourcePosition
 from bridge.text import field_texts
 from ingest.sources.json_bytes import JsonProblem, parse_object

@@ -11,8 +11,9 @@ from urllib.parse import quote
 import msgspec
 from opensearchpy import OpenSearch
 
-from bridge.cluster.connection import decode, exchange
+from bridge.cluster.connection import exchange
 from bridge.errors import AnswerNotUnderstood
+from bridge.lone_surrogates import decode
 from bridge.profile import IndexProfile
 from bridge.records import Document
 from bridge.settings import IngestSettings

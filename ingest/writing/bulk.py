@@ -12,9 +12,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.cluster.connection import Answer, decode
+from bridge.cluster.connection import Answer
 from bridge.cluster.dialects import vector_bytes
 from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
+from bridge.lone_surrogates import decode
 from bridge.profile import IndexProfile
 from bridge.records import EnrichedDocument
 from ingest.books.ledger import Failure, Outcome

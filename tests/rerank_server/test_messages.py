@@ -140,3 +140,11 @@ def test_the_schema_lets_fields_that_may_be_left_out_be_null() -> None:
     assert {"type": "null"} in fields["encoding_format"]["anyOf"]
     assert "anyOf" in fields["input"]
     assert {"type": "null"} not in fields["input"]["anyOf"]
+
+
+@pytest.mark.case("P54")
+def test_half_a_surrogate_pair_becomes_a_replacement_character() -> None:
+    asked = parse(rb'{"query":"coffee \ud83d","texts":["rain cape \ud83d","\\ud83d"]}', RerankRequest)
+
+    assert asked.query == "coffee \ufffd"
+    assert list(asked.passages) == ["rain cape \ufffd", r"\ud83d"]

@@ -8,6 +8,7 @@ import structlog
 from aiohttp import hdrs
 
 from bridge.errors import AnswerNotUnderstood, StageFailed
+from bridge.lone_surrogates import changed
 from bridge.proxy.transport.passthrough import Inbound
 from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.planning import Plan
@@ -53,7 +54,10 @@ class Composer:
             # Whatever it is, a fault of ours must not fail a search that the cluster has answered.
             log.exception("composing failed")
             ranked.notes.fall_back(internal_error())
-        return own_body
+        try:
+            return _finished(plan, own_body)
+        except (msgspec.DecodeError, RecursionError):
+            return own_body
 
     async def _composed(self, plan: Plan, ranked: Ranked, own: OwnAnswer) -> bytes:
         max_score = own_best = max((hit.score for hit in own.hits), default=None)
@@ -193,4 +197,6 @@ def _finished(plan: Plan, body: bytes) -> bytes:
         body = hidden(body, plan.profile.object_field)
     if plan.request.filter_path is not None:
         body = filtered(body, plan.request.filter_path)
-    return msgspec.json.format(body, indent=2) + b"\n" if plan.request.pretty else body
+    if plan.request.pretty:
+        body = changed(body, lambda readable: msgspec.json.format(readable, indent=2)) + b"\n"
+    return body

@@ -8,6 +8,7 @@ import aiohttp
 import msgspec
 from multidict import CIMultiDict
 
+from bridge.lone_surrogates import decodable, decode
 from bridge.proxy.transport.headers import of_a_leg
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
@@ -82,16 +83,27 @@ class Answers:
 def answers(body: bytes, n_searches: int) -> Answers | None:
     """The answer taken apart; None where it is no answer to so many searches."""
     try:
-        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        responses = msgspec.json.decode(members["responses"], type=list[msgspec.Raw])
+        try:
+            members, responses = _taken_apart(body)
+        except msgspec.DecodeError:
+            readable, restored = decodable(body)
+            members, responses = _taken_apart(readable)
+            members = {name: msgspec.Raw(restored(bytes(value))) for name, value in members.items()}
+            responses = [restored(response) for response in responses]
     except (msgspec.DecodeError, KeyError):
         return None
-    return Answers(members, [bytes(response) for response in responses]) if len(responses) == n_searches else None
+    return Answers(members, responses) if len(responses) == n_searches else None
+
+
+def _taken_apart(body: bytes) -> tuple[dict[str, msgspec.Raw], list[bytes]]:
+    members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    responses = msgspec.json.decode(members["responses"], type=list[msgspec.Raw])
+    return members, [bytes(response) for response in responses]
 
 
 def succeeded(response: bytes) -> bool:
     """Whether an item is an answer and no error."""
-    return "error" not in msgspec.json.decode(response, type=dict[str, msgspec.Raw])
+    return "error" not in decode(response, dict[str, msgspec.Raw])
 
 
 class _Rendered(msgspec.Struct):
@@ -109,6 +121,6 @@ async def rendered_template(
                 content = await answer.read()
         if answer.status != 200:
             return LeaveAlone("template_unreadable")
-        return bytes(msgspec.json.decode(content, type=_Rendered).template_output)
+        return bytes(decode(content, _Rendered).template_output)
     except (Refused, TimeoutError, aiohttp.ClientError, msgspec.DecodeError):
         return LeaveAlone("template_unreadable")

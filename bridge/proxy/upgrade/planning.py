@@ -21,6 +21,7 @@ from cachetools import TTLCache
 from multidict import CIMultiDict
 
 from bridge.errors import IndexUnsuitable
+from bridge.lone_surrogates import decode
 from bridge.profile import IndexProfile, Stage, profile_of
 from bridge.proxy.transport.headers import CONTROL, identity, of_a_leg, plain_media_type
 from bridge.proxy.transport.refusals import Refused
@@ -226,7 +227,7 @@ class _Mapping(msgspec.Struct):
 def _common_profile(body: bytes) -> IndexProfile | LeaveAlone:
     """The one profile of all indices in the answer to a request for mappings."""
     try:
-        mappings = msgspec.json.decode(body, type=dict[str, _Mapping])
+        mappings = decode(body, dict[str, _Mapping])
         profiles = [profile_of(mapping.mappings.meta, index=index) for index, mapping in mappings.items()]
     except (msgspec.DecodeError, IndexUnsuitable):
         return LeaveAlone("profile_unreadable")

@@ -18,6 +18,7 @@ import structlog
 from cachetools import TTLCache
 
 from bridge.errors import AnswerNotUnderstood, CascadeMissing, StageFailed
+from bridge.lone_surrogates import decode
 from bridge.profile import IndexProfile
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.transport.headers import identity
@@ -181,10 +182,7 @@ class CallersBackend(flow.Backend):
         profile = self._plan.profile
         body = legs.texts(profile, keys, embedding, passages=passages)
         hits = await self._searches.hits(self._plan, body, stage="texts", deadline=deadline)
-        try:
-            visible = passages_to_read(hits, keys, profile)
-        except ValueError as error:
-            raise StageFailed("texts_unavailable", f"a document's source cannot be read: {error}") from error
+        visible = passages_to_read(hits, keys, profile)
         if not visible:
             raise StageFailed("texts_hidden", "the caller may see no text of the documents found")
         return visible
@@ -343,7 +341,7 @@ def _key(plan: Plan, *, reranks: bool) -> bytes:
 def _state(own_body: bytes) -> bytes | None:
     """Total and best score; None where the answer tells too little to notice a change."""
     try:
-        answer = msgspec.json.decode(own_body, type=_Answer)
+        answer = decode(own_body, _Answer)
     except msgspec.DecodeError:
         return None
     if answer.hits.max_score is None or answer.timed_out or answer.shards.failed:

@@ -8,6 +8,7 @@ import msgspec
 from multidict import CIMultiDict
 
 from bridge.errors import StageFailed
+from bridge.lone_surrogates import decode
 from bridge.profile import IndexProfile, Stage
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.upgrade.planning import Plan, Planner
@@ -150,7 +151,7 @@ def _is_refusal(failure: StageFailed) -> bool:
 def _read(body: bytes) -> tuple[RetrieveRequest, list[Json]]:
     """The request, and its filter as a list of clauses."""
     try:
-        wanted = msgspec.json.decode(body, type=RetrieveRequest)
+        wanted = decode(body, RetrieveRequest)
         filters = json_tree.read(bytes(wanted.filter))
     except (msgspec.DecodeError, ValueError) as error:
         raise Refused(400, "illegal_argument_exception", f"{PATH}: {error}") from error

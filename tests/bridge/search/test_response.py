@@ -1,22 +1,29 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import AnswerNotUnderstood
 from bridge.records import Hit
+from bridge.search.filter_path import filtered
 from bridge.search.response import (
     PASSAGE_HIGHLIGHT,
     OwnAnswer,
+    ShownHit,
     hidden,
+    highlighted,
+    hit_without,
     leg_rankings,
     nearest_passage,
+    passages_to_read,
     shown_hit,
     source_texts,
     without_member,
 )
+from tests.bridge.proxy.scripted_index import PROFILE
 
 SOURCE = b'{ "n":12345678901234567890123 ,"d":1.10000000000000000001,"e":"\\u00e9","t":"red shoe","a":{"b":[1.0,1]}'
 HIT = b'{"_index":"docs","_id":"1","_score":3.5,"_source":' + SOURCE + b',"neural":{"embedding":[0.5]}}}'
@@ -189,3 +196,40 @@ def test_a_member_can_be_cut_out_of_any_object(
     source = json.dumps(dict(members), separators=separators).encode()
 
     assert json.loads(without_member(source, "neural")) == others
+
+
+HALF_HIT = (
+    b'{"_index":"docs","_id":"1","_score":1.0,"_source":{"t":"rain \\ud83d","neural":{"stamp":"s"}},'
+    b'"highlight":{"t":["<em>rain</em> \\ud83d"]},"sort":["\\uDE00"]}'
+)
+
+
+@pytest.mark.case("P54")
+def test_halves_of_surrogate_pairs_come_back_byte_for_byte() -> None:
+    own = OwnAnswer(answer(HALF_HIT))
+
+    assert own.with_hits([hit.members for hit in own.hits], max_score=3.5, more={}) == answer(HALF_HIT)
+    assert hidden(answer(HALF_HIT), "neural") == answer(HALF_HIT.replace(b',"neural":{"stamp":"s"}', b""))
+    assert hit_without(own.hits[0].members, "neural")["_source"] == msgspec.Raw(b'{"t":"rain \\ud83d"}')
+    shown = shown_hit(own.hits[0], score=1.0, passage="rain")
+    assert shown["highlight"] == msgspec.Raw(b'{"t":["<em>rain</em> \\ud83d"],"_bridge.passage":["rain"]}')
+    assert filtered(answer(HALF_HIT), "hits.hits.sort") == b'{"hits":{"hits":[{"sort":["\\uDE00"]}]}}'
+
+
+@pytest.mark.case("P54")
+def test_halves_of_surrogate_pairs_are_read_as_replacement_characters() -> None:
+    hit = OwnAnswer(answer(HALF_HIT)).hits[0]
+
+    assert source_texts(hit, ["t"]) == "rain \ufffd"
+    assert highlighted(hit, "t") == ["<em>rain</em> \ufffd"]
+
+
+@pytest.mark.case("P54")
+@pytest.mark.parametrize("source", [b'{"title":NaN-}', b'{"title":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b"\xff"])
+def test_a_document_that_cannot_be_read_is_left_out_alone(source: bytes) -> None:
+    hits = [
+        ShownHit(("docs", doc_id), 1.0, {"_source": msgspec.Raw(each)})
+        for doc_id, each in [("a", source), ("b", b'{"title":"red"}')]
+    ]
+
+    assert list(passages_to_read(hits, [hit.key for hit in hits], PROFILE)) == [("docs", "b")]

@@ -163,3 +163,51 @@ async def test_hits_that_cannot_be_shown_leave_the_own_answer(make_stack: MakeSt
     assert status == 200
     assert mark.startswith("lexical; degraded=hits_unavailable")
     assert ids(answer) == ["a", "b", "c"]
+
+
+HALF = {"a": "red \ud83d", "d": "red shoe \udc00", "e": "shoe"}
+
+
+@pytest.mark.case("P54")
+@pytest.mark.parametrize("parameters", ["", "?pretty=true", "?filter_path=hits.hits._id,hits.hits._source"])
+@pytest.mark.parametrize("control", ["rerank", "rerank, explain, passage"])
+async def test_half_a_surrogate_pair_in_a_document_costs_nothing(
+    make_stack: MakeStack, parameters: str, control: str
+) -> None:
+    stack = await make_stack(ScriptedIndex(titles=HALF))
+
+    async with stack.client.post(
+        f"{stack.proxy.url}/docs/_search{parameters}",
+        data=json.dumps(QUERY),
+        headers={"Content-Type": "application/json", "x-bridge": control},
+    ) as response:
+        mark, content = response.headers["X-Bridge"], await response.read()
+
+    assert mark.startswith("hybrid+rerank; took_ms")
+    assert ids(json.loads(content))[0] == "d"
+    # The cluster's own bytes are given; the models read replacement characters.
+    assert content.count(b"red \\ud83d") == content.count(b"red shoe \\udc00") == 1
+    assert b"_neural" not in content
+    [read] = [body["texts"] for path, body in stack.sidecar.received if path == "/rerank"]
+    assert {"red \ufffd", "red shoe \ufffd"} < set(read)
+
+
+@pytest.mark.case("P54")
+async def test_an_answer_that_falls_back_is_still_without_our_object(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(titles=HALF, faults={"shown": Reply(500, b"{}")}))
+
+    _, mark, answer = await search(stack, {**QUERY, "size": 3}, target="/docs/_search?filter_path=hits.hits")
+
+    assert "degraded=hits_unavailable" in mark
+    assert answer["hits"]["hits"][0]["_source"] == {"title": "red \ud83d", "n": 1}
+
+
+@pytest.mark.case("P54")
+async def test_an_answer_that_is_not_understood_is_still_without_our_object(make_stack: MakeStack) -> None:
+    odd = b'{"took":1,"hits":{"hits":[{"_index":"docs","_id":7,"_source":{"n":1,"_neural":{"stamp":"s"}}}]}}'
+    stack = await make_stack(ScriptedIndex(faults={"own": Reply(body=odd)}))
+
+    _, mark, answer = await search(stack, target="/docs/_search?filter_path=hits")
+
+    assert "degraded=answer_not_understood" in mark
+    assert answer == {"hits": {"hits": [{"_index": "docs", "_id": 7, "_source": {"n": 1}}]}}

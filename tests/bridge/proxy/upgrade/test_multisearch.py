@@ -100,6 +100,20 @@ async def test_a_thousand_searches_are_ranked_a_few_at_a_time(make_stack: MakeSt
     assert len({request.connection for request in stack.cluster.received}) <= 1 + MAX_RANKED_AT_ONCE
 
 
+@pytest.mark.case("P54")
+async def test_half_a_surrogate_pair_in_one_answer_costs_no_search_its_ranking(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(titles={"a": "red \ud83d"}))
+
+    _, mark, answer = await msearch(stack, lines(({"index": "docs"}, QUERY), ({"index": "docs"}, SORTED)))
+
+    assert mark.startswith("upgraded=1/2; took_ms")
+    upgraded, passed = json.loads(answer)["responses"]
+    assert len(upgraded["hits"]["hits"]) == 5
+    assert len(passed["hits"]["hits"]) == 3
+    assert answer.count(b"red \\ud83d") == 2
+    assert b"_neural" not in answer
+
+
 async def test_a_msearch_that_only_passes_is_unchanged(make_stack: MakeStack) -> None:
     stack = await make_stack(ScriptedIndex(faults={"_msearch": Reply(body=b"as it is")}))
 

@@ -99,6 +99,19 @@ async def test_a_filter_that_the_cluster_does_not_take_is_refused(make_stack: Ma
     assert "filter" in answer["error"]["reason"]
 
 
+@pytest.mark.case("P54")
+async def test_half_a_surrogate_pair_in_a_document_or_a_question_costs_no_passage(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(titles={"a": "red \ud83d"}))
+
+    status, answer = await retrieve(stack, {"index": "docs", "queries": ["red \ud83d", "shoe"]})
+
+    assert status == 200
+    assert [result["query"] for result in answer["results"]] == ["red \ufffd", "shoe"]
+    assert [len(result["passages"]) for result in answer["results"]] == [5, 5]
+    assert [result["degraded"] for result in answer["results"]] == [[], []]
+    assert "red \ufffd" in [passage["text"] for passage in answer["results"][0]["passages"]]
+
+
 async def test_what_could_not_be_done_is_told(make_stack: MakeStack) -> None:
     stack = await make_stack(ScriptedIndex(faults={"texts": Reply(500, b"{}")}))
 
