@@ -1,1 +1,1 @@
-"""Measures whether retrieval got better: questions with known answers, measures, confidence."""
+"""Measures whether retrieval got better: judged queries, measures, confidence intervals."""

@@ -1,4 +1,4 @@
-"""Do questions without judges lead to the conclusions that people's judgements lead to?"""
+"""Compares label-free questions with human judgements: do both lead to the same conclusions?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,15 +12,17 @@ MEASURE = "nDCG@10"
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """By stage, but for the first, what it gains over the first: by label-free questions and by judgements.
-    `kendall_tau`: of the order of all stages by both; 1 is the same order, -1 the opposite."""
+    """The gain of each stage over the first one, by label-free questions and by judgements.
+
+    `kendall_tau` compares the order of all stages: 1 is the same order, -1 the opposite.
+    """
 
     gains: dict[str, tuple[float, float]]
     kendall_tau: float
 
     @property
     def same_sign(self) -> int:
-        """How many stages gain by both, or lose by both."""
+        """The number of stages for which both gains are positive or both are negative."""
         return sum(label_free * judged > 0 for label_free, judged in self.gains.values())
 
 
@@ -40,7 +42,7 @@ def agreement(label_free: Sequence[StageResult], judged: Sequence[StageResult]) 
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
-    """Pairs in the same order less pairs in opposite order, of all pairs (Kendall 1938; ties count as neither)."""
+    """(concordant - discordant pairs) / all pairs (Kendall 1938); ties count as neither."""
     pairs = list(combinations(zip(first, second, strict=True), 2))
     signs = [(one[0] - other[0]) * (one[1] - other[1]) for one, other in pairs]
     return (sum(sign > 0 for sign in signs) - sum(sign < 0 for sign in signs)) / len(pairs)

@@ -1,4 +1,4 @@
-"""The search body that an application sends for what its user typed."""
+"""The search body that an application sends for the words that its user typed."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -8,26 +8,26 @@ from typing import Any
 from bridge.errors import UsageError
 
 PLACEHOLDER = "%SearchText%"
-"""What stands for the user's words in a template, as in the Search Relevance Workbench."""
+"""Stands for the user's words in a template, as in the Search Relevance Workbench."""
 
 DEPTH = 100
-"""Hits asked for: recall@100 needs as many."""
+"""Hits per search, enough for recall@100."""
 
 BodyOf = Callable[[str], dict[str, Any]]
 """The user's words → search body, `size` included."""
 
 
 def multi_match(fields: Sequence[str]) -> BodyOf:
-    """One `multi_match` over some fields; boosts may be written as `title^3`."""
+    """A body with one `multi_match` over `fields`; a field may have a boost, as in `title^3`."""
     return lambda text: {"size": DEPTH, "query": {"multi_match": {"query": text, "fields": list(fields)}}}
 
 
 def from_template(file: Path) -> BodyOf:
-    """The application's own search body, with `%SearchText%` where the user's words go; its page is replaced by
-    the first `DEPTH` hits.
+    """Reads the application's own search body, with `%SearchText%` in place of the user's words. The page is replaced
+    by the first `DEPTH` hits.
 
     Raises:
-        UsageError: the file is no JSON object, or the words have no place in it.
+        UsageError: the file is not a JSON object, or lacks the placeholder.
     """
     try:
         template = json.loads(file.read_bytes())

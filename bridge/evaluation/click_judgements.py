@@ -1,8 +1,8 @@
-"""Judgements from what readers clicked: clicks over expected clicks (Zhang and Jones 2007, "Comparing click logs and
-editorial labels for training query rewriting").
+"""Judgements from clicks: clicks over expected clicks (Zhang and Jones 2007, "Comparing click logs and editorial labels
+for training query rewriting").
 
-High ranks are clicked whatever stands there. So a document's clicks for a query are divided by those that its ranks had
-on average, over all pages of the log: it is relevant where it had at least as many.
+Users click high ranks whatever document stands there. So a document's clicks for a query are divided by the clicks that
+its ranks get on average over the whole log. A document is relevant if the quotient is at least 1.
 """
 
 from collections import Counter, defaultdict
@@ -16,7 +16,7 @@ from bridge.proxy.experiments.event_log import Click, Impression
 from bridge.proxy.experiments.event_report import read_events
 
 FEWEST_PAGES = 3
-"""A query that fewer readers asked says more of these readers than of its documents."""
+"""A query with fewer pages says more about its few readers than about its documents."""
 
 _ROUNDING = 1e-9
 
@@ -28,7 +28,7 @@ REMARK = (
 
 @dataclass(frozen=True, slots=True)
 class ShownPage:
-    """A page that a reader saw: doc_ids in their order, the first of them at rank `first_rank`, and those clicked."""
+    """A page that a reader saw: doc_ids in order, the first at rank `first_rank`, and the clicked ones."""
 
     query: str
     first_rank: int
@@ -37,14 +37,14 @@ class ShownPage:
 
 
 def judgements_of_clicks(source: str, pages: Iterable[ShownPage]) -> JudgedQueries:
-    """Queries that at least `FEWEST_PAGES` pages were shown for, and of which a document was relevant; shown
-    documents have grade 1 or 0.
+    """Judges the queries with at least `FEWEST_PAGES` pages and at least one relevant document. Shown documents have
+    grade 1 or 0.
 
     Raises:
         UsageError: there is no such query.
     """
     pages = list(pages)
-    asked = Counter(page.query for page in pages if page.first_rank == 1)
+    n_pages = Counter(page.query for page in pages if page.first_rank == 1)
     shown, clicked = Counter[int](), Counter[int]()
     for page in pages:
         for rank, doc_id in enumerate(page.shown, start=page.first_rank):
@@ -57,14 +57,14 @@ def judgements_of_clicks(source: str, pages: Iterable[ShownPage]) -> JudgedQueri
             expected[page.query, doc_id] += clicked[rank] / shown[rank]
     qrels: dict[str, dict[str, int]] = {}
     for (query, doc_id), n_clicks in clicks.items():
-        if asked[query] >= FEWEST_PAGES:
+        if n_pages[query] >= FEWEST_PAGES:
             as_many = n_clicks >= expected[query, doc_id] - _ROUNDING
             qrels.setdefault(query, {})[doc_id] = int(n_clicks > 0 and as_many)
     judged = {query: grades for query, grades in qrels.items() if any(grades.values())}
     if not judged:
         raise UsageError(
-            f"{source}: none of its {len(asked):,} queries was asked {FEWEST_PAGES} times and answered with a document "
-            f"that was clicked as often as its rank lets expect: collect more clicks (POST /_bridge/click)"
+            f"{source}: none of its {len(n_pages):,} queries has {FEWEST_PAGES} pages and a document that was clicked "
+            f"as often as its ranks are on average: collect more clicks (POST /_bridge/click)"
         )
     return JudgedQueries(
         f"{source}, {sum(clicked.values()):,} clicks on {len(pages):,} pages",

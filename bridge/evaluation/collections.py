@@ -42,7 +42,8 @@ class Collection:
 
 
 def load_collection(folder: Path, split: str = "test") -> Collection:
-    """Reads queries and judgements; the corpus is only looked through, for ingest to stream.
+    """Reads queries and judgements. Counts and hashes the corpus without keeping it in memory, because ingest streams
+    it.
 
     Raises:
         UsageError: a file is missing or a line of it cannot be read.
@@ -100,7 +101,7 @@ def read_qrels(file: Path) -> dict[str, dict[str, int]]:
 
 
 def read_documents(corpus: Path) -> Iterator[tuple[str, str, str]]:
-    """doc_id, title and text of each line that has an id; a title or text that is no text is empty."""
+    """doc_id, title and text of each line that has an id. A title or text that is not a string is empty."""
     decoder = msgspec.json.Decoder(_Document)
     for _, line in _lines(corpus):
         try:
@@ -132,7 +133,7 @@ def _look_through(corpus: Path, queries: Mapping[str, str]) -> tuple[int, str, f
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that hold something, with their numbers; a byte order mark is left out."""
+    """Numbered lines that are not blank, without a byte order mark."""
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
@@ -141,7 +142,7 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _grade(cell: str) -> int | None:
-    """A whole number, also written as 1.0; None for anything else."""
+    """An integer, also if written as 1.0; None for anything else."""
     try:
         value = float(cell)
     except ValueError:

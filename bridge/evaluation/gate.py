@@ -1,9 +1,9 @@
-"""The do-no-harm gate: which stages may serve an index, by what they did to its judged queries.
+"""The do-no-harm gate: decides by judged queries which stages may serve an index.
 
-Each stage is compared with the last one that was let through before it. It is enabled where the 95 %
-bootstrap interval of the paired difference reaches no further below zero than a tolerance: a test of
-non-inferiority (Wellek 2010, "Testing statistical hypotheses of equivalence and noninferiority"). So a stage is
-out where it harms, and also where there are too few queries to tell that it does not.
+Each stage is compared with the last stage that passed. It passes if the 95 % bootstrap interval of the paired
+difference reaches at most `tolerance` below zero: a test of non-inferiority (Wellek 2010, "Testing statistical
+hypotheses of equivalence and noninferiority"). So a stage fails if it does harm, and also if there are too few queries
+to rule harm out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ from bridge.profile import GateRecord, IndexProfile, Measurement, Stage, StageVe
 MEASURE = "nDCG@10"
 
 TOLERANCE = 0.02
-"""Of the measure; a difference that readers of result lists hardly notice."""
+"""In units of the measure: a difference that readers of result lists hardly notice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forced:
-    """A stage that the operator enables whatever the figures say, and why."""
+    """A stage that the operator enables regardless of its figures, and the reason."""
 
     stage: Stage
     reason: str
@@ -33,7 +33,7 @@ class Forced:
 def judge(
     results: Sequence[StageResult], *, tolerance: float, measurement: Measurement, forced: Sequence[Forced] = ()
 ) -> GateRecord:
-    """The verdict on each stage, in the order in which they were measured; the first is where all begins.
+    """The verdict on each stage, in the order of measurement. The first stage is the baseline and always passes.
 
     Raises:
         UsageError: a forced stage was not measured.
@@ -75,7 +75,7 @@ def _compared(before: StageResult, after: StageResult, tolerance: float, reason:
 
 
 def force(profile: IndexProfile, forced: Sequence[Forced]) -> GateRecord:
-    """The record of an index with some stages forced, nothing being measured; what was measured before stays."""
+    """Enables some stages without a measurement. Earlier figures stay in the record."""
     kept = profile.gate or GateRecord([StageVerdict(stage, enabled=True) for stage in profile.stages], TOLERANCE)
     verdicts: Mapping[Stage, StageVerdict] = {verdict.stage: verdict for verdict in kept.verdicts}
     known = list(dict.fromkeys([*(verdict.stage for verdict in kept.verdicts), *(each.stage for each in forced)]))
@@ -91,7 +91,7 @@ def force(profile: IndexProfile, forced: Sequence[Forced]) -> GateRecord:
 
 
 def gated(profile: IndexProfile, record: GateRecord) -> IndexProfile:
-    """The profile that obeys the record: a search stops at the last stage that is enabled."""
+    """The profile with the record applied: a search stops at the last enabled stage."""
     enabled = [verdict.stage for verdict in record.verdicts if verdict.enabled]
     return msgspec.structs.replace(profile, stages=enabled, gate=record)
 

@@ -1,4 +1,4 @@
-"""Are a new generation's vectors worth more than those that serve? Told by people's judgements, before a cut over."""
+"""Compares the vectors of a new generation with those of the serving one, by judged queries, before a cutover."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,13 +16,12 @@ _MEASURE = "nDCG@10"
 _HITS = 10
 
 Embed = Callable[[str, str], Sequence[float]]
-"""A query's text and an encoder's identity → the embedding."""
+"""Query text, identity of an encoder → embedding."""
 
 
 class GenerationQuality(msgspec.Struct, frozen=True):
-    """k-NN search alone by the vectors of two generations, over the same judged queries: the means of the
-    measure, the difference of the other to the serving one, its 95 % bootstrap interval, and the p-value of
-    a paired randomisation test."""
+    """k-NN search alone with the vectors of two generations, over the same judged queries: both means of the measure,
+    the difference (other - serving), its 95 % bootstrap interval, and the p-value of a paired randomisation test."""
 
     judgements: str
     queries: int
@@ -36,7 +35,7 @@ class GenerationQuality(msgspec.Struct, frozen=True):
 
     @property
     def is_worse(self) -> bool:
-        """Whether the other generation is certainly the worse one."""
+        """Whether the other generation is significantly worse: the whole interval lies below zero."""
         return self.high < 0
 
 
@@ -49,10 +48,10 @@ def compare_generations(
     other: IndexProfile,
     embed: Embed,
 ) -> GenerationQuality:
-    """Searches every judged query by the vectors of both.
+    """Searches every judged query with the vectors of both generations.
 
     Raises:
-        BridgeError: what `embed` says.
+        BridgeError: as raised by `embed`.
     """
     first, second = (_measured(client, index, judged, profile, embed) for profile in (serving, other))
     interval = bootstrap_interval(second - first)

@@ -1,7 +1,7 @@
-"""A collection grown to any size, to see how latencies grow: synthetic documents from real text.
+"""Grows a collection to any size with synthetic documents, to measure how latency grows.
 
-Each is made of two real ones: the beginning of one text and the end of the other, predicted queries of both, and
-vectors half-way between theirs. Good for times; what is found among them means nothing.
+Each synthetic document is made of two real ones: the beginning of one text and the end of the other, predicted queries
+of both, and the vectors half-way between. Good for timings; the rankings mean nothing.
 """
 
 import random
@@ -37,7 +37,7 @@ def grow(
     n_documents: int,
     on_written: Callable[[int], object],
 ) -> None:
-    """Fills `target`, made like `source` and anew, with all documents of `source` and synthetic ones.
+    """Fills `target`, a new index like `source`, with all documents of `source` and with synthetic ones.
 
     Raises:
         ClusterBlocked: the cluster refused documents.
@@ -56,7 +56,7 @@ def grow(
 
 
 def _write(client: OpenSearch, index: str, body: bytes) -> None:
-    """Writes again what a busy node refused: the ids are given, so nothing stands twice."""
+    """Retries what a busy node refused. The ids are fixed, so no document is written twice."""
     refused = f"index {index} refused synthetic documents: give the node more room (BRIDGE_NODE__HEAP_MB, disk)"
     for pause_s in _PAUSES_S:
         try:
@@ -72,7 +72,7 @@ def _write(client: OpenSearch, index: str, body: bytes) -> None:
 
 
 def _documents(client: OpenSearch, index: str) -> Iterator[dict[str, Any]]:
-    """Documents as they are stored, in the order of the index, up to `_MOST_PARENTS`."""
+    """Documents as stored, in index order, up to `_MOST_PARENTS`."""
     query: dict[str, Any] = {"size": _READ_AT_ONCE, "sort": [{"_doc": "asc"}], "query": {"match_all": {}}}
     answer = client.search(index=index, body=query, params={"scroll": "5m"})
     n_read = 0
@@ -95,8 +95,8 @@ def _grown(
 
 
 def crossed(first: Mapping[str, Any], second: Mapping[str, Any], profile: IndexProfile) -> dict[str, Any]:
-    """A document of two, each enriched for `profile`. The last of the text fields is put together; all others are
-    those of the first document."""
+    """One document of two, each enriched for `profile`. The last text field is mixed; all other fields are those of the
+    first document."""
     field = profile.text_fields[-1]
     beginning, end = str(first.get(field, "")).split(), str(second.get(field, "")).split()
     text = " ".join([*beginning[: len(beginning) // 2], *end[len(end) // 2 :]])
@@ -115,7 +115,7 @@ def crossed(first: Mapping[str, Any], second: Mapping[str, Any], profile: IndexP
 
 
 def _half_way(one: Sequence[float], other: Sequence[float], profile: IndexProfile) -> list[float]:
-    """The vector between two, as the index holds vectors; the first if they are opposite."""
+    """The vector half-way between two, in the index's encoding; the first one if they are opposite."""
     mean = np.asarray(one, dtype=np.float64) + np.asarray(other, dtype=np.float64)
     length = float(np.linalg.norm(mean))
     return list(one) if length < 1e-6 else components(profile, [round(float(value), 6) for value in mean / length])

@@ -1,4 +1,4 @@
-"""Queries and what people said of documents for them: the ground that every measurement stands on."""
+"""Queries with relevance judgements, the basis of every measurement."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +12,9 @@ from bridge.profile import Measurement
 class JudgedQueries:
     """Queries with judgements.
 
-    `source`: where they come from, in words. `queries`: text by query_id. `qrels`: grade by query_id and
-    doc_id; 0 and below are judged not relevant. `own_documents`: queries that are documents of the corpus
-    themselves, under the same id; such a hit finds itself and does not count. `remarks`: what an operator
-    should know of them.
+    `source`: where they come from, in words. `queries`: text by query_id. `qrels`: grade by query_id and doc_id; grades
+    of 0 and below mean not relevant. `own_documents`: queries that are documents of the corpus under the same id; a
+    query's own document does not count as a hit. `remarks`: warnings for the operator.
     """
 
     source: str
@@ -26,10 +25,11 @@ class JudgedQueries:
 
     @classmethod
     def joined(cls, source: str, queries: Mapping[str, str], qrels: Mapping[str, Mapping[str, int]]) -> "JudgedQueries":
-        """The queries that are judged, in the order of `queries`; what has no counterpart is left out.
+        """The queries that have judgements, in the order of `queries`; queries and judgements without a counterpart are
+        left out.
 
         Raises:
-            UsageError: none is left.
+            UsageError: no query has judgements.
         """
         judged = {query_id: text for query_id, text in queries.items() if query_id in qrels}
         if not judged:
@@ -43,12 +43,12 @@ class JudgedQueries:
         return cls(source, judged, {query_id: qrels[query_id] for query_id in judged}, remarks=remarks)
 
     def measurement(self, measure: str) -> Measurement:
-        """The record of a measurement with these queries, made now."""
+        """The record of a measurement with these queries, dated now."""
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         return Measurement(self.source, len(self.queries), measure, now)
 
     def spread(self, n_queries: int | None) -> "JudgedQueries":
-        """`n_queries` of the queries, at even distances; all of them where there are not more, or for None."""
+        """`n_queries` of the queries at even distances; all of them if there are no more, or for None."""
         query_ids = list(self.queries)
         if n_queries is None or n_queries >= len(query_ids):
             return self

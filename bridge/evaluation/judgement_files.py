@@ -1,5 +1,5 @@
-"""Judgements in the formats that search teams have: TREC topics and qrels, and judgement lists of Quepid and
-OpenSearch's Search Relevance Workbench."""
+"""Judgement formats of search teams: TREC topics and qrels, and judgement lists of Quepid and of OpenSearch's Search
+Relevance Workbench."""
 
 import csv
 import re
@@ -31,16 +31,16 @@ class _RatedQuery(msgspec.Struct):
 
 
 class _JudgementList(msgspec.Struct, rename="camel"):
-    """What the Workbench's API takes and gives as a judgement list."""
+    """A judgement list of the Workbench's API."""
 
     judgment_ratings: list[_RatedQuery]
 
 
 def read_topics(queries: Path, qrels: Path) -> JudgedQueries:
-    """Queries and judgements in two files.
+    """Queries and judgements from two files.
 
-    `queries`: TREC topics (`<top>`, of which the title counts), BEIR's JSON lines, or lines of id, tab and
-    text. `qrels`: TREC's four columns or BEIR's three.
+    `queries`: TREC topics (`<top>`; the title is the query), BEIR's JSON lines, or lines of id, tab and text. `qrels`:
+    TREC's four columns or BEIR's three.
 
     Raises:
         UsageError: a file cannot be read, or the two do not belong together.
@@ -123,7 +123,7 @@ def _tabbed(text: str, file: Path) -> dict[str, str]:
 
 
 def _whole(grade: str | float, where: str) -> int:
-    """Graded means such as 2.4, of several judges or of clicks, are rounded: measures know whole grades."""
+    """Measures need integer grades: means of several judges or of clicks, such as 2.4, are rounded."""
     try:
         return round(float(grade))
     except ValueError as error:

@@ -1,6 +1,5 @@
-"""Questions about the Python standard library, and the documents that answer them; `data/README.md` says how both
-were made. The demo measures every stage with them.
-"""
+"""Questions about the Python standard library and the documents that answer them (`data/README.md` describes how they
+were written). The demo measures every stage with them."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -18,7 +17,7 @@ Group = Literal[
     "newcomer", "busy", "other_language", "non_native", "error_message", "known_item", "other_words"
 ]  # fmt: skip
 """How a question was written. `other_words`: it shares no content word, whatever its ending, with any document that
-answers it, so BM25 can find that document by function words only."""
+answers it, so BM25 can match that document by function words only."""
 
 
 class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,13 +31,15 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class KnownItems:
-    """The questions that a collection can answer; `dropped` counts the others. A document that answers has grade 1."""
+    """The questions that a collection can answer, each answering document with grade 1; `dropped` counts the other
+    questions."""
 
     questions: Sequence[Question]
     dropped: int
 
     def halves(self) -> tuple[JudgedQueries, JudgedQueries]:
-        """Questions as people type them, to choose settings by, and as many others, to measure what was chosen.
+        """Two disjoint halves of the questions as people type them: the first to choose settings by, the second to
+        measure the choice.
 
         Each group is split alike.
         """
@@ -72,10 +73,10 @@ def read_questions() -> list[Question]:
 
 
 def known_items(doc_ids: Collection[str]) -> KnownItems:
-    """The questions to ask of a collection that holds `doc_ids`.
+    """The questions that a collection of `doc_ids` can answer.
 
-    The library differs between Python versions: an answer that the collection lacks is left out, and a question
-    without an answer is dropped.
+    The library differs between Python versions: answers that the collection lacks are left out, and questions without
+    an answer are dropped.
     """
     questions = read_questions()
     answerable = [
@@ -87,11 +88,11 @@ def known_items(doc_ids: Collection[str]) -> KnownItems:
 
 
 def content_words(text: str) -> frozenset[str]:
-    """The words of a text that carry meaning, without their endings, lower-case.
+    """The content words of a text, without their endings, lower-case.
 
-    Names are split at underscores, dots and capitals (`TestCase.assertEqual` gives test, case, assert,
-    equal). Endings are cut greedily and few words count as function words, so that two texts which share
-    nothing here share nothing but function words under an English analyser either.
+    Names are split at underscores, dots and capitals (`TestCase.assertEqual` gives test, case, assert, equal). Endings
+    are cut greedily and few words count as function words: if two texts share nothing here, they share only function
+    words under an English analyser too.
     """
     words = (word.lower() for word in _WORD.findall(text))
     return frozenset(_without_ending(word) for word in words if word not in _FUNCTION_WORDS)

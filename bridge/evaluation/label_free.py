@@ -1,8 +1,8 @@
-"""Questions without judges: each is predicted anew from a document, which is then the one right answer.
+"""Label-free questions: each is predicted anew from a document, which is its only right answer.
 
-A known-item test (Azzopardi, de Rijke, Balog 2007, "Building simulated queries for known-item topics"). It
-favours the generator's own words: expansions come from the same model, so the stages that use them look
-better here than to people. Which stage of two is the better one can be told; by how much cannot.
+A known-item test (Azzopardi, de Rijke, Balog 2007, "Building simulated queries for known-item topics"). It favours the
+generator's own words: the same model wrote the expansions, so stages that use them look better here than to people. The
+figures show whether a stage helps, but not how much.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from bridge.settings import IngestSettings
 from bridge.text import enriched_text, field_texts, value_at
 
 _SEED = 20_001
-"""Other than ingest's: the index holds what that one predicted."""
+"""Differs from ingest's, which would predict the queries that the index holds."""
 
 _QUERIES_PER_DOCUMENT = 3
 _QUERY_TOKENS = 20
 _BEGINNING_CHARS = 1_500
-"""As much as the generator reads of a text."""
+"""The generator reads no more of a text."""
 
 _BATCH = 16
 
@@ -38,13 +38,12 @@ def predict_questions(
 ) -> JudgedQueries:
     """Up to `n_questions` questions, each with one relevant document; the same for the same index.
 
-    The settings lead to a generator that lies in a folder of its own.
-
-    A question that the index holds for its document already is not held out, and is not asked.
+    `settings` locate a generator that is not built in. A question that the index already holds for its document is not
+    used.
 
     Raises:
         UsageError: the index names no generator, or none of its documents gives a question.
-        ModelError: the generator is not here.
+        ModelError: the generator is not available.
     """
     if profile.generator is None:
         raise UsageError(f"index {index} was enriched without predicted queries: --label-free needs their generator")
@@ -77,7 +76,7 @@ def predict_questions(
 def _sample(
     client: OpenSearch, index: str, profile: IndexProfile, n_documents: int
 ) -> Sequence[tuple[str, str, frozenset[object]]]:
-    """doc_id, text and known predicted queries of documents that were chosen by chance, but always alike."""
+    """doc_id, text and predicted queries of random documents, the same ones each time."""
     fields = profile.text_fields
     by_chance = {"random_score": {"seed": _SEED, "field": "_seq_no"}, "boost_mode": "replace"}
     answer = client.search(

@@ -1,4 +1,4 @@
-"""Searches from several clients at once: how long each takes, how many a second there are, how many fall short."""
+"""Load test of searches: latency, throughput and degraded searches with several clients at once."""
 
 import asyncio
 import time
@@ -14,10 +14,10 @@ from bridge.evaluation.stages import CONTROL_HEADER, MARKER_HEADER
 from bridge.profile import Stage
 
 SIZE = 10
-"""Hits that an application shows."""
+"""Hits per page of an application."""
 
 RECOVERY_S = 30.0
-"""Longest wait for the proxy to do a stage again that an earlier load has made it leave out for a while."""
+"""Longest wait for the proxy's circuit breaker to close after an earlier load."""
 
 _RECOVERY_POLL_S = 0.5
 
@@ -26,10 +26,10 @@ _CLIENT_TIMEOUT = aiohttp.ClientTimeout(total=60.0)
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What `clients` saw that each sent one search after the other for a while.
+    """Results of `clients` that each sent one search after another.
 
-    `degraded`: searches that ended at an earlier stage, for want of time mostly; `failed`: those without an
-    answer of status 200. Latencies in milliseconds, of answered searches; 0 where none was.
+    `degraded`: searches answered by an earlier stage, mostly for lack of time; `failed`: searches without status 200.
+    Latencies in milliseconds of answered searches; 0 if there are none.
     """
 
     stage: Stage
@@ -54,11 +54,10 @@ async def put_under_load(
     seconds: float,
     auth: tuple[str, str] | None = None,
 ) -> LoadResult:
-    """Lets `clients` search for `seconds`; each goes through `texts` from another place on, again and again.
+    """Lets `clients` search for `seconds`. Each cycles through `texts` from a different start.
 
-    One search each before the clock starts opens the connections and wakes what sleeps. Before that, single
-    searches are sent until one reaches its stage, for `RECOVERY_S` at most: an earlier load may have tripped the
-    proxy's breaker.
+    Before the clock starts, each client sends one search to open its connection, and single searches are sent until one
+    reaches its stage, for at most `RECOVERY_S`: an earlier load may have opened the proxy's circuit breaker.
     """
     bodies = [msgspec.json.encode({**body_of(text), "size": SIZE}) for text in texts]
     headers = {CONTROL_HEADER: stage, "content-type": "application/json"}

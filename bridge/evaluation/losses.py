@@ -1,4 +1,4 @@
-"""Which queries a stage answers worse: how many it won and lost, and the worst of them side by side."""
+"""Counts the queries that a stage won and lost, and shows the worst losses side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _SHOWN_CHARS = 50
 
 @dataclass(frozen=True, slots=True)
 class WonAndLost:
-    """Queries whose measure rose, fell, or stayed."""
+    """Numbers of queries whose measure rose, fell, or stayed equal."""
 
     won: int
     lost: int
@@ -25,7 +25,7 @@ class WonAndLost:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A query that was answered worse: its measure before and after, and the first doc_ids of both rankings."""
+    """A query that got worse: its measure before and after, and the first doc_ids of both rankings."""
 
     query_id: str
     before: float
@@ -66,7 +66,7 @@ def marked(doc_ids: Sequence[str], grades: Mapping[str, int], titles: Mapping[st
 
 
 def document_titles(client: OpenSearch, index: str, doc_ids: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
-    """The first words of documents, by doc_id; without those that are gone, or that need a routing value."""
+    """The first words of documents, by doc_id; without documents that are gone or need a routing value."""
     if not doc_ids:
         return {}
     answer = client.mget(index=index, body={"ids": list(doc_ids)}, params={"_source_includes": ",".join(fields)})

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Qrels = Mapping[str, Mapping[str, int]]
-"""Grade by query_id and doc_id; what is not listed is not relevant."""
+"""Grade by query_id and doc_id; unlisted documents are not relevant."""
 
 Run = Mapping[str, Sequence[str]]
-"""doc_ids by query_id, best first. Order alone counts: trec_eval would break ties of scores by doc_id."""
+"""doc_ids by query_id, best first. Only the order counts: trec_eval would break ties of scores by doc_id."""
 
 _KNOWN = {
     str(measure): measure
@@ -24,7 +24,7 @@ MEASURES = tuple(_KNOWN)
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over queries and the interval that holds it, at the confidence asked for."""
+    """A mean over queries and its confidence interval."""
 
     mean: float
     low: float
@@ -33,7 +33,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a run is worth: by measure, one value per query.
+    """Measures of one run: by measure, one value per query.
 
     `values`: float64, (n_queries,), in the order of `query_ids`.
     """
@@ -57,7 +57,7 @@ class Evaluation:
 
 
 def evaluate(qrels: Qrels, run: Run, measures: Sequence[str] = MEASURES) -> Evaluation:
-    """Measures `run` on every query of `qrels`; a query without a ranking counts 0.
+    """Measures `run` on every query of `qrels`; a query without a ranking scores 0.
 
     Raises:
         ValueError: `qrels` is empty, or a measure is none of `MEASURES`.
@@ -85,8 +85,8 @@ def bootstrap_interval(
 ) -> Estimate:
     """The mean of `values` with a percentile bootstrap interval over queries.
 
-    Source: Sakai, "Evaluating evaluation metrics based on the bootstrap", SIGIR 2006; the percentile
-    method is Efron's. The same seed gives the same interval.
+    Source: Sakai, "Evaluating evaluation metrics based on the bootstrap", SIGIR 2006; the percentile method is Efron's.
+    Deterministic.
 
     Raises:
         ValueError: `values` is empty.
@@ -103,15 +103,15 @@ def bootstrap_interval(
 def randomisation_test(
     first: NDArray[np.float64], second: NDArray[np.float64], *, permutations: int = 10_000, seed: int = 0
 ) -> float:
-    """Two-sided p-value of Fisher's paired randomisation test: how often runs whose labels are swapped
-    at random, query by query, differ at least as much in their means as these two do.
+    """Two-sided p-value of Fisher's paired randomisation test: the share of random swaps of the two runs' values, query
+    by query, whose means differ at least as much as the observed ones.
 
-    Source: Smucker, Allan and Carterette, "A comparison of statistical significance tests for
-    information retrieval evaluation", CIKM 2007. Sampled rather than enumerated; the observed labelling
-    counts as one sample, so the p-value is never 0.
+    Source: Smucker, Allan and Carterette, "A comparison of statistical significance tests for information retrieval
+    evaluation", CIKM 2007. Swaps are sampled, not enumerated; the observed labelling counts as one sample, so the
+    p-value is never 0.
 
     Raises:
-        ValueError: the two do not hold the same queries, or hold none.
+        ValueError: the two runs have different queries, or none.
     """
     if first.shape != second.shape or first.size == 0:
         raise ValueError(f"paired values expected, got {first.size} and {second.size}: evaluate both on one qrels")

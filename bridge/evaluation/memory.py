@@ -1,6 +1,6 @@
-"""Ranks documents that are held in memory, to compare models: the search flow without a cluster or a sidecar.
+"""Ranks documents in memory to compare models: the search flow without a cluster or a sidecar.
 
-Vectors are compared exactly. A ranking by words, such as BM25's, is given.
+Vectors are compared exactly. The caller supplies the lexical ranking, such as BM25's.
 """
 
 import asyncio
@@ -23,15 +23,14 @@ from bridge.search.request import words_request
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """One encoder's embeddings, rows of unit length: `passages` of all documents, in their order, and `queries`, in
-    theirs."""
+    """Embeddings of one encoder, rows of unit length: `passages` of all documents, and `queries`, in corpus order."""
 
     passages: NDArray[np.float32]
     queries: NDArray[np.float32]
 
 
 class Corpus:
-    """Documents and queries. Ranks by a profile; predicted queries play no part."""
+    """Documents and queries to rank by a profile, without predicted queries."""
 
     def __init__(
         self,
@@ -65,7 +64,7 @@ class Corpus:
         return Vectors(encoder.encode(self.passages, "passage"), encoder.encode(queries, "query"))
 
     def rank(self, stage: Stage, vectors: Vectors, scorer: Scorer | None = None) -> dict[str, Sequence[RankedHit]]:
-        """Hits by query_id, best first, as a search that stops at `stage` has them; `scorer` is needed to rerank.
+        """Hits by query_id, best first, of a search that stops at `stage`; reranking needs a `scorer`.
 
         Raises:
             ModelError: the cross-encoder failed.
@@ -83,7 +82,7 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class MemoryBackend(Backend):
-    """Answers one query of a corpus; `query` is its embedding."""
+    """Backend for one query of a corpus; `query` is its embedding."""
 
     corpus: Corpus
     lexical: Sequence[Hit]

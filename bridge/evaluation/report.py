@@ -1,4 +1,4 @@
-"""Shows an evaluation: tables for people, one JSON object for programs, runs in TREC's format for trec_eval."""
+"""Prints an evaluation: tables for people, a JSON object for programs, TREC run files for trec_eval."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +13,11 @@ from bridge.evaluation.losses import Loss, marked, won_and_lost
 from bridge.evaluation.stages import REPORTED, StageResult
 
 COMPARED = "nDCG@10"
-"""The measure by which queries are won and lost."""
+"""The measure that decides whether a query is won or lost."""
 
 
 def to_json(name: str, n_documents: int, judged: JudgedQueries, results: Sequence[StageResult]) -> dict[str, Any]:
-    """The whole as one object; `stages` in the order in which they were measured."""
+    """The evaluation as one object; `stages` in the order of measurement."""
     return {
         "collection": name,
         "documents": n_documents,
@@ -52,7 +52,7 @@ def stages_table(title: str, results: Sequence[StageResult]) -> Table:
 def losses_table(
     before: str, after: str, losses: Sequence[Loss], judged: JudgedQueries, titles: Mapping[str, str]
 ) -> Table:
-    """The worst queries side by side; `titles` holds a few words of each document, as far as they are known."""
+    """The worst losses side by side; `titles` has the first words of documents, if known."""
     table = Table(title=f"Where {after} answers worst, beside {before} (+ judged relevant)", show_lines=True)
     table.add_column("query", overflow="fold", max_width=40)
     table.add_column("nDCG@10", justify="right")
@@ -70,7 +70,7 @@ def losses_table(
 
 
 def agreement_to_json(agreed: Agreement) -> dict[str, Any]:
-    """Under `agreement`, how far label-free conclusions are those of people's judgements."""
+    """The agreement of label-free questions with judgements, under the key `agreement`."""
     gains = {
         name: {"label_free": round(label_free, 4), "judged": round(judged, 4)}
         for name, (label_free, judged) in agreed.gains.items()
@@ -80,7 +80,7 @@ def agreement_to_json(agreed: Agreement) -> dict[str, Any]:
 
 
 def agreement_in_words(agreed: Agreement) -> str:
-    """The same for people."""
+    """The agreement as a few lines of text."""
     gains = "; ".join(
         f"{name} {label_free:+.3f} and {judged:+.3f}" for name, (label_free, judged) in agreed.gains.items()
     )
@@ -91,7 +91,7 @@ def agreement_in_words(agreed: Agreement) -> str:
 
 
 def remarks(judged: JudgedQueries, results: Sequence[StageResult]) -> list[str]:
-    """What an operator should know before trusting the figures."""
+    """Warnings that an operator should read before trusting the figures."""
     lines = list(judged.remarks)
     n_queries = len(judged.queries)
     for result in results:

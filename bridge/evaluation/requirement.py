@@ -15,12 +15,12 @@ _SHAPE = re.compile(
 )
 
 Figures = Mapping[str, Mapping[str, float]]
-"""Figure by stage and name, in the order in which the stages were measured."""
+"""Figure by stage and name, stages in the order of measurement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """`stage`:`figure` `comparison` `base` + `offset`; `stage` None is the last one measured, `base` None is 0."""
+    """`stage`:`figure` `comparison` `base` + `offset`; `stage` None is the last measured stage, `base` None is 0."""
 
     text: str
     stage: str | None
@@ -34,7 +34,7 @@ class Requirement:
         """Reads `[STAGE:]FIGURE COMPARISON [STAGE][±NUMBER]`.
 
         Raises:
-            UsageError: it is written otherwise.
+            UsageError: the text has another form.
         """
         found = _SHAPE.fullmatch(text.lower())
         if found is None or (found["base"] is None and found["offset"] is None):
@@ -46,7 +46,7 @@ class Requirement:
         return cls(text, found["stage"], found["figure"], found["comparison"], found["base"], offset)
 
     def is_met(self, figures: Figures) -> bool:
-        """Whether the figures are as required.
+        """Whether the figures meet the requirement.
 
         Raises:
             UsageError: a stage was not measured, or there is no such figure.

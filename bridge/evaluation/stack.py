@@ -1,7 +1,6 @@
-"""What is measured, running: an index, and a sidecar and a proxy of our own before its cluster.
+"""The stack that a measurement runs on: an index, and a sidecar and proxy of its own before the cluster.
 
-The index is the operator's own, or one that a collection is written to: on the embedded node, kept for the
-next time, so that a second measurement begins at once.
+The index is either the operator's own, or a collection on the embedded node, which keeps it for the next measurement.
 """
 
 import re
@@ -30,13 +29,13 @@ from ingest.sources.files import FileDocuments
 from ingest.stages.models import Models, load_models, profile_for, profile_like
 
 NODE = "evaluation"
-"""The instance of the embedded node, and the folder of its logs and checkpoints in the cache."""
+"""Name of the embedded node's instance and of its folder in the cache."""
 
 FIELDS = ("title", "text")
 """The text fields of a collection in BEIR's layout."""
 
 NODE_START_TIMEOUT_S = 600.0
-"""A machine that measures is often busy with it already."""
+"""The machine may be busy with another measurement."""
 
 MERGE_TIMEOUT_S = 3600.0
 
@@ -45,8 +44,8 @@ _UNSAFE = re.compile(r"[^a-z0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class MeasuredIndex:
-    """An index that can be searched: `cluster` asks its cluster, `proxy` our proxy before it, both as the user of
-    the settings; `servers` are that proxy and its sidecar."""
+    """A running index to measure. `cluster` is a client of its cluster, `proxy` a client of the measuring proxy, both
+    with the user of the settings; `servers` are that proxy and its sidecar."""
 
     name: str
     n_documents: int
@@ -66,12 +65,12 @@ def collection_index(
     analyzer: str = "english",
     servers: Overrides | None = None,
 ) -> Iterator[MeasuredIndex]:
-    """The embedded node with the collection on it, enriched; all but the data ends with the block.
+    """Starts the embedded node with the collection, enriched, and serves it. Only the data outlive the block.
 
     `servers` overrides settings of the sidecar and the proxy.
 
     Raises:
-        BridgeError: a part of it does not come up, or documents cannot be written.
+        BridgeError: a server does not start, or documents cannot be written.
     """
     folder = logs_folder(settings)
     node_settings = settings.node.model_copy(
@@ -93,11 +92,11 @@ def collection_index(
 def own_index(
     name: str, settings: Settings, display: Display, *, config_file: Path | None, servers: Overrides | None = None
 ) -> Iterator[MeasuredIndex]:
-    """An index of the operator's cluster; nothing is written to it. `servers` as of `collection_index`.
+    """Serves an index of the operator's cluster read-only. `servers` as in `collection_index`.
 
     Raises:
-        IndexUnsuitable: there is no such index, or it was not enriched.
-        BridgeError: sidecar or proxy do not come up.
+        IndexUnsuitable: the index does not exist or is not enriched.
+        BridgeError: sidecar or proxy do not start.
     """
     folder = logs_folder(settings)
     with _served(name, settings.cluster, display, config_file=config_file, folder=folder, servers=servers) as index:
@@ -105,7 +104,7 @@ def own_index(
 
 
 def logs_folder(settings: Settings) -> Path:
-    """Where logs, checkpoints and plots of measurements are kept; made where it is missing."""
+    """The folder for logs, checkpoints and plots of measurements; created if missing."""
     folder = cache_folder(settings.node.cache_dir) / NODE
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -126,7 +125,7 @@ def _served(
         profile = indices.look(client, name).profile
         if profile is None:
             raise IndexUnsuitable(
-                f"index {name} is not enriched, so that there is one stage only: `neural-bridge backfill {name}` "
+                f"index {name} is not enriched, so it has one stage only: `neural-bridge backfill {name}` "
                 f"enriches it in place"
             )
         with display.step("Start the rerank sidecar and the query proxy"):
@@ -139,7 +138,7 @@ def _served(
 
 @dataclass(frozen=True, slots=True)
 class _Filling:
-    """Writes a collection to its index, as far as it does not hold it already."""
+    """Writes the documents of a collection that its index lacks."""
 
     client: OpenSearch
     name: str
@@ -149,42 +148,42 @@ class _Filling:
     display: Display
 
     def fill(self, analyzer: str) -> None:
-        """Enriches and writes what the index lacks.
+        """Enriches and writes the missing documents.
 
         Raises:
-            IngestError: nothing could be written.
+            IngestError: no document could be written.
         """
         with self.display.step("Load the models that enrich documents"):
             models = load_models(self.settings.ingest)
         state = indices.find(self.client, self.name)
-        kept = state.profile if state is not None else None
-        profile = profile_for(models, FIELDS, passages=PassageSettings(layout="nested"), kept=kept)
+        earlier = state.profile if state is not None else None
+        profile = profile_for(models, FIELDS, passages=PassageSettings(layout="nested"), kept=earlier)
         self._make_index(state, profile, models, analyzer)
         n_documents = self.collection.n_documents
         with self.display.progress(f"Enrich {self.collection.name}", n_documents) as show:
             report = self._ingest(profile, models, show)
-        held = indices.count(self.client, self.name)
-        if not held:
+        n_present = indices.count(self.client, self.name)
+        if not n_present:
             raise IngestError(
                 f"collection {self.collection.name}: none of its {n_documents:,} documents could be written "
                 f"({report.ledger}): the dead letters say why: {report.dead_letters}"
             )
         if report.ledger.dead_lettered:
             self.display.say(
-                f"{report.ledger.dead_lettered:,} documents could not be written and are not found: "
+                f"{report.ledger.dead_lettered:,} documents could not be written and are missing from the index: "
                 f"{report.dead_letters} says why"
             )
         if report.ledger.written:
             # One segment holds one graph of vectors: every later search walks the same.
             with self.display.step("Merge the index into one segment"):
                 self.client.indices.forcemerge(index=self.name, max_num_segments=1, request_timeout=MERGE_TIMEOUT_S)
-        self.display.done(f"{held:,} documents, {report.ledger.written:,} of them written now", report.seconds)
+        self.display.done(f"{n_present:,} documents, {report.ledger.written:,} of them written now", report.seconds)
 
     def _make_index(
         self, state: indices.IndexState | None, profile: IndexProfile, models: Models, analyzer: str
     ) -> None:
-        """An index of other models is our own, and made anew; one of other search settings gets today's, unless
-        somebody tuned it."""
+        """Recreates an index of other models, which belongs to the measurement. Updates other search settings, unless
+        somebody tuned the index."""
         if state is not None and (state.profile is None or profile_like(state.profile, models) != state.profile):
             indices.delete(self.client, self.name)
             state = None
@@ -196,7 +195,7 @@ class _Filling:
                 profile,
                 properties=properties,
                 settings={"number_of_shards": 1, "number_of_replicas": 0},
-                # Whatever else the documents hold: it may be of another type in each.
+                # Other fields of a collection may differ in type from document to document.
                 dynamic="false",
             )
         elif not _was_chosen(state.profile):
@@ -232,10 +231,10 @@ class _Filling:
         try:
             return run(from_start=False)
         except CheckpointUnusable:
-            # Of other models or settings, or of an index that is gone: begun anew, what is right is left alone.
+            # It is from other models or settings, or from a deleted index. A new run skips unchanged documents.
             return run(from_start=True)
 
 
 def _was_chosen(profile: IndexProfile | None) -> bool:
-    """Whether somebody gated or tuned the index: what was chosen stays."""
+    """Whether somebody gated or tuned the index; then its settings stay."""
     return profile is not None and (profile.gate is not None or profile.tuning is not None)

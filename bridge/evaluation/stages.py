@@ -1,4 +1,4 @@
-"""Measures each stage on judged queries: sends them through the proxy as an application would, stopped at the stage."""
+"""Measures each stage on judged queries: sends them through the proxy as an application would, up to that stage."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,7 +19,7 @@ from bridge.profile import Stage
 from bridge.search.flow import CONFIDENT
 
 STAGES: tuple[Stage, ...] = ("lexical", "expansion", "vector", "hybrid", "rerank", "cascade")
-"""In the order in which they are measured."""
+"""In the order of measurement."""
 
 REPORTED = {"ndcg@10": "nDCG@10", "mrr@10": "RR@10", "recall@100": "R@100"}
 """Names in JSON, and in the notation of ir-measures."""
@@ -28,7 +28,7 @@ CONTROL_HEADER = "x-bridge"
 MARKER_HEADER = "x-bridge"
 
 WARM_UP = 10
-"""Searches before the measured ones: the first after a start are slower than those that follow."""
+"""Searches before the measured ones, because the first after a start are slower."""
 
 _OF_THE_STACK = frozenset(
     {
@@ -43,11 +43,11 @@ _OF_THE_STACK = frozenset(
         "unmarked",
     }
 )
-"""Reasons to leave a search unchanged that concern the stack, not the query (see `bridge.search.reasons`)."""
+"""Pass reasons that concern the stack, not the query (see `bridge.search.reasons`)."""
 
 
 class StageUnavailable(BridgeError):
-    """No search reached the stage that was asked for."""
+    """No search reached the requested stage."""
 
 
 class _Hit(msgspec.Struct):
@@ -66,10 +66,10 @@ class _SearchAnswer(msgspec.Struct):
 class StageRun:
     """The answers of a stage.
 
-    `rankings`: doc_ids by query_id, best first; none if the cluster refused the search. `took_ms`: float64,
-    (n_queries,), wall-clock time of each search at the client, in the order of the queries. `degraded`: how many
-    searches an earlier stage answered. `left_alone`: how many the proxy passed on unchanged, by reason; `refused`: how
-    many the cluster refused, by status.
+    `rankings`: doc_ids by query_id, best first; empty if the cluster refused the search. `took_ms`: float64,
+    (n_queries,), wall-clock time of each search at the client, in the order of the queries. `degraded`: number of
+    searches that an earlier stage answered. `left_alone`: number of searches that the proxy passed unchanged, by
+    reason; `refused`: number of searches that the cluster refused, by status.
     """
 
     stage: Stage
@@ -90,7 +90,7 @@ class _Search:
     took_ms: float
 
     def reached(self, stage: Stage) -> bool:
-        """Whether the answer is the stage's, and nothing of it was left out."""
+        """Whether the stage answered, with nothing left out."""
         if self.left_alone is not None:
             # The lexical stage is the application's own search, which the proxy has no reason to touch.
             return stage == "lexical"
@@ -99,7 +99,7 @@ class _Search:
 
     @property
     def left_alone(self) -> str | None:
-        """Why the proxy did not upgrade it."""
+        """The reason why the proxy passed the search; None if it did not."""
         if not self.marker:
             return "unmarked"
         if not self.marker.startswith("pass"):
@@ -172,7 +172,7 @@ def _search(client: OpenSearch, index: str, stage: Stage, body: dict[str, Any]) 
 
 
 def shown_name(stage: Stage) -> str:
-    """A stage's name in tables, JSON and `--require`: `bm25` says what the application's own query is compared as."""
+    """The name of a stage in tables, JSON and `--require`: the application's own query is `bm25`."""
     return "bm25" if stage == "lexical" else stage
 
 
@@ -180,8 +180,8 @@ def shown_name(stage: Stage) -> str:
 class StageResult:
     """One stage's answers, and the measures of each query.
 
-    `name`: in tables and JSON. `p_value`: against the first stage that was measured, by the paired randomisation test
-    on the first of the measures; None for that stage itself.
+    `name`: in tables and JSON. `p_value`: against the first measured stage, by the paired randomisation test on the
+    first measure; None for that stage itself.
     """
 
     name: str
@@ -191,7 +191,7 @@ class StageResult:
 
     @property
     def stage(self) -> Stage:
-        """The stage that was measured."""
+        """The measured stage."""
         return self.run.stage
 
     def latencies(self) -> tuple[float, float]:
@@ -219,10 +219,10 @@ def measure_stages(
     own_documents: Collection[str] = frozenset(),
     on_query: Callable[[], object] = lambda: None,
 ) -> list[StageResult]:
-    """Puts every query to every stage, in their order, and calls `on_query` after each search.
+    """Sends every query at every stage, in order, and calls `on_query` after each search.
 
-    Leaves out a stage that the proxy cannot reach, and says why by `say`. `own_documents`: queries that are documents
-    themselves (see `JudgedQueries`).
+    Leaves out a stage that the proxy cannot reach and calls `say` with the reason. `own_documents`: queries that are
+    documents themselves (see `JudgedQueries`).
 
     Raises:
         AnswerNotUnderstood: the proxy did not serve a search.

@@ -1,1 +1,1 @@
-"""Searches for the settings that serve an index best, on what legs and models said once of each query."""
+"""Finds the best search settings for an index, from one set of answers per judged query."""

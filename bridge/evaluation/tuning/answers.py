@@ -1,6 +1,6 @@
-"""What the cluster and the sidecar answer for one query, remembered: each question is sent once, whatever the settings.
+"""Caches the cluster's and the sidecar's answers for one query, so tuning sends each request only once.
 
-`bridge.search.flow` asks the questions, as it does in the proxy.
+`bridge.search.flow` makes the requests, as in the proxy.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 
 class Source(Protocol):
-    """Where answers come from."""
+    """Where the answers come from."""
 
     def embed(self, text: str) -> Sequence[float] | None:
         """The query's embedding; None if the index has no vectors."""
@@ -51,7 +51,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ClusterAndSidecar:
-    """The source for one search of an index. An answer that cannot be had ends the tuning."""
+    """Sends the requests of one search. A failed request ends the tuning."""
 
     cluster: OpenSearch
     sidecar: SidecarClient
@@ -97,25 +97,25 @@ class ClusterAndSidecar:
 
 @dataclass(slots=True)
 class AverageTime:
-    """Average time per thing, such as a passage."""
+    """Average time per item, such as a passage."""
 
     total_ms: float = 0.0
     n_things: int = 0
 
     def add(self, took_ms: float, n_things: int) -> None:
-        """Adds a request for several things."""
+        """Adds a request for `n_things` items."""
         self.total_ms += took_ms
         self.n_things += n_things
 
     @property
     def each_ms(self) -> float:
-        """Milliseconds per thing; 0 before the first."""
+        """Milliseconds per item; 0 before the first request."""
         return self.total_ms / self.n_things if self.n_things else 0.0
 
 
 @dataclass(slots=True)
 class Costs:
-    """Milliseconds that each part of one query took.
+    """Milliseconds per part of one query.
 
     `own`: the application's own search; `embed`: the query's embedding; `text_leg` alone; `hybrid_legs`: all legs of a
     hybrid search together. `texts`: per document, to fetch its text; `large` and `small`: per passage, to score it.
@@ -131,10 +131,10 @@ class Costs:
 
 
 class RememberedSearch(Backend):
-    """One query: asks `source` what it does not know yet, and counts the time in `costs`.
+    """A backend for one query that asks `source` only for what it does not have yet, and records times in `costs`.
 
-    Legs are asked for `most_hits`, and passages for `most_passages` of each document, so that smaller settings find
-    their answer here.
+    It asks for `most_hits` per leg and `most_passages` per document, so smaller settings find their answers in the
+    cache.
     """
 
     def __init__(
@@ -197,12 +197,12 @@ class RememberedSearch(Backend):
         return {key: known[:passages] for key in keys if (known := self._passages[key])}
 
     def check_cascade(self) -> None:
-        """Scoring finds out."""
+        """Does nothing: `score` raises the error."""
 
     async def score(
         self, text: str, passages: Sequence[str], *, cascade: CascadeRequest | None = None
     ) -> Sequence[float]:
-        """As the sidecar scores; its cascade is played here, so that no passage is read anew for another depth."""
+        """Scores as the sidecar does. The cascade is simulated here, so another depth scores no passage again."""
         if cascade is None:
             return self._score(passages, small=False)
         first = self._score(passages, small=True)
@@ -220,12 +220,12 @@ class RememberedSearch(Backend):
 
 
 def _without_size(body: Json) -> bytes:
-    """Tells searches apart that differ in more than how many hits they ask for."""
+    """A cache key for a body whatever its `size`."""
     return msgspec.json.encode({name: value for name, value in body.items() if name != "size"})
 
 
 def _timed(ask: Callable[[], _T]) -> tuple[_T, float]:
-    """The answer, and how many milliseconds it took."""
+    """The answer, and the milliseconds it took."""
     began = perf_counter()
     answer = ask()
     return answer, (perf_counter() - began) * 1000

@@ -1,4 +1,4 @@
-"""Quality against time, as a picture."""
+"""Plots quality against time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +10,8 @@ from bridge.evaluation.tuning.search import HeldOut
 
 
 def plot_front(file: Path, title: str, measure: str, points: Sequence[HeldOut], chosen: HeldOut) -> None:
-    """Writes a PNG: held-out means with the intervals of their difference to the settings before, by estimated
-    95th percentile; the chosen point and the settings before are marked."""
+    """Writes a PNG: held-out means with the intervals of their difference to the present settings, by estimated 95th
+    percentile. Marks the chosen point and the present settings."""
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""A tuning as a table and a few lines for people."""
+"""Prints a tuning as a table and a few lines of text."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from bridge.profile import TuningRecord
 
 
 def front_table(points: Sequence[HeldOut], record: TuningRecord) -> Table:
-    """What time buys, quickest first."""
+    """The best quality for each time budget, quickest first."""
     measurement = record.measurement
     title = f"What time buys: {measurement.queries:,} queries ({measurement.judgements}), held out"
     table = Table(title=safe_cell(title))
@@ -24,7 +24,7 @@ def front_table(points: Sequence[HeldOut], record: TuningRecord) -> Table:
 
 
 def in_words(default: Setting, chosen: HeldOut, record: TuningRecord) -> str:
-    """What was, what is chosen, and what that is worth."""
+    """The present settings, the chosen ones, and the held-out difference."""
     return "\n".join(
         [
             f"now:    {default}",

@@ -1,4 +1,4 @@
-"""Finds the best setting within a budget of time, and says what it is worth on queries that did not choose it."""
+"""Finds the best setting within a time budget and measures it on queries that did not choose it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,10 +19,11 @@ from bridge.evaluation.tuning.setting import (
 from bridge.evaluation.tuning.trials import Trial, Trials
 
 _SURELY_TOO_SLOW = 1.1
-"""Times the budget: by all queries together, so that no part of them may be quick enough. Nothing is read for it."""
+"""Multiple of the budget. A setting beyond it over all queries is skipped without reading anything, because no fold can
+be fast enough."""
 
 BEAM = 3
-"""Settings that each step varies."""
+"""Number of settings that each step varies."""
 
 FOLDS = 5
 FRONT_POINTS = 8
@@ -39,14 +40,17 @@ STEPS: tuple[Callable[[Setting], Iterable[Setting]], ...] = (
 )
 
 Rows = NDArray[np.intp]
-"""Some of the queries, by row."""
+"""A subset of the queries, by row."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """What choosing within a budget is worth: each query was answered with the setting that the other folds
-    chose. `mean`, `low`, `high`: of the paired difference to the setting before. `setting`: chosen by all
-    queries together; `p95_ms`: its estimate."""
+    """Cross-validated worth of choosing within a budget: each query was answered with the setting that the other folds
+    chose.
+
+    `mean`, `low`, `high`: the paired difference to the present setting. `setting`: chosen by all queries together;
+    `p95_ms`: its estimated 95th percentile.
+    """
 
     budget_ms: float | None
     setting: Setting
@@ -60,11 +64,11 @@ class HeldOut:
 def choose(
     trials: Trials, seeds: Sequence[Setting], rows: Rows, *, budget_ms: float | None, allowed: frozenset[str]
 ) -> Trial:
-    """The best setting by some queries alone; the first of `seeds` where nothing is better.
+    """The best setting by some queries alone; the first of `seeds` if nothing is better.
 
-    A beam search: each step varies the best few of those that it can vary. Only settings whose 95th percentile on
-    these queries is within the budget count, and stages that are `allowed`; of equal means the quicker wins.
-    Where nothing is within the budget, the quickest is chosen.
+    A beam search: each step varies the best few settings. Only settings with an `allowed` stage count whose 95th
+    percentile on these queries is within the budget. Among equal means the quicker setting wins. If no setting is
+    within the budget, the quickest is chosen.
     """
     met = {setting: trials.of(setting) for setting in seeds}
     for step in STEPS:
@@ -92,8 +96,8 @@ def cross_validate(
     folds: int = FOLDS,
     on_fold: Callable[[], object] = lambda: None,
 ) -> HeldOut:
-    """Chooses once without each fold of the queries, and measures on that fold; `on_fold` is called after each
-    choice, of which there are `folds` and one."""
+    """Chooses once without each fold of the queries and measures on that fold. Calls `on_fold` after each of the
+    `folds` + 1 choices."""
     n_queries = len(trials.searches)
     shuffled = np.random.default_rng(_SEED).permutation(n_queries)
     held_out = np.zeros(n_queries)
@@ -118,8 +122,8 @@ def cross_validate(
 def front(
     trials: Trials, default: Setting, seeds: Sequence[Setting], *, allowed: frozenset[str], folds: int = FOLDS
 ) -> list[HeldOut]:
-    """What each budget of time buys, quickest first: held-out worth at the budgets between which the choice
-    changes, at most `FRONT_POINTS` of them."""
+    """The best settings by time budget, quickest first: held-out worth at the budgets between which the choice changes,
+    at most `FRONT_POINTS` of them."""
     everything = np.arange(len(trials.searches))
     best, steps = -np.inf, []
     for trial in sorted(trials.tried(), key=lambda trial: trial.p95_ms(everything)):

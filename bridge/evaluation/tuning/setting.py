@@ -1,4 +1,4 @@
-"""One way to answer searches: everything of a profile that can be tried out without touching a document."""
+"""One way to answer searches: the part of a profile that can vary without rewriting documents."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -15,8 +15,8 @@ RERANKED: tuple[Stage, ...] = ("rerank", "cascade")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Values as the profile has them; hashable, so that what one is worth is computed once. `weights`: leg and
-    weight, sorted; `lead`: the profile's `rules.confident_lead`."""
+    """Values as in the profile; hashable, so each setting is evaluated once. `weights`: pairs of leg and weight,
+    sorted; `lead`: the profile's `rules.confident_lead`."""
 
     stage: Stage
     method: Method
@@ -34,7 +34,7 @@ class Setting:
 
     @classmethod
     def of(cls, profile: IndexProfile, stage: Stage) -> "Setting":
-        """What the index has now, for searches that stop at `stage`."""
+        """The index's present setting, for searches that stop at `stage`."""
         fusion, rerank = profile.fusion, profile.rerank
         return cls(
             stage=stage,
@@ -53,7 +53,7 @@ class Setting:
         )
 
     def weighing(self, **weights: float) -> "Setting":
-        """The same with other weights of some legs."""
+        """The same setting with other weights of some legs."""
         return replace(self, weights=tuple(sorted({**dict(self.weights), **weights}.items())))
 
     def applied_to(self, profile: IndexProfile) -> IndexProfile:
@@ -76,7 +76,7 @@ class Setting:
         )
 
     def __str__(self) -> str:
-        """In one line, without what the stage does not use."""
+        """One line, without values that the stage does not use."""
         parts: list[str] = [self.stage]
         if self.stage not in ("lexical", "vector"):
             parts.append(f"expansion boost {self.expansion_boost:g}")
@@ -104,7 +104,7 @@ MOST_PASSAGES = 3
 _METHODS: tuple[tuple[Method, int], ...] = (("zscore", 60), ("minmax", 60), ("rrf", 10), ("rrf", 60))
 _VECTOR_WEIGHTS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 _TEXT_WEIGHTS = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0))
-"""Of the application's own query, and of the one with predicted queries."""
+"""Weights of the application's own query and of the query with predicted queries."""
 
 _DEPTHS = (10, 20, 30, 50, 100)
 _BLENDS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -119,7 +119,7 @@ _CASCADES = ((50, 10), (50, 20), (100, 10), (100, 20), (100, 30))
 
 
 def fusions(setting: Setting) -> Iterable[Setting]:
-    """Other methods and weights of the vector leg; text legs keep theirs."""
+    """Other fusion methods and weights of the vector leg; the text legs keep their weights."""
     if setting.stage == "hybrid":
         for method, k in _METHODS:
             for weight in _VECTOR_WEIGHTS:
@@ -127,14 +127,14 @@ def fusions(setting: Setting) -> Iterable[Setting]:
 
 
 def text_legs(setting: Setting) -> Iterable[Setting]:
-    """Votes for the application's own query beside the one with predicted queries, or in its place."""
+    """The application's own query with a weight beside the expansion leg, or in its place."""
     if setting.stage == "hybrid":
         for lexical, expansion in _TEXT_WEIGHTS:
             yield setting.weighing(lexical=lexical, expansion=expansion)
 
 
 def boosts_and_windows(setting: Setting) -> Iterable[Setting]:
-    """Other weights of the predicted queries, and other windows where something is fused."""
+    """Other boosts of the predicted queries, and other windows if legs are fused."""
     if setting.stage in ("expansion", "hybrid"):
         for boost in BOOSTS:
             for window in WINDOWS if setting.stage == "hybrid" else (setting.window,):
@@ -142,7 +142,7 @@ def boosts_and_windows(setting: Setting) -> Iterable[Setting]:
 
 
 def rerankings(setting: Setting) -> Iterable[Setting]:
-    """The same candidates, read by one cross-encoder or by a cascade of two."""
+    """The same candidates, reranked by one cross-encoder or by a cascade of two."""
     if setting.stage == "hybrid":
         for blend in _BLENDS:
             for depth in _DEPTHS:
@@ -152,14 +152,14 @@ def rerankings(setting: Setting) -> Iterable[Setting]:
 
 
 def passages(setting: Setting) -> Iterable[Setting]:
-    """Other numbers of passages of each document, and other ways to make one score of theirs."""
+    """Other numbers of passages per document, and other ways to combine their scores."""
     if setting.stage == "rerank":
         for n_passages, scores in _PASSAGES:
             yield replace(setting, passages=n_passages, passage_scores=scores)
 
 
 def leads(setting: Setting) -> Iterable[Setting]:
-    """Searches that the words alone rank where their first hit is so far ahead."""
+    """Values of `confident_lead`: the lead of the first hit at which the words alone rank."""
     if setting.stage in ("hybrid", *RERANKED):
         for lead in _LEADS:
             yield replace(setting, lead=lead)

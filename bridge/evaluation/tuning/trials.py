@@ -1,4 +1,4 @@
-"""What a setting makes of cached searches: rankings, their worth, and how long they would take."""
+"""Evaluates settings on cached searches: rankings, quality and estimated times."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,28 +20,30 @@ from bridge.search.flow import CONFIDENT
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A setting, tried. `values`: the measure; `took_ms`: estimated time; float64, (n_queries,), in one order."""
+    """A setting and its results. `values`: the measure; `took_ms`: estimated time; float64, (n_queries,), in query
+    order."""
 
     setting: Setting
     values: NDArray[np.float64]
     took_ms: NDArray[np.float64]
 
     def mean(self, rows: NDArray[np.intp]) -> float:
-        """Of the measure, over some queries."""
+        """The mean of the measure over some queries."""
         return float(self.values[rows].mean())
 
     def p95_ms(self, rows: NDArray[np.intp]) -> float:
-        """95th percentile of the estimated times of some queries."""
+        """The 95th percentile of the estimated times of some queries."""
         return float(np.percentile(self.took_ms[rows], 95))
 
 
 class Trials:
-    """Tries settings on the same queries, each setting once."""
+    """Evaluates settings on the same queries, each setting once."""
 
     def __init__(
         self, searches: Sequence[RememberedSearch], profile: IndexProfile, judged: JudgedQueries, *, measure: str
     ) -> None:
-        """`searches`, measured; without those that the proxy leaves alone, which no setting changes."""
+        """`searches` have been measured; searches that the proxy passes are not among them, because no setting changes
+        them."""
         self.searches = searches
         self._profile = profile
         self._qrels = {search.query_id: judged.qrels[search.query_id] for search in searches}
@@ -54,11 +56,12 @@ class Trials:
         return list(self._tried.values())
 
     def estimated_p95_ms(self, setting: Setting) -> float:
-        """The 95th percentile over all queries without a trial, by the times so far; 0 before anything was read."""
+        """The estimated 95th percentile over all queries without a trial, from the times so far; 0 before anything was
+        read."""
         return float(np.percentile([estimated_ms(setting, search.costs) for search in self.searches], 95))
 
     def of(self, setting: Setting) -> Trial:
-        """Tries a setting, or remembers it."""
+        """The trial of a setting, cached."""
         if setting not in self._tried:
             self._tried[setting] = asyncio.run(self._try(setting))
         return self._tried[setting]
@@ -76,8 +79,8 @@ class Trials:
 
 
 async def _rank(setting: Setting, profile: IndexProfile, search: RememberedSearch) -> tuple[Sequence[Key], float]:
-    """The first documents in the order in which the proxy would answer, those of the ranking and after them the
-    application's own results; and the estimated time in milliseconds."""
+    """The first documents in the order of the proxy's answer, the ranking first and then the application's own results;
+    and the estimated time in milliseconds."""
     own = [hit.key for hit in search.own]
     if setting.stage == "lexical":
         return own[:DEPTH], estimated_ms(setting, search.costs)
@@ -90,7 +93,7 @@ async def _rank(setting: Setting, profile: IndexProfile, search: RememberedSearc
 
 
 def estimated_ms(setting: Setting, costs: Costs) -> float:
-    """How long the search would take, from what its parts took: the legs beside the application's own search, then
+    """Estimated duration of a search from the times of its parts: the legs beside the application's own search, then
     texts and scores. Leaves out the proxy's own few milliseconds."""
     if setting.stage == "lexical":
         return costs.own

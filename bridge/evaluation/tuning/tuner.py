@@ -1,4 +1,4 @@
-"""Tunes an index: asks every leg once for its judged queries, tries settings on the answers, and chooses one."""
+"""Tunes an index: runs every leg once for its judged queries, evaluates settings on the answers, and chooses one."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ from bridge.search import json_tree
 from bridge.search.request import LeaveAlone, parse
 
 FEWEST_QUERIES = 20
-"""With fewer, one part cannot choose and another part measure."""
+"""With fewer queries no part is left to measure the choice with."""
 
 
 class Tuner:
@@ -46,7 +46,7 @@ class Tuner:
         stages: frozenset[Stage] | None = None,
         folds: int = FOLDS,
     ) -> None:
-        """`measure`: in the notation of ir-measures. `stages`: those that may be chosen; None: all that the gate
+        """`measure`: in the notation of ir-measures. `stages`: the stages to choose from; None means all that the gate
         allows.
 
         Raises:
@@ -68,7 +68,7 @@ class Tuner:
         self.default = Setting.of(profile, serving[-1])
 
     def run(self, budget_ms: float | None) -> tuple[HeldOut, list[HeldOut]]:
-        """The best setting within the budget, cross-validated, and what other budgets would buy.
+        """The best setting within the budget, cross-validated, and the best settings of other budgets.
 
         Raises:
             UsageError: there are fewer than `FEWEST_QUERIES` queries.
@@ -99,7 +99,7 @@ class Tuner:
         return choose(trials, self._seeds(allowed), rows, budget_ms=budget_ms, allowed=allowed)
 
     def record(self, chosen: HeldOut, points: Sequence[HeldOut]) -> TuningRecord:
-        """The evidence, as the profile keeps it."""
+        """The evidence for the profile."""
         return TuningRecord(
             measurement=self._judged.measurement(self._measure),
             folds=self._folds,
@@ -127,7 +127,7 @@ class Tuner:
         return Trials(searches, self._profile, self._judged, measure=self._measure)
 
     def _remembered(self, query_id: str, text: str) -> RememberedSearch | None:
-        """The search that the application sends for a query; None if the proxy leaves it alone."""
+        """The search that the application sends for a query; None if the proxy passes it."""
         profile = self._profile
         request = parse(
             json_tree.write(self._body_of(text)),
@@ -147,7 +147,7 @@ class Tuner:
         )
 
     def _allowed(self) -> frozenset[Stage]:
-        """Stages that may serve: those that the gate passed, or all that this sidecar can run."""
+        """Stages to choose from: those that passed the gate, or all that this sidecar can run."""
         reranked: list[Stage] = ["rerank", "cascade"] if self._sidecar.cascade_model is not None else ["rerank"]
         possible = frozenset({"lexical", "expansion", "hybrid", self.default.stage, *reranked})
         if self._profile.gate is not None:
@@ -155,7 +155,7 @@ class Tuner:
         return possible if self._stages is None else possible & self._stages
 
     def _seeds(self, allowed: frozenset[Stage]) -> list[Setting]:
-        """The present settings, first, and the same at the earlier stages."""
+        """The present setting first, then the same at the earlier stages."""
         stages: list[Stage] = ["hybrid", "expansion", "lexical"]
         return [self.default, *(replace(self.default, stage=stage) for stage in stages if stage in allowed)]
 
