@@ -14,13 +14,11 @@ from bridge.certificates import ServerCertificate, renew
 from bridge.errors import UsageError
 from bridge.http_deadlines import FirstRequestDeadline
 from bridge.proxy.server.admin import admin_app
-from bridge.proxy.server.connections import ConnectionServer
 from bridge.proxy.server.metrics import Metrics
-from bridge.proxy.server.routing import Proxy
+from bridge.proxy.server.routing import ConnectionServer, Proxy
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.answer import Composer
-from bridge.proxy.upgrade.answer_memory import AnswerMemory
-from bridge.proxy.upgrade.cluster_client import OwnSearches
+from bridge.proxy.upgrade.cluster_client import AnswerMemory, OwnSearches
 from bridge.proxy.upgrade.model_client import Sidecar
 from bridge.proxy.upgrade.planning import Planner
 from bridge.proxy.upgrade.ranking import Ranker, RankingCache

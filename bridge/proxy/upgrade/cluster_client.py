@@ -1,8 +1,9 @@
-"""The bridge's own searches: sent in the caller's name, each within the time that is left."""
+"""The bridge's own searches: sent in the caller's name, each within the time that is left and a bounded memory."""
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from urllib.parse import urlencode
 
 import aiohttp
@@ -12,7 +13,6 @@ from bridge.errors import AnswerNotUnderstood, StageFailed
 from bridge.proxy.transport.headers import of_a_leg
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
-from bridge.proxy.upgrade.answer_memory import AnswerMemory
 from bridge.proxy.upgrade.planning import Plan
 from bridge.search import json_tree
 from bridge.search.json_tree import Json
@@ -20,6 +20,67 @@ from bridge.search.response import ShownHit, found_hits
 
 _SHOWING_SHARE = 0.15
 """Of the budget: what the stages before leave for showing the hits that they brought up."""
+
+
+class AnswerMemory:
+    """Memory of `limit` bytes for the answers of all upgrades together, of which each answer has a share from its first
+    byte until the client has it."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.held = 0
+
+    @contextmanager
+    def share(self) -> Iterator["Share"]:
+        """A share for the length of the block, empty at first."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            share.hold(0)
+
+    @property
+    def free(self) -> int:
+        """Bytes that nobody holds."""
+        return self._limit - self.held
+
+
+class Share:
+    """What one answer holds."""
+
+    def __init__(self, memory: AnswerMemory) -> None:
+        self._memory = memory
+        self._held = 0
+
+    def fits(self, n_bytes: int) -> bool:
+        """Whether the share may have so many bytes in all: half of what the others leave, so that a few large answers
+        never keep many small ones out."""
+        return n_bytes * 2 <= self._memory.free + self._held
+
+    def hold(self, n_bytes: int) -> None:
+        """Makes the share so large: the bytes are there already."""
+        self._memory.held += n_bytes - self._held
+        self._held = n_bytes
+
+    async def read(self, answer: aiohttp.ClientResponse) -> bytes | None:
+        """The whole body of an answer; None if it does not fit, and then a part of it may have been read.
+
+        Raises:
+            aiohttp.ClientError: it broke off.
+        """
+        # Elasticsearch does not say the length beforehand.
+        announced = answer.content_length or 0
+        if not self.fits(announced):
+            return None
+        self.hold(announced)
+        body = bytearray()
+        async for chunk in answer.content.iter_any():
+            body += chunk
+            if len(body) > announced:
+                if not self.fits(len(body)):
+                    return None
+                self.hold(len(body))
+        return bytes(body)
 
 
 class OwnSearches:

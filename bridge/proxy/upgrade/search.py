@@ -26,7 +26,7 @@ from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade import multisearch
 from bridge.proxy.upgrade.answer import Composer, is_filtered, readable
-from bridge.proxy.upgrade.answer_memory import AnswerMemory, Share
+from bridge.proxy.upgrade.cluster_client import AnswerMemory, Share
 from bridge.proxy.upgrade.planning import Control, Plan, Planner, left_alone, read_control
 from bridge.proxy.upgrade.ranking import Ranked, RankingCache
 from bridge.search.request import LeaveAlone

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from bridge.proxy.server.connections import ConnectionServer
+from bridge.proxy.server.routing import ConnectionServer
 from tests.bridge.proxy.conftest import LARGE, MakeStack, all_answered, closed, slow_reader
 from tests.bridge.proxy.scripted_index import ScriptedIndex
 from tests.fake_cluster import Reply
