@@ -22,8 +22,7 @@ from rerank_server.batching import WorkQueue
 from rerank_server.errors import OPENAI_PATHS, InvalidRequest, Overloaded, RequestRefused, error_answer, status_of
 from rerank_server.expansion import Expander
 from rerank_server.models import Models
-from rerank_server.score_cache import ScoreCache
-from rerank_server.scoring import Scorer
+from rerank_server.scoring import ScoreCache, Scorer
 
 DEADLINE_HEADER = "x-request-timeout-ms"
 """Longest stay of a request in milliseconds, unless the sidecar's own limit is shorter."""

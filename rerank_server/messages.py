@@ -29,7 +29,7 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 
-from bridge.lone_surrogates import replace_lone_surrogates
+from bridge.text import replace_lone_surrogates
 from rerank_server.errors import EmptyRequest, InvalidRequest, TooLarge
 
 

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
+
+from cachetools import LRUCache
 
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.tokenization import TokenArrays
@@ -13,11 +16,37 @@ from rerank_server.batching import WorkQueue
 from rerank_server.errors import NotServed
 from rerank_server.long_documents import best_windows, refuse_long_texts, windows
 from rerank_server.messages import RerankRequest, Scored, checked_texts
+from rerank_server.metrics import Metrics
 from rerank_server.models import Models
-from rerank_server.score_cache import ScoreCache
 
 TOKENISED_AT_ONCE, SPLIT_AT_ONCE = 64, 8
 """Passages, and long documents, of one request before another request has its turn: a few milliseconds."""
+
+
+class ScoreCache:
+    """LRU cache of scores, shared by all callers: a score depends on model, query and passage only.
+
+    Users repeat queries, and turn pages of the same ranking. Keys are digests, so it holds no text.
+    Not for several threads.
+    """
+
+    def __init__(self, *, max_pairs: int, metrics: Metrics) -> None:
+        """`max_pairs` 0 remembers nothing; a pair takes about 200 bytes."""
+        self._scores: LRUCache[bytes, float] = LRUCache(max_pairs)
+        self._metrics = metrics
+
+    def known(self, model: str, query: str, passages: Sequence[str]) -> list[float | None]:
+        """The cached score of each passage, input order; None for a miss."""
+        scores = [self._scores.get(key) for key in _keys(model, query, passages)]
+        hits = sum(score is not None for score in scores)
+        self._metrics.cached.labels("hit").inc(hits)
+        self._metrics.cached.labels("miss").inc(len(scores) - hits)
+        return scores
+
+    def remember(self, model: str, query: str, passages: Sequence[str], scores: Sequence[float]) -> None:
+        """Keeps `scores`, those of `passages` in the same order."""
+        if self._scores.maxsize > 0:
+            self._scores.update(zip(_keys(model, query, passages), scores, strict=True))
 
 
 @dataclass(slots=True)
@@ -150,3 +179,17 @@ def _small(request: RerankRequest, models: Models) -> CrossEncoder | None:
             field="cascade_depth",
         )
     return models.cascade
+
+
+def _keys(model: str, query: str, passages: Sequence[str]) -> list[bytes]:
+    # Each part by its own digest: texts of any length joined to one key cannot be told apart from others.
+    common = _digest(model) + _digest(query)
+    return [_digest_bytes(common + _digest(passage)) for passage in passages]
+
+
+def _digest(text: str) -> bytes:
+    return _digest_bytes(text.encode("utf-8", "surrogatepass"))
+
+
+def _digest_bytes(data: bytes) -> bytes:
+    return blake2b(data, digest_size=16).digest()

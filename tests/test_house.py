@@ -1,4 +1,4 @@
-"""The house stays walkable: few files on the way of a search or a document, no wide folder, no circle, no untested module.
+"""The house stays walkable: few files on the way of a search or a document, no wide folder, no circle.
 
 `python -m tests.house` prints the figures. A limit that is met by stuffing is missed: merge what answers one question.
 """

@@ -27,8 +27,8 @@ from opensearchpy.exceptions import TransportError
 from bridge.certificates import cluster_context
 from bridge.cluster.dialects import Capabilities, read_capabilities
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, SettingsError
-from bridge.lone_surrogates import decode
 from bridge.settings import ClusterSettings, masked
+from bridge.text import decode
 
 _ANY_STATUS = range(100, 600)
 _POOL_CONNECTIONS = 8

@@ -9,8 +9,8 @@ from urllib.parse import unquote_plus
 
 import msgspec
 
-from bridge.lone_surrogates import changed
 from bridge.search.wildcards import matches
+from bridge.text import changed
 
 PARAMETER = "filter_path"
 

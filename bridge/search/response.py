@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import msgspec
 
 from bridge.errors import AnswerNotUnderstood
-from bridge.lone_surrogates import changed, decodable, decode, replace_lone_surrogates
 from bridge.profile import IndexProfile
 from bridge.records import Hit, Key, Passage
-from bridge.text import enriched_text, field_texts
+from bridge.text import changed, decodable, decode, enriched_text, field_texts, replace_lone_surrogates
 
 RawObject = dict[str, msgspec.Raw]
 """A JSON object whose values are still text."""

@@ -19,9 +19,8 @@ from bridge.cluster import index as indices
 from bridge.cluster.connection import Answer, capabilities, exchange
 from bridge.cluster.dialects import dialect_of
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, IndexUnsuitable, IngestError
-from bridge.lone_surrogates import decode, replace_lone_surrogates
 from bridge.records import Document, DocumentVersion, SourcePosition
-from bridge.text import field_texts
+from bridge.text import decode, field_texts, replace_lone_surrogates
 from ingest.sources.json_bytes import JsonProblem, parse_object
 from ingest.sources.source import Source, SourceItem, Unreadable
 from ingest.sources.versions import is_external, refusal, version_obstacle

@@ -13,10 +13,10 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster.connection import exchange
 from bridge.errors import AnswerNotUnderstood
-from bridge.lone_surrogates import decode
 from bridge.profile import IndexProfile
 from bridge.records import Document
 from bridge.settings import IngestSettings
+from bridge.text import decode
 from ingest.sources.json_bytes import within
 from ingest.stages.expansion import filter_threshold
 

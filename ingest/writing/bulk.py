@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from bridge.cluster.connection import Answer
 from bridge.cluster.dialects import vector_bytes
 from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
-from bridge.lone_surrogates import decode
 from bridge.profile import IndexProfile
 from bridge.records import EnrichedDocument
+from bridge.text import decode
 from ingest.books.ledger import Failure, Outcome
 from ingest.sources.json_bytes import with_key
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.lone_surrogates import changed, decodable, decode, replace_lone_surrogates
+from bridge.text import changed, decodable, decode, replace_lone_surrogates
 
 
 @pytest.mark.case("I39")

@@ -8,7 +8,6 @@ import structlog
 from aiohttp import hdrs
 
 from bridge.errors import AnswerNotUnderstood, StageFailed
-from bridge.lone_surrogates import changed
 from bridge.proxy.transport.passthrough import Inbound
 from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.planning import Plan
@@ -19,6 +18,7 @@ from bridge.search.filter_path import filtered, without_parameter
 from bridge.search.fusion import tail_score
 from bridge.search.request import LeaveAlone
 from bridge.search.response import OwnAnswer, RawObject, ShownHit, hidden, highlighted, hit_without, shown_hit
+from bridge.text import changed
 
 log = structlog.get_logger(__name__)
 

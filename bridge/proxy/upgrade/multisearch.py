@@ -8,13 +8,13 @@ import aiohttp
 import msgspec
 from multidict import CIMultiDict
 
-from bridge.lone_surrogates import decodable, decode
 from bridge.proxy.transport.headers import of_a_leg
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.search import json_tree
 from bridge.search.json_tree import Json
 from bridge.search.request import LeaveAlone
+from bridge.text import decodable, decode
 
 _SHARED_PARAMETERS = frozenset(
     {

@@ -21,13 +21,13 @@ from cachetools import TTLCache
 from multidict import CIMultiDict
 
 from bridge.errors import IndexUnsuitable
-from bridge.lone_surrogates import decode
 from bridge.profile import IndexProfile, Stage, profile_of
 from bridge.proxy.transport.headers import CONTROL, identity, of_a_leg, plain_media_type
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.search.request import LeaveAlone, SearchRequest, hidden_object, parse
 from bridge.settings import ClusterSettings, Settings
+from bridge.text import decode
 
 _STAGES: dict[str, Stage] = {stage: stage for stage in get_args(Stage)}
 _WORDS = ("off", "explain", "passage", "union")

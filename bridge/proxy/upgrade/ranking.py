@@ -18,7 +18,6 @@ import structlog
 from cachetools import TTLCache
 
 from bridge.errors import AnswerNotUnderstood, CascadeMissing, StageFailed
-from bridge.lone_surrogates import decode
 from bridge.profile import IndexProfile
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.transport.headers import identity
@@ -32,6 +31,7 @@ from bridge.search.flow import Ranking, reranked_documents
 from bridge.search.json_tree import Json
 from bridge.search.response import leg_rankings, passages_to_read
 from bridge.settings import ProxySettings
+from bridge.text import decode
 
 log = structlog.get_logger(__name__)
 

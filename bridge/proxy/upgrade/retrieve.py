@@ -8,7 +8,6 @@ import msgspec
 from multidict import CIMultiDict
 
 from bridge.errors import StageFailed
-from bridge.lone_surrogates import decode
 from bridge.profile import IndexProfile, Stage
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.upgrade.planning import Plan, Planner
@@ -17,6 +16,7 @@ from bridge.search import json_tree
 from bridge.search.json_tree import Json
 from bridge.search.reasons import REASONS
 from bridge.search.request import MAX_TEXT_CHARS, LeaveAlone, words_request
+from bridge.text import decode
 
 PATH = "/_bridge/retrieve"
 
