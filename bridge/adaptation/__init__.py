@@ -1,1 +1,1 @@
-"""Models that are adapted to one index, from its own documents, and kept only where they help there."""
+"""Adapts the models of one index to its own documents, and installs them only if they improve its searches."""

@@ -1,5 +1,6 @@
-"""One adaptation of an index's models, from its documents to the verdict; every step is kept in its folder and not done
-twice, so that a run that was stopped is simply run again.
+"""One adaptation of an index's models, from documents to verdict.
+
+Each step stores its result in the run's folder, so an interrupted run continues from there.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from bridge.adaptation.comparison import Difference, HeldOut
+from bridge.adaptation.comparison import Difference, HeldOutQueries
 from bridge.adaptation.index_texts import IndexedText, IndexTexts
 from bridge.adaptation.making import Kind, Recipe, make
 from bridge.adaptation.models_of_index import ServingModels
@@ -29,7 +30,7 @@ from bridge.training.teachers import teacher_logits
 
 
 class Choices(msgspec.Struct, frozen=True):
-    """What the operator chose: an adaptation that was stopped goes on only with the same."""
+    """The operator's choices. An interrupted adaptation continues only with the same ones."""
 
     recipe: Recipe
     documents: int
@@ -37,7 +38,7 @@ class Choices(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What became of one model: the folder of its int8 form, and what it changes; the last stage decides."""
+    """The result for one model: the folder of its int8 form and its differences by stage. The last stage decides."""
 
     kind: Kind
     model: str
@@ -47,20 +48,20 @@ class Verdict(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is adapted, and measured with. `kept_back`: documents that are not learnt from; `learnt`: judgements or
-    clicks that are."""
+    """The index and models to adapt. `excluded`: documents that must not be learnt from; `learnt`: judgements or
+    clicks to learn from."""
 
     index: str
     profile: IndexProfile
     texts: IndexTexts
     models: ServingModels
     held_out: JudgedQueries
-    kept_back: frozenset[str]
+    excluded: frozenset[str]
     learnt: JudgedQueries | None
 
 
 class Adaptation:
-    """The steps, each on what the one before left in `folder`."""
+    """The steps of an adaptation. Each works on the results of the one before in `folder`."""
 
     def __init__(self, folder: Path, choices: Choices, subject: Subject, display: Display) -> None:
         self._folder = folder
@@ -74,8 +75,8 @@ class Adaptation:
 
         Raises:
             CheckpointUnusable: the folder holds an adaptation with other choices.
-            UsageError: the index gives too few pairs to learn from.
-            BridgeError: what reading the index and the models say.
+            UsageError: the index yields too few training pairs.
+            BridgeError: as raised by reading the index and by the models.
         """
         self._claim()
         pairs = self._pairs()
@@ -97,7 +98,7 @@ class Adaptation:
     def _sample(self) -> list[IndexedText]:
         with self._display.step(f"Read documents of {self._subject.index}"):
             sampled = self._subject.texts.sample(self._choices.documents)
-            return [text for text in sampled if text.doc_id not in self._subject.kept_back]
+            return [text for text in sampled if text.doc_id not in self._subject.excluded]
 
     def _pairs(self) -> list[LabelledPair]:
         folder = self._folder / "pairs"
@@ -131,14 +132,14 @@ class Adaptation:
             )
 
     def _prepare(self, pairs: Sequence[LabelledPair], runs: Sequence[Path]) -> None:
-        """Puts into each run what is mined, and what the serving cross-encoder thinks of it."""
+        """Stores the mined candidates and the serving cross-encoder's logits in the folder of each run."""
         if all((run / LOGITS).exists() for run in runs):
             return
         size, models = self._choices.recipe.preset(), self._subject.models
         with self._display.step(f"Mine negatives for {len(pairs):,} queries"):
             mined = mine_candidates(pairs, models.encoder.encode, depth=size.mining_depth)
             candidates = hardest(without_overlaps(mined), size.taught_per_kind)
-        with self._display.step(f"Ask {models.cross_encoder.identity} what it thinks of them"):
+        with self._display.step(f"Score them with {models.cross_encoder.identity}"):
             logits = teacher_logits(candidates, [models.cross_encoder_folder])
         for run in runs:
             run.mkdir(exist_ok=True)
@@ -159,30 +160,30 @@ class Adaptation:
             )
 
     @cached_property
-    def _ground(self) -> HeldOut:
-        """The sample, and every document that is judged."""
+    def _evaluation(self) -> HeldOutQueries:
+        """The sampled documents and every judged document."""
         subject = self._subject
         documents = {text.doc_id: text for text in self._sample}
         judged = {doc_id for grades in subject.held_out.qrels.values() for doc_id in grades}
         documents |= {text.doc_id: text for text in subject.texts.by_id(sorted(judged - documents.keys()))}
-        return HeldOut(subject.held_out, list(documents.values()), subject.profile)
+        return HeldOutQueries(subject.held_out, list(documents.values()), subject.profile)
 
     @cached_property
     def _serving_vectors(self) -> Vectors:
-        return self._ground.embed(self._subject.models.encoder)
+        return self._evaluation.embed(self._subject.models.encoder)
 
     def _verdict(self, kind: Kind, model: ModelFolder, min_gain: float) -> Verdict:
         with self._display.step(f"Measure it with {len(self._subject.held_out.queries):,} held-out queries"):
-            ground, serving = self._ground, self._serving_vectors
+            evaluation, serving = self._evaluation, self._serving_vectors
             if kind == "encoder":
-                adapted = ground.embed(Encoder.load(model))
+                adapted = evaluation.embed(Encoder.load(model))
                 stages: list[Stage] = ["vector", "hybrid"]
                 differences = [
-                    ground.difference(stage, ground.rank(stage, serving), ground.rank(stage, adapted))
+                    evaluation.difference(stage, evaluation.rank(stage, serving), evaluation.rank(stage, adapted))
                     for stage in stages
                 ]
             else:
-                before = ground.rank("rerank", serving, self._subject.models.cross_encoder)
-                after = ground.rank("rerank", serving, CrossEncoder.load(model))
-                differences = [ground.difference("rerank", before, after)]
+                before = evaluation.rank("rerank", serving, self._subject.models.cross_encoder)
+                after = evaluation.rank("rerank", serving, CrossEncoder.load(model))
+                differences = [evaluation.difference("rerank", before, after)]
         return Verdict(kind, str(model.path), differences, differences[-1].helps(min_gain=min_gain))

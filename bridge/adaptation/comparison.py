@@ -1,8 +1,8 @@
-"""Is an adapted model worth more than the one that serves? Both rank the same documents for the same held-out queries.
+"""Compares an adapted model with the serving one: both rank the same documents for the same held-out queries.
 
-In memory: BM25 over the whole texts stands for the application's query, vectors are compared exactly, and both are
-fused and reranked as the index's profile says. All figures are higher than those of searches if only a sample of the
-documents is compared; their difference is what counts.
+In memory: BM25 over whole texts stands for the application's query, vectors are compared exactly, and both are fused
+and reranked by the index's profile. On a sample of the documents all figures are higher than those of real searches;
+only their difference counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,11 +22,11 @@ from bridge.records import Hit, RankedHit
 from bridge.training.mining import bm25_index, bm25_scored
 
 MIN_GAIN = 0.01
-"""Of the measure. Embedding an index anew for less is not worth it."""
+"""In units of the measure. A smaller gain is not worth embedding an index again."""
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """What an adapted model changes at one stage: the means of the measure over the held-out queries, the paired
+    """The effect of an adapted model at one stage: the means of the measure over the held-out queries, the paired
     difference with its 95 % bootstrap interval, and the p-value of a paired randomisation test."""
 
     stage: str
@@ -38,25 +38,25 @@ class Difference(msgspec.Struct, frozen=True):
     p_value: float
 
     def helps(self, *, min_gain: float = MIN_GAIN, tolerance: float = TOLERANCE) -> bool:
-        """Whether it gains as much as is asked for, and passes the do-no-harm gate: its interval reaches no
-        further below zero than the tolerance."""
+        """Whether the gain is at least `min_gain` and the model passes the do-no-harm gate: the interval reaches at
+        most `tolerance` below zero."""
         return self.difference >= min_gain and self.low >= -tolerance
 
 
-class HeldOut:
-    """Documents and judged queries, as the index's profile ranks them."""
+class HeldOutQueries:
+    """Judged queries that no model learnt from, ranked over documents by the index's profile."""
 
     def __init__(self, judged: JudgedQueries, documents: Sequence[IndexedText], profile: IndexProfile) -> None:
         self.judged = judged
         self._corpus = Corpus(
             {document.doc_id: document.passages for document in documents},
             judged.queries,
-            _ranked_by_words(judged.queries, documents, profile.window),
+            _bm25_rankings(judged.queries, documents, profile.window),
             profile,
         )
 
     def embed(self, encoder: Encoder) -> Vectors:
-        """All passages and queries, by one encoder.
+        """Embeds all passages and queries.
 
         Raises:
             ModelError: the encoder failed.
@@ -77,7 +77,7 @@ class HeldOut:
         serving: Mapping[str, Sequence[RankedHit]],
         adapted: Mapping[str, Sequence[RankedHit]],
     ) -> Difference:
-        """Two rankings of every query, measured."""
+        """Measures two rankings of every query."""
         before, after = self._values(serving), self._values(adapted)
         interval = bootstrap_interval(after - before)
         return Difference(
@@ -99,7 +99,7 @@ class HeldOut:
         return evaluate(self.judged.qrels, run, [MEASURE]).values[MEASURE]
 
 
-def _ranked_by_words(
+def _bm25_rankings(
     queries: Mapping[str, str], documents: Sequence[IndexedText], window: int
 ) -> dict[str, Sequence[Hit]]:
     """BM25 over whole texts: hits by query_id."""

@@ -1,4 +1,4 @@
-"""The texts of an index, as models read them: a sample of its documents, and single ones."""
+"""Reads the texts of an index as models see them: a random sample, or documents by id."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,15 @@ from ingest.sources.index import IndexDocuments
 from ingest.writing.pace import RetryLimits
 
 MAX_DOCUMENTS = 10_000
-"""What one search may return, where an index has no other limit."""
+"""The default limit of one search (`index.max_result_window`)."""
 
 _BY_ID = 500
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedText:
-    """A document's texts: its fields in the profile's order, all of them as one text, and that text's passages."""
+    """A document's texts: its fields in the profile's order, all of them joined, and the passages of the joined
+    text."""
 
     doc_id: str
     fields: Sequence[str]
@@ -31,7 +32,7 @@ class IndexedText:
 
 
 class IndexTexts:
-    """Reads documents of one index that have any text."""
+    """Reads documents of one index, without those that have no text."""
 
     def __init__(
         self, client: OpenSearch, state: IndexState, profile: IndexProfile, split: Callable[[str], Sequence[Passage]]
@@ -42,10 +43,10 @@ class IndexTexts:
         self._split = split
 
     def sample(self, n_documents: int) -> list[IndexedText]:
-        """At most `n_documents`, chosen at random, the same ones while the index does not change.
+        """At most `n_documents` random documents, the same ones while the index does not change.
 
         Raises:
-            AnswerNotUnderstood, ClusterError: as `IndexDocuments.items` says.
+            AnswerNotUnderstood, ClusterError: as raised by `IndexDocuments.items`.
         """
         source = IndexDocuments(
             self._client,
@@ -59,7 +60,7 @@ class IndexTexts:
         return self._with_text((document.doc_id, document.texts) for document in found)
 
     def by_id(self, doc_ids: Sequence[str]) -> list[IndexedText]:
-        """Those of the named documents that are there; whatever their routing, so by a search."""
+        """The documents of these ids that exist. A search, because `_mget` would need their routing."""
         found: list[dict[str, Any]] = []
         for start in range(0, len(doc_ids), _BY_ID):
             wanted = list(doc_ids[start : start + _BY_ID])

@@ -1,4 +1,4 @@
-"""An adapted encoder in the index: a generation of its vectors beside the one that serves searches."""
+"""Installs an adapted encoder: fills a new generation of vectors beside the serving one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,15 +27,15 @@ def install_encoder(
     on_progress: Callable[[Progress], None],
     stopped: Event,
 ) -> tuple[int, BackfillReport]:
-    """Fills a generation, or goes on with it; gives its number. Searches go on as they were: `neural-bridge generation
-    cutover` lets them use it. The generator stays that of `profile`, as far as the settings can name it.
+    """Fills a generation, or continues filling it, and returns its number with the report. Searches use it only after
+    `neural-bridge generation cutover`. The generator stays that of `profile` if the settings name it.
 
     Raises:
-        IndexUnsuitable: another generation stands beside the serving one already.
-        BridgeError: what `run_backfill` says.
+        IndexUnsuitable: another generation is already being filled.
+        BridgeError: as raised by `run_backfill`.
     """
     generator = settings.generator if profile.generator else None
-    # No server runs the new model yet: it works here.
+    # No server runs the new model yet, so this process runs it.
     made_with = settings.model_copy(
         update={"encoder": str(model), "generator": generator, "server": IngestServerSettings()}
     )

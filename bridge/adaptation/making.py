@@ -1,4 +1,4 @@
-"""From candidates to an int8 model folder: trained, exported, quantised; each once per folder."""
+"""Trains, exports and quantises a model from mined candidates; each step once per folder."""
 
 import shutil
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _SEED = 1
 
 class Recipe(msgspec.Struct, frozen=True):
     """How a model is made. `base`: a BERT in transformers' layout, for both kinds; `rerank_base`: a trained
-    cross-encoder to go on from, of the same shape. `minutes`: of training, for each model."""
+    cross-encoder of the same shape to start from. `minutes`: training time per model."""
 
     base: str
     rerank_base: str | None
@@ -48,11 +48,11 @@ class Recipe(msgspec.Struct, frozen=True):
 def make(
     kind: Kind, recipe: Recipe, folder: Path, pairs: Sequence[LabelledPair], *, index: str, max_tokens: int
 ) -> ModelFolder:
-    """The int8 model that learnt from the candidates in `folder`/`kind`; `pairs` tell int8 its ranges.
+    """The int8 model trained on the candidates in `folder`/`kind`; `pairs` calibrate its int8 ranges.
 
     Raises:
-        ModelError: the base has a shape that cannot be exported.
-        UsageError: there is too little to learn from.
+        ModelError: the exporter does not know the base's shape.
+        UsageError: there are too few training pairs.
     """
     out = folder / f"{kind}-int8"
     if not (out / MANIFEST).exists():
@@ -77,7 +77,7 @@ def make(
 
 
 def _train(kind: Kind, recipe: Recipe, run: Path) -> Path:
-    """All that a run learns from lies in its folder already; see `bridge.training.run_folder`."""
+    """Trains on the candidates and logits that are already in the run's folder; see `bridge.training.run_folder`."""
     base, size = Path(recipe.base), recipe.preset()
     nothing_more = TrainingData(pairs=[], collections=[], watched=[])
     if kind == "encoder":

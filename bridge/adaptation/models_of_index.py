@@ -1,4 +1,4 @@
-"""The models that serve an index now: what an adapted one learns from and is compared with."""
+"""The models that serve an index now. An adapted model learns from them and is compared with them."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ DEFAULT_GENERATOR = "doc2query-small"
 
 @dataclass(frozen=True, slots=True)
 class ServingModels:
-    """Opened. `keep`: which predicted queries the cross-encoder believes."""
+    """Opened models. `keep`: the filter of predicted queries by the cross-encoder."""
 
     encoder: Encoder
     cross_encoder: CrossEncoder
@@ -26,10 +26,10 @@ class ServingModels:
 
 
 def serving_models(profile: IndexProfile, settings: IngestSettings) -> ServingModels:
-    """Opens them; where the index has no predicted queries, the generator is the default one.
+    """Opens the models; the default generator if the index has no predicted queries.
 
     Raises:
-        ModelError: one cannot be found or opened, or is not the one that enriched the index.
+        ModelError: a model is missing, fails to open, or is not the one that enriched the index.
     """
     threads = settings.threads
     reader = resolve(profile.rerank.model)

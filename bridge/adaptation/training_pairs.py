@@ -1,7 +1,7 @@
-"""Queries for the documents of an index, of which no person wrote any: what its models can learn from.
+"""Training pairs from the documents of an index without human queries.
 
-Predicted queries that a cross-encoder believes (Nogueira et al. 2019; Gospodinov et al. 2023), the first of several
-text fields as a weak query for the others, and what people clicked or judged where there is any.
+Sources: predicted queries that pass the cross-encoder's filter (Nogueira et al. 2019; Gospodinov et al. 2023), the
+first of several text fields as a weak query for the others, and clicks or judgements if there are any.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +17,10 @@ from bridge.training.data import LabelledPair
 from ingest.stages.expansion import Keep
 
 TITLE_WORDS = (3, 20)
-"""Fewest and most words of a field that may stand for a query: a shorter one names nothing, a longer one is prose."""
+"""Lowest and highest number of words of a field used as a query: shorter fields name nothing, longer ones are prose."""
 
 _SEED = 30_001
-"""Other than those of ingest and of the label-free questions, which must not be learnt."""
+"""Differs from those of ingest and of the label-free questions, which must not be learnt."""
 
 _QUERY_TOKENS = 20
 _BATCH = 16
@@ -35,8 +35,8 @@ def predicted_pairs(
     source: str,
     on_passages: Callable[[int], object],
 ) -> list[LabelledPair]:
-    """At most `n_queries` predicted queries for each passage, of which `keep` leaves those that it answers; their
-    number so far goes to `on_passages`.
+    """At most `n_queries` predicted queries per passage, filtered by `keep`. Calls `on_passages` with the number of
+    passages so far.
 
     Raises:
         ModelError: a model failed.
@@ -53,7 +53,7 @@ def predicted_pairs(
 
 
 def title_pairs(documents: Sequence[IndexedText], *, source: str) -> list[LabelledPair]:
-    """The first field as a query for the passage that the others make, where it is as long as queries are."""
+    """The first field as a query for the passage of the other fields, if it has the length of a query."""
     pairs = []
     fewest, most = TITLE_WORDS
     for document in documents:
@@ -67,8 +67,7 @@ def title_pairs(documents: Sequence[IndexedText], *, source: str) -> list[Labell
 def judged_pairs(
     judged: JudgedQueries, documents: Mapping[str, IndexedText], scorer: Scorer, *, source: str
 ) -> list[LabelledPair]:
-    """Each judged query with the documents that are relevant to it; of a long one, the passage that `scorer`
-    takes for the answer."""
+    """Each judged query with its relevant documents; of a long document the passage that `scorer` ranks first."""
     pairs = []
     for query_id, grades in judged.qrels.items():
         query = judged.queries[query_id]
@@ -81,13 +80,13 @@ def judged_pairs(
 
 
 def without_queries(pairs: Sequence[LabelledPair], held_out: JudgedQueries) -> list[LabelledPair]:
-    """The pairs whose queries are none of those that the models are measured with."""
-    kept_back = {query.casefold().strip() for query in held_out.queries.values()}
-    return [pair for pair in pairs if pair.query.casefold().strip() not in kept_back]
+    """The pairs without the held-out queries."""
+    held_out_texts = {query.casefold().strip() for query in held_out.queries.values()}
+    return [pair for pair in pairs if pair.query.casefold().strip() not in held_out_texts]
 
 
 def write_pairs(pairs: Sequence[LabelledPair], file: Path) -> None:
-    """One JSON object a line, as `neural-bridge train --data` reads them."""
+    """Writes one JSON object per line, as `neural-bridge train --data` reads them."""
     lines = ({"query": pair.query, "passage": pair.passage, "title": "", "label": 1} for pair in pairs)
     file.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
 

@@ -219,14 +219,14 @@ def _subject(
 
     models = serving_models(profile, settings.ingest)
     spans = models.encoder.tokenizer.token_offsets
-    held_out, kept_back = _held_out(client, state, profile, settings, options)
+    held_out, excluded = _held_out(client, state, profile, settings, options)
     return Subject(
         index=state.name,
         profile=profile,
         texts=IndexTexts(client, state, profile, lambda text: split_passages(text, profile.passages, spans)),
         models=models,
         held_out=held_out,
-        kept_back=kept_back,
+        excluded=excluded,
         learnt=read_judgement_list(options.learn) if options.learn else None,
     )
 

@@ -2,7 +2,7 @@
 
 A known-item test (Azzopardi, de Rijke, Balog 2007, "Building simulated queries for known-item topics"). It favours the
 generator's own words: the same model wrote the expansions, so stages that use them look better here than to people. The
-figures show whether a stage helps, but not how much.
+figures show which of two stages is better, but not by how much.
 """
 
 from collections.abc import Sequence

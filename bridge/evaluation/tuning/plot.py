@@ -6,10 +6,10 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bridge.evaluation.tuning.search import HeldOut
+from bridge.evaluation.tuning.search import CrossValidated
 
 
-def plot_front(file: Path, title: str, measure: str, points: Sequence[HeldOut], chosen: HeldOut) -> None:
+def plot_front(file: Path, title: str, measure: str, points: Sequence[CrossValidated], chosen: CrossValidated) -> None:
     """Writes a PNG: held-out means with the intervals of their difference to the present settings, by estimated 95th
     percentile. Marks the chosen point and the present settings."""
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from bridge.console import safe_cell
-from bridge.evaluation.tuning.search import HeldOut
+from bridge.evaluation.tuning.search import CrossValidated
 from bridge.evaluation.tuning.setting import Setting
 from bridge.profile import TuningRecord
 
 
-def front_table(points: Sequence[HeldOut], record: TuningRecord) -> Table:
+def front_table(points: Sequence[CrossValidated], record: TuningRecord) -> Table:
     """The best quality for each time budget, quickest first."""
     measurement = record.measurement
     title = f"What time buys: {measurement.queries:,} queries ({measurement.judgements}), held out"
@@ -23,7 +23,7 @@ def front_table(points: Sequence[HeldOut], record: TuningRecord) -> Table:
     return table
 
 
-def in_words(default: Setting, chosen: HeldOut, record: TuningRecord) -> str:
+def in_words(default: Setting, chosen: CrossValidated, record: TuningRecord) -> str:
     """The present settings, the chosen ones, and the held-out difference."""
     return "\n".join(
         [
@@ -35,6 +35,6 @@ def in_words(default: Setting, chosen: HeldOut, record: TuningRecord) -> str:
     )
 
 
-def _difference(held_out: HeldOut, *, digits: int) -> str:
+def _difference(held_out: CrossValidated, *, digits: int) -> str:
     mean, low, high = (held_out.difference.mean, held_out.difference.low, held_out.difference.high)
     return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"

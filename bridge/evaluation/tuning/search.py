@@ -44,7 +44,7 @@ Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
+class CrossValidated:
     """Cross-validated worth of choosing within a budget: each query was answered with the setting that the other folds
     chose.
 
@@ -95,7 +95,7 @@ def cross_validate(
     allowed: frozenset[str],
     folds: int = FOLDS,
     on_fold: Callable[[], object] = lambda: None,
-) -> HeldOut:
+) -> CrossValidated:
     """Chooses once without each fold of the queries and measures on that fold. Calls `on_fold` after each of the
     `folds` + 1 choices."""
     n_queries = len(trials.searches)
@@ -108,7 +108,7 @@ def cross_validate(
     chosen = choose(trials, seeds, shuffled, budget_ms=budget_ms, allowed=allowed)
     on_fold()
     before = trials.of(default).values
-    return HeldOut(
+    return CrossValidated(
         budget_ms=budget_ms,
         setting=chosen.setting,
         tuned=float(held_out.mean()),
@@ -121,7 +121,7 @@ def cross_validate(
 
 def front(
     trials: Trials, default: Setting, seeds: Sequence[Setting], *, allowed: frozenset[str], folds: int = FOLDS
-) -> list[HeldOut]:
+) -> list[CrossValidated]:
     """The best settings by time budget, quickest first: held-out worth at the budgets between which the choice changes,
     at most `FRONT_POINTS` of them."""
     everything = np.arange(len(trials.searches))

@@ -13,7 +13,7 @@ from bridge.errors import UsageError
 from bridge.evaluation.application_query import BodyOf
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.evaluation.tuning.answers import ClusterAndSidecar, RememberedSearch
-from bridge.evaluation.tuning.search import FOLDS, HeldOut, choose, cross_validate, front
+from bridge.evaluation.tuning.search import FOLDS, CrossValidated, choose, cross_validate, front
 from bridge.evaluation.tuning.setting import MOST_PASSAGES, WINDOWS, Setting
 from bridge.evaluation.tuning.trials import Trial, Trials
 from bridge.model_servers.client import SidecarClient
@@ -67,7 +67,7 @@ class Tuner:
             raise UsageError(f"--stages: none of them serves the index, which has {', '.join(profile.stages)}")
         self.default = Setting.of(profile, serving[-1])
 
-    def run(self, budget_ms: float | None) -> tuple[HeldOut, list[HeldOut]]:
+    def run(self, budget_ms: float | None) -> tuple[CrossValidated, list[CrossValidated]]:
         """The best setting within the budget, cross-validated, and the best settings of other budgets.
 
         Raises:
@@ -98,7 +98,7 @@ class Tuner:
         rows = np.arange(len(trials.searches))
         return choose(trials, self._seeds(allowed), rows, budget_ms=budget_ms, allowed=allowed)
 
-    def record(self, chosen: HeldOut, points: Sequence[HeldOut]) -> TuningRecord:
+    def record(self, chosen: CrossValidated, points: Sequence[CrossValidated]) -> TuningRecord:
         """The evidence for the profile."""
         return TuningRecord(
             measurement=self._judged.measurement(self._measure),

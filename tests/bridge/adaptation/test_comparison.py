@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 pytest.importorskip("bm25s", reason="training needs the train extra")
 
-from bridge.adaptation.comparison import Difference, HeldOut
+from bridge.adaptation.comparison import Difference, HeldOutQueries
 from bridge.adaptation.index_texts import IndexedText
 from bridge.evaluation.judged_queries import JudgedQueries
 from ingest.stages.models import profile_for
@@ -50,17 +50,17 @@ class Judge:
 
 
 @pytest.fixture
-def ground() -> HeldOut:
-    return HeldOut(QUERIES, DOCUMENTS, PROFILE)
+def ground() -> HeldOutQueries:
+    return HeldOutQueries(QUERIES, DOCUMENTS, PROFILE)
 
 
-def test_a_document_is_as_near_as_its_nearest_passage(ground: HeldOut) -> None:
+def test_a_document_is_as_near_as_its_nearest_passage(ground: HeldOutQueries) -> None:
     nearest = ground.rank("vector", ground.embed(Knowing()))
     assert [hits[0].doc_id for hits in nearest.values()] == [f"d{n}" for n in range(N)]
     assert len({hit.doc_id for hit in nearest["q0"]}) == len(nearest["q0"]) == N
 
 
-def test_an_encoder_that_finds_more_gains_at_both_stages(ground: HeldOut) -> None:
+def test_an_encoder_that_finds_more_gains_at_both_stages(ground: HeldOutQueries) -> None:
     serving, adapted = ground.embed(Knowing(n_wrong=6)), ground.embed(Knowing())
     alone = ground.difference("vector", ground.rank("vector", serving), ground.rank("vector", adapted))
     assert (alone.adapted_mean, alone.difference > 0.1, alone.p_value < 0.1) == (1.0, True, True)
@@ -69,14 +69,14 @@ def test_an_encoder_that_finds_more_gains_at_both_stages(ground: HeldOut) -> Non
     assert fused.helps()
 
 
-def test_a_worse_one_does_not_help(ground: HeldOut) -> None:
+def test_a_worse_one_does_not_help(ground: HeldOutQueries) -> None:
     before, after = (ground.rank("hybrid", ground.embed(Knowing(n_wrong))) for n_wrong in (0, 6))
     assert not ground.difference("hybrid", before, after).helps()
 
 
 def test_a_cross_encoder_is_compared_on_the_same_ranking() -> None:
     profile = msgspec.structs.replace(PROFILE, rerank=msgspec.structs.replace(PROFILE.rerank, blend=0.0))
-    ground = HeldOut(QUERIES, DOCUMENTS, profile)
+    ground = HeldOutQueries(QUERIES, DOCUMENTS, profile)
     vectors = ground.embed(Knowing())
     before, after = (ground.rank("rerank", vectors, Judge(wrong=wrong)) for wrong in (True, False))
     difference = ground.difference("rerank", before, after)
