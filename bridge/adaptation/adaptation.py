@@ -3,30 +3,79 @@
 Each step stores its result in the run's folder, so an interrupted run continues from there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 
 import msgspec
+from opensearchpy import OpenSearch
 
 from bridge.adaptation.comparison import Difference, HeldOutQueries
 from bridge.adaptation.index_texts import IndexedText, IndexTexts
 from bridge.adaptation.making import Kind, Recipe, make
-from bridge.adaptation.models_of_index import ServingModels
 from bridge.adaptation.training_pairs import judged_pairs, predicted_pairs, title_pairs, without_queries, write_pairs
+from bridge.cluster.generations import next_generation
+from bridge.cluster.index import IndexState
 from bridge.console import Display
 from bridge.errors import CheckpointUnusable
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.evaluation.memory import Vectors
-from bridge.models.artifact import ModelFolder
+from bridge.models.artifact import ModelFolder, resolve, resolve_identity
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
+from bridge.models.query_generator import QueryGenerator
+from bridge.models.session import compute_threads
 from bridge.profile import IndexProfile, Stage
+from bridge.settings import IngestServerSettings, IngestSettings
 from bridge.training.data import LabelledPair, read_pairs, write_value
 from bridge.training.mining import hardest, mine_candidates, without_overlaps
 from bridge.training.run_folder import CANDIDATES, LOGITS
 from bridge.training.teachers import teacher_logits
+from ingest.books.ledger import Progress
+from ingest.job import Job
+from ingest.runs.backfill import BackfillReport, run_backfill
+from ingest.stages.expansion import QueryFilter
+from ingest.stages.models import load_models, profile_for
+
+DEFAULT_GENERATOR = "doc2query-small"
+
+
+@dataclass(frozen=True, slots=True)
+class ServingModels:
+    """The opened models that serve an index now: an adapted model learns from them and is compared with them. `keep`: the
+    filter of predicted queries by the cross-encoder."""
+
+    encoder: Encoder
+    cross_encoder: CrossEncoder
+    cross_encoder_folder: ModelFolder
+    generator: QueryGenerator
+    keep: QueryFilter
+
+
+def serving_models(profile: IndexProfile, settings: IngestSettings) -> ServingModels:
+    """Opens the models; the default generator if the index has no predicted queries.
+
+    Raises:
+        ModelError: a model is missing, fails to open, or is not the one that enriched the index.
+    """
+    threads = settings.threads
+    reader = resolve(profile.rerank.model)
+    cross_encoder = CrossEncoder.load(reader, threads=threads)
+    generator = resolve(DEFAULT_GENERATOR)
+    if profile.generator:
+        generator = resolve_identity(
+            profile.generator.identity, settings.generator or DEFAULT_GENERATOR, setting="ingest.generator"
+        )
+    encoder = resolve_identity(profile.encoder.identity, settings.encoder, setting="ingest.encoder")
+    return ServingModels(
+        encoder=Encoder.load(encoder, threads=threads),
+        cross_encoder=cross_encoder,
+        cross_encoder_folder=reader,
+        generator=QueryGenerator.load(generator, threads=threads),
+        keep=QueryFilter(cross_encoder, threshold=settings.filter_threshold, threads=compute_threads(threads)),
+    )
 
 
 class Choices(msgspec.Struct, frozen=True):
@@ -187,3 +236,44 @@ class Adaptation:
                 after = evaluation.rank("rerank", serving, CrossEncoder.load(model))
                 differences = [evaluation.difference("rerank", before, after)]
         return Verdict(kind, str(model.path), differences, differences[-1].helps(min_gain=min_gain))
+
+
+def install_encoder(
+    client: OpenSearch,
+    state: IndexState,
+    profile: IndexProfile,
+    model: Path,
+    settings: IngestSettings,
+    *,
+    state_folder: Path,
+    on_progress: Callable[[Progress], None],
+    stopped: Event,
+) -> tuple[int, BackfillReport]:
+    """Fills a new generation of an adapted encoder's vectors beside the serving one, or continues filling it, and returns
+    its number with the report. Searches use it only after `neural-bridge generation cutover`. The generator stays that of `profile` if the settings name it.
+
+    Raises:
+        IndexUnsuitable: another generation is already being filled.
+        BridgeError: as raised by `run_backfill`.
+    """
+    generator = settings.generator if profile.generator else None
+    # No server runs the new model yet, so this process runs it.
+    made_with = settings.model_copy(
+        update={"encoder": str(model), "generator": generator, "server": IngestServerSettings()}
+    )
+    models = load_models(made_with)
+    names = profile.text_fields
+    wanted = next_generation(state, profile_for(models, names, passages=profile.passages))
+    done = run_backfill(
+        Job(
+            state.name,
+            profile=wanted,
+            models=models,
+            client=client,
+            settings=made_with,
+            state_folder=state_folder,
+            on_progress=on_progress,
+            stopped=stopped,
+        ),
+    )
+    return wanted.generation, done

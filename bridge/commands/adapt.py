@@ -211,9 +211,8 @@ def command(
 def _subject(
     client: "OpenSearch", state: "IndexState", profile: "IndexProfile", settings: "Settings", options: AdaptOptions
 ) -> "Subject":
-    from bridge.adaptation.adaptation import Subject
+    from bridge.adaptation.adaptation import Subject, serving_models
     from bridge.adaptation.index_texts import IndexTexts
-    from bridge.adaptation.models_of_index import serving_models
     from bridge.evaluation.judgement_files import read_judgement_list
     from bridge.text import split_passages
 
@@ -270,7 +269,7 @@ def _install(
     *,
     quiet: bool,
 ) -> int:
-    from bridge.adaptation.installation import install_encoder
+    from bridge.adaptation.adaptation import install_encoder
     from bridge.commands.options.enrich import end, shown_progress
     from ingest.signals import stop_on_signals
 

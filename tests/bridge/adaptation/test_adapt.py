@@ -12,7 +12,7 @@ pytest.importorskip("bm25s", reason="training needs the train extra")
 
 from threading import Event
 
-from bridge.adaptation.installation import install_encoder
+from bridge.adaptation.adaptation import install_encoder
 from bridge.cli import cli
 from bridge.cluster import index as indices
 from bridge.errors import CheckpointUnusable, IndexUnsuitable

@@ -10,10 +10,9 @@ pytest.importorskip("torch", reason="training needs the train extra")
 pytest.importorskip("transformers", reason="training needs the train extra")
 pytest.importorskip("bm25s", reason="training needs the train extra")
 
-from bridge.adaptation.adaptation import Adaptation, Choices, Subject
+from bridge.adaptation.adaptation import Adaptation, Choices, ServingModels, Subject
 from bridge.adaptation.index_texts import IndexedText
 from bridge.adaptation.making import Recipe
-from bridge.adaptation.models_of_index import ServingModels
 from bridge.console import Display, wide_console
 from bridge.errors import CheckpointUnusable
 from bridge.evaluation.judged_queries import JudgedQueries
