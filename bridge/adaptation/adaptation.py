@@ -44,8 +44,8 @@ DEFAULT_GENERATOR = "doc2query-small"
 
 @dataclass(frozen=True, slots=True)
 class ServingModels:
-    """The opened models that serve an index now: an adapted model learns from them and is compared with them. `keep`: the
-    filter of predicted queries by the cross-encoder."""
+    """The opened models that serve an index now. An adapted model learns from them and is compared with them. `keep`:
+    the filter of predicted queries by the cross-encoder."""
 
     encoder: Encoder
     cross_encoder: CrossEncoder
@@ -249,8 +249,9 @@ def install_encoder(
     on_progress: Callable[[Progress], None],
     stopped: Event,
 ) -> tuple[int, BackfillReport]:
-    """Fills a new generation of an adapted encoder's vectors beside the serving one, or continues filling it, and returns
-    its number with the report. Searches use it only after `neural-bridge generation cutover`. The generator stays that of `profile` if the settings name it.
+    """Fills a new generation of an adapted encoder's vectors beside the serving one, or continues filling it, and
+    returns its number with the report. Searches use it only after `neural-bridge generation cutover`. The generator
+    stays that of `profile` if the settings name it.
 
     Raises:
         IndexUnsuitable: another generation is already being filled.
