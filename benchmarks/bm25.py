@@ -30,7 +30,7 @@ QUERIES: dict[str, BodyOf] = {
 @click.option("--split", default="test", show_default=True, help="Which judgements.")
 @click.option("--analyzer", default="english", show_default=True, help="Analyser of title and text.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
-def main(folders: tuple[Path, ...], split: str, analyzer: str, as_json: bool) -> None:
+def command(folders: tuple[Path, ...], split: str, analyzer: str, as_json: bool) -> None:
     """Prints nDCG@10 of each collection, per parameters and query."""
     figures: dict[str, dict[str, float]] = {}
     with (
@@ -51,7 +51,3 @@ def main(folders: tuple[Path, ...], split: str, analyzer: str, as_json: bool) ->
                 client.indices.delete(index=_INDEX)
     if as_json:
         click.echo(json.dumps(figures))
-
-
-if __name__ == "__main__":
-    main()

@@ -95,7 +95,7 @@ class Predicted:
 @click.option("--generator", help="Generator: path or built-in.")
 @click.option("--filter-model", help="Cross-encoder that scores predictions; a share below 1 needs one.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
-def main(
+def command(
     folders: tuple[Path, ...],
     split: str,
     documents: int | None,
@@ -229,7 +229,3 @@ class _Gains:
             query_id: [hit["_id"] for hit in hits] for query_id, hits in zip(self._judged.queries, found, strict=True)
         }
         return round(evaluate(self._judged.qrels, run, [MEASURE]).mean(MEASURE), 4)
-
-
-if __name__ == "__main__":
-    main()

@@ -71,7 +71,7 @@ class Figures(msgspec.Struct, frozen=True):
 @click.option("--no-expansion", is_flag=True, help="Vectors alone, without predicted queries.")
 @click.option("--url", help="Cluster to use; an embedded node by default.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object on a line.")
-def main(rate: float, seconds: float, no_expansion: bool, url: str | None, as_json: bool) -> None:
+def command(rate: float, seconds: float, no_expansion: bool, url: str | None, as_json: bool) -> None:
     """Measures the lag of a follower behind an application."""
     settings = load_settings(ingest={"generator": ""} if no_expansion else {})
     with cluster_at(url) as address:
@@ -192,7 +192,3 @@ def _write(client: OpenSearch, documents: Sequence[dict[str, Any]], rate: float,
 def _documents(folder: Path, n_documents: int) -> Iterator[dict[str, Any]]:
     with write_corpus(folder / "corpus.jsonl", n_documents).open(encoding="utf-8") as lines:
         yield from map(json_module.loads, lines)
-
-
-if __name__ == "__main__":
-    main()

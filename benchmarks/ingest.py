@@ -98,7 +98,7 @@ class _Timed(msgspec.Struct, frozen=True):
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
 @click.option("--quick", is_flag=True, help="A tenth of the documents: to see that it works.")
 @click.option("--url", help="Cluster to use; an embedded node by default.")
-def main(as_json: bool, quick: bool, url: str | None) -> None:
+def command(as_json: bool, quick: bool, url: str | None) -> None:
     """Measures ingest and prints a table."""
     tenth = 10 if quick else 1
     with cluster_at(url) as address, tempfile.TemporaryDirectory() as folder:
@@ -256,7 +256,3 @@ def _timed(work: Callable[[], object], *, tokens: int = 0) -> _Timed:
     work()
     seconds = time.perf_counter() - began
     return _Timed(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, tokens)
-
-
-if __name__ == "__main__":
-    main()

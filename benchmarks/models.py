@@ -52,7 +52,7 @@ Rankings = Mapping[str, Sequence[Hit | RankedHit]]
 @click.option("--depth", type=click.IntRange(1, WINDOW), default=30, show_default=True, help="Documents reranked.")
 @click.option("--blend", type=click.FloatRange(0, 1), default=0.6, show_default=True, help="Share of the fused score.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
-def main(
+def command(
     folders: tuple[Path, ...],
     split: str,
     max_queries: int | None,
@@ -124,7 +124,3 @@ class Ground:
             cross_encoder = CrossEncoder.load(resolve(name))
             yield f"BM25 and {encoders[0]}, {name}", corpus.rank("rerank", embedded[encoders[0]], cross_encoder)
             cross_encoder.close()
-
-
-if __name__ == "__main__":
-    main()

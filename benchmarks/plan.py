@@ -52,7 +52,7 @@ class Figures(msgspec.Struct, frozen=True):
 @click.option("--no-expansion", is_flag=True, help="Vectors alone, without predicted queries.")
 @click.option("--url", help="Cluster to use; an embedded node by default.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object on a line.")
-def main(
+def command(
     file: Path,
     text_fields: tuple[str, ...],
     documents: int | None,
@@ -123,7 +123,3 @@ def _write(client: OpenSearch, file: Path, n_documents: int | None) -> None:
                 actions += [{"index": {"_id": document.pop("_id")}}, document]
             client.bulk(index=INDEX, body="".join(json_module.dumps(action) + "\n" for action in actions))
     client.indices.refresh(index=INDEX)
-
-
-if __name__ == "__main__":
-    main()

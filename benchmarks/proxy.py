@@ -222,7 +222,3 @@ def _understood(body: json_tree.Json, profile: IndexProfile) -> SearchRequest:
 
 def _percentile(values: list[float], percent: float) -> float:
     return float(np.percentile(values, percent))
-
-
-if __name__ == "__main__":
-    command()

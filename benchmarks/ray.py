@@ -90,7 +90,7 @@ class _Answers:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
 @click.option("--quick", is_flag=True, help="A tenth of the documents: to see that it works.")
-def main(as_json: bool, quick: bool) -> None:
+def command(as_json: bool, quick: bool) -> None:
     """Measures ingest by Ray and prints a table."""
     with (
         EmbeddedNode.owned("bench-ray", load_settings(node={"heap_mb": HEAP_MB}).node) as node,
@@ -188,7 +188,3 @@ def _fresh_index(client: OpenSearch, profile: IndexProfile) -> None:
     if indices.find(client, INDEX) is not None:
         indices.delete(client, INDEX)
     indices.create(client, INDEX, profile, settings={"index.number_of_replicas": 0})
-
-
-if __name__ == "__main__":
-    main()

@@ -58,7 +58,7 @@ class Figures(msgspec.Struct, frozen=True):
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
 @click.option("--quick", is_flag=True, help="A second for each measurement: to see that it works.")
-def main(as_json: bool, quick: bool) -> None:
+def command(as_json: bool, quick: bool) -> None:
     """Measures both services with one process and with two, and prints a table."""
     seconds = 1.0 if quick else SECONDS
     found: list[Figures] = []
@@ -171,7 +171,3 @@ async def _measured(
         cpu_ms=round(1000 * cpu / asked, 2),
         other_cpu_ms=round(1000 * (everything - cpu) / asked, 2),
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -49,7 +49,7 @@ class Cost(msgspec.Struct, frozen=True):
 @click.option("--max-queries", type=click.IntRange(min=1), help="Take only so many queries, evenly spread.")
 @click.option("--encoder", default="embed-base", show_default=True, help="Path or name.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
-def main(folders: tuple[Path, ...], split: str, max_queries: int | None, encoder: str, as_json: bool) -> None:
+def command(folders: tuple[Path, ...], split: str, max_queries: int | None, encoder: str, as_json: bool) -> None:
     """Prints bytes a document on disk and in memory, recall@100 and nDCG@10 of both forms."""
     model = Encoder.load(resolve(encoder))
     figures: dict[str, dict[str, Cost]] = {}
@@ -147,7 +147,3 @@ def _batches(
             )
             lines += index_action(enriched, profile).lines
         yield lines
-
-
-if __name__ == "__main__":
-    main()

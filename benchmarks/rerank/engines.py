@@ -191,7 +191,3 @@ def show(
     for name, value in (msgspec.to_builtins(load) | msgspec.to_builtins(result)).items():
         rest.add_row(name, f"{value:,.4g}" if value is not None else "—")
     console.print(rest)
-
-
-if __name__ == "__main__":
-    command()
