@@ -203,11 +203,6 @@ def nearest_passages(hit: ShownHit, passages_field: str) -> list[tuple[int, int]
         return []
 
 
-def nearest_passage(hit: ShownHit, passages_field: str) -> tuple[int, int] | None:
-    """The nearest of them; None where none came."""
-    return next(iter(nearest_passages(hit, passages_field)), None)
-
-
 def highlighted(hit: ShownHit, field: str) -> list[str]:
     """The highlights of one field; empty where the hit has none."""
     if "highlight" not in hit.members:

@@ -17,7 +17,7 @@ from bridge.search.response import (
     highlighted,
     hit_without,
     leg_rankings,
-    nearest_passage,
+    nearest_passages,
     passages_to_read,
     shown_hit,
     source_texts,
@@ -107,9 +107,9 @@ def test_nearest_passage_is_read_from_inner_hits() -> None:
     )
     hit = OwnAnswer(answer(HIT[:-1] + b',"inner_hits":' + inner + b"}")).hits[0]
 
-    assert nearest_passage(hit, "neural.passages") == (7, 12)
-    assert nearest_passage(hit, "other.passages") is None
-    assert nearest_passage(OwnAnswer(answer(HIT)).hits[0], "neural.passages") is None
+    assert nearest_passages(hit, "neural.passages")[0] == (7, 12)
+    assert nearest_passages(hit, "other.passages") == []
+    assert nearest_passages(OwnAnswer(answer(HIT)).hits[0], "neural.passages") == []
 
 
 def test_legs_keep_the_first_of_a_document_found_twice() -> None:
