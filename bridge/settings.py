@@ -198,6 +198,12 @@ class ProxySettings(Section):
         description="Memory, in bytes, for the answers of all upgraded searches together, until their clients have "
         "them; an answer beyond half of what is free passes.",
     )
+    drain_s: float = Field(
+        5.0,
+        ge=0,
+        description="How long, in seconds, the proxy goes on answering after SIGTERM, no longer ready, until load "
+        "balancers have noticed: longer than their checks take.",
+    )
     shutdown_timeout_s: float = Field(20.0, ge=0, description="How long running requests may finish, in seconds.")
     log_searches: bool = Field(
         False, description="Write a log line for each search: what was decided and why, and its time; never its words."

@@ -43,6 +43,7 @@ _MEASURING: Overrides = {
         "mode": "upgrade",
         "canary_percent": 100,
         "workers": 1,
+        "drain_s": 0,
         "path_prefix": "",
         "further_nodes": [],
     },
@@ -174,7 +175,8 @@ def proxy_workers(settings: Settings, *, config_file: Path | None, overrides: Ov
 
 def stop_timeout_s(settings: Settings) -> float:
     """How long the servers may take to finish what they are doing."""
-    return max(settings.sidecar.shutdown_timeout_s, settings.proxy.shutdown_timeout_s) + STOP_MARGIN_S
+    proxy = settings.proxy
+    return max(settings.sidecar.shutdown_timeout_s, proxy.drain_s + proxy.shutdown_timeout_s) + STOP_MARGIN_S
 
 
 def neural_bridge(config_file: Path | None, *arguments: str) -> list[str]:

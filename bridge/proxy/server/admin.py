@@ -10,7 +10,7 @@ from bridge import __version__
 from bridge.profile import IndexProfile, ModelReference, Stage
 from bridge.proxy.page import static_files, viewer_searches
 from bridge.proxy.server.metrics import Metrics
-from bridge.proxy.server.routing import Proxy
+from bridge.proxy.server.routing import ConnectionServer, Proxy
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.model_client import Sidecar
@@ -20,7 +20,12 @@ _READY_TIMEOUT_S = 3.0
 
 
 def admin_app(
-    upstream: Upstream, sidecar: Sidecar, settings: Settings, metrics: Metrics, proxy: Proxy
+    upstream: Upstream,
+    sidecar: Sidecar,
+    settings: Settings,
+    metrics: Metrics,
+    proxy: Proxy,
+    server: ConnectionServer,
 ) -> web.Application:
     """The application behind the admin listener. Documents are shown only by `proxy`, in the page viewer's name."""
 
@@ -28,10 +33,11 @@ def admin_app(
         return web.json_response({"status": "ok", "version": __version__})
 
     async def ready(_: web.Request) -> web.Response:
-        """Ready means that searches are answered: that needs the cluster, not the sidecar."""
+        """Ready means that searches are answered, and will be: that needs the cluster, not the sidecar."""
         cluster = await _answers(upstream)
-        state = {"ready": cluster, "cluster": cluster, "sidecar": await sidecar.ready()}
-        return web.json_response(state, status=200 if cluster else 503)
+        is_ready = cluster and not server.draining
+        state = {"ready": is_ready, "cluster": cluster, "sidecar": await sidecar.ready()}
+        return web.json_response(state, status=200 if is_ready else 503)
 
     async def exposition(_: web.Request) -> web.Response:
         metrics.upstream_connections.set(upstream.connections)

@@ -38,7 +38,10 @@ LINGERING_S = 2.0
 class RunningProxy:
     """A proxy that listens; `port` and `admin_port` are the ones in use."""
 
-    def __init__(self, data: web.ServerRunner, admin: web.AppRunner, settings: Settings) -> None:
+    def __init__(
+        self, server: ConnectionServer, data: web.ServerRunner, admin: web.AppRunner, settings: Settings
+    ) -> None:
+        self._server = server
         self.host = settings.proxy.host
         self.port = _port(data)
         self._scheme = "https" if settings.proxy.tls_certificate_file is not None else "http"
@@ -54,6 +57,16 @@ class RunningProxy:
     def admin_url(self) -> str:
         """Address for operators."""
         return f"http://{self.admin_host}:{self.admin_port}"
+
+    @property
+    def was_asked(self) -> bool:
+        """Whether any application has sent a request."""
+        return self._server.requests_count > 0
+
+    def drain(self) -> None:
+        """Says that it is not ready any more, and ends each connection with its next answer. It still takes new ones:
+        a load balancer needs a while to notice."""
+        self._server.draining = True
 
 
 @asynccontextmanager
@@ -81,22 +94,25 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
         retrieval = Retrieval(planner, rankings, ranker)
         deadline = FirstRequestDeadline(settings.proxy.header_timeout_s)
         proxy = Proxy(upstream, search, retrieval, deadline, settings.proxy, metrics, tracer)
-        data = _data_server(proxy, settings.proxy)
-        admin = _admin_server(proxy, admin_app(upstream, sidecar, settings, metrics, proxy), settings.proxy)
+        server = _data_server(proxy, settings.proxy)
+        data = web.ServerRunner(server, shutdown_timeout=settings.proxy.shutdown_timeout_s)
+        operators = admin_app(upstream, sidecar, settings, metrics, proxy, server)
+        admin = _admin_server(proxy, operators, settings.proxy)
         await _listen(stack, admin, settings.proxy.admin_host, settings.proxy.admin_port)
         await _listen(stack, data, settings.proxy.host, settings.proxy.port, tls=tls, share=settings.proxy.share_port)
         watching = [asyncio.create_task(deadline.watch(data))]
         if certificate is not None:
             watching.append(asyncio.create_task(renew(certificate.files, certificate.renew)))
         try:
-            yield RunningProxy(data, admin, settings)
+            yield RunningProxy(server, data, admin, settings)
         finally:
+            server.draining = True
             for task in watching:
                 task.cancel()
 
 
-def _data_server(proxy: Proxy, settings: ProxySettings) -> web.ServerRunner:
-    server = ConnectionServer(
+def _data_server(proxy: Proxy, settings: ProxySettings) -> ConnectionServer:
+    return ConnectionServer(
         proxy,
         write_timeout_s=settings.answer_idle_timeout_s,
         keepalive_timeout=settings.idle_timeout_s,
@@ -109,7 +125,6 @@ def _data_server(proxy: Proxy, settings: ProxySettings) -> web.ServerRunner:
         max_field_size=MAX_HEADER_BYTES,
         read_bufsize=READ_BUFFER_BYTES,
     )
-    return web.ServerRunner(server, shutdown_timeout=settings.shutdown_timeout_s)
 
 
 def _admin_server(proxy: Proxy, app: web.Application, settings: ProxySettings) -> web.AppRunner:

@@ -1,6 +1,6 @@
 """Which way a request of an application's goes: searched, passed on, or refused; and what is counted of it.
 
-Its connection comes first: raw URLs, malformed requests, slow readers, and how many connections there may be.
+Its connection comes first: raw URLs, malformed requests, slow readers, its end, and how many there may be.
 """
 
 import asyncio
@@ -13,8 +13,10 @@ from typing import Any, Self
 
 import structlog
 import structlog.contextvars
-from aiohttp import hdrs, web
+from aiohttp import StreamReader, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 from opentelemetry.trace import Span, Tracer
 
@@ -210,12 +212,17 @@ def _address(request: web.BaseRequest) -> str:
 
 
 class ConnectionServer(web.Server):
-    """Makes a `Connection` for each client, and closes the longest idle one if there are too many."""
+    """Makes a `Connection` for each client, and closes the longest idle one if there are too many.
+
+    Attributes:
+        draining: whether each connection ends with the next answer that begins.
+    """
 
     def __init__(self, *args: Any, write_timeout_s: float, **kwargs: Any) -> None:
         """`write_timeout_s`: how long a client may leave a part of an answer where it is."""
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, request_factory=self._request, **kwargs)
         self.write_timeout_s = write_timeout_s
+        self.draining = False
         # Each client's connection may need one to the cluster.
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.max_connections = max(_FEWEST_CONNECTIONS, (descriptors - _SPARE_DESCRIPTORS) // 2)
@@ -227,6 +234,16 @@ class ConnectionServer(web.Server):
             if (longest := next(idle, None)) is not None:
                 longest.force_close()
         return Connection(self, write_timeout_s=self.write_timeout_s, loop=self._loop, **self._kwargs)
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        return _Request(message, payload, protocol, writer, task, self._loop)
 
 
 class Connection(RequestHandler):
@@ -241,6 +258,11 @@ class Connection(RequestHandler):
         self._write_timeout_s = write_timeout_s
         self._line = b""
         self.raw_targets = {}
+
+    @property
+    def ends(self) -> bool:
+        """Whether no further request is taken after this answer."""
+        return isinstance(self._manager, ConnectionServer) and self._manager.draining
 
     @property
     def is_idle(self) -> bool:
@@ -296,6 +318,13 @@ class Connection(RequestHandler):
         response = web.Response(status=refused.status, body=refused.body(), content_type="application/json")
         response.force_close()
         return response
+
+
+class _Request(web.BaseRequest):
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection stays open after the answer; its headers say so."""
+        return super().keep_alive and not (isinstance(self.protocol, Connection) and self.protocol.ends)
 
 
 def _escaped(part: bytes) -> bytes:

@@ -84,9 +84,9 @@ def test_services_are_asked_on_an_address_that_can_be_reached() -> None:
 
 def test_servers_read_the_same_settings_file(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
-    file.write_text("proxy: {shutdown_timeout_s: 60}\n")
+    file.write_text("proxy: {shutdown_timeout_s: 60, drain_s: 30}\n")
     settings = load_settings(file)
     for service in sidecar_and_proxy(settings, config_file=file, overrides={}, log_folder=tmp_path):
         assert str(file) in service.command
         assert service.log_file == tmp_path / f"{service.name}.log"
-    assert stop_timeout_s(settings) > 60
+    assert stop_timeout_s(settings) > 90

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from bridge.proxy.server.routing import ConnectionServer
 from tests.bridge.proxy.conftest import LARGE, MakeStack, all_answered, closed, slow_reader
-from tests.bridge.proxy.scripted_index import ScriptedIndex
+from tests.bridge.proxy.scripted_index import QUERY, ScriptedIndex
 from tests.fake_cluster import Reply
 
 
@@ -140,6 +140,36 @@ async def test_a_client_that_reads_slowly_but_steadily_has_its_whole_answer(make
                 await asyncio.sleep(0.1)
 
     assert received == LARGE
+
+
+@pytest.mark.case("P59")
+@pytest.mark.parametrize("target", ["/x", "/docs/_search", "/_bridge/retrieve"])
+async def test_a_draining_proxy_answers_each_connection_once_more(make_stack: MakeStack, target: str) -> None:
+    index = ScriptedIndex(faults={"x": Reply(delay_s=0.5), "own": Reply(delay_s=0.5)})
+    stack = await make_stack(index, retrieve="applications")
+    body = json.dumps({"index": "docs", "queries": ["red shoe"]} if target.startswith("/_bridge") else QUERY)
+
+    async def ask() -> str | None:
+        async with stack.client.post(
+            stack.proxy.url + target, data=body, headers={"Content-Type": "application/json"}
+        ) as answer:
+            assert answer.status == 200
+            await answer.read()
+            return answer.headers.get("Connection")
+
+    async def ready() -> int:
+        async with stack.client.get(f"{stack.proxy.admin_url}/_bridge/ready") as answer:
+            return answer.status
+
+    assert (await ask(), await ready()) == (None, 200)
+    n_before = len(stack.cluster.received)
+    under_way = asyncio.create_task(ask())
+    await stack.cluster.has_received(n_before + 1)
+    stack.proxy.drain()
+
+    assert await ready() == 503
+    assert await under_way == "close"
+    assert await ask() == "close"
 
 
 @pytest.mark.case("P40")
