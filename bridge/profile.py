@@ -155,6 +155,7 @@ class StageVerdict(msgspec.Struct, frozen=True):
     - `against`: the stage that it is compared with; None for the first stage.
     - `difference`: of the means over the same queries, with its paired 95 % interval `low`…`high`.
     - `forced`: the operator's reason if the operator decided.
+    - `undecided`: why the measurement decides nothing; the stage then serves if it served before.
     """
 
     stage: Stage
@@ -167,11 +168,12 @@ class StageVerdict(msgspec.Struct, frozen=True):
     low: float | None = None
     high: float | None = None
     forced: str | None = None
+    undecided: str | None = None
 
 
 class GateRecord(msgspec.Struct, frozen=True):
-    """Why these `stages` serve. A stage is enabled if `low` is at most `tolerance` below zero. `measurement` is None if
-    stages were forced without one."""
+    """Why these `stages` serve. A stage is enabled if `low` is at most `tolerance` below zero and the interval is
+    evidence. `measurement` is None if stages were forced without one."""
 
     verdicts: list[StageVerdict]
     tolerance: float

@@ -34,6 +34,8 @@ from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile
 
 log = structlog.get_logger(__name__)
 
+_IDS_PER_SEARCH = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class IndexState:
@@ -399,6 +401,16 @@ def delete(client: OpenSearch, index: str) -> None:
 def count(client: OpenSearch, index: str) -> int:
     """Documents that a search can see."""
     return int(client.count(index=index)["count"])
+
+
+def present_ids(client: OpenSearch, index: str, doc_ids: Sequence[str]) -> set[str]:
+    """Those of `doc_ids` that a search of the index can see."""
+    present: set[str] = set()
+    for start in range(0, len(doc_ids), _IDS_PER_SEARCH):
+        ids = list(doc_ids[start : start + _IDS_PER_SEARCH])
+        body = {"size": len(ids), "query": {"ids": {"values": ids}}, "_source": False}
+        present.update(hit["_id"] for hit in client.search(index=index, body=body)["hits"]["hits"])
+    return present
 
 
 def count_stamped(client: OpenSearch, index: str, profile: IndexProfile) -> int:

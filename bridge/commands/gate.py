@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from bridge.evaluation.gate import Forced
-    from bridge.profile import GateRecord
+    from bridge.profile import GateRecord, IndexProfile
 
 JUDGED_STAGES = ("expansion", "hybrid", "rerank", "cascade")
 
@@ -53,24 +53,27 @@ def command(
     """Judge each stage by its effect on an index, and enable those that do no harm.
 
     A stage passes if the 95 % interval of its paired difference to the last stage that passed reaches no further
-    below zero than the tolerance. The verdict and its evidence are stored in the index's mapping (`_meta`); every
+    below zero than the tolerance. With fewer than 20 queries, or an interval of no width, nothing is decided, and a
+    stage serves if it served before. The verdict and its evidence are stored in the index's mapping (`_meta`); every
     proxy obeys within `proxy.profile_ttl_s`. With --force and --reason alone, nothing is measured.
     """
     forced = _forced(force, reason)
     if forced and judgements.index is not None and not judgements.n_sources:
-        record = _force_only(ctx, judgements.index, judgements.cluster_url, forced, dry_run=dry_run)
+        record, profile = _force_only(ctx, judgements.index, judgements.cluster_url, forced, dry_run=dry_run)
     else:
-        record = _judge(ctx, judgements, stages, tolerance, forced, dry_run=dry_run)
+        record, profile = _judge(ctx, judgements, stages, tolerance, forced, dry_run=dry_run)
     import msgspec
 
     from bridge.console import wide_console
 
     if not as_json:
         wide_console().print(_table(record))
-    serving = [verdict.stage for verdict in record.verdicts if verdict.enabled][-1]
+    for verdict in record.verdicts:
+        if verdict.undecided is not None:
+            say(f"stage {verdict.stage} is as it was, nothing is proven: {verdict.undecided}", err=True)
     show(
         {**msgspec.to_builtins(record), "written": not dry_run},
-        f"searches {'would' if dry_run else 'will'} stop at: {serving}",
+        f"searches {'would' if dry_run else 'will'} stop at: {profile.stages[-1]}",
         as_json=as_json,
         indent=None,
     )
@@ -84,7 +87,8 @@ def _judge(
     forced: "list[Forced]",
     *,
     dry_run: bool,
-) -> "GateRecord":
+) -> "tuple[GateRecord, IndexProfile]":
+    """The verdicts, and the profile that obeys them."""
     wanted: list[Stage] = ["lexical", *(stage for stage in named_stages(stages) if stage != "lexical")]
     display = progress_display()
     with judged_index(ctx, judgements, display) as subject:
@@ -99,16 +103,17 @@ def _judge(
             tolerance=gate.TOLERANCE if tolerance is None else tolerance,
             measurement=subject.judged.measurement(gate.MEASURE),
             forced=forced,
+            serving=subject.index.profile.stages,
         )
+        index = subject.index
         if not dry_run:
-            index = subject.index
-            put_profile(index.cluster, index.name, lambda profile: gate.gated(profile, record))
-    return record
+            return record, put_profile(index.cluster, index.name, lambda profile: gate.gated(profile, record))
+    return record, gate.gated(index.profile, record)
 
 
 def _force_only(
     ctx: click.Context, index: str, cluster_url: str | None, forced: "list[Forced]", *, dry_run: bool
-) -> "GateRecord":
+) -> "tuple[GateRecord, IndexProfile]":
     client, state = look_at(ctx, index, cluster_url)
     from bridge.cluster.index import put_profile
     from bridge.evaluation import gate
@@ -117,8 +122,8 @@ def _force_only(
         raise IndexUnsuitable(f"index {index} is not enriched: it has no stage to force")
     record = gate.force(state.profile, forced)
     if not dry_run:
-        put_profile(client, index, lambda profile: gate.gated(profile, record))
-    return record
+        return record, put_profile(client, index, lambda profile: gate.gated(profile, record))
+    return record, gate.gated(state.profile, record)
 
 
 def _forced(stages: tuple[Stage, ...], reason: str | None) -> "list[Forced]":
@@ -144,6 +149,8 @@ def _table(record: "GateRecord") -> "Table":
     table.add_column("verdict")
     for verdict in record.verdicts:
         outcome = "passes" if verdict.enabled else "stays off"
+        if verdict.undecided:
+            outcome = f"undecided, {'serves' if verdict.enabled else 'stays off'} as before"
         difference = ""
         if verdict.difference is not None:
             difference = f"{verdict.difference:+.3f} [{verdict.low:+.3f}, {verdict.high:+.3f}]"

@@ -28,13 +28,14 @@ from bridge.demo.measurement import (
 from bridge.demo.stack import PROFILE_TTL_S, folder_of, is_kept, running_node, running_servers
 from bridge.errors import IngestError
 from bridge.evaluation import gate
-from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.evaluation.judged_queries import FEWEST_QUERIES, JudgedQueries
 from bridge.evaluation.known_items import joined, known_items
 from bridge.evaluation.stages import STAGES, StageResult
 from bridge.evaluation.tuning.setting import Setting
-from bridge.evaluation.tuning.tuner import FEWEST_QUERIES, Tuner, tuned
+from bridge.evaluation.tuning.tuner import Tuner, tuned
 from bridge.model_servers.client import SidecarClient
 from bridge.processes.background import Stack
+from bridge.profile import IndexProfile
 from bridge.settings import ClusterSettings, Settings
 from ingest.job import Job
 from ingest.runs.ingest import run_ingest
@@ -146,12 +147,17 @@ class _Measuring:
         if len(judged.queries) < FEWEST_QUERIES:
             self._display.say(f"{len(judged.queries)} questions are too few to gate and tune the index by.")
             return None
-        record = gate.judge(
-            [result for result in results if result.stage in _GATED],
-            tolerance=gate.TOLERANCE,
-            measurement=judged.measurement(gate.MEASURE),
-        )
-        profile = indices.put_profile(self._cluster, self._index, lambda old: gate.gated(old, record))
+
+        def gated(profile: IndexProfile) -> IndexProfile:
+            record = gate.judge(
+                [result for result in results if result.stage in _GATED],
+                tolerance=gate.TOLERANCE,
+                measurement=judged.measurement(gate.MEASURE),
+                serving=profile.stages,
+            )
+            return gate.gated(profile, record)
+
+        profile = indices.put_profile(self._cluster, self._index, gated)
         with self._display.step("Tune the index"), SidecarClient(self._stack.sidecar_url) as sidecar:
             tuner = Tuner(
                 self._cluster,

@@ -1,11 +1,14 @@
 """Queries with relevance judgements, the basis of every measurement."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from bridge.errors import UsageError
 from bridge.profile import Measurement
+
+FEWEST_QUERIES = 20
+"""With fewer, no figure tells a gain from chance: the gate decides nothing and tuning refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,38 @@ class JudgedQueries:
             remarks.append(f"{len(unknown):,} judged queries have no text and are left out, first {unknown[0]}")
         return cls(source, judged, {query_id: qrels[query_id] for query_id in judged}, remarks=remarks)
 
+    def of_index(self, index: str, present: Collection[str]) -> "JudgedQueries":
+        """The queries that can measure `index`, which holds the documents `present`: those with a relevant one there.
+
+        Any ranking scores 0 on the others, so they would only hide differences; the remarks count what is left out.
+
+        Raises:
+            UsageError: the index holds no judged document, or no relevant one.
+        """
+        doc_ids = dict.fromkeys(doc_id for grades in self.qrels.values() for doc_id in grades)
+        n_present = sum(doc_id in present for doc_id in doc_ids)
+        if not n_present:
+            example = f" (the first is {next(iter(doc_ids))!r})" if doc_ids else ""
+            raise UsageError(
+                f"{self.source}: 0 of {len(doc_ids):,} judged documents are in {index}: are these its _id?{example}"
+            )
+        answerable = [
+            query_id
+            for query_id in self.queries
+            if any(grade > 0 and doc_id in present for doc_id, grade in self.qrels[query_id].items())
+        ]
+        if not answerable:
+            raise UsageError(
+                f"{self.source}: none of {len(self.queries):,} judged queries has a relevant document in {index}, so "
+                f"every ranking would score 0: judge documents of this index, with a rating above 0 if relevant"
+            )
+        remarks = list(self.remarks)
+        if n_present < len(doc_ids):
+            remarks.append(f"{n_present:,} of {len(doc_ids):,} judged documents are in {index}")
+        if left_out := len(self.queries) - len(answerable):
+            remarks.append(f"{left_out:,} queries have no relevant document in {index} and are left out")
+        return replace(self._restricted(answerable), remarks=remarks)
+
     def measurement(self, measure: str) -> Measurement:
         """The record of a measurement with these queries, dated now."""
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -52,9 +87,11 @@ class JudgedQueries:
         query_ids = list(self.queries)
         if n_queries is None or n_queries >= len(query_ids):
             return self
-        chosen = [query_ids[n * len(query_ids) // n_queries] for n in range(n_queries)]
+        return self._restricted([query_ids[n * len(query_ids) // n_queries] for n in range(n_queries)])
+
+    def _restricted(self, query_ids: Sequence[str]) -> "JudgedQueries":
         return replace(
             self,
-            queries={query_id: self.queries[query_id] for query_id in chosen},
-            qrels={query_id: self.qrels[query_id] for query_id in chosen},
+            queries={query_id: self.queries[query_id] for query_id in query_ids},
+            qrels={query_id: self.qrels[query_id] for query_id in query_ids},
         )

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from bridge.console import safe_cell
 from bridge.evaluation.agreement import Agreement
-from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.evaluation.judged_queries import FEWEST_QUERIES, JudgedQueries
 from bridge.evaluation.losses import Loss, marked, won_and_lost
 from bridge.evaluation.stages import REPORTED, StageResult
 
@@ -94,6 +94,8 @@ def remarks(judged: JudgedQueries, results: Sequence[StageResult]) -> list[str]:
     """Warnings that an operator should read before trusting the figures."""
     lines = list(judged.remarks)
     n_queries = len(judged.queries)
+    if n_queries < FEWEST_QUERIES:
+        lines.append(f"{n_queries} judged queries prove nothing: at least {FEWEST_QUERIES} tell a gain from chance")
     for result in results:
         run = result.run
         if run.degraded:

@@ -145,6 +145,39 @@ def test_evaluate_measures_the_stages_of_an_index_and_judges_a_requirement(
     assert "hybrid" in failed.stdout
 
 
+@pytest.mark.case("M1")
+@pytest.mark.case("M3")
+@pytest.mark.parametrize("command", ["evaluate", "gate", "tune"])
+def test_judgements_of_other_documents_are_refused(
+    command: str, run: Run, index: str, opensearch: OpenSearch, tmp_path: Path
+) -> None:
+    before = look(opensearch, index).profile
+    file = tmp_path / "by-sku.csv"
+    rows = "".join(f"{query},sku-{doc_id},1\n" for query, doc_id in QUERIES.items())
+    file.write_text(f"query,docid,rating\n{rows}", encoding="utf-8")
+    done = run(command, index, judged=("--judgements", str(file)))
+    assert done.returncode == 2
+    assert f"0 of 40 judged documents are in {index}: are these its _id?" in " ".join(done.stderr.split())
+    assert look(opensearch, index).profile == before
+
+
+@pytest.mark.case("M2")
+def test_gate_decides_nothing_by_one_query(
+    run: Run, stack: ProxyStack, index: str, opensearch: OpenSearch, tmp_path: Path
+) -> None:
+    profile = look(opensearch, index).profile
+    assert profile is not None
+    file = tmp_path / "one.csv"
+    query, doc_id = next(iter(QUERIES.items()))
+    file.write_text(f"query,docid,rating\n{query},{doc_id},1\n", encoding="utf-8")
+    done = run("gate", index, "--stages", "hybrid", "--json", judged=("--judgements", str(file)))
+    assert told(done)["verdicts"][-1]["undecided"] == "1 judged query, at least 20 are needed"
+    assert "stage hybrid is as it was" in done.stderr
+    after = look(opensearch, index).profile
+    assert after is not None
+    assert after.stages == profile.stages
+
+
 def test_clicks_of_the_proxys_readers_are_judgements(run: Run, index: str, tmp_path: Path) -> None:
     """Each page shows a wrong document first, and every reader chooses the right one below it."""
     log = EventLog(tmp_path / "events.jsonl")

@@ -134,7 +134,7 @@ def judged_index(
             with collection_index(
                 collection, settings, display, config_file=config_file, analyzer=options.analyzer, servers=servers
             ) as index:
-                own = collection.judged.spread(options.max_queries)
+                own = _usable(collection.judged, index, options)
                 questions = _label_free(options, index, settings)
                 yield Subject(
                     collection.name,
@@ -150,7 +150,15 @@ def judged_index(
                 judged = judged or _label_free(options, index, settings)
                 if judged is None:
                     raise UsageError(_NO_JUDGEMENTS)
-                yield Subject(options.index, index, judged.spread(options.max_queries), body_of or multi_match(fields))
+                yield Subject(options.index, index, _usable(judged, index, options), body_of or multi_match(fields))
+
+
+def _usable(judged: "JudgedQueries", index: "MeasuredIndex", options: JudgementOptions) -> "JudgedQueries":
+    """The queries that can measure the index, at most as many as the options allow."""
+    from bridge.cluster.index import present_ids
+
+    doc_ids = sorted({doc_id for grades in judged.qrels.values() for doc_id in grades})
+    return judged.of_index(index.name, present_ids(index.cluster, index.name, doc_ids)).spread(options.max_queries)
 
 
 _NO_JUDGEMENTS = "--index needs judgements: --queries with --qrels, --judgements, --clicks, or --label-free"

@@ -11,7 +11,7 @@ from opensearchpy import OpenSearch
 from bridge.console import Display
 from bridge.errors import UsageError
 from bridge.evaluation.application_query import BodyOf
-from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.evaluation.judged_queries import FEWEST_QUERIES, JudgedQueries
 from bridge.evaluation.tuning.answers import ClusterAndSidecar, RememberedSearch
 from bridge.evaluation.tuning.search import FOLDS, CrossValidated, choose, cross_validate, front
 from bridge.evaluation.tuning.setting import MOST_PASSAGES, WINDOWS, Setting
@@ -20,9 +20,6 @@ from bridge.model_servers.client import SidecarClient
 from bridge.profile import IndexProfile, Stage, TunedPoint, TuningRecord
 from bridge.search import json_tree
 from bridge.search.request import LeaveAlone, parse
-
-FEWEST_QUERIES = 20
-"""With fewer queries no part is left to measure the choice with."""
 
 
 class Tuner:

@@ -22,9 +22,9 @@ def result(name: Stage, values: Sequence[float]) -> StageResult:
     return StageResult(name, run, Evaluation(query_ids, {MEASURE: np.array(values)}), None)
 
 
-def around(mean: float, *, spread: float = 0.05, n: int = 100) -> list[float]:
-    """Values with exactly this mean, the same for each call."""
-    noise = np.random.default_rng(3).uniform(-spread, spread, n)
+def around(mean: float, *, spread: float = 0.05, n: int = 100, seed: int = 3) -> list[float]:
+    """Values with exactly this mean, the same for each call with the same seed."""
+    noise = np.random.default_rng(seed).uniform(-spread, spread, n)
     return list(mean + noise - noise.mean())
 
 
@@ -34,7 +34,8 @@ def verdicts(*results: StageResult, forced: Sequence[Forced] = (), tolerance: fl
 
 
 def test_better_and_equal_stages_pass() -> None:
-    passed = verdicts(result("lexical", around(0.4)), result("expansion", around(0.4)), result("hybrid", around(0.5)))
+    equal = result("expansion", around(0.4, seed=4))
+    passed = verdicts(result("lexical", around(0.4)), equal, result("hybrid", around(0.5)))
     assert passed == {"lexical": True, "expansion": True, "hybrid": True}
 
 
@@ -46,7 +47,7 @@ def test_a_stage_that_harms_stays_off() -> None:
 
 
 def test_harm_within_the_tolerance_passes() -> None:
-    worse = result("lexical", around(0.4)), result("hybrid", around(0.39))
+    worse = result("lexical", around(0.4)), result("hybrid", around(0.39, spread=0.049))
     assert verdicts(*worse, tolerance=0.02)["hybrid"]
     assert not verdicts(*worse, tolerance=0.005)["hybrid"]
 
@@ -54,6 +55,56 @@ def test_harm_within_the_tolerance_passes() -> None:
 def test_few_queries_cannot_clear_a_stage() -> None:
     before, after = [0.0, 1.0, 0.5, 0.2, 0.9], [1.0, 0.0, 0.6, 0.3, 0.8]
     assert not verdicts(result("lexical", before), result("hybrid", after))["hybrid"]
+
+
+SERVING: list[list[Stage]] = [["lexical"], ["lexical", "hybrid", "rerank"]]
+
+
+@pytest.mark.case("M2")
+@pytest.mark.parametrize("serving", SERVING)
+@pytest.mark.parametrize(("before", "after"), [(0.1, 0.9), (0.4, 0.4), (0.9, 0.1)])
+@pytest.mark.parametrize("n", [1, 19])
+def test_few_queries_decide_nothing(n: int, before: float, after: float, serving: list[Stage]) -> None:
+    results = result("lexical", [before] * n), result("hybrid", around(after, n=n))
+    record = judge(results, tolerance=TOLERANCE, measurement=MEASURED, serving=serving)
+    hybrid = record.verdicts[1]
+    assert hybrid.enabled == ("hybrid" in serving)
+    assert hybrid.undecided is not None
+    assert hybrid.undecided.startswith(f"{n} judged quer")
+    profile = msgspec.structs.replace(PROFILE, stages=serving)
+    assert gated(profile, record).stages == serving
+
+
+@pytest.mark.case("M2")
+@pytest.mark.parametrize("serving", SERVING)
+def test_an_interval_without_width_is_no_pass(serving: list[Stage]) -> None:
+    zeros = result("lexical", [0.0] * 50), result("hybrid", [0.0] * 50)
+    record = judge(zeros, tolerance=TOLERANCE, measurement=MEASURED, serving=serving)
+    assert record.verdicts[1].enabled == ("hybrid" in serving)
+    assert record.verdicts[1].undecided == "the interval has no width: every query differs by +0.000"
+    assert gated(msgspec.structs.replace(PROFILE, stages=serving), record).stages == serving
+
+
+@pytest.mark.case("M2")
+def test_harm_to_every_query_alike_is_a_verdict() -> None:
+    results = result("lexical", [1.0] * 50), result("hybrid", [0.0] * 50)
+    hybrid = judge(results, tolerance=TOLERANCE, measurement=MEASURED, serving=["lexical", "hybrid"]).verdicts[1]
+    assert (hybrid.enabled, hybrid.undecided) == (False, None)
+
+
+@pytest.mark.case("M2")
+def test_a_measurement_without_evidence_replaces_no_verdict() -> None:
+    results = result("lexical", around(0.4)), result("hybrid", around(0.3, spread=0.04))
+    proven = gated(PROFILE, judge(results, tolerance=TOLERANCE, measurement=MEASURED))
+    one_query = result("lexical", [0.0]), result("hybrid", [1.0])
+    assert gated(proven, judge(one_query, tolerance=TOLERANCE, measurement=MEASURED)) == proven
+
+
+def test_forcing_needs_no_evidence() -> None:
+    results = result("lexical", [0.5]), result("hybrid", [0.4])
+    forced = [Forced("hybrid", "we looked at it")]
+    hybrid = judge(results, tolerance=TOLERANCE, measurement=MEASURED, forced=forced).verdicts[1]
+    assert (hybrid.enabled, hybrid.undecided) == (True, None)
 
 
 def test_a_stage_is_compared_with_the_last_that_passed() -> None:

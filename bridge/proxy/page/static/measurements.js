@@ -36,9 +36,9 @@ export function gateEvidence({ verdicts, tolerance, measurement }) {
         timed.map(({ stage, mean, p95_ms: ms, enabled }) => ({ name: stage, ms, mean, muted: !enabled }))) : null),
     table(`Verdicts; harm up to ${tolerance} is tolerated`,
       ["stage", "verdict", "mean", "difference [95 %]", "p50 ms", "p95 ms"],
-      verdicts.map(({ stage, enabled, mean, against, difference, low, high, p50_ms: p50, p95_ms: p95, forced }) => [
+      verdicts.map(({ stage, enabled, mean, against, difference, low, high, p50_ms: p50, p95_ms: p95, forced, undecided }) => [
         stage,
-        `${enabled ? "serves" : "held back"}${forced ? `, forced: ${forced}` : ""}`,
+        `${enabled ? "serves" : "held back"}${forced ? `, forced: ${forced}` : ""}${undecided ? `, as before: ${undecided}` : ""}`,
         figure(mean),
         typeof difference === "number" ? `${figure(difference)} [${figure(low)}, ${figure(high)}] to ${against}` : "–",
         figure(p50, 0), figure(p95, 0),
