@@ -75,7 +75,7 @@ class JudgedQueries:
             remarks.append(f"{n_present:,} of {len(doc_ids):,} judged documents are in {index}")
         if left_out := len(self.queries) - len(answerable):
             remarks.append(f"{left_out:,} queries have no relevant document in {index} and are left out")
-        return replace(self._restricted(answerable), remarks=remarks)
+        return replace(self._restricted(answerable), remarks=tuple(remarks))
 
     def measurement(self, measure: str) -> Measurement:
         """The record of a measurement with these queries, dated now."""

@@ -133,7 +133,7 @@ def test_what_is_not_measured_cannot_be_forced_with_it() -> None:
 
 
 def test_searches_stop_at_the_last_stage_that_passed() -> None:
-    results = result("lexical", around(0.4)), result("hybrid", around(0.5)), result("rerank", around(0.2))
+    results = result("lexical", around(0.4)), result("hybrid", around(0.5, seed=4)), result("rerank", around(0.2))
     record = judge(results, tolerance=TOLERANCE, measurement=MEASURED)
     profile = gated(PROFILE, record)
     assert profile.stages == ["lexical", "hybrid"]
@@ -141,7 +141,7 @@ def test_searches_stop_at_the_last_stage_that_passed() -> None:
 
 
 def test_forcing_alone_keeps_what_was_measured() -> None:
-    results = result("lexical", around(0.4)), result("hybrid", around(0.3)), result("rerank", around(0.5))
+    results = result("lexical", around(0.4)), result("hybrid", around(0.3)), result("rerank", around(0.5, seed=4))
     before = gated(PROFILE, judge(results, tolerance=TOLERANCE, measurement=MEASURED))
     after = gated(before, force(before, [Forced("hybrid", "faster")]))
     assert before.stages == ["lexical", "rerank"]

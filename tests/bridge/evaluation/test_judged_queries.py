@@ -36,10 +36,10 @@ def test_queries_without_a_relevant_document_in_the_index_are_left_out_and_count
     usable = JUDGED.of_index("products", {"sku-1", "sku-2", "sku-4"})
     assert list(usable.queries) == ["q1", "q3"]
     assert usable.qrels == {"q1": QRELS["q1"], "q3": QRELS["q3"]}
-    assert usable.remarks == [
+    assert usable.remarks == (
         "3 of 4 judged documents are in products",
         "1 queries have no relevant document in products and are left out",
-    ]
+    )
     assert JUDGED.of_index("products", {"sku-1", "sku-2", "sku-3", "sku-4"}) == JUDGED
 
 
