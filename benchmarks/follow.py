@@ -27,6 +27,7 @@ from bridge.cluster.connection import connect
 from bridge.models.session import compute_threads
 from bridge.settings import ClusterSettings, IngestSettings, load_settings
 from bridge.text import value_at
+from ingest.follow.fields import followed_profile
 from ingest.follow.pair import FollowerPair
 from ingest.job import Job
 from ingest.signals import StopRequest
@@ -91,6 +92,7 @@ def measure(client: OpenSearch, settings: IngestSettings, *, rate: float, second
     if indices.find(client, INDEX) is not None:
         indices.delete(client, INDEX)
     indices.create(client, INDEX, profile, settings={"index.number_of_replicas": 0})
+    profile = followed_profile(indices.look(client, INDEX), None, models)
     stop = StopRequest()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as pool, ExitStack() as held:
         documents = list(_documents(Path(folder), round(rate * seconds)))
