@@ -1,6 +1,5 @@
-"""Fine-tune, distil, export and quantise models.
+"""Fine-tunes, distils, exports and quantises models.
 
-The only package that imports torch and transformers (the `train` extra); serving and
-ingest never need it. What comes out is a model folder as `bridge.models.artifact`
-reads it.
+The only package that imports torch and transformers (the `train` extra); serving and ingest never need it. The result
+is a model folder that `bridge.models.artifact` reads.
 """

@@ -1,4 +1,4 @@
-"""How a BERT in transformers' layout is opened for training, and how it reads many texts at once."""
+"""Opens a BERT in transformers' layout for training, and encodes many texts in chunks."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ from transformers import BertModel
 from bridge.training.batches import padded_chunks
 
 PRECISION = torch.bfloat16
-"""The range of float32, so no loss scaling; AMX and tensor cores multiply it at their best speed."""
+"""Has the range of float32, so no loss scaling is needed; AMX and tensor cores are fastest with it."""
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-"""With a few passes over the data dropout costs a third of the speed and gains nothing."""
+"""With few epochs, dropout costs a third of the speed and gains nothing."""
 
 BASE_OPTIONS: dict[str, Any] = {
     "dtype": torch.float32,
@@ -32,7 +32,7 @@ def training_device() -> torch.device:
 
 
 def freeze_embeddings(bert: BertModel) -> None:
-    """Word and position embeddings are not trained: it would cost speed and gain nothing."""
+    """Freezes word and position embeddings: training them costs speed and gains nothing."""
     bert.embeddings.word_embeddings.requires_grad_(False)
     bert.embeddings.position_embeddings.requires_grad_(False)
 
@@ -40,7 +40,7 @@ def freeze_embeddings(bert: BertModel) -> None:
 def base_tokenizer(base: Path, max_tokens: int | None = None) -> Tokenizer:
     """The base's tokenizer, without padding; a pair becomes [CLS] query [SEP] passage [SEP].
 
-    Sequences are cut to `max_tokens`, the longer text of a pair first; without it nothing is cut.
+    Truncates to `max_tokens`, the longer text of a pair first; None does not truncate.
     """
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     tokenizer.no_padding()

@@ -1,5 +1,4 @@
-"""How texts become batches: cut to short windows, sorted so that like lengths lie side by side, in a new order each
-epoch."""
+"""Makes batches of texts: cut to short windows, grouped by length, in a new order each epoch."""
 
 import math
 import random
@@ -14,17 +13,18 @@ from tokenizers import Encoding
 
 _WORD = re.compile(r"\w+")
 _WIDTH_STEP = 16
-"""Widths are multiples of it: the kernels of a matrix product are made anew for each new shape, which took an eighth of
-a training step."""
+"""Widths are multiples of this: matrix kernels are compiled for each new shape, which took an eighth of a training
+step."""
 
 Batch = TypeVar("Batch")
 
 
 class Epochs(Generic[Batch]):
-    """Batches by step. They depend on the step and the seed alone, so a resumed run sees those of an unbroken one."""
+    """Batches by step. They depend only on step and seed, so a resumed run sees the same batches as an uninterrupted
+    one."""
 
     def __init__(self, make: Callable[[random.Random], list[Batch]], *, seed: int) -> None:
-        """`make` shuffles one epoch's batches, of which every epoch has equally many."""
+        """`make` shuffles the batches of one epoch; every epoch has equally many."""
         self._make = make
         self._seed = seed
         self._epoch = 0
@@ -38,7 +38,7 @@ class Epochs(Generic[Batch]):
         return self._batches[place]
 
     def random(self, step: int) -> random.Random:
-        """The random numbers of one step."""
+        """The random generator of one step."""
         return random.Random(f"{self._seed}:{step}")
 
     def _made(self, epoch: int) -> list[Batch]:
@@ -46,9 +46,10 @@ class Epochs(Generic[Batch]):
 
 
 def padded_chunks(encodings: Sequence[Encoding], chunk_tokens: int) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
-    """All encodings, the shortest first, in chunks of at most `chunk_tokens` padded tokens; a longer one is alone.
+    """All encodings, shortest first, in chunks of at most `chunk_tokens` padded tokens; a longer encoding is a chunk of
+    its own.
 
-    Each chunk as the encodings' numbers and an int64 array (3, n_sequences, n_tokens): ids, mask, token types.
+    Each chunk is the indices of its encodings and an int64 array (3, n_sequences, n_tokens): ids, mask, token types.
     """
     by_length = sorted(range(len(encodings)), key=lambda row: len(encodings[row].ids))
     widths = [-(-len(encodings[row].ids) // _WIDTH_STEP) * _WIDTH_STEP for row in by_length]
@@ -77,11 +78,11 @@ def rarity(texts: Iterable[str]) -> dict[str, float]:
 
 
 def best_window(query: str, passage: str, n_words: int, weights: Mapping[str, float]) -> str:
-    """The stretch of `n_words` words that holds most of the query's distinct, rare words (`weights`: see `rarity`).
+    """The window of `n_words` words that contains most of the query's distinct, rare words (`weights`: see `rarity`).
 
-    Attention over 96 tokens costs a CPU less than half of what it costs over 192. Cutting at the end would cut answers
-    off, and a relevant passage without its answer teaches the wrong thing; so the window lies where the query's rare
-    words are, in relevant passages and in negatives alike, so that the choice itself gives nothing away.
+    Attention over 96 tokens costs a CPU less than half of what it costs over 192. Truncation at the end would cut
+    answers off, and a relevant passage without its answer teaches the wrong thing. Relevant passages and negatives are
+    cut in the same way, so the window itself gives nothing away.
 
     Windows start at every quarter of their length; the first of equals wins. A shorter passage comes back whole.
     """

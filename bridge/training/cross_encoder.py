@@ -1,9 +1,8 @@
-"""Train a cross-encoder: a query and a passage in, one relevance logit out.
+"""Trains a cross-encoder: query and passage in, one relevance logit out.
 
-Loss: listwise softmax over one judged passage and sampled negatives (Cao et al. 2007,
-ListNet's top-one form), a share of the teachers' distribution over the same list (Hinton
-et al. 2015) and a little pointwise cross-entropy, so that 0 means "as likely as not" and a
-threshold on the logit makes sense across queries.
+Loss: listwise softmax over one judged passage and sampled negatives (Cao et al. 2007, ListNet's top-one form), mixed
+with the teachers' distribution over the same list (Hinton et al. 2015) and a little pointwise cross-entropy. The last
+term makes 0 mean "as likely as not", so a threshold on the logit means the same for every query.
 """
 
 import random
@@ -36,14 +35,13 @@ _BELOW_MINED, _BELOW_JUDGED = 2.0, 4.0
 
 @dataclass(frozen=True, slots=True)
 class RankingSettings:
-    """What one batch holds.
+    """Settings of a batch.
 
-    `lists_per_step` candidate lists of one relevant passage and `negatives` others. A
-    step's pairs are sorted by length and cut into chunks of at most `chunk_tokens`
-    padded tokens, so padding costs little and memory is bounded. Passages are cut to
-    windows of `window_words` words (lowest, highest), but `whole_share` of the lists to
-    `max_tokens` only. A mined passage whose teachers' logit is above the judged one's by
-    `trusted_margin` is probably an answer, and no negative.
+    `lists_per_step` candidate lists of one relevant passage and `negatives` others. A step's pairs are sorted by length
+    and cut into chunks of at most `chunk_tokens` padded tokens, which limits padding and memory. Passages are cut to
+    windows of `window_words` words (lowest, highest), but `whole_share` of the lists only to `max_tokens`. A mined
+    passage whose teacher logit exceeds the judged one's by `trusted_margin` is probably an answer and is not used as a
+    negative.
     """
 
     lists_per_step: int = 16
@@ -58,7 +56,7 @@ class RankingSettings:
 
 
 def cross_encoder_from(base: Path, *, n_frozen_layers: int = 0) -> BertForSequenceClassification:
-    """A cross-encoder with the weights of a BERT encoder, and a fresh head if that has none."""
+    """A cross-encoder with the weights of a BERT encoder, and with a new head if the encoder has none."""
     model = BertForSequenceClassification.from_pretrained(base, num_labels=1, **BASE_OPTIONS)
     freeze_embeddings(model.bert)
     for layer in model.bert.encoder.layer[:n_frozen_layers]:
@@ -67,12 +65,11 @@ def cross_encoder_from(base: Path, *, n_frozen_layers: int = 0) -> BertForSequen
 
 
 def small_cross_encoder_from(base: Path, *, n_layers: int, width: int) -> BertForSequenceClassification:
-    """A cross-encoder with the words of `base` and untrained layers; `width` is at most the base's.
+    """A cross-encoder with the word table of `base` and untrained layers; `width` is at most the base's.
 
-    Its word table is the base's along the `width` directions in which that varies most. From there a small model
-    takes thousands of steps to find out that words of the query matter which the passage holds too; so its first
-    layer begins as a word matcher: a token attends to its likes in both segments, and what it reads tells
-    from which segment they are.
+    The word table is projected onto the `width` directions of its largest variance. From there a small model needs
+    thousands of steps to learn that query words matter if the passage contains them too. So the first layer starts as a
+    word matcher: each token attends to equal tokens in both segments, and the value it reads encodes their segment.
     """
     table = BertModel.from_pretrained(base, dtype=torch.float32, use_safetensors=True).embeddings.word_embeddings.weight
     width = min(width, table.shape[1])
@@ -97,7 +94,7 @@ def small_cross_encoder_from(base: Path, *, n_layers: int, width: int) -> BertFo
 
 
 def _match_words(model: BertForSequenceClassification, words: Tensor) -> None:
-    """Writes the word table, and the matcher into the first layer."""
+    """Writes the word table, and the word matcher into the first layer."""
     embeddings = model.bert.embeddings
     embeddings.word_embeddings.weight.copy_(words)
     embeddings.position_embeddings.weight.mul_(0.1)
@@ -139,7 +136,7 @@ def scorer(
 
 
 class RankingLoss:
-    """The loss of batch `step`, a function of the step and the seed alone."""
+    """The loss of batch `step`; depends only on step and seed."""
 
     def __init__(
         self,
@@ -195,7 +192,7 @@ class RankingLoss:
     def _sample(
         self, candidates: CandidateList, known: Mapping[int, float], generator: random.Random, progress: float
     ) -> tuple[list[Pair], list[float]]:
-        """One list's pairs, the relevant one first, and the teachers' logit of each."""
+        """The pairs of one list, the relevant one first, and the teachers' logit of each."""
         settings = self._settings
         chosen = self._choose_negatives(candidates, known, generator, progress)
         query = _vary_query(candidates.query, generator)
@@ -218,9 +215,8 @@ class RankingLoss:
     def _choose_negatives(
         self, candidates: CandidateList, known: Mapping[int, float], generator: random.Random, progress: float
     ) -> list[int]:
-        """Hard ones, and random ones of the domain: many at first, few later (a curriculum
-        as in Zeng et al. 2022, CL-DRD).
-        """
+        """Hard negatives, and random ones of the domain: many at first, few later (a curriculum as in Zeng et al.
+        2022, CL-DRD)."""
         limit = known[candidates.positive] + self._settings.trusted_margin
         lexical = [row for row in candidates.lexical if known[row] < limit]
         dense = [row for row in candidates.dense if known[row] < limit]
@@ -241,5 +237,5 @@ class RankingLoss:
 
 
 def _vary_query(query: str, generator: random.Random) -> str:
-    """People leave the question mark out; a model must not lean on it."""
+    """Sometimes drops the question mark, which users often leave out."""
     return query.rstrip("? ") if generator.random() < 0.4 else query

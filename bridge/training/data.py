@@ -1,8 +1,7 @@
-"""Query-passage pairs from disk, and how much of each source a model sees.
+"""Reads pairs of query and passage, and sets how many of each source a model sees.
 
-A training folder holds `NAME.jsonl` or `NAME.jsonl.gz`; each line has `query`,
-`passage`, `title` (may be empty) and `label` (1 relevant; 0 on topic, but no answer).
-Collections in the BEIR layout give pairs by their judgements.
+A training folder has `NAME.jsonl` or `NAME.jsonl.gz`; each line has `query`, `passage`, `title` (may be empty) and
+`label` (1 relevant; 0 on topic, but no answer). Collections in the BEIR layout give pairs by their judgements.
 """
 
 import gzip
@@ -33,15 +32,13 @@ class LabelledPair:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """How one file of pairs is used.
+    """Use of one file of pairs.
 
-    `domain`: passages of one domain serve as each other's negatives, so that a negative
-    differs in its answer and not in its style. `ranking_pairs` and `generation_pairs`:
-    at most so many pairs enter one epoch of the cross-encoder and of the query
-    generator. `trusted_cosine`: an unjudged passage closer to the query than this may
-    well be relevant and is no negative; 0 where queries are too vague to trust any
-    passage closer than the judged one. `sentence_pairs`: so many further passages get one of their
-    own sentences as the query (see `sentence_queries`).
+    `domain`: passages of one domain are negatives for each other, so a negative differs in its answer and not in its
+    style. `ranking_pairs` and `generation_pairs`: the most pairs per epoch of the cross-encoder and of the query
+    generator. `trusted_cosine`: an unjudged passage closer to the query than this may be relevant and is no negative; 0
+    for vague queries, which accept no passage closer than the judged one. `sentence_pairs`: the number of further
+    passages whose own sentence becomes the query (see `sentence_queries`).
     """
 
     name: str
@@ -77,12 +74,12 @@ SOURCES: dict[str, Source] = {
 
 
 def source_named(name: str) -> Source:
-    """The known source of that name, or one taken whole, as a domain of its own."""
+    """The known source of this name, or a source without limits and with its own domain."""
     return SOURCES.get(name) or Source(name, name, 10**9, 10**9, 0.75, "as given by its owner")
 
 
 def write_value(value: object, file: Path) -> None:
-    """Writes as JSON, as gzip if the file is named `.gz`; `read_value` reads it back."""
+    """Writes as JSON, gzipped if the name ends in `.gz`; `read_value` reads it back."""
     with gzip.open(file, "wb", compresslevel=3) if file.suffix == ".gz" else file.open("wb") as out:
         out.write(msgspec.json.encode(value))
 
@@ -93,7 +90,7 @@ def read_value(file: Path, kind: type[Value]) -> Value:
 
 
 def read_pairs(folder: Path) -> list[LabelledPair]:
-    """All pairs of a training folder, by file name, then in file order.
+    """All pairs of a training folder, ordered by file name and line.
 
     Raises:
         UsageError: there is no file of pairs, or a line is not a pair.
@@ -167,9 +164,8 @@ def read_corpus(file: Path) -> dict[str, tuple[str, str]]:
 
 
 def pairs_of(collection: JudgedCollection, *, held_out: int) -> list[LabelledPair]:
-    """Relevant pairs of a collection, without its first `held_out` queries (by query_id):
-    those are `development_queries`.
-    """
+    """Relevant pairs of a collection, without its first `held_out` queries (by query_id), which are
+    `development_queries`."""
     held = set(development_queries(collection, held_out))
     return [
         LabelledPair(
@@ -187,15 +183,14 @@ def pairs_of(collection: JudgedCollection, *, held_out: int) -> list[LabelledPai
 
 
 def development_queries(collection: JudgedCollection, count: int) -> list[str]:
-    """The query_ids on which a model in training is watched; the same on every run."""
+    """The query_ids that a training run evaluates on; the same on every run."""
     return sorted(collection.queries)[:count]
 
 
 def sample_per_source(pairs: Iterable[LabelledPair], limits: Mapping[str, int], *, seed: int) -> list[LabelledPair]:
-    """At most `limits[source]` pairs of each source, drawn without replacement.
+    """At most `limits[source]` pairs of each source, without replacement; all pairs of a source without a limit.
 
-    Sources without a limit come whole. The order is by source, then as read, so equal
-    seeds give equal samples.
+    Ordered by source, then as read, so equal seeds give equal samples.
     """
     by_source: dict[str, list[LabelledPair]] = {}
     for pair in pairs:
@@ -217,11 +212,11 @@ _LEAST_WORDS = 40
 
 
 def sentence_queries(pairs: Iterable[LabelledPair], limits: Mapping[str, int], *, seed: int) -> list[LabelledPair]:
-    """Pairs of a sentence and the passage that it comes from, without that sentence: a claim and the text that supports
-    it (the inverse cloze task of Lee et al. 2019). At most `limits[source]` of each source.
+    """Pairs of a sentence and the rest of its passage: a claim and the text that supports it (inverse cloze task, Lee
+    et al. 2019). At most `limits[source]` of each source.
 
-    The sentence is from the passage's second half, which usually states results. Passages are skipped if less than 40
-    words are left, or if no sentence there has 8 to 35 words.
+    The sentence is from the passage's second half, which usually states results. Passages are skipped if fewer than 40
+    words remain, or if no sentence in that half has 8 to 35 words.
     """
     made: list[LabelledPair] = []
     for pair in sample_per_source(pairs, limits, seed=seed):

@@ -1,7 +1,7 @@
-"""Development sets: what a reranker in training is watched on.
+"""Development sets: judged queries with fixed candidates that a reranker is evaluated on during training.
 
-Each query's candidates are fixed once: the best of BM25 and of the bi-encoder, fused by
-reciprocal ranks (Cormack et al. 2009, k 60), as the product's hybrid would hand them on.
+The candidates of a query are the best of BM25 and of the bi-encoder, fused by reciprocal ranks (Cormack et al. 2009, k
+60), like the candidates of a hybrid search.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +20,8 @@ Score = Callable[[str, Sequence[str]], NDArray[np.float32]]
 
 
 class JudgedCandidates(msgspec.Struct, frozen=True):
-    """One query with its candidates, best first by the hybrid; `lexical_ranks` are BM25's
-    (first is 1; one past the depth where BM25 did not find it).
-    """
+    """A query with its candidates, best first by the hybrid ranking; `lexical_ranks` are BM25's (first is 1; one
+    past the depth if BM25 does not return the document)."""
 
     query_id: str
     query: str

@@ -1,11 +1,11 @@
-"""Train a bi-encoder: a query comes to lie nearer to the passage that answers it than to all others.
+"""Trains a bi-encoder: a query's vector moves closer to the passage that answers it than to all others.
 
-Loss: mostly what teachers think of the batch, as a distribution over its passages for each query, and over its
-queries for each passage (see `bridge.training.teachers`); beside it a softmax with the judged passage as the answer
-(Henderson et al. 2017, "Efficient natural language response suggestion"; Karpukhin et al. 2020, DPR), mined negatives
-among them. Single judgements and predicted queries leave answers unmarked, teachers do not (Wang et al. 2022, "GPL:
-Generative pseudo labeling for unsupervised domain adaptation of dense retrieval": https://arxiv.org/abs/2112.07577;
-here the teachers' distribution instead of their margins, so that their scale does not matter).
+Loss: mostly the teachers' distributions over the batch, of passages for each query and of queries for each passage (see
+`bridge.training.teachers`), mixed with a softmax whose answer is the judged passage (Henderson et al. 2017, "Efficient
+natural language response suggestion"; Karpukhin et al. 2020, DPR), with mined negatives. Judgements and predicted
+queries mark only some of the answers; teachers score them all (Wang et al. 2022, "GPL: Generative pseudo labeling for
+unsupervised domain adaptation of dense retrieval": https://arxiv.org/abs/2112.07577; here the teachers' distribution
+instead of their margins, so their scale does not matter).
 """
 
 import math
@@ -40,18 +40,19 @@ _READING_CHUNK_TOKENS = 8192
 _FIRST_SCALE = 24.0
 _LEAST_LOGIT = -1e4
 _SHARE_OF_QUERIES = 0.75
-"""Of what is taught: how passages differ for a query; the rest is how queries differ for a passage."""
+"""Weight, in the teachers' loss, of the distributions over passages for each query; the rest is for those over
+queries for each passage."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSettings:
-    """What one batch holds.
+    """Settings of a batch.
 
-    `lists_per_step` queries of one domain, each with its passage and `negatives` mined ones; every passage of the
-    batch is a negative of all other queries. A passage whose teachers' logit is above the judged one's by
-    `trusted_margin` is probably an answer, and no negative; a query whose judged passage is below any of its mined
-    ones by `doubted_margin` is probably not answered by it, and is left out (a round trip, as in Alberti et al. 2019
-    and Dai et al. 2022).
+    `lists_per_step` queries of one domain, each with its passage and `negatives` mined ones; every passage of the batch
+    is a negative for all other queries. A passage whose teacher logit exceeds the judged one's by `trusted_margin` is
+    probably an answer and is no negative. A query whose judged passage is below one of its mined passages by
+    `doubted_margin` probably has a wrong judgement and is left out (a round trip, as in Alberti et al. 2019 and Dai et
+    al. 2022).
     """
 
     lists_per_step: int = 32
@@ -63,8 +64,8 @@ class EmbeddingSettings:
 
 
 class SentenceEncoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
-    """A BERT whose token states become one vector of unit length. `tokenizer` neither pads nor has a limit of its
-    own beyond `max_tokens`. `log_scale` is learnt with it: cosines times its exponential are logits."""
+    """A BERT whose token states are pooled to one vector of unit length. `tokenizer` neither pads nor has a limit
+    below `max_tokens`. `log_scale` is trained too: logits are cosines times its exponential."""
 
     def __init__(self, bert: BertModel, tokenizer: Tokenizer, *, pooling: Pooling = "mean") -> None:
         super().__init__()
@@ -109,17 +110,17 @@ class SentenceEncoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
 
 def encoder_from(base: Path, *, max_tokens: int, pooling: Pooling) -> SentenceEncoder:
-    """An encoder to train."""
+    """An encoder to train, with the weights of `base`."""
     encoder = SentenceEncoder.of(base, max_tokens=max_tokens, pooling=pooling)
     freeze_embeddings(encoder.bert)
     return encoder
 
 
 def mix_in(encoder: SentenceEncoder, base: SentenceEncoder, share: float) -> None:
-    """Moves the weights of `encoder` by `share` of the way back to those of `base`, from which it was trained.
+    """Moves the weights of `encoder` back by `share` towards those of `base`, from which it was trained.
 
-    What the trained weights gained mostly stays, and what they lost on texts of other kinds mostly comes back
-    (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models": https://arxiv.org/abs/2109.01903).
+    Mostly keeps the gains of training and recovers losses on other kinds of text (Wortsman et al. 2022, "Robust
+    fine-tuning of zero-shot models": https://arxiv.org/abs/2109.01903).
     """
     weights = dict(base.named_parameters())
     with torch.no_grad():
@@ -128,7 +129,7 @@ def mix_in(encoder: SentenceEncoder, base: SentenceEncoder, share: float) -> Non
 
 
 def embedder(base: Path, *, max_tokens: int, pooling: Pooling = "mean") -> Embed:
-    """An encoder to mine with, as it is."""
+    """An encoder for mining, untrained."""
     encoder = SentenceEncoder.of(base, max_tokens=max_tokens, pooling=pooling)
     encoder.to(training_device(), PRECISION).eval()
     embed: Embed = encoder.embed
@@ -136,7 +137,7 @@ def embedder(base: Path, *, max_tokens: int, pooling: Pooling = "mean") -> Embed
 
 
 class EmbeddingLoss:
-    """The loss of batch `step`, a function of the step and the seed alone."""
+    """The loss of batch `step`; depends only on step and seed."""
 
     def __init__(
         self,
@@ -193,8 +194,8 @@ class EmbeddingLoss:
         return (1.0 - share) * contrastive + share * distilled
 
     def _shuffled(self, generator: random.Random) -> list[tuple[str, list[int]]]:
-        """Batches of one domain each, since style alone tells passages of two domains apart; the last one of a domain
-        may be a small one."""
+        """Batches of one domain each, because style alone separates passages of two domains; the last batch of a
+        domain may be smaller."""
         size = self._settings.lists_per_step
         batches = []
         for domain, numbers in self._by_domain.items():
@@ -204,7 +205,6 @@ class EmbeddingLoss:
         return batches
 
     def _choose(self, number: int, domain: Sequence[int], generator: random.Random) -> list[int]:
-        """The judged passage, then negatives."""
         found = self._lists[number]
         mined = [row for row in dict.fromkeys(found.rows) if row != found.positive]
         chosen = generator.sample(mined, min(self._settings.negatives, len(mined)))
@@ -214,7 +214,7 @@ class EmbeddingLoss:
         return [found.positive, *chosen]
 
     def _answers(self, numbers: Sequence[int], rows: Sequence[int], judged: Tensor, taught: Tensor) -> Tensor:
-        """bool (n_queries, n_passages): passages that are, or may be, answers too, and so no negatives.
+        """bool (n_queries, n_passages): passages that are or may be answers, and so are not negatives.
 
         `judged`: the column of each query's own passage.
         """
@@ -225,5 +225,5 @@ class EmbeddingLoss:
 
 
 def _divergence(logits: Tensor, taught: Tensor) -> Tensor:
-    """Kullback and Leibler's, of the rows' distributions: what the student lacks of the teachers'."""
+    """Kullback–Leibler divergence of the student's rows from the teachers'."""
     return nn.functional.kl_div(logits.log_softmax(dim=1), taught.softmax(dim=1), reduction="batchmean")

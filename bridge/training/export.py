@@ -1,4 +1,4 @@
-"""A transformers folder → a model folder with float32 ONNX weights, compared with torch."""
+"""Exports a transformers folder to a model folder with float32 ONNX weights, and compares it with torch."""
 
 import tempfile
 from pathlib import Path
@@ -36,17 +36,17 @@ FORWARD_ORDER = ("input_ids", "attention_mask", "token_type_ids")
 
 _FUSED_DOMAIN = "com.microsoft"
 _SHARED_ATTRIBUTES = ("num_heads", "mask_filter_value", "scale")
-"""What the operators Attention and MultiHeadAttention of ONNX Runtime both take."""
+"""Attributes common to ONNX Runtime's operators Attention and MultiHeadAttention."""
 
 Engine = Literal["ctranslate2", "onnx"]
-"""What runs a query generator."""
+"""The runtime of a query generator."""
 
 
 def export_model(kind: Kind, source: Path, out: Path, card: Card, *, engine: Engine) -> ModelFolder:
-    """Exports a model of any kind to `out`, a query generator for `engine`.
+    """Exports a model of any kind to `out`; `engine` is the runtime of a query generator.
 
     Raises:
-        ModelError: as the function of its kind says.
+        ModelError: as raised by the export function of its kind.
     """
     if kind == "query_generator":
         return export_query_generator(source, out, card, engine=engine)
@@ -82,7 +82,7 @@ def export_cross_encoder(source: Path, out: Path, card: Card) -> ModelFolder:
 def export_query_generator(source: Path, out: Path, card: Card, *, engine: Engine = "ctranslate2") -> ModelFolder:
     """Exports an encoder-decoder (BART-shaped) to `out` in int8.
 
-    CTranslate2's form is a third of the size of the other and runs twice as fast.
+    CTranslate2's form is a third of the size of ONNX's and twice as fast.
 
     Raises:
         ModelError: the source cannot be read safely, or its shape is not one that the exporter knows.
@@ -121,7 +121,7 @@ def _for_onnx_runtime(source: Path, out: Path) -> list[str]:
 
 
 def _load(kind: Any, source: Path, **options: Any) -> Any:
-    """The model in float32, answering with a tuple, which the exporter can trace."""
+    """The model in float32. It returns tuples, which the exporter can trace."""
     return kind.from_pretrained(
         source,
         dtype=torch.float32,
@@ -197,10 +197,9 @@ def _with_fused_attention(traced: Path, config: dict[str, Any]) -> onnx.ModelPro
 
 
 def keep_first_token_in_last_layer(model: onnx.ModelProto) -> None:
-    """Drops what nobody reads: in the last layer only the first token attends to the others, and its state alone
-    goes on. Products for one token cost nothing.
+    """Computes only the first token in the last layer, because nothing else reads the other tokens' states.
 
-    The answer stays the same, and a seventh of the work of a 6-layer model is saved.
+    The output stays the same, and a 6-layer model saves a seventh of its work.
     """
     graph = model.graph
     attention = [node for node in graph.node if node.op_type == "Attention"][-1]
@@ -241,7 +240,7 @@ def keep_first_token_in_last_layer(model: onnx.ModelProto) -> None:
 
 
 def keep_positions(model: onnx.ModelProto, max_tokens: int, config: dict[str, Any]) -> None:
-    """Drops the rows of the position table that no text will reach."""
+    """Drops the rows of the position table beyond `max_tokens`."""
     full = [config["max_position_embeddings"], config["hidden_size"]]
     for tensor in model.graph.initializer:
         if tensor.name.endswith("position_embeddings.weight") and list(tensor.dims) == full:

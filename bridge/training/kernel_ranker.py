@@ -1,12 +1,12 @@
-"""A kernel ranker from an encoder's word table: the cheapest first stage of a cascade (Xiong et al. 2017, "End-to-end
-neural ad-hoc ranking with kernel pooling": https://arxiv.org/abs/1706.06613).
+"""Fits a kernel ranker on an encoder's word table: the cheapest first stage of a cascade (Xiong et al. 2017,
+"End-to-end neural ad-hoc ranking with kernel pooling": https://arxiv.org/abs/1706.06613).
 
-Every word of the query is compared with every word of the passage by the cosine of their static embeddings; Gaussian
-kernels count how many fall near 1, near 0.9, … near -0.9; and the score is a weighted sum of the counts' logarithms.
-The embeddings stay as they are, so only a few weights are learned, in seconds. Words count by their rarity, as in
-BM25: the paper's model learns its embeddings, and rarity with them.
+Every query word is compared with every passage word by the cosine of their static embeddings. Gaussian kernels count
+the cosines near 1, near 0.9, … near -0.9, and the score is a weighted sum of the counts' logarithms. The embeddings are
+not trained, so only a few weights are fitted, in seconds. Words are weighted by rarity, as in BM25; the paper's model
+learns rarity with its embeddings.
 
-It is written as a cross-encoder's graph, so it serves wherever a cross-encoder is named: `sidecar.cascade_model`.
+The graph has a cross-encoder's inputs and outputs, so `sidecar.cascade_model` can name it.
 """
 
 import random
@@ -33,7 +33,7 @@ from bridge.training.transformers_folder import Card, write_model
 
 CENTRES = np.array([1.0, 0.9, 0.7, 0.5, 0.3, 0.1, -0.1, -0.3, -0.5, -0.7, -0.9], dtype=np.float32)
 WIDTHS = np.array([1e-3] + [0.1] * 10, dtype=np.float32)
-"""Of the kernels; the first one counts equal words, as in the paper."""
+"""Widths of the kernels; the first kernel counts equal words, as in the paper."""
 
 NEGATIVES = 7
 STEPS, STEP_SIZE, DECAY = 1500, 0.02, 1e-3
@@ -44,11 +44,11 @@ log = structlog.get_logger(__name__)
 def fit(
     encoder: ModelFolder, candidates: CandidateSet, out: Path, *, name: str, n_lists: int = 2500, seed: int = 0
 ) -> ModelFolder:
-    """Learns the weights from `n_lists` of the candidate lists, and writes the model folder.
+    """Fits the weights on `n_lists` candidate lists and writes the model folder.
 
     Raises:
         ModelError: the encoder's graph has no word table.
-        UsageError: too few lists with as many negatives.
+        UsageError: too few lists have enough negatives.
     """
     verify(encoder, kind="encoder")
     tokenizer = load_tokenizer(encoder)
@@ -87,10 +87,10 @@ def fit(
 
 
 def word_table(model_file: Path) -> NDArray[np.float32]:
-    """The encoder's static embeddings, less their mean and of unit length: float32 (n_words, dimension).
+    """The encoder's static embeddings, centred and of unit length: float32 (n_words, dimension).
 
     Raises:
-        ModelError: the graph looks up words in no table that we know.
+        ModelError: the graph has no known word table.
     """
     graph = onnx.load(str(model_file)).graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
@@ -106,7 +106,7 @@ def word_table(model_file: Path) -> NDArray[np.float32]:
 
 
 def rarities(tokenizer: TextTokenizer, texts: Sequence[str]) -> NDArray[np.float32]:
-    """Of each id the logarithm of how rare it is among `texts` (Robertson's idf), 1 at most; 0 for special ones."""
+    """Per id, the logarithm of its rarity in `texts` (Robertson's idf), at most 1; 0 for special ids."""
     counts: Counter[int] = Counter()
     for sequence in tokenizer.sequences(texts):
         counts.update(set(sequence["input_ids"][0].tolist()))
@@ -121,7 +121,7 @@ def rarities(tokenizer: TextTokenizer, texts: Sequence[str]) -> NDArray[np.float
 def _save(
     file: Path, table: NDArray[np.float32], rarity: NDArray[np.float32], *, weights: NDArray[np.float32] | None
 ) -> None:
-    """Writes the graph: logits, float32 (n_pairs, 1), or, without `weights`, the features that they weigh."""
+    """Writes the graph. Its output is logits, float32 (n_pairs, 1), or the unweighted features if `weights` is None."""
     scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny)
     rows = np.rint(table / scale).astype(np.int8)
     constants: dict[str, NDArray[np.generic]] = {

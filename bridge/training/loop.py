@@ -1,7 +1,7 @@
 """The training loop: one optimiser, checkpoints that survive a kill, a log in CSV.
 
-Batches are numbered, and batch `step` depends on nothing but `step`: a run that resumes
-from a checkpoint sees the same batches as one that was never stopped.
+Batches are numbered, and batch `step` depends only on `step`: a resumed run sees the same batches as an uninterrupted
+one.
 """
 
 import csv
@@ -27,14 +27,12 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
-    """How long and how fast.
+    """Length and learning rate of a run.
 
-    The learning rate rises over `warmup_steps`, stays, and falls to zero over the last
-    `cooldown_share` of the run (Zhai et al. 2022), so the end can be moved while a run
-    is under way. The end is `total_steps` or `time_limit_s`, whichever is nearer; with a
-    time limit the result depends on the machine's speed.
-    `averaging`: decay of the exponential average of the weights, which is what is
-    evaluated and kept.
+    The learning rate rises over `warmup_steps`, stays, and falls to zero over the last `cooldown_share` of the run
+    (Zhai et al. 2022), so the end can be moved during a run. The run ends at `total_steps` or `time_limit_s`, whichever
+    comes first; with a time limit the result depends on the machine's speed. `averaging`: decay of the exponential
+    average of the weights. The averaged weights are evaluated and saved.
     """
 
     total_steps: int
@@ -52,10 +50,9 @@ class LoopSettings:
 class TrainingLoop:
     """Trains `model` on numbered batches; state lives in `folder`.
 
-    `loss(step, progress)` builds the batch of number `step` and gives its mean loss under
-    `model`; `progress` runs from 0 to 1. `evaluate()` gives development figures by name,
-    with the averaged weights in `model`. The model may compute in bfloat16: the weights
-    that the optimiser moves are kept apart, in float32. `run` leaves a float32 model.
+    `loss(step, progress)` builds batch `step` and returns its mean loss under `model`; `progress` runs from 0 to 1.
+    `evaluate()` returns development figures by name, with the averaged weights in `model`. The model may compute in
+    bfloat16; the optimiser updates a separate float32 copy of the weights. `run` leaves a float32 model.
     """
 
     def __init__(
@@ -87,14 +84,14 @@ class TrainingLoop:
 
     @property
     def step(self) -> int:
-        """Steps taken so far, those before a resume included."""
+        """Steps so far, including those before a resume."""
         return self._step
 
     def resume(self) -> bool:
-        """Take up the checkpoint in the folder; False where there is none.
+        """Loads the checkpoint in the folder; False if there is none.
 
         Raises:
-            UsageError: the checkpoint is of a model that trains other weights.
+            UsageError: the checkpoint's model trains other weights.
         """
         file = self._folder / "checkpoint.pt"
         if not file.exists():
@@ -114,7 +111,7 @@ class TrainingLoop:
         return True
 
     def run(self) -> None:
-        """Train to the end; leave the averaged weights in the model."""
+        """Trains to the end and leaves the averaged weights in the model."""
         settings = self._settings
         self._folder.mkdir(parents=True, exist_ok=True)
         began = time.monotonic() - self._spent_s
@@ -177,13 +174,13 @@ class TrainingLoop:
         self._show(self._masters)
 
     def _show(self, weights: Mapping[str, Tensor]) -> None:
-        """Put `weights` into the model, rounded to its precision."""
+        """Copies `weights` into the model, rounded to its precision."""
         with torch.no_grad():
             for name, weight in self._trained.items():
                 weight.copy_(weights[name])
 
     def _save(self) -> None:
-        """Replace the checkpoint in one move, so a kill leaves the old one or the new one."""
+        """Replaces the checkpoint atomically, so a kill leaves the old one or the new one."""
         partial = self._folder / "checkpoint.pt.partial"
         torch.save(
             {
@@ -198,7 +195,7 @@ class TrainingLoop:
         os.replace(partial, self._folder / "checkpoint.pt")
 
     def _log(self, figures: Figures) -> None:
-        """One row per figure: names differ between losses and development sets."""
+        """Appends one row per figure, because names differ between losses and development sets."""
         file = self._folder / "log.csv"
         fresh = not file.exists()
         with file.open("a", encoding="utf-8", newline="") as out:

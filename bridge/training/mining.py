@@ -1,9 +1,8 @@
-"""Negatives: passages that look right for a query and are not.
+"""Mines negatives: passages that look right for a query and are not.
 
-Three kinds, as in Karpukhin et al. 2020 (DPR) and Xiong et al. 2021 (ANCE): random ones
-of the same domain, the best of BM25, and the best of a bi-encoder. A mined passage that
-the bi-encoder finds nearly as close as the judged one is probably an unjudged answer and
-is left out (Qu et al. 2021, RocketQA).
+Three kinds, as in Karpukhin et al. 2020 (DPR) and Xiong et al. 2021 (ANCE): random ones of the same domain, the best of
+BM25, and the best of a bi-encoder. A mined passage almost as close to the query as the judged one, by the bi-encoder,
+is probably an unjudged answer and is left out (Qu et al. 2021, RocketQA).
 """
 
 import logging
@@ -26,7 +25,7 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 class PooledPassage(msgspec.Struct, frozen=True):
-    """One distinct passage of the training set, and the domain it belongs to."""
+    """One distinct passage of the training set, and its domain."""
 
     text: str
     title: str
@@ -34,12 +33,11 @@ class PooledPassage(msgspec.Struct, frozen=True):
 
 
 class CandidateList(msgspec.Struct, frozen=True):
-    """A query with its judged passage and mined negatives, as indexes into the pool.
+    """A query with its judged passage and mined negatives, as indices into the pool.
 
-    `lexical` and `dense` run from the hardest on; a passage found by both is in both.
-    `cosines` are the bi-encoder's, for `positive` followed by `lexical` and `dense`.
-    `rivals`: queries about the same passage which it does not answer (adversarially
-    written questions): they teach that overlap of words is no answer.
+    `lexical` and `dense` are ordered hardest first; a passage that both rankings return is in both. `cosines` are the
+    bi-encoder's, for `positive`, `lexical` and `dense` in that order. `rivals`: queries about the same passage that it
+    does not answer (adversarially written questions); they teach that shared words are not an answer.
     """
 
     query: str
@@ -57,7 +55,7 @@ class CandidateList(msgspec.Struct, frozen=True):
 
 
 class CandidateSet(msgspec.Struct, frozen=True):
-    """Everything that a ranking model trains on."""
+    """The training data of a ranking model."""
 
     passages: list[PooledPassage]
     lists: list[CandidateList]
@@ -80,8 +78,8 @@ def bm25_top(index: bm25s.BM25, queries: Sequence[str], depth: int) -> NDArray[n
 
 
 def bm25_scored(index: bm25s.BM25, queries: Sequence[str], depth: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The rows of the best texts, int64, and their scores, float32; both (n_queries, depth), best first. A text
-    that shares no word with the query has the score 0."""
+    """Rows of the best texts, int64, and their scores, float32; both (n_queries, depth), best first. A text without
+    a query word scores 0."""
     tokens = bm25s.tokenize(list(queries), stopwords="en", stemmer=Stemmer.Stemmer("porter"), show_progress=False)
     rows, scores = index.retrieve(tokens, k=depth, show_progress=False)
     return np.asarray(rows, dtype=np.int64), np.asarray(scores, dtype=np.float32)
@@ -90,8 +88,7 @@ def bm25_scored(index: bm25s.BM25, queries: Sequence[str], depth: int) -> tuple[
 def mine_candidates(pairs: Sequence[LabelledPair], embed: Embed, *, depth: int) -> CandidateSet:
     """Candidate lists for every relevant pair, mined among the passages of its domain.
 
-    `depth`: how far down each ranking negatives are taken. Pairs without any negative
-    left are dropped.
+    `depth`: how far down each ranking to look for negatives. Pairs without any negative are dropped.
     """
     pool = _Pool()
     relevant: dict[str, set[int]] = defaultdict(set)
@@ -154,7 +151,7 @@ def mine_candidates(pairs: Sequence[LabelledPair], embed: Embed, *, depth: int) 
 
 
 def hardest(candidates: CandidateSet, per_kind: int) -> CandidateSet:
-    """The `per_kind` hardest negatives of BM25 and of the bi-encoder alone: what slow teachers can read."""
+    """The `per_kind` hardest negatives of BM25 and of the bi-encoder: few enough for slow teachers."""
     lists = []
     for found in candidates.lists:
         n_lexical, kept = len(found.lexical), slice(per_kind)
@@ -166,11 +163,10 @@ def hardest(candidates: CandidateSet, per_kind: int) -> CandidateSet:
 
 
 def without_overlaps(candidates: CandidateSet) -> CandidateSet:
-    """Drop negatives that share running text with the relevant passage.
+    """Drops negatives that share running text with the relevant passage.
 
-    Collections cut from the same books and manuals hold sections that contain each
-    other; such a neighbour answers as well as the judged one. Sharing a fifth of the
-    shorter passage's eight-word stretches counts as overlap.
+    Collections cut from the same books and manuals have sections that contain each other; such a neighbour answers as
+    well as the judged one. Sharing a fifth of the shorter passage's eight-word sequences counts as overlap.
     """
     stretches = [_stretches(passage.text) for passage in candidates.passages]
 

@@ -1,10 +1,9 @@
-"""monoT5 → a cross-encoder (Nogueira et al. 2020, "Document ranking with a pretrained sequence-to-sequence model":
-https://arxiv.org/abs/2003.06713).
+"""Exports a monoT5 as a cross-encoder (Nogueira et al. 2020, "Document ranking with a pretrained sequence-to-sequence
+model": https://arxiv.org/abs/2003.06713).
 
-The model answers a prompt that holds query and passage by "true" or "false", and the score is how much likelier the
-first is. That needs one step of the decoder and two rows of the vocabulary: so the graph is encoder, one step, and one
-product, and runs like any cross-encoder. Its logit is that of "true" less that of "false", whose logistic function is
-the paper's probability of "true".
+The model answers a prompt of query and passage by "true" or "false". That needs one step of the decoder and two rows of
+the vocabulary, so the graph is the encoder, one decoder step and one product, and runs like any cross-encoder. Its
+logit is that of "true" minus that of "false"; the logistic function of it is the paper's probability of "true".
 """
 
 from pathlib import Path
@@ -32,7 +31,7 @@ from bridge.training.transformers_folder import (
 )
 
 PROMPT = ("Query:", "Document:", "Relevant:")
-"""What stands before the query, between it and the passage, and after."""
+"""The texts before the query, between query and passage, and after the passage."""
 
 ANSWERS = ("true", "false")
 
@@ -40,10 +39,10 @@ ARCHITECTURE = "T5ForConditionalGeneration"
 
 
 class AnswerScore(nn.Module):  # type: ignore[misc]  # torch is untyped here
-    """Prompts, int64 (n_prompts, n_tokens) → logits of "true" less those of "false", float32 (n_prompts, 1)."""
+    """Prompts, int64 (n_prompts, n_tokens) → logits of "true" minus "false", float32 (n_prompts, 1)."""
 
     def __init__(self, model: T5ForConditionalGeneration, *, true_id: int, false_id: int) -> None:
-        """Takes the model's encoder, decoder and what is needed of its vocabulary."""
+        """Takes the model's encoder, its decoder and two rows of its vocabulary."""
         super().__init__()
         self.encoder, self.decoder = model.encoder, model.decoder
         output = model.lm_head.weight.detach()
@@ -91,7 +90,7 @@ def export_mono_t5(source: Path, out: Path, card: Card) -> ModelFolder:
 
 
 def prompt_of(query: str, passage: str) -> str:
-    """The prompt as its authors write it."""
+    """The prompt in the authors' format."""
     before, between, after = PROMPT
     return f"{before} {query} {between} {passage} {after}"
 
@@ -106,7 +105,7 @@ def _only_id(tokenizer: Tokenizer, answer: str, source: Path) -> int:
 def _check_parity(
     model: T5ForConditionalGeneration, tokenizer: Tokenizer, folder: ModelFolder, *, true_id: int, false_id: int
 ) -> None:
-    """Compares the folder with the whole model, which reads each prompt as one text."""
+    """Compares the exported folder with the original model, which reads each prompt as one text."""
     session = Session(folder.model_file, inputs=INPUT_NAMES)
     in_folder = load_tokenizer(folder)
     start = torch.tensor([[model.config.decoder_start_token_id]])

@@ -1,15 +1,16 @@
-"""A float32 model folder → an int8 one of a quarter of the size and two to three times the speed, or a float16 one.
+"""Makes an int8 model folder of a float32 one (a quarter of the size, two to three times the speed), or a float16 one.
 
-Weights become int8, one scale per output channel; activations are quantised as they come (dynamic), which at
-one sequence per run makes a text's result independent of all other texts. Plain dynamic quantisation loses a
-tenth of the top-10 documents, since a few channels of the activations are many times as large as the others
-and set the scale for all. So these channels are first scaled down and their weights up (Xiao et al. 2023,
-"SmoothQuant": https://arxiv.org/abs/2211.10438), by a multiplication before each matrix product: the layer
-norm's own weights cannot take the factors, as its output is also the residual.
+Weights become int8 with one scale per output channel. Activations are quantised at run time (dynamic); with one
+sequence per run, a text's result does not depend on other texts. Plain dynamic quantisation loses a tenth of the top-10
+documents, because a few channels of the activations are many times larger than the others and set the scale for all. So
+these channels are scaled down and their weights up (Xiao et al. 2023, "SmoothQuant": https://arxiv.org/abs/2211.10438),
+by a multiplication before each matrix product. The layer norm's weights cannot take the factors, because its output is
+also the residual.
 
 The word table becomes int8 with one scale per word.
 
-For GPUs, whose int8 products want another form, there is float16: half of the size, inputs and outputs as they were.
+GPUs get float16 instead, because they need another form of int8 products: half of the size, with unchanged inputs and
+outputs.
 """
 
 import shutil
@@ -34,13 +35,13 @@ from bridge.models.tokenization import TokenArrays, load_tokenizer
 from bridge.training.token_pruning import prune_tokens
 
 SMOOTHING = 0.8
-"""Share of the difficulty that moves from activations to weights, the paper's alpha: measured .5 to .85."""
+"""Share of the difficulty that moves from activations to weights, the paper's alpha; measured from .5 to .85."""
 
 Precision = Literal["int8", "fp16"]
 
 _QUANTISED = ("MatMul", "Attention")
 _MASK_PLACE = {"Attention": 3, "MultiHeadAttention": 4}
-"""The operators that take the mask, and which of their inputs it is."""
+"""Operators that take the mask, and the position of that input."""
 
 _SMALL_TABLE_ROWS = 1024
 _FEWEST_PAIRS = 8
@@ -56,9 +57,9 @@ def quantize_folder(
 ) -> ModelFolder:
     """Makes an int8 or a float16 model folder of a float32 one.
 
-    One half of `pairs` (query, passage) tells the ranges; on the other half the two are compared, and the
-    figures go into the manifest. `keep_tokens` below 1 is for cross-encoders in int8: the share of a passage's
-    tokens that the upper half of the layers reads, see `prune_tokens`.
+    One half of `pairs` (query, passage) calibrates the ranges. The other half compares the two models, and the figures
+    go into the manifest. `keep_tokens` below 1 is for cross-encoders in int8: the share of a passage's tokens that the
+    upper half of the layers reads, see `prune_tokens`.
 
     Raises:
         ModelError: not an encoder or a cross-encoder, too few pairs, or a model that needs all tokens.
@@ -95,7 +96,7 @@ def quantize_folder(
 
 
 def quantize(model_file: Path, out_file: Path, calibration: Sequence[TokenArrays], *, keep_tokens: float = 1.0) -> None:
-    """Writes the int8 form of `model_file`; `calibration` are sequences like those that it will meet.
+    """Writes the int8 form of `model_file`; `calibration` are typical input sequences.
 
     Raises:
         ModelError: there is no calibration, nothing in the graph to quantise, or no way to leave out tokens.
@@ -114,14 +115,14 @@ def quantize(model_file: Path, out_file: Path, calibration: Sequence[TokenArrays
 
 
 def halve(model_file: Path, out_file: Path) -> None:
-    """Writes the float16 form of `model_file`; what goes in and comes out keeps its type."""
+    """Writes the float16 form of `model_file`; types of inputs and outputs do not change."""
     # The graph has nodes whose type onnx cannot infer; all their outputs are floats.
     model = convert_float_to_float16(onnx.load(str(model_file)), keep_io_types=True, disable_shape_infer=True)
     onnx.save_model(model, str(out_file))
 
 
 def quantize_products(model_file: Path, out_file: Path) -> None:
-    """Writes `model_file` with int8 products and word table, activations as they are."""
+    """Writes `model_file` with int8 products and word table, without smoothing."""
     with tempfile.TemporaryDirectory() as scratch:
         quantised = Path(scratch) / "quantised.onnx"
         quantize_dynamic(
@@ -183,10 +184,9 @@ def smooth(model: onnx.ModelProto, maxima: dict[str, NDArray[np.float32]]) -> No
 
 
 def drop_mask(model: onnx.ModelProto) -> None:
-    """Takes the attention mask out of the graph, and the input that gives it.
+    """Removes the attention mask from the graph, and its input.
 
-    Where each run holds one text, which the session does on CPUs, the mask masks nothing, and ONNX Runtime
-    spends a twentieth of the time on adding it.
+    On CPUs a session runs one text at a time, so the mask masks nothing, and adding it costs a twentieth of the time.
     """
     graph = model.graph
     for node in graph.node:
@@ -235,7 +235,7 @@ def _products(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def _read(graph: onnx.GraphProto) -> set[str]:
-    """Everything that a node reads, and what goes out."""
+    """Names of all node inputs and of the graph's outputs."""
     return {name for node in graph.node for name in node.input} | {given.name for given in graph.output}
 
 

@@ -1,10 +1,7 @@
-"""Train a query generator: a passage in, queries that it answers out (Nogueira et al. 2019,
-doc2query).
+"""Trains a query generator: a passage in, queries that it answers out (Nogueira et al. 2019, doc2query).
 
-The shape is BART's, because both CTranslate2 and ONNX exporters know it; the encoder is
-BERT's, weight for weight, so nothing of its training is lost. What differs between the
-two is where positions start and the segment embedding, both of which fit into BART's
-table of positions.
+The shape is BART's, which both CTranslate2 and ONNX exporters support. The encoder has BERT's weights, so nothing of
+its training is lost; BERT's position offset and segment embedding are added into BART's position table.
 """
 
 import random
@@ -30,10 +27,9 @@ _PAD, _START, _END, _UNKNOWN = "[PAD]", "[CLS]", "[SEP]", "[UNK]"
 
 @dataclass(frozen=True, slots=True)
 class GenerationSettings:
-    """What one batch holds: `pairs_per_step` of similar length, passages cut to
-    `max_passage_tokens`, queries to `max_query_tokens`. Of the passages all but
-    `whole_share` are first cut to windows of `window_words` words (lowest, highest).
-    """
+    """Settings of a batch: `pairs_per_step` of similar length, passages cut to `max_passage_tokens`, queries to
+    `max_query_tokens`. All passages but `whole_share` are first cut to windows of `window_words` words (lowest,
+    highest)."""
 
     pairs_per_step: int = 48
     max_passage_tokens: int = 160
@@ -45,11 +41,10 @@ class GenerationSettings:
 def query_generator_from(
     base: Path, *, n_encoder_layers: int, n_decoder_layers: int, n_frozen_layers: int
 ) -> BartForConditionalGeneration:
-    """An encoder-decoder with the first layers of a BERT encoder; the decoder begins from the
-    last of those, cross-attention from their self-attention.
+    """An encoder-decoder with the first layers of a BERT encoder. The decoder starts as the last of those layers, its
+    cross-attention as their self-attention.
 
-    The vocabulary table (tied to the output) and the first `n_frozen_layers` encoder
-    layers keep still.
+    The vocabulary table (tied to the output) and the first `n_frozen_layers` encoder layers are frozen.
     """
     bert = BertModel.from_pretrained(base, dtype=torch.float32, use_safetensors=True, add_pooling_layer=False)
     tokenizer = base_tokenizer(base)
@@ -126,11 +121,11 @@ def _copy_attention(taught: BertLayer, attention: nn.Module) -> None:
 
 
 def _hand_through(attention: nn.Module) -> None:
-    """Let cross-attention pass on what it looks at: most words of a query stand in the passage.
+    """Makes untrained cross-attention copy the tokens that it attends to, because most words of a query are in the
+    passage.
 
-    A lower layer's state of a token still lies nearest to the token's own row of the
-    vocabulary table, so with the identity for values and outputs the untrained decoder
-    copies already, and has only to learn where to look.
+    A lower layer's state of a token is still closest to the token's own row of the vocabulary table. With the identity
+    as value and output projection the decoder therefore copies, and has to learn only where to attend.
     """
     for projection in (attention.v_proj, attention.out_proj):
         nn.init.eye_(projection.weight)
@@ -138,7 +133,7 @@ def _hand_through(attention: nn.Module) -> None:
 
 
 def save_query_generator(model: BartForConditionalGeneration, base: Path, folder: Path) -> None:
-    """A transformers folder that converters read: weights, configuration, tokenizer."""
+    """Writes a transformers folder that converters read: weights, configuration, tokenizer."""
     model.save_pretrained(folder)
     PreTrainedTokenizerFast(
         tokenizer_file=str(base / "tokenizer.json"),
@@ -152,10 +147,9 @@ def save_query_generator(model: BartForConditionalGeneration, base: Path, folder
 
 
 class GenerationLoss:
-    """Cross-entropy of the query's tokens, given the passage; a function of step and seed.
+    """Cross-entropy of the query's tokens, given the passage; depends only on step and seed.
 
-    A passage is led by its title now and then, as an index may hold it, unless the
-    query repeats the title.
+    Some passages start with their title, as in an index, unless the query repeats the title.
     """
 
     def __init__(
@@ -208,8 +202,8 @@ class GenerationLoss:
         return [[*e.ids[: max_tokens - 1], e.ids[-1]] if len(e.ids) > max_tokens else e.ids for e in encodings]
 
     def _shuffled(self, generator: random.Random) -> list[list[LabelledPair]]:
-        """Batches of like length: pairs are shuffled, sorted within stretches of 50 batches, cut, and the batches
-        shuffled."""
+        """Batches of similar length: pairs are shuffled, sorted within stretches of 50 batches, and cut; then the
+        batches are shuffled."""
         size = self._settings.pairs_per_step
         stretch = 50 * size
         mixed = list(self._pairs)

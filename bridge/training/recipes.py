@@ -1,6 +1,6 @@
 """The recipes, from pairs on disk to a trained transformers folder.
 
-What a run makes lies in its folder (see `bridge.training.run_folder`). A run that was killed goes on from there.
+All results of a run are in its folder (see `bridge.training.run_folder`). A killed run can be resumed.
 """
 
 from collections.abc import Sequence
@@ -41,8 +41,7 @@ _MINING_TOKENS = 128
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What a run trains on, and what it is watched on: `collections` are trained on without their held-out queries,
-    `watched` are not trained on at all."""
+    """Data of a run. `collections` are trained on without their held-out queries; `watched` are only evaluated on."""
 
     pairs: Sequence[LabelledPair]
     collections: Sequence[JudgedCollection]
@@ -65,13 +64,13 @@ def train_cross_encoder(
     seed: int,
     resume: bool,
 ) -> Path:
-    """Train on candidate lists mined with `base` as the bi-encoder; gives the trained folder.
+    """Trains on candidate lists mined with `base` as the bi-encoder; returns the trained folder.
 
-    `base`: a BERT in transformers' layout that was trained to embed sentences. `teachers` are imitated in part,
-    beside the base. `start`: a trained folder to go on from, of the base's shape.
+    `base`: a BERT in transformers' layout that was trained to embed sentences. `teachers` are imitated in part, beside
+    the base. `start`: a trained folder of the base's shape to start from.
 
     Raises:
-        UsageError: see `RunFolder.claimed`; or there is nothing to train on.
+        UsageError: see `RunFolder.claimed`; or there is no training data.
         ModelError: a teacher cannot teach.
     """
     run = RunFolder.claimed(folder, resume=resume)
@@ -117,15 +116,15 @@ def train_encoder(
     resume: bool,
     base_share: float = 0.0,
 ) -> Path:
-    """Train a bi-encoder on mined negatives; gives the trained folder.
+    """Trains a bi-encoder on mined negatives; returns the trained folder.
 
-    `base`: any BERT in transformers' layout. One that was never trained to embed mines badly: then let `folder`
-    hold candidates that another one mined. `teachers` are imitated, beside the base; encoders alone teach every
-    query against every passage of its batch, a cross-encoder among them the query's own list. `base_share`: of the
-    base's weights in those that are kept (see `mix_in`).
+    `base`: any BERT in transformers' layout. A base that was never trained to embed mines badly: then put candidates
+    mined by another model into `folder`. `teachers` are imitated, beside the base. If all teachers are encoders, they
+    teach every query against every passage of its batch; with a cross-encoder among them, each query learns only from
+    its own list. `base_share`: share of the base's weights in the result (see `mix_in`).
 
     Raises:
-        UsageError: see `RunFolder.claimed`; or there is nothing to train on.
+        UsageError: see `RunFolder.claimed`; or there is no training data.
         ModelError: a teacher cannot teach.
     """
     run = RunFolder.claimed(folder, resume=resume)
@@ -162,7 +161,7 @@ def train_encoder(
 
 
 def train_query_generator(base: Path, data: TrainingData, size: Size, folder: Path, *, seed: int, resume: bool) -> Path:
-    """Train on relevant pairs, one in 200 held out to be watched; gives the trained folder.
+    """Trains on relevant pairs, of which one in 200 is held out for evaluation; returns the trained folder.
 
     Raises:
         UsageError: see `RunFolder.claimed`.

@@ -1,7 +1,7 @@
-"""A run's folder: what is made once, and read when the run goes on after a kill.
+"""A run's folder: the results of every step, so that a killed run continues.
 
-Mined candidates, what the teachers think of them, development sets, checkpoint, log (`log.csv`, `log.png`) and at the
-end `model/`, which `bridge.training.export` turns into a model folder.
+Mined candidates, teachers' logits, development sets, checkpoint, log (`log.csv`, `log.png`) and finally `model/`, which
+`bridge.training.export` exports to a model folder.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,17 +30,17 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The folder of one run; with `resume` a run in it goes on."""
+    """The folder of one run; with `resume` an earlier run in it continues."""
 
     path: Path
     resume: bool
 
     @classmethod
     def claimed(cls, path: Path, *, resume: bool) -> "RunFolder":
-        """Makes the folder.
+        """Creates the folder.
 
         Raises:
-            UsageError: it holds a run already, and `resume` is not set.
+            UsageError: the folder has a run already, and `resume` is not set.
         """
         if not resume and path.exists() and any(path.iterdir()):
             raise UsageError(
@@ -55,7 +55,7 @@ class RunFolder:
         return self.path / "model"
 
     def candidates(self, mine: Callable[[], CandidateSet], *, at_least: int) -> CandidateSet:
-        """The run's candidates, mined if it has none yet.
+        """The run's candidates, mined if there are none yet.
 
         Raises:
             UsageError: fewer than `at_least` queries have negatives.
@@ -79,7 +79,7 @@ class RunFolder:
     def teaching(
         self, candidates: CandidateSet, teachers: Sequence[ModelFolder], embed: Callable[[], Embed]
     ) -> Teaching:
-        """What an encoder learns from its teachers; `embed` opens the base, if that is needed.
+        """The teachers' logits for an encoder; `embed` opens the base, if needed.
 
         Raises:
             ModelError: a teacher cannot teach.
@@ -94,7 +94,7 @@ class RunFolder:
     def development(
         self, collections: Sequence[JudgedCollection], embed: Callable[[], Embed], *, n_queries: int, depth: int
     ) -> list[DevelopmentSet]:
-        """The queries on which the run is watched; `embed` opens an encoder, if they are not chosen yet."""
+        """The development sets of the run; `embed` opens an encoder, if they are not chosen yet."""
 
         def choose() -> list[DevelopmentSet]:
             embed_texts = embed()
@@ -110,7 +110,7 @@ class RunFolder:
         evaluate: Callable[[], Figures],
         settings: LoopSettings,
     ) -> None:
-        """Trains to the end, from the checkpoint on if there is one and `resume` is set; draws the log."""
+        """Trains to the end, from the checkpoint if there is one and `resume` is set; draws the log."""
         loop = TrainingLoop(model, loss=loss, evaluate=evaluate, settings=settings, folder=self.path)
         if self.resume and loop.resume():
             log.info("resumed", step=loop.step)
@@ -118,7 +118,7 @@ class RunFolder:
         draw_log(self.path / "log.csv", self.path / "log.png")
 
     def save_bert(self, model: nn.Module, base: Path) -> Path:
-        """Writes a trained BERT, of whatever head, with its base's tokenizer; returns `model`."""
+        """Writes a trained BERT, with any head and with its base's tokenizer; returns `model`."""
         model.save_pretrained(self.model)
         (self.model / TOKENIZER).write_bytes((base / TOKENIZER).read_bytes())
         return self.model

@@ -1,4 +1,4 @@
-"""How large a model, a batch and a run are: presets by machine."""
+"""Presets by machine: the sizes of models, batches and runs."""
 
 from dataclasses import dataclass, replace
 
@@ -8,16 +8,16 @@ from bridge.training.loop import LoopSettings
 from bridge.training.query_generator import GenerationSettings
 
 HELD_OUT_QUERIES = 100
-"""Queries of each collection that are watched, never trained on."""
+"""Queries of each collection for evaluation, never trained on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
     """One preset of everything that depends on the machine.
 
-    `mining_depth`: negatives are taken from so many of the best, and an encoder learns from the
-    `taught_per_kind` hardest of BM25 and of the bi-encoder, which the teachers read. `watched_queries` and
-    `watched_depth`: how much of each development set every evaluation reranks.
+    `mining_depth`: negatives are drawn from this many of the best passages. An encoder learns from the
+    `taught_per_kind` hardest negatives of BM25 and of the bi-encoder, which the teachers score. `watched_queries` and
+    `watched_depth`: how many queries of a development set, and how many candidates of each, an evaluation reranks.
     """
 
     ranking: RankingSettings
@@ -50,7 +50,7 @@ _CPU = Size(
 )
 
 _SMOKE_LOOP = LoopSettings(total_steps=40, learning_rate=1e-3, warmup_steps=5, averaging=0.8, log_every_steps=5)
-"""Everything runs once; the model learns nothing useful."""
+"""Runs every step once; the model learns nothing useful."""
 
 SIZES = {
     "smoke": replace(
@@ -95,8 +95,8 @@ SIZES = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A cross-encoder's size: that of its base where `n_layers` is None, else so many layers of `width`, from
-    scratch. `learning_rate_factor` multiplies the size's rate: fewer weights bear larger steps."""
+    """A cross-encoder's size: the base's if `n_layers` is None, else `n_layers` untrained layers of `width`.
+    `learning_rate_factor` multiplies the size's rate, because smaller models tolerate larger steps."""
 
     n_layers: int | None = None
     width: int = 0

@@ -1,12 +1,12 @@
-"""Teachers: what trained models think of a student's candidates.
+"""Teachers: the scores of trained models for a student's candidates.
 
-Any encoder or cross-encoder that runs here can teach (Hofstätter et al. 2020, "Improving efficient neural ranking
-models with cross-architecture knowledge distillation"). Their scores have scales of their own; the weights that
-make one logit of them are those under which the judged passages are likeliest (conditional logit).
+Any encoder or cross-encoder can teach (Hofstätter et al. 2020, "Improving efficient neural ranking models with
+cross-architecture knowledge distillation"). Their scores have different scales; they are weighted and summed to one
+logit so that the judged passages are likeliest (conditional logit).
 
-Encoders read every text by itself, so they can teach every query of a batch against every passage of it (in-batch
+Encoders embed each text alone, so they can teach every query of a batch against every passage of it (in-batch
 distillation, Lin et al. 2021, "In-batch negatives for knowledge distillation with tightly-coupled teachers":
-https://aclanthology.org/2021.repl4nlp-1.17/). Cross-encoders only score each query's own list.
+https://aclanthology.org/2021.repl4nlp-1.17/). Cross-encoders score only each query's own list.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ _SEED = 0
 
 
 def teacher_logits(candidates: CandidateSet, teachers: Sequence[ModelFolder]) -> TeacherLogits:
-    """The ensemble of `teachers` and of the bi-encoder that mined, whose cosines the candidates hold.
+    """Logits of the ensemble of `teachers` and the mining bi-encoder, whose cosines are in the candidates.
 
     Raises:
         ModelError: a teacher is neither encoder nor cross-encoder, or fails.
@@ -86,12 +86,13 @@ def fitted_weights(
 
 
 def all_embed(teachers: Sequence[ModelFolder]) -> bool:
-    """Whether each of them is an encoder, so that it can teach any query against any passage."""
+    """Whether all teachers are encoders, and so can score any query against any passage."""
     return all(teacher.manifest.kind == "encoder" for teacher in teachers)
 
 
 class Teaching(Protocol):
-    """Lists are numbered as in the candidate set, passages as in its pool. `share` of the loss is the teachers'."""
+    """Lists are numbered as in the candidate set, passages as in its pool. `share`: weight of the teachers in the
+    loss."""
 
     share: float
 
@@ -100,7 +101,7 @@ class Teaching(Protocol):
 
 
 class ListTeaching:
-    """Teaches each query its own list alone."""
+    """Scores each query against its own list only."""
 
     share = 0.4
 
@@ -114,7 +115,7 @@ class ListTeaching:
 
 
 class VectorTeaching:
-    """Teaches all queries, float16 (n_lists, dimension), against all passages, float16 (n_passages, dimension)."""
+    """Scores all queries, float16 (n_lists, dimension), against all passages, float16 (n_passages, dimension)."""
 
     share = 0.8
 
@@ -126,8 +127,8 @@ class VectorTeaching:
     def of(cls, candidates: CandidateSet, teachers: Sequence[ModelFolder], embed: Embed) -> "VectorTeaching":
         """The ensemble of encoders and of `embed`, all weighted equally.
 
-        Equally, since it depends on the pairs at hand which of them knows the judged passages best; the scale of their
-        sum is fitted (see `fitted_weights`).
+        Equally, because it depends on the given pairs which encoder ranks the judged passages best; only the scale of
+        their sum is fitted (see `fitted_weights`).
 
         Raises:
             ModelError: a teacher fails.

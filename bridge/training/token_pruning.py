@@ -1,9 +1,10 @@
-"""A cross-encoder whose upper layers read only the tokens of a passage that matter to the answer.
+"""Prunes tokens in a cross-encoder: its upper layers read only the passage tokens that matter to the score.
 
-Half way up, the state of the first token, of which the score is made, already tells what it looks for: the passage's
-tokens whose states have the largest inner product with it go on, with all of the query's, and the others are left out
-(token pruning: Goyal et al. 2020, "PoWER-BERT": https://arxiv.org/abs/2001.08950; the first token as the judge, between
-attention and feed-forward part: Liang et al. 2022, "EViT": https://arxiv.org/abs/2202.07800). Nothing is trained anew.
+Half-way up, the state of the first token, which the score is computed from, already shows what it attends to. The
+passage tokens whose states have the largest inner product with it stay, with all tokens of the query; the others are
+dropped (token pruning: Goyal et al. 2020, "PoWER-BERT": https://arxiv.org/abs/2001.08950; the first token as the judge,
+between attention and feed-forward part: Liang et al. 2022, "EViT": https://arxiv.org/abs/2202.07800). No further
+training.
 """
 
 import numpy as np
@@ -14,26 +15,27 @@ from onnx import TensorProto, helper, numpy_helper
 from bridge.errors import ModelError
 
 KEPT_SHARE = 0.4
-"""What our own cross-encoders keep: the same nDCG@10 in three quarters of the time (docs/explanation/models.md)."""
+"""Share of the passage tokens in our own cross-encoders: the same nDCG@10 in three quarters of the time
+(docs/explanation/models.md)."""
 
 FEWEST_KEPT = 16
-"""So many tokens of a passage go on whatever the share: short ones are read whole."""
+"""At least this many tokens of a passage stay, so short passages are read whole."""
 
 FEWEST_LAYERS = 3
 
 KEPT_STATES = "kept_states"
-"""The tensor of the states that go on: float32 (1, n_kept_tokens, hidden_size)."""
+"""Tensor of the remaining states: float32 (1, n_tokens, hidden_size)."""
 
 _SEGMENTS = "token_type_ids"
 
 
 def prune_tokens(model: onnx.ModelProto, share: float) -> None:
-    """Lets only `share` of a passage's tokens, rounded up, into the upper half of the layers.
+    """Passes only `share` of a passage's tokens, rounded up, to the upper half of the layers.
 
-    For graphs that take one pair at a time and no mask: how many tokens go on depends on the pair.
+    For graphs that take one pair at a time and no mask, because the number of tokens depends on the pair.
 
     Raises:
-        ModelError: the graph has too few layers, or does not tell a passage from a query.
+        ModelError: the graph has too few layers, or does not distinguish passage from query.
     """
     graph = model.graph
     states = _states_half_way_up(graph)
@@ -61,7 +63,7 @@ def prune_tokens(model: onnx.ModelProto, share: float) -> None:
 
 
 def _states_half_way_up(graph: onnx.GraphProto) -> str | None:
-    """What attention led to in the last layer of the lower half, before the feed-forward part."""
+    """The output of attention in the last layer of the lower half, before the feed-forward part."""
     nodes = list(graph.node)
     layers = [place for place, node in enumerate(nodes) if node.op_type in ("Attention", "MultiHeadAttention")]
     if len(layers) < FEWEST_LAYERS:

@@ -1,7 +1,6 @@
-"""A transformers folder becomes a model folder: read safely, traced into a graph, written with its manifest.
+"""Reads a transformers folder safely, traces it to a graph, and writes a model folder with its manifest.
 
-The graph comes from `torch.onnx.export(dynamo=False)`: ONNX Runtime's attention fusion recognises its shape, and not
-that of the newer exporter.
+Uses `torch.onnx.export(dynamo=False)`, because ONNX Runtime's attention fusion recognises only its graphs.
 """
 
 import json
@@ -20,7 +19,7 @@ from bridge.errors import ModelError
 from bridge.models.artifact import TOKENIZER, Kind, Manifest, ModelFolder, names_only, write_manifest
 
 FORBIDDEN_KEYS = ("auto_map", "custom_pipelines", "_attn_implementation", "attn_implementation", "trust_remote_code")
-"""Keys of `config.json` by which some transformers versions load code that the folder names (CVE-2026-4372)."""
+"""Keys of `config.json` that make some transformers versions load code from the folder (CVE-2026-4372)."""
 
 OPSET = 17
 MODEL_FILE = "model.onnx"
@@ -38,7 +37,7 @@ MAX_DIFFERENCE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What an export cannot read from the folder."""
+    """Manifest fields that the folder does not contain."""
 
     name: str
     licence: str
@@ -51,7 +50,7 @@ class Card:
 
 
 def checked_configuration(source: Path) -> dict[str, Any]:
-    """`config.json` of a transformers folder, which names no code and has safe weights beside it.
+    """`config.json` of a transformers folder that names no code and has safe weights.
 
     Raises:
         ModelError: it is missing, names code to load, or the weights are not safetensors.
@@ -70,8 +69,8 @@ def checked_configuration(source: Path) -> dict[str, Any]:
 
 
 def trace(model: Any, file: Path, *, inputs: Sequence[str], output: str) -> None:
-    """Writes the model's graph, for any number of texts of any length; `inputs` in the order of its `forward`, by which
-    the exporter names them."""
+    """Writes the model's graph, for any number and length of texts; the exporter names `inputs` in the order of its
+    `forward`."""
     example = torch.ones((2, 7), dtype=torch.int64)
     torch.onnx.export(
         model,
@@ -94,7 +93,7 @@ def differs(folder: ModelFolder, difference: float) -> ModelError:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences the exporter's notes on tracing."""
+    """Silences the exporter's tracing notes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
@@ -104,7 +103,8 @@ def quiet() -> Iterator[None]:
 def write_model(
     source: Path, out: Path, card: Card, kind: Kind, files: Sequence[str], *, max_tokens: int | None = None, **own: Any
 ) -> ModelFolder:
-    """Completes `out`, which holds `files` (the main one first): tokenizer and manifest, with the fields in `own`."""
+    """Completes `out`, which has `files` already (the main one first), with tokenizer and manifest; `own` adds
+    fields."""
     copy_tokenizer(source, out)
     manifest = Manifest(
         kind=kind,
@@ -120,5 +120,5 @@ def write_model(
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:
-    """Copies `tokenizer.json` without its indentation, a third of its size."""
+    """Copies `tokenizer.json` without indentation, which is a third of the size."""
     (out / TOKENIZER).write_bytes(msgspec.json.encode(msgspec.json.decode((source / TOKENIZER).read_bytes())))
