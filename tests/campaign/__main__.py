@@ -1,0 +1,108 @@
+"""`scripts/campaign NAME`: long runs that look for faults by chance. `--seed` makes a run the same again."""
+
+import asyncio
+import json
+import logging
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+
+from tests.campaign.findings import Findings
+from tests.campaign.fuzz import Fuzzer
+from tests.campaign.stand import stand
+
+LIMIT_MS = 50.0
+"""The longest that the event loop may be held, in processor time."""
+
+
+@click.group()
+def main() -> None:
+    """Long runs by chance: `fuzz` compares answers with a node's own, `work` bounds the work on the event loop."""
+    # The sidecar in this process writes a line for each request.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
+def _options(command: Any) -> Any:
+    for option in (
+        click.option("--seed", type=int, help="Of the run; by default a new one, which is printed."),
+        click.option("--requests", type=int, default=2000, show_default=True, help="At most so many requests."),
+        click.option("--minutes", type=float, help="At most so many minutes."),
+        click.option("--folder", type=click.Path(path_type=Path), help="For findings; by default var/campaign/SEED."),
+        click.option("--json", "as_json", is_flag=True, help="The summary as JSON."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@_options
+def fuzz(**options: Any) -> None:
+    """Generated requests to a node, through the proxy unchanged, and upgraded."""
+    _fuzzed("fuzz", heavy=0.02, **options)
+
+
+@main.command()
+@_options
+def work(**options: Any) -> None:
+    """The longest stretch that requests hold the proxy's event loop; every fifth request is a heavy one."""
+    _fuzzed("work", heavy=0.2, **options)
+
+
+def _fuzzed(
+    name: str,
+    *,
+    heavy: float,
+    seed: int | None,
+    requests: int,
+    minutes: float | None,
+    folder: Path | None,
+    as_json: bool,
+) -> None:
+    findings = _findings(name, seed, folder)
+    started = time.monotonic()
+    until = started + minutes * 60 if minutes is not None else float("inf")
+    with stand() as running:
+        asyncio.run(Fuzzer(running, findings, requests, until, heavy).run())
+        longest = running.longest_holds()
+        log = running.holds.with_suffix(".log").read_text("utf-8")
+    for trace in [line for line in log.splitlines() if '"exception"' in line]:
+        findings.note("proxy: an unforeseen exception", log=trace)
+    if longest and longest[0]["cpu_ms"] > LIMIT_MS:
+        findings.note("work: the event loop is held", **longest[0])
+    _tell(findings, time.monotonic() - started, as_json, longest_holds_ms=[each["cpu_ms"] for each in longest])
+
+
+def _findings(name: str, seed: int | None, folder: Path | None) -> Findings:
+    seed = random.SystemRandom().randrange(10**6) if seed is None else seed
+    click.echo(f"seed {seed}", err=True)
+    return Findings(folder or Path("var", "campaign", str(seed)), name, seed)
+
+
+def _tell(findings: Findings, took_s: float, as_json: bool, **more: Any) -> None:
+    findings.save()
+    summary = {
+        "run": findings.name,
+        "seed": findings.seed,
+        "took_s": round(took_s, 1),
+        **findings.figures,
+        **more,
+        "findings": dict(findings.counts.most_common()),
+    }
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        for name, value in summary.items():
+            if name != "findings":
+                click.echo(f"{name:>20}  {value}")
+        click.echo(f"{findings.counts.total():>20}  findings" + (f", in {findings.folder}" if findings.counts else ""))
+        for kind, count in findings.counts.most_common():
+            click.echo(f"{count:>22}  {kind}")
+    raise SystemExit(1 if findings.counts else 0)
+
+
+if __name__ == "__main__":
+    main()

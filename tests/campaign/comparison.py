@@ -1,0 +1,191 @@
+"""What is wrong with an answer that came through the proxy, beside the node's own."""
+
+import json
+import re
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from tests.campaign.made import Made
+from tests.campaign.wire import NO_ANSWER, Answer, Request
+
+# Clock values, cursors, identities, Java's addresses of objects, ports and threads of the node, and the two names.
+_VOLATILE = re.compile(
+    rb'"?took"?\s*:\s*-?\d+|"(?:_scroll_id|pit_id|(?:index[._])?(?:creation_date(?:_string)?|uuid))"\s*:\s*"[^"]*"'
+    rb'|"(?:creation_time|task|time_in_nanos|time_in_millis|build_scorer|next_doc|advance|score|match|create_weight|'
+    rb"compute_max_score|set_min_competitive_score|shallow_advance|initialize|collect|build_aggregation|post_collection|"
+    rb"build_leaf_collector|reduce|fetch|load_stored_fields\w*|load_source\w*|create_stored_fields_visitor\w*|"
+    rb'build_sub_phase_processors\w*|get_next_reader\w*|process|set_next_reader)"\s*:\s*\d+'
+    rb"|took[^e]{1,3}?(?=.?.?timed_out)|(?<=@)[0-9a-f]{5,8}|(?<= in )\d+(?=\) \[)|\[\[[\w-]{22}\]\[|/[\w-]{22}\]"
+    rb"|twin-[dp]",
+    re.ASCII,
+)
+_NOT_COMPARED = frozenset(
+    {"x-bridge", "server-timing", "connection", "keep-alive", "transfer-encoding", "content-length", "date"}
+    | {"task_resource_usage"}
+)
+_REFUSALS = (
+    (405, b"CONNECT"),
+    (400, b"header Connection names"),
+    (431, b"proxy.max_headers_bytes"),
+    (417, b"100-continue is known"),
+    (501, b"chunked alone"),
+    (400, b"cannot be forwarded unchanged"),
+    (400, b"expected a path that begins with /"),
+)
+"""What the proxy refuses itself, as docs/reference/http-api.md says."""
+_WHOLE = ("aggregations", "suggest", "timed_out", "_shards", "terminated_early", "num_reduce_phases")
+"""Members of an answer that are the cluster's own, however hits are ranked."""
+_EVERYWHERE = ("", "_all", "*")
+
+
+def masked(body: bytes) -> bytes:
+    """A body without what differs between any two answers."""
+    return _VOLATILE.sub(b"", body)
+
+
+def passed_faults(direct: Answer, proxied: Answer) -> list[str]:
+    """How an answer that should be the node's own differs from it."""
+    if _refused(direct, proxied):
+        return []
+    if direct.status != proxied.status:
+        return [f"status {proxied.status or proxied.fault} for {direct.status or direct.fault}"]
+    faults = []
+    expected, got = (
+        sorted((name, masked(value.encode())) for name, value in each.headers if name not in _NOT_COMPARED)
+        for each in (direct, proxied)
+    )
+    if expected != got:
+        missing = sorted({name for name, _ in set(expected) ^ set(got)})
+        faults.append(f"header {','.join(missing)}")
+    if masked(direct.content) != masked(proxied.content):
+        faults.append("body")
+    return faults
+
+
+def _refused(direct: Answer, proxied: Answer) -> bool:
+    """Whether the proxy refused by a rule of its own, or where the node itself gives no answer."""
+    if direct.status == NO_ANSWER and direct.fault != "late":
+        return proxied.status >= 400
+    # An answer to HEAD has no words.
+    own_words = not proxied.body and "aiohttp" in proxied.header("server")
+    return any(proxied.status == status and (words in proxied.body or own_words) for status, words in _REFUSALS)
+
+
+def upgraded_faults(made: Made, direct: Answer, upgraded: Answer) -> list[str]:
+    """What an upgraded answer has that it must not have, or lacks."""
+    if _refused(direct, upgraded):
+        return []
+    if direct.status != upgraded.status:
+        return [f"status {upgraded.status or upgraded.fault} for {direct.status or direct.fault}"]
+    if direct.status == NO_ANSWER:
+        return []
+    faults = []
+    mark = upgraded.header("x-bridge")
+    if direct.status >= 400:
+        return passed_faults(direct, upgraded)
+    if any(reason in mark for reason in ("internal_error", "answer_not_understood", "rejected", "leg_failed")):
+        faults.append(f"mark {mark.partition('; took')[0]}")
+    if _hides(made.request) and re.search(rb'(?<!\\)"_neural', upgraded.content):
+        faults.append(f"_neural shows ({mark.partition('; took')[0]})")
+    if mark.startswith("pass") and not faults and b"_neural" not in direct.content:
+        return passed_faults(direct, upgraded)
+    own, ours = _items(direct), _items(upgraded)
+    if own is None or ours is None:
+        return faults if (own is None) == (ours is None) else [*faults, "not JSON"]
+    if len(own) != len(ours):
+        return [*faults, f"{len(ours)} answers for {len(own)}"]
+    for expected, got in zip(own, ours, strict=True):
+        faults += _item_faults(expected, got, union="union" in made.stage)
+    return list(dict.fromkeys(faults))
+
+
+def shown_ids(answer: Answer) -> list[list[tuple[str, str]]]:
+    """Index and id of the hits of each search in an answer."""
+    return [
+        [(hit["_index"], hit["_id"]) for hit in _hits(item) if "_index" in hit and "_id" in hit]
+        for item in _items(answer) or []
+    ]
+
+
+def _hides(request: Request) -> bool:
+    """Whether the bridge's object has to be out of sight: not if it was named, nor where pages follow unseen."""
+    target = unquote_to_bytes(request.target)
+    path, _, query = target.partition(b"?")
+    body = Answer(200, (("content-encoding", _encoding(request)),), request.body).content
+    parts = [part for part in path.split(b"/") if part]
+    expression = parts[0].decode("latin-1") if len(parts) > 1 else ""
+    named = b"_neural" in query or b"_neural" in body or b"\\u005f" in body
+    return not (named or b"scroll" in query or b'"pit"' in body or expression in _EVERYWHERE)
+
+
+def _encoding(request: Request) -> str:
+    return next((value.decode("latin-1") for name, value in request.headers if name == b"Content-Encoding"), "")
+
+
+def _items(answer: Answer) -> list[dict[str, Any]] | None:
+    try:
+        tree = json.loads(answer.content)
+    except ValueError:
+        return None
+    if not isinstance(tree, dict):
+        return None
+    responses = tree.get("responses")
+    return responses if isinstance(responses, list) else [tree]
+
+
+def _hits(item: dict[str, Any]) -> list[dict[str, Any]]:
+    hits = item.get("hits")
+    found = hits.get("hits") if isinstance(hits, dict) else None
+    return found if isinstance(found, list) else []
+
+
+def _item_faults(own: dict[str, Any], ours: dict[str, Any], *, union: bool) -> list[str]:
+    faults = []
+    if own.get("status") != ours.get("status") or ("error" in own) != ("error" in ours):
+        return ["an item's status"]
+    if "error" in own:
+        return [] if masked(json.dumps(own).encode()) == masked(json.dumps(ours).encode()) else ["an item's error"]
+    faults += [f"{name} differs" for name in _WHOLE if _plain(own.get(name)) != _plain(ours.get(name))]
+    if own.keys() ^ ours.keys() - {"_bridge"}:
+        faults.append(f"members {sorted(own.keys() ^ ours.keys() - {'_bridge'})}")
+    own_hits, our_hits = own.get("hits"), ours.get("hits")
+    if isinstance(own_hits, dict) and isinstance(our_hits, dict):
+        if not union and own_hits.get("total") != our_hits.get("total"):
+            faults.append("total differs")
+        if own_hits.keys() != our_hits.keys():
+            faults.append(f"members of hits {sorted(own_hits.keys() ^ our_hits.keys())}")
+    shown = {(hit.get("_index"), hit.get("_id")): hit for hit in _hits(ours)}
+    if len(shown) < len(_hits(ours)) and all("_id" in hit for hit in _hits(ours)):
+        faults.append("a hit twice")
+    if len(_hits(ours)) < len(_hits(own)):
+        faults.append("fewer hits")
+    for hit in _hits(own):
+        twin = shown.get((hit.get("_index"), hit.get("_id")))
+        if twin is not None and "_id" in hit:
+            faults += _hit_faults(hit, twin)
+    return faults
+
+
+def _hit_faults(own: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    faults = []
+    for name in (own.keys() | ours.keys()) - {"_score", "_bridge", "_explanation", "sort", "inner_hits"}:
+        expected, got = _plain(own.get(name)), _plain(ours.get(name))
+        if name == "highlight" and isinstance(got, dict):
+            got = {field: value for field, value in got.items() if field != "_bridge.passage"} or None
+        if expected != got:
+            faults.append(f"{name} of a hit differs")
+    return faults
+
+
+def _plain(value: Any) -> Any:
+    """The value without the bridge's object, without what an empty object leaves, and without times."""
+    if isinstance(value, dict):
+        kept = {
+            key: _plain(each)
+            for key, each in value.items()
+            if key != "_neural" and not key.startswith("_neural.") and key != "took"
+        }
+        return kept or None
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value

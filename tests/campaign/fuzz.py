@@ -1,0 +1,140 @@
+"""Generated requests, sent to a node directly, through the proxy unchanged, and through the proxy to be upgraded."""
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from tests.campaign.comparison import passed_faults, shown_ids, upgraded_faults
+from tests.campaign.findings import Findings
+from tests.campaign.made import Made, made
+from tests.campaign.stand import TWINS, Stand
+from tests.campaign.wire import Answer, Connection
+
+WORKERS = 3
+SAVED_EVERY = 200
+CONTROL = b"x-bridge"
+SHOWN_BYTES = 4000
+"""Of a request or an answer in a finding."""
+
+
+@dataclass
+class Fuzzer:
+    """Sends requests of one seed until so many are sent, or so many seconds are over."""
+
+    stand: Stand
+    findings: Findings
+    n_requests: int
+    until: float = float("inf")
+    heavy: float = 0.02
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def run(self) -> None:
+        """Sends them; what is found goes into the findings."""
+        async with aiohttp.ClientSession() as session:
+            await asyncio.gather(*(self._work(session) for _ in range(WORKERS)))
+        self.findings.save()
+
+    async def _work(self, session: aiohttp.ClientSession) -> None:
+        connections = [Connection(url) for url in (self.stand.node_url, self.stand.proxy_url, self.stand.proxy_url)]
+        while self.findings.next < self.n_requests and time.monotonic() < self.until:
+            number = self.findings.next
+            self.findings.next += 1
+            if number % SAVED_EVERY == 0:
+                self.findings.save()
+                self.findings.progress(f"request {number} of {self.n_requests}")
+            await self._one(session, number, made(self.findings.seed, number, heavy=self.heavy), *connections)
+        for connection in connections:
+            await connection.close()
+
+    async def _one(
+        self,
+        session: aiohttp.ClientSession,
+        number: int,
+        asked: Made,
+        straight: Connection,
+        off: Connection,
+        upgrading: Connection,
+    ) -> None:
+        figures = self.findings.figures
+        figures["requests"] += 1
+        raw_direct = asked.request.bytes_for(TWINS[0])
+        raw_off = asked.request.bytes_for(TWINS[1], ((CONTROL, b"off"),))
+        if asked.writes:
+            figures["writes"] += 1
+            async with self._writing:
+                direct, passed = await asyncio.gather(straight.ask(raw_direct), off.ask(raw_off))
+        else:
+            direct, passed = await asyncio.gather(straight.ask(raw_direct), off.ask(raw_off))
+        faults = passed_faults(direct, passed)
+        if faults and not asked.writes and not await self._steady(straight, raw_direct, direct):
+            figures["unsteady"] += 1
+            return
+        figures[f"answers {direct.status}"] += 1
+        for fault in faults:
+            self._note(f"off: {_kind(fault, asked)}", number, raw_off, direct, passed)
+        if not asked.upgrades:
+            return
+        stage = ((CONTROL, asked.stage.encode()),) if asked.stage else ()
+        raw = asked.request.bytes_for(TWINS[0], stage)
+        upgraded = await upgrading.ask(raw)
+        mark = upgraded.header("x-bridge")
+        figures["upgraded" if mark and not mark.startswith("pass") else "passed"] += 1
+        faults = upgraded_faults(asked, direct, upgraded)
+        if faults and not await self._steady(straight, raw_direct, direct):
+            figures["unsteady"] += 1
+            return
+        faults += await self._strangers(session, asked, upgraded)
+        for fault in faults:
+            self._note(f"upgraded: {_kind(fault, asked)}", number, raw, direct, upgraded)
+
+    async def _steady(self, straight: Connection, raw: bytes, before: Answer) -> bool:
+        """Whether the node answers the same again."""
+        return not passed_faults(await straight.ask(raw), before)
+
+    async def _strangers(self, session: aiohttp.ClientSession, asked: Made, upgraded: Answer) -> list[str]:
+        """Hits that the node does not give for their ids, or not under the search's conditions."""
+        if upgraded.status != 200 or "pass;" in upgraded.header("x-bridge"):
+            return []
+        pages = shown_ids(upgraded)
+        known = asked.searches if len(asked.searches) == len(pages) else ((),) * len(pages)
+        faults = []
+        for page, search in zip(pages, known, strict=True):
+            conditions = search[2] if search else []
+            for index in {index for index, _ in page}:
+                ids = [doc_id for each, doc_id in page if each == index]
+                query = {"bool": {"filter": [{"ids": {"values": ids}}, *conditions]}}
+                body: dict[str, Any] = {"query": query, "size": len(ids), "_source": False}
+                async with session.post(f"{self.stand.node_url}/{index}/_search", json=body) as answer:
+                    found = (await answer.json()).get("hits", {}).get("hits", [])
+                self.findings.figures["hits"] += len(ids)
+                if {hit["_id"] for hit in found} != set(ids):
+                    faults.append("a hit that the conditions shut out")
+        return faults
+
+    def _note(self, kind: str, number: int, raw: bytes, direct: Answer, proxied: Answer) -> None:
+        self.findings.note(
+            kind,
+            number=number,
+            request=raw[:SHOWN_BYTES].decode("latin-1"),
+            direct=_shown(direct),
+            proxied=_shown(proxied),
+        )
+
+
+def _kind(fault: str, asked: Made) -> str:
+    """The fault with what tells kinds of requests apart."""
+    path = asked.request.target.partition(b"?")[0].decode("latin-1")
+    return f"{fault} [{asked.request.method} {re.sub(r'^.*/', '', path.rstrip('/'))[:20]}]"
+
+
+def _shown(answer: Answer) -> dict[str, Any]:
+    return {
+        "status": answer.status,
+        "fault": answer.fault,
+        "headers": answer.headers,
+        "body": answer.content[:SHOWN_BYTES].decode("latin-1"),
+    }

@@ -1,0 +1,69 @@
+"""Every fault that an answer through the proxy may have is seen, and nothing else."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.campaign.comparison import passed_faults, shown_ids, upgraded_faults
+from tests.campaign.made import Made
+from tests.campaign.wire import NO_ANSWER, Answer, Request
+
+HIT = {"_index": "papers", "_id": "1", "_score": 1.5, "_source": {"title": "wing"}}
+OTHER = {"_index": "papers", "_id": "2", "_score": 1.0, "_source": {"title": "flow"}}
+OURS = {**HIT, "_source": {"title": "wing", "_neural": {"stamp": "s"}}}
+ASKED = Made(Request("POST", b"/papers/_search", body=b"{}"), upgrades=True)
+
+
+def answer(tree: Any, *headers: tuple[str, str], status: int = 200) -> Answer:
+    return Answer(status, (("content-type", "application/json"), *headers), json.dumps(tree).encode())
+
+
+def page(*hits: Any, **more: Any) -> dict[str, Any]:
+    return {"took": 3, "hits": {"total": {"value": 2}, "max_score": 1.5, "hits": list(hits)}, **more}
+
+
+@pytest.mark.parametrize(
+    ("proxied", "faults"),
+    [
+        (answer({"took": 9, "a": 1}), []),
+        (answer({"took": 3, "a": 1}, ("x-bridge", "pass; reason=off")), []),
+        (answer({"took": 3, "a": 2}), ["body"]),
+        (answer({"took": 3, "a": 1}, ("x-more", "1")), ["header x-more"]),
+        (answer({"took": 3, "a": 1}, status=500), ["status 500 for 200"]),
+        (Answer(NO_ANSWER, fault="late"), ["status late for 200"]),
+        (answer({"error": "proxy.max_headers_bytes"}, status=431), []),
+    ],
+)
+def test_what_passes_has_to_be_the_nodes_own(proxied: Answer, faults: list[str]) -> None:
+    assert passed_faults(answer({"took": 3, "a": 1}), proxied) == faults
+
+
+@pytest.mark.parametrize(
+    ("upgraded", "faults"),
+    [
+        (page(OTHER, {**HIT, "_score": 2.5}), []),
+        (page(HIT), ["fewer hits"]),
+        (page(HIT, HIT), ["a hit twice"]),
+        (page(OURS, OTHER), ["_neural shows (hybrid)"]),
+        (page({**HIT, "_source": {}}, OTHER), ["_source of a hit differs"]),
+        (page(HIT, OTHER, aggregations={"a": {"value": 1}}), ["aggregations differs", "members ['aggregations']"]),
+    ],
+)
+def test_an_upgraded_answer_may_differ_in_order_and_scores_alone(upgraded: Any, faults: list[str]) -> None:
+    direct = answer(page(OURS, OTHER))
+
+    assert upgraded_faults(ASKED, direct, answer(upgraded, ("x-bridge", "hybrid; took_ms=4"))) == faults
+
+
+def test_our_object_may_be_seen_where_it_is_named() -> None:
+    asked = Made(Request("POST", b"/papers/_search", body=b'{"_source":["_neural.*"]}'), upgrades=True)
+    direct = answer(page(OURS, OTHER))
+
+    assert upgraded_faults(asked, direct, answer(page(OURS, OTHER), ("x-bridge", "hybrid"))) == []
+
+
+def test_hits_are_told_by_index_and_id_for_each_search() -> None:
+    both = answer({"responses": [page(HIT), page(OTHER, HIT)]})
+
+    assert shown_ids(both) == [[("papers", "1")], [("papers", "2"), ("papers", "1")]]
