@@ -5,9 +5,8 @@ import random
 
 import pytest
 
-from bridge.profile import IndexProfile
 from bridge.search.request import LeaveAlone, parse
-from tests.campaign.grammar import Grammar
+from tests.campaign.grammar import ODD, Grammar
 
 
 def test_a_seed_makes_the_same_bodies_again() -> None:
@@ -18,16 +17,13 @@ def test_a_seed_makes_the_same_bodies_again() -> None:
 
 def test_applications_searches_are_mostly_understood_and_some_are_not() -> None:
     outcomes = [
-        parse(json.dumps(Grammar(random.Random(each)).application().tree).encode(), "", **_PROFILE)
-        for each in range(300)
+        parse(json.dumps(tree).encode(), "", text_fields=["title", "body"], object_field="_neural")
+        for tree in (Grammar(random.Random(each)).application().tree for each in range(300))
     ]
 
     left_alone = [each for each in outcomes if isinstance(each, LeaveAlone)]
-    assert 60 < len(left_alone) < 240
+    assert 30 < len(left_alone) < 150
     assert len({each.reason for each in left_alone}) >= 6
-
-
-_PROFILE = {"text_fields": ["title", "body"], "object_field": IndexProfile(text_fields=["title"]).object_field}
 
 
 def test_a_mutation_changes_a_copy_and_nothing_else() -> None:
@@ -42,4 +38,4 @@ def test_a_mutation_changes_a_copy_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("value", ["x", 1.5, None])
 def test_what_has_no_parts_is_replaced(value: object) -> None:
-    assert Grammar(random.Random(3)).mutated(value) is not Ellipsis
+    assert Grammar(random.Random(3)).mutated(value) in ODD

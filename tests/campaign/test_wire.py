@@ -44,7 +44,8 @@ def test_a_chunked_request_ends_with_an_empty_chunk() -> None:
 
 
 async def test_answers_are_read_by_length_by_chunks_and_to_the_end() -> None:
-    chunked = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
+    chunks = b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
+    chunked = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
     answers = (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", chunked, b"HTTP/1.1 404 None\r\n\r\nall END")
     async with scripted(*answers) as (url, asked):
         connection = Connection(url)
