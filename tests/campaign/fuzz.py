@@ -12,7 +12,7 @@ from tests.campaign.comparison import passed_faults, shown_ids, upgraded_faults
 from tests.campaign.findings import Findings
 from tests.campaign.made import Made, made
 from tests.campaign.stand import TWINS, Stand
-from tests.campaign.wire import Answer, Connection
+from tests.campaign.wire import Answer, Connection, Request
 
 WORKERS = 3
 SAVED_EVERY = 200
@@ -69,8 +69,8 @@ class Fuzzer:
                 direct, passed = await asyncio.gather(straight.ask(raw_direct), off.ask(raw_off))
         else:
             direct, passed = await asyncio.gather(straight.ask(raw_direct), off.ask(raw_off))
-        faults = passed_faults(direct, passed)
-        if faults and not asked.writes and not await self._steady(straight, raw_direct, direct):
+        faults = passed_faults(asked.request, direct, passed)
+        if faults and not asked.writes and not await self._steady(asked.request, straight, direct):
             figures["unsteady"] += 1
             return
         figures[f"answers {direct.status}"] += 1
@@ -84,16 +84,16 @@ class Fuzzer:
         mark = upgraded.header("x-bridge")
         figures["upgraded" if mark and not mark.startswith("pass") else "passed"] += 1
         faults = upgraded_faults(asked, direct, upgraded)
-        if faults and not await self._steady(straight, raw_direct, direct):
+        if faults and not await self._steady(asked.request, straight, direct):
             figures["unsteady"] += 1
             return
         faults += await self._strangers(session, asked, upgraded)
         for fault in faults:
             self._note(f"upgraded: {_kind(fault, asked)}", number, raw, direct, upgraded)
 
-    async def _steady(self, straight: Connection, raw: bytes, before: Answer) -> bool:
+    async def _steady(self, request: Request, straight: Connection, before: Answer) -> bool:
         """Whether the node answers the same again."""
-        return not passed_faults(await straight.ask(raw), before)
+        return not passed_faults(request, await straight.ask(request.bytes_for(TWINS[0])), before)
 
     async def _strangers(self, session: aiohttp.ClientSession, asked: Made, upgraded: Answer) -> list[str]:
         """Hits that the node does not give for their ids, or not under the search's conditions."""

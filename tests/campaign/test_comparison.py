@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.campaign.comparison import passed_faults, shown_ids, upgraded_faults
+from tests.campaign.comparison import masked, passed_faults, shown_ids, upgraded_faults
 from tests.campaign.made import Made
 from tests.campaign.wire import NO_ANSWER, Answer, Request
 
@@ -33,10 +33,37 @@ def page(*hits: Any, **more: Any) -> dict[str, Any]:
         (answer({"took": 3, "a": 1}, status=500), ["status 500 for 200"]),
         (Answer(NO_ANSWER, fault="late"), ["status late for 200"]),
         (answer({"error": "proxy.max_headers_bytes"}, status=431), []),
+        (answer({"error": "the request is malformed"}, status=400), ["status 400 for 200"]),
     ],
 )
 def test_what_passes_has_to_be_the_nodes_own(proxied: Answer, faults: list[str]) -> None:
-    assert passed_faults(answer({"took": 3, "a": 1}), proxied) == faults
+    assert passed_faults(ASKED.request, answer({"took": 3, "a": 1}), proxied) == faults
+
+
+@pytest.mark.parametrize("target", [b"papers/_search", b"/pa pers/_search", b"*"])
+def test_what_is_no_http_may_be_refused(target: bytes) -> None:
+    refusal = answer({"error": "the request is malformed: expected HTTP/1.1"}, status=400)
+
+    assert passed_faults(Request("GET", target), answer({}), refusal) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (b":)\n\x05\xfa\x83took\xde\x88timed_out", b":)\n\x05\xfa\x83took$\xa2\x88timed_out"),
+        (b"\xbfdtook\x18\x2aitimed_out", b"\xbfdtook\x03itimed_out"),
+        (b'{"stack_trace":"a\\"b","x":1}', b'{"stack_trace":"c","x":1}'),
+        (b'{"_id":"sIPSJaIBq0Sz_q_yddry"}', b'{"_id":"sYPSJaIBq0Sz_q_ydtoC"}'),
+        (b"for uri [/papers/_search?] and", b"for uri [/papers/_search] and"),
+    ],
+)
+def test_what_differs_between_any_two_answers_is_masked(first: bytes, second: bytes) -> None:
+    assert masked(first) == masked(second)
+
+
+def test_ids_and_numbers_of_an_applications_own_are_compared() -> None:
+    assert masked(b'{"_id":"12"}') != masked(b'{"_id":"13"}')
+    assert masked(b'{"timed_out":1}') != masked(b'{"timed_out":2}')
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,11 @@ class Request(msgspec.Struct, frozen=True):
     framing: str = "length"
     version: bytes = b"HTTP/1.1"
 
+    @property
+    def is_http(self) -> bool:
+        """Whether the target is one that HTTP knows: a path from the root, without a space."""
+        return self.target.startswith(b"/") and b" " not in self.target
+
     def bytes_for(self, twin: str, more: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
         """What goes over the connection; `more` are headers to add."""
         name = twin.encode()
