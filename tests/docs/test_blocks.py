@@ -24,6 +24,7 @@ NOT_RUN = {
     "install": 3,
     "interleave": 2,
     "kubernetes": 2,
+    "long": 1,
     "secured": 2,
     "serve": 1,
     "systemd": 3,
