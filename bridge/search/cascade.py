@@ -7,6 +7,8 @@ Pure: which passages the large model reads, and how the scores of both models be
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bridge.search.fusion import in_range
+
 STAGES_APART = 1.0
 """Logits between the last passage that the large model read and the first that it did not: far enough for the two to
 stay apart after the logistic function and in single precision."""
@@ -49,8 +51,11 @@ def select_for_large_model(
 def merge_scores(first: Sequence[float], second: Mapping[int, float]) -> list[float]:
     """One score per passage, in input order: the large model's (`second`, at least one) if it read the passage.
 
-    The small model's scores (`first`) of the others are shifted below all of these, which keeps their distances.
+    The small model's scores (`first`) of the others are shifted below all of these, which keeps their distances. Scores
+    of a model that are too large for this are made smaller first, and keep their order.
     """
+    first = in_range(first)
+    second = dict(zip(second, in_range([*second.values()]), strict=True))
     rest = [score for index, score in enumerate(first) if index not in second]
     shift = min(second.values()) - STAGES_APART - max(rest, default=0.0)
     return [second.get(index, score + shift) for index, score in enumerate(first)]

@@ -17,6 +17,9 @@ from bridge.records import Hit, Key, LegScore, RankedHit
 _LARGEST_EXPONENT = 700.0
 """Beyond it exponentials overflow."""
 
+_LARGEST_SCORE = 1e6
+"""Beyond it the distances between scores are lost in single precision, and in the end overflow in double precision."""
+
 FUSED_FLOOR = 1.0
 RERANKED_FLOOR = 2.0
 SMALL_MODEL_CEILING = 2.5
@@ -97,10 +100,20 @@ def minmax(scores: Sequence[float]) -> list[float]:
     """Scores moved and stretched to 0…1, after Lee (SIGIR 1997); all 1 where they are all equal."""
     if not scores:
         return []
+    scores = in_range(scores)
     low, high = min(scores), max(scores)
     if high == low:
         return [1.0] * len(scores)
     return [(score - low) / (high - low) for score in scores]
+
+
+def in_range(scores: Sequence[float]) -> Sequence[float]:
+    """Finite scores in their order, all divided by one number if any is so large that arithmetic could lose or overflow
+    it: a reranker may answer 1e308."""
+    largest = max(map(abs, scores), default=0.0)
+    if largest <= _LARGEST_SCORE:
+        return scores
+    return [score / largest * _LARGEST_SCORE for score in scores]
 
 
 def blended(scores: Sequence[float], prior: Sequence[float], weight: float) -> list[float]:
@@ -113,6 +126,7 @@ def _standard_scores(scores: Sequence[float]) -> list[float]:
     """Scores less their mean, in standard deviations (Montague and Aslam, CIKM 2001); 0 where all equal."""
     if not scores:
         return []
+    scores = in_range(scores)
     mean = fmean(scores)
     deviation = math.sqrt(fmean([(score - mean) ** 2 for score in scores]))
     # The mean of equal numbers may differ from them by a rounding.

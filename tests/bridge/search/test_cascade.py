@@ -1,5 +1,7 @@
 """What two cross-encoders' scores become."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,3 +55,23 @@ def test_what_the_large_model_read_comes_first_and_the_rest_keeps_the_small_ones
 
 def test_what_was_not_read_stays_as_far_apart_as_the_small_model_puts_it() -> None:
     assert merge_scores([3.0, 2.0, 0.5], {0: 10.0}) == [10.0, 9.0, 7.5]
+
+
+@pytest.mark.case("R29")
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ([1e308, -1e308, 1.0], {0: 1e308}),
+        ([1.0, 1e308, -1e308], {0: -1.7e308}),
+        ([2.0, 1.0, 0.5], {0: 1e308, 1: -1e308}),
+        ([3e38, 1e38, -3e38], {0: -3e38}),
+    ],
+)
+def test_scores_of_any_finite_size_merge_to_finite_ones_in_order(first: list[float], second: dict[int, float]) -> None:
+    scores = merge_scores(first, second)
+
+    assert all(map(math.isfinite, scores))
+    read = sorted(second, key=lambda index: -second[index])
+    rest = sorted(set(range(3)) - second.keys(), key=lambda index: -first[index])
+    assert sorted(range(3), key=lambda index: -scores[index]) == [*read, *rest]
+    assert len(set(scores)) == 3

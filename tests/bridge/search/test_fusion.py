@@ -115,6 +115,28 @@ def test_a_fused_ranking_is_sorted_unique_bounded_and_stable(
     assert fused == fuse(dict(reversed(rankings.items())), chosen, window=window)
 
 
+@pytest.mark.case("R29")
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("low", [-1.7e308, -5.0, 0.0, 1.6e308])
+def test_scores_of_any_finite_size_fuse_to_finite_ones(method: Literal["rrf", "minmax", "zscore"], low: float) -> None:
+    rankings = {"a": leg(("x", 1.7e308), ("y", 1.65e308), ("z", low)), "b": leg(("x", 3.0), ("y", 2.0))}
+
+    fused = fuse(rankings, settings(method, a=1, b=1), window=3)
+
+    assert [hit.doc_id for hit in fused] == ["x", "y", "z"]
+    assert all(0 <= hit.score <= 1 for hit in fused)
+
+
+@pytest.mark.case("R29")
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=20), st.floats(0, 1))
+def test_finite_scores_stretch_to_0_and_1_in_their_order(scores: list[float], weight: float) -> None:
+    stretched = minmax(scores)
+
+    assert all(0 <= value <= 1 for value in stretched)
+    assert sorted(stretched) == [value for _, value in sorted(zip(scores, stretched, strict=True))]
+    assert all(0 <= value <= 1 + 1e-9 for value in blended(scores, scores, weight))
+
+
 def test_minmax_of_equal_scores_is_one() -> None:
     assert minmax([3.0, 3.0]) == [1.0, 1.0]
     assert minmax([]) == []

@@ -38,6 +38,19 @@ def test_blending_mixes_fused_scores_in() -> None:
     assert [hit.doc_id for hit in rerank(FUSED, logits, RerankSettings(blend=0.0))] == ["b", "c", "a"]
 
 
+@pytest.mark.case("R29")
+@pytest.mark.parametrize("order", [rerank, cascade])
+def test_logits_of_any_finite_size_give_scores(
+    order: Callable[..., list[RankedHit]],
+) -> None:
+    logits = {("docs", "a"): -1e308, ("docs", "b"): 1e308, ("docs", "c"): 0.0}
+
+    ranked = order(FUSED, logits, RerankSettings(blend=0.0))
+
+    assert [hit.doc_id for hit in ranked] == ["b", "c", "a"]
+    assert all(2 <= hit.score <= 3 for hit in ranked)
+
+
 def test_what_the_large_model_read_stays_before_what_the_small_one_read() -> None:
     fused = [
         RankedHit("docs", doc_id, 1.0, fused_score=score)
