@@ -249,14 +249,17 @@ class ConnectionServer(web.Server):
 class Connection(RequestHandler):
     """Reads requests as the cluster's nodes do: bytes beyond ASCII in a request line are a part of the target."""
 
-    __slots__ = ("_line", "_write_timeout_s", "raw_targets")
+    __slots__ = ("_body", "_line", "_write_timeout_s", "raw_targets")
     raw_targets: dict[str, str]
-    """The target of the running request as it came, by its escaped form; empty if both are alike."""
+    """Targets of requests that wait or run, as they came, by their escaped form, unless both are alike."""
 
     def __init__(self, *args: Any, write_timeout_s: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._write_timeout_s = write_timeout_s
-        self._line = b""
+        # What came of a request line; None while the rest of a request is on its way.
+        self._line: bytes | None = b""
+        # Of the newest request whose head is whole.
+        self._body: StreamReader | None = None
         self.raw_targets = {}
 
     @property
@@ -287,16 +290,23 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser, which takes no bytes beyond ASCII in a target: they are escaped for it."""
-        if self.is_idle or self._line:
+        # A request may come before the last one's answer is written, or before the task that wrote it waits again.
+        if self._line is None and self._body is not None and self._body.is_eof():
+            self._line = b""
+        if self._line is not None:
             part, end, rest = data.partition(b"\n")
             self._line += part
             if not part.isascii():
                 data = _escaped(part) + end + rest
             if end:
                 if not self._line.isascii():
-                    self.raw_targets = {_target(_escaped(self._line)): _target(self._line)}
-                self._line = b""
+                    self.raw_targets[_target(_escaped(self._line))] = _target(self._line)
+                # An empty line before a request is none of it.
+                self._line, self._body = None if self._line.strip() else b"", None
+        n_waiting = len(self._messages)
         super().data_received(data)
+        if len(self._messages) > n_waiting:
+            self._line, self._body = None, self._messages[-1][1]
 
     def handle_error(
         self,

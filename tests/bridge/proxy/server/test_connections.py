@@ -43,6 +43,28 @@ async def test_a_request_line_that_comes_in_parts_is_read_whole(make_stack: Make
     assert [received.target for received in stack.cluster.received] == ["/café?q=é"]
 
 
+@pytest.mark.case("P49")
+async def test_a_request_before_the_last_ones_answer_is_read_as_any_other(make_stack: MakeStack) -> None:
+    """Nothing says when a client sends its next request: the connection has to know where the last one ends."""
+    stack = await make_stack(lambda request: Reply(delay_s=0.5 if request.method == "POST" else 0.0))
+    reader, writer = await asyncio.open_connection(stack.proxy.host, stack.proxy.port)
+    for part in ("POST /café/_doc HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n", "X-Utf: é\r\n\r\n", "é\n\n"):
+        writer.write(part.encode())
+        await writer.drain()
+        await asyncio.sleep(0.01)
+    await stack.cluster.has_received(1)
+    writer.write("GET /café?q=ü HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    for _ in range(2):
+        await reader.readuntil(b"{}")
+    writer.write("GET /é HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await reader.readuntil(b"{}")
+    await closed(writer)
+
+    assert [received.target for received in stack.cluster.received] == ["/café/_doc", "/café?q=ü", "/é"]
+    assert stack.cluster.received[0].header("X-Utf") == "é"
+    assert stack.cluster.received[0].body == "é\n\n".encode()
+
+
 @pytest.mark.case("P37", "P49")
 @pytest.mark.parametrize(
     ("sent", "status"),
