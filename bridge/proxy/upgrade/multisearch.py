@@ -63,8 +63,16 @@ def _item(header: dict[str, Json], body: bytes, expression: str) -> Item:
     named = header.pop("index", expression)
     if isinstance(named, list) and all(isinstance(name, str) for name in named):
         named = ",".join(named)
-    parameters = {name: str(value).lower() if isinstance(value, bool) else value for name, value in header.items()}
+    # The cluster takes null for a parameter that is not set.
+    parameters = {name: _as_parameter(value) for name, value in header.items() if value is not None}
     return Item(named if isinstance(named, str) else "", body, urlencode(parameters))
+
+
+def _as_parameter(value: Json) -> Json:
+    """How a value of a header line stands in a URL."""
+    if isinstance(value, list):
+        return ",".join(str(_as_parameter(each)) for each in value)
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 class Answers:

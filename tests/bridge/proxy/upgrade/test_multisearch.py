@@ -27,6 +27,21 @@ def test_searches_are_told_apart_with_their_own_parameters() -> None:
     ]
 
 
+@pytest.mark.case("P55", "P56")
+@pytest.mark.parametrize(
+    ("header", "parameters"),
+    [
+        ({"routing": None, "search_type": None, "ignore_unavailable": None, "preference": "p"}, "preference=p"),
+        ({"expand_wildcards": ["open", "closed"]}, "expand_wildcards=open%2Cclosed"),
+        ({"allow_no_indices": "false", "request_cache": True}, "allow_no_indices=false&request_cache=true"),
+    ],
+)
+def test_a_header_line_is_read_as_the_cluster_reads_it(header: dict[str, object], parameters: str) -> None:
+    assert items(lines((header, QUERY)), "", expression="docs") == [
+        Item("docs", json.dumps(QUERY).encode(), parameters)
+    ]
+
+
 @pytest.mark.parametrize(
     ("body", "query_string", "reason"),
     [
