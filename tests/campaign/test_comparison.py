@@ -54,6 +54,7 @@ def test_what_is_no_http_may_be_refused(target: bytes) -> None:
         (b"\xbfdtook\x18\x2aitimed_out", b"\xbfdtook\x03itimed_out"),
         (b'{"stack_trace":"a\\"b","x":1}', b'{"stack_trace":"c","x":1}'),
         (b'{"_id":"sIPSJaIBq0Sz_q_yddry"}', b'{"_id":"sYPSJaIBq0Sz_q_ydtoC"}'),
+        (b"document with id 'sIPSJaIBq0Sz_q_yddry'", b"document with id 'sYPSJaIBq0Sz_q_ydtoC'"),
         (b"for uri [/papers/_search?] and", b"for uri [/papers/_search] and"),
     ],
 )
