@@ -306,6 +306,11 @@ class IndexProfile(msgspec.Struct, frozen=True):
         """Full name of the keyword field that holds the stamp."""
         return f"{self.generation_field}.stamp"
 
+    @property
+    def version_fields(self) -> tuple[str, str]:
+        """Full names of a companion's fields for sequence number and primary term of the application's document."""
+        return f"{self.object_field}.seq_no", f"{self.object_field}.primary_term"
+
     def to_meta(self) -> dict[str, Any]:
         """The value to store under `META_KEY`."""
         built: dict[str, Any] = msgspec.to_builtins(self)

@@ -79,11 +79,13 @@ Key = tuple[str, str]
 
 
 class Hit(msgspec.Struct, frozen=True, gc=False):
-    """A document found by a search: identity and score; higher is better."""
+    """A document found by a search: identity and score; higher is better. `version` of the application's document, if
+    the search asked for it."""
 
     index: str
     doc_id: str
     score: float
+    version: DocumentVersion | None = None
 
     @property
     def key(self) -> Key:

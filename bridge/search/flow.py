@@ -141,9 +141,11 @@ async def _run_legs(
     if embedding is not None:
         bodies["vector"] = legs.vector(request, profile, embedding)
     hits_of = dict(await backend.search(bodies)) if bodies else {}
-    if embedding is not None and "vector" in hits_of and len(hits_of["vector"]) < profile.window:
+    few = embedding is not None and "vector" in hits_of and len(hits_of["vector"]) < profile.window
+    if embedding is not None and few and profile.beside is None:
         # Few documents are allowed, or document-level security hid the nearest: only a full comparison tells, and
-        # among few documents it costs little.
+        # among few documents it costs little. A companion knows no conditions: there the backend finds out which
+        # documents are allowed.
         hits_of |= await backend.search({"vector": legs.exact_vector(request, profile, embedding)})
     if not hits_of.get("vector"):
         # Vectors that the caller may not see are not compared with anything further on either.

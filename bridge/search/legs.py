@@ -33,21 +33,30 @@ def expansion(request: SearchRequest, profile: IndexProfile) -> Json:
     A document matches by its own text, by its predicted queries, or by both; everything around the
     words is unchanged.
     """
+    return expanded_by(request, profile, predicted(request, profile))
+
+
+def predicted(request: SearchRequest, profile: IndexProfile) -> Json:
+    """The clause that scores documents by their predicted queries, with their texts if both count as one field."""
     words = {"query": request.text, "boost": profile.expansion_boost}
-    predicted: Json = {"match": {profile.predicted_queries_field: words}}
-    if profile.expanded_fields:
-        fields = [*profile.expanded_fields, profile.predicted_queries_field]
-        predicted = {"combined_fields": words | {"fields": fields}}
+    if not profile.expanded_fields:
+        return {"match": {profile.predicted_queries_field: words}}
+    fields = [*profile.expanded_fields, profile.predicted_queries_field]
+    return {"combined_fields": words | {"fields": fields}}
+
+
+def expanded_by(request: SearchRequest, profile: IndexProfile, alternative: Json) -> Json:
+    """The application's query with `alternative` beside the user's words."""
     if request.clause.inside:
-        predicted = {"bool": {"must": [predicted], "filter": list(request.clause.inside)}}
-    query = _with_alternative(request.query, request.clause.path, predicted)
+        alternative = {"bool": {"must": [alternative], "filter": list(request.clause.inside)}}
+    query = _with_alternative(request.query, request.clause.path, alternative)
     return _ids_only(request, profile.window, query, keep_conditions=True)
 
 
 def vector(request: SearchRequest, profile: IndexProfile, embedding: Sequence[float]) -> Json:
     """The documents nearest to the query's embedding, among those that the application's conditions allow."""
     k = min(profile.window * _K_PER_RESULT, MAX_K)
-    query = dialects.nearest(profile, embedding, k=k, allowed=_allowed(request))
+    query = dialects.nearest(profile, embedding, k=k, allowed=allowed(request))
     return _ids_only(request, profile.window, query, keep_conditions=False)
 
 
@@ -57,8 +66,13 @@ def exact_vector(request: SearchRequest, profile: IndexProfile, embedding: Seque
     The graph of vectors knows nothing of document-level security: where it hides the nearest neighbours,
     `vector` finds few documents or none. This query meets only what the caller may see.
     """
-    query = {"bool": {"must": [dialects.compared(profile, embedding)], **_allowed(request)}}
-    return _ids_only(request, profile.window, query, keep_conditions=False)
+    return allowed_by(request, profile, dialects.compared(profile, embedding))
+
+
+def allowed_by(request: SearchRequest, profile: IndexProfile, query: Json) -> Json:
+    """The documents that `query` finds among those that the application's conditions allow."""
+    conditions = {"bool": {"must": [query], **allowed(request)}}
+    return _ids_only(request, profile.window, conditions, keep_conditions=False)
 
 
 def texts(profile: IndexProfile, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int = 1) -> Json:
@@ -68,17 +82,22 @@ def texts(profile: IndexProfile, keys: Sequence[Key], embedding: Sequence[float]
     """
     query = _documents(keys)
     if embedding is not None and profile.passages.layout == "nested":
-        nearest = dialects.compared(profile, embedding)
-        nearest["nested"]["inner_hits"] = {
-            "size": passages,
-            "_source": False,
-            "docvalue_fields": [f"{profile.passages_field}.start", f"{profile.passages_field}.end"],
-        }
-        query = {"bool": {"filter": [query], "should": [nearest]}}
+        query = {"bool": {"filter": [query], "should": [_nearest_passages(profile, embedding, passages)]}}
     return {
         "size": len(keys),
         "query": query,
         "_source": {"includes": profile.text_fields},
+        "track_total_hits": False,
+    }
+
+
+def offsets(profile: IndexProfile, keys: Sequence[Key], embedding: Sequence[float], *, passages: int) -> Json:
+    """The given documents, each with its `passages` nearest passages, and without their texts."""
+    nearest = _nearest_passages(profile, embedding, passages)
+    return {
+        "size": len(keys),
+        "query": {"bool": {"filter": [_documents(keys)], "should": [nearest]}},
+        "_source": False,
         "track_total_hits": False,
     }
 
@@ -150,13 +169,23 @@ def _conditions(request: SearchRequest) -> dict[str, Json]:
     return {name: value for name, value in conditions.items() if value is not None}
 
 
-def _allowed(request: SearchRequest) -> dict[str, Json]:
+def allowed(request: SearchRequest) -> dict[str, Json]:
     """The application's conditions as clauses of a `bool`; empty where there are none."""
     required = [*request.clause.required]
     if request.post_filter is not None:
         required.append(request.post_filter)
     clauses = {"filter": required, "must_not": list(request.clause.excluded)}
     return {name: conditions for name, conditions in clauses.items() if conditions}
+
+
+def _nearest_passages(profile: IndexProfile, embedding: Sequence[float], n: int) -> Json:
+    nearest = dialects.compared(profile, embedding)
+    nearest["nested"]["inner_hits"] = {
+        "size": n,
+        "_source": False,
+        "docvalue_fields": [f"{profile.passages_field}.start", f"{profile.passages_field}.end"],
+    }
+    return nearest
 
 
 def _documents(keys: Sequence[Key]) -> Json:

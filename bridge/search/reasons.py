@@ -28,6 +28,7 @@ REASONS: dict[str, str] = {
     "unknown_key": "a member of the body that the bridge does not know",
     "unknown_parameter": "a parameter, of the URL or of a clause, that the bridge does not know, or twice",
     # The index
+    "fields_hidden": "the cluster hides from the caller a text that the index's companion was made of",
     "index_expression": "all indices (as points in time are searched), another cluster's, or an unreadable name",
     "mapping_unreadable": "the mapping could not be read: no such index, or no permission, or no time",
     "no_profile": "the bridge has not enriched the index",

@@ -12,7 +12,7 @@ import msgspec
 
 from bridge.errors import AnswerNotUnderstood
 from bridge.profile import IndexProfile
-from bridge.records import Hit, Key, Passage
+from bridge.records import DocumentVersion, Hit, Key, Passage
 from bridge.text import changed, decodable, decode, enriched_text, field_texts, replace_lone_surrogates
 
 RawObject = dict[str, msgspec.Raw]
@@ -34,6 +34,16 @@ class _Identity(msgspec.Struct):
     index: str = msgspec.field(name="_index")
     doc_id: str = msgspec.field(name="_id")
     score: float | None = msgspec.field(name="_score", default=None)
+    seq_no: int | None = msgspec.field(name="_seq_no", default=None)
+    primary_term: int | None = msgspec.field(name="_primary_term", default=None)
+    fields: dict[str, list[int]] = {}
+
+    def version(self, version_fields: tuple[str, str]) -> DocumentVersion | None:
+        """The version that the hit shows; of a companion's, the version of the document that it was made from."""
+        seq_no, primary_term = self.seq_no, self.primary_term
+        if self.fields:
+            [seq_no], [primary_term] = (self.fields.get(name, [None]) for name in version_fields)
+        return DocumentVersion(seq_no, primary_term) if seq_no is not None and primary_term is not None else None
 
 
 class _Total(msgspec.Struct):
@@ -144,10 +154,13 @@ class _Legs(msgspec.Struct):
     responses: list[_Leg]
 
 
-def leg_rankings(body: bytes, names: Sequence[str]) -> dict[str, list[Hit] | str]:
+def leg_rankings(
+    body: bytes, names: Sequence[str], version_fields: tuple[str, str] = ("", "")
+) -> dict[str, list[Hit] | str]:
     """A `_msearch` answer → for each leg its hits, best first and each document once, or what kind of error it met.
 
-    A leg of which all shards failed has no hits and so counts as an error too.
+    A leg of which all shards failed has no hits and so counts as an error too. `version_fields`: a companion's, for the
+    sequence number and the primary term of the application's document.
 
     Raises:
         AnswerNotUnderstood: no such answer, or another number of items than `names`.
@@ -167,7 +180,8 @@ def leg_rankings(body: bytes, names: Sequence[str]) -> dict[str, list[Hit] | str
         else:
             best: dict[Key, Hit] = {}
             for hit in answer.hits.hits:
-                best.setdefault((hit.index, hit.doc_id), Hit(hit.index, hit.doc_id, hit.score or 0.0))
+                found = Hit(hit.index, hit.doc_id, hit.score or 0.0, hit.version(version_fields))
+                best.setdefault(found.key, found)
             rankings[name] = list(best.values())
     return rankings
 

@@ -72,7 +72,7 @@ class Composer:
             max_score = own_best
         beyond = await self._found_beyond(plan, ranked) if plan.union and ranked.stages != "lexical" else 0
         more = {"_bridge": explained_answer(ranked)} if plan.explain else {}
-        if not plan.request.asks_for_ours:
+        if _hides_ours(plan):
             # Here the hits are taken apart already; in the whole answer they would have to be found again.
             hits = [hit_without(hit, plan.profile.object_field) for hit in hits]
         return own.with_hits(hits, max_score=max_score, beyond=beyond, more=more)
@@ -124,9 +124,18 @@ class Composer:
         """The documents' predicted queries that match the user's words, best first."""
         if plan.profile.generator is None or not keys:
             return {}
-        body = legs.matching_predictions(plan.request, plan.profile, keys)
+        request, profile = plan.request, plan.profile
         try:
-            hits = await self._searches.hits(plan, body, stage="explain", deadline=plan.deadline)
+            if profile.beside is None:
+                body = legs.matching_predictions(request, profile, keys)
+                hits = await self._searches.hits(plan, body, stage="explain", deadline=plan.deadline)
+            else:
+                hits = await self._searches.companion_hits(
+                    plan,
+                    keys,
+                    lambda theirs: legs.matching_predictions(request, profile, theirs),
+                    deadline=plan.deadline,
+                )
         except StageFailed as failed:
             ranked.notes.failures.append(failed)
             return {}
@@ -191,9 +200,15 @@ def _shown(
     )
 
 
+def _hides_ours(plan: Plan) -> bool:
+    """Whether the bridge's object is left out. An index with a companion holds none: a field of that name is the
+    application's own."""
+    return plan.profile.beside is None and not plan.request.asks_for_ours
+
+
 def _finished(plan: Plan, body: bytes) -> bytes:
     """The answer as it is sent: without the bridge's object, and only the parts that `filter_path` names."""
-    if not plan.request.asks_for_ours:
+    if _hides_ours(plan):
         body = hidden(body, plan.profile.object_field)
     if plan.request.filter_path is not None:
         body = filtered(body, plan.request.filter_path)

@@ -1,22 +1,27 @@
-"""The bridge's own searches: sent in the caller's name, each within the time that is left and a bounded memory."""
+"""The bridge's own searches, each within the time that is left and a bounded memory: in the caller's name, and of
+companions in its own."""
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from urllib.parse import urlencode
 
 import aiohttp
 
 from bridge import tracing
+from bridge.cluster.companion import companion_of
 from bridge.errors import AnswerNotUnderstood, StageFailed
 from bridge.proxy.transport.headers import of_a_leg
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
-from bridge.proxy.upgrade.planning import Plan
-from bridge.search import json_tree
+from bridge.proxy.upgrade.planning import Plan, own_identity
+from bridge.records import Key
+from bridge.search import json_tree, legs
 from bridge.search.json_tree import Json
 from bridge.search.response import ShownHit, found_hits
+from bridge.settings import Settings
 
 _SHOWING_SHARE = 0.15
 """Of the budget: what the stages before leave for showing the hits that they brought up."""
@@ -84,11 +89,16 @@ class Share:
 
 
 class OwnSearches:
-    """Asks the cluster for what the application's own answer lacks."""
+    """Asks the cluster for what the application's own answer lacks.
 
-    def __init__(self, upstream: Upstream, memory: AnswerMemory) -> None:
+    Companions are asked by the identity of `settings.cluster`, which no search of the application's index carries.
+    """
+
+    def __init__(self, upstream: Upstream, memory: AnswerMemory, settings: Settings) -> None:
         self._upstream = upstream
         self._memory = memory
+        self._prefix = settings.companion.prefix
+        self._own_identity = own_identity(settings.cluster)
 
     async def hits(self, plan: Plan, body: Json, *, stage: str, deadline: float) -> list[ShownHit]:
         """The hits of one search.
@@ -113,26 +123,71 @@ class OwnSearches:
         Raises:
             StageFailed: `STAGE_unavailable`, `STAGE_slow`, `STAGE_forbidden`, `STAGE_rejected`.
         """
-        return await self._ask(plan, "_msearch", {}, body, stage, plan.deadline)
+        return await self._ask(plan, plan.expression, "_msearch", {}, body, stage, plan.deadline)
+
+    async def companion_msearch(self, plan: Plan, bodies: Iterable[Json]) -> bytes:
+        """The answer of the companion's index to a `_msearch` of these searches.
+
+        Raises:
+            StageFailed: `companion_unavailable`, `companion_slow`, `companion_forbidden`, `companion_rejected`.
+        """
+        body = legs.msearch(bodies, _same_copies(plan))
+        return await self._ask(plan, self._companion(plan), "_msearch", {}, body, "companion", plan.deadline, own=True)
+
+    async def companion_hits(
+        self, plan: Plan, keys: Sequence[Key], body_of: Callable[[Sequence[Key]], Json], *, deadline: float
+    ) -> list[ShownHit]:
+        """The hits of one search of the companion for documents that the application's index returned to the caller;
+        `body_of` makes it from their keys in the companion. The hits have the application's keys.
+
+        Raises:
+            StageFailed: as `companion_msearch`.
+        """
+        companion = self._companion(plan)
+        key_of = {(companion, doc_id): (index, doc_id) for index, doc_id in keys}
+        body = body_of(list(key_of))
+        hits = await self._hits(plan, _same_copies(plan), body, "companion", deadline, index=companion)
+        return [replace(hit, key=key_of[hit.key]) for hit in hits if hit.key in key_of]
+
+    def _companion(self, plan: Plan) -> str:
+        return companion_of(plan.profile.beside or "", self._prefix)
 
     async def _hits(
-        self, plan: Plan, parameters: Mapping[str, str], body: Json, stage: str, deadline: float
+        self,
+        plan: Plan,
+        parameters: Mapping[str, str],
+        body: Json,
+        stage: str,
+        deadline: float,
+        *,
+        index: str | None = None,
     ) -> list[ShownHit]:
-        answer = await self._ask(plan, "_search", parameters, json_tree.write(body), stage, deadline)
+        """The hits of a search of the application's index in the caller's name, or of the companion `index`."""
+        asked, own = (plan.expression, False) if index is None else (index, True)
+        answer = await self._ask(plan, asked, "_search", parameters, json_tree.write(body), stage, deadline, own=own)
         try:
             return found_hits(answer)
         except AnswerNotUnderstood as error:
             raise StageFailed(f"{stage}_unavailable", str(error)) from error
 
     async def _ask(
-        self, plan: Plan, endpoint: str, parameters: Mapping[str, str], body: bytes, stage: str, deadline: float
+        self,
+        plan: Plan,
+        expression: str,
+        endpoint: str,
+        parameters: Mapping[str, str],
+        body: bytes,
+        stage: str,
+        deadline: float,
+        *,
+        own: bool = False,
     ) -> bytes:
         query = f"?{urlencode(parameters)}" if parameters else ""
-        target = f"/{plan.expression}/{endpoint}{query}"
-        headers = of_a_leg(plan.caller)
+        target = f"/{expression}/{endpoint}{query}"
+        headers = self._own_identity.copy() if own else of_a_leg(plan.caller)
         try:
             async with asyncio.timeout_at(deadline):
-                with tracing.span(endpoint.removeprefix("_"), _traced(endpoint, plan)):
+                with tracing.span(endpoint.removeprefix("_"), _traced(endpoint, expression)):
                     tracing.join(headers)
                     answer = await self._upstream.send("POST", target, headers, body)
                     with self._memory.share() as share:
@@ -143,7 +198,8 @@ class OwnSearches:
         except (Refused, aiohttp.ClientError) as error:
             raise StageFailed(f"{stage}_unavailable", str(error)) from error
         if answer.status in (401, 403):
-            raise StageFailed(f"{stage}_forbidden", f"the cluster refused {endpoint} to the caller")
+            whose = f"cluster.username, which needs to read {expression}" if own else "the caller"
+            raise StageFailed(f"{stage}_forbidden", f"the cluster refused {endpoint} to {whose}")
         if answer.status == 400:
             raise StageFailed(f"{stage}_rejected", f"the cluster took {endpoint} for malformed")
         if answer.status != 200:
@@ -153,12 +209,12 @@ class OwnSearches:
         return content
 
 
-def _traced(endpoint: str, plan: Plan) -> tracing.Attributes:
+def _traced(endpoint: str, expression: str) -> tracing.Attributes:
     """OpenTelemetry's names for what is asked of a database: never the query itself."""
     return {
         "db.system.name": "opensearch",
         "db.operation.name": endpoint.removeprefix("_"),
-        "db.collection.name": plan.expression,
+        "db.collection.name": expression,
     }
 
 
@@ -174,5 +230,9 @@ def deadline_of_showing(plan: Plan) -> float:
 
 def scope(plan: Plan) -> dict[str, str]:
     """The application's routing and the like; and the same copies of the shards for every page."""
+    return {**_same_copies(plan), **plan.request.scope}
+
+
+def _same_copies(plan: Plan) -> dict[str, str]:
     by_query = hashlib.sha256(plan.request.text.encode()).hexdigest()[:16]
-    return {"preference": f"bridge-{by_query}", **plan.request.scope}
+    return {"preference": f"bridge-{by_query}"}

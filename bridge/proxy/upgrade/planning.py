@@ -3,6 +3,9 @@
 The profile that says how to search an index is read from its mapping and trusted for a while. It holds nothing of the
 documents, so one caller's reading serves all; whether a caller may search the index is decided by the cluster, at each
 search. A failed reading is never shared between callers: a permission may be missing.
+
+If the index has none, its companion's mapping may hold it. A companion knows texts that a caller may not see, so for
+each caller the cluster is asked whether it shows all text fields.
 """
 
 import asyncio
@@ -10,9 +13,10 @@ import base64
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -20,6 +24,7 @@ from aiohttp import hdrs
 from cachetools import TTLCache
 from multidict import CIMultiDict
 
+from bridge.cluster.companion import companion_of
 from bridge.errors import IndexUnsuitable
 from bridge.profile import IndexProfile, Stage, profile_of
 from bridge.proxy.transport.headers import CONTROL, identity, of_a_leg, plain_media_type
@@ -35,6 +40,7 @@ _LEGS = ("lexical", "expansion", "vector")
 _JSON_BODIES = ("application/json", "application/x-ndjson", "")
 _JSON_ANSWERS = ("application/json", "*/*", "application/*", "")
 _CACHED_INDICES = 10_000
+_UNREADABLE = LeaveAlone("mapping_unreadable")
 _NAME = r"-?[a-z0-9.*](?:[a-z0-9._*-]|%2[Aa]){0,254}"
 _NAMES = re.compile(rf"(?!\*+$){_NAME}(?:(?:,|%2[Cc]){_NAME})*")
 """Indices and aliases by name or pattern, also several: not all of them, no date arithmetic, no other cluster."""
@@ -89,11 +95,13 @@ class Planner:
 
     def __init__(self, upstream: Upstream, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._upstream = upstream
-        self._own_identity = _basic(settings.cluster)
+        self._own_identity = own_identity(settings.cluster)
+        self._prefix = settings.companion.prefix
         self.budget_s = settings.proxy.budget_ms / 1000
         ttl_s = settings.proxy.profile_ttl_s
         self._profiles: TTLCache[str, IndexProfile | LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
         self._unreadable: TTLCache[tuple[str, bytes], LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
+        self._sees_texts: TTLCache[tuple[str, bytes], bool] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
 
     async def plan(
         self,
@@ -112,7 +120,8 @@ class Planner:
         profile = control.applied_to(profile)
         stage = control.stage or profile.stages[-1]
         if stage == "lexical":
-            return LeaveAlone("lexical", hidden_object(body, query_string, profile.object_field))
+            ours = profile.object_field if profile.beside is None else None
+            return LeaveAlone("lexical", ours and hidden_object(body, query_string, ours))
         request = parse(
             body,
             query_string,
@@ -121,7 +130,7 @@ class Planner:
             rules=profile.rules,
         )
         if isinstance(request, LeaveAlone):
-            return request
+            return request if profile.beside is None else LeaveAlone(request.reason)
         return Plan(
             request=request,
             profile=profile,
@@ -139,32 +148,70 @@ class Planner:
         """The profile of the indices that `expression` names, still percent-encoded; they have to agree.
 
         `caller` are the forwarded headers of the search. For a caller that may not read mappings the configured
-        identity reads, which is used for nothing else.
+        identity reads; it reads the mappings of companions too.
         """
         if not _NAMES.fullmatch(expression):
             return LeaveAlone("index_expression")
-        if (known := self._profiles.get(expression)) is not None:
-            return known
         callers = (expression, identity(caller))
         if (unreadable := self._unreadable.get(callers)) is not None:
             return unreadable
         try:
             async with asyncio.timeout(self.budget_s):
-                status, body = await self._mapping(expression, of_a_leg(caller))
-                if status in (401, 403) and self._own_identity is not None:
-                    own = CIMultiDict({hdrs.AUTHORIZATION: self._own_identity})
-                    status, body = await self._mapping(expression, own)
+                profile = self._profiles.get(expression)
+                if profile is None:
+                    profile = await self._read(expression, caller)
+                    if profile == _UNREADABLE:
+                        self._unreadable[callers] = _UNREADABLE
+                        return _UNREADABLE
+                    self._profiles[expression] = profile
+                if isinstance(profile, LeaveAlone) or profile.beside is None:
+                    return profile
+                if (sees_texts := self._sees_texts.get(callers)) is None:
+                    shown = await self._shown(expression, profile.text_fields, caller)
+                    self._sees_texts[callers] = sees_texts = shown.fields.keys() >= set(profile.text_fields)
+                return profile if sees_texts else LeaveAlone("fields_hidden")
         except (Refused, TimeoutError, aiohttp.ClientError):
             # Whether the cluster can be searched is for the search itself to find out.
-            return LeaveAlone("mapping_unreadable")
-        if status != 200:
-            self._unreadable[callers] = unreadable = LeaveAlone("mapping_unreadable")
-            return unreadable
-        self._profiles[expression] = profile = _common_profile(body)
-        return profile
+            return _UNREADABLE
 
-    async def _mapping(self, expression: str, headers: CIMultiDict[str]) -> tuple[int, bytes]:
-        answer = await self._upstream.send("GET", f"/{expression}/_mapping", headers, None)
+    async def _read(self, expression: str, caller: CIMultiDict[str]) -> IndexProfile | LeaveAlone:
+        """The profile from the mapping of the indices themselves, or of the companion of the only one."""
+        status, body = await self._get(f"/{expression}/_mapping", of_a_leg(caller))
+        if status in (401, 403) and hdrs.AUTHORIZATION in self._own_identity:
+            status, body = await self._get(f"/{expression}/_mapping", self._own_identity)
+        if status == 200:
+            profile, indices = _common_profile(body)
+        elif status in (401, 403):
+            # Which indices an alias leads to is told to whoever may search it.
+            profile, indices = _UNREADABLE, (await self._shown(expression, ["_id"], caller)).indices
+        else:
+            return _UNREADABLE
+        if isinstance(profile, IndexProfile) or profile.reason not in ("no_profile", _UNREADABLE.reason):
+            return profile
+        if len(indices) != 1:
+            return profile
+        return await self._beside(indices[0]) or profile
+
+    async def _beside(self, index: str) -> IndexProfile | None:
+        """The profile in the mapping of the index's companion; None if it has none that can be read."""
+        companion = companion_of(index, self._prefix)
+        status, body = await self._get(f"/{quote(companion, safe='')}/_mapping", self._own_identity)
+        if status != 200:
+            return None
+        profile, _ = _common_profile(body, beside=index)
+        return profile if isinstance(profile, IndexProfile) else None
+
+    async def _shown(self, expression: str, fields: Sequence[str], caller: CIMultiDict[str]) -> "_FieldCapabilities":
+        """Which of the fields the cluster shows to the caller, and in which indices; none if it refuses."""
+        names = quote(",".join(fields))
+        status, body = await self._get(f"/{expression}/_field_caps?fields={names}", of_a_leg(caller))
+        try:
+            return msgspec.json.decode(body, type=_FieldCapabilities) if status == 200 else _FieldCapabilities()
+        except msgspec.DecodeError:
+            return _FieldCapabilities()
+
+    async def _get(self, target: str, headers: CIMultiDict[str]) -> tuple[int, bytes]:
+        answer = await self._upstream.send("GET", target, headers, None)
         async with answer:
             return answer.status, await answer.read()
 
@@ -224,23 +271,39 @@ class _Mapping(msgspec.Struct):
     mappings: Body
 
 
-def _common_profile(body: bytes) -> IndexProfile | LeaveAlone:
-    """The one profile of all indices in the answer to a request for mappings."""
+class _FieldCapabilities(msgspec.Struct):
+    indices: list[str] = []
+    fields: dict[str, msgspec.Raw] = {}
+
+
+def _common_profile(body: bytes, *, beside: str | None = None) -> tuple[IndexProfile | LeaveAlone, list[str]]:
+    """The one profile of all indices in the answer to a request for mappings, and their names.
+
+    `beside`: the index whose companion was asked. Whoever may write a mapping could name another index in it, so that
+    name has to be the expected one.
+    """
     try:
         mappings = decode(body, dict[str, _Mapping])
         profiles = [profile_of(mapping.mappings.meta, index=index) for index, mapping in mappings.items()]
     except (msgspec.DecodeError, IndexUnsuitable):
-        return LeaveAlone("profile_unreadable")
-    known = [msgspec.structs.replace(profile, gate=None, tuning=None) for profile in profiles if profile is not None]
+        return LeaveAlone("profile_unreadable"), []
+    indices = list(mappings)
+    known = [
+        msgspec.structs.replace(profile, gate=None, tuning=None)
+        for profile in profiles
+        if profile is not None and profile.beside == beside
+    ]
     if not known:
-        return LeaveAlone("no_profile")
+        return LeaveAlone("no_profile"), indices
     if len(known) < len(profiles) or any(profile != known[0] for profile in known):
-        return LeaveAlone("profiles_differ")
-    return known[0]
+        return LeaveAlone("profiles_differ"), indices
+    return known[0], indices
 
 
-def _basic(cluster: ClusterSettings) -> str | None:
-    if cluster.username is None or cluster.password is None:
-        return None
-    credentials = f"{cluster.username}:{cluster.password.get_secret_value()}"
-    return f"Basic {base64.b64encode(credentials.encode()).decode()}"
+def own_identity(cluster: ClusterSettings) -> CIMultiDict[str]:
+    """Headers of a request in the configured identity's name; without credentials if none is configured."""
+    headers = CIMultiDict({hdrs.ACCEPT: "application/json", hdrs.CONTENT_TYPE: "application/json"})
+    if cluster.username is not None and cluster.password is not None:
+        credentials = f"{cluster.username}:{cluster.password.get_secret_value()}"
+        headers[hdrs.AUTHORIZATION] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
+    return headers

@@ -22,6 +22,7 @@ from bridge.profile import IndexProfile
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.transport.headers import identity
 from bridge.proxy.upgrade.cluster_client import OwnSearches, deadline_of_ranking, deadline_of_showing, scope
+from bridge.proxy.upgrade.companion import CompanionLegs, companion_texts
 from bridge.proxy.upgrade.model_client import Sidecar
 from bridge.proxy.upgrade.planning import Plan
 from bridge.records import Hit, Key, Passage, RankedHit
@@ -131,7 +132,8 @@ class Ranker:
 
 
 class CallersBackend(flow.Backend):
-    """Answers one search in its caller's name, within its budget. Notes failures and timings."""
+    """Answers one search in its caller's name, within its budget; a companion is asked in the bridge's. Notes failures
+    and timings."""
 
     def __init__(self, plan: Plan, searches: OwnSearches, sidecar: Sidecar, notes: Notes) -> None:
         self._plan = plan
@@ -139,10 +141,11 @@ class CallersBackend(flow.Backend):
         self._sidecar = sidecar
         self._notes = notes
         self._fusion_began: float | None = None
+        self._embedding: Sequence[float] | None = None
 
     async def embed(self, text: str) -> Sequence[float] | None:
         plan = self._plan
-        return await self._noted(
+        self._embedding = await self._noted(
             "embed",
             self._sidecar.embed(
                 text,
@@ -151,6 +154,7 @@ class CallersBackend(flow.Backend):
                 deadline=plan.deadline - plan.budget_s * (1 - _EMBEDDING_SHARE),
             ),
         )
+        return self._embedding
 
     async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
         hits_of = await self._noted("legs", self._msearch(bodies)) or {}
@@ -162,6 +166,8 @@ class CallersBackend(flow.Backend):
 
     async def _msearch(self, bodies: Mapping[str, Json]) -> dict[str, list[Hit] | str]:
         plan = self._plan
+        if plan.profile.beside is not None:
+            return await CompanionLegs(plan, self._searches, self._embedding).answer(bodies)
         answer = await self._searches.msearch(plan, legs.msearch(bodies.values(), scope(plan)), stage="legs")
         try:
             return leg_rankings(answer, list(bodies))
@@ -180,8 +186,11 @@ class CallersBackend(flow.Backend):
         self, keys: Sequence[Key], embedding: Sequence[float] | None, passages: int, deadline: float
     ) -> dict[Key, list[Passage]]:
         profile = self._plan.profile
-        body = legs.texts(profile, keys, embedding, passages=passages)
-        hits = await self._searches.hits(self._plan, body, stage="texts", deadline=deadline)
+        if profile.beside is None:
+            body = legs.texts(profile, keys, embedding, passages=passages)
+            hits = await self._searches.hits(self._plan, body, stage="texts", deadline=deadline)
+        else:
+            hits = await companion_texts(self._plan, self._searches, keys, embedding, passages, deadline)
         visible = passages_to_read(hits, keys, profile)
         if not visible:
             raise StageFailed("texts_hidden", "the caller may see no text of the documents found")
