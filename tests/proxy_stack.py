@@ -12,6 +12,8 @@ from typing import Any
 from aiohttp import web
 from opensearchpy import OpenSearch
 
+from bridge.cluster import companion
+from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import dialect_of, vector_bytes
 from bridge.cluster.schema import new_index
@@ -20,11 +22,13 @@ from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.profile import IndexProfile, ModelReference, PassageSettings
 from bridge.proxy.server.app import running
-from bridge.settings import ClusterSettings, ProxySettings, Settings, SidecarSettings
+from bridge.settings import ClusterSettings, CompanionSettings, ProxySettings, Settings, SidecarSettings
 from bridge.text import enriched_text, split_passages
 from rerank_server.app import Sidecar
 from rerank_server.models import Models
 from tests.toys import make_toy_cross_encoder, make_toy_encoder
+
+PREFIX = CompanionSettings().prefix
 
 NESTED = PassageSettings(layout="nested", max_tokens=8, overlap_tokens=0)
 """Passages so short that a document of two sentences has two."""
@@ -91,6 +95,48 @@ class ProxyStack:
         if lines:
             answer = client.bulk(index=index, body=lines, refresh=True)
             assert not answer["errors"], answer
+
+    def fill_beside(
+        self,
+        client: OpenSearch,
+        index: str,
+        documents: Mapping[str, tuple[dict[str, Any], Sequence[str]]],
+        *,
+        properties: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
+        **profile: Any,
+    ) -> None:
+        """Creates the index as an application does that knows nothing of the bridge, and its companion."""
+        texts = {name: {"type": "text", "analyzer": "english"} for name in ("title", "body")}
+        mapping = {"properties": {**texts, **(properties or {})}}
+        client.indices.create(index=index, body={"settings": settings or {}, "mappings": mapping})
+        lines: list[dict[str, Any]] = []
+        for doc_id, (document, _) in documents.items():
+            lines += [{"index": {"_id": doc_id}}, document]
+        client.bulk(index=index, body=lines, refresh=True)
+        state = indices.find(client, index)
+        assert state is not None
+        made = self.profile(**profile)
+        companion.create(client, state, made, PREFIX)
+        self.enrich_beside(client, index, documents, nested=made.passages.layout == "nested")
+
+    def enrich_beside(
+        self,
+        client: OpenSearch,
+        index: str,
+        documents: Mapping[str, tuple[dict[str, Any], Sequence[str]]],
+        *,
+        nested: bool = False,
+    ) -> None:
+        """Writes documents of the index, as they are there now, to its companion."""
+        lines: list[dict[str, Any]] = []
+        for doc_id, (document, predicted) in documents.items():
+            read = client.get(index=index, id=doc_id)
+            enriched = self.enriched({name: document[name] for name in ("title", "body")}, predicted, nested=nested)
+            enriched["_neural"] |= {"seq_no": read["_seq_no"], "primary_term": read["_primary_term"]}
+            lines += [{"index": {"_id": doc_id}}, enriched]
+        answer = client.bulk(index=companion.companion_of(index, PREFIX), body=lines, refresh=True)
+        assert not answer["errors"], answer
 
 
 @contextmanager

@@ -1,0 +1,110 @@
+"""The same documents, enriched in place and beside: the proxy ranks them alike, whatever a search demands of them."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from opensearchpy import OpenSearch
+
+from bridge.node.node import EmbeddedNode
+from bridge.profile import PassageSettings, RerankSettings
+from bridge.settings import ClusterSettings
+from tests.proxy_stack import NESTED, PREFIX, ProxyStack, proxy_stack
+from tests.servers import client, unused_index_name
+
+pytestmark = [pytest.mark.slow, pytest.mark.node]
+
+WORDS = ["wing", "flow", "pressure", "plate", "heat", "shock", "layer", "shoe", "red", "blue", "dress", "file", "read"]
+KINDS = ["paper", "note", "ad"]
+
+
+def _document(i: int) -> tuple[dict[str, Any], list[str]]:
+    title = f"{WORDS[i % 13]} {WORDS[i // 3 % 13]}"
+    body = " ".join(WORDS[(i * k + k) % 13] for k in range(1, 4 + i % 5))
+    predicted = [f"{WORDS[(i + 5) % 13]} {WORDS[(i * 3) % 13]}"] if i % 3 else []
+    return {"title": title, "body": body, "kind": KINDS[i % 3], "n": i, "rare": i % 37 == 0}, predicted
+
+
+DOCUMENTS = {f"d{i}": _document(i) for i in range(240)}
+PROPERTIES = {"kind": {"type": "keyword"}, "n": {"type": "integer"}, "rare": {"type": "boolean"}}
+STAGES = ["expansion", "vector", "hybrid", "cascade", "rerank"]
+
+WING = {"multi_match": {"query": "wing flow", "fields": ["title", "body"]}}
+BODIES: dict[str, dict[str, Any]] = {
+    "plain": {"query": WING},
+    "one field": {"query": {"match": {"title": "blue dress"}}},
+    "filter": {"query": {"bool": {"must": [WING], "filter": [{"term": {"kind": "paper"}}]}}},
+    "rare": {"query": {"bool": {"must": [WING], "filter": [{"term": {"rare": True}}]}}},
+    "none": {"query": {"bool": {"must": [WING], "filter": [{"term": {"kind": "void"}}]}}},
+    "must_not": {"query": {"bool": {"must": WING, "must_not": {"terms": {"kind": ["ad", "note"]}}}}},
+    "scoring condition": {"query": {"bool": {"must": [WING, {"range": {"n": {"lte": 200, "boost": 3}}}]}}},
+    "post_filter": {"query": WING, "post_filter": {"term": {"kind": "paper"}}},
+    "function_score": {
+        "query": {
+            "function_score": {
+                "query": {"bool": {"must": [WING]}},
+                "functions": [{"field_value_factor": {"field": "n", "modifier": "ln2p"}}],
+            }
+        }
+    },
+    "should": {
+        "query": {
+            "bool": {
+                "should": [{"match": {"title": "wing flow"}}, {"match": {"body": "wing flow"}}],
+                "minimum_should_match": 1,
+                "filter": {"range": {"n": {"gte": 20}}},
+            }
+        }
+    },
+    "dis_max": {"query": {"dis_max": {"queries": [{"match": {"title": "heat"}}, {"match": {"body": "heat"}}]}}},
+    "min_score": {"query": WING, "min_score": 0.5},
+}
+
+
+@pytest.fixture(scope="module")
+def stack(node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyStack]:
+    folder = tmp_path_factory.mktemp("models")
+    with proxy_stack(ClusterSettings(url=node.url), folder, budget_ms=60_000, profile_ttl_s=0) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["single", "nested", "two shards", "scored apart"])
+def ways(node: EmbeddedNode, stack: ProxyStack, request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """An index that is enriched in place, and one that has a companion."""
+    names = unused_index_name(), unused_index_name()
+    more: dict[str, Any] = {
+        "passages": NESTED if request.param == "nested" else PassageSettings(),
+        "rerank": RerankSettings(depth=20),
+        "window": 30,
+    }
+    # Another analyser than that of the predicted queries: then they are scored by themselves.
+    plain = {name: {"type": "text", "analyzer": "standard"} for name in ("title", "body")}
+    properties = PROPERTIES | (plain if request.param == "scored apart" else {})
+    settings = {"number_of_shards": 2 if request.param == "two shards" else 1, "number_of_replicas": 0}
+    with client(node.url) as direct:
+        for fill, name in zip((stack.fill, stack.fill_beside), names, strict=True):
+            fill(direct, name, DOCUMENTS, properties=properties, settings=settings, **more)
+        yield names
+        direct.indices.delete(index=f"{names[0]},{names[1]},{PREFIX}{names[1]}")
+
+
+def search(stack: ProxyStack, index: str, body: dict[str, Any], control: str) -> tuple[str, dict[str, Any]]:
+    answered = requests.post(f"{stack.url}/{index}/_search", json=body, headers={"x-bridge": control}, timeout=60)
+    answer: dict[str, Any] = answered.json()
+    return answered.headers["X-Bridge"].split("; took")[0], answer
+
+
+def ranked(answer: dict[str, Any]) -> list[tuple[str, float]]:
+    return [(hit["_id"], hit["_score"]) for hit in answer["hits"]["hits"]]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+def test_both_ways_rank_alike(stack: ProxyStack, ways: tuple[str, str], stage: str, body: dict[str, Any]) -> None:
+    in_place, beside = (search(stack, index, {**body, "size": 60}, stage) for index in ways)
+
+    assert beside[0] == in_place[0]
+    assert ranked(beside[1]) == pytest.approx(ranked(in_place[1]))
+    assert beside[1]["hits"]["total"] == in_place[1]["hits"]["total"]
