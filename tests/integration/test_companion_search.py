@@ -1,6 +1,5 @@
 """The same documents, enriched in place and beside: the proxy ranks them alike, whatever a search demands of them."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,7 +79,7 @@ def ways(node: EmbeddedNode, stack: ProxyStack, request: pytest.FixtureRequest) 
         "window": 30,
     }
     # Another analyser than that of the predicted queries: then they are scored by themselves.
-    plain = {name: {"type": "text", "analyzer": "standard"} for name in ("title", "body")}
+    plain = {"body": {"type": "text", "analyzer": "standard"}}
     properties = PROPERTIES | (plain if request.param == "scored apart" else {})
     settings = {"number_of_shards": 2 if request.param == "two shards" else 1, "number_of_replicas": 0}
     with client(node.url) as direct:
@@ -96,8 +95,12 @@ def search(stack: ProxyStack, index: str, body: dict[str, Any], control: str) ->
     return answered.headers["X-Bridge"].split("; took")[0], answer
 
 
-def ranked(answer: dict[str, Any]) -> list[tuple[str, float]]:
-    return [(hit["_id"], hit["_score"]) for hit in answer["hits"]["hits"]]
+def ranked(answer: dict[str, Any]) -> dict[str, float]:
+    return {hit["_id"]: hit["_score"] for hit in answer["hits"]["hits"]}
+
+
+def scores(answer: dict[str, Any]) -> list[float]:
+    return [hit["_score"] for hit in answer["hits"]["hits"]]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -106,5 +109,88 @@ def test_both_ways_rank_alike(stack: ProxyStack, ways: tuple[str, str], stage: s
     in_place, beside = (search(stack, index, {**body, "size": 60}, stage) for index in ways)
 
     assert beside[0] == in_place[0]
+    assert scores(beside[1]) == pytest.approx(scores(in_place[1]))
     assert ranked(beside[1]) == pytest.approx(ranked(in_place[1]))
     assert beside[1]["hits"]["total"] == in_place[1]["hits"]["total"]
+
+
+@pytest.mark.parametrize("stage", ["hybrid", "rerank"])
+@pytest.mark.parametrize("body", [BODIES["plain"], BODIES["filter"]], ids=["plain", "filter"])
+def test_pages_are_parts_of_the_whole(
+    stack: ProxyStack, ways: tuple[str, str], stage: str, body: dict[str, Any]
+) -> None:
+    _, whole = search(stack, ways[1], {**body, "size": 60}, stage)
+
+    pages = [search(stack, ways[1], {**body, "from": start, "size": 12}, stage)[1] for start in range(0, 60, 12)]
+
+    assert [doc_id for page in pages for doc_id in ranked(page)] == list(ranked(whole))
+
+
+@pytest.fixture
+def changing(node: EmbeddedNode, stack: ProxyStack) -> Iterator[tuple[OpenSearch, str]]:
+    """An index with a companion, for a test that changes its documents."""
+    name = unused_index_name()
+    documents = {
+        "words": ({"title": "wing flow", "body": "plate"}, []),
+        "predicted": ({"title": "shoe", "body": "red"}, ["wing flow"]),
+        "other": ({"title": "dress", "body": "blue"}, []),
+    }
+    with client(node.url) as direct:
+        stack.fill_beside(direct, name, documents, settings={"number_of_replicas": 0})
+        yield direct, name
+        direct.indices.delete(index=f"{name},{PREFIX}{name}")
+
+
+def found(stack: ProxyStack, index: str, stage: str = "expansion") -> list[str]:
+    mark, answer = search(stack, index, {"query": WING}, stage)
+    assert mark == stage
+    return list(ranked(answer))
+
+
+def test_a_deleted_document_is_gone_at_once(stack: ProxyStack, changing: tuple[OpenSearch, str]) -> None:
+    direct, index = changing
+    assert set(found(stack, index)) == {"words", "predicted"}
+
+    direct.delete(index=index, id="predicted", refresh=True)
+
+    assert found(stack, index) == ["words"]
+    assert set(found(stack, index, "vector")) == {"words", "other"}
+
+
+def test_a_changed_document_is_found_by_its_new_text_alone(stack: ProxyStack, changing: tuple[OpenSearch, str]) -> None:
+    direct, index = changing
+    enriched = {"predicted": ({"title": "shoe", "body": "green"}, ["wing flow"])}
+
+    direct.index(index=index, id="predicted", body=enriched["predicted"][0], refresh=True)
+    before = found(stack, index)
+    by_vector = found(stack, index, "vector")
+    stack.enrich_beside(direct, index, enriched)
+
+    assert before == ["words"]
+    assert "predicted" not in by_vector
+    assert set(found(stack, index)) == {"words", "predicted"}
+
+
+def test_without_its_companion_an_index_is_searched_as_ever(
+    stack: ProxyStack, changing: tuple[OpenSearch, str]
+) -> None:
+    direct, index = changing
+    direct.indices.delete(index=f"{PREFIX}{index}")
+
+    mark, answer = search(stack, index, {"query": WING}, "hybrid")
+
+    assert mark == "pass; reason=no_profile"
+    assert list(ranked(answer)) == ["words"]
+    direct.indices.create(index=f"{PREFIX}{index}")
+
+
+def test_no_search_writes_to_the_applications_index(stack: ProxyStack, changing: tuple[OpenSearch, str]) -> None:
+    direct, index = changing
+
+    def state() -> Any:
+        shards = direct.indices.stats(index=index, level="shards")["indices"][index]["shards"]["0"]
+        return direct.indices.get(index=index), [shard["seq_no"]["max_seq_no"] for shard in shards]
+
+    before = state()
+    found(stack, index, "hybrid")
+    assert state() == before

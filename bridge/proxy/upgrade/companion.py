@@ -63,8 +63,17 @@ class CompanionLegs:
         failed = {leg: each for leg, each in found.items() if isinstance(each, str)}
         candidates = {leg: each for leg, each in found.items() if isinstance(each, _Candidates)}
         admitted = await self._admitted(candidates)
-        better = await self._better(candidates, admitted)
-        return {**own, **failed, **admitted, **await self._admitted(better)}
+        return {**own, **failed, **admitted, **await self._improved(candidates, admitted)}
+
+    async def _improved(
+        self, candidates: Mapping[str, _Candidates], admitted: Mapping[str, list[Hit] | str]
+    ) -> dict[str, list[Hit]]:
+        """The legs that more questions made better; none if there was no time for them."""
+        try:
+            better = await self._admitted(await self._better(candidates, admitted))
+        except StageFailed:
+            return {}
+        return {leg: hits for leg, hits in better.items() if not isinstance(hits, str)}
 
     async def _better(
         self, candidates: Mapping[str, _Candidates], admitted: Mapping[str, list[Hit] | str]
@@ -78,15 +87,16 @@ class CompanionLegs:
         if expanded is not None and expanded.full:
             known = expanded.versions
             unknown = [hit.doc_id for hit in hits_of.get("expansion", ()) if hit.doc_id not in known]
-        few = len(vectors) < profile.window if vectors is not None else bool(unknown)
-        matching = await self._matching() if few else None
+        few = vectors is not None and len(vectors) < profile.window and candidates["vector"].full
+        # Without conditions nearly everything would match.
+        matching = await self._matching() if few or (unknown and legs.allowed(self._plan.request)) else None
         if matching is not None:
             size = min(len(matching), beside.MAX_CANDIDATES)
             legs_again = [leg for leg in hits_of if leg == "vector" or candidates[leg].full]
             exact = await self._found({leg: self._question(leg, size, matching) for leg in legs_again if size}, size)
             return {leg: each for leg, each in exact.items() if isinstance(each, _Candidates)}
         questions: dict[str, Json] = {}
-        if vectors is not None and few and candidates["vector"].full:
+        if few:
             questions["vector"] = self._question("vector", beside.MAX_CANDIDATES)
         if unknown:
             questions[_UNKNOWN] = self._question("expansion", len(unknown), unknown)

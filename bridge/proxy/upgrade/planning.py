@@ -40,6 +40,8 @@ _LEGS = ("lexical", "expansion", "vector")
 _JSON_BODIES = ("application/json", "application/x-ndjson", "")
 _JSON_ANSWERS = ("application/json", "*/*", "application/*", "")
 _CACHED_INDICES = 10_000
+_COMPANION_SHARE = 0.5
+"""Of the budget: what a search waits for the mapping of a companion that there may not be."""
 _UNREADABLE = LeaveAlone("mapping_unreadable")
 _NAME = r"-?[a-z0-9.*](?:[a-z0-9._*-]|%2[Aa]){0,254}"
 _NAMES = re.compile(rf"(?!\*+$){_NAME}(?:(?:,|%2[Cc]){_NAME})*")
@@ -101,7 +103,7 @@ class Planner:
         ttl_s = settings.proxy.profile_ttl_s
         self._profiles: TTLCache[str, IndexProfile | LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
         self._unreadable: TTLCache[tuple[str, bytes], LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
-        self._sees_texts: TTLCache[tuple[str, bytes], bool] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
+        self._shown: TTLCache[tuple[str, bytes], _Shown] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
 
     async def plan(
         self,
@@ -166,10 +168,12 @@ class Planner:
                     self._profiles[expression] = profile
                 if isinstance(profile, LeaveAlone) or profile.beside is None:
                     return profile
-                if (sees_texts := self._sees_texts.get(callers)) is None:
-                    shown = await self._shown(expression, profile.text_fields, caller)
-                    self._sees_texts[callers] = sees_texts = shown.fields.keys() >= set(profile.text_fields)
-                return profile if sees_texts else LeaveAlone("fields_hidden")
+                if (shown := self._shown.get(callers)) is None:
+                    self._shown[callers] = shown = await self._field_caps(expression, profile.text_fields, caller)
+                if shown.indices != [profile.beside]:
+                    # This caller's wildcard or alias leads elsewhere than another's did.
+                    return LeaveAlone("no_profile")
+                return profile if shown.fields.keys() >= set(profile.text_fields) else LeaveAlone("fields_hidden")
         except (Refused, TimeoutError, aiohttp.ClientError):
             # Whether the cluster can be searched is for the search itself to find out.
             return _UNREADABLE
@@ -183,7 +187,7 @@ class Planner:
             profile, indices = _common_profile(body)
         elif status in (401, 403):
             # Which indices an alias leads to is told to whoever may search it.
-            profile, indices = _UNREADABLE, (await self._shown(expression, ["_id"], caller)).indices
+            profile, indices = _UNREADABLE, (await self._field_caps(expression, ["_id"], caller)).indices
         else:
             return _UNREADABLE
         if isinstance(profile, IndexProfile) or profile.reason not in ("no_profile", _UNREADABLE.reason):
@@ -193,22 +197,29 @@ class Planner:
         return await self._beside(indices[0]) or profile
 
     async def _beside(self, index: str) -> IndexProfile | None:
-        """The profile in the mapping of the index's companion; None if it has none that can be read."""
+        """The profile in the mapping of the index's companion; None if it has none that can be read in time.
+
+        That is remembered too: no search waits again for a companion that does not answer.
+        """
         companion = companion_of(index, self._prefix)
-        status, body = await self._get(f"/{quote(companion, safe='')}/_mapping", self._own_identity)
+        try:
+            async with asyncio.timeout(self.budget_s * _COMPANION_SHARE):
+                status, body = await self._get(f"/{quote(companion, safe='')}/_mapping", self._own_identity)
+        except (Refused, TimeoutError, aiohttp.ClientError):
+            return None
         if status != 200:
             return None
         profile, _ = _common_profile(body, beside=index)
         return profile if isinstance(profile, IndexProfile) else None
 
-    async def _shown(self, expression: str, fields: Sequence[str], caller: CIMultiDict[str]) -> "_FieldCapabilities":
+    async def _field_caps(self, expression: str, fields: Sequence[str], caller: CIMultiDict[str]) -> "_Shown":
         """Which of the fields the cluster shows to the caller, and in which indices; none if it refuses."""
         names = quote(",".join(fields))
         status, body = await self._get(f"/{expression}/_field_caps?fields={names}", of_a_leg(caller))
         try:
-            return msgspec.json.decode(body, type=_FieldCapabilities) if status == 200 else _FieldCapabilities()
+            return msgspec.json.decode(body, type=_Shown) if status == 200 else _Shown()
         except msgspec.DecodeError:
-            return _FieldCapabilities()
+            return _Shown()
 
     async def _get(self, target: str, headers: CIMultiDict[str]) -> tuple[int, bytes]:
         answer = await self._upstream.send("GET", target, headers, None)
@@ -271,7 +282,7 @@ class _Mapping(msgspec.Struct):
     mappings: Body
 
 
-class _FieldCapabilities(msgspec.Struct):
+class _Shown(msgspec.Struct):
     indices: list[str] = []
     fields: dict[str, msgspec.Raw] = {}
 

@@ -9,6 +9,7 @@ from bridge.proxy.upgrade.planning import Control, left_alone, read_control
 from tests.bridge.proxy.conftest import MakeStack
 from tests.bridge.proxy.scripted_index import PROFILE, ScriptedIndex
 from tests.bridge.proxy.searching import ids, search
+from tests.bridge.proxy.upgrade.test_companion import COMPANION, IndexWithCompanion
 from tests.fake_cluster import Received, Reply, reply_json
 
 OWN = "application/vnd.elasticsearch+json; compatible-with=8"
@@ -131,3 +132,61 @@ async def test_a_refused_mapping_is_not_remembered_for_others(make_stack: MakeSt
 
     assert refused == "pass; reason=mapping_unreadable"
     assert allowed.startswith("hybrid+rerank")
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        Reply(404, b"{}"),
+        Reply(403, b"{}"),
+        Reply(break_after=0),
+        Reply(delay_s=60.0),
+        Reply(200, b"<html>"),
+        # A mapping that names another index, or none, is no companion of this one.
+        reply_json({"other": {"mappings": {"_meta": {"neural_bridge": {**PROFILE.to_meta(), "beside": "other"}}}}}),
+        reply_json({"other": {"mappings": {"_meta": {"neural_bridge": PROFILE.to_meta()}}}}),
+    ],
+)
+async def test_an_index_without_a_readable_companion_passes_and_it_is_asked_for_once(
+    make_stack: MakeStack, mapping: Reply
+) -> None:
+    index = IndexWithCompanion(faults={f"{COMPANION}_mapping": mapping})
+    stack = await make_stack(index, budget_ms=2000, profile_ttl_s=600)
+
+    for _ in range(3):
+        _, mark, answer = await search(stack)
+        assert mark == "pass; reason=no_profile"
+        assert ids(answer) == ["a", "b", "c"]
+
+    assert [request.path for request in stack.cluster.received if request.path.startswith(COMPANION)] == [
+        f"{COMPANION}_mapping"
+    ]
+
+
+async def test_an_index_with_a_profile_of_its_own_has_no_companion_looked_up(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(), profile_ttl_s=0)
+    await search(stack)
+    assert {request.path for request in stack.cluster.received} == {"/docs/_mapping", "/docs/_msearch", "/docs/_search"}
+
+
+async def test_a_companion_serves_those_who_see_every_text(make_stack: MakeStack) -> None:
+    index = IndexWithCompanion()
+
+    def script(request: Received) -> Reply:
+        if request.path.endswith("_field_caps") and request.header("authorization") == "half blind":
+            return reply_json({"indices": ["docs"], "fields": {}})
+        if request.path.endswith("_field_caps") and request.header("authorization") == "elsewhere":
+            return reply_json({"indices": ["docs", "more"], "fields": {"title": {}}})
+        return index(request)
+
+    stack = await make_stack(script, profile_ttl_s=600)
+
+    for caller, expected in (
+        ("seeing", "hybrid"),
+        ("half blind", "pass; reason=fields_hidden"),
+        ("elsewhere", "pass; reason=no_profile"),
+    ) * 2:
+        _, mark, _ = await search(stack, authorization=caller, x_bridge="hybrid")
+        assert mark.partition("; took")[0] == expected
+
+    assert len(stack.cluster.requests("_field_caps")) == 3

@@ -1,0 +1,105 @@
+"""Of what a companion finds, only what the application's index returns to the caller counts."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pytest
+
+from bridge.profile import META_KEY
+from tests.bridge.proxy.conftest import MakeStack
+from tests.bridge.proxy.scripted_index import PROFILE, ScriptedIndex
+from tests.bridge.proxy.searching import ids, search
+from tests.fake_cluster import Received, Reply, reply_json
+
+COMPANION = "/neural-bridge.docs/"
+BESIDE = msgspec.structs.replace(PROFILE, beside="docs")
+
+
+@dataclass
+class IndexWithCompanion:
+    """The application's index and its companion. Every document is of version (0, 1).
+
+    `near`: what the companion's vectors find; `admitted`: what the application's index returns of any candidates;
+    `version`: the companion's sequence number for all of its documents; `faults` by path.
+    """
+
+    near: Sequence[str] = ("e", "d", "a")
+    admitted: Sequence[str] = ("e", "d", "a")
+    version: int = 0
+    faults: Mapping[str, Reply] = field(default_factory=dict)
+    shown: Sequence[str] = ("title",)
+    index: ScriptedIndex = field(default_factory=lambda: ScriptedIndex(profile=None))
+
+    def __call__(self, request: Received) -> Reply:
+        """Answers one request."""
+        if request.path in self.faults:
+            return self.faults[request.path]
+        if request.path == f"{COMPANION}_mapping":
+            meta = {META_KEY: BESIDE.to_meta()}
+            return reply_json({"neural-bridge.docs": {"mappings": {"_meta": meta}}})
+        if request.path == "/docs/_field_caps":
+            return reply_json({"indices": ["docs"], "fields": {name: {} for name in self.shown}})
+        if request.path == f"{COMPANION}_msearch":
+            return self._each(request, lambda _: [self._candidate(doc_id) for doc_id in self.near])
+        if request.path == "/docs/_msearch" and b'"seq_no_primary_term"' in request.body:
+            return self._each(request, self._admission)
+        return self.index(request)
+
+    def _each(self, request: Received, hits_of: Any) -> Reply:
+        searches = [json.loads(line) for line in request.body.splitlines()[1::2]]
+        return reply_json({"responses": [{"hits": {"hits": hits_of(each)}, "status": 200} for each in searches]})
+
+    def _candidate(self, doc_id: str) -> dict[str, Any]:
+        versions = {"_neural.seq_no": [self.version], "_neural.primary_term": [1]}
+        return {"_index": "neural-bridge.docs", "_id": doc_id, "_score": 1.0, "fields": versions}
+
+    def _admission(self, body: Any) -> list[dict[str, Any]]:
+        candidates = json.dumps(body)
+        found = [doc_id for doc_id in self.admitted if f'["{doc_id}"]' in candidates]
+        return [{"_index": "docs", "_id": doc_id, "_score": 1.0, "_seq_no": 0, "_primary_term": 1} for doc_id in found]
+
+
+async def test_what_the_applications_index_does_not_return_is_not_found(make_stack: MakeStack) -> None:
+    stack = await make_stack(IndexWithCompanion(admitted=["d", "a"]))
+
+    _, mark, answer = await search(stack, x_bridge="vector, explain")
+
+    assert mark.startswith("vector; took")
+    assert [hit["_id"] for hit in answer["hits"]["hits"] if "vector" in hit["_bridge"]["legs"]] == ["d", "a"]
+    assert "e" not in ids(answer)
+
+
+async def test_a_document_in_another_version_than_the_companion_read_does_not_count(make_stack: MakeStack) -> None:
+    stack = await make_stack(IndexWithCompanion(version=7))
+
+    _, _, answer = await search(stack, x_bridge="vector, explain")
+
+    assert not any(hit.get("_bridge", {}).get("legs", {}).get("vector") for hit in answer["hits"]["hits"])
+
+
+async def test_only_the_companion_is_asked_by_the_bridges_own_identity(make_stack: MakeStack) -> None:
+    stack = await make_stack(IndexWithCompanion())
+
+    _, mark, _ = await search(stack, authorization="alice", cookie="session=alice")
+
+    assert mark.startswith("hybrid+rerank; took")
+    asked = {
+        (request.path.startswith(COMPANION), request.header("authorization")) for request in stack.cluster.received
+    }
+    assert asked == {(True, None), (False, "alice")}
+    assert {request.header("cookie") for request in stack.cluster.received if request.path.startswith(COMPANION)} == {
+        None
+    }
+
+
+@pytest.mark.parametrize("fault", [Reply(403), Reply(500), Reply(break_after=0), Reply(200, b"{}"), Reply(429)])
+async def test_if_the_companion_does_not_answer_the_own_answer_is_given(make_stack: MakeStack, fault: Reply) -> None:
+    stack = await make_stack(IndexWithCompanion(faults={f"{COMPANION}_msearch": fault}))
+
+    status, mark, answer = await search(stack)
+
+    assert (status, ids(answer)) == (200, ["a", "b", "c"])
+    assert mark.startswith("lexical; degraded=expansion_leg_failed,vector_leg_failed")

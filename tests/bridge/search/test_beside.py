@@ -1,0 +1,69 @@
+from typing import Any
+
+import msgspec
+import pytest
+
+from bridge.profile import PassageSettings
+from bridge.records import Hit
+from bridge.search import beside
+from tests.bridge.search.test_legs import MATCH, PREDICTED, PROFILE, PUBLIC, understood
+
+REQUEST = understood({"query": {"bool": {"must": [MATCH], "filter": [PUBLIC], "must_not": [PUBLIC]}}})
+HITS = [Hit("docs", "a", 2.5), Hit("docs", "b", 0.0)]
+VERSIONS = ["_neural.seq_no", "_neural.primary_term"]
+
+
+def test_candidates_are_asked_for_without_the_applications_conditions_and_without_texts() -> None:
+    for body in (beside.expansion(REQUEST, PROFILE, size=7), beside.vector(PROFILE, [1.0, 0.0], size=7)):
+        assert "public" not in str(body)
+        assert (body["size"], body["_source"], body["docvalue_fields"]) == (7, False, VERSIONS)
+
+
+def test_predicted_queries_alone_score_a_candidate() -> None:
+    rescore = beside.expansion(REQUEST, PROFILE, size=7)["rescore"]
+
+    assert rescore["query"] == {"rescore_query": PREDICTED, "query_weight": 0, "rescore_query_weight": 1}
+    assert rescore["window_size"] == 7
+
+
+def test_among_documents_each_is_compared() -> None:
+    only = [{"ids": {"values": ["a", "b"]}}]
+
+    assert beside.expansion(REQUEST, PROFILE, size=2, among=["a", "b"])["query"]["bool"]["filter"] == only
+    compared = beside.vector(PROFILE, [1.0, 0.0], size=2, among=["a", "b"])["query"]["bool"]
+    assert compared["filter"] == only
+    assert "knn_score" in str(compared["must"])
+
+
+@pytest.mark.parametrize("leg", ["expansion", "vector"])
+def test_an_admission_has_all_conditions_and_a_clause_for_each_score(leg: str) -> None:
+    body = beside.admission(REQUEST, PROFILE, leg, HITS)
+
+    scored: dict[str, Any] = {"constant_score": {"filter": {"ids": {"values": ["a"]}}, "boost": 2.5}}
+    assert body["seq_no_primary_term"] is True
+    assert body["_source"] is False
+    query = body["query"]["bool"]
+    assert (query["filter"], query["must_not"]) == ([PUBLIC], [PUBLIC])
+    candidates = {"bool": {"should": [scored]}}
+    [must] = query["must"]
+    assert must == (candidates if leg == "vector" else {"bool": {"should": [MATCH, candidates]}})
+
+
+def test_an_admission_of_nothing_admits_nothing() -> None:
+    assert beside.admission(REQUEST, PROFILE, "vector", [])["query"]["bool"]["must"] == [{"match_none": {}}]
+
+
+def test_the_matching_documents_are_those_of_the_conditions_alone() -> None:
+    assert beside.matching(REQUEST)["query"] == {"bool": {"filter": [PUBLIC], "must_not": [PUBLIC]}}
+    assert beside.matching(understood({"query": MATCH}))["query"] == {"match_all": {}}
+    assert beside.matching(REQUEST)["size"] == beside.MAX_MATCHING + 1
+
+
+def test_candidates_are_more_than_a_window_and_no_more_than_clusters_take_clauses() -> None:
+    assert beside.n_candidates(PROFILE) == 150
+    assert beside.n_candidates(msgspec.structs.replace(PROFILE, window=5_000)) == beside.MAX_CANDIDATES
+
+
+def test_nested_passages_are_compared_too() -> None:
+    nested = msgspec.structs.replace(PROFILE, passages=PassageSettings(layout="nested"))
+    assert "nested" in str(beside.vector(nested, [1.0, 0.0], size=2, among=["a"]))

@@ -1,0 +1,167 @@
+"""Who may see what of an index with a companion: the bridge reads the companion by its own rights, and still nobody
+sees, counts or has ranked what the application's index does not return to him."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from pydantic import SecretStr
+
+from bridge.profile import RerankSettings
+from bridge.settings import ClusterSettings
+from tests.integration.test_proxy_security import INDEX, QUESTION, READ, SEARCHER, SECRETS, VISIBLE, ask, ids
+from tests.proxy_stack import PREFIX, ProxyStack, proxy_stack
+from tests.secured_node import SecuredNode
+
+pytestmark = [pytest.mark.slow, pytest.mark.node]
+
+UPGRADED = ["expansion", "vector", "hybrid", "cascade", "rerank"]
+PROPERTIES = {"public": {"type": "boolean"}, "n": {"type": "integer"}}
+ALIAS = "public-papers"
+PUBLIC = {"term": {"public": True}}
+
+
+@pytest.fixture(scope="module")
+def secured(
+    secured_node: SecuredNode, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[SecuredNode, ProxyStack]]:
+    companions = {
+        "index_patterns": [f"{PREFIX}*"],
+        "allowed_actions": ["indices:admin/mappings/get", "indices:data/read/search", "indices:data/read/msearch"],
+    }
+    users: dict[str, dict[str, Any]] = {
+        "dls": READ | {"dls": json.dumps(PUBLIC)},
+        "fls": READ | {"fls": ["~body"]},
+        "mask": READ | {"masked_fields": ["title"]},
+        "reader": READ,
+    }
+    secured_node.add_user("companions", companions, cluster=("indices:data/read/msearch",))
+    for user, rights in users.items():
+        secured_node.add_user(user, rights, cluster=SEARCHER)
+    secured_node.add_user("nothing", cluster=SEARCHER)
+    cluster = ClusterSettings(url=secured_node.url, username="companions", password=SecretStr(secured_node.password))
+    folder = tmp_path_factory.mktemp("models")
+    with proxy_stack(cluster, folder, budget_ms=60_000, profile_ttl_s=0, ranking_ttl_s=3600) as stack:
+        with secured_node.client() as admin:
+            stack.fill_beside(
+                admin, INDEX, SECRETS | VISIBLE, properties=PROPERTIES, window=20, rerank=RerankSettings(depth=20)
+            )
+            admin.indices.put_alias(index=INDEX, name=ALIAS, body={"filter": PUBLIC})
+        yield secured_node, stack
+        with secured_node.client() as admin:
+            admin.indices.delete(index=f"{INDEX},{PREFIX}{INDEX}")
+        for user in ("companions", "nothing", *users):
+            secured_node.remove_user(user)
+
+
+@pytest.mark.parametrize("stage", UPGRADED)
+def test_no_hidden_document_is_found_on_any_page(secured: tuple[SecuredNode, ProxyStack], stage: str) -> None:
+    pages = [
+        ask(secured, "dls", {"query": QUESTION, "from": start, "size": 4}, stage=stage) for start in range(0, 24, 4)
+    ]
+
+    found = [doc_id for page in pages for doc_id in ids(page)]
+    assert all(page.headers["X-Bridge"].startswith(("hybrid", "expansion", "vector")) for page in pages)
+    assert set(found) == VISIBLE.keys()
+    assert len(found) == len(set(found))
+    assert set(ids(ask(secured, "reader", {"query": QUESTION, "size": 50}, stage=stage))) & SECRETS.keys()
+
+
+@pytest.mark.parametrize("stage", UPGRADED)
+def test_no_count_rank_or_explanation_comes_from_hidden_documents(
+    secured: tuple[SecuredNode, ProxyStack], stage: str
+) -> None:
+    body = {"query": QUESTION, "aggs": {"n": {"max": {"field": "n"}}}, "highlight": {"fields": {"*": {}}}, "size": 50}
+
+    answered, direct = ask(secured, "dls", body, stage=stage), ask(secured, "dls", body, direct=True).json()
+
+    through = answered.json()
+    assert through["hits"]["total"] == direct["hits"]["total"]
+    assert through["aggregations"] == direct["aggregations"]
+    assert "secret" not in answered.text
+    legs = [hit["_bridge"]["legs"] for hit in through["hits"]["hits"]]
+    assert all(leg["rank"] <= len(VISIBLE) for each in legs for leg in each.values())
+
+
+@pytest.mark.parametrize("stage", UPGRADED)
+def test_a_filtered_alias_filters(secured: tuple[SecuredNode, ProxyStack], stage: str) -> None:
+    node, stack = secured
+
+    answered = requests.post(
+        f"{stack.url}/{ALIAS}/_search",
+        json={"query": QUESTION, "size": 50},
+        headers={"x-bridge": stage},
+        auth=("admin", node.password),
+        timeout=60,
+    )
+
+    assert answered.headers["X-Bridge"].startswith(("hybrid", "expansion", "vector"))
+    assert set(ids(answered)) == VISIBLE.keys()
+
+
+@pytest.mark.parametrize("user", ["fls", "nothing", "stranger"])
+@pytest.mark.parametrize("stage", ["hybrid", "rerank"])
+def test_who_does_not_see_every_text_is_answered_as_without_us(
+    secured: tuple[SecuredNode, ProxyStack], user: str, stage: str
+) -> None:
+    body = {"query": QUESTION, "size": 50}
+
+    through, direct = ask(secured, user, body, stage=stage), ask(secured, user, body, direct=True)
+
+    assert through.status_code == direct.status_code
+    assert _untimed(through) == _untimed(direct)
+    if user == "fls":
+        assert through.headers["X-Bridge"] == "pass; reason=fields_hidden"
+
+
+def test_a_masked_text_is_shown_masked(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    answered = ask(secured, "mask", {"query": QUESTION, "size": 50})
+
+    assert answered.headers["X-Bridge"].startswith("hybrid+rerank")
+    titles = {document["title"] for document, _ in (SECRETS | VISIBLE).values()}
+    assert not titles & {hit["_source"]["title"] for hit in answered.json()["hits"]["hits"]}
+
+
+def test_passages_come_from_visible_documents(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    node, stack = secured
+
+    answered = requests.post(
+        f"{stack.admin_url}/_bridge/retrieve",
+        json={"index": INDEX, "queries": ["wing pressure flow"], "size": 50},
+        auth=("dls", node.password),
+        timeout=60,
+    )
+
+    assert answered.status_code == 200, answered.text
+    passages = answered.json()["results"][0]["passages"]
+    assert passages
+    assert {passage["doc_id"] for passage in passages} <= VISIBLE.keys()
+
+
+def test_a_kept_ranking_serves_its_caller_alone(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    body = {"query": QUESTION, "size": 8}
+    for user in ("reader", "reader", "dls", "dls"):
+        answered = ask(secured, user, body, explain=False)
+
+    assert "kept" in answered.headers["X-Bridge"]
+    assert set(ids(answered)) <= VISIBLE.keys()
+
+
+@pytest.mark.parametrize("user", ["reader", "dls"])
+def test_nobody_needs_a_right_on_the_companion(secured: tuple[SecuredNode, ProxyStack], user: str) -> None:
+    node, _ = secured
+
+    answered = requests.get(f"{node.url}/{PREFIX}{INDEX}/_search", auth=(user, node.password), timeout=60)
+
+    assert answered.status_code == 403
+
+
+def test_the_bridges_own_rights_read_nothing_of_the_application(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    assert ask(secured, "companions", {"query": QUESTION}).status_code == 403
+
+
+def _untimed(answered: requests.Response) -> str:
+    return re.sub(r'"took":\d+', "", answered.text)
