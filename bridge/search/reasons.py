@@ -13,7 +13,7 @@ REASONS: dict[str, str] = {
     "canary": "the caller is not among `proxy.canary_percent`",
     "lexical": "the request, or the index's profile, stops at the application's own query",
     # The request
-    "accept": "the request wants another answer than JSON",
+    "accept": "the request takes no JSON, or names YAML, Smile or CBOR as well",
     "body": "the body is larger than `proxy.max_search_body_bytes`, or compressed in a way that is not known",
     "content_type": "the body is not JSON by its `Content-Type`",
     "format": "`format` wants another answer than JSON",

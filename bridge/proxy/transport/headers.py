@@ -8,7 +8,7 @@ appended to `X-Forwarded-For`. Headers that some clusters trust when they come f
 import hashlib
 import re
 
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy, MultiMapping
 
 from bridge.proxy.transport.refusals import Refused
 
@@ -159,19 +159,37 @@ def is_served(request_headers: CIMultiDict[str], percent: float) -> bool:
     return percent >= 100 or int.from_bytes(identity(request_headers)[:8], "big") / 2**64 * 100 < percent
 
 
+_OTHER_FORMS = ("application/yaml", "application/smile", "application/cbor")
+
+
 def plain_media_type(value: str) -> str:
     """A media type by its general name: "application/json" for Elasticsearch's "application/vnd.elasticsearch+json"."""
     return ELASTICSEARCH_MEDIA_TYPE.sub(r"application/\1", value)
 
 
-def accepts_gzip(headers: CIMultiDictProxy[str]) -> bool:
+def accepts_gzip(headers: MultiMapping[str]) -> bool:
     """Whether a client takes gzip (RFC 9110 §12.5.3): it names that, or any coding, with a weight above 0."""
-    weights = {}
-    for each in ",".join(headers.getall("Accept-Encoding", ())).lower().split(","):
-        coding, _, parameter = each.partition(";")
-        name, _, weight = parameter.partition("=")
-        weights[coding.strip()] = weight.strip(" .0") != "" or name.strip() != "q"
-    return weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
+    codings = _accepted(headers, "Accept-Encoding")
+    return codings.get("gzip", codings.get("x-gzip", codings.get("*", False)))
+
+
+def accepts_json(headers: MultiMapping[str]) -> bool:
+    """Whether a client takes JSON (RFC 9110 §12.5.1) and names no other form in which the cluster answers."""
+    ranges = {plain_media_type(name): is_taken for name, is_taken in _accepted(headers, "Accept").items()}
+    if any(ranges.get(other) for other in _OTHER_FORMS):
+        return False
+    return ranges.get("application/json", ranges.get("application/*", ranges.get("*/*", not ranges)))
+
+
+def _accepted(headers: MultiMapping[str], name: str) -> dict[str, bool]:
+    """What the header names, in lower case, and whether its weight is above 0."""
+    accepted = {}
+    for each in ",".join(headers.getall(name, ())).lower().split(","):
+        named, _, parameter = each.partition(";")
+        if named := named.strip():
+            key, _, weight = parameter.partition("=")
+            accepted[named] = weight.strip(" .0") != "" or key.strip() != "q"
+    return accepted
 
 
 def _named_in_connection(headers: CIMultiDictProxy[str]) -> set[str]:

@@ -27,7 +27,7 @@ from multidict import CIMultiDict
 from bridge.cluster.companion import companion_of
 from bridge.errors import IndexUnsuitable
 from bridge.profile import IndexProfile, Stage, profile_of
-from bridge.proxy.transport.headers import CONTROL, identity, of_a_leg, plain_media_type
+from bridge.proxy.transport.headers import CONTROL, accepts_json, identity, of_a_leg, plain_media_type
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.search.request import LeaveAlone, SearchRequest, hidden_object, parse
@@ -38,7 +38,6 @@ _STAGES: dict[str, Stage] = {stage: stage for stage in get_args(Stage)}
 _WORDS = ("off", "explain", "passage", "union")
 _LEGS = ("lexical", "expansion", "vector")
 _JSON_BODIES = ("application/json", "application/x-ndjson", "")
-_JSON_ANSWERS = ("application/json", "*/*", "application/*", "")
 _CACHED_INDICES = 10_000
 _COMPANION_SHARE = 0.5
 """Of the budget: what a search waits for the mapping of a companion that there may not be."""
@@ -264,15 +263,10 @@ def left_alone(control: Control, caller: CIMultiDict[str]) -> LeaveAlone | None:
     if caller.get(hdrs.AUTHORIZATION, "").startswith("AWS4-"):
         # The signature covers this very request: no other can be sent in the caller's name.
         return LeaveAlone("signed")
-    if _media_type(caller, hdrs.CONTENT_TYPE) not in _JSON_BODIES:
+    content_type = plain_media_type(caller.get(hdrs.CONTENT_TYPE, "")).partition(";")[0].strip().lower()
+    if content_type not in _JSON_BODIES:
         return LeaveAlone("content_type")
-    if _media_type(caller, hdrs.ACCEPT) not in _JSON_ANSWERS:
-        return LeaveAlone("accept")
-    return None
-
-
-def _media_type(headers: CIMultiDict[str], name: str) -> str:
-    return plain_media_type(headers.get(name, "")).partition(";")[0].strip().lower()
+    return None if accepts_json(caller) else LeaveAlone("accept")
 
 
 class _Mapping(msgspec.Struct):

@@ -38,7 +38,7 @@ MAX_RANKED_AT_ONCE = 4
 MAX_UPGRADES = 64
 """Requests that are upgraded at a time; beyond it searches pass, which costs neither time nor answers."""
 
-_SEARCH_PATH = re.compile(r"(?:/(?P<expression>[^/]+))?/(?P<endpoint>_search|_msearch|_search/template)")
+_SEARCH_PATH = re.compile(r"(?:/(?P<expression>[^/]+))?/(?P<endpoint>_search|_msearch|_search/template)/?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,27 @@ def test_headers_leave_searches_alone(headers: dict[str, str], reason: str | Non
     assert (found and found.reason) == reason
 
 
+@pytest.mark.case("P46")
+@pytest.mark.parametrize(
+    ("accept", "is_json"),
+    [
+        ("application/json, text/plain, */*", True),
+        ("application/json, text/javascript, */*; q=0.01", True),
+        ("application/json, application/*+json", True),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", True),
+        ("text/html, application/json;q=0.5", True),
+        ("", True),
+        ("text/html", False),
+        ("application/json;q=0, */*", False),
+        ("*/*;q=0.0", False),
+        ("application/yaml, */*", False),
+    ],
+)
+def test_json_is_taken_by_whoever_accepts_it(accept: str, is_json: bool) -> None:
+    found = left_alone(Control(), CIMultiDict({"Accept": accept}))
+    assert (found is None) == is_json
+
+
 @pytest.mark.parametrize(
     ("header", "control"),
     [

@@ -15,6 +15,7 @@ from bridge.profile import (
     TuningRecord,
 )
 from bridge.proxy.upgrade import search as searches
+from bridge.proxy.upgrade.search import SearchTarget, search_target
 from tests.bridge.proxy.conftest import LARGE, MakeStack, all_answered, slow_reader
 from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex
 from tests.bridge.proxy.searching import ids, scores, search
@@ -151,6 +152,20 @@ async def test_other_searches_pass_byte_for_byte(make_stack: MakeStack, target: 
     *before, passed = stack.cluster.received
     assert (passed.target, passed.body) == (target, sent)
     assert [request.path for request in before] in ([], ["/docs/_mapping"])
+
+
+@pytest.mark.parametrize(
+    ("target", "read"),
+    [
+        ("/docs/_search/", SearchTarget("docs", "", several=False, template=False)),
+        ("/docs/_search/template/?pretty", SearchTarget("docs", "pretty", several=False, template=True)),
+        ("/_msearch/?size=1", SearchTarget("", "size=1", several=True, template=False)),
+        ("/docs/_search//", None),
+        ("/docs/_searches/", None),
+    ],
+)
+def test_a_search_may_end_in_a_slash_as_in_the_cluster(target: str, read: SearchTarget | None) -> None:
+    assert search_target("POST", target) == read
 
 
 @pytest.mark.parametrize("expression", ["docs,other", "doc*", "docs%2Cother*", "docs,-other"])
