@@ -1,17 +1,13 @@
 """`neural-bridge tune`: find the settings that serve an index best, within a time budget."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from bridge.commands import display as progress_display
-from bridge.commands import json_option, needs_extra, settings_of, show
+from bridge.commands import json_option, require_packages, settings_of, show
 from bridge.commands.evaluate import named_stages
 from bridge.commands.options.judgements import JudgementOptions, judged_index, judgement_options
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MEASURES = ("ndcg@10", "mrr@10", "recall@100")
 
@@ -50,7 +46,8 @@ def command(
     tried. Without --apply nothing is written.
     """
     wanted = named_stages(stages) if stages is not None else None
-    plot = _plot_front() if plot_file is not None else None
+    if plot_file is not None:
+        require_packages("--plot", ["matplotlib"], "plot")
     import msgspec
 
     from bridge.console import wide_console
@@ -61,7 +58,7 @@ def command(
     with judged_index(ctx, judgements, display, servers=servers) as subject:
         from bridge.cluster.index import put_profile
         from bridge.evaluation.stages import REPORTED
-        from bridge.evaluation.tuning.report import front_table, in_words
+        from bridge.evaluation.tuning.report import front_table, in_words, plot_front
         from bridge.evaluation.tuning.tuner import Tuner, tuned
 
         index = subject.index
@@ -82,8 +79,8 @@ def command(
         record = tuner.record(chosen, front)
         if apply_it:
             put_profile(index.cluster, index.name, lambda profile: tuned(profile, chosen.setting, record))
-    if plot_file is not None and plot is not None:
-        plot(plot_file, f"{subject.name}: what time buys", REPORTED[measure], front, chosen)
+    if plot_file is not None:
+        plot_front(plot_file, f"{subject.name}: what time buys", REPORTED[measure], front, chosen)
     if not as_json:
         wide_console().print(front_table(front, record))
     summary = {"index": index.name, "setting": str(chosen.setting), "p_value": round(chosen.p_value, 4)}
@@ -94,14 +91,3 @@ def command(
         as_json=as_json,
         indent=None,
     )
-
-
-def _plot_front() -> "Callable[..., None]":
-    """The plotting function, imported before minutes of work and not after them.
-
-    Raises:
-        UsageError: the extra is not installed.
-    """
-    with needs_extra("--plot", "plot"):
-        from bridge.evaluation.tuning.plot import plot_front
-    return plot_front

@@ -12,7 +12,7 @@ from tests.command_line import run
 def test_a_picture_that_cannot_be_drawn_is_refused_before_the_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, "bridge.evaluation.tuning.plot", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UsageError, match=r"opensearch-neural-bridge\[plot\]"):
         run("tune", "--collection", str(tmp_path), "--plot", str(tmp_path / "front.png"))
 
