@@ -13,7 +13,6 @@ from bridge.cluster.connection import connect
 from bridge.errors import AnswerNotUnderstood
 from bridge.evaluation.application_query import multi_match
 from bridge.evaluation.judged_queries import JudgedQueries
-from bridge.evaluation.losses import marked, won_and_lost, worst_losses
 from bridge.evaluation.report import remarks, stages_table, to_json
 from bridge.evaluation.stages import StageResult, measure_stages
 from bridge.profile import Stage
@@ -154,16 +153,6 @@ def test_a_query_that_is_a_document_does_not_find_itself() -> None:
     judged = JudgedQueries("s", {"d7": "red shoe"}, {"d7": {"d1": 1}}, own_documents=frozenset({"d7"}))
     [bm25], _ = measured(lambda _stage, _text: (200, "pass; reason=lexical", ["d7", "d1"]), ["lexical"], judged)
     assert bm25.evaluation.values["RR@10"].tolist() == [1.0]
-
-
-def test_won_and_lost_queries_are_counted_and_the_worst_come_first() -> None:
-    [bm25, hybrid], _ = measured(by_stage, ["lexical", "hybrid"])
-    counts = won_and_lost(bm25, hybrid, "nDCG@10")
-    assert (counts.won, counts.lost, counts.same) == (2, 1, 0)
-    [loss] = worst_losses(bm25, hybrid, "nDCG@10")
-    assert (loss.query_id, loss.before, loss.after) == ("q3", 1.0, 0.0)
-    assert marked(loss.ranking_before, JUDGED.qrels["q3"], {"d3": "Shoes"}) == "+ d3 Shoes"
-    assert marked(loss.ranking_after, JUDGED.qrels["q3"], {}) == "· x"
 
 
 def test_json_has_the_figures_of_every_stage() -> None:
