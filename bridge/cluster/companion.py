@@ -8,7 +8,8 @@ A document's version in the companion is its sequence number in the application'
 one that read the newer document wins.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
@@ -48,6 +49,21 @@ _COPIED = (
     *("analysis", "similarity", "max_ngram_diff", "max_shingle_diff"),
 )
 """Settings of the application's index that decide where documents lie, and how texts are analysed and scored."""
+
+
+def obstacles(source: IndexState, profile: IndexProfile) -> list[str]:
+    """Why the texts of an index cannot be read, one sentence each."""
+    stored = source.mapping.get("_source", {})
+    found = ["_source is disabled: there is no text to read"] if stored.get("enabled") is False else []
+    includes, excludes = stored.get("includes") or ["*"], stored.get("excludes") or []
+    for name in profile.text_fields:
+        if not _is_among(name, includes) or _is_among(name, excludes):
+            found.append(f"text field {name} is not stored: _source leaves it out")
+        if field_mapping(source.mapping, name) is None:
+            found.append(f"text field {name} is not in the mapping")
+    if source.settings.get("verified_before_close") == "true":
+        found.append("it is closed: open it")
+    return found
 
 
 def companion_of(index: str, prefix: str) -> str:
@@ -98,14 +114,15 @@ def is_of(companion: IndexState, source: IndexState) -> bool:
     return made_from == indices.identity(source)
 
 
-def create(client: OpenSearch, source: IndexState, profile: IndexProfile, prefix: str) -> None:
+def create(client: OpenSearch, source: IndexState, profile: IndexProfile, prefix: str) -> IndexState:
     """Makes the companion of `source`, empty.
 
     Raises:
         IndexUnsuitable: it exists already, or the cluster refuses the mapping.
     """
-    body = new_companion(source, profile, dialect_of(capabilities(client)))
-    indices.create_index(client, companion_of(source.name, prefix), body)
+    name = companion_of(source.name, prefix)
+    indices.create_index(client, name, new_companion(source, profile, dialect_of(capabilities(client))))
+    return indices.look(client, name)
 
 
 def remove(client: OpenSearch, index: str, prefix: str) -> int | None:
@@ -131,6 +148,13 @@ def _text(mapping: Mapping[str, Any], name: str) -> JsonObject:
     if field.get("type") != "text":
         return {"type": "text"}
     return {"type": "text", **{key: value for key, value in field.items() if key in _TEXT_PARAMETERS}}
+
+
+def _is_among(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a field or an object around it is named by one of the patterns of a `_source` filter."""
+    parts = name.split(".")
+    names = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+    return any(fnmatchcase(each, pattern) for each in names for pattern in patterns)
 
 
 def _is_copied(name: str) -> bool:

@@ -264,26 +264,25 @@ def check_in_place(client: OpenSearch, index: str, profile: IndexProfile) -> Ind
     state = look(client, index)
     refuse_restricted(client, state.name)
     _refuse_blocked(state)
-    obstacles, contradictions = obstacles_in_place(client, state, profile)
-    if obstacles:
+    if obstacles := obstacles_in_place(client, state, profile):
         raise IndexUnsuitable(
             f"index {state.name} cannot be enriched in place; nothing was changed:\n"
             + "\n".join(f"  - {sentence}" for sentence in obstacles)
-            + f"\nCopy it instead: `neural-bridge copy {state.name} {state.name}-enriched`"
+            + f"\nEnrich it beside instead: `neural-bridge backfill {state.name} --beside`"
         )
-    _refuse_unlike(state, contradictions)
+    _refuse_unlike(state, contradictions(state, profile))
     return state
 
 
-def obstacles_in_place(client: OpenSearch, state: IndexState, profile: IndexProfile) -> tuple[list[str], list[str]]:
-    """What keeps an index from being enriched in place, one sentence each: first what only a copy can have otherwise,
-    then how the profile differs from the one that the index is enriched for."""
-    dialect = dialect_of(capabilities(client))
+def obstacles_in_place(client: OpenSearch, state: IndexState, profile: IndexProfile) -> list[str]:
+    """What keeps an index from being enriched in place, one sentence each."""
+    return in_place_obstacles(profile, dialect_of(capabilities(client)), state.mapping, state.settings)
+
+
+def contradictions(state: IndexState, profile: IndexProfile) -> list[str]:
+    """How a profile differs from the one that its generation in the index was made for, one sentence each."""
     kept = state.generation(profile.generation)
-    return (
-        in_place_obstacles(profile, dialect, state.mapping, state.settings),
-        list(_contradictions(kept, profile)) if kept else [],
-    )
+    return list(_contradictions(kept, profile)) if kept else []
 
 
 def identity(state: IndexState) -> str:
@@ -332,7 +331,7 @@ def _refuse_unlike(state: IndexState, found: Sequence[str]) -> None:
             + "\n".join(f"  - {sentence}" for sentence in found)
             + "\nCreate a new index with `neural-bridge index create`, fill a second generation of vectors beside the "
             f"first with `neural-bridge generation fill {state.name}`, begin anew after `neural-bridge undo "
-            f"{state.name}`, or correct the options"
+            f"{state.profile.beside if state.profile and state.profile.beside else state.name}`, or correct the options"
         )
 
 

@@ -67,12 +67,12 @@ def replay(ctx: click.Context, file: Path, id_field: str, cluster_url: str | Non
     if len(names) != 1:
         raise UsageError(f"{file} holds letters of {len(names)} indices, expected one")
     client, state = look_at(ctx, names.pop(), cluster_url)
+    documents = DeadLetterDocuments(file, FieldChoice(state.profile.text_fields if state.profile else (), id_field))
     if state.profile is None:
         raise UsageError(f"index {state.name} is not enriched: there is no profile to write {file} for")
-    fields = FieldChoice(state.profile.text_fields, id_field)
     models = load_models(settings.ingest)
     report = run_ingest(
-        DeadLetterDocuments(file, fields),
+        documents,
         Job(
             index=state.name,
             profile=profile_like(state.profile, models),

@@ -108,22 +108,27 @@ def create(
 def show_index(ctx: click.Context, index: str, cluster_url: str | None, as_json: bool) -> None:
     """Show what the bridge knows about INDEX: models, fields, and how many documents are enriched."""
     client, state = look_at(ctx, index, cluster_url)
+    from bridge.cluster import companion
     from bridge.cluster import index as indices
 
     documents = indices.count(client, state.name)
-    profile = state.profile
-    enriched = indices.count_enriched(client, state.name, profile) if profile else 0
+    prefix = settings_of(ctx).companion.prefix
+    ours = companion.find(client, state.name, prefix) if state.profile is None else None
+    profile = ours.profile if ours else state.profile
+    enriched = indices.count_enriched(client, ours.name if ours else state.name, profile) if profile else 0
     lines = [f"{state.name}: {documents:,} documents; not enriched by the bridge"]
     if profile:
         lines = [
             f"{state.name}: {documents:,} documents, {enriched:,} enriched",
+            *([f"  companion    {ours.name}"] if ours else []),
             f"  text fields  {', '.join(profile.text_fields)}",
             f"  encoder      {profile.encoder.identity}, {profile.dimension} dimensions",
             f"  generator    {profile.generator.identity if profile.generator else 'none'}",
             f"  passages     {profile.passages.layout}",
             f"  stages       {', '.join(profile.stages)}",
         ]
-    shown = {"index": state.name, "documents": documents, "enriched": enriched}
+    where = {"companion": ours.name if ours else None}
+    shown = {"index": state.name, "documents": documents, "enriched": enriched, **where}
     show({**shown, "profile": profile.to_meta() if profile else None}, *lines, as_json=as_json)
 
 

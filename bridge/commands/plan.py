@@ -32,6 +32,7 @@ def command(ctx: click.Context, index: str, enrich: EnrichOptions, external_vers
     A sample goes through the models, for a minute at most. Nothing is written.
     """
     settings = enrich.settings(ctx, external_versions=external_versions)
+    from bridge.cluster import companion
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from ingest.runs.plan import plan
@@ -40,7 +41,10 @@ def command(ctx: click.Context, index: str, enrich: EnrichOptions, external_vers
 
     client = connect(settings.cluster)
     state = indices.look(client, index)
-    kept, names = state.profile, enrich.names_in(state)
+    prefix = settings.companion.prefix
+    ours = companion.find(client, state.name, prefix)
+    kept = state.profile or (ours.profile if ours else None)
+    names = enrich.names_in(state, kept)
     models = load_models(settings.ingest)
     found = plan(
         index,
@@ -48,6 +52,7 @@ def command(ctx: click.Context, index: str, enrich: EnrichOptions, external_vers
         models=models,
         client=client,
         settings=settings.ingest,
+        prefix=prefix,
         sample=sample,
     )
     next_command = _next_command(ctx, found)
@@ -58,23 +63,29 @@ def _next_command(ctx: click.Context, plan: "Plan") -> str:
     """The command that does what the plan says, with the options that were typed."""
     if plan.way == "undo":
         return f"neural-bridge undo {plan.index}"
-    typed_here = ("as_json", "sample")
-    if plan.way == "in_place":
-        return repeated(ctx, "backfill", plan.index, without=typed_here)
-    return repeated(ctx, "copy", plan.index, f"{plan.index}-enriched", without=(*typed_here, "external_versions"))
+    if plan.way == "none":
+        return f"neural-bridge ingest {plan.index}-enriched FILE..."
+    return repeated(ctx, "backfill", plan.index, without=("as_json", "sample"))
 
 
 def _lines(plan: "Plan", command: str) -> list[str]:
-    way = {"in_place": "in place", "copy": "into a new index", "undo": "anew, after"}[plan.way]
+    ways = {
+        "in_place": "in place",
+        "beside": f"beside, in {plan.companion}",
+        "undo": "anew, after",
+        "none": "from files",
+    }
+    way = ways[plan.way]
+    added = f"of {plan.companion}:" if plan.way == "beside" else "adds"
     return [
         f"{plan.index}: {plan.documents:,} documents, {plan.stale:,} to enrich, {plan.passages:,} passages",
         f"  way      {way}: {command}",
-        *(f"           since {obstacle}" for obstacle in plan.obstacles),
+        *(f"           since {reason}" for reason in plan.why),
         f"  time     {_duration(plan.hours)} at {plan.documents_per_s:.1f} documents/s "
         f"(measured on {plan.measured:,} of {plan.sampled:,} sampled)",
         f"  index    grows by about {plan.index_growth_bytes / 1e6:,.0f} MB",
         f"  memory   {plan.vector_memory_bytes / 1e6:,.0f} MB for the vectors' graphs, over all nodes",
-        f"  mapping  adds {json.dumps(plan.mapping) if plan.mapping else 'nothing'}",
+        f"  mapping  {added} {json.dumps(plan.mapping) if plan.mapping else 'nothing'}",
         *(f"  risk     {risk}" for risk in plan.risks),
     ]
 

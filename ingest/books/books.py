@@ -78,7 +78,7 @@ class Books:
             self.skipped = self.ledger.answered
             self._letters = DeadLetters(
                 self._folder / self._checkpoint.dead_letters,
-                self._job.index,
+                self._job.profile.beside or self._job.index,
                 keep_bytes=self._checkpoint.dead_letters_bytes,
                 partial=self._in_place,
             )

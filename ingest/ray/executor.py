@@ -116,7 +116,8 @@ class _RayRun:
     def _split_index(self) -> SplitIndex:
         texts = tuple(self._job.profile.text_fields)
         fields = (*texts, self._job.profile.stamp_field)
-        return SplitIndex(self._executor.cluster, self._job.index, fields, texts, self._retry)
+        index = self._job.profile.beside or self._job.index
+        return SplitIndex(self._executor.cluster, index, fields, texts, self._retry)
 
     def _send(self, source: Source[Any]) -> None:
         job = self._job

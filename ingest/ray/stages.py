@@ -76,7 +76,7 @@ class Enrich:
         client, in_place = job.cluster.client(), job.in_place
         self._changed = change_filter(client, job.index, job.profile, job.settings, Event(), in_place=in_place)
         self._expansion = Stage(Expansion.of(job.profile, models, job.settings))
-        stamp = stamp_of(recipe(job.profile, job.settings), in_place=in_place)
+        stamp = stamp_of(job.profile, recipe(job.profile, job.settings), in_place=in_place)
         self._embedding = Stage(Embedding.of(job.profile, models, stamp))
 
     def __call__(self, row: Row) -> Row:

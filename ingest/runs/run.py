@@ -23,7 +23,7 @@ from ingest.stages.batches import Batch, BatchReader, Stage, WorkAhead
 from ingest.stages.embedding import Embedding
 from ingest.stages.expansion import Expansion
 from ingest.stages.stamps import ChangeFilter, recipe, stale, stamp, text_stamp
-from ingest.writing.bulk import BulkAction, index_action, update_action
+from ingest.writing.bulk import BulkAction, companion_action, index_action, update_action
 from ingest.writing.pace import RateLimit, RunStopped, retrying
 from ingest.writing.writer import BulkLimits, BulkWriter
 
@@ -61,7 +61,7 @@ class Executor(Protocol):
 
     def start(self, job: Job, books: Books, *, in_place: bool) -> AbstractContextManager[StartedRun]:
         """A run into the index of `job`. `in_place`: the source is the index itself, in whose documents only our
-        object is set; else whole documents are written."""
+        object is set; else whole documents are written, those of a companion if `profile.beside` says so."""
 
 
 class LocalExecutor:
@@ -93,7 +93,7 @@ class Run:
         self._changed = change_filter(job.client, job.index, profile, settings, job.stopped, in_place=in_place)
         self._rate_limit = RateLimit.of(settings, job.client, job.index, stopped=job.stopped)
         self._expansion = Stage(Expansion.of(profile, job.models, settings))
-        self._embedding = Stage(Embedding.of(profile, job.models, stamp_of(made_by, in_place=in_place)))
+        self._embedding = Stage(Embedding.of(profile, job.models, stamp_of(profile, made_by, in_place=in_place)))
         self._read = 0
 
     def send(self, source: Source[Any], *, is_empty: bool = False) -> None:
@@ -171,13 +171,14 @@ class Run:
 
 
 def action_of(profile: IndexProfile, *, in_place: bool) -> Callable[[EnrichedDocument], BulkAction]:
-    """How an enriched document is written: our object alone, or the whole document."""
-    return partial(update_action if in_place else index_action, profile=profile)
+    """How an enriched document is written: our object alone, the whole document, or its companion."""
+    whole = companion_action if profile.beside else index_action
+    return partial(update_action if in_place else whole, profile=profile)
 
 
-def stamp_of(made_by: str, *, in_place: bool) -> Callable[[Document], str]:
+def stamp_of(profile: IndexProfile, made_by: str, *, in_place: bool) -> Callable[[Document], str]:
     """The stamps of documents that the recipe `made_by` enriches."""
-    return partial(text_stamp if in_place else stamp, made_by)
+    return partial(text_stamp if in_place or profile.beside else stamp, made_by)
 
 
 def change_filter(

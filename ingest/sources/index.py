@@ -93,10 +93,12 @@ class IndexDocuments(Source[int]):
         stopped: Event | None = None,
         page_documents: int = 500,
         no_external_versions: bool = False,
+        goes_on: bool = False,
     ) -> None:
         """`fields` are read of each document (`_source` filter), all of them if it is empty: only then are bodies
         exact to the byte. `stopped`, once set, ends waits early. `no_external_versions`: refuse a document whose
-        version an application chose, see `ingest.sources.versions`.
+        version an application chose, see `ingest.sources.versions`. `goes_on`: a shard that is read once more begins
+        behind the last change that was read of it.
 
         Raises:
             IndexUnsuitable: there is no such index.
@@ -116,6 +118,8 @@ class IndexDocuments(Source[int]):
         self._most_hits = int(state.settings.get("max_result_window", _MAX_RESULT_WINDOW))
         self._page_documents = min(page_documents, self._most_hits)
         self._no_external_versions = no_external_versions
+        self._goes_on = goes_on
+        self._read_to: dict[int, int] = {}
         self._total: int | None = None
         self._identity = indices.identity(state)
         self.identity = f"index {self._identity}"
@@ -131,7 +135,10 @@ class IndexDocuments(Source[int]):
             AnswerNotUnderstood: pages stay incomplete, however often they are requested.
             ClusterError: the cluster does not answer, or does not let this user read.
         """
-        return self.changes(part, after=BEFORE_THE_FIRST)
+        for item in self.changes(part, after=self._read_to.get(part, BEFORE_THE_FIRST)):
+            if self._goes_on:
+                self._read_to[part] = item.position.offset
+            yield item
 
     def total(self) -> int:
         """See `Source`."""
@@ -226,6 +233,23 @@ class IndexDocuments(Source[int]):
                 for document in documents[begin : begin + self._page_documents]
             ]
             yield from (self._item(hit) for hit in self._get(wanted) if hit.found)
+
+    def missing(self, documents: Sequence[Document]) -> Iterator[Document]:
+        """Those of the documents, of another index, that this one has not under the same id and routing.
+
+        Raises:
+            AnswerNotUnderstood, ClusterError: as `read` says.
+        """
+        for begin in range(0, len(documents), self._page_documents):
+            page = documents[begin : begin + self._page_documents]
+            wanted = [
+                {"_id": document.doc_id, "_source": False} | ({"routing": document.routing} if document.routing else {})
+                for document in page
+            ]
+            found = self._get(wanted)
+            if [hit.id for hit in found] != [document.doc_id for document in page]:
+                raise AnswerNotUnderstood(f"_mget of {self._index} answered for other documents than were requested")
+            yield from (document for document, hit in zip(page, found, strict=True) if not hit.found)
 
     def _open(self, preference: str | None, keep_alive: str) -> str:
         path = self._dialect.pit_path(quote(self._index, safe=""))

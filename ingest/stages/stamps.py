@@ -95,7 +95,9 @@ class ChangeFilter:
     """Compares documents of a source with the stamps in the index."""
 
     def __init__(self, client: OpenSearch, index: str, profile: IndexProfile, recipe: str) -> None:
+        """A companion (`profile.beside`) holds the texts alone: what else changed in a document does not count."""
         self._client = client
+        self._texts_only = profile.beside is not None
         self._index = index
         self._stamp_field = profile.stamp_field
         self._recipe = recipe
@@ -109,7 +111,12 @@ class ChangeFilter:
         if not documents:
             return []
         stamps = zip(documents, self._stamps(documents), strict=True)
-        return [document for document, indexed in stamps if indexed != stamp(self._recipe, document)]
+        return [document for document, indexed in stamps if not self._is_current(indexed, document)]
+
+    def _is_current(self, indexed: str | None, document: Document) -> bool:
+        if self._texts_only:
+            return is_current(indexed, self._recipe, document)
+        return indexed == stamp(self._recipe, document)
 
     def _stamps(self, documents: Sequence[Document]) -> list[str | None]:
         """The stamps in the index, in the documents' order."""

@@ -12,16 +12,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.cluster.companion import PRIMARY_TERM, SEQ_NO
 from bridge.cluster.connection import Answer
 from bridge.cluster.dialects import vector_bytes
 from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
 from bridge.profile import IndexProfile
-from bridge.records import EnrichedDocument
+from bridge.records import Document, EnrichedDocument
 from bridge.text import decode
 from ingest.books.ledger import Failure, Outcome
 from ingest.sources.json_bytes import with_key
 
-BulkOp = Literal["index", "update"]
+BulkOp = Literal["index", "update", "delete"]
 
 _EMBEDDING_DECIMALS = 7
 """Components of a unit vector are at most 1, where float32 resolves 6e-8: more digits only cost bytes."""
@@ -75,10 +76,39 @@ def update_action(enriched: EnrichedDocument, profile: IndexProfile) -> BulkActi
     return BulkAction("update", document.doc_id, _encode({"update": target}) + b"\n" + body + b"\n")
 
 
+def companion_action(enriched: EnrichedDocument, profile: IndexProfile) -> BulkAction:
+    """Writes the companion of a document: its texts and our object, unless what is there was made from a newer one.
+
+    A document was read at some sequence number, which only grows: see `bridge.cluster.companion`.
+    """
+    document = enriched.document
+    target: dict[str, str | int] = {"_id": document.doc_id}
+    if document.routing is not None:
+        target["routing"] = document.routing
+    if document.version is not None:
+        target |= {"version": document.version.seq_no + 1, "version_type": "external_gte"}
+    fields = {name: _encode(text) for name, text in document.texts.items() if text}
+    fields[profile.object_field] = neural_object(enriched, profile)
+    body = b",".join(_encode(name) + b":" + value for name, value in fields.items())
+    return BulkAction("index", document.doc_id, _encode({"index": target}) + b"\n{" + body + b"}\n")
+
+
+def delete_action(document: Document) -> BulkAction:
+    """Deletes a document, if it is as it was read."""
+    target: dict[str, str | int] = {"_id": document.doc_id}
+    if document.routing is not None:
+        target["routing"] = document.routing
+    if document.version is not None:
+        target |= {"if_seq_no": document.version.seq_no, "if_primary_term": document.version.primary_term}
+    return BulkAction("delete", document.doc_id, _encode({"delete": target}) + b"\n")
+
+
 def neural_object(enriched: EnrichedDocument, profile: IndexProfile, *, nulls: Collection[str] = ()) -> bytes:
     """The value of our field, as JSON: this generation's fields, and no others. A document without text has neither
     queries nor vectors; the fields in `nulls` are then null."""
     fields = {"stamp": _encode(enriched.stamp)}
+    if profile.beside and (version := enriched.document.version) is not None:
+        fields |= {SEQ_NO: _encode(version.seq_no), PRIMARY_TERM: _encode(version.primary_term)}
     if enriched.predicted_queries:
         fields["predicted_queries"] = _encode(list(enriched.predicted_queries))
     if len(enriched.embeddings) and profile.passages.layout == "single":
@@ -212,8 +242,10 @@ def _of_items(answer: Answer, actions: Sequence[BulkAction]) -> list[Verdict] | 
 
 def _of_item(item: _Item, op: BulkOp) -> Verdict:
     if item.error is None:
-        if item.result in ("created", "updated"):
+        if item.result in ("created", "updated", "deleted"):
             return _WRITTEN
+        if op == "delete" and item.result == "not_found":
+            return Outcome("superseded")
         if item.result == "noop":
             return Outcome("unchanged" if op == "update" else "dropped_by_pipeline")
         return _unknown(f"an item has neither an error nor a known result: status {item.status}, {item.result!r}")

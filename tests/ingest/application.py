@@ -16,12 +16,16 @@ from ingest.runs.backfill import run_backfill
 from ingest.stages.models import Models, profile_for
 
 TEXT_FIELDS = ["title", "text"]
-MAPPING: dict[str, Any] = {"title": {"type": "text"}, "text": {"type": "text", "analyzer": "english"}}
+MAPPING: dict[str, Any] = {
+    "title": {"type": "text"},
+    "text": {"type": "text", "analyzer": "english"},
+    "stock": {"type": "long"},
+}
 
 
-def old_application(client: OpenSearch, index: str, n: int, **body: Any) -> None:
+def old_application(client: OpenSearch, index: str, n: int, *, knn: bool = True, **body: Any) -> None:
     """Creates an index as an application does that never heard of the bridge, and fills it."""
-    settings = {"index.knn": True, "index.number_of_replicas": 0}
+    settings = {"index.number_of_replicas": 0, **({"index.knn": True} if knn else {})}
     client.indices.create(index=index, body={"settings": settings, "mappings": {"properties": MAPPING, **body}})
     lines = []
     for i in range(n):

@@ -127,7 +127,7 @@ class EnrichOptions:
             raise UsageError(f"which fields of {index} hold text is not known: name them with --text-field")
         return names
 
-    def names_in(self, state: "IndexState") -> tuple[str, ...]:
+    def names_in(self, state: "IndexState", kept: "IndexProfile | None") -> tuple[str, ...]:
         """The text fields, as `names` says, all of them in the mapping of an index.
 
         Raises:
@@ -135,7 +135,7 @@ class EnrichOptions:
         """
         from bridge.cluster.schema import leaves
 
-        names = self.names(state.name, state.profile)
+        names = self.names(state.name, kept)
         check_names(names, list(leaves(state.mapping)), owner=f"index {state.name}")
         return names
 

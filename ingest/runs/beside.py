@@ -1,0 +1,140 @@
+"""Backfill beside: enriches the documents of an index in its companion. The application's index is only read.
+
+A pass writes what the companion lacks; further passes read what the application changed meanwhile, behind the last
+change that was read. At the end documents that the application deleted leave the companion too.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import msgspec
+from opensearchpy import OpenSearch
+
+from bridge.cluster import companion
+from bridge.cluster import index as indices
+from bridge.cluster.bulk_load import tuned_for_load
+from bridge.cluster.field_security import refuse_restricted
+from bridge.cluster.index import IndexState
+from bridge.errors import IndexUnsuitable
+from bridge.profile import IndexProfile
+from bridge.records import Document
+from ingest.books.books import Books
+from ingest.books.ledger import Report
+from ingest.job import Job
+from ingest.runs.run import LOCAL, Executor
+from ingest.sources.index import IndexDocuments
+from ingest.stages.stamps import recipe
+from ingest.writing.bulk import delete_action
+from ingest.writing.writer import BulkLimits, BulkWriter
+
+_PASSES = 5
+"""What the application changes after the last one is left to the next run, or to a follower."""
+
+
+@dataclass(frozen=True, slots=True)
+class BesideReport:
+    """`read_again` changes came while the run was at work, and `ledger` of `report` counts them too; `removed`
+    documents were deleted by the application, and are gone from the companion."""
+
+    report: Report
+    read_again: int
+    removed: int
+
+
+def run_beside(job: Job, prefix: str, executor: Executor = LOCAL) -> BesideReport:
+    """Enriches every document of the job's index in its companion, which is made if there is none.
+
+    A run that was cut off is simply run again: finished documents are recognised by their stamps.
+
+    Raises:
+        IndexUnsuitable: the texts cannot be read, or the companion was made for another profile; nothing was changed.
+        AccessDenied: some documents or fields of the index are hidden from this user.
+        BridgeError: what `StartedRun.send` and `IndexDocuments` say.
+    """
+    client = job.client
+    source_state = indices.look(client, job.index)
+    refuse_restricted(client, source_state.name)
+    source = IndexDocuments(
+        client,
+        source_state.name,
+        job.profile.text_fields,
+        text_fields=job.profile.text_fields,
+        retry=BulkLimits.of(job.settings).retry,
+        stopped=job.stopped,
+        goes_on=True,
+    )
+    profile = msgspec.structs.replace(indices.fitted(client, job.profile), beside=source_state.name)
+    state = _companion(client, source_state, source, profile, prefix)
+    profile = indices.as_kept(profile, state)
+    job = replace(job, index=state.name, profile=profile, from_start=True)
+    books = Books(
+        job,
+        source,
+        index_identity=indices.identity(state),
+        recipe=recipe(profile, job.settings),
+        in_place=True,
+        in_order=executor.in_order,
+    )
+    with books, executor.start(job, books, in_place=False) as run:
+        indices.keep_profile(client, state, profile)
+        # A run that was killed just now may have left documents that no search sees yet.
+        client.indices.refresh(index=state.name)
+        is_empty = indices.count(client, state.name) == 0
+        with tuned_for_load(client, state.name, is_empty=is_empty, replicas=job.settings.load_replicas):
+            run.send(source, is_empty=is_empty)
+        first_read = books.ledger.read
+        for _ in range(_PASSES - 1):
+            written = books.ledger.written
+            if job.stopped.is_set():
+                break
+            run.send(source)
+            if books.ledger.written == written:
+                break
+        books.complete()
+        removed = 0 if job.stopped.is_set() else remove_deleted(job, source)
+        client.indices.refresh(index=state.name)
+        return BesideReport(books.report(), books.ledger.read - first_read, removed)
+
+
+def remove_deleted(job: Job, source: IndexDocuments) -> int:
+    """Deletes from the companion, the index of `job`, what `source` has no longer; the number of these documents.
+
+    A document that is made again meanwhile stays: only the one that was read is deleted.
+
+    Raises:
+        BridgeError: what `IndexDocuments` and `BulkWriter` say.
+    """
+    limits = BulkLimits.of(job.settings)
+    job.client.indices.refresh(index=job.index)
+    ours = IndexDocuments(
+        job.client, job.index, [job.profile.stamp_field], text_fields=[], retry=limits.retry, stopped=job.stopped
+    )
+    writer = BulkWriter(job.client, job.index, limits, stopped=job.stopped)
+    documents = (item for item in ours.items() if isinstance(item, Document))
+    removed = 0
+    while page := list(islice(documents, limits.bulk_documents)):
+        outcomes = writer.write([delete_action(document) for document in source.missing(page)])
+        removed += sum(outcome.kind == "written" for outcome in outcomes)
+    return removed
+
+
+def _companion(
+    client: OpenSearch, source_state: IndexState, source: IndexDocuments, profile: IndexProfile, prefix: str
+) -> IndexState:
+    """The companion, ready to be written; nothing is changed before documents can be read."""
+    name = source_state.name
+    if source_state.profile is not None:
+        raise IndexUnsuitable(
+            f"index {name} is enriched in place, and searches use that: go on with `neural-bridge backfill {name}`, or "
+            f"begin anew after `neural-bridge undo {name}`"
+        )
+    if found := companion.obstacles(source_state, profile):
+        raise IndexUnsuitable(f"index {name} cannot be enriched; nothing was changed: {'; '.join(found)}")
+    next(source.sample(1), None)
+    state = companion.find(client, name, prefix)
+    if state is not None and not companion.is_of(state, source_state):
+        companion.remove(client, name, prefix)  # Made from an earlier index of this name.
+        state = None
+    if state is None:
+        return companion.create(client, source_state, profile, prefix)
+    return indices.check(client, state.name, profile)
