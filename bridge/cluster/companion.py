@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
-from opensearchpy import NotFoundError, OpenSearch
+from opensearchpy import AuthorizationException, NotFoundError, OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
@@ -51,21 +51,6 @@ _COPIED = (
 """Settings of the application's index that decide where documents lie, and how texts are analysed and scored."""
 
 
-def obstacles(source: IndexState, profile: IndexProfile) -> list[str]:
-    """Why the texts of an index cannot be read, one sentence each."""
-    stored = source.mapping.get("_source", {})
-    found = ["_source is disabled: there is no text to read"] if stored.get("enabled") is False else []
-    includes, excludes = stored.get("includes") or ["*"], stored.get("excludes") or []
-    for name in profile.text_fields:
-        if not _is_among(name, includes) or _is_among(name, excludes):
-            found.append(f"text field {name} is not stored: _source leaves it out")
-        if field_mapping(source.mapping, name) is None:
-            found.append(f"text field {name} is not in the mapping")
-    if source.settings.get("verified_before_close") == "true":
-        found.append("it is closed: open it")
-    return found
-
-
 def companion_of(index: str, prefix: str) -> str:
     """The name of an index's companion."""
     return f"{prefix}{index}"
@@ -95,17 +80,37 @@ def new_companion(source: IndexState, profile: IndexProfile, dialect: Dialect) -
 
 
 def find(client: OpenSearch, index: str, prefix: str) -> IndexState | None:
-    """The companion of an index; None if there is none.
+    """The companion of an index; None if there is none, or none that this user may know of.
 
     Raises:
         IndexUnsuitable: an index of that name is no companion of this one.
     """
-    state = indices.find(client, companion_of(index, prefix))
+    try:
+        state = indices.find(client, companion_of(index, prefix))
+    except AuthorizationException:
+        return None
     if state is not None and (state.profile is None or state.profile.beside != index):
         raise IndexUnsuitable(
             f"index {state.name} is no companion of {index}: choose another companion.prefix, or delete that index"
         )
     return state
+
+
+def of(client: OpenSearch, source: IndexState, profile: IndexProfile, prefix: str) -> IndexState | None:
+    """The companion that was made from this very index, and from no earlier one of its name; None if there is none.
+
+    Raises:
+        IndexUnsuitable: no companion can be made of the index for this profile; or see `find`.
+    """
+    if source.profile is not None:
+        raise IndexUnsuitable(
+            f"index {source.name} is enriched in place, and searches use that: go on with `neural-bridge backfill "
+            f"{source.name}`, or begin anew after `neural-bridge undo {source.name}`"
+        )
+    if found := _unreadable(source, profile):
+        raise IndexUnsuitable(f"index {source.name} cannot be enriched; nothing was changed: {'; '.join(found)}")
+    state = find(client, source.name, prefix)
+    return state if state is not None and is_of(state, source) else None
 
 
 def is_of(companion: IndexState, source: IndexState) -> bool:
@@ -115,11 +120,14 @@ def is_of(companion: IndexState, source: IndexState) -> bool:
 
 
 def create(client: OpenSearch, source: IndexState, profile: IndexProfile, prefix: str) -> IndexState:
-    """Makes the companion of `source`, empty.
+    """Makes the companion of `source`, empty, in the place of one that was made from an earlier index of its name.
 
     Raises:
         IndexUnsuitable: it exists already, or the cluster refuses the mapping.
     """
+    old = find(client, source.name, prefix)
+    if old is not None and not is_of(old, source):
+        remove(client, source.name, prefix)
     name = companion_of(source.name, prefix)
     indices.create_index(client, name, new_companion(source, profile, dialect_of(capabilities(client))))
     return indices.look(client, name)
@@ -140,6 +148,21 @@ def remove(client: OpenSearch, index: str, prefix: str) -> int | None:
     except NotFoundError:
         return None
     return documents
+
+
+def _unreadable(source: IndexState, profile: IndexProfile) -> list[str]:
+    """Why the texts of an index cannot be read, one sentence each."""
+    stored = source.mapping.get("_source", {})
+    found = ["_source is disabled: there is no text to read"] if stored.get("enabled") is False else []
+    includes, excludes = stored.get("includes") or ["*"], stored.get("excludes") or []
+    for name in profile.text_fields:
+        if not _is_among(name, includes) or _is_among(name, excludes):
+            found.append(f"text field {name} is not stored: _source leaves it out")
+        if field_mapping(source.mapping, name) is None:
+            found.append(f"text field {name} is not in the mapping")
+    if source.settings.get("verified_before_close") == "true":
+        found.append("it is closed: open it")
+    return found
 
 
 def _text(mapping: Mapping[str, Any], name: str) -> JsonObject:

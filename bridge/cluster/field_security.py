@@ -89,19 +89,18 @@ _SAID = re.compile(rb"FLS or DLS|field or document level security", re.IGNORECAS
 """OpenSearch's words, and Elasticsearch's."""
 
 
-def refuse_restricted(client: OpenSearch, index: str) -> bool:
-    """Makes sure, before the first write, that the cluster hides nothing of an index from this user; whether this user
-    may write to it now.
+def refuse_restricted(client: OpenSearch, index: str) -> None:
+    """Makes sure, before the first write, that the cluster hides nothing of an index from this user.
 
     Clusters refuse updates by users who are subject to such rules, and say why: so this asks to update a document that
     does not exist.
+
 
     Raises:
         AccessDenied: some documents or fields are hidden from this user, or masked.
     """
     answer = exchange(client, "POST", f"/{index}/_update/{_NO_DOCUMENT}", body=_UPDATE)
-    may_write = answer.status != 403
-    if not may_write and not _says_so(answer):
+    if answer.status == 403 and not _says_so(answer):
         # The node checks a read-only user's permission first; of a bulk request it checks only the cluster's.
         answer = exchange(client, "POST", f"/{index}/_bulk", body=_BULK_UPDATE, content_type="application/x-ndjson")
     if _says_so(answer):
@@ -110,7 +109,6 @@ def refuse_restricted(client: OpenSearch, index: str) -> bool:
             f"field-level security), so what is read is not what is stored; nothing was changed: use a "
             f"cluster.username whose roles have no such rule for {index}"
         )
-    return may_write
 
 
 def _says_so(answer: Answer) -> bool:

@@ -268,7 +268,8 @@ def check_in_place(client: OpenSearch, index: str, profile: IndexProfile) -> Ind
         raise IndexUnsuitable(
             f"index {state.name} cannot be enriched in place; nothing was changed:\n"
             + "\n".join(f"  - {sentence}" for sentence in obstacles)
-            + f"\nEnrich it beside instead: `neural-bridge backfill {state.name} --beside`"
+            + f"\nLeave it as it is, and enrich it beside: `neural-bridge backfill {state.name} --beside`; or copy it: "
+            f"`neural-bridge copy {state.name} {state.name}-enriched`"
         )
     _refuse_unlike(state, contradictions(state, profile))
     return state

@@ -89,7 +89,7 @@ def fill(ctx: click.Context, index: str, enrich: EnrichOptions, run: RunOptions)
     if any(ctx.get_parameter_source(option) is not ParameterSource.DEFAULT for option in _PASSAGE_OPTIONS):
         passages = passage_settings(enrich.layout, enrich.max_tokens, enrich.overlap_tokens)
     models = load_models(settings.ingest)
-    wanted = profile_for(models, enrich.names_in(state), passages=passages)
+    wanted = profile_for(models, enrich.names_in(state, state.profile), passages=passages)
     profile = next_generation(state, wanted)
     sample = partial(sample_of_index, client, index, profile.text_fields)
     profile = with_filter_threshold(profile, state.beside, models, settings.ingest, sample)

@@ -8,7 +8,14 @@ import click
 import msgspec
 
 from bridge.commands import show
-from bridge.commands.options.enrich import EnrichOptions, enrich_options, repeated, versions_option
+from bridge.commands.options.enrich import (
+    EnrichOptions,
+    chosen_way,
+    enrich_options,
+    repeated,
+    versions_option,
+    way_options,
+)
 
 if TYPE_CHECKING:
     from ingest.runs.plan import Plan
@@ -16,6 +23,7 @@ if TYPE_CHECKING:
 
 @click.command(name="plan")
 @click.argument("index")
+@way_options
 @enrich_options
 @versions_option
 @click.option(
@@ -26,13 +34,19 @@ if TYPE_CHECKING:
     help="Number of documents in the sample.",
 )
 @click.pass_context
-def command(ctx: click.Context, index: str, enrich: EnrichOptions, external_versions: str | None, sample: int) -> None:
+def command(
+    ctx: click.Context,
+    index: str,
+    wanted: str | None,
+    enrich: EnrichOptions,
+    external_versions: str | None,
+    sample: int,
+) -> None:
     """Look at INDEX: which way it can be enriched, how long this machine takes, how much it grows.
 
     A sample goes through the models, for a minute at most. Nothing is written.
     """
     settings = enrich.settings(ctx, external_versions=external_versions)
-    from bridge.cluster import companion
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from ingest.runs.plan import plan
@@ -42,8 +56,7 @@ def command(ctx: click.Context, index: str, enrich: EnrichOptions, external_vers
     client = connect(settings.cluster)
     state = indices.look(client, index)
     prefix = settings.companion.prefix
-    ours = companion.find(client, state.name, prefix)
-    kept = state.profile or (ours.profile if ours else None)
+    beside, kept = chosen_way(client, state, wanted, prefix)
     names = enrich.names_in(state, kept)
     models = load_models(settings.ingest)
     found = plan(
@@ -52,8 +65,8 @@ def command(ctx: click.Context, index: str, enrich: EnrichOptions, external_vers
         models=models,
         client=client,
         settings=settings.ingest,
-        prefix=prefix,
         sample=sample,
+        prefix=prefix if beside else None,
     )
     next_command = _next_command(ctx, found)
     show({**msgspec.to_builtins(found), "command": next_command}, *_lines(found, next_command), as_json=enrich.as_json)
@@ -63,29 +76,31 @@ def _next_command(ctx: click.Context, plan: "Plan") -> str:
     """The command that does what the plan says, with the options that were typed."""
     if plan.way == "undo":
         return f"neural-bridge undo {plan.index}"
-    if plan.way == "none":
-        return f"neural-bridge ingest {plan.index}-enriched FILE..."
-    return repeated(ctx, "backfill", plan.index, without=("as_json", "sample"))
+    typed_here = ("as_json", "sample")
+    if plan.way in ("in_place", "beside"):
+        return repeated(ctx, "backfill", plan.index, without=typed_here)
+    without = (*typed_here, "external_versions", "wanted")
+    return repeated(ctx, "copy", plan.index, f"{plan.index}-enriched", without=without)
 
 
 def _lines(plan: "Plan", command: str) -> list[str]:
     ways = {
         "in_place": "in place",
         "beside": f"beside, in {plan.companion}",
+        "copy": "into a new index",
         "undo": "anew, after",
-        "none": "from files",
     }
-    way = ways[plan.way]
-    added = f"of {plan.companion}:" if plan.way == "beside" else "adds"
+    adds = f"of {plan.companion}:" if plan.way == "beside" else "adds"
     return [
         f"{plan.index}: {plan.documents:,} documents, {plan.stale:,} to enrich, {plan.passages:,} passages",
-        f"  way      {way}: {command}",
-        *(f"           since {reason}" for reason in plan.why),
+        f"  way      {ways[plan.way]}: {command}",
+        *(f"           since {obstacle}" for obstacle in plan.obstacles),
+        *(["           or beside, in an index of ours: add --beside"] if plan.way == "copy" else []),
         f"  time     {_duration(plan.hours)} at {plan.documents_per_s:.1f} documents/s "
         f"(measured on {plan.measured:,} of {plan.sampled:,} sampled)",
         f"  index    grows by about {plan.index_growth_bytes / 1e6:,.0f} MB",
         f"  memory   {plan.vector_memory_bytes / 1e6:,.0f} MB for the vectors' graphs, over all nodes",
-        f"  mapping  {added} {json.dumps(plan.mapping) if plan.mapping else 'nothing'}",
+        f"  mapping  {adds} {json.dumps(plan.mapping) if plan.mapping else 'nothing'}",
         *(f"  risk     {risk}" for risk in plan.risks),
     ]
 

@@ -12,15 +12,14 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster import companion
 from bridge.cluster import index as indices
-from bridge.cluster.bulk_load import tuned_for_load
 from bridge.cluster.field_security import refuse_restricted
 from bridge.cluster.index import IndexState
-from bridge.errors import IndexUnsuitable
 from bridge.profile import IndexProfile
 from bridge.records import Document
 from ingest.books.books import Books
 from ingest.books.ledger import Report
 from ingest.job import Job
+from ingest.runs.ingest import tuned_for_load
 from ingest.runs.run import LOCAL, Executor
 from ingest.sources.index import IndexDocuments
 from ingest.stages.stamps import recipe
@@ -33,11 +32,11 @@ _PASSES = 5
 
 @dataclass(frozen=True, slots=True)
 class BesideReport:
-    """`read_again` changes came while the run was at work, and `ledger` of `report` counts them too; `removed`
-    documents were deleted by the application, and are gone from the companion."""
+    """The index `companion` is complete if `report` is. `removed` documents were deleted by the application, and are gone
+    from the companion."""
 
     report: Report
-    read_again: int
+    companion: str
     removed: int
 
 
@@ -82,7 +81,6 @@ def run_beside(job: Job, prefix: str, executor: Executor = LOCAL) -> BesideRepor
         is_empty = indices.count(client, state.name) == 0
         with tuned_for_load(client, state.name, is_empty=is_empty, replicas=job.settings.load_replicas):
             run.send(source, is_empty=is_empty)
-        first_read = books.ledger.read
         for _ in range(_PASSES - 1):
             written = books.ledger.written
             if job.stopped.is_set():
@@ -93,7 +91,7 @@ def run_beside(job: Job, prefix: str, executor: Executor = LOCAL) -> BesideRepor
         books.complete()
         removed = 0 if job.stopped.is_set() else remove_deleted(job, source)
         client.indices.refresh(index=state.name)
-        return BesideReport(books.report(), books.ledger.read - first_read, removed)
+        return BesideReport(books.report(), state.name, removed)
 
 
 def remove_deleted(job: Job, source: IndexDocuments) -> int:
@@ -122,19 +120,8 @@ def _companion(
     client: OpenSearch, source_state: IndexState, source: IndexDocuments, profile: IndexProfile, prefix: str
 ) -> IndexState:
     """The companion, ready to be written; nothing is changed before documents can be read."""
-    name = source_state.name
-    if source_state.profile is not None:
-        raise IndexUnsuitable(
-            f"index {name} is enriched in place, and searches use that: go on with `neural-bridge backfill {name}`, or "
-            f"begin anew after `neural-bridge undo {name}`"
-        )
-    if found := companion.obstacles(source_state, profile):
-        raise IndexUnsuitable(f"index {name} cannot be enriched; nothing was changed: {'; '.join(found)}")
+    state = companion.of(client, source_state, profile, prefix)
     next(source.sample(1), None)
-    state = companion.find(client, name, prefix)
-    if state is not None and not companion.is_of(state, source_state):
-        companion.remove(client, name, prefix)  # Made from an earlier index of this name.
-        state = None
     if state is None:
         return companion.create(client, source_state, profile, prefix)
     return indices.check(client, state.name, profile)

@@ -15,14 +15,15 @@ from bridge.cluster import companion
 from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import dialect_of, graph_bytes
+from bridge.cluster.field_security import refuse_restricted
 from bridge.cluster.index import IndexState
-from bridge.cluster.schema import field_mapping, missing_fields, object_properties
+from bridge.cluster.schema import field_mapping, missing_fields, object_properties, write_blocks
 from bridge.profile import IndexProfile
 from bridge.records import Document, EnrichedDocument
 from bridge.settings import IngestSettings
 from ingest.runs.run import BATCH_DOCUMENTS
-from ingest.runs.ways import choose
 from ingest.sources.index import IndexDocuments
+from ingest.sources.versions import external_versions
 from ingest.stages.embedding import Embedding
 from ingest.stages.expansion import Expansion
 from ingest.stages.models import Models
@@ -36,16 +37,17 @@ _LONGEST_S = 60.0
 class Plan(msgspec.Struct, frozen=True):
     """What enriching an index would mean.
 
-    `way`: in_place; beside, in the index `companion`; undo if the index is enriched for another profile; none if its
-    texts cannot be read. `why` in sentences. The index has `documents`, of which `stale` need work (estimated from the sample). `measured` documents of the sample went through
+    `way`: in_place; copy if there are `obstacles`; beside, in the index `companion`, if that was requested; undo if the
+    index or its companion was made for another profile. The index has `documents`, of which `stale` need work (estimated from the sample). `measured` documents of the sample went through
     the models at `documents_per_s`, from which `hours` follow. `index_growth_bytes`: our fields as stored.
-    `vector_memory_bytes`: free memory that the graphs need on the nodes. `mapping`: fields that are added to it, or
-    those of the companion. `risks` are sentences.
+    `vector_memory_bytes`: free memory that the graphs need on the nodes. `mapping`: fields that are added to the index, or
+    those of a new companion.
+    `obstacles` and `risks` are sentences.
     """
 
     index: str
-    way: Literal["in_place", "beside", "undo", "none"]
-    why: list[str]
+    way: Literal["in_place", "copy", "beside", "undo"]
+    obstacles: list[str]
     companion: str | None
     documents: int
     stale: int
@@ -67,30 +69,27 @@ def plan(
     models: Models,
     client: OpenSearch,
     settings: IngestSettings,
-    prefix: str,
     sample: int = 1000,
+    prefix: str | None = None,
 ) -> Plan:
-    """Reads settings and mapping, and enriches a sample of `sample` documents; nothing is written. `prefix`: of names
-    of companions.
+    """Reads settings and mapping, and enriches a sample of `sample` documents; nothing is written. `prefix`: plan a
+    companion, whose name begins so.
 
     Raises:
-        IndexUnsuitable: there is no such index.
+        IndexUnsuitable: there is no such index, or nothing can be made of it beside.
         ClusterError: the cluster does not answer, or does not let this user read all of the index.
     """
     state = indices.look(client, index)
-    found = companion.find(client, state.name, prefix)
-    fitted = indices.fitted(client, profile)
-    way: Literal["in_place", "beside", "undo", "none"]
-    way, why = choose(client, state, found, fitted, settings)
-    beside = way == "beside"
-    profile = msgspec.structs.replace(fitted, beside=state.name if beside else None)
-    written = found if beside else state
-    if written is not None:
-        profile = indices.as_kept(profile, written)
-        if contradictions := indices.contradictions(written, profile):
-            way, why = "undo", contradictions
-    if beside and (unreadable := companion.obstacles(state, profile)):
-        way, why = "none", unreadable
+    refuse_restricted(client, state.name)
+    profile = indices.fitted(client, profile)
+    beside: IndexState | None = None
+    if prefix is not None:
+        beside = companion.of(client, state, profile, prefix)
+        profile = msgspec.structs.replace(profile, beside=state.name)
+    written = state if prefix is None else beside
+    profile = indices.as_kept(profile, written) if written else profile
+    obstacles = _obstacles_in_place(client, state, profile, settings) if prefix is None else []
+    contradictions = indices.contradictions(written, profile) if written else []
     made_by = recipe(profile, settings)
     texts = profile.text_fields
     source = IndexDocuments(
@@ -103,21 +102,24 @@ def plan(
     )
     documents = source.total()
     sampled = [item for item in source.sample(sample) if isinstance(item, Document)]
-    if found is not None and beside:
-        needy = ChangeFilter(client, found.name, profile, made_by).changed(sampled)
-    else:
+    if beside is None:
         needy = stale(sampled, profile, made_by)
+    else:
+        needy = ChangeFilter(client, beside.name, profile, made_by).changed(sampled)
     measured = measure_speed(needy, profile, models, settings, made_by)
     n_stale = round(documents * len(needy) / len(sampled)) if sampled else 0
     scale = n_stale / len(measured.documents) if measured.documents else 0.0
     n_passages = round(scale * sum(len(document.passages) for document in measured.documents))
     growth = sum(len(neural_object(document, profile)) for document in measured.documents)
     n_vectors = n_passages if profile.vector_type != "none" else 0
+    way: Literal["copy", "undo", "in_place", "beside"] = (
+        "copy" if obstacles else "undo" if contradictions else "in_place"
+    )
     return Plan(
         index=state.name,
-        way=way,
-        why=why,
-        companion=companion.companion_of(state.name, prefix) if beside else None,
+        way="beside" if prefix is not None and way == "in_place" else way,
+        obstacles=obstacles + contradictions,
+        companion=None if prefix is None else companion.companion_of(state.name, prefix),
         documents=documents,
         stale=n_stale,
         sampled=len(sampled),
@@ -127,29 +129,39 @@ def plan(
         hours=round(measured.hours(n_stale), 6),
         index_growth_bytes=round(scale * growth) + n_vectors * profile.embedding_bytes,
         vector_memory_bytes=round(n_vectors * graph_bytes(profile)),
-        mapping=_added(client, state, found, profile),
-        risks=_risks(sampled, state, beside=beside),
+        mapping=_added(client, state, written, profile),
+        risks=_risks(sampled, written),
     )
 
 
-def _added(client: OpenSearch, state: IndexState, found: IndexState | None, profile: IndexProfile) -> dict[str, Any]:
-    """The fields that the run adds: those of a new companion, or of our object in place."""
+def _obstacles_in_place(
+    client: OpenSearch, state: IndexState, profile: IndexProfile, settings: IngestSettings
+) -> list[str]:
+    obstacles = indices.obstacles_in_place(client, state, profile)
+    obstacles += [f"{block}: set that back first" for block in write_blocks(state.settings)]
+    if (numbered := external_versions(client, state, settings)) is not None:
+        obstacles.append(numbered)
+    return obstacles
+
+
+def _added(client: OpenSearch, state: IndexState, written: IndexState | None, profile: IndexProfile) -> dict[str, Any]:
+    """The fields that a run adds to the index that it writes, or those of the companion that it makes."""
     dialect = dialect_of(capabilities(client))
-    if profile.beside:
-        properties: dict[str, Any] = companion.new_companion(state, profile, dialect)["mappings"]["properties"]
-        return {} if found else properties
-    if not missing_fields(profile, state.mapping):
+    if written is None:
+        made: dict[str, Any] = companion.new_companion(state, profile, dialect)["mappings"]["properties"]
+        return made
+    if not missing_fields(profile, written.mapping):
         return {}
     analyzer = (field_mapping(state.mapping, profile.text_fields[0]) or {}).get("analyzer")
     return object_properties(profile, dialect, analyzer=analyzer)
 
 
-def _risks(sampled: list[Document], state: IndexState, *, beside: bool) -> list[str]:
+def _risks(sampled: list[Document], written: IndexState | None) -> list[str]:
     risks = []
     empty = sum(not any(text.strip() for text in document.texts.values()) for document in sampled)
     if empty:
         risks.append(f"{empty:,} of {len(sampled):,} sampled documents have no text: they get no vector")
-    if not beside and (state.settings.get("default_pipeline") or state.settings.get("final_pipeline")):
+    if written and (written.settings.get("default_pipeline") or written.settings.get("final_pipeline")):
         risks.append("the index has an ingest pipeline: it sees our updates too, and may drop or change them")
     return risks
 

@@ -16,6 +16,7 @@ from bridge.node.node import EmbeddedNode
 from bridge.profile import PassageSettings
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.job import Job
+from ingest.runs.backfill import run_backfill
 from ingest.runs.beside import BesideReport, run_beside
 from ingest.stages.models import Models, profile_for
 from tests.ingest.application import TEXT_FIELDS, backfilled, old_application
@@ -24,6 +25,7 @@ from tests.ingest.toys import toy_models
 
 Run = Callable[..., BesideReport]
 PREFIX = "neural-bridge."
+SETTINGS = IngestSettings(queries_per_passage=3)
 
 
 @pytest.fixture
@@ -44,8 +46,7 @@ def beside(client: OpenSearch, fresh_index: str, ours: str, tmp_path: Path) -> R
     def run(models: Models | None = None, passages: PassageSettings | None = None, **options: Any) -> BesideReport:
         models = models or toy_models()
         profile = profile_for(models, TEXT_FIELDS, passages=passages)
-        settings = IngestSettings(queries_per_passage=3)
-        return run_beside(Job(fresh_index, profile, models, client, settings, tmp_path / "state", **options), PREFIX)
+        return run_beside(Job(fresh_index, profile, models, client, SETTINGS, tmp_path / "state", **options), PREFIX)
 
     return run
 
@@ -112,7 +113,8 @@ def test_beside_and_in_place_make_the_same(
     )
     assert of_companion == of_application
     made = stored(client, ours)
-    backfilled(client, fresh_index, toy_models(), profile_for(toy_models(), TEXT_FIELDS, passages=passages), tmp_path)
+    profile = profile_for(toy_models(), TEXT_FIELDS, passages=passages)
+    run_backfill(Job(fresh_index, profile, toy_models(), client, SETTINGS, tmp_path / "in-place"))
     in_place = stored(client, fresh_index)
     for doc_id, hit in made.items():
         assert hit["_source"]["_neural"]["stamp"] == in_place[doc_id]["_source"]["_neural"]["stamp"]

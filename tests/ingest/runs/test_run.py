@@ -89,7 +89,7 @@ def test_a_refused_request_ends_the_run_and_stops_the_others(cluster: FakeCluste
 @pytest.mark.parametrize(("in_place", "op"), [(True, "update"), (False, "index")])
 def test_in_place_only_our_object_is_written(in_place: bool, op: str) -> None:
     written = document("a", "its own")
-    stamp = stamp_of("made-by", in_place=in_place)
+    stamp = stamp_of(PROFILE, "made-by", in_place=in_place)
     action = action_of(PROFILE, in_place=in_place)(
         EnrichedDocument(written, [], [], np.zeros((0, 4), np.float32), stamp(written))
     )
@@ -101,5 +101,5 @@ def test_the_stamp_of_a_document_that_is_enriched_in_place_depends_on_its_texts_
     one = document("a", "text")
     priced = Document("a", b'{"title":"text","price":1}', one.texts, one.position)
     for in_place in (True, False):
-        stamp = stamp_of("made-by", in_place=in_place)
+        stamp = stamp_of(PROFILE, "made-by", in_place=in_place)
         assert (stamp(one) == stamp(priced)) is in_place
