@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
-from opensearchpy import AuthorizationException, NotFoundError, OpenSearch
+from opensearchpy import NotFoundError, OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
@@ -28,7 +28,7 @@ from bridge.cluster.schema import (
     put_field,
     scored_together,
 )
-from bridge.errors import IndexUnsuitable
+from bridge.errors import AccessDenied, IndexUnsuitable
 from bridge.profile import META_KEY, IndexProfile
 
 SOURCE_KEY = "neural_bridge_source"
@@ -87,7 +87,7 @@ def find(client: OpenSearch, index: str, prefix: str) -> IndexState | None:
     """
     try:
         state = indices.find(client, companion_of(index, prefix))
-    except AuthorizationException:
+    except AccessDenied:
         return None
     if state is not None and (state.profile is None or state.profile.beside != index):
         raise IndexUnsuitable(

@@ -65,15 +65,12 @@ def command(
         if beside:
             done = run_beside(job, prefix, executor)
             report, more = done.report, {"companion": done.companion, "removed": done.removed}
-            lines = [
-                f"  beside, in {done.companion}: {done.removed:,} were deleted by the application, and are removed"
-            ]
+            gone = f", where {done.removed:,} that the application deleted are removed" if done.removed else ""
+            lines = [f"  beside, in {done.companion}{gone}"]
         else:
             in_place = run_backfill(job, executor)
-            report, more = in_place.report, {"read_again": in_place.read_again, "left": in_place.left}
-            changed = (
-                f"  {in_place.read_again:,} were changed meanwhile and read again, {in_place.left:,} kept changing"
-            )
-            lines = [changed] if in_place.read_again else []
+            again, left = in_place.read_again, in_place.left
+            report, more = in_place.report, {"read_again": again, "left": left}
+            lines = [f"  {again:,} were changed meanwhile and read again, {left:,} kept changing"] if again else []
     show({**report.to_json(), **more}, str(report), *lines, as_json=enrich.as_json)
     end(ctx, request, report)

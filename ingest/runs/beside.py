@@ -32,8 +32,8 @@ _PASSES = 5
 
 @dataclass(frozen=True, slots=True)
 class BesideReport:
-    """The index `companion` is complete if `report` is. `removed` documents were deleted by the application, and are gone
-    from the companion."""
+    """The index `companion` is complete if `report` is. `removed` documents were deleted by the application, and are
+    gone from the companion."""
 
     report: Report
     companion: str

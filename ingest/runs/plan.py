@@ -31,6 +31,8 @@ from ingest.stages.stamps import ChangeFilter, recipe, stale, text_stamp
 from ingest.writing.bulk import neural_object
 from ingest.writing.pace import RetryLimits
 
+Way = Literal["in_place", "copy", "beside", "undo"]
+
 _LONGEST_S = 60.0
 
 
@@ -38,15 +40,15 @@ class Plan(msgspec.Struct, frozen=True):
     """What enriching an index would mean.
 
     `way`: in_place; copy if there are `obstacles`; beside, in the index `companion`, if that was requested; undo if the
-    index or its companion was made for another profile. The index has `documents`, of which `stale` need work (estimated from the sample). `measured` documents of the sample went through
-    the models at `documents_per_s`, from which `hours` follow. `index_growth_bytes`: our fields as stored.
-    `vector_memory_bytes`: free memory that the graphs need on the nodes. `mapping`: fields that are added to the index, or
-    those of a new companion.
-    `obstacles` and `risks` are sentences.
+    index or its companion was made for another profile. The index has `documents`, of which `stale` need work
+    (estimated from the sample). `measured` documents of the sample went through the models at `documents_per_s`, from
+    which `hours` follow. `index_growth_bytes`: our fields as stored. `vector_memory_bytes`: free memory that the graphs
+    need on the nodes. `mapping`: fields that are added to the index, or those of a new companion. `obstacles` and
+    `risks` are sentences.
     """
 
     index: str
-    way: Literal["in_place", "copy", "beside", "undo"]
+    way: Way
     obstacles: list[str]
     companion: str | None
     documents: int
@@ -117,7 +119,7 @@ def plan(
     )
     return Plan(
         index=state.name,
-        way="beside" if prefix is not None and way == "in_place" else way,
+        way=way,
         obstacles=obstacles + contradictions,
         companion=None if prefix is None else companion.companion_of(state.name, prefix),
         documents=documents,

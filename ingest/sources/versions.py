@@ -37,9 +37,9 @@ def refuse_external_versions(client: OpenSearch, state: IndexState, settings: In
 def refusal(index: str, obstacle: str) -> IndexUnsuitable:
     """The error for an index that must not be enriched in place."""
     return IndexUnsuitable(
-        f"index {index} cannot be enriched in place: {obstacle}; enrich it beside with `neural-bridge backfill "
-        f"{index} --beside` or a copy with `neural-bridge copy {index} NEW_INDEX`, or use --external-versions no (ingest.external_versions) if no application writes with versions "
-        f"of its own"
+        f"index {index} cannot be enriched in place: {obstacle}; enrich it beside with `neural-bridge backfill {index} "
+        f"--beside`, or a copy with `neural-bridge copy {index} NEW_INDEX`, or use --external-versions no "
+        f"(ingest.external_versions) if no application writes with versions of its own"
     )
 
 

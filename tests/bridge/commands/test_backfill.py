@@ -1,9 +1,11 @@
 """`neural-bridge backfill` reports what it did, and counts as enriched what has vectors or queries."""
 
+import shlex
+
 import pytest
 from opensearchpy import OpenSearch
 
-from tests.bridge.commands.products import Call, printed, refusal
+from tests.bridge.commands.products import Call, make_products, printed, refusal
 
 
 def test_a_second_backfill_needs_no_text_fields_and_finds_nothing_to_do(call: Call, products: str) -> None:
@@ -26,3 +28,41 @@ def test_documents_without_text_are_not_counted_as_enriched(call: Call, opensear
     opensearch.indices.refresh(index=products)
     shown = printed(call("index", "show", products, "--json"))
     assert (shown["documents"], shown["enriched"]) == (31, 30)
+
+
+def test_beside_reads_the_index_only_and_undo_leaves_nothing(
+    call: Call, opensearch: OpenSearch, fresh_index: str
+) -> None:
+    make_products(opensearch, fresh_index, **{"index.knn": False})
+    before = opensearch.indices.get(index=fresh_index)
+    companion = f"neural-bridge.{fresh_index}"
+    refused = refusal(call("backfill", fresh_index, "--text-field", "title"))
+    assert f"`neural-bridge backfill {fresh_index} --beside`" in refused
+    planned = printed(call("plan", fresh_index, "--beside", "--text-field", "title", "--json"))
+    assert (planned["way"], planned["companion"], planned["stale"]) == ("beside", companion, 30)
+    assert not opensearch.indices.exists(index=companion)
+    first = printed(call(*shlex.split(planned["command"])[1:], "--json"))
+    assert (first["ledger"]["written"], first["companion"], first["removed"]) == (30, companion, 0)
+    again = printed(call("plan", fresh_index, "--json"))
+    assert (again["way"], again["stale"], again["mapping"]) == ("beside", 0, {})
+    opensearch.delete(index=fresh_index, id="d1", params={"refresh": "true"})
+    second = call("backfill", fresh_index)
+    assert f"beside, in {companion}, where 1 that the application deleted are removed" in second.stdout
+    shown = printed(call("index", "show", fresh_index, "--json"))
+    assert (shown["documents"], shown["enriched"], shown["companion"]) == (29, 29, companion)
+    assert shown["profile"]["beside"] == fresh_index
+    assert "leave out --in-place" in refusal(call("backfill", fresh_index, "--in-place"))
+    undone = printed(call("undo", fresh_index, "--yes", "--json"))
+    assert undone == {"documents": 29, "companion": companion, "mapped_fields": []}
+    assert not opensearch.indices.exists(index=companion)
+    assert opensearch.indices.get(index=fresh_index) == before
+
+
+def test_an_index_that_is_enriched_in_place_is_not_enriched_beside(
+    call: Call, opensearch: OpenSearch, products: str
+) -> None:
+    assert call("backfill", products, "--text-field", "title").exit_code == 0
+    for command in ("plan", "backfill"):
+        refused = refusal(call(command, products, "--beside", "--text-field", "title"))
+        assert f"index {products} is enriched in place" in refused
+    assert not opensearch.indices.exists(index=f"neural-bridge.{products}")

@@ -44,6 +44,19 @@ def test_plan_foresees_work_and_growth_and_changes_nothing(client: OpenSearch, f
     assert indices.look(client, fresh_index) == before
 
 
+def test_a_plan_beside_foresees_the_same_work_in_a_new_index(client: OpenSearch, fresh_index: str) -> None:
+    old_application(client, fresh_index, 60, knn=False)
+    before = indices.look(client, fresh_index)
+    found = plan(
+        fresh_index, profile=PROFILE, models=toy_models(), client=client, settings=IngestSettings(), prefix="ours."
+    )
+    assert (found.way, found.obstacles, found.companion) == ("beside", [], f"ours.{fresh_index}")
+    assert (found.documents, found.stale, found.passages) == (60, 60, 60)
+    assert found.mapping.keys() == {"_neural", *TEXT_FIELDS}
+    assert indices.look(client, fresh_index) == before
+    assert not client.indices.exists(index=f"ours.{fresh_index}")
+
+
 def test_plan_of_an_enriched_index_finds_nothing_to_do(client: OpenSearch, fresh_index: str, tmp_path: Path) -> None:
     old_application(client, fresh_index, 60)
     backfill(client, fresh_index, tmp_path)

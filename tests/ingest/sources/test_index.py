@@ -28,7 +28,7 @@ def cluster() -> Iterator[FakeCluster]:
         yield cluster
 
 
-def source(cluster: FakeCluster) -> IndexDocuments:
+def source(cluster: FakeCluster, *, goes_on: bool = False) -> IndexDocuments:
     return IndexDocuments(
         connect(ClusterSettings(url=cluster.url)),
         "things",
@@ -37,6 +37,7 @@ def source(cluster: FakeCluster) -> IndexDocuments:
         retry=RetryLimits(max_attempts=3, backoff_base_s=0.01),
         stopped=threading.Event(),
         page_documents=50,
+        goes_on=goes_on,
     )
 
 
@@ -207,3 +208,21 @@ def test_documents_of_a_deleted_index_are_not_taken_for_deleted_ones(cluster: Fa
     cluster.on_request = lambda request: gone if request.path.endswith("_mget") else None
     with pytest.raises(IndexUnsuitable, match="index things is gone"):
         list(documents.read_again([Document("d0", b"", {}, SourcePosition("things", 0))]))
+
+
+def test_a_reader_that_goes_on_reads_only_what_changed_since(cluster: FakeCluster) -> None:
+    reader = source(cluster, goes_on=True)
+    assert [item.doc_id for item in reader.items() if isinstance(item, Document)] == ALL
+    assert list(reader.items()) == []
+    cluster.put("d7", b'{"title": "changed"}')
+    (changed,) = reader.items()
+    assert isinstance(changed, Document)
+    assert (changed.doc_id, changed.texts) == ("d7", {"title": "changed"})
+
+
+def test_documents_that_another_index_has_and_this_one_lacks_are_missing(cluster: FakeCluster) -> None:
+    of_another = [Document(doc_id, b"{}", {}, SourcePosition("other", 1)) for doc_id in ("d1", "gone", "d299", "d300")]
+    assert [document.doc_id for document in source(cluster).missing(of_another)] == ["gone", "d300"]
+    cluster.on_request = lambda request: Reply(200, b'{"docs": []}') if request.path.endswith("_mget") else None
+    with pytest.raises(AnswerNotUnderstood, match="other documents than were requested"):
+        list(source(cluster).missing(of_another))

@@ -86,6 +86,15 @@ def test_a_source_is_compared_with_the_index(cluster: FakeCluster) -> None:
     assert compare.changed([]) == []
 
 
+def test_what_else_changed_in_a_document_does_not_concern_its_companion(cluster: FakeCluster) -> None:
+    client = connect(ClusterSettings(url=cluster.url))
+    priced, retitled = document("priced", "x", b'{"price": 2}'), document("retitled", "y")
+    for each in (document("priced", "x", b'{"price": 1}'), document("retitled", "x")):
+        cluster.put(each.doc_id, b'{"_neural": {"stamp": "%s"}}' % text_stamp(RECIPE, each).encode())
+    compare = ChangeFilter(client, "things", msgspec.structs.replace(PROFILE, beside="shop"), RECIPE)
+    assert compare.changed([priced, retitled]) == [retitled]
+
+
 def test_an_answer_about_other_documents_is_not_believed(cluster: FakeCluster) -> None:
     client = connect(ClusterSettings(url=cluster.url))
     compare = ChangeFilter(client, "things", PROFILE, RECIPE)

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,6 +18,8 @@ from ingest.writing.bulk import (
     Stop,
     TooMuch,
     Verdict,
+    companion_action,
+    delete_action,
     index_action,
     neural_object,
     retry_after_s,
@@ -53,16 +56,35 @@ def test_an_update_sets_our_object_alone_and_only_for_the_version_that_was_read(
     assert list(json.loads(body)["doc"]) == ["_neural"]
 
 
+def test_a_companion_holds_texts_and_our_object_and_the_version_that_was_read() -> None:
+    beside = msgspec.structs.replace(PROFILE, beside="things")
+    head, body, _ = companion_action(enriched(routing="r"), beside).lines.split(b"\n")
+    target = {"_id": "d1", "routing": "r", "version": 8, "version_type": "external_gte"}
+    assert json.loads(head) == {"index": target}
+    written = json.loads(body)
+    assert (written["title"], written.keys()) == ("a shoe", {"title", "_neural"})
+    assert (written["_neural"]["seq_no"], written["_neural"]["primary_term"]) == (7, 2)
+    assert companion_action(enriched(""), beside).lines.split(b"\n")[1].startswith(b'{"_neural":')
+
+
+def test_a_document_is_deleted_only_as_it_was_read() -> None:
+    action = delete_action(enriched(routing="r").document)
+    items = [{"status": 200, "result": "deleted"}, {"status": 404, "result": "not_found"}]
+    target = {"_id": "d1", "routing": "r", "if_seq_no": 7, "if_primary_term": 2}
+    assert (action.op, json.loads(action.lines)) == ("delete", {"delete": target})
+    assert [answered(item, action) for item in items] == [Outcome("written"), Outcome("superseded")]
+
+
 def test_an_update_clears_what_an_earlier_recipe_made() -> None:
     body = update_action(enriched(""), PROFILE).lines.split(b"\n")[1]
     assert json.loads(body)["doc"]["_neural"] == {"stamp": "stamp", "predicted_queries": None, "embedding": None}
     assert json.loads(neural_object(enriched(""), PROFILE)) == {"stamp": "stamp"}
 
 
-def answered(item: dict[str, Any]) -> Verdict:
+def answered(item: dict[str, Any], action: BulkAction = ACTION) -> Verdict:
     first = {"update": {"_id": "-", "status": 404, "error": {"type": "index_not_found_exception", "reason": "none"}}}
-    body = json.dumps({"items": [first, {"index": {"_id": "d1", **item}}]}).encode()
-    found = verdicts(Answer(200, {"content-type": "application/json"}, body), [ACTION])
+    body = json.dumps({"items": [first, {action.op: {"_id": "d1", **item}}]}).encode()
+    found = verdicts(Answer(200, {"content-type": "application/json"}, body), [action])
     assert isinstance(found, list)
     return found[0]
 
