@@ -138,6 +138,8 @@ class FakeCluster:
                 case [_, "_settings"]:
                     self.settings = _merged(self.settings, json.loads(request.body))
                     return _json({"acknowledged": True})
+                case [companion] if companion.startswith("neural-bridge."):
+                    return Reply(404, error_body(404, "index_not_found_exception", "no such index"))
                 case [index]:
                     return _json({index: {"mappings": self.mapping, "settings": self.settings, "aliases": {}}})
             return Reply(404, error_body(404, "no_handler", request.path))
@@ -188,7 +190,7 @@ class FakeCluster:
             if body is None:
                 docs.append({"_id": entry["_id"], "found": False})
             else:
-                source = _filtered(json.loads(body), entry.get("_source"))
+                source = {} if entry.get("_source") is False else _filtered(json.loads(body), entry.get("_source"))
                 docs.append({"_id": entry["_id"], "found": True, "_source": source})
         return _json({"docs": docs})
 

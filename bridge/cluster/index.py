@@ -262,6 +262,7 @@ def check_in_place(client: OpenSearch, index: str, profile: IndexProfile) -> Ind
         AccessDenied: some of its documents or fields are hidden from this user.
     """
     state = look(client, index)
+    refuse_companion(state)
     refuse_restricted(client, state.name)
     _refuse_blocked(state)
     if obstacles := obstacles_in_place(client, state, profile):
@@ -273,6 +274,16 @@ def check_in_place(client: OpenSearch, index: str, profile: IndexProfile) -> Ind
         )
     _refuse_unlike(state, contradictions(state, profile))
     return state
+
+
+def refuse_companion(state: IndexState) -> None:
+    """Keeps a companion from being enriched as if an application wrote it.
+
+    Raises:
+        IndexUnsuitable: the index is one.
+    """
+    if state.profile is not None and (beside := state.profile.beside):
+        raise IndexUnsuitable(f"index {state.name} is the companion of {beside}: name {beside} instead")
 
 
 def obstacles_in_place(client: OpenSearch, state: IndexState, profile: IndexProfile) -> list[str]:

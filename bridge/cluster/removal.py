@@ -9,7 +9,7 @@ from typing import Any
 
 from opensearchpy import OpenSearch
 
-from bridge.cluster.index import IndexState, look, put_meta
+from bridge.cluster.index import IndexState, look, put_meta, refuse_companion
 from bridge.cluster.schema import field_mapping, our_fields, without_ours
 from bridge.errors import ClusterBlocked, IndexUnsuitable
 from bridge.profile import BESIDE_KEY, IndexProfile
@@ -49,6 +49,7 @@ def undo(client: OpenSearch, index: str, *, on_progress: OnProgress | None = Non
     state = look(client, index)
     if state.profile is None:
         raise IndexUnsuitable(f"index {state.name} holds nothing of the bridge: nothing to undo")
+    refuse_companion(state)
     object_field = state.profile.object_field
     ours = our_fields(state.mapping, object_field)
     inner = field_mapping(state.mapping, object_field) or {}

@@ -82,6 +82,7 @@ def plan(
         ClusterError: the cluster does not answer, or does not let this user read all of the index.
     """
     state = indices.look(client, index)
+    indices.refuse_companion(state)
     refuse_restricted(client, state.name)
     profile = indices.fitted(client, profile)
     beside: IndexState | None = None
@@ -114,9 +115,9 @@ def plan(
     n_passages = round(scale * sum(len(document.passages) for document in measured.documents))
     growth = sum(len(neural_object(document, profile)) for document in measured.documents)
     n_vectors = n_passages if profile.vector_type != "none" else 0
-    way: Literal["copy", "undo", "in_place", "beside"] = (
-        "copy" if obstacles else "undo" if contradictions else "in_place"
-    )
+    way: Way = "in_place" if prefix is None else "beside"
+    if obstacles or contradictions:
+        way = "copy" if obstacles else "undo"
     return Plan(
         index=state.name,
         way=way,

@@ -58,11 +58,11 @@ def enriched(users: SecuredNode, tmp_path_factory: pytest.TempPathFactory) -> It
         admin.indices.delete(index=INDEX, params={"ignore_unavailable": "true"})
 
 
-def run(node: SecuredNode, folder: Path, *words: str) -> str:
-    """Runs a command as the ingest user."""
+def run(node: SecuredNode, folder: Path, *words: str, user: str = "bridge_ingest") -> str:
+    """Runs a command as a user."""
     given = {
         "BRIDGE_CLUSTER__URL": node.url,
-        "BRIDGE_CLUSTER__USERNAME": "bridge_ingest",
+        "BRIDGE_CLUSTER__USERNAME": user,
         "BRIDGE_CLUSTER__PASSWORD": node.password,
         "BRIDGE_INGEST__ENCODER": str(folder / "encoder"),
         "XDG_STATE_HOME": str(folder / "state"),
@@ -95,6 +95,29 @@ def test_the_ingest_user_may_ingest_look_backfill_and_undo(enriched: tuple[Secur
     run(node, folder, "undo", INDEX, "--yes")
     with node.client() as admin:
         assert admin.count(index=INDEX, body={"query": {"exists": {"field": "_neural.stamp"}}})["count"] == 0
+
+
+def test_a_user_who_may_not_write_to_an_index_enriches_it_beside(users: SecuredNode, tmp_path: Path) -> None:
+    make_toy_encoder(tmp_path / "encoder")
+    index, user = f"{INDEX}-plain", "bridge_beside"
+    with users.client() as admin, users.client(user) as itself:
+        for n in range(5):
+            admin.index(index=index, id=f"d{n}", body={"title": f"red shoe {n}"}, params={"refresh": "true"})
+        before = admin.indices.get(index=index)
+        try:
+            with pytest.raises(AuthorizationException):
+                itself.index(index=index, id="new", body={"title": "by the bridge"})
+            run(users, tmp_path, "plan", index, "--beside", "--text-field", "title", "--no-expansion", user=user)
+            run(users, tmp_path, "backfill", index, "--beside", "--text-field", "title", "--no-expansion", user=user)
+            admin.delete(index=index, id="d3", params={"refresh": "true"})
+            run(users, tmp_path, "backfill", index, "--no-expansion", user=user)
+            shown = json.loads(run(users, tmp_path, "index", "show", index, "--json", user=user))
+            assert (shown["documents"], shown["enriched"]) == (4, 4)
+            run(users, tmp_path, "undo", index, "--yes", user=user)
+            assert not admin.indices.exists(index=f"neural-bridge.{index}")
+            assert admin.indices.get(index=index) == before
+        finally:
+            admin.indices.delete(index=index)
 
 
 def test_the_ingest_user_reaches_no_other_index(users: SecuredNode) -> None:

@@ -26,6 +26,7 @@ from ingest.ray.cluster_address import ClusterAddress
 from ingest.ray.executor import RayExecutor
 from ingest.ray.index_splits import slices
 from ingest.runs.backfill import BackfillReport, run_backfill
+from ingest.runs.beside import run_beside
 from ingest.sources.index import IndexDocuments
 from ingest.stages.models import profile_for
 from ingest.writing.pace import RetryLimits
@@ -67,13 +68,16 @@ def folder(tmp_path: Path) -> Path:
 
 
 def backfill(url: str, index: str, folder: Path, *, client: OpenSearch | None = None) -> BackfillReport:
+    return run_backfill(*prepared(url, index, folder, client))
+
+
+def prepared(url: str, index: str, folder: Path, client: OpenSearch | None = None) -> tuple[Job, RayExecutor]:
     address = ClusterSettings(url=url)
     executor = RayExecutor(
         ClusterAddress.of(address, None), workers=2, writers=1, slice_documents=50, open_models=opener(folder)
     )
     settings = IngestSettings(queries_per_passage=3)
-    job = Job(index, PROFILE, toy_models(), client or connect(address), settings, folder.parent / "state")
-    return run_backfill(job, executor)
+    return Job(index, PROFILE, toy_models(), client or connect(address), settings, folder.parent / "state"), executor
 
 
 def stored(client: OpenSearch, index: str) -> dict[str, dict[str, object]]:
@@ -131,6 +135,23 @@ def test_every_document_is_enriched_and_a_second_run_finds_nothing_to_do(
     assert_all_is_well(client, index)
     again = backfill(node.url, index, folder).report.ledger
     assert (again.read, again.unchanged) == (N, N)
+
+
+def test_beside_every_document_is_enriched_in_the_companion_alone(
+    node: EmbeddedNode, client: OpenSearch, index: str, folder: Path
+) -> None:
+    before = stored(client, index)
+    job, executor = prepared(node.url, index, folder)
+    try:
+        done = run_beside(job, "neural-bridge.", executor)
+        assert (done.report.ledger.written, done.removed, done.report.exit_code) == (N, 0, 0)
+        assert enriched(client, done.companion) == N
+        assert stored(client, index) == before
+        client.delete(index=index, id="d1", params={"refresh": "true"})
+        again = run_beside(job, "neural-bridge.", executor)
+        assert (again.report.ledger.written, again.removed) == (0, 1)
+    finally:
+        client.indices.delete(index=f"neural-bridge.{index}")
 
 
 def test_what_changes_meanwhile_is_read_again_and_what_is_deleted_stays_deleted(

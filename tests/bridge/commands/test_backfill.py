@@ -51,6 +51,8 @@ def test_beside_reads_the_index_only_and_undo_leaves_nothing(
     shown = printed(call("index", "show", fresh_index, "--json"))
     assert (shown["documents"], shown["enriched"], shown["companion"]) == (29, 29, companion)
     assert shown["profile"]["beside"] == fresh_index
+    for command in (["plan"], ["backfill"], ["undo", "--yes"]):
+        assert f"the companion of {fresh_index}: name" in refusal(call(*command, companion))
     assert "leave out --in-place" in refusal(call("backfill", fresh_index, "--in-place"))
     undone = printed(call("undo", fresh_index, "--yes", "--json"))
     assert undone == {"documents": 29, "companion": companion, "mapped_fields": []}
