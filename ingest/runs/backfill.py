@@ -40,7 +40,9 @@ def run_backfill(job: Job, executor: Executor = LOCAL) -> BackfillReport:
         BridgeError: what `StartedRun.send` and `IndexDocuments` say.
     """
     client = job.client
-    refuse_external_versions(client, indices.look(client, job.index), job.settings)
+    found = indices.look(client, job.index)
+    indices.refuse_companion(found)
+    refuse_external_versions(client, found, job.settings)
     profile = indices.fitted(client, job.profile)
     state = indices.check_in_place(client, job.index, profile)
     profile = indices.as_kept(profile, state)

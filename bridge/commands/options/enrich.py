@@ -55,7 +55,7 @@ def repeated(ctx: click.Context, command: str, *arguments: str, without: Collect
         typed = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if not typed or name in without or not isinstance(option, click.Option):
             continue
-        if option.is_flag and ctx.params[name] != option.flag_value:
+        if isinstance(option.flag_value, str) and ctx.params[name] != option.flag_value:
             continue  # Another option of this name was typed.
         values = ctx.params[name] if option.multiple else [ctx.params[name]]
         words += [option.opts[0]] if option.is_flag else [word for value in values for word in (option.opts[0], value)]
