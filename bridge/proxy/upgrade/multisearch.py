@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import aiohttp
 import msgspec
@@ -31,7 +31,8 @@ _SHARED_PARAMETERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One search: `expression` (indices or aliases), its body, and its other parameters as a query string."""
+    """One search: `expression` (indices or aliases, percent-encoded as in a path), its body, and its other parameters
+    as a query string."""
 
     expression: str
     body: bytes
@@ -65,7 +66,9 @@ def _item(header: dict[str, Json], body: bytes, expression: str) -> Item:
         named = ",".join(named)
     # The cluster takes null for a parameter that is not set.
     parameters = {name: _as_parameter(value) for name, value in header.items() if value is not None}
-    return Item(named if isinstance(named, str) else "", body, urlencode(parameters))
+    if named is not expression:
+        named = quote(named, safe="*,") if isinstance(named, str) else ""
+    return Item(named, body, urlencode(parameters))
 
 
 def _as_parameter(value: Json) -> Json:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import aiohttp
 import msgspec
@@ -42,8 +42,8 @@ _CACHED_INDICES = 10_000
 _COMPANION_SHARE = 0.5
 """Of the budget: what a search waits for the mapping of a companion that there may not be."""
 _UNREADABLE = LeaveAlone("mapping_unreadable")
-_NAME = r"-?[a-z0-9.*](?:[a-z0-9._*-]|%2[Aa]){0,254}"
-_NAMES = re.compile(rf"(?!\*+$){_NAME}(?:(?:,|%2[Cc]){_NAME})*")
+_NAME = r"(?!_)[^\x00-\x20\x7f\\/?\"<>|,#:]{1,255}"
+_NAMES = re.compile(rf"(?!\*+$){_NAME}(?:,{_NAME})*")
 """Indices and aliases by name or pattern, also several: not all of them, no date arithmetic, no other cluster."""
 
 
@@ -151,7 +151,7 @@ class Planner:
         `caller` are the forwarded headers of the search. For a caller that may not read mappings the configured
         identity reads; it reads the mappings of companions too.
         """
-        if not _NAMES.fullmatch(expression):
+        if not _NAMES.fullmatch(unquote(expression)):
             return LeaveAlone("index_expression")
         callers = (expression, identity(caller))
         if (unreadable := self._unreadable.get(callers)) is not None:

@@ -51,7 +51,7 @@ class ScriptedIndex:
 
     def __call__(self, request: Received) -> Reply:
         """Answers one request."""
-        endpoint = request.path.rsplit("/", 1)[-1]
+        endpoint = request.path.rstrip("/").rsplit("/", 1)[-1]
         if endpoint == "_mapping":
             meta = {META_KEY: self.profile.to_meta()} if self.profile else {}
             return self.faults.get(endpoint) or reply_json({"docs": {"mappings": {"_meta": meta}}})

@@ -42,6 +42,16 @@ def test_a_header_line_is_read_as_the_cluster_reads_it(header: dict[str, object]
     ]
 
 
+@pytest.mark.case("P48")
+@pytest.mark.parametrize(
+    ("name", "expression"),
+    [("Shop", "Shop"), ("läden", "l%C3%A4den"), ("a%2Fb+c@d", "a%252Fb%2Bc%40d"), (["a*", "-ab"], "a*,-ab"), (7, "")],
+)
+def test_names_in_header_lines_are_written_as_a_path_has_them(name: Any, expression: str) -> None:
+    [item] = items(lines(({"index": name}, {})), "", expression="l%C3%A4den")  # type: ignore[misc]
+    assert item == Item(expression, b"{}", "")
+
+
 @pytest.mark.parametrize(
     ("body", "query_string", "reason"),
     [

@@ -136,7 +136,6 @@ async def test_counts_and_pages_beyond_the_clusters_window_pass(
         ("/*/_search", QUERY),
         ("/remote:docs/_search", QUERY),
         ("/%3Cdocs-%7Bnow%7D%3E/_search", QUERY),
-        ("/%64ocs/_search", QUERY),
         ("/docs/_search", {"pit": {"id": "x"}, **QUERY}),
     ],
 )
@@ -166,6 +165,32 @@ async def test_other_searches_pass_byte_for_byte(make_stack: MakeStack, target: 
 )
 def test_a_search_may_end_in_a_slash_as_in_the_cluster(target: str, read: SearchTarget | None) -> None:
     assert search_target("POST", target) == read
+
+
+@pytest.mark.case("P48")
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/Docs",
+        "/my%2Ddocs",
+        "/l%C3%A4den",
+        "/docs@v1",
+        "/docs%2Bx",
+        "/%64ocs",
+        "/+x",
+        "/docs%20old",
+        "/%5Fall",
+        "/docs%2Fx",
+    ],
+)
+async def test_names_are_read_after_decoding(make_stack: MakeStack, path: str) -> None:
+    stack = await make_stack(ScriptedIndex())
+    _, mark, _ = await search(stack, target=f"{path}/_search")
+    if path in ("/docs%20old", "/%5Fall", "/docs%2Fx"):
+        assert mark == "pass; reason=index_expression"
+    else:
+        assert mark.startswith("hybrid+rerank;")
+        assert {request.target.rpartition("/")[0] for request in stack.cluster.received} == {path}
 
 
 @pytest.mark.parametrize("expression", ["docs,other", "doc*", "docs%2Cother*", "docs,-other"])
