@@ -270,15 +270,51 @@ def find_text(query: Json, text_fields: Sequence[str]) -> TextClause:
     for clause in _NEURAL:
         if mentions(query, clause):
             raise NotUnderstood(clause)
-    return _find(query, (), text_fields)
+    return _find(query, (), _Fields(text_fields))
 
 
-def _find(clause: Json, path: Path, text_fields: Sequence[str]) -> TextClause:
+class _Fields:
+    """The enriched fields of an index. A clause is looked through once, however many clauses lie around it."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        # By identity: the query outlives this.
+        self._known: dict[int, bool] = {}
+
+    def searched_in(self, clause: Json) -> bool:
+        """Whether the user's words may stand in this clause: then it is no mere condition."""
+        if (known := self._known.get(id(clause))) is None:
+            self._known[id(clause)] = known = self._looked_through(clause)
+        return known
+
+    def _looked_through(self, clause: Json) -> bool:
+        kind, body = only_member(clause)
+        if (words := words_of(kind, body)) is not None:
+            return searches(words, self.names)
+        if not isinstance(body, dict):
+            return False
+        match kind:
+            case "bool":
+                inner = [*as_list(body.get("must")), *as_list(body.get("should"))]
+            case "dis_max":
+                inner = as_list(body.get("queries"))
+            case "constant_score":
+                inner = as_list(body.get("filter"))
+            case "boosting":
+                inner = as_list(body.get("positive"))
+            case "function_score" | "nested":
+                inner = as_list(body.get("query"))
+            case _:
+                return False
+        return any(self.searched_in(each) for each in inner)
+
+
+def _find(clause: Json, path: Path, fields: _Fields) -> TextClause:
     kind, body = only_member(clause)
     if (words := words_of(kind, body)) is not None:
         if kind in _PHRASES:
             raise NotUnderstood("phrase")
-        if not searches(words, text_fields):
+        if not searches(words, fields.names):
             raise NotUnderstood("other_fields")
         if words.has_operators:
             raise NotUnderstood("query_syntax")
@@ -287,26 +323,26 @@ def _find(clause: Json, path: Path, text_fields: Sequence[str]) -> TextClause:
         raise NotUnderstood("malformed")
     match kind:
         case "bool":
-            return _in_bool(body, (*path, "bool"), text_fields)
+            return _in_bool(body, (*path, "bool"), fields)
         case "dis_max":
             _check(body, _COMMON | {"queries", "tie_breaker"})
-            text, inside = _alternatives(as_list(body.get("queries")), text_fields)
+            text, inside = _alternatives(as_list(body.get("queries")), fields)
             return TextClause(text, path, required=inside, inside=inside)
         case "constant_score":
             _check(body, _COMMON | {"filter"})
-            return _find(body.get("filter"), (*path, kind, "filter"), text_fields)
+            return _find(body.get("filter"), (*path, kind, "filter"), fields)
         case "boosting":
             _check(body, _COMMON | {"positive", "negative", "negative_boost"})
-            return _find(body.get("positive"), (*path, kind, "positive"), text_fields)
+            return _find(body.get("positive"), (*path, kind, "positive"), fields)
         case "function_score":
             _check(body, _FUNCTION_SCORE)
             if body.get("boost_mode") == "replace" or is_random(body):
                 # Then the functions decide the order, and words play no part in it.
                 raise NotUnderstood("function_score")
-            return _find(body.get("query"), (*path, kind, "query"), text_fields)
+            return _find(body.get("query"), (*path, kind, "query"), fields)
         case "nested":
             _check(body, _NESTED)
-            inner = _find(body.get("query"), (), text_fields)
+            inner = _find(body.get("query"), (), fields)
             if inner.required or inner.excluded:
                 raise NotUnderstood("nested_filter")
             # Our fields are not inside the nested object: the alternative goes beside the whole clause.
@@ -314,18 +350,18 @@ def _find(clause: Json, path: Path, text_fields: Sequence[str]) -> TextClause:
     raise NotUnderstood(kind if kind in LEFT_ALONE else "unknown_clause")
 
 
-def _in_bool(body: Mapping[str, Json], path: Path, text_fields: Sequence[str]) -> TextClause:
+def _in_bool(body: Mapping[str, Json], path: Path, fields: _Fields) -> TextClause:
     _check(body, _BOOL)
     must = as_list(body.get("must"))
     required = as_list(body.get("filter"))
     excluded = as_list(body.get("must_not"))
-    texts = [i for i, clause in enumerate(must) if _holds_text(clause, text_fields)]
+    texts = [i for i, clause in enumerate(must) if fields.searched_in(clause)]
     if len(texts) > 1:
         raise NotUnderstood("several_texts")
     if texts:
         position = texts[0]
         inner_path: Path = (*path, "must", position) if isinstance(body["must"], list) else (*path, "must")
-        inner = _find(must[position], inner_path, text_fields)
+        inner = _find(must[position], inner_path, fields)
         beside = [*must[:position], *must[position + 1 :], *_minimum(body)]
         return TextClause(
             inner.text,
@@ -335,10 +371,10 @@ def _in_bool(body: Mapping[str, Json], path: Path, text_fields: Sequence[str]) -
             inside=inner.inside,
         )
     should = as_list(body.get("should"))
-    if not any(_holds_text(clause, text_fields) for clause in should):
+    if not any(fields.searched_in(clause) for clause in should):
         raise NotUnderstood("no_text")
     # The alternatives together are one clause: `should` itself is the place.
-    text, inside = _alternatives([clause for clause in should if _holds_text(clause, text_fields)], text_fields)
+    text, inside = _alternatives([clause for clause in should if fields.searched_in(clause)], fields)
     return TextClause(
         text, (*path, "should"), required=(*required, *must, *inside), excluded=tuple(excluded), inside=inside
     )
@@ -354,7 +390,7 @@ def _minimum(body: Mapping[str, Json]) -> list[Json]:
     return [{"bool": {"should": body["should"], "minimum_should_match": minimum}}]
 
 
-def _alternatives(clauses: Sequence[Json], text_fields: Sequence[str]) -> tuple[str, tuple[Json, ...]]:
+def _alternatives(clauses: Sequence[Json], fields: _Fields) -> tuple[str, tuple[Json, ...]]:
     """The text that all of the clauses search for, some of them perhaps as a phrase, and the condition that
     their own conditions come to: one of them has to let a document in.
 
@@ -370,7 +406,7 @@ def _alternatives(clauses: Sequence[Json], text_fields: Sequence[str]) -> tuple[
             exact.add(words.text)
             conditions.append({})
             continue
-        found = _find(clause, (), text_fields)
+        found = _find(clause, (), fields)
         texts.add(found.text)
         given = {"filter": list(found.required), "must_not": list(found.excluded)}
         conditions.append({name: demands for name, demands in given.items() if demands})
@@ -382,26 +418,3 @@ def _alternatives(clauses: Sequence[Json], text_fields: Sequence[str]) -> tuple[
         return texts.pop(), ()
     either: Json = {"bool": {"should": [{"bool": each} for each in conditions], "minimum_should_match": 1}}
     return texts.pop(), (either,)
-
-
-def _holds_text(clause: Json, text_fields: Sequence[str]) -> bool:
-    """Whether the user's words may stand in this clause: then it is no mere condition."""
-    kind, body = only_member(clause)
-    if (words := words_of(kind, body)) is not None:
-        return searches(words, text_fields)
-    if not isinstance(body, dict):
-        return False
-    match kind:
-        case "bool":
-            inner = [*as_list(body.get("must")), *as_list(body.get("should"))]
-        case "dis_max":
-            inner = as_list(body.get("queries"))
-        case "constant_score":
-            inner = as_list(body.get("filter"))
-        case "boosting":
-            inner = as_list(body.get("positive"))
-        case "function_score" | "nested":
-            inner = as_list(body.get("query"))
-        case _:
-            return False
-    return any(_holds_text(each, text_fields) for each in inner)

@@ -95,7 +95,8 @@ def upgraded_faults(made: Made, direct: Answer, upgraded: Answer) -> list[str]:
         return _passed_or_repacked(made.request, direct, upgraded)
     if any(reason in mark for reason in ("internal_error", "answer_not_understood", "rejected", "leg_failed")):
         faults.append(f"mark {mark.partition('; took')[0]}")
-    if _hides(made.request) and re.search(rb'(?<!\\)"_neural', upgraded.content):
+    # As with `off`, the documents say of `lexical` that the request passes unchanged.
+    if made.stage != "lexical" and _hides(made.request) and re.search(rb'(?<!\\)"_neural', upgraded.content):
         faults.append(f"_neural shows ({mark.partition('; took')[0]})")
     if mark.startswith("pass") and not faults and b"_neural" not in direct.content:
         return _passed_or_repacked(made.request, direct, upgraded)

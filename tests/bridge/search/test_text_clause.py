@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -312,3 +313,35 @@ def test_trees_are_walked_to_their_leaves() -> None:
     assert is_random({"functions": [{"weight": 2}, {"random_score": {}}]})
     with pytest.raises(NotUnderstood):
         only_member({"a": 1, "b": 2})
+
+
+class Counted(dict[str, Any]):
+    """A clause that counts how often anything is read of it."""
+
+    n_reads = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        Counted.n_reads += 1
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda clause: {"bool": Counted(must=[clause])},
+        lambda clause: {"bool": Counted(should=clause)},
+        lambda clause: {"bool": Counted(must=[{"dis_max": Counted(queries=[clause])}])},
+    ],
+)
+def test_each_clause_is_looked_through_once_however_deep_it_lies(around: Callable[[Any], Any]) -> None:
+    reads = []
+    for depth in (20, 40):
+        query: Any = MATCH
+        for _ in range(depth):
+            query = around(query)
+        Counted.n_reads = 0
+        assert find_text(query, FIELDS).text == WORDS
+        reads.append(Counted.n_reads)
+
+    assert reads[0] > 20
+    assert reads[1] <= 2.2 * reads[0]
