@@ -95,9 +95,10 @@ class ChangeFilter:
     """Compares documents of a source with the stamps in the index."""
 
     def __init__(self, client: OpenSearch, index: str, profile: IndexProfile, recipe: str) -> None:
-        """A companion (`profile.beside`) holds the texts alone: what else changed in a document does not count."""
+        """In a companion (`profile.beside`) the version that was read counts too: searches leave out what was made of
+        another one."""
         self._client = client
-        self._texts_only = profile.beside is not None
+        self._version_fields = profile.version_fields if profile.beside else ()
         self._index = index
         self._stamp_field = profile.stamp_field
         self._recipe = recipe
@@ -110,19 +111,23 @@ class ChangeFilter:
         """
         if not documents:
             return []
-        stamps = zip(documents, self._stamps(documents), strict=True)
-        return [document for document, indexed in stamps if not self._is_current(indexed, document)]
+        indexed = zip(documents, self._indexed(documents), strict=True)
+        return [document for document, source in indexed if not self._is_current(source, document)]
 
-    def _is_current(self, indexed: str | None, document: Document) -> bool:
-        if self._texts_only:
-            return is_current(indexed, self._recipe, document)
-        return indexed == stamp(self._recipe, document)
+    def _is_current(self, source: bytes, document: Document) -> bool:
+        indexed = stamp_within(source, self._stamp_field)
+        if not self._version_fields:
+            return indexed == stamp(self._recipe, document)
+        version = document.version
+        expected = [b"%d" % number for number in (version.seq_no, version.primary_term)] if version else []
+        made_of = [within(source, name) for name in self._version_fields]
+        return made_of == expected and is_current(indexed, self._recipe, document)
 
-    def _stamps(self, documents: Sequence[Document]) -> list[str | None]:
-        """The stamps in the index, in the documents' order."""
+    def _indexed(self, documents: Sequence[Document]) -> list[bytes]:
+        """What the index holds of ours, in the documents' order."""
+        fields = [self._stamp_field, *self._version_fields]
         wanted = [
-            {"_id": d.doc_id, "_source": [self._stamp_field]} | ({"routing": d.routing} if d.routing else {})
-            for d in documents
+            {"_id": d.doc_id, "_source": fields} | ({"routing": d.routing} if d.routing else {}) for d in documents
         ]
         path = f"/{quote(self._index, safe='')}/_mget"
         answer = exchange(self._client, "POST", path, body=msgspec.json.encode({"docs": wanted}))
@@ -134,7 +139,7 @@ class ChangeFilter:
             ) from error
         if [entry.id for entry in entries] != [document.doc_id for document in documents]:
             raise AnswerNotUnderstood(f"_mget of {self._index} answered for other documents than were requested")
-        return [stamp_within(bytes(entry.source), self._stamp_field) for entry in entries]
+        return [bytes(entry.source) for entry in entries]
 
 
 class _Entry(msgspec.Struct):

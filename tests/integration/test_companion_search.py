@@ -1,15 +1,21 @@
 """The same documents, enriched in place and beside: the proxy ranks them alike, whatever a search demands of them."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from opensearchpy import OpenSearch
 
+from bridge.cluster.connection import connect
 from bridge.node.node import EmbeddedNode
 from bridge.profile import PassageSettings, RerankSettings
-from bridge.settings import ClusterSettings
+from bridge.settings import ClusterSettings, IngestSettings
+from ingest.job import Job
+from ingest.runs.beside import run_beside
+from ingest.stages.models import Models
+from tests.ingest.toys import word_spans
 from tests.proxy_stack import NESTED, PREFIX, ProxyStack, proxy_stack
 from tests.servers import client, unused_index_name
 
@@ -124,6 +130,29 @@ def test_pages_are_parts_of_the_whole(
     pages = [search(stack, ways[1], {**body, "from": start, "size": 12}, stage)[1] for start in range(0, 60, 12)]
 
     assert [doc_id for page in pages for doc_id in ranked(page)] == list(ranked(whole))
+
+
+def test_what_a_run_beside_writes_is_searched(node: EmbeddedNode, stack: ProxyStack, tmp_path: Path) -> None:
+    name = unused_index_name()
+    profile = stack.profile(generator=None)
+    models = Models(stack.encoder, profile.encoder, word_spans)
+    with client(node.url) as direct:
+        for n in range(20):
+            direct.index(index=name, id=f"d{n}", body={"title": WORDS[n % 13], "body": "flow", "n": n})
+        direct.indices.refresh(index=name)
+        try:
+            run = Job(name, profile, models, connect(ClusterSettings(url=node.url)), IngestSettings(), tmp_path)
+            assert run_beside(run, PREFIX).report.ledger.written == 20
+            assert len(found(stack, name, "vector")) == 20
+
+            direct.update(index=name, id="d3", body={"doc": {"n": 100}}, refresh=True)
+            direct.delete(index=name, id="d4", refresh=True)
+            assert not {"d3", "d4"} & set(found(stack, name, "vector"))
+
+            assert run_beside(run, PREFIX).report.ledger.written == 1
+            assert len(found(stack, name, "vector")) == 19
+        finally:
+            direct.indices.delete(index=f"{name},{PREFIX}{name}")
 
 
 @pytest.fixture
