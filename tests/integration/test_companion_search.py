@@ -137,20 +137,20 @@ def test_what_a_run_beside_writes_is_searched(node: EmbeddedNode, stack: ProxySt
     profile = stack.profile(generator=None)
     models = Models(stack.encoder, profile.encoder, word_spans)
     with client(node.url) as direct:
-        for n in range(20):
+        for n in range(9):
             direct.index(index=name, id=f"d{n}", body={"title": WORDS[n % 13], "body": "flow", "n": n})
         direct.indices.refresh(index=name)
         try:
             run = Job(name, profile, models, connect(ClusterSettings(url=node.url)), IngestSettings(), tmp_path)
-            assert run_beside(run, PREFIX).report.ledger.written == 20
-            assert len(found(stack, name, "vector")) == 20
+            assert run_beside(run, PREFIX).report.ledger.written == 9
+            assert len(found(stack, name, "vector")) == 9
 
             direct.update(index=name, id="d3", body={"doc": {"n": 100}}, refresh=True)
             direct.delete(index=name, id="d4", refresh=True)
             assert not {"d3", "d4"} & set(found(stack, name, "vector"))
 
             assert run_beside(run, PREFIX).report.ledger.written == 1
-            assert len(found(stack, name, "vector")) == 19
+            assert len(found(stack, name, "vector")) == 8
         finally:
             direct.indices.delete(index=f"{name},{PREFIX}{name}")
 
