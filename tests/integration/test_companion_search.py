@@ -138,7 +138,7 @@ def test_what_a_run_beside_writes_is_searched(node: EmbeddedNode, stack: ProxySt
     models = Models(stack.encoder, profile.encoder, word_spans)
     with client(node.url) as direct:
         for n in range(9):
-            direct.index(index=name, id=f"d{n}", body={"title": WORDS[n % 13], "body": "flow", "n": n})
+            direct.index(index=name, id=f"d{n}", body={"title": WORDS[n % 13], "body": "plate", "n": n})
         direct.indices.refresh(index=name)
         try:
             run = Job(name, profile, models, connect(ClusterSettings(url=node.url)), IngestSettings(), tmp_path)
