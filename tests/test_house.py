@@ -30,6 +30,10 @@ def test_files_do_not_import_each_other_in_circles() -> None:
     assert house.circles() == []
 
 
+def test_every_module_has_a_test_file_of_its_own() -> None:
+    assert house.untested() == []
+
+
 def test_the_walk_is_traced_to_its_ends() -> None:
     """A tracer that sees nothing would meet every limit."""
     assert {"ingest/sources/files.py", "ingest/writing/writer.py"} <= set(house.files_of_a_document())

@@ -84,7 +84,7 @@ def collection_index(
             node = running.enter_context(EmbeddedNode.kept(NODE, node_settings))
         at = ClusterSettings(url=node.url, timeout_s=settings.cluster.timeout_s)
         with connect(at) as client:
-            _Filling(client, name, collection, settings, folder / name, display).fill(analyzer)
+            Filling(client, name, collection, settings, folder / name, display).fill(analyzer)
         yield running.enter_context(_served(name, at, display, config_file=config_file, folder=folder, servers=servers))
 
 
@@ -137,7 +137,7 @@ def _served(
 
 
 @dataclass(frozen=True, slots=True)
-class _Filling:
+class Filling:
     """Writes the documents of a collection that its index lacks."""
 
     client: OpenSearch

@@ -13,19 +13,17 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from opensearchpy import OpenSearch
 
 from bridge.cluster.index import look
 from bridge.evaluation.click_judgements import FEWEST_PAGES
 from bridge.evaluation.growth import grow
-from bridge.evaluation.label_free import predict_questions
 from bridge.models.artifact import ModelFolder
 from bridge.node.node import EmbeddedNode
-from bridge.profile import ModelReference, RerankSettings
+from bridge.profile import RerankSettings
 from bridge.proxy.experiments.event_log import Click, EventLog, Impression
-from bridge.settings import ClusterSettings, IngestSettings
+from bridge.settings import ClusterSettings
 from tests.proxy_stack import ProxyStack, proxy_stack
 from tests.servers import unused_index_name
 from tests.toys import (
@@ -33,7 +31,6 @@ from tests.toys import (
     make_negated_cross_encoder,
     make_toy_cross_encoder,
     make_toy_encoder,
-    make_toy_query_generator,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -284,26 +281,6 @@ def test_a_grown_index_is_searched_like_the_real_one(stack: ProxyStack, index: s
         assert {doc_id.split("-")[0] for doc_id in found} == {"real", "synthetic"}
     finally:
         opensearch.indices.delete(index=grown, params={"ignore_unavailable": "true"})
-
-
-def test_label_free_questions_are_held_out_and_lead_back_to_their_documents(
-    index: str, opensearch: OpenSearch, tmp_path: Path
-) -> None:
-    pytest.importorskip("ctranslate2")
-    generator = make_toy_query_generator(tmp_path / "generator")
-    profile = look(opensearch, index).profile
-    assert profile is not None
-    reference = ModelReference("toy-query-generator", generator.digest)
-    settings = IngestSettings(generator=str(generator.path))
-    profile = msgspec.structs.replace(profile, generator=reference)
-    judged = predict_questions(opensearch, index, profile, settings, n_questions=10)
-    assert 1 <= len(judged.queries) <= 10
-    for query_id, question in judged.queries.items():
-        [(doc_id, grade)] = judged.qrels[query_id].items()
-        assert grade == 1
-        assert set(question.split()) <= set(f"{DOCUMENTS[doc_id]['title']} {DOCUMENTS[doc_id]['body']}".split())
-        assert question != DOCUMENTS[doc_id]["title"]  # what the index holds as its predicted query
-    assert predict_questions(opensearch, index, profile, settings, n_questions=10) == judged
 
 
 def test_an_index_that_was_not_enriched_is_refused(run: Run, opensearch: OpenSearch, fresh_index: str) -> None:
