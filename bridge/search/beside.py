@@ -66,9 +66,14 @@ def admission(request: SearchRequest, profile: IndexProfile, leg: str, candidate
 
 
 def matching(request: SearchRequest) -> Json:
-    """The documents that the application's conditions allow: ids of `MAX_MATCHING` and one more."""
+    """The documents that the application's conditions allow, `MAX_MATCHING` at most: ids only."""
     query = {"bool": legs.allowed(request)} if legs.allowed(request) else {"match_all": {}}
-    return {"size": MAX_MATCHING + 1, "_source": False, "track_total_hits": False, "query": query}
+    return {"size": MAX_MATCHING, "_source": False, "track_total_hits": False, "query": query}
+
+
+def beyond_matching(request: SearchRequest) -> Json:
+    """Finds a document if `matching` leaves out any."""
+    return {**matching(request), "from": MAX_MATCHING, "size": 1}
 
 
 def _candidates(profile: IndexProfile, query: Json, size: int) -> Json:

@@ -82,36 +82,37 @@ class CompanionLegs:
         has not scored."""
         profile = self._plan.profile
         hits_of = {leg: hits for leg, hits in admitted.items() if not isinstance(hits, str)}
-        vectors, expanded = hits_of.get("vector"), candidates.get("expansion")
-        unknown: list[str] = []
-        if expanded is not None and expanded.full:
-            known = expanded.versions
-            unknown = [hit.doc_id for hit in hits_of.get("expansion", ()) if hit.doc_id not in known]
-        few = vectors is not None and len(vectors) < profile.window and candidates["vector"].full
+        full = {leg: hits for leg, hits in hits_of.items() if candidates[leg].full}
+        known = candidates["expansion"].versions if "expansion" in full else {}
+        unknown = [hit.doc_id for hit in full.get("expansion", ()) if hit.doc_id not in known]
+        # Conditions dropped candidates: the request's, or those of an alias or of document-level security.
+        few = any(len(hits) < profile.window for hits in full.values()) or 2 * len(unknown) > profile.window
         # Without conditions nearly everything would match.
         matching = await self._matching() if few or (unknown and legs.allowed(self._plan.request)) else None
         if matching is not None:
             size = min(len(matching), beside.MAX_CANDIDATES)
-            legs_again = [leg for leg in hits_of if leg == "vector" or candidates[leg].full]
-            exact = await self._found({leg: self._question(leg, size, matching) for leg in legs_again if size}, size)
+            exact = await self._found({leg: self._question(leg, size, matching) for leg in full if size}, size)
             return {leg: each for leg, each in exact.items() if isinstance(each, _Candidates)}
         questions: dict[str, Json] = {}
-        if few:
+        if "vector" in full and len(full["vector"]) < profile.window:
             questions["vector"] = self._question("vector", beside.MAX_CANDIDATES)
         if unknown:
             questions[_UNKNOWN] = self._question("expansion", len(unknown), unknown)
         found = await self._found(questions, beside.MAX_CANDIDATES)
         better = {leg: each for leg, each in found.items() if isinstance(each, _Candidates)}
-        if (scored := better.pop(_UNKNOWN, None)) is not None and expanded is not None:
-            better["expansion"] = _Candidates([*scored.hits, *expanded.hits][: beside.MAX_CANDIDATES])
+        if (scored := better.pop(_UNKNOWN, None)) is not None:
+            together = [*scored.hits, *candidates["expansion"].hits]
+            better["expansion"] = _Candidates(together[: beside.MAX_CANDIDATES])
         return better
 
     async def _matching(self) -> list[str] | None:
         """The ids of all documents that the conditions allow; None if there are too many, or none can be had."""
-        answer = (await self._by_caller({"matching": beside.matching(self._plan.request)}))["matching"]
-        if isinstance(answer, str) or len(answer) > beside.MAX_MATCHING:
+        request = self._plan.request
+        # Whether there are more is told at once; so many ids take tens of milliseconds.
+        if (await self._by_caller({"beyond": beside.beyond_matching(request)}))["beyond"]:
             return None
-        return [hit.doc_id for hit in answer]
+        hits = (await self._by_caller({"matching": beside.matching(request)}))["matching"]
+        return None if isinstance(hits, str) else [hit.doc_id for hit in hits]
 
     def _question(self, leg: str, size: int, among: Collection[str] | None = None) -> Json:
         plan = self._plan

@@ -42,6 +42,7 @@ _CACHED_INDICES = 10_000
 _COMPANION_SHARE = 0.5
 """Of the budget: what a search waits for the mapping of a companion that there may not be."""
 _UNREADABLE = LeaveAlone("mapping_unreadable")
+_NO_PROFILE = LeaveAlone("no_profile")
 _NAME = r"(?!_)[^\x00-\x20\x7f\\/?\"<>|,#:]{1,255}"
 _NAMES = re.compile(rf"(?!\*+$){_NAME}(?:,{_NAME})*")
 """Indices and aliases by name or pattern, also several: not all of them, no date arithmetic, no other cluster."""
@@ -171,7 +172,7 @@ class Planner:
                     self._shown[callers] = shown = await self._field_caps(expression, profile.text_fields, caller)
                 if shown.indices != [profile.beside]:
                     # This caller's wildcard or alias leads elsewhere than another's did.
-                    return LeaveAlone("no_profile")
+                    return _NO_PROFILE
                 return profile if shown.fields.keys() >= set(profile.text_fields) else LeaveAlone("fields_hidden")
         except (Refused, TimeoutError, aiohttp.ClientError):
             # Whether the cluster can be searched is for the search itself to find out.
@@ -184,31 +185,33 @@ class Planner:
             status, body = await self._get(f"/{expression}/_mapping", self._own_identity)
         if status == 200:
             profile, indices = _common_profile(body)
+            if profile != _NO_PROFILE:
+                return profile
         elif status in (401, 403):
-            # Which indices an alias leads to is told to whoever may search it.
-            profile, indices = _UNREADABLE, (await self._field_caps(expression, ["_id"], caller)).indices
+            profile, indices = _UNREADABLE, None
         else:
             return _UNREADABLE
-        if isinstance(profile, IndexProfile) or profile.reason not in ("no_profile", _UNREADABLE.reason):
-            return profile
-        if len(indices) != 1:
-            return profile
-        return await self._beside(indices[0]) or profile
+        return await self._beside(expression, indices, caller) or profile
 
-    async def _beside(self, index: str) -> IndexProfile | None:
-        """The profile in the mapping of the index's companion; None if it has none that can be read in time.
+    async def _beside(
+        self, expression: str, indices: Sequence[str] | None, caller: CIMultiDict[str]
+    ) -> IndexProfile | None:
+        """The profile in the mapping of the only index's companion; None if it has none that can be read in time.
 
         That is remembered too: no search waits again for a companion that does not answer.
         """
-        companion = companion_of(index, self._prefix)
         try:
             async with asyncio.timeout(self.budget_s * _COMPANION_SHARE):
-                status, body = await self._get(f"/{quote(companion, safe='')}/_mapping", self._own_identity)
+                if indices is None:
+                    # Which indices an alias leads to is told to whoever may search it.
+                    indices = (await self._field_caps(expression, ["_id"], caller)).indices
+                if len(indices) != 1:
+                    return None
+                companion = quote(companion_of(indices[0], self._prefix), safe="")
+                status, body = await self._get(f"/{companion}/_mapping", self._own_identity)
         except (Refused, TimeoutError, aiohttp.ClientError):
             return None
-        if status != 200:
-            return None
-        profile, _ = _common_profile(body, beside=index)
+        profile, _ = _common_profile(body, beside=indices[0]) if status == 200 else (None, [])
         return profile if isinstance(profile, IndexProfile) else None
 
     async def _field_caps(self, expression: str, fields: Sequence[str], caller: CIMultiDict[str]) -> "_Shown":
@@ -299,7 +302,7 @@ def _common_profile(body: bytes, *, beside: str | None = None) -> tuple[IndexPro
         if profile is not None and profile.beside == beside
     ]
     if not known:
-        return LeaveAlone("no_profile"), indices
+        return _NO_PROFILE, indices
     if len(known) < len(profiles) or any(profile != known[0] for profile in known):
         return LeaveAlone("profiles_differ"), indices
     return known[0], indices

@@ -56,7 +56,8 @@ def test_an_admission_of_nothing_admits_nothing() -> None:
 def test_the_matching_documents_are_those_of_the_conditions_alone() -> None:
     assert beside.matching(REQUEST)["query"] == {"bool": {"filter": [PUBLIC], "must_not": [PUBLIC]}}
     assert beside.matching(understood({"query": MATCH}))["query"] == {"match_all": {}}
-    assert beside.matching(REQUEST)["size"] == beside.MAX_MATCHING + 1
+    beyond = beside.beyond_matching(REQUEST)
+    assert (beyond["from"], beyond["size"]) == (beside.matching(REQUEST)["size"], 1)
 
 
 def test_candidates_are_more_than_a_window_and_no_more_than_clusters_take_clauses() -> None:

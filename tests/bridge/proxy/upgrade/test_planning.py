@@ -211,3 +211,28 @@ async def test_a_companion_serves_those_who_see_every_text(make_stack: MakeStack
         assert mark.partition("; took")[0] == expected
 
     assert len(stack.cluster.requests("_field_caps")) == 3
+
+
+@pytest.mark.parametrize(
+    "answer", [Reply(403, b"{}"), Reply(delay_s=60.0), Reply(break_after=0), Reply(200, b"<html>")]
+)
+async def test_a_caller_who_may_not_read_mappings_is_asked_for_once_in_vain(
+    make_stack: MakeStack, answer: Reply
+) -> None:
+    faults = {"/docs/_mapping": Reply(403, b"{}"), "/docs/_field_caps": answer}
+    stack = await make_stack(IndexWithCompanion(faults=faults), budget_ms=2000, profile_ttl_s=600)
+
+    for _ in range(2):
+        _, mark, found = await search(stack)
+        assert mark == "pass; reason=mapping_unreadable"
+        assert ids(found) == ["a", "b", "c"]
+
+    assert len(stack.cluster.requests("_field_caps")) == 1
+
+
+async def test_a_caller_who_may_not_read_mappings_is_served_by_a_companion(make_stack: MakeStack) -> None:
+    stack = await make_stack(IndexWithCompanion(faults={"/docs/_mapping": Reply(403, b"{}")}))
+
+    _, mark, _ = await search(stack, x_bridge="hybrid")
+
+    assert mark.startswith("hybrid; took")
