@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 
@@ -132,7 +132,8 @@ class OwnSearches:
             StageFailed: `companion_unavailable`, `companion_slow`, `companion_forbidden`, `companion_rejected`.
         """
         body = legs.msearch(bodies, _same_copies(plan))
-        return await self._ask(plan, self._companion(plan), "_msearch", {}, body, "companion", plan.deadline, own=True)
+        companion = quote(self._companion(plan), safe="")
+        return await self._ask(plan, companion, "_msearch", {}, body, "companion", plan.deadline, own=True)
 
     async def companion_hits(
         self, plan: Plan, keys: Sequence[Key], body_of: Callable[[Sequence[Key]], Json], *, deadline: float
@@ -163,7 +164,7 @@ class OwnSearches:
         index: str | None = None,
     ) -> list[ShownHit]:
         """The hits of a search of the application's index in the caller's name, or of the companion `index`."""
-        asked, own = (plan.expression, False) if index is None else (index, True)
+        asked, own = (plan.expression, False) if index is None else (quote(index, safe=""), True)
         answer = await self._ask(plan, asked, "_search", parameters, json_tree.write(body), stage, deadline, own=own)
         try:
             return found_hits(answer)
