@@ -136,6 +136,11 @@ class ProxySettings(Section):
     share_port: bool = Field(
         False, description="Listen beside other proxies on the same port; the kernel spreads connections over them."
     )
+    admin_names: tuple[str, ...] = Field(
+        (),
+        description="Names by which operators reach the admin listener beside its addresses and localhost; requests to "
+        "other names are refused, except for health, readiness and metrics.",
+    )
     page: bool = Field(
         True,
         description="Serve the page that compares rankings on the admin listener; viewers search with their own "

@@ -33,6 +33,7 @@ WARM_UP = 10
 _OF_THE_STACK = frozenset(
     {
         "canary",
+        "cluster_unavailable",
         "index_expression",
         "mapping_unreadable",
         "no_profile",

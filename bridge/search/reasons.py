@@ -30,7 +30,8 @@ REASONS: dict[str, str] = {
     # The index
     "fields_hidden": "the cluster hides from the caller a text that the index's companion was made of",
     "index_expression": "all indices (as points in time are searched), another cluster's, or an unreadable name",
-    "mapping_unreadable": "the mapping could not be read: no such index, or no permission, or no time",
+    "cluster_unavailable": "the mapping did not come in time, or the cluster could not be reached or failed",
+    "mapping_unreadable": "the mapping could not be read: no such index, or no permission",
     "no_profile": "the bridge has not enriched the index",
     "profile_unreadable": "`_meta.neural_bridge` cannot be read, or a newer version wrote it",
     "profiles_differ": "several indices that were enriched in different ways",

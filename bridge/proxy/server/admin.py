@@ -1,9 +1,11 @@
 """The operators' listener: the page, `/_bridge/health`, `/_bridge/ready`, `/_bridge/metrics`, `/_bridge/config`."""
 
 import asyncio
+import ipaddress
 from typing import get_args
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 
 from bridge import __version__
@@ -14,9 +16,11 @@ from bridge.proxy.server.routing import ConnectionServer, Proxy
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.model_client import Sidecar
-from bridge.settings import Settings
+from bridge.settings import ProxySettings, Settings
 
 _READY_TIMEOUT_S = 3.0
+_OPEN_TO_ALL_NAMES = ("/_bridge/health", "/_bridge/ready", "/_bridge/metrics")
+"""What probes and Prometheus ask for by whatever name; it holds nothing of documents."""
 
 
 def admin_app(
@@ -56,7 +60,7 @@ def admin_app(
         facts = {"version": __version__, "mode": settings.proxy.mode, "stages": get_args(Stage)}
         return web.json_response(facts | {"profile_defaults": defaults})
 
-    app = web.Application()
+    app = web.Application(middlewares=[_own_names_only(settings.proxy)])
     app.router.add_get("/_bridge/health", health)
     app.router.add_get("/_bridge/ready", ready)
     app.router.add_get("/_bridge/metrics", exposition)
@@ -66,6 +70,38 @@ def admin_app(
         static_files.add_routes(app.router)
         viewer_searches.add_routes(app, proxy.in_full())
     return app
+
+
+def _own_names_only(settings: ProxySettings) -> Middleware:
+    """Refuses requests to a name that is not the listener's: a site whose name points to this address would otherwise
+    read in its visitor's browser what the visitor may see here (DNS rebinding)."""
+    names = {"localhost", settings.admin_host.lower(), *(name.lower() for name in settings.admin_names)}
+
+    @web.middleware
+    async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
+        name = _name_in(request.headers.get(hdrs.HOST, ""))
+        if request.path in _OPEN_TO_ALL_NAMES or name in names or _is_address(name):
+            return await handler(request)
+        raise web.HTTPForbidden(
+            text=f"{name!r} is no name of this listener: use its address, or list the name in proxy.admin_names"
+        )
+
+    return checked
+
+
+def _name_in(host: str) -> str:
+    """The name or address in a `Host` header, without port."""
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdecimal() else host).strip("[]").rstrip(".").lower()
+
+
+def _is_address(name: str) -> bool:
+    """Whether it is an IP address: no other site can have it as its origin."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 async def _answers(upstream: Upstream) -> bool:

@@ -13,7 +13,7 @@ import base64
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 from urllib.parse import quote, unquote
@@ -43,6 +43,12 @@ _COMPANION_SHARE = 0.5
 """Of the budget: what a search waits for the mapping of a companion that there may not be."""
 _UNREADABLE = LeaveAlone("mapping_unreadable")
 _NO_PROFILE = LeaveAlone("no_profile")
+MAPPINGS_AT_ONCE = 8
+"""Of one `_msearch`."""
+_TOO_MANY_REQUESTS = 429
+_SERVER_ERROR = 500
+CLUSTER_UNAVAILABLE = LeaveAlone("cluster_unavailable")
+"""The cluster did not say how the index is searched, and may do so a little later."""
 _NAME = r"(?!_)[^\x00-\x20\x7f\\/?\"<>|,#:]{1,255}"
 _NAMES = re.compile(rf"(?!\*+$){_NAME}(?:,{_NAME})*")
 """Indices and aliases by name or pattern, also several: not all of them, no date arithmetic, no other cluster."""
@@ -105,9 +111,10 @@ class Planner:
         self._unreadable: TTLCache[tuple[str, bytes], LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
         self._shown: TTLCache[tuple[str, bytes], _Shown] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
 
-    async def plan(
+    def plan(
         self,
         expression: str,
+        profile: IndexProfile,
         body: bytes,
         query_string: str,
         *,
@@ -116,9 +123,6 @@ class Planner:
         started: float,
     ) -> Plan | LeaveAlone:
         """Plans one search of the index or alias `expression`; `started` is when its request came."""
-        profile = await self.profile(expression, caller)
-        if isinstance(profile, LeaveAlone):
-            return profile
         profile = control.applied_to(profile)
         stage = control.stage or profile.stages[-1]
         if stage == "lexical":
@@ -146,11 +150,25 @@ class Planner:
             union=control.union,
         )
 
-    async def profile(self, expression: str, caller: CIMultiDict[str]) -> IndexProfile | LeaveAlone:
+    async def profiles(
+        self, expressions: Collection[str], caller: CIMultiDict[str], *, deadline: float
+    ) -> dict[str, IndexProfile | LeaveAlone]:
+        """The profile for each expression; their mappings are read together, and all until `deadline`."""
+        at_once = asyncio.Semaphore(MAPPINGS_AT_ONCE)
+
+        async def profile(expression: str) -> IndexProfile | LeaveAlone:
+            async with at_once:
+                return await self.profile(expression, caller, deadline=deadline)
+
+        if len(expressions) == 1:
+            return {each: await self.profile(each, caller, deadline=deadline) for each in expressions}
+        return dict(zip(expressions, await asyncio.gather(*map(profile, expressions)), strict=True))
+
+    async def profile(self, expression: str, caller: CIMultiDict[str], *, deadline: float) -> IndexProfile | LeaveAlone:
         """The profile of the indices that `expression` names, still percent-encoded; they have to agree.
 
-        `caller` are the forwarded headers of the search. For a caller that may not read mappings the configured
-        identity reads; it reads the mappings of companions too.
+        `caller` are the forwarded headers of the search; `deadline` is on the event loop's clock. For a caller that may
+        not read mappings the configured identity reads; it reads the mappings of companions too.
         """
         if not _NAMES.fullmatch(unquote(expression)):
             return LeaveAlone("index_expression")
@@ -158,10 +176,12 @@ class Planner:
         if (unreadable := self._unreadable.get(callers)) is not None:
             return unreadable
         try:
-            async with asyncio.timeout(self.budget_s):
-                profile = self._profiles.get(expression)
-                if profile is None:
+            async with asyncio.timeout_at(deadline):
+                if (profile := self._profiles.get(expression)) is None:
+                    await asyncio.sleep(0)  # a deadline that is past counts before anything is sent
                     profile = await self._read(expression, caller)
+                    if profile == CLUSTER_UNAVAILABLE:
+                        return profile
                     if profile == _UNREADABLE:
                         self._unreadable[callers] = _UNREADABLE
                         return _UNREADABLE
@@ -174,9 +194,16 @@ class Planner:
                     # This caller's wildcard or alias leads elsewhere than another's did.
                     return _NO_PROFILE
                 return profile if shown.fields.keys() >= set(profile.text_fields) else LeaveAlone("fields_hidden")
-        except (Refused, TimeoutError, aiohttp.ClientError):
+        except TimeoutError:
+            # Whoever asks next need not wait as long, whoever it is: slowness is no matter of permissions.
+            if expression in self._profiles:
+                self._unreadable[callers] = CLUSTER_UNAVAILABLE
+            else:
+                self._profiles[expression] = CLUSTER_UNAVAILABLE
+            return CLUSTER_UNAVAILABLE
+        except (Refused, aiohttp.ClientError):
             # Whether the cluster can be searched is for the search itself to find out.
-            return _UNREADABLE
+            return CLUSTER_UNAVAILABLE
 
     async def _read(self, expression: str, caller: CIMultiDict[str]) -> IndexProfile | LeaveAlone:
         """The profile from the mapping of the indices themselves, or of the companion of the only one."""
@@ -190,7 +217,8 @@ class Planner:
         elif status in (401, 403):
             profile, indices = _UNREADABLE, None
         else:
-            return _UNREADABLE
+            failed = status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS
+            return CLUSTER_UNAVAILABLE if failed else _UNREADABLE
         return await self._beside(expression, indices, caller) or profile
 
     async def _beside(

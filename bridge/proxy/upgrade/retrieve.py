@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 from bridge.errors import StageFailed
 from bridge.profile import IndexProfile, Stage
 from bridge.proxy.transport.refusals import Refused
-from bridge.proxy.upgrade.planning import Plan, Planner
+from bridge.proxy.upgrade.planning import CLUSTER_UNAVAILABLE, Plan, Planner
 from bridge.proxy.upgrade.ranking import Ranked, Ranker, RankingCache
 from bridge.search import json_tree
 from bridge.search.json_tree import Json
@@ -80,11 +80,14 @@ class Retrieval:
 
         Raises:
             Refused: 400 for a wrong request, a filter that the cluster does not take or an index that the bridge has
-                not enriched, 403 if the caller may not search it.
+                not enriched, 403 if the caller may not search it, 503 if the cluster cannot be reached or does not
+                answer in time.
         """
         started = asyncio.get_running_loop().time()
         wanted, conditions = _read(body)
-        profile = await self._planner.profile(wanted.index, caller)
+        profile = await self._planner.profile(wanted.index, caller, deadline=started + self._planner.budget_s)
+        if profile == CLUSTER_UNAVAILABLE:
+            raise _unavailable(wanted.index, REASONS[CLUSTER_UNAVAILABLE.reason])
         if isinstance(profile, LeaveAlone):
             raise Refused(400, "illegal_argument_exception", f"index {wanted.index}: {REASONS[profile.reason]}")
         at_once = asyncio.Semaphore(AT_ONCE)
@@ -127,6 +130,8 @@ class Retrieval:
         if not ranked.ranking.hits and "legs_rejected" in ranked.notes.degraded:
             # Beside the filter there is nothing of the caller's in these searches that could be malformed.
             raise Refused(400, "illegal_argument_exception", f"{PATH}: the cluster does not take this filter")
+        if not ranked.ranking.hits and (failure := next(filter(_is_outage, ranked.notes.failures), None)) is not None:
+            raise _unavailable(plan.expression, str(failure))
         passages = await self._passages(plan, ranked)
         return Retrieved(plan.request.text, ranked.stages, ranked.notes.degraded, passages)
 
@@ -141,6 +146,15 @@ class Retrieval:
             for rank, hit in enumerate(page, start=1)
             if (passage := best.get(hit.key)) is not None
         ]
+
+
+def _unavailable(expression: str, detail: str) -> Refused:
+    return Refused(503, "cluster_unavailable_exception", f"index {expression} cannot be searched now: {detail}")
+
+
+def _is_outage(failure: StageFailed) -> bool:
+    """Whether the cluster failed to search: a query without hits then says nothing of the documents."""
+    return failure.reason in ("legs_unavailable", "legs_slow") or failure.reason.endswith("_leg_failed")
 
 
 def _is_refusal(failure: StageFailed) -> bool:

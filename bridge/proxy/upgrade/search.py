@@ -7,7 +7,8 @@ aggregations and errors. The ranking is made at the same time; what it lacks is 
 import asyncio
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -37,6 +38,9 @@ MAX_RANKED_AT_ONCE = 4
 """Searches of one `_msearch` that are ranked at a time."""
 MAX_UPGRADES = 64
 """Requests that are upgraded at a time; beyond it searches pass, which costs neither time nor answers."""
+
+_USUAL_PLANNING_S = 0.05
+"""Within this time most mappings have come, and the request leaves as it is needed."""
 
 _SEARCH_PATH = re.compile(r"(?:/(?P<expression>[^/]+))?/(?P<endpoint>_search|_msearch|_search/template)/?")
 
@@ -72,6 +76,55 @@ class _Made:
     answer: aiohttp.ClientResponse
     marks: Mapping[str, str]
     body: bytes | None = None
+
+
+class _OwnRequest:
+    """The application's own request. It leaves as it came if planning is slow, so that a slow mapping delays nothing;
+    else when the plans are there. Call `close` at the end."""
+
+    def __init__(self, upstream: Upstream, inbound: Inbound) -> None:
+        self._upstream = upstream
+        self._inbound = inbound
+        self._early: asyncio.Task[aiohttp.ClientResponse] | None = None
+
+    @contextmanager
+    def sent_if_slow(self) -> Iterator[None]:
+        """Sends the request if the block takes longer than reading a mapping usually does."""
+        timer = asyncio.get_running_loop().call_later(_USUAL_PLANNING_S, self._send)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _send(self) -> None:
+        self._early = asyncio.create_task(send(self._upstream, self._inbound))
+
+    async def answer(self) -> aiohttp.ClientResponse:
+        """The answer to the request as it came."""
+        if self._early is None:
+            return await send(self._upstream, self._inbound)
+        answer = await self._early
+        self._early = None
+        return answer
+
+    async def readable_answer(self, plans: Sequence[Plan | LeaveAlone]) -> aiohttp.ClientResponse:
+        """The answer to the request as `readable` changes it: one that left before the plans were there serves if it
+        would have been the same."""
+        accepted = self._inbound.headers.get(hdrs.ACCEPT_ENCODING, "identity")
+        if self._early is not None and accepted == "identity" and not is_filtered(plans):
+            return await self.answer()
+        return await send(self._upstream, readable(self._inbound, plans), repeatable=True)
+
+    def close(self) -> None:
+        """Drops an answer that nobody took."""
+        if self._early is not None:
+            self._early.cancel()
+            self._early.add_done_callback(_close_answer)
+
+
+def _close_answer(sent: asyncio.Task[aiohttp.ClientResponse]) -> None:
+    if not sent.cancelled() and sent.exception() is None:
+        sent.result().close()
 
 
 class Search:
@@ -139,22 +192,26 @@ class Search:
         self, inbound: Inbound, body: bytes | None, target: SearchTarget, control: Control, started: float, share: Share
     ) -> _Made:
         """The answer, before a byte of it is written: a client that reads slowly takes no other's place."""
+        own = _OwnRequest(self._upstream, inbound)
         marks: dict[str, str] | None = None
-        if self._upgrades < MAX_UPGRADES:
-            self._upgrades += 1
-            try:
-                with tracing.span("understand"):
-                    plans = await self._plans(inbound, body, target, control, started)
-                if self._settings.mode == "shadow":
-                    self._compare(plans)
-                    marks = {}
-                elif any(isinstance(plan, Plan) or plan.hide is not None for plan in plans):
-                    return await self._composed(inbound, plans, target, started, share)
-                else:
-                    marks = self._passed(_reason(plans))
-            finally:
-                self._upgrades -= 1
-        return _Made(await send(self._upstream, inbound), self._passed("busy") if marks is None else marks)
+        try:
+            if self._upgrades < MAX_UPGRADES:
+                self._upgrades += 1
+                try:
+                    with tracing.span("understand"), own.sent_if_slow():
+                        plans = await self._plans(inbound, body, target, control, started)
+                    if self._settings.mode == "shadow":
+                        self._compare(plans)
+                        marks = {}
+                    elif any(isinstance(plan, Plan) or plan.hide is not None for plan in plans):
+                        return await self._composed(inbound, own, plans, target, started, share)
+                    else:
+                        marks = self._passed(_reason(plans))
+                finally:
+                    self._upgrades -= 1
+            return _Made(await own.answer(), self._passed("busy") if marks is None else marks)
+        finally:
+            own.close()
 
     def _compare(self, plans: Sequence[Plan | LeaveAlone]) -> None:
         for plan in plans:
@@ -184,9 +241,20 @@ class Search:
                 return [items]
         else:
             items = [multisearch.Item(target.expression, body, target.query_string)]
+        deadline = started + self._planner.budget_s
+        expressions = {item.expression for item in items}
+        profiles = await self._planner.profiles(expressions, inbound.headers, deadline=deadline)
         return [
-            await self._planner.plan(
-                item.expression, item.body, item.query_string, caller=inbound.headers, control=control, started=started
+            profile
+            if isinstance(profile := profiles[item.expression], LeaveAlone)
+            else self._planner.plan(
+                item.expression,
+                profile,
+                item.body,
+                item.query_string,
+                caller=inbound.headers,
+                control=control,
+                started=started,
             )
             for item in items
         ]
@@ -194,6 +262,7 @@ class Search:
     async def _composed(
         self,
         inbound: Inbound,
+        own: "_OwnRequest",
         plans: Sequence[Plan | LeaveAlone],
         target: SearchTarget,
         started: float,
@@ -213,7 +282,7 @@ class Search:
 
         rankings = [asyncio.create_task(ranked_in_turn(plan)) if isinstance(plan, Plan) else None for plan in plans]
         try:
-            answer = await send(self._upstream, readable(inbound, plans), repeatable=True)
+            answer = await own.readable_answer(plans)
             is_success = answer.status == 200
             own_body = await share.read(answer) if is_success else None
             if own_body is None:

@@ -36,3 +36,44 @@ async def test_about_names_the_stages_that_a_search_may_ask_for(make_stack: Make
         asked = {"x-bridge": stage}
         async with stack.client.post(f"{stack.proxy.url}/docs/_search", json=QUERY, headers=asked) as answer:
             assert answer.status == 200, (stage, await answer.text())
+
+
+@pytest.mark.case("S15")
+@pytest.mark.parametrize(
+    ("host", "is_known"),
+    [
+        ("evil.example", False),
+        ("evil.example:9281", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example", False),
+        ("", False),
+        ("localhost:1", True),
+        ("LOCALHOST.", True),
+        ("192.0.2.7:9281", True),
+        ("[::1]:9281", True),
+        ("bridge.internal:9281", True),
+    ],
+)
+@pytest.mark.parametrize(
+    "target", ["GET /_bridge/", "GET /_bridge/config", "POST /_bridge/cluster/docs/_search", "GET /x"]
+)
+async def test_a_foreign_name_is_refused_unless_it_is_listed(
+    make_stack: MakeStack, target: str, host: str, is_known: bool
+) -> None:
+    stack = await make_stack(ScriptedIndex(), admin_names=("Bridge.internal",))
+    request = f"{target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+    answer = await stack.raw(request.encode(), port=stack.proxy.admin_port)
+
+    assert (b"proxy.admin_names" not in answer) == is_known
+    assert answer.startswith(b"HTTP/1.1 403") == (not is_known)
+
+
+@pytest.mark.case("S15")
+@pytest.mark.parametrize("path", ["health", "ready", "metrics"])
+async def test_probes_and_metrics_are_answered_by_any_name(make_stack: MakeStack, path: str) -> None:
+    stack = await make_stack(ScriptedIndex())
+    headers = {"Host": "proxy.monitoring.svc:9281"}
+
+    async with stack.client.get(f"{stack.proxy.admin_url}/_bridge/{path}", headers=headers) as answer:
+        assert answer.status == 200

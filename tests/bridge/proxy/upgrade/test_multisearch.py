@@ -1,9 +1,11 @@
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
 from bridge.proxy.upgrade.multisearch import Item, items
+from bridge.proxy.upgrade.planning import MAPPINGS_AT_ONCE
 from bridge.proxy.upgrade.search import MAX_RANKED_AT_ONCE
 from bridge.search.request import LeaveAlone
 from tests.bridge.proxy.conftest import MakeStack, Stack
@@ -154,3 +156,32 @@ async def test_a_refused_mapping_is_asked_for_once(make_stack: MakeStack) -> Non
 
     assert mark == "pass; reason=mapping_unreadable"
     assert len(stack.cluster.requests("_mapping")) == 1
+
+
+@pytest.mark.case("P42")
+async def test_slow_mappings_cost_one_budget_together_and_are_remembered(make_stack: MakeStack) -> None:
+    stack = await make_stack(
+        ScriptedIndex(faults={"_mapping": Reply(delay_s=60.0), "_msearch": Reply(body=b"as it is")}),
+        budget_ms=500,
+        profile_ttl_s=600,
+    )
+    body = lines(*[({"index": f"docs-{number}"}, QUERY) for number in range(20)])
+
+    answers = [await msearch(stack, body) for _ in range(2)]
+
+    assert answers == [(200, "pass; reason=cluster_unavailable", b"as it is")] * 2
+    # Only mappings that were read together were asked for: those left when the budget was gone never are.
+    assert len(stack.cluster.requests("_mapping")) == MAPPINGS_AT_ONCE
+
+
+@pytest.mark.case("P42")
+async def test_the_applications_request_leaves_before_the_mappings_are_there(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(faults={"_mapping": Reply(delay_s=3600.0)}), budget_ms=3_600_000)
+    body = lines(*[({"index": f"docs-{number}"}, QUERY) for number in range(3)])
+
+    asking = asyncio.create_task(msearch(stack, body))
+    async with asyncio.timeout(60):
+        await stack.cluster.has_received(4)
+    asking.cancel()
+
+    assert [request.body for request in stack.cluster.requests("_msearch")] == [body]

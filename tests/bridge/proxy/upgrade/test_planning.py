@@ -105,9 +105,11 @@ def test_unknown_words_in_the_control_header_are_refused(header: str) -> None:
             "profiles_differ",
         ),
         (Reply(403, b"{}"), "mapping_unreadable"),
-        (Reply(break_after=0), "mapping_unreadable"),
-        (Reply(body=b"x" * 100, break_after=10, headers=(("content-length", "100"),)), "mapping_unreadable"),
-        (Reply(delay_s=60.0), "mapping_unreadable"),
+        (Reply(break_after=0), "cluster_unavailable"),
+        (Reply(body=b"x" * 100, break_after=10, headers=(("content-length", "100"),)), "cluster_unavailable"),
+        (Reply(delay_s=60.0), "cluster_unavailable"),
+        (Reply(503, b"{}"), "cluster_unavailable"),
+        (Reply(429, b"{}"), "cluster_unavailable"),
         (Reply(200, b"<html>"), "profile_unreadable"),
     ],
 )
@@ -236,3 +238,13 @@ async def test_a_caller_who_may_not_read_mappings_is_served_by_a_companion(make_
     _, mark, _ = await search(stack, x_bridge="hybrid")
 
     assert mark.startswith("hybrid; took")
+
+
+@pytest.mark.case("P42")
+async def test_a_slow_mapping_is_not_waited_for_again_by_anybody(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(faults={"_mapping": Reply(delay_s=60.0)}), budget_ms=500, profile_ttl_s=600)
+
+    marks = [(await search(stack, authorization=caller))[1] for caller in ("one", "other")]
+
+    assert marks == ["pass; reason=cluster_unavailable"] * 2
+    assert len(stack.cluster.requests("_mapping")) == 1

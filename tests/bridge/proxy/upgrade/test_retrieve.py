@@ -1,12 +1,16 @@
 import asyncio
 import json
+import socket
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
 
 from bridge.profile import PassageSettings
+from bridge.proxy.server.app import running
+from bridge.settings import ClusterSettings, ProxySettings, Settings
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import PROFILE, ScriptedIndex
 from tests.fake_cluster import Received, Reply, kind_sidecar
@@ -97,6 +101,41 @@ async def test_a_filter_that_the_cluster_does_not_take_is_refused(make_stack: Ma
 
     assert (status, answer["error"]["type"]) == (400, "illegal_argument_exception")
     assert "filter" in answer["error"]["reason"]
+
+
+FAILED = {"error": {"type": "search_phase_execution_exception"}, "status": 503}
+OUTAGES = {
+    "the mapping breaks off": ScriptedIndex(faults={"_mapping": Reply(break_after=0)}),
+    "no mapping": ScriptedIndex(faults={"_mapping": Reply(503, b"{}")}),
+    "a slow mapping": ScriptedIndex(faults={"_mapping": Reply(delay_s=60.0)}),
+    "the legs break off": ScriptedIndex(faults={"_msearch": Reply(break_after=0)}),
+    "no legs": ScriptedIndex(faults={"_msearch": Reply(503, b"{}")}),
+    "slow legs": ScriptedIndex(faults={"_msearch": Reply(delay_s=60.0)}),
+    "each leg fails": ScriptedIndex(legs=dict.fromkeys(("expansion", "vector", "exact"), FAILED)),
+}
+
+
+@pytest.mark.case("P52")
+@pytest.mark.parametrize("name", OUTAGES)
+async def test_a_cluster_that_fails_is_no_fault_of_the_request(make_stack: MakeStack, name: str) -> None:
+    stack = await make_stack(OUTAGES[name], budget_ms=1000)
+
+    status, answer = await retrieve(stack, {"index": "docs", "queries": ["red shoe"]})
+
+    assert (status, answer["error"]["type"]) == (503, "cluster_unavailable_exception")
+
+
+@pytest.mark.case("P52")
+async def test_a_cluster_that_is_away_is_no_fault_of_the_request() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        cluster = ClusterSettings(url=f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        settings = Settings(cluster=cluster, proxy=ProxySettings(port=0, admin_port=0))
+        async with running(settings) as proxy, aiohttp.ClientSession() as client:
+            body = {"index": "docs", "queries": ["red shoe"]}
+            async with client.post(f"{proxy.admin_url}/_bridge/retrieve", json=body) as answer:
+                assert answer.status == 503
+                assert (await answer.json())["error"]["type"] == "cluster_unavailable_exception"
 
 
 @pytest.mark.case("P54")

@@ -21,6 +21,8 @@ from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex
 from tests.bridge.proxy.searching import ids, scores, search
 from tests.fake_cluster import Reply, kind_sidecar, reply_json
 
+SLOW_MAPPING = reply_json({"docs": {"mappings": {"_meta": {META_KEY: PROFILE.to_meta()}}}}, delay_s=1.0)
+
 
 async def test_legs_are_fused_and_the_best_are_reranked(make_stack: MakeStack) -> None:
     stack = await make_stack(ScriptedIndex(titles={"d": "red shoe", "e": "shoe", "a": "bread"}))
@@ -424,3 +426,25 @@ async def test_an_answer_of_our_own_is_compressed_for_who_accepts_it(
     assert plain[0] == ""
     assert coding == "gzip"
     assert json.loads(gzip.decompress(packed)) == json.loads(plain[1])
+
+
+@pytest.mark.case("P42")
+@pytest.mark.parametrize(
+    ("target", "accepted", "n_sent"),
+    [
+        ("/docs/_search", {}, 1),
+        ("/docs/_search", {"accept_encoding": "br"}, 2),
+        ("/docs/_search?filter_path=hits.hits._id,hits.hits._score", {}, 2),
+    ],
+)
+async def test_a_request_that_left_before_its_plan_serves_if_its_answer_can_be_used(
+    make_stack: MakeStack, target: str, accepted: dict[str, str], n_sent: int
+) -> None:
+    stack = await make_stack(ScriptedIndex(faults={"_mapping": SLOW_MAPPING}))
+
+    _, mark, answer = await search(stack, target=target, **accepted)
+
+    assert mark.startswith("hybrid+rerank;")
+    assert len(ids(answer)) == 5
+    own = [request for request in stack.cluster.requests("/docs/_search") if json.loads(request.body) == QUERY]
+    assert len(own) == n_sent
