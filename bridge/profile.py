@@ -317,6 +317,11 @@ class IndexProfile(msgspec.Struct, frozen=True):
         return built
 
 
+def companion_of(index: str, prefix: str) -> str:
+    """The name of an index's companion."""
+    return f"{prefix}{index}"
+
+
 def profile_of(meta: object, *, index: str) -> IndexProfile | None:
     """Reads the profile from a mapping's `_meta` object; None if it holds none.
 

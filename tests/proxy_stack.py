@@ -20,7 +20,7 @@ from bridge.cluster.schema import new_index
 from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
-from bridge.profile import IndexProfile, ModelReference, PassageSettings
+from bridge.profile import IndexProfile, ModelReference, PassageSettings, companion_of
 from bridge.proxy.server.app import running
 from bridge.settings import ClusterSettings, CompanionSettings, ProxySettings, Settings, SidecarSettings
 from bridge.text import enriched_text, split_passages
@@ -135,7 +135,7 @@ class ProxyStack:
             enriched = self.enriched({name: document[name] for name in ("title", "body")}, predicted, nested=nested)
             enriched["_neural"] |= {"seq_no": read["_seq_no"], "primary_term": read["_primary_term"]}
             lines += [{"index": {"_id": doc_id}}, enriched]
-        answer = client.bulk(index=companion.companion_of(index, PREFIX), body=lines, refresh=True)
+        answer = client.bulk(index=companion_of(index, PREFIX), body=lines, refresh=True)
         assert not answer["errors"], answer
 
 

@@ -29,7 +29,7 @@ from bridge.cluster.schema import (
     scored_together,
 )
 from bridge.errors import AccessDenied, IndexUnsuitable
-from bridge.profile import META_KEY, IndexProfile
+from bridge.profile import META_KEY, IndexProfile, companion_of
 
 SOURCE_KEY = "neural_bridge_source"
 """The key of `_meta` for the identity of the index that a companion was made from: a later index of the same name
@@ -49,11 +49,6 @@ _COPIED = (
     *("analysis", "similarity", "max_ngram_diff", "max_shingle_diff"),
 )
 """Settings of the application's index that decide where documents lie, and how texts are analysed and scored."""
-
-
-def companion_of(index: str, prefix: str) -> str:
-    """The name of an index's companion."""
-    return f"{prefix}{index}"
 
 
 def new_companion(source: IndexState, profile: IndexProfile, dialect: Dialect) -> JsonObject:

@@ -18,7 +18,7 @@ from bridge.cluster.dialects import dialect_of, graph_bytes
 from bridge.cluster.field_security import refuse_restricted
 from bridge.cluster.index import IndexState
 from bridge.cluster.schema import field_mapping, missing_fields, object_properties, write_blocks
-from bridge.profile import IndexProfile
+from bridge.profile import IndexProfile, companion_of
 from bridge.records import Document, EnrichedDocument
 from bridge.settings import IngestSettings
 from ingest.runs.run import BATCH_DOCUMENTS
@@ -122,7 +122,7 @@ def plan(
         index=state.name,
         way=way,
         obstacles=obstacles + contradictions,
-        companion=None if prefix is None else companion.companion_of(state.name, prefix),
+        companion=None if prefix is None else companion_of(state.name, prefix),
         documents=documents,
         stale=n_stale,
         sampled=len(sampled),

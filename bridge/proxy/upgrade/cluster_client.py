@@ -11,8 +11,8 @@ from urllib.parse import quote, urlencode
 import aiohttp
 
 from bridge import tracing
-from bridge.cluster.companion import companion_of
 from bridge.errors import AnswerNotUnderstood, StageFailed
+from bridge.profile import companion_of
 from bridge.proxy.transport.headers import of_a_leg
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream

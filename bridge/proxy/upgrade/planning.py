@@ -24,9 +24,8 @@ from aiohttp import hdrs
 from cachetools import TTLCache
 from multidict import CIMultiDict
 
-from bridge.cluster.companion import companion_of
 from bridge.errors import IndexUnsuitable
-from bridge.profile import IndexProfile, Stage, profile_of
+from bridge.profile import IndexProfile, Stage, companion_of, profile_of
 from bridge.proxy.transport.headers import CONTROL, accepts_json, identity, of_a_leg, plain_media_type
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream

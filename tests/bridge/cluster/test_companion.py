@@ -12,7 +12,7 @@ from bridge.cluster import index as indices
 from bridge.cluster.dialects import OpenSearchDialect
 from bridge.cluster.index import IndexState
 from bridge.errors import IndexUnsuitable
-from bridge.profile import META_KEY, IndexProfile, ModelReference, PassageSettings
+from bridge.profile import META_KEY, IndexProfile, ModelReference, PassageSettings, companion_of
 from tests import servers
 
 PROFILE = IndexProfile(["title", "body.en", "sku"], ModelReference("toy", "0" * 12), 4)
@@ -51,7 +51,7 @@ def test_texts_are_indexed_as_in_the_application_and_only_our_object_is_stored(p
     assert properties.keys() == {"title", "body", "sku", "_neural"}
     assert {"stamp", "seq_no", "primary_term", "predicted_queries"} < properties["_neural"]["properties"].keys()
     assert body["mappings"]["_source"] == {"excludes": ["title", "body.en", "sku", profile.embedding_field]}
-    assert companion.companion_of("products", PREFIX) == "neural-bridge.products"
+    assert companion_of("products", PREFIX) == "neural-bridge.products"
 
 
 def test_a_companion_takes_of_the_settings_what_decides_where_documents_lie_and_how_they_score() -> None:
@@ -120,7 +120,7 @@ def test_a_companion_cannot_be_made_twice(opensearch: OpenSearch, products: Inde
 
 def test_words_of_the_text_are_found_though_they_are_not_stored(opensearch: OpenSearch, products: IndexState) -> None:
     companion.create(opensearch, products, PROFILE, PREFIX)
-    name = companion.companion_of(products.name, PREFIX)
+    name = companion_of(products.name, PREFIX)
     vector = [127, 0, 0, 0]
     document = {"title": "Red SHOES", "body.en": "to run", "sku": "a 1", "_neural": {"embedding": vector, "seq_no": 3}}
     opensearch.index(index=name, id="d1", body=document, params={"refresh": "true"})

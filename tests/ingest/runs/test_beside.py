@@ -13,7 +13,7 @@ from bridge.cluster.connection import connect
 from bridge.cluster.shard_progress import index_progress
 from bridge.errors import IndexUnsuitable
 from bridge.node.node import EmbeddedNode
-from bridge.profile import PassageSettings
+from bridge.profile import PassageSettings, companion_of
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.job import Job
 from ingest.runs.backfill import run_backfill
@@ -36,7 +36,7 @@ def client(node: EmbeddedNode) -> OpenSearch:
 @pytest.fixture
 def ours(fresh_index: str, client: OpenSearch) -> Iterator[str]:
     """The name of the index's companion, which goes afterwards."""
-    name = companion.companion_of(fresh_index, PREFIX)
+    name = companion_of(fresh_index, PREFIX)
     yield name
     client.indices.delete(index=name, params={"ignore_unavailable": "true"})
 
