@@ -91,6 +91,31 @@ def find(client: OpenSearch, index: str, prefix: str) -> IndexState | None:
     return state
 
 
+def enriched(client: OpenSearch, index: str, prefix: str) -> IndexState:
+    """The index that holds the profile of `index`: itself, or its companion.
+
+    Raises:
+        IndexUnsuitable: neither does, the companion was made from an earlier index of that name, or the name is of a
+            companion.
+    """
+    source = indices.look(client, index)
+    indices.refuse_companion(source)
+    if source.profile is not None:
+        return source
+    companion = find(client, source.name, prefix)
+    if companion is None:
+        raise IndexUnsuitable(
+            f"index {source.name} is not enriched, and has no companion {companion_of(source.name, prefix)}: enrich it "
+            f"with `neural-bridge backfill {source.name}`"
+        )
+    if not is_of(companion, source):
+        raise IndexUnsuitable(
+            f"index {source.name} was made anew after {companion.name} was made beside it: run "
+            f"`neural-bridge backfill {source.name}`"
+        )
+    return companion
+
+
 def of(client: OpenSearch, source: IndexState, profile: IndexProfile, prefix: str) -> IndexState | None:
     """The companion that was made from this very index, and from no earlier one of its name; None if there is none.
 

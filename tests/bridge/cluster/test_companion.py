@@ -99,6 +99,23 @@ def test_a_companion_comes_and_goes_without_a_trace(opensearch: OpenSearch, prod
     assert opensearch.cat.indices(params={"h": "index", "s": "index"}) == before
 
 
+def test_the_profile_of_an_index_is_its_own_or_its_companions(opensearch: OpenSearch, products: IndexState) -> None:
+    with pytest.raises(IndexUnsuitable, match=f"{products.name} is not enriched.*`neural-bridge backfill"):
+        companion.enriched(opensearch, products.name, PREFIX)
+    made = companion.create(opensearch, products, PROFILE, PREFIX)
+    opensearch.indices.put_alias(index=products.name, name=f"{products.name}-alias")
+    for name in (products.name, f"{products.name}-alias"):
+        assert companion.enriched(opensearch, name, PREFIX) == made
+    with pytest.raises(IndexUnsuitable, match=f"is the companion of {products.name}"):
+        companion.enriched(opensearch, made.name, PREFIX)
+    opensearch.indices.delete(index=products.name)
+    opensearch.indices.create(index=products.name)
+    with pytest.raises(IndexUnsuitable, match="made anew"):
+        companion.enriched(opensearch, products.name, PREFIX)
+    opensearch.indices.put_mapping(index=products.name, body={"_meta": {META_KEY: PROFILE.to_meta()}})
+    assert companion.enriched(opensearch, products.name, PREFIX).name == products.name
+
+
 def test_another_index_of_a_companions_name_is_neither_used_nor_deleted(
     opensearch: OpenSearch, products: IndexState
 ) -> None:
