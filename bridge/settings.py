@@ -19,6 +19,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
     PlainSerializer,
     SecretStr,
     ValidationError,
@@ -40,6 +41,13 @@ if TYPE_CHECKING:
 _PREFIX = "BRIDGE_"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+Lowered = Annotated[str, AfterValidator(str.lower)]
+
+
+def _with_hyphens(header: str) -> str:
+    """A header's name as clusters compare it that take `_` for `-`."""
+    return header.lower().replace("_", "-")
 
 
 def _without_credentials(url: str) -> str:
@@ -160,6 +168,24 @@ class ProxySettings(Section):
         None, description="PEM file of the certificate shown to applications; they speak HTTPS then."
     )
     tls_key_file: Path | None = Field(None, description="PEM file of its key, unless the certificate's file holds it.")
+    per_request_headers: tuple[Lowered, ...] = Field(
+        (
+            *("b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags"),
+            *("traceparent", "tracestate", "x-amzn-trace-id", "x-correlation-id", "x-opaque-id", "x-request-id"),
+        ),
+        description="Headers that differ between the requests of one caller. By all other headers the proxy tells "
+        "callers apart in everything that it remembers: take out what a query of document-level security names.",
+    )
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        (),
+        description="Addresses or networks of the proxies that authenticate callers before this one. From them alone "
+        "cross the headers of proxy.proxy_identity_headers.",
+    )
+    proxy_identity_headers: tuple[Annotated[str, AfterValidator(_with_hyphens)], ...] = Field(
+        ("x-proxy-",),
+        description="How the names of headers begin by which such a proxy tells the cluster who asks: user_header, "
+        "roles_header and attr_header_prefix of OpenSearch's proxy authentication.",
+    )
     keep_sniffing_clients: bool = Field(
         True, description="Tell clients that ask for the nodes' addresses the proxy's own, so that they stay."
     )

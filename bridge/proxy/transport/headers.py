@@ -1,16 +1,19 @@
 """Which headers cross the proxy: everything end-to-end as it came, nothing that belongs to one connection.
 
 Rules of RFC 9110 §7.6.1 (hop-by-hop) and RFC 9112 §6.3 (message length); the client's own address is
-appended to `X-Forwarded-For`. Headers that some clusters trust when they come from a proxy
-(`x-proxy-user`, `x-proxy-roles`) never cross, in any spelling.
+appended to `X-Forwarded-For`. Headers by which a proxy tells the cluster who asks (`x-proxy-user`, `x-proxy-roles`,
+`x-proxy-ext-…`) cross from proxies that the operator trusts, and from nobody else, in any spelling.
 """
 
 import hashlib
+import ipaddress
 import re
+from collections.abc import Collection
 
 from multidict import CIMultiDict, CIMultiDictProxy, MultiMapping
 
 from bridge.proxy.transport.refusals import Refused
+from bridge.settings import ProxySettings
 
 CONTROL = "x-bridge"
 """The application's per-request control; ours, so the cluster never sees it."""
@@ -53,8 +56,6 @@ _NEVER_HOP_BY_HOP = frozenset(
     }
 )
 
-_TRUSTED_BY_CLUSTERS = "x-proxy-"
-
 _DESCRIBE_BODIES = frozenset(
     {
         "accept",
@@ -69,25 +70,10 @@ _DESCRIBE_BODIES = frozenset(
     }
 )
 
-_DESCRIBE_REQUESTS = frozenset(
-    {
-        "b3",
-        "baggage",
-        "cache-control",
-        "referer",
-        "traceparent",
-        "tracestate",
-        "user-agent",
-        "x-amzn-trace-id",
-        "x-correlation-id",
-        "x-opaque-id",
-        "x-request-id",
-    }
-)
-"""These may differ between two requests of one caller; no cluster decides by them who the caller is."""
 
-
-def forwarded(headers: CIMultiDictProxy[str], *, client_address: str | None) -> CIMultiDict[str]:
+def forwarded(
+    headers: CIMultiDictProxy[str], *, client_address: str | None, settings: ProxySettings
+) -> CIMultiDict[str]:
     """The headers to send to the cluster for a client's request, in the client's order.
 
     Raises:
@@ -100,13 +86,14 @@ def forwarded(headers: CIMultiDictProxy[str], *, client_address: str | None) -> 
             "illegal_argument_exception",
             f"header Connection names {', '.join(sorted(stolen))}, which cannot be dropped: remove it there",
         )
+    untrusted = () if _is_trusted(client_address, settings) else settings.proxy_identity_headers
     kept = CIMultiDict[str]()
     forwarded_for = []
     for name, value in headers.items():
         lowered = name.lower()
         if lowered in _HOP_BY_HOP or lowered in named or lowered == CONTROL:
             continue
-        if lowered.replace("_", "-").startswith(_TRUSTED_BY_CLUSTERS):
+        if lowered.replace("_", "-").startswith(untrusted):
             continue
         if lowered == "x-forwarded-for":
             forwarded_for.append(value)
@@ -117,6 +104,15 @@ def forwarded(headers: CIMultiDictProxy[str], *, client_address: str | None) -> 
     if forwarded_for:
         kept["X-Forwarded-For"] = ", ".join(forwarded_for)
     return kept
+
+
+def _is_trusted(address: str | None, settings: ProxySettings) -> bool:
+    """Whether a proxy that the operator trusts sends from there."""
+    if address is None or not settings.trusted_proxies:
+        return False
+    peer = ipaddress.ip_address(address.partition("%")[0])
+    peer = getattr(peer, "ipv4_mapped", None) or peer
+    return any(peer in network for network in settings.trusted_proxies)
 
 
 def answered(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
@@ -141,22 +137,25 @@ def of_a_leg(request_headers: CIMultiDict[str]) -> CIMultiDict[str]:
     return leg
 
 
-def identity(request_headers: CIMultiDict[str]) -> bytes:
+def identity(request_headers: CIMultiDict[str], per_request: Collection[str]) -> bytes:
     """Who the caller is: a digest, which reveals no secrets, of all forwarded headers except those that describe a
-    body or one request. Credentials, cookies, tenant and addresses count, and so does every unknown header: a
-    cluster may decide by it what the caller sees."""
+    body and those that are `per_request` (`proxy.per_request_headers`). Credentials, cookies, tenant and addresses
+    count, and so does every unknown header: document-level security may name any."""
     telling = [
         (lowered, value)
         for name, value in request_headers.items()
-        if (lowered := name.lower()) not in _DESCRIBE_BODIES | _DESCRIBE_REQUESTS
+        if (lowered := name.lower()) not in _DESCRIBE_BODIES and lowered not in per_request
     ]
     return hashlib.sha256(repr(telling).encode("utf-8", "surrogateescape")).digest()
 
 
-def is_served(request_headers: CIMultiDict[str], percent: float) -> bool:
-    """Whether this caller is among the `percent` that the bridge serves (canary); always the same for one caller.
+def is_served(request_headers: CIMultiDict[str], settings: ProxySettings) -> bool:
+    """Whether this caller is among the `canary_percent` that the bridge serves; always the same for one caller.
     Whoever is among a smaller share is among every larger one too."""
-    return percent >= 100 or int.from_bytes(identity(request_headers)[:8], "big") / 2**64 * 100 < percent
+    if settings.canary_percent >= 100:
+        return True
+    caller = identity(request_headers, settings.per_request_headers)
+    return int.from_bytes(caller[:8], "big") / 2**64 * 100 < settings.canary_percent
 
 
 _OTHER_FORMS = ("application/yaml", "application/smile", "application/cbor")

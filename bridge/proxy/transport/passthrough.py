@@ -74,7 +74,7 @@ def inbound(request: web.BaseRequest, settings: ProxySettings) -> Inbound:
     expected = request.headers.get(hdrs.EXPECT)
     if expected is not None and expected.lower() != "100-continue":
         raise Refused(417, "illegal_argument_exception", f"Expect: {expected} is unknown; 100-continue is known")
-    sent_on = headers.forwarded(request.headers, client_address=request.remote)
+    sent_on = headers.forwarded(request.headers, client_address=request.remote, settings=settings)
     if settings.es_compat:
         request[ELASTICSEARCH_ACCEPT] = request.headers.get(hdrs.ACCEPT, "")
         sent_on = elasticsearch_clients.with_plain_media_types(sent_on)

@@ -40,6 +40,8 @@ _JSON_BODIES = ("application/json", "application/x-ndjson", "")
 _CACHED_INDICES = 10_000
 _COMPANION_SHARE = 0.5
 """Of the budget: what a search waits for the mapping of a companion that there may not be."""
+_Asked = tuple[str, bytes | None]
+"""An expression, and who asks; None for everybody."""
 _UNREADABLE = LeaveAlone("mapping_unreadable")
 _NO_PROFILE = LeaveAlone("no_profile")
 MAPPINGS_AT_ONCE = 8
@@ -105,10 +107,10 @@ class Planner:
         self._own_identity = own_identity(settings.cluster)
         self._prefix = settings.companion.prefix
         self.budget_s = settings.proxy.budget_ms / 1000
+        self._per_request_headers = settings.proxy.per_request_headers
         ttl_s = settings.proxy.profile_ttl_s
-        self._profiles: TTLCache[str, IndexProfile | LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
-        self._unreadable: TTLCache[tuple[str, bytes], LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
-        self._shown: TTLCache[tuple[str, bytes], _Shown] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
+        self._profiles: TTLCache[_Asked, IndexProfile | LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
+        self._shown: TTLCache[_Asked, _Shown] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
 
     def plan(
         self,
@@ -171,20 +173,18 @@ class Planner:
         """
         if not _NAMES.fullmatch(unquote(expression)):
             return LeaveAlone("index_expression")
-        callers = (expression, identity(caller))
-        if (unreadable := self._unreadable.get(callers)) is not None:
-            return unreadable
+        callers: _Asked = expression, identity(caller, self._per_request_headers)
+        everybodys: _Asked = expression, None
         try:
             async with asyncio.timeout_at(deadline):
-                if (profile := self._profiles.get(expression)) is None:
+                profile = self._profiles.get(callers) or self._profiles.get(everybodys)
+                if profile is None:
                     await asyncio.sleep(0)  # a deadline that is past counts before anything is sent
-                    profile = await self._read(expression, caller)
+                    profile, indices = await self._read(expression, caller)
                     if profile == CLUSTER_UNAVAILABLE:
                         return profile
-                    if profile == _UNREADABLE:
-                        self._unreadable[callers] = _UNREADABLE
-                        return _UNREADABLE
-                    self._profiles[expression] = profile
+                    # Patterns and aliases lead each caller to the indices that he may read.
+                    self._profiles[everybodys if indices == [unquote(expression)] else callers] = profile
                 if isinstance(profile, LeaveAlone) or profile.beside is None:
                     return profile
                 if (shown := self._shown.get(callers)) is None:
@@ -195,30 +195,31 @@ class Planner:
                 return profile if shown.fields.keys() >= set(profile.text_fields) else LeaveAlone("fields_hidden")
         except TimeoutError:
             # Whoever asks next need not wait as long, whoever it is: slowness is no matter of permissions.
-            if expression in self._profiles:
-                self._unreadable[callers] = CLUSTER_UNAVAILABLE
-            else:
-                self._profiles[expression] = CLUSTER_UNAVAILABLE
+            is_read = callers in self._profiles or everybodys in self._profiles
+            self._profiles[callers if is_read else everybodys] = CLUSTER_UNAVAILABLE
             return CLUSTER_UNAVAILABLE
         except (Refused, aiohttp.ClientError):
             # Whether the cluster can be searched is for the search itself to find out.
             return CLUSTER_UNAVAILABLE
 
-    async def _read(self, expression: str, caller: CIMultiDict[str]) -> IndexProfile | LeaveAlone:
-        """The profile from the mapping of the indices themselves, or of the companion of the only one."""
+    async def _read(
+        self, expression: str, caller: CIMultiDict[str]
+    ) -> tuple[IndexProfile | LeaveAlone, Sequence[str] | None]:
+        """The profile from the mapping of the indices themselves, or of the companion of the only one; and the indices,
+        None if none was readable."""
         status, body = await self._get(f"/{expression}/_mapping", of_a_leg(caller))
         if status in (401, 403) and hdrs.AUTHORIZATION in self._own_identity:
             status, body = await self._get(f"/{expression}/_mapping", self._own_identity)
         if status == 200:
             profile, indices = _common_profile(body)
             if profile != _NO_PROFILE:
-                return profile
+                return profile, indices
         elif status in (401, 403):
             profile, indices = _UNREADABLE, None
         else:
             failed = status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS
-            return CLUSTER_UNAVAILABLE if failed else _UNREADABLE
-        return await self._beside(expression, indices, caller) or profile
+            return CLUSTER_UNAVAILABLE if failed else _UNREADABLE, None
+        return await self._beside(expression, indices, caller) or profile, indices
 
     async def _beside(
         self, expression: str, indices: Sequence[str] | None, caller: CIMultiDict[str]

@@ -291,6 +291,7 @@ class RankingCache:
             settings.ranking_cache_bytes, settings.ranking_ttl_s, timer=clock, getsizeof=lambda kept: kept.size
         )
         self._under_way: dict[bytes, asyncio.Event] = {}
+        self._per_request_headers = settings.per_request_headers
         self._searches = metrics.ranking_cache
 
     async def rank(self, plan: Plan, own_body: Awaitable[bytes] | None = None) -> Ranked:
@@ -307,12 +308,12 @@ class RankingCache:
         # What a kept ranking does not hold: ranks by leg, and texts of documents, which the caller may not see later.
         if own_body is None or self._kept.ttl == 0 or plan.explain or plan.passage:
             return await self._ranker.rank(plan)
-        key = _key(plan, reranks=plan.request.start < reranked_documents(plan.profile, plan.stage))
+        key = self._key(plan, reranks=plan.request.start < reranked_documents(plan.profile, plan.stage))
         if (under_way := self._under_way.get(key)) is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(plan.deadline - plan.budget_s * _WAITING_SHARE):
                     await under_way.wait()
-        kept = self._kept.get(_key(plan, reranks=True)) or self._kept.get(key)
+        kept = self._kept.get(self._key(plan, reranks=True)) or self._kept.get(key)
         if kept is not None and kept.profile == plan.profile:
             if kept.state == _state(await own_body):
                 self._searches.labels("hit").inc()
@@ -337,14 +338,14 @@ class RankingCache:
             if self._under_way.get(key) is ended:
                 del self._under_way[key]
 
-
-def _key(plan: Plan, *, reranks: bool) -> bytes:
-    """Who asks, and all that the ranking depends on but for the index's profile. A page beyond the documents that are
-    reranked needs none of it, and may use a ranking that has it."""
-    request = plan.request
-    asked = (plan.expression, plan.stage, reranks, request.query, request.post_filter, request.min_score)
-    more = (request.timeout, dict(request.scope))
-    return identity(plan.caller) + hashlib.sha256(msgspec.json.encode((asked, more))).digest()
+    def _key(self, plan: Plan, *, reranks: bool) -> bytes:
+        """Who asks, and all that the ranking depends on but for the index's profile. A page beyond the documents that
+        are reranked needs none of it, and may use a ranking that has it."""
+        request = plan.request
+        asked = (plan.expression, plan.stage, reranks, request.query, request.post_filter, request.min_score)
+        more = (request.timeout, dict(request.scope))
+        caller = identity(plan.caller, self._per_request_headers)
+        return caller + hashlib.sha256(msgspec.json.encode((asked, more))).digest()
 
 
 def _state(own_body: bytes) -> bytes | None:

@@ -224,7 +224,7 @@ class Search:
         """A plan for each search of the request, in their order; one reason alone where none is looked at."""
         if (reason := left_alone(control, inbound.headers)) is not None:
             return [reason]
-        if not is_served(inbound.headers, self._settings.canary_percent):
+        if not is_served(inbound.headers, self._settings):
             return [LeaveAlone("canary")]
         if body is None:
             return [LeaveAlone("body")]

@@ -17,6 +17,7 @@ from bridge.proxy.experiments.event_report import read_events
 from bridge.proxy.experiments.interleaving import team_draft
 from bridge.proxy.transport.headers import is_served
 from bridge.records import Key
+from bridge.settings import ProxySettings
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import QUERY, ScriptedIndex
 
@@ -47,12 +48,13 @@ def test_a_draft_lets_each_side_pick_once_in_two_and_begin_half_the_time() -> No
 
 def test_a_canary_holds_the_same_callers_and_only_grows() -> None:
     callers = [CIMultiDict({"Authorization": f"Basic {i}"}) for i in range(2000)]
-    few, many = ({i for i, caller in enumerate(callers) if is_served(caller, percent)} for percent in (10, 50))
+    shares = [ProxySettings(canary_percent=percent) for percent in (10, 50, 100, 0)]
+    few, many, all_, none = ({i for i, caller in enumerate(callers) if is_served(caller, each)} for each in shares)
 
     assert 140 < len(few) < 260
     assert 900 < len(many) < 1100
     assert few < many
-    assert all(is_served(caller, 100) and not is_served(caller, 0) for caller in callers)
+    assert (len(all_), len(none)) == (2000, 0)
 
 
 async def search(stack: Stack, **more: Any) -> tuple[dict[str, Any], dict[str, str]]:

@@ -8,11 +8,13 @@ from bridge.proxy.transport.headers import (
     answered,
     forwarded,
     identity,
-    is_served,
     of_a_leg,
     plain_media_type,
 )
 from bridge.proxy.transport.refusals import Refused
+from bridge.settings import ProxySettings
+
+SETTINGS = ProxySettings()
 
 
 def proxied(*headers: tuple[str, str]) -> CIMultiDictProxy[str]:
@@ -22,7 +24,7 @@ def proxied(*headers: tuple[str, str]) -> CIMultiDictProxy[str]:
 def test_headers_end_to_end_cross_in_their_order_and_spelling() -> None:
     sent = proxied(("X-Tenant", "a"), ("authorization", "Basic x"), ("x-tenant", "b"), ("Keep-Alive", "5"))
 
-    assert list(forwarded(sent, client_address=None).items()) == [
+    assert list(forwarded(sent, client_address=None, settings=SETTINGS).items()) == [
         ("X-Tenant", "a"),
         ("authorization", "Basic x"),
         ("x-tenant", "b"),
@@ -32,10 +34,11 @@ def test_headers_end_to_end_cross_in_their_order_and_spelling() -> None:
 def test_what_connection_names_and_what_clusters_trust_stays_behind() -> None:
     sent = proxied(("Connection", "close, X-Once"), ("X-Once", "1"), ("X_Proxy_User", "admin"), ("x-bridge", "off"))
 
-    assert list(forwarded(sent, client_address="10.0.0.7").items()) == [("X-Forwarded-For", "10.0.0.7")]
+    kept = forwarded(sent, client_address="10.0.0.7", settings=SETTINGS)
+    assert list(kept.items()) == [("X-Forwarded-For", "10.0.0.7")]
     assert list(answered(sent).items()) == [("X_Proxy_User", "admin"), ("x-bridge", "off")]
     with pytest.raises(Refused, match="names authorization, which cannot be dropped"):
-        forwarded(proxied(("Connection", "Authorization")), client_address=None)
+        forwarded(proxied(("Connection", "Authorization")), client_address=None, settings=SETTINGS)
 
 
 def test_a_leg_is_sent_in_the_callers_name_with_a_body_of_its_own() -> None:
@@ -54,7 +57,11 @@ def test_a_leg_is_sent_in_the_callers_name_with_a_body_of_its_own() -> None:
         ("Authorization", "ApiKey other", True),
         ("Cookie", "session=2", True),
         ("X-Department", "sales", True),  # a rule of the cluster may read any header
+        ("User-Agent", "shop/2", True),
+        ("Baggage", "tenant=b", True),
         ("X-Request-Id", "42", False),
+        ("X-Opaque-Id", "42", False),
+        ("Traceparent", "00-1-2-01", False),
         ("Accept", "text/html", False),
     ],
 )
@@ -64,15 +71,38 @@ def test_callers_are_told_apart_by_everything_but_what_describes_one_request(
     caller = CIMultiDict({"Authorization": "ApiKey x"})
     other = CIMultiDict({"Authorization": "ApiKey x", header: value})
 
-    assert (identity(caller) != identity(other)) is is_another
+    assert (_identity(caller) != _identity(other)) is is_another
 
 
-def test_a_canarys_share_of_callers_grows_and_never_swaps() -> None:
-    callers = [CIMultiDict({"Authorization": f"Basic {n}"}) for n in range(300)]
-    few, many = ({n for n, caller in enumerate(callers) if is_served(caller, percent)} for percent in (10, 50))
+def _identity(caller: CIMultiDict[str], settings: ProxySettings = SETTINGS) -> bytes:
+    return identity(caller, settings.per_request_headers)
 
-    assert few < many
-    assert 100 < len(many) < 200
+
+@pytest.mark.case("S17")
+def test_a_header_that_a_rule_of_the_cluster_reads_can_be_taken_out_of_those_that_tell_nothing() -> None:
+    settings = ProxySettings(per_request_headers=("X-Request-Id",))
+    caller, other = CIMultiDict({"X-Correlation-Id": "1"}), CIMultiDict({"X-Correlation-Id": "2"})
+
+    assert _identity(caller, settings) != _identity(other, settings)
+    assert _identity(CIMultiDict({"x-request-id": "1"}), settings) == _identity(CIMultiDict(), settings)
+
+
+@pytest.mark.case("S17")
+@pytest.mark.parametrize(
+    ("client_address", "crosses"),
+    [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("fe80::1%eth0", True), ("10.2.0.1", False), (None, False)],
+)
+def test_headers_that_name_the_caller_cross_from_trusted_proxies_alone(
+    client_address: str | None, crosses: bool
+) -> None:
+    settings = ProxySettings.model_validate(
+        {"trusted_proxies": ["10.1.0.0/16", "fe80::1"], "proxy_identity_headers": ["X-Proxy-", "x_remote_user"]}
+    )
+    sent = proxied(("x-proxy-user", "alice"), ("X_Proxy_Ext_Team", "blue"), ("X-Remote-User", "alice"), ("a", "b"))
+
+    kept = forwarded(sent, client_address=client_address, settings=settings)
+
+    assert [name for name in sent if name in kept] == (list(sent) if crosses else ["a"])
 
 
 def test_elasticsearchs_media_types_have_plain_names() -> None:

@@ -1,7 +1,7 @@
 """Of what a companion finds, only what the application's index returns to the caller counts."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 
 from bridge.profile import META_KEY
 from tests.bridge.proxy.conftest import MakeStack
-from tests.bridge.proxy.scripted_index import PROFILE, ScriptedIndex
+from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex
 from tests.bridge.proxy.searching import ids, search
 from tests.fake_cluster import Received, Reply, reply_json
 
@@ -92,6 +92,39 @@ async def test_only_the_companion_is_asked_by_the_bridges_own_identity(make_stac
     assert asked == {(True, None), (False, "alice")}
     assert {request.header("cookie") for request in stack.cluster.received if request.path.startswith(COMPANION)} == {
         None
+    }
+
+
+@pytest.mark.case("S17")
+@pytest.mark.parametrize("index", [ScriptedIndex, IndexWithCompanion])
+async def test_any_header_of_the_callers_is_on_everything_that_is_asked_in_his_name(
+    make_stack: MakeStack, index: Callable[[], ScriptedIndex | IndexWithCompanion]
+) -> None:
+    stack = await make_stack(index(), ranking_ttl_s=600, retrieve="applications")
+    ways = [
+        ("/docs/_search", QUERY, "rerank"),
+        ("/docs/_search", QUERY, "rerank"),
+        ("/docs/_search", {**QUERY, "from": 2, "size": 2}, "rerank"),
+        ("/docs/_search", {**QUERY, "highlight": {"fields": {"title": {}}}}, "rerank, passage, explain"),
+        ("/docs/_search/template", {"source": "{}"}, "rerank"),
+        ("/_bridge/retrieve", {"index": "docs", "queries": ["red shoe"]}, ""),
+    ]
+
+    for target, body, control in ways:
+        status, _, _ = await search(
+            stack, body, target=target, x_bridge=control, authorization="ApiKey os_1", x_department="sales"
+        )
+        assert status == 200
+
+    theirs = [request for request in stack.cluster.received if not request.path.startswith(COMPANION)]
+    assert {request.path.rsplit("/", 1)[-1] for request in theirs} >= {"_search", "_msearch", "_mapping", "template"}
+    assert any(request.path == "/docs/_field_caps" for request in theirs) == (index is IndexWithCompanion)
+    assert {(request.header("authorization"), request.header("x-department")) for request in theirs} == {
+        ("ApiKey os_1", "sales")
+    }
+    companions = [request for request in stack.cluster.received if request.path.startswith(COMPANION)]
+    assert {(request.header("authorization"), request.header("x-department")) for request in companions} <= {
+        (None, None)
     }
 
 

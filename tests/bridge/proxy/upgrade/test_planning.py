@@ -140,6 +140,18 @@ async def test_profiles_are_read_again(make_stack: MakeStack) -> None:
     assert mark.startswith("expansion;")
 
 
+@pytest.mark.case("S17")
+@pytest.mark.parametrize(("target", "read"), [("/docs/_search", 1), ("/shop/_search", 2), ("/do*/_search", 2)])
+async def test_what_an_alias_or_a_pattern_shows_to_one_caller_is_not_taken_for_another(
+    make_stack: MakeStack, target: str, read: int
+) -> None:
+    stack = await make_stack(ScriptedIndex(), profile_ttl_s=600)
+    for department in ("sales", "press", "sales", "press"):
+        _, mark, _ = await search(stack, target=target, x_department=department)
+        assert mark.startswith("hybrid+rerank; took")
+    assert len(stack.cluster.requests("_mapping")) == read
+
+
 async def test_a_refused_mapping_is_not_remembered_for_others(make_stack: MakeStack) -> None:
     index = ScriptedIndex()
 

@@ -86,6 +86,9 @@ async def test_a_page_that_needed_no_reranking_does_not_serve_the_first(make_sta
         {"opendistro_security_impersonate_as": "bob"},
         {"X-Forwarded-For": "203.0.113.7"},
         {"X-Unknown": "says who"},
+        {"Authorization": "ApiKey os_2"},
+        {"User-Agent": "bobs"},
+        {"Baggage": "tenant=bob"},
     ],
     ids=lambda other: next(iter(other)),
 )
