@@ -5,6 +5,8 @@ import json
 import logging
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import structlog
 
 from tests.campaign.findings import Findings
 from tests.campaign.fuzz import Fuzzer
+from tests.campaign.kills import run as run_kills
 from tests.campaign.stand import stand
 
 LIMIT_MS = 50.0
@@ -21,7 +24,7 @@ LIMIT_MS = 50.0
 
 @click.group()
 def main() -> None:
-    """Long runs by chance: `fuzz` compares answers with a node's own, `work` bounds the work on the event loop."""
+    """Long runs by chance. One that is stopped prints what it found so far, and goes on there when it is run again."""
     # The sidecar in this process writes a line for each request.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
@@ -29,7 +32,6 @@ def main() -> None:
 def _options(command: Any) -> Any:
     for option in (
         click.option("--seed", type=int, help="Of the run; by default a new one, which is printed."),
-        click.option("--requests", type=int, default=2000, show_default=True, help="At most so many requests."),
         click.option("--minutes", type=float, help="At most so many minutes."),
         click.option("--folder", type=click.Path(path_type=Path), help="For findings; by default var/campaign/SEED."),
         click.option("--json", "as_json", is_flag=True, help="The summary as JSON."),
@@ -38,7 +40,11 @@ def _options(command: Any) -> Any:
     return command
 
 
+_requests = click.option("--requests", type=int, default=2000, show_default=True, help="At most so many requests.")
+
+
 @main.command()
+@_requests
 @_options
 def fuzz(**options: Any) -> None:
     """Generated requests to a node, through the proxy unchanged, and upgraded."""
@@ -46,6 +52,7 @@ def fuzz(**options: Any) -> None:
 
 
 @main.command()
+@_requests
 @_options
 def work(**options: Any) -> None:
     """The longest stretch that requests hold the proxy's event loop; every fifth request is a heavy one."""
@@ -64,9 +71,10 @@ def _fuzzed(
 ) -> None:
     findings = _findings(name, seed, folder)
     started = time.monotonic()
-    until = started + minutes * 60 if minutes is not None else float("inf")
+    until = _until(minutes)
     with stand() as running:
-        asyncio.run(Fuzzer(running, findings, requests, until, heavy).run())
+        with _stoppable():
+            asyncio.run(Fuzzer(running, findings, requests, until, heavy).run())
         longest = running.longest_holds()
         log = running.holds.with_suffix(".log").read_text("utf-8")
     for trace in [line for line in log.splitlines() if '"exception"' in line]:
@@ -75,6 +83,39 @@ def _fuzzed(
         if stretch["cpu_ms"] > LIMIT_MS:
             findings.note("work: the event loop is held", **stretch)
     _tell(findings, time.monotonic() - started, as_json, longest_holds_ms=[each["cpu_ms"] for each in longest])
+
+
+@main.command()
+@click.option("--n", "n_kills", type=int, default=100, show_default=True, help="At most so many kills.")
+@click.option("--trial", type=int, help="Only this trial of the seed, as a finding names it.")
+@_options
+def kills(
+    n_kills: int,
+    trial: int | None,
+    seed: int | None,
+    minutes: float | None,
+    folder: Path | None,
+    as_json: bool,
+) -> None:
+    """Commands that enrich an index are killed at random moments, while an application writes to it."""
+    findings = _findings("kills", seed, folder)
+    started = time.monotonic()
+    with _stoppable():
+        run_kills(findings, n_kills, _until(minutes), only=trial)
+    _tell(findings, time.monotonic() - started, as_json)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ends the block, not the command, at Ctrl-C: what was done so far is still printed."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("stopped; the same command goes on", err=True)
+
+
+def _until(minutes: float | None) -> float:
+    return time.monotonic() + minutes * 60 if minutes is not None else float("inf")
 
 
 def _findings(name: str, seed: int | None, folder: Path | None) -> Findings:

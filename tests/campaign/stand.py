@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,15 @@ PROPERTIES: dict[str, Any] = {
     "parts": {"type": "nested", "properties": {"name": {"type": "text"}, "size": {"type": "integer"}}},
 }
 SETTINGS = {"number_of_replicas": 0}
+START_TIMEOUT_S = 600.0
 TWINS = ("twin-d", "twin-p")
 """The indices that requests change: one side's directly, the other's through the proxy."""
+
+
+def campaign_node() -> AbstractContextManager[EmbeddedNode]:
+    """A node with fresh data; a busy machine may take minutes to start it."""
+    settings = load_settings().node.model_copy(update={"start_timeout_s": START_TIMEOUT_S})
+    return EmbeddedNode.owned("campaign", settings)
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ def stand(environment: Mapping[str, str] | None = None) -> Iterator[Stand]:
     """All of it while the block runs; `environment` is added to the proxy's."""
     with contextlib.ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
-        node = running.enter_context(EmbeddedNode.owned("campaign", load_settings().node))
+        node = running.enter_context(campaign_node())
         stack = running.enter_context(proxy_stack(ClusterSettings(url=node.url), folder))
         with client(node.url) as direct:
             fill(direct, stack, random.Random(1))
