@@ -23,24 +23,24 @@ class FirstRequestDeadline:
     """Closes connections that have not completed the headers of a first request in time.
 
     Between two requests of one connection aiohttp's own keep-alive timer runs, which bytes do not reset. Add
-    `middleware` to the application (or call `asked`), and run `watch` beside the server.
+    `middleware` to the application (or call `note`), and run `watch` beside the server.
     """
 
     def __init__(self, timeout_s: float) -> None:
         """`timeout_s` counts from the connection's beginning, with a second's tolerance."""
         self._timeout_s = timeout_s
         self._seen_at: dict[RequestHandler, float] = {}
-        self._has_asked: set[RequestHandler] = set()
+        self._requested: set[RequestHandler] = set()
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Notes that this connection has completed a request's headers."""
-        self.asked(request)
+        self.note(request)
         return await handler(request)
 
-    def asked(self, request: web.BaseRequest) -> None:
-        """What the middleware does, for servers without an application."""
-        self._has_asked.add(request.protocol)
+    def note(self, request: web.BaseRequest) -> None:
+        """Does what the middleware does, for servers without an application."""
+        self._requested.add(request.protocol)
 
     async def watch(self, runner: web.BaseRunner) -> None:
         """Looks at the open connections once a second, until cancelled."""
@@ -52,10 +52,10 @@ class FirstRequestDeadline:
 
     def _close_late(self, connections: list[RequestHandler], now: float) -> None:
         # Both are rebuilt from the open connections, so that closed ones are forgotten.
-        self._has_asked.intersection_update(connections)
+        self._requested.intersection_update(connections)
         self._seen_at = {connection: self._seen_at.get(connection, now) for connection in connections}
         for connection, seen_at in self._seen_at.items():
-            if connection not in self._has_asked and now - seen_at >= self._timeout_s:
+            if connection not in self._requested and now - seen_at >= self._timeout_s:
                 connection.force_close()
 
 

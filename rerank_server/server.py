@@ -83,14 +83,14 @@ def run(settings: SidecarSettings) -> None:
     asyncio.run(serve(settings, Models.load(settings)))
 
 
-async def _reload(sidecar: Sidecar, asked: asyncio.Event, certificate: ServerCertificate | None) -> None:
+async def _reload(sidecar: Sidecar, signalled: asyncio.Event, certificate: ServerCertificate | None) -> None:
     """At each SIGHUP, loads models and certificate again from where the settings have them, beside the requests.
 
     What cannot be used changes nothing: the old ones serve on.
     """
     while True:
-        await asked.wait()
-        asked.clear()
+        await signalled.wait()
+        signalled.clear()
         try:
             models = await asyncio.to_thread(Models.load, sidecar.settings)
             if certificate is not None:

@@ -199,9 +199,9 @@ def _request_size(cluster: _Cluster) -> Iterator[Finding]:
         yield _unseen("request size", status)
         return
     limits = [node["http"]["max_content_length_in_bytes"] for node in nodes.get("nodes", {}).values()]
-    asked = cluster.settings.ingest.bulk_bytes
-    if limits and asked > min(limits):
-        message = f"nodes take up to {min(limits):,} bytes, ingest.bulk_bytes is {asked:,}"
+    limit = cluster.settings.ingest.bulk_bytes
+    if limits and limit > min(limits):
+        message = f"nodes take up to {min(limits):,} bytes, ingest.bulk_bytes is {limit:,}"
         yield Finding("problem", "request size", message, f"set ingest.bulk_bytes to {min(limits) * 3 // 4} or less")
     elif limits:
         yield Finding("ok", "request size", f"nodes take up to {min(limits):,} bytes")

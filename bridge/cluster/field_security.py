@@ -47,16 +47,16 @@ class FieldRule:
 def field_rules(roles: Mapping[str, Any]) -> Iterator[FieldRule]:
     """The rules in the answer of `OPENSEARCH_ROLES` or of `ELASTICSEARCH_ROLES`."""
     for role, of in roles.items():
-        for given in of.get("index_permissions", ()):
-            fields = given.get("fls") or []
+        for permission in of.get("index_permissions", ()):
+            fields = permission.get("fls") or []
             hidden = [name[1:] for name in fields if name.startswith("~")]
             granted = [name for name in fields if not name.startswith("~")]
             # "name", or "name::how it is masked".
-            masked = [name.split("::")[0] for name in given.get("masked_fields") or ()]
-            yield FieldRule(role, given["index_patterns"], granted or ["*"], hidden, masked)
-        for given in of.get("indices", ()):
-            fields = given.get("field_security") or {}
-            yield FieldRule(role, given["names"], fields.get("grant") or ["*"], fields.get("except") or [], [])
+            masked = [name.split("::")[0] for name in permission.get("masked_fields") or ()]
+            yield FieldRule(role, permission["index_patterns"], granted or ["*"], hidden, masked)
+        for permission in of.get("indices", ()):
+            fields = permission.get("field_security") or {}
+            yield FieldRule(role, permission["names"], fields.get("grant") or ["*"], fields.get("except") or [], [])
 
 
 def uncovered(rules: Iterator[FieldRule], index: str, profile: IndexProfile) -> Iterator[str]:

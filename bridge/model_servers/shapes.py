@@ -62,7 +62,7 @@ def rerank_api(settings: RerankerSettings) -> RerankApi:
 
 def embed_api(api: Literal["sidecar", "tei", "openai"], *, model: str | None, prompt: str | None) -> EmbedApi:
     """The shape of that name. `model` is the server's name for its encoder, `prompt` what this wants before texts of
-    the one role that is asked for: the sidecar knows both."""
+    the one role in use: the sidecar knows both."""
     match api:
         case "sidecar":
             return _ByRole()
@@ -131,8 +131,8 @@ class _ByRole:
     """The sidecar's shape: it knows what its encoder wants before texts."""
 
     def body(self, texts: Sequence[str], role: Role, *, model: str | None) -> dict[str, object]:
-        asked: dict[str, object] = {"inputs": list(texts), "role": role}
-        return asked if model is None else asked | {"model": model}
+        request: dict[str, object] = {"inputs": list(texts), "role": role}
+        return request if model is None else request | {"model": model}
 
     def embeddings(self, answer: bytes) -> list[list[float]]:
         return msgspec.json.decode(answer, type=list[list[float]])

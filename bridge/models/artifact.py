@@ -108,14 +108,14 @@ def resolve(name: str) -> ModelFolder:
     Raises:
         ModelError: there is no such folder, or its manifest cannot be read.
     """
-    given = Path(name).expanduser()
-    if (given / MANIFEST).is_file():
-        return read_folder(given)
+    folder = Path(name).expanduser()
+    if (folder / MANIFEST).is_file():
+        return read_folder(folder)
     if name in builtin_names():
         return read_folder(BUILTIN / name)
-    if given.is_dir():
+    if folder.is_dir():
         raise ModelError(
-            f"model folder {given} has no {MANIFEST}: make one with `neural-bridge models export {given} OUT`"
+            f"model folder {folder} has no {MANIFEST}: make one with `neural-bridge models export {folder} OUT`"
         )
     if _HUB_NAME.fullmatch(name):
         if (fetched_folder(name) / MANIFEST).is_file():

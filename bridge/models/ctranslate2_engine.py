@@ -49,8 +49,8 @@ class CTranslate2Engine:
                 lambda rows: self._sample([passages[row] for row in rows], n_samples, max_new_tokens), shares
             )
             for rows, answer in zip(shares, answers, strict=True):
-                for row, given in zip(rows, answer, strict=True):
-                    samples[row] = given
+                for row, drawn in zip(rows, answer, strict=True):
+                    samples[row] = drawn
         return samples
 
     def _sample(self, passages: Sequence[Sequence[int]], n_samples: int, max_new_tokens: int) -> list[list[Sample]]:

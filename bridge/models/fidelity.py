@@ -72,8 +72,8 @@ def _encoders(reference: ModelFolder, model: ModelFolder, pairs: Sequence[tuple[
     figures = {"cosine_to_reference": float((expected * found).sum(axis=1).mean())}
     if queries:
         nearest = [
-            np.argsort(-asked @ embeddings.T, axis=1)[:, :_NEAREST]
-            for asked, embeddings in ((expected_queries, expected), (found_queries, found))
+            np.argsort(-query @ embeddings.T, axis=1)[:, :_NEAREST]
+            for query, embeddings in ((expected_queries, expected), (found_queries, found))
         ]
         shared = [len(set(a) & set(b)) / len(a) for a, b in zip(*nearest, strict=True)]
         figures["nearest_shared"] = float(np.mean(shared))

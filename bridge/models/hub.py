@@ -63,7 +63,7 @@ class HubModel:
 
 
 def download(name: str, *, mirror: Path | None = None, kind: Kind | None = None, graph: str | None = None) -> HubModel:
-    """Fetches what is needed of the repository `name` (ORG/NAME), from `mirror` alone where one is given.
+    """Fetches what is needed of the repository `name` (ORG/NAME), from `mirror` alone if there is one.
 
     `kind`: what the model is; read from its configuration by default. `graph`: the ONNX file to take, in place
     of `READY_GRAPHS`.
@@ -81,7 +81,7 @@ def download(name: str, *, mirror: Path | None = None, kind: Kind | None = None,
     # A generator's graphs come in several files, whose names differ by exporter: it is exported here.
     if kind != "query_generator" or graph is not None:
         graphs = (graph,) if graph is not None else READY_GRAPHS
-        found = next((file for given in graphs if (file := repository.file(given)) is not None), None)
+        found = next((file for path in graphs if (file := repository.file(path)) is not None), None)
         if graph is not None and found is None:
             raise ModelError(f"model {name!r} has no file {graph}: leave the option out to take what it has")
     if found is None:
@@ -133,7 +133,7 @@ def _kind(name: str, configuration: dict[str, Any]) -> Kind:
     if architecture.endswith("ForSequenceClassification"):
         return "cross_encoder"
     if architecture.endswith("ForConditionalGeneration"):
-        # A reranker of this shape is told from a generator by its name alone.
+        # Only its name distinguishes a reranker of this shape from a generator.
         return "cross_encoder" if "monot5" in name.lower() else "query_generator"
     return "encoder"
 
@@ -146,7 +146,7 @@ def _pooling(configuration: dict[str, Any]) -> Literal["mean", "cls", "max"]:
 
 
 class _Repository:
-    """The files of one repository, each fetched when it is first asked for, and checked."""
+    """The files of one repository, each fetched at its first use, and checked."""
 
     def __init__(self, name: str, mirror: Path | None) -> None:
         self._name = name

@@ -51,11 +51,11 @@ class OnnxEngine:
     ) -> list[Sample]:
         ids = np.array([passage], dtype=np.int64)
         states = self._encoder.run({"input_ids": ids, "attention_mask": np.ones_like(ids)})
-        given: dict[str, NDArray[Any]] = {
+        inputs: dict[str, NDArray[Any]] = {
             "encoder_hidden_states": np.repeat(states, n_samples, axis=0),
             "encoder_attention_mask": np.ones((n_samples, len(passage)), dtype=np.int64),
         }
-        answer = self._first_step.run_all(given | {"input_ids": np.full((n_samples, 1), self._start_id)})
+        answer = self._first_step.run_all(inputs | {"input_ids": np.full((n_samples, 1), self._start_id)})
         cache = _as_past(answer)
         written: list[NDArray[np.int64]] = []
         log_probabilities = np.zeros(n_samples)
@@ -69,7 +69,7 @@ class OnnxEngine:
             has_ended |= chosen == self._end_id
             if len(written) == max_new_tokens or has_ended.all():
                 break
-            answer = self._next_step.run_all(given | cache | {"input_ids": written[-1][:, None]})
+            answer = self._next_step.run_all(inputs | cache | {"input_ids": written[-1][:, None]})
             cache |= _as_past(answer)  # the passage's own keys and values stay as the first step gave them
         return [
             Sample([int(number) for number in row if number != self._end_id], float(score))

@@ -46,19 +46,19 @@ class QueryGenerator:
         Raises:
             ModelError: the model failed.
         """
-        asked = [row for row, passage in enumerate(passages) if passage.strip()]
+        rows = [row for row, passage in enumerate(passages) if passage.strip()]
         queries: list[list[str]] = [[] for _ in passages]
-        if not asked or n_queries < 1:
+        if not rows or n_queries < 1:
             return queries
-        sequences = self.tokenizer.sequences([passages[row] for row in asked])
+        sequences = self.tokenizer.sequences([passages[row] for row in rows])
         samples = self._engine.sample(
             [sequence["input_ids"][0].tolist() for sequence in sequences],
             n_samples=n_queries,
             max_new_tokens=max_new_tokens,
             seed=seed,
         )
-        for row, given in zip(asked, samples, strict=True):
-            queries[row] = self._distinct(given)
+        for row, drawn in zip(rows, samples, strict=True):
+            queries[row] = self._distinct(drawn)
         return queries
 
     def _distinct(self, samples: Sequence[Sample]) -> list[str]:

@@ -3,7 +3,7 @@
 A session runs on one thread, and several threads share it: ONNX Runtime releases the GIL, and sequences
 split across threads are 1.3 times as fast as one operator split across cores. On a CPU each run holds one sequence,
 so nothing is padded, and the scale that dynamic quantisation takes from a batch is the sequence's own:
-a score never depends on what else was asked for.
+a score never depends on the other texts of its batch.
 """
 
 import os
@@ -64,13 +64,13 @@ class Session:
                 f"{left_out[0]} does not start on this machine: see what ONNX Runtime wrote about its libraries, or "
                 f"leave it out of sidecar.providers and ingest.providers"
             )
-        self.inputs: frozenset[str] = frozenset(given.name for given in self._session.get_inputs())
+        self.inputs: frozenset[str] = frozenset(node.name for node in self._session.get_inputs())
         if inputs is not None and (unknown := self.inputs - inputs):
             raise ModelError(
                 f"model file {model_file} wants inputs {sorted(unknown)}, known are {sorted(inputs)}: "
                 f"export it with `neural-bridge models export`"
             )
-        self._outputs: list[str] = [given.name for given in self._session.get_outputs()]
+        self._outputs: list[str] = [node.name for node in self._session.get_outputs()]
 
     @property
     def wants_batches(self) -> bool:

@@ -52,8 +52,8 @@ def add_routes(router: web.UrlDispatcher) -> None:
 
 def _answer(request: web.Request, content: bytes, media_type: str) -> web.Response:
     tag = hashlib.sha256(content).hexdigest()[:16]
-    # Asked for again each time, so that after an update no old part meets a new one.
+    # The browser asks again each time, so that after an update no old part meets a new one.
     headers = {hdrs.CACHE_CONTROL: "no-cache", hdrs.ETAG: f'"{tag}"', **SECURITY_HEADERS}
-    if any(given.value == tag for given in request.if_none_match or ()):
+    if any(known.value == tag for known in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
     return web.Response(body=content, content_type=media_type, charset="utf-8", headers=headers)

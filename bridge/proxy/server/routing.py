@@ -84,7 +84,7 @@ class Proxy:
 
     async def _answered(self, request: web.BaseRequest, span: Span) -> web.StreamResponse:
         started = asyncio.get_running_loop().time()
-        self._deadline.asked(request)
+        self._deadline.note(request)
         route = "other"
         decision = "refuse"
         mark = ""
@@ -189,8 +189,8 @@ class Proxy:
     @staticmethod
     def _refusal(refused: Refused) -> web.Response:
         # What was wrong with a request may quote it, and with it a query: that is for the caller only.
-        told = {"reason": refused.reason} if refused.status >= 500 else {}
-        log.info("refused", status=refused.status, kind=refused.kind, **told)
+        reason = {"reason": refused.reason} if refused.status >= 500 else {}
+        log.info("refused", status=refused.status, kind=refused.kind, **reason)
         response = web.Response(status=refused.status, body=refused.body(), content_type="application/json")
         # The rest of the request may still be on its way, and must not be taken for the next one.
         response.force_close()

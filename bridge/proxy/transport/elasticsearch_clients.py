@@ -38,24 +38,24 @@ def with_plain_media_types(headers: CIMultiDict[str]) -> CIMultiDict[str]:
 
 def answer_headers(accept: str, content_type: str) -> dict[str, str]:
     """The headers to put into an answer of `content_type` for a client that accepts `accept`."""
-    asked = ELASTICSEARCH_MEDIA_TYPE.search(accept)
+    accepted = ELASTICSEARCH_MEDIA_TYPE.search(accept)
     media_type = content_type.partition(";")[0].strip()
-    if asked is None or media_type != f"application/{asked[1]}":
+    if accepted is None or media_type != f"application/{accepted[1]}":
         return PRODUCT
-    return {**PRODUCT, hdrs.CONTENT_TYPE: asked[0]}
+    return {**PRODUCT, hdrs.CONTENT_TYPE: accepted[0]}
 
 
 def introduced(body: bytes) -> bytes:
     """The answer to `GET /` as Elasticsearch gives it; one that is no such answer stays as it is."""
     try:
-        told = json_tree.read(body)
+        introduction = json_tree.read(body)
     except ValueError:
         return body
-    if not isinstance(told, dict) or not isinstance(version := told.get("version"), dict):
+    if not isinstance(introduction, dict) or not isinstance(version := introduction.get("version"), dict):
         return body
     version.pop("distribution", None)
     version |= {"number": CLAIMED_VERSION, "build_flavor": "default"}
-    return json_tree.write({**told, "tagline": "You Know, for Search"})
+    return json_tree.write({**introduction, "tagline": "You Know, for Search"})
 
 
 def asks_for_nodes(method: str, target: str) -> bool:

@@ -106,18 +106,18 @@ def invite_body(request: web.BaseRequest) -> None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-async def send(upstream: Upstream, asked: Inbound, *, repeatable: bool | None = None) -> aiohttp.ClientResponse:
+async def send(upstream: Upstream, inbound: Inbound, *, repeatable: bool | None = None) -> aiohttp.ClientResponse:
     """Sends the request, once more if it is repeatable and the connection broke before an answer.
 
-    `repeatable` overrides what the request line tells: a search whose body is at hand may be repeated.
+    `repeatable` overrides what the request line says: a search whose body is at hand may be repeated.
 
     Raises:
-        Refused: see `Upstream.send`; 400 where the client's body is malformed or broke off, 408 where
+        Refused: see `Upstream.send`; 400 if the client's body is malformed or broke off, 408 if
             it came too slowly.
     """
-    again = asked.repeatable if repeatable is None else repeatable
+    again = inbound.repeatable if repeatable is None else repeatable
     try:
-        return await upstream.send(asked.method, asked.target, asked.headers, asked.body, repeatable=again)
+        return await upstream.send(inbound.method, inbound.target, inbound.headers, inbound.body, repeatable=again)
     except Refused as refused:
         fault = _fault_of_the_body(refused)
         if isinstance(fault, SlowClient):
@@ -201,13 +201,13 @@ async def relay_body(
 ) -> web.StreamResponse:
     """Gives the client the cluster's status and headers with another body, compressed for a client that accepts gzip
     as the cluster compresses; `marks` are headers of ours to add."""
-    given = headers.answered(answer.headers)
-    if hdrs.CONTENT_ENCODING not in given and headers.accepts_gzip(request.headers):
+    kept = headers.answered(answer.headers)
+    if hdrs.CONTENT_ENCODING not in kept and headers.accepts_gzip(request.headers):
         # A long one is compressed beside the event loop: others need not wait for it.
         body = _compressed(body) if len(body) <= PART_BYTES else await asyncio.to_thread(_compressed, body)
-        given[hdrs.CONTENT_ENCODING] = "gzip"
-    given[hdrs.CONTENT_LENGTH] = str(len(body))
-    response = RelayedResponse(answer.status, answer.reason, given, marks)
+        kept[hdrs.CONTENT_ENCODING] = "gzip"
+    kept[hdrs.CONTENT_LENGTH] = str(len(body))
+    response = RelayedResponse(answer.status, answer.reason, kept, marks)
     await response.prepare(request)
     await _write(response, body)
     await _end(request, response)
@@ -232,15 +232,15 @@ async def _end(request: web.BaseRequest, response: web.StreamResponse) -> None:
 
 
 class RelayedResponse(web.StreamResponse):
-    """An answer with exactly the given headers; aiohttp's server would add some of its own."""
+    """An answer with exactly these headers; aiohttp's server would add some of its own."""
 
     # Headers wait for the first bytes of the body and share their packet: the client wakes up once, not twice.
     _send_headers_immediately = False
 
-    def __init__(self, status: int, reason: str | None, given: CIMultiDict[str], marks: Mapping[str, str]) -> None:
-        given.update(marks)
-        self._given = frozenset(name.lower() for name in given)
-        super().__init__(status=status, reason=reason, headers=given)
+    def __init__(self, status: int, reason: str | None, headers: CIMultiDict[str], marks: Mapping[str, str]) -> None:
+        headers.update(marks)
+        self._names = frozenset(name.lower() for name in headers)
+        super().__init__(status=status, reason=reason, headers=headers)
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Sends the headers, with those that the client's kind wants beside the cluster's."""
@@ -253,27 +253,27 @@ class RelayedResponse(web.StreamResponse):
         # The only place where aiohttp adds Date, Server and a default Content-Type.
         await super()._prepare_headers()
         for name in (hdrs.DATE, hdrs.SERVER, hdrs.CONTENT_TYPE):
-            if name.lower() not in self._given:
+            if name.lower() not in self._names:
                 self.headers.pop(name, None)
 
 
-async def read_body(asked: Inbound, *, limit: int) -> tuple[Inbound, bytes | None]:
-    """The request with its body read, and that body decompressed; None where it is larger than `limit` bytes, or
+async def read_body(inbound: Inbound, *, limit: int) -> tuple[Inbound, bytes | None]:
+    """The request with its body read, and that body decompressed; None if it is larger than `limit` bytes, or
     compressed in a way that is not known."""
-    if asked.body is None or isinstance(asked.body, bytes):
-        return asked, asked.body or b""
+    if inbound.body is None or isinstance(inbound.body, bytes):
+        return inbound, inbound.body or b""
     read = bytearray()
-    async for chunk in asked.body:
+    async for chunk in inbound.body:
         read += chunk
         if len(read) > limit:
-            return replace(asked, body=_chained(bytes(read), asked.body)), None
+            return replace(inbound, body=_chained(bytes(read), inbound.body)), None
     body = bytes(read)
-    return replace(asked, body=body), _decompressed(body, asked.headers, limit)
+    return replace(inbound, body=body), _decompressed(body, inbound.headers, limit)
 
 
-def _decompressed(body: bytes, given: CIMultiDict[str], limit: int) -> bytes | None:
-    """The body without its Content-Encoding; None where that is unknown, wrong, or beyond the limit."""
-    encoding = given.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+def _decompressed(body: bytes, sent: CIMultiDict[str], limit: int) -> bytes | None:
+    """The body without its Content-Encoding; None if that is unknown, wrong, or beyond the limit."""
+    encoding = sent.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
     if encoding == "identity":
         return body
     if encoding != "gzip":

@@ -234,7 +234,7 @@ class _NotConnected(Refused):
 
 
 class _BrokenOff(Refused):
-    """Whether the cluster did what was asked is not known."""
+    """Nobody knows whether the cluster did what the request asks."""
 
 
 def _url(origin: URL, target: str) -> URL:
@@ -268,12 +268,12 @@ def _url(origin: URL, target: str) -> URL:
 
 
 def _origin(url: str) -> URL:
-    given = URL(url)
-    if given.scheme not in ("http", "https") or not given.host:
+    parsed = URL(url)
+    if parsed.scheme not in ("http", "https") or not parsed.host:
         raise SettingsError(f"cluster.url is {url}: expected http://HOST:PORT or https://HOST:PORT")
-    if given.raw_path_qs != "/" or given.user:
+    if parsed.raw_path_qs != "/" or parsed.user:
         raise SettingsError(
             "cluster.url may hold neither a path nor credentials: "
             "give scheme, host and port, and cluster.username and cluster.password beside it"
         )
-    return given.origin()
+    return parsed.origin()

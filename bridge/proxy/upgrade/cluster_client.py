@@ -164,8 +164,8 @@ class OwnSearches:
         index: str | None = None,
     ) -> list[ShownHit]:
         """The hits of a search of the application's index in the caller's name, or of the companion `index`."""
-        asked, own = (plan.expression, False) if index is None else (quote(index, safe=""), True)
-        answer = await self._ask(plan, asked, "_search", parameters, json_tree.write(body), stage, deadline, own=own)
+        indices, own = (plan.expression, False) if index is None else (quote(index, safe=""), True)
+        answer = await self._ask(plan, indices, "_search", parameters, json_tree.write(body), stage, deadline, own=own)
         try:
             return found_hits(answer)
         except AnswerNotUnderstood as error:

@@ -205,7 +205,7 @@ class _Info(msgspec.Struct):
 
     @property
     def encoders(self) -> list[str]:
-        """All encoders that the sidecar told of."""
+        """All encoders that the sidecar names."""
         return self.embedding_model_ids or ([self.embedding_model_id] if self.embedding_model_id else [])
 
 
@@ -279,7 +279,7 @@ class Sidecar:
     def _server(
         self, stage: str, span: str, path: str, other_url: str | None, other_key: SecretStr | None
     ) -> ModelStage:
-        """The sidecar for one task, or what stands in its place: that is not told the sidecar's API key."""
+        """The sidecar for one task, or the server in its place, which does not get the sidecar's API key."""
         own = other_url is None
         proxy = self._settings.proxy
         # A breaker each: a drowning reranker is no reason to stop embedding queries.
@@ -308,15 +308,15 @@ class Sidecar:
         )
 
     async def _embedded(self, text: str, *, dimension: int, identity: str, deadline: float) -> list[float]:
-        told = await self._served_encoders(deadline)
-        if told.encoders and identity not in told.encoders:
+        served = await self._served_encoders(deadline)
+        if served.encoders and identity not in served.encoders:
             raise StageFailed(
                 "encoder_mismatch",
-                f"the index was embedded by {identity}, the sidecar runs {', '.join(told.encoders)}: start it with "
+                f"the index was embedded by {identity}, the sidecar runs {', '.join(served.encoders)}: start it with "
                 f"that encoder, or ingest anew",
             )
-        # It may have been given another encoder since it was asked: then it refuses, and vectors do not mix.
-        body = self._embed_api.body([text], "query", model=identity if told.embedding_model_ids else None)
+        # It may have restarted with another encoder: naming the model makes it refuse, so that vectors do not mix.
+        body = self._embed_api.body([text], "query", model=identity if served.embedding_model_ids else None)
         embeddings = await self._embedder.ask(body, self._embed_api.embeddings, deadline=deadline)
         if len(embeddings) != 1 or len(embeddings[0]) != dimension or not all(map(math.isfinite, embeddings[0])):
             self._embedder.fail(
@@ -378,7 +378,7 @@ class Sidecar:
         return [logits[i] for i in range(len(passages))]
 
     async def _served_encoders(self, deadline: float) -> _Info:
-        """The sidecar's encoders; empty where it does not tell, and where another server embeds: then the operator
+        """The sidecar's encoders; empty if it does not say, or if another server embeds: then the operator
         vouches that its encoder is the index's."""
         if self._settings.embedder.url is not None:
             return _Info()
@@ -389,12 +389,12 @@ class Sidecar:
                 asyncio.timeout_at(deadline),
                 self._session.get(f"{self.url}/info", headers=self._own_headers) as answer,
             ):
-                told = msgspec.json.decode(await read_answer(answer), type=_Info) if answer.status == 200 else _Info()
+                served = msgspec.json.decode(await read_answer(answer), type=_Info) if answer.status == 200 else _Info()
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, OversizedAnswer):
             # Whether it can embed is found out by asking it to.
             return _Info()
-        self._encoders[self.url] = told
-        return told
+        self._encoders[self.url] = served
+        return served
 
     async def ready(self) -> bool | None:
         """Whether the sidecar says that it can serve; None where it has nothing to serve."""

@@ -65,7 +65,7 @@ class Notes:
         return [failure.reason for failure in self.failures]
 
     def fall_back(self, failure: StageFailed) -> None:
-        """Notes that the application's own answer is given after all."""
+        """Notes that the application gets its own answer after all."""
         self.fell_back = True
         self.failures.append(failure)
 
@@ -339,13 +339,13 @@ class RankingCache:
                 del self._under_way[key]
 
     def _key(self, plan: Plan, *, reranks: bool) -> bytes:
-        """Who asks, and all that the ranking depends on but for the index's profile. A page beyond the documents that
-        are reranked needs none of it, and may use a ranking that has it."""
+        """Cache key: the caller and everything the ranking depends on except the profile. Pages past the reranked
+        depth may reuse a reranked entry."""
         request = plan.request
-        asked = (plan.expression, plan.stage, reranks, request.query, request.post_filter, request.min_score)
+        search = (plan.expression, plan.stage, reranks, request.query, request.post_filter, request.min_score)
         more = (request.timeout, dict(request.scope))
         caller = identity(plan.caller, self._per_request_headers)
-        return caller + hashlib.sha256(msgspec.json.encode((asked, more))).digest()
+        return caller + hashlib.sha256(msgspec.json.encode((search, more))).digest()
 
 
 def _state(own_body: bytes) -> bytes | None:

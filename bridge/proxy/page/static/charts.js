@@ -21,7 +21,7 @@ function figure(title, height, ...content) {
       ...content));
 }
 
-/** `rows`: [{name, mean, low?, high?, muted?}]; a vertical line stands at `zero` where it is given. */
+/** `rows`: [{name, mean, low?, high?, muted?}]; a vertical line stands at `zero` if there is one. */
 export function intervals(title, rows, { zero } = {}) {
   const values = rows.flatMap(({ mean, low = mean, high = mean }) => [low, mean, high]).concat(zero ?? []);
   const pad = (Math.max(...values) - Math.min(...values)) * 0.08 || 0.05;
@@ -46,7 +46,7 @@ export function intervals(title, rows, { zero } = {}) {
 
 /**
  * `points`: [{name, ms, mean, label?, muted?}], fast to the left, good at the top; `label` stands beside the point, the
- * name where there is none. A horizontal line stands at `before` where it is given.
+ * name where there is none. A horizontal line stands at `before` if there is one.
  */
 export function qualityAgainstTime(title, points, { before } = {}) {
   const height = 260;

@@ -21,18 +21,18 @@ let defaults = {};
 
 /** Version, mode and stages of this proxy. */
 export async function about() {
-  const told = await (await asked("about", {})).json();
-  defaults = told.profile_defaults;
-  return told;
+  const described = await (await request("about", {})).json();
+  defaults = described.profile_defaults;
+  return described;
 }
 
 /**
  * Index name → profile, of all enriched indices whose mapping the viewer may read, or of one by name. `beside` in it
- * is the profile of the generation that is being made beside the serving one, where there is one.
+ * is the profile of the generation that is being made beside the serving one, if there is one.
  */
 export async function profiles(name = "") {
   const path = name ? `/${encodeURIComponent(name)}/_mapping` : "/_mapping";
-  const mappings = await (await asked(`cluster${path}?filter_path=*.mappings._meta.neural_bridge*`, {})).json();
+  const mappings = await (await request(`cluster${path}?filter_path=*.mappings._meta.neural_bridge*`, {})).json();
   const found = Object.entries(mappings).map(([index, { mappings: { _meta } }]) => [index, _meta]);
   return Object.fromEntries(found.filter(([, meta]) => meta.neural_bridge).map(([index, meta]) => {
     const { neural_bridge: serving, neural_bridge_beside: beside } = meta;
@@ -44,13 +44,13 @@ export async function profiles(name = "") {
 const read = (profile) =>
   ({ ...completed(defaults, profile), text_fields: profile.text_fields.map((field) => field.name ?? field) });
 
-/** `given`, and from `whole` what it leaves out, at any depth; but weights are given all together. */
-function completed(whole, given) {
+/** `partial`, and from `whole` what it leaves out, at any depth; but weights are given all together. */
+function completed(whole, partial) {
   const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
-  if (!isObject(whole) || !isObject(given)) return given === undefined ? whole : given;
-  const keys = new Set([...Object.keys(whole), ...Object.keys(given)]);
+  if (!isObject(whole) || !isObject(partial)) return partial === undefined ? whole : partial;
+  const keys = new Set([...Object.keys(whole), ...Object.keys(partial)]);
   return Object.fromEntries([...keys].map((key) =>
-    [key, key === "weights" ? given[key] ?? whole[key] : completed(whole[key], given[key])]));
+    [key, key === "weights" ? partial[key] ?? whole[key] : completed(whole[key], partial[key])]));
 }
 
 /**
@@ -60,7 +60,7 @@ function completed(whole, given) {
 export async function search(index, body, control) {
   const headers = { "content-type": "application/json", ...(control && { "x-bridge": control }) };
   const started = performance.now();
-  const response = await asked(`cluster/${encodeURIComponent(index)}/_search`, { method: "POST", headers, body });
+  const response = await request(`cluster/${encodeURIComponent(index)}/_search`, { method: "POST", headers, body });
   const answer = await response.json();
   return {
     answer,
@@ -70,7 +70,7 @@ export async function search(index, body, control) {
   };
 }
 
-async function asked(path, options) {
+async function request(path, options) {
   const headers = { ...options.headers, ...(authorization && { authorization }) };
   let response;
   try {

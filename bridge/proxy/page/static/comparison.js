@@ -1,4 +1,4 @@
-/** What can be told of two rankings, and of an answer's headers. Pure: no element is touched here. */
+/** What two rankings and an answer's headers say. Pure: no element is touched here. */
 
 /** Identity of a hit: a search may span several indices. */
 export const keyOf = (hit) => `${hit._index}\u0000${hit._id}`;

@@ -10,12 +10,12 @@ const SHOWN_CHARS = 320;
 const CONTEXT_CHARS = 80;
 
 /**
- * The cards of one column. `context`: `column` (left or right), `otherRanks`, `otherTold` (key → explanation in the
- * other column), `textFields`, `gradeOf(docId)`, `judged(docId, grade)` (absent where there is no query to judge by).
+ * The cards of one column. `context`: `column` (left or right), `otherRanks`, `otherExplanations` (key → explanation in the
+ * other column), `textFields`, `gradeOf(docId)`, `judged(docId, grade)` (absent if there is no query to judge by).
  */
 export function hitCards(hits, keys, context) {
-  const told = hits.map((hit, place) => hit._bridge ?? context.otherTold.get(keys[place]) ?? {});
-  const scales = scalesOf(hits, told);
+  const explanations = hits.map((hit, place) => hit._bridge ?? context.otherExplanations.get(keys[place]) ?? {});
+  const scales = scalesOf(hits, explanations);
   return hits.map((hit, place) => {
     const rank = place + 1;
     const otherRank = context.otherRanks.get(keys[place]);
@@ -29,9 +29,9 @@ export function hitCards(hits, keys, context) {
           element("span", { "aria-hidden": "true" }, moved.sign), element("span", { class: "unseen" }, moved.words))),
       element("div", { class: "what" },
         element("h2", {}, title.length > 120 ? `${title.slice(0, 120)}…` : title),
-        snippet(rest.join(" "), told[place].passage?.text),
-        predictedQueries(told[place]),
-        bars(hit, told[place], scales),
+        snippet(rest.join(" "), explanations[place].passage?.text),
+        predictedQueries(explanations[place]),
+        bars(hit, explanations[place], scales),
         element("div", { class: "foot" },
           element("code", { class: "id", title: hit._index }, hit._id),
           judgement(hit._id, rank, context),
@@ -63,31 +63,31 @@ function snippet(text, passage) {
     text.slice(end, end + CONTEXT_CHARS), end + CONTEXT_CHARS < text.length ? "…" : "");
 }
 
-function predictedQueries(told) {
-  const queries = told.predicted_queries ?? [];
+function predictedQueries(explanation) {
+  const queries = explanation.predicted_queries ?? [];
   if (!queries.length) return null;
   return element("p", { class: "predicted" }, element("span", { class: "unseen" }, "Predicted queries that matched: "),
     queries.map((query) => element("q", {}, query)));
 }
 
 /** What a hit's bars may show: each leg's score, then each stage's. */
-function scoresOf(hit, told) {
-  const legs = told.legs ?? {};
+function scoresOf(hit, explanation) {
+  const legs = explanation.legs ?? {};
   const scores = Object.entries(LEG_NAMES).filter(([leg]) => leg in legs).map(([leg, name]) => ({
     name, kind: "leg", rank: legs[leg].rank, score: legs[leg].score,
   }));
-  if (told.fused_score !== undefined) scores.push({ name: "fused", kind: "fused", score: told.fused_score });
-  if (told.cascade_score !== undefined) scores.push({ name: "small reranker", kind: "rerank", score: told.cascade_score });
-  if (told.rerank_score !== undefined) scores.push({ name: "reranker", kind: "rerank", score: told.rerank_score });
+  if (explanation.fused_score !== undefined) scores.push({ name: "fused", kind: "fused", score: explanation.fused_score });
+  if (explanation.cascade_score !== undefined) scores.push({ name: "small reranker", kind: "rerank", score: explanation.cascade_score });
+  if (explanation.rerank_score !== undefined) scores.push({ name: "reranker", kind: "rerank", score: explanation.rerank_score });
   if (!scores.length && hit._score != null) scores.push({ name: "score", kind: "leg", score: hit._score });
   return scores;
 }
 
 /** Lowest and highest score by name, over all hits of the column: bars compare hits, not stages. */
-function scalesOf(hits, told) {
+function scalesOf(hits, explanations) {
   const scales = new Map();
   hits.forEach((hit, place) => {
-    for (const { name, score } of scoresOf(hit, told[place])) {
+    for (const { name, score } of scoresOf(hit, explanations[place])) {
       const [low, high] = scales.get(name) ?? [score, score];
       scales.set(name, [Math.min(low, score), Math.max(high, score)]);
     }
@@ -95,9 +95,9 @@ function scalesOf(hits, told) {
   return scales;
 }
 
-function bars(hit, told, scales) {
+function bars(hit, explanation, scales) {
   const list = element("dl", { class: "scores" });
-  for (const { name, kind, rank, score } of scoresOf(hit, told)) {
+  for (const { name, kind, rank, score } of scoresOf(hit, explanation)) {
     const [low, high] = scales.get(name);
     const bar = element("span", { class: `bar ${kind}` });
     bar.style.setProperty("--share", String(high > low ? 0.06 + (0.94 * (score - low)) / (high - low) : 1));
@@ -105,7 +105,7 @@ function bars(hit, told, scales) {
       element("dd", {}, element("span", { class: "figure" },
         `${rank === undefined ? "" : `#${rank} · `}${score.toPrecision(3)}`), bar)));
   }
-  if (told.tail) list.append(element("div", {}, element("dt", {}, "beyond the ranking"), element("dd", {}, "the own order")));
+  if (explanation.tail) list.append(element("div", {}, element("dt", {}, "beyond the ranking"), element("dd", {}, "the own order")));
   return list;
 }
 
@@ -118,7 +118,7 @@ function judgement(docId, rank, { gradeOf, judged, column }) {
       element("input", {
         type: "radio", name, id: `${name}-${grade}`, value: String(grade), "data-doc": docId,
         checked: gradeOf(docId) === grade,
-        // The grade that is given already is taken back.
+        // A second click on a grade takes it back.
         click: () => judged(docId, gradeOf(docId) === grade ? undefined : grade),
       }),
       element("label", { for: `${name}-${grade}`, title: words }, String(grade),

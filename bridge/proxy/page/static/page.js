@@ -17,7 +17,7 @@ const notice = byId("notice");
 /** Index name → profile. */
 let known = {};
 /** Which comparison is the latest: an older one that is still under way is dropped. */
-let asked = 0;
+let latestTurn = 0;
 let view = "compare";
 const columns = {
   left: { setting: "off", result: null },
@@ -47,7 +47,7 @@ async function guarded(work) {
   }
 }
 
-/** The header for a setting; an explanation is asked for wherever there is something to explain. */
+/** The header for a setting; it asks for an explanation if there is something to explain. */
 const controlOf = (setting) => (setting === "off" ? "off" : [setting, "explain"].filter(Boolean).join(", "));
 
 async function compare() {
@@ -60,13 +60,13 @@ async function compare() {
     byId("body-details").open = true;
     return tell(`The request body is no JSON: ${error.message}`, true);
   }
-  const turn = ++asked;
+  const turn = ++latestTurn;
   tell("Searching…");
   // One after the other: side by side they would share the machine, and neither time would be true.
   for (const column of Object.values(columns)) {
     const control = controlOf(column.setting);
     const result = await guarded(() => search(indexName(), body, control));
-    if (turn !== asked) return undefined;
+    if (turn !== latestTurn) return undefined;
     column.result = result && { ...result, body, control, query: queryText(), index: indexName() };
     if (!result) return draw();
   }
@@ -113,11 +113,11 @@ function drawColumn(name, other) {
   if (!result) return byId(name).replaceChildren(head);
   const hits = hitsOf(column);
   head.append(outcome(result), waterfall(readTimings(result.timings)) ?? "");
-  const otherTold = new Map(hitsOf(other).filter((hit) => hit._bridge).map((hit) => [keyOf(hit), hit._bridge]));
+  const otherExplanations = new Map(hitsOf(other).filter((hit) => hit._bridge).map((hit) => [keyOf(hit), hit._bridge]));
   const cards = hitCards(hits, hits.map(keyOf), {
     column: name,
     otherRanks: ranksOf(hitsOf(other)),
-    otherTold,
+    otherExplanations,
     textFields: known[result.index]?.text_fields ?? Object.keys(hits[0]?._source ?? {}).slice(0, 2),
     gradeOf: (docId) => judgementsOf(result.index)[result.query]?.[docId],
     judged: result.query && ((docId, grade) => judged(result, docId, grade)),
@@ -193,9 +193,9 @@ byId("query-form").addEventListener("submit", (event) => { event.preventDefault(
 byId("index-name").addEventListener("change", indexChosen);
 byId("credentials").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const given = new FormData(event.target);
-  signIn(given.get("user"), given.get("password"));
-  byId("viewer").textContent = given.get("user") || "Not signed in";
+  const credentials = new FormData(event.target);
+  signIn(credentials.get("user"), credentials.get("password"));
+  byId("viewer").textContent = credentials.get("user") || "Not signed in";
   byId("sign-in").open = false;
   tell("");
   await readProfiles();
