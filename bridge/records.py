@@ -64,7 +64,7 @@ class ExpandedDocument(msgspec.Struct, frozen=True):
 
 class EnrichedDocument(msgspec.Struct, frozen=True):
     """A document ready to write. `embeddings`: float32, (n_passages, dimension), rows of unit length,
-    in the order of `passages`; no row where the text is empty. `stamp`: hash of the source text and
+    in the order of `passages`; no row if the text is empty. `stamp`: hash of the source text and
     identities of the models."""
 
     document: Document

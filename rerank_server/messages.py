@@ -190,7 +190,7 @@ class RerankRequest(Message):
 
 
 _ENCODER = (
-    "One of the encoders in /info; another name means the default one, and is refused where it has a digest "
+    "One of the encoders in /info; another name means the default one, and is refused if it has a digest "
     "(`name@digest`)."
 )
 

@@ -13,7 +13,7 @@ from bridge.models.encoder import Encoder
 
 LOWEST = {"cosine_to_reference": 0.98, "nearest_shared": 0.8, "kendall_tau": 0.8}
 """Figures below these tell of a broken conversion rather than of rounding: the shipped int8 files stand at .998,
-.95 and above .9 where they read every token."""
+.95 and above .9 if they read every token."""
 
 _LOWEST_WITHOUT_ALL_TOKENS = {"kendall_tau": 0.7}
 """Where the upper layers leave out tokens: rerank-base stands at .87, and at .85 with a third of them."""

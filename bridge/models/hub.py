@@ -40,7 +40,7 @@ _MOST_TOKENS = 512
 class HubModel:
     """A repository's model on this machine.
 
-    `folder` is the snapshot: its files under their own names. `graph`: the ready ONNX file, or None where the
+    `folder` is the snapshot: its files under their own names. `graph`: the ready ONNX file, or None if the
     weights (`SAFE_WEIGHTS`) must be exported. `max_tokens` with special tokens.
     """
 
@@ -154,7 +154,7 @@ class _Repository:
         self.snapshot = Path()
 
     def file(self, path: str) -> Path | None:
-        """The checked file, or None where the repository has none of that name.
+        """The checked file, or None if the repository has none of that name.
 
         Raises:
             ModelError: the repository cannot be had, or the file's digest is another.
@@ -192,7 +192,7 @@ class _Repository:
         return found
 
     def json(self, path: str) -> dict[str, Any] | None:
-        """A JSON file's content, or None where there is no such file."""
+        """A JSON file's content, or None if there is no such file."""
         found = self.file(path)
         if found is None:
             return None

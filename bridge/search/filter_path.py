@@ -51,7 +51,7 @@ def without_parameter(target: str) -> str:
 
 
 def _included(value: msgspec.Raw, patterns: Sequence[Path]) -> msgspec.Raw | None:
-    """What the patterns name of a value; None where that is nothing."""
+    """What the patterns name of a value; None if that is nothing."""
     if (items := _items(value)) is not None:
         found = [part for item in items if (part := _included(item, patterns)) is not None]
         return _raw(found) if found else None
@@ -67,7 +67,7 @@ def _included(value: msgspec.Raw, patterns: Sequence[Path]) -> msgspec.Raw | Non
 
 
 def _without(value: msgspec.Raw, patterns: Sequence[Path]) -> msgspec.Raw | None:
-    """A value without what the patterns name; None where nothing is left of it."""
+    """A value without what the patterns name; None if nothing is left of it."""
     if (items := _items(value)) is not None:
         left = [part for item in items if (part := _without(item, patterns)) is not None]
         return _raw(left) if left else None

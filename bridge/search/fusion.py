@@ -32,7 +32,7 @@ LegRankings = Mapping[str, Sequence[Hit]]
 def leg_weights(profile: IndexProfile, stage: Stage) -> dict[str, float]:
     """Leg → weight, for a search that stops at `stage`; all above zero.
 
-    Where nothing was expanded the application's own query takes the place of the expansion leg; where there
+    If nothing was expanded, the application's own query takes the place of the expansion leg; where there
     are no vectors the texts rank alone.
     """
     has_vectors = profile.vector_type != "none"
@@ -97,7 +97,7 @@ def _reciprocal_ranks(n: int, k: int) -> list[float]:
 
 
 def minmax(scores: Sequence[float]) -> list[float]:
-    """Scores moved and stretched to 0…1, after Lee (SIGIR 1997); all 1 where they are all equal."""
+    """Scores moved and stretched to 0…1, after Lee (SIGIR 1997); all 1 if they are all equal."""
     if not scores:
         return []
     scores = in_range(scores)
@@ -123,7 +123,7 @@ def blended(scores: Sequence[float], prior: Sequence[float], weight: float) -> l
 
 
 def _standard_scores(scores: Sequence[float]) -> list[float]:
-    """Scores less their mean, in standard deviations (Montague and Aslam, CIKM 2001); 0 where all equal."""
+    """Scores less their mean, in standard deviations (Montague and Aslam, CIKM 2001); 0 if all equal."""
     if not scores:
         return []
     scores = in_range(scores)

@@ -63,7 +63,7 @@ def vector(request: SearchRequest, profile: IndexProfile, embedding: Sequence[fl
 def exact_vector(request: SearchRequest, profile: IndexProfile, embedding: Sequence[float]) -> Json:
     """The same documents as `vector`, found by comparing every allowed one.
 
-    The graph of vectors knows nothing of document-level security: where it hides the nearest neighbours,
+    The graph of vectors knows nothing of document-level security: if it hides the nearest neighbours,
     `vector` finds few documents or none. This query meets only what the caller may see.
     """
     return allowed_by(request, profile, dialects.compared(profile, embedding))
@@ -170,7 +170,7 @@ def _conditions(request: SearchRequest) -> dict[str, Json]:
 
 
 def allowed(request: SearchRequest) -> dict[str, Json]:
-    """The application's conditions as clauses of a `bool`; empty where there are none."""
+    """The application's conditions as clauses of a `bool`; empty if there are none."""
     required = [*request.clause.required]
     if request.post_filter is not None:
         required.append(request.post_filter)

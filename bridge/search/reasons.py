@@ -76,7 +76,7 @@ REASONS: dict[str, str] = {
 """Reason → what it means. Beside these, the name of a clause that is known not to hold the user's words."""
 
 CLAUSES = sorted(LEFT_ALONE - REASONS.keys())
-"""The names of clauses that are reasons too: the query is one of them where words were looked for."""
+"""The names of clauses that are reasons too: such a clause stands in the place of the user's words."""
 
 
 def table() -> Iterator[str]:

@@ -74,7 +74,7 @@ def words_request(
 class LeaveAlone:
     """The search passes through unchanged; `reason` is a word of `bridge.search.reasons`.
 
-    `hide`: the bridge's object, where the answer shows documents and did not ask for it.
+    `hide`: the bridge's object, if the answer shows documents and did not ask for it.
     """
 
     reason: str
@@ -212,7 +212,7 @@ def parse(
 ) -> SearchRequest | LeaveAlone:
     """Understands a search, or says why not.
 
-    `body` is uncompressed JSON, empty where there is none; `query_string` is the URL's, still encoded;
+    `body` is uncompressed JSON, empty if there is none; `query_string` is the URL's, still encoded;
     `text_fields`, `object_field` and `rules` are the index profile's.
     """
     try:
@@ -280,7 +280,7 @@ def parameters_of(query_string: str) -> dict[str, str]:
 
 
 def is_set(parameters: Mapping[str, str], name: str) -> bool:
-    """Whether a parameter that is true or false is true; it is so where it has no value."""
+    """Whether a parameter that is true or false is true; without a value it is true."""
     return parameters.get(name, "false") in ("", "true")
 
 
@@ -372,9 +372,9 @@ def _count(value: Json) -> int:
 
 
 def hidden_object(body: bytes, query_string: str, object_field: str) -> str | None:
-    """The bridge's object, where it can be left out of the answer to this search without being missed.
+    """The bridge's object, if it can be left out of the answer to this search without being missed.
 
-    Not where a field of it is named, nor where the search begins pages that the bridge will not see.
+    Not if a field of it is named, nor if the search begins pages that the bridge will not see.
     """
     try:
         parameters = dict(parse_qsl(query_string, keep_blank_values=True))

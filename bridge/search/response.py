@@ -1,7 +1,7 @@
 """A ranking → the answer that the application expects, and any answer without the bridge's object.
 
 Totals, aggregations, suggestions, profile and shards are the ones of its own answer; hits are the
-cluster's, byte for byte but for `_score`, the bridge's object and, where asked for, an explanation.
+cluster's, byte for byte but for `_score`, the bridge's object and the explanation if the request wants one.
 """
 
 import json
@@ -53,7 +53,7 @@ class _Total(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class ShownHit:
-    """A hit as the cluster wrote it; `score` is the cluster's, 0 where it gave none."""
+    """A hit as the cluster wrote it; `score` is the cluster's, 0 if it gave none."""
 
     key: Key
     score: float
@@ -61,7 +61,7 @@ class ShownHit:
 
 
 class OwnAnswer:
-    """The answer to the application's own request, taken apart as far as needed.
+    """The answer to the application's own request, taken apart as needed.
 
     Raises:
         AnswerNotUnderstood: it is no search answer.
@@ -117,7 +117,7 @@ def shown_hit(
 
 
 class _InnerHits(msgspec.Struct):
-    """The inner hits of one nested clause, as far as offsets need them."""
+    """The inner hits of one nested clause, with what offsets need."""
 
     class Envelope(msgspec.Struct):
         """The envelope of the hits."""
@@ -133,7 +133,7 @@ class _InnerHits(msgspec.Struct):
 
 
 class _Leg(msgspec.Struct):
-    """One item of a `_msearch` answer, as far as a leg needs it."""
+    """One item of a `_msearch` answer, with what a leg needs."""
 
     class Hits(msgspec.Struct):
         """The envelope of its hits."""
@@ -208,7 +208,7 @@ def found_hits(body: bytes) -> list[ShownHit]:
 
 
 def nearest_passages(hit: ShownHit, passages_field: str) -> list[tuple[int, int]]:
-    """Character offsets of the passages that came with a document's text, nearest first; empty where none came."""
+    """Character offsets of the passages that came with a document's text, nearest first; empty if none came."""
     try:
         inner = decode(bytes(hit.members["inner_hits"]), dict[str, _InnerHits])
         fields = [passage.fields for passage in inner[passages_field].hits.hits]
@@ -218,7 +218,7 @@ def nearest_passages(hit: ShownHit, passages_field: str) -> list[tuple[int, int]
 
 
 def highlighted(hit: ShownHit, field: str) -> list[str]:
-    """The highlights of one field; empty where the hit has none."""
+    """The highlights of one field; empty if the hit has none."""
     if "highlight" not in hit.members:
         return []
     return decode(bytes(hit.members["highlight"]), dict[str, list[str]]).get(field, [])
@@ -250,7 +250,7 @@ def _passages(hit: ShownHit, profile: IndexProfile) -> list[Passage]:
 
 
 def source_texts(hit: ShownHit, fields: Sequence[str]) -> str:
-    """What the cross-encoder reads of a hit: the same text that was embedded, as far as the caller may see it.
+    """What the cross-encoder reads of a hit: the same text that was embedded, without what the caller may not see.
 
     Raises:
         ValueError: this is no JSON.

@@ -143,7 +143,7 @@ _OPERATORS = {
 
 
 def words_of(kind: str, body: Json) -> Words | None:
-    """The words of a clause that searches text, None where it is another kind of clause or its value is
+    """The words of a clause that searches text, None if it is another kind of clause or its value is
     a number or the like."""
     if kind in _ONE_FIELD or kind in _PHRASES:
         name, value = only_member(body)
@@ -216,7 +216,7 @@ def _check(body: Json, known: set[str]) -> None:
 
 
 def as_list(clauses: Json) -> list[Json]:
-    """Clauses as a list, also where there is one, outside an array, or none."""
+    """Clauses as a list, even if there is only one, outside an array, or none."""
     if clauses is None:
         return []
     return clauses if isinstance(clauses, list) else [clauses]
@@ -381,7 +381,7 @@ def _in_bool(body: Mapping[str, Json], path: Path, fields: _Fields) -> TextClaus
 
 
 def _minimum(body: Mapping[str, Json]) -> list[Json]:
-    """The condition that some of the optional clauses beside required words must hold; empty where there is none."""
+    """The condition that some of the optional clauses beside required words must hold; empty if there is none."""
     minimum = body.get("minimum_should_match", 0)
     if minimum in (0, "0"):
         return []

@@ -31,7 +31,7 @@ class Verification(msgspec.Struct, frozen=True):
     Of `documents`, `enriched` carry its stamp, and `made_alike` of these were made by one recipe. Of
     `sampled` documents, `outdated` have a text that changed since, and `compared` have a vector: of the ten
     nearest neighbours of each by comparison with every vector, `recall` is the mean share that the k-NN search
-    finds too; None where none has one. `problems`: why it should not serve searches, one sentence each.
+    finds too; None if none has one. `problems`: why it should not serve searches, one sentence each.
     """
 
     index: str
@@ -137,7 +137,7 @@ def _is_outdated(document: Document, profile: IndexProfile) -> bool:
 
 
 def _embedding(document: Document, profile: IndexProfile) -> _Embedding | None:
-    """A document's embedding, that of its first passage where it has several."""
+    """A document's embedding, that of its first passage if it has several."""
     if profile.passages.layout == "nested":
         passages = within(document.body, profile.passages_field)
         found = msgspec.json.decode(passages, type=list[dict[str, _Embedding]]) if passages else []

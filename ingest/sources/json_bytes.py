@@ -70,13 +70,13 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def member(body: bytes, key: str) -> bytes | None:
-    """The value of one of the object's keys, as JSON; None where it has no such key, or is null."""
+    """The value of one of the object's keys, as JSON; None if it has no such key, or is null."""
     value = (_optional_decoder.decode(body) or {}).get(key)
     return None if value is None or bytes(value) == b"null" else bytes(value)
 
 
 def within(body: bytes, name: str) -> bytes | None:
-    """The value of the field with this full name (dots for objects), as JSON; None where there is none, or what
+    """The value of the field with this full name (dots for objects), as JSON; None if there is none, or what
     should be an object is something else."""
     value: bytes | None = body
     try:

@@ -1,6 +1,6 @@
 """What `neural-bridge report` reads: comparisons, interleaved pages and clicks, a JSON object a line.
 
-Lines hold ids of documents, and no text of theirs; the words of queries only where `proxy.event_log_queries`
+Lines hold ids of documents, and no text of theirs; the words of queries only if `proxy.event_log_queries`
 allows. Each is appended by one write to a file opened for it, so several proxies may share a file and anything may
 rotate it.
 """
@@ -38,7 +38,7 @@ class Comparison(msgspec.Struct, frozen=True, tag="comparison", tag_field="event
 class Impression(msgspec.Struct, frozen=True, tag="impression", tag_field="event"):
     """A page of an interleaved ranking: `own` and `bridge` are the documents on it that each side drafted.
 
-    What makes clicks on it judgements: the words of its `query`, where they may be logged, and the documents as
+    What makes clicks on it judgements: the words of its `query`, if they may be logged, and the documents as
     `shown`, the first of them at rank `first_rank`.
     """
 

@@ -24,7 +24,7 @@ PART_BYTES = 64 * 1024
 """Of an answer that a client has to take in one turn."""
 
 ELASTICSEARCH_ACCEPT = web.RequestKey("ELASTICSEARCH_ACCEPT", str)
-"""What a client accepts that is treated as one of Elasticsearch's; absent where none is."""
+"""What a client accepts that is treated as one of Elasticsearch's; absent if none is."""
 
 _GZIP = 31  # zlib's name for "with a gzip header"
 _FAST = 1  # of zlib's levels: answers are large and soon forgotten
@@ -128,7 +128,7 @@ async def send(upstream: Upstream, inbound: Inbound, *, repeatable: bool | None 
 
 
 def _fault_of_the_body(refused: Refused) -> BaseException | None:
-    """What was wrong with the client's own sending, where that broke the request to the cluster."""
+    """What was wrong with the client's own sending, if that broke the request to the cluster."""
     cause: BaseException | None = refused
     while cause is not None:
         if isinstance(cause, SlowClient | web.RequestPayloadError):

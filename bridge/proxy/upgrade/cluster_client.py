@@ -225,7 +225,7 @@ def deadline_of_ranking(plan: Plan) -> float:
 
 
 def deadline_of_showing(plan: Plan) -> float:
-    """Until when hits that the ranking brought up may be fetched: it gets its share also where ranking took all."""
+    """Until when hits that the ranking brought up may be fetched: it gets its share even if ranking took all."""
     return max(plan.deadline, asyncio.get_running_loop().time() + plan.budget_s * _SHOWING_SHARE)
 
 

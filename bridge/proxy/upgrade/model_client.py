@@ -218,7 +218,7 @@ class EmbeddingCache:
         self._under_way: dict[tuple[str, str], asyncio.Future[list[float]]] = {}
 
     async def get(self, key: tuple[str, str], make: Callable[[], Awaitable[list[float]]]) -> list[float]:
-        """The embedding, by `make` where it is not known yet; what that raises, all raise that wait for it.
+        """The embedding, by `make` if it is not known yet; what that raises, all raise that wait for it.
 
         A search that is given up leaves the making to those that wait, and to the next.
         """
@@ -300,7 +300,7 @@ class Sidecar:
 
         Raises:
             StageFailed: `embedder_unavailable`, `embedder_slow`, `embedder_overloaded`,
-                `embedder_unusable` for an answer that is no such embedding, or `encoder_mismatch` where
+                `embedder_unusable` for an answer that is no such embedding, or `encoder_mismatch` if
                 the sidecar says that it runs another encoder.
         """
         return await self._embeddings.get(
@@ -397,7 +397,7 @@ class Sidecar:
         return served
 
     async def ready(self) -> bool | None:
-        """Whether the sidecar says that it can serve; None where it has nothing to serve."""
+        """Whether the sidecar says that it can serve; None if it has nothing to serve."""
         if self._settings.reranker.url is not None and self._settings.embedder.url is not None:
             return None
         try:

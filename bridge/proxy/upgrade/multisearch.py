@@ -92,7 +92,7 @@ class Answers:
 
 
 def answers(body: bytes, n_searches: int) -> Answers | None:
-    """The answer taken apart; None where it is no answer to so many searches."""
+    """The answer taken apart; None if it is no answer to so many searches."""
     try:
         try:
             members, responses = _taken_apart(body)

@@ -238,7 +238,7 @@ def _now() -> float:
 
 
 class _Answer(msgspec.Struct):
-    """The cluster's answer to the application's own query, as far as it tells whether anything has changed."""
+    """The cluster's answer to the application's own query, or what of it says whether anything has changed."""
 
     class Hits(msgspec.Struct):
         """The envelope of its hits."""
@@ -349,7 +349,7 @@ class RankingCache:
 
 
 def _state(own_body: bytes) -> bytes | None:
-    """Total and best score; None where the answer tells too little to notice a change."""
+    """Total and best score; None if the answer tells too little to notice a change."""
     try:
         answer = decode(own_body, _Answer)
     except msgspec.DecodeError:

@@ -221,7 +221,7 @@ class Search:
     async def _plans(
         self, inbound: Inbound, body: bytes | None, target: SearchTarget, control: Control, started: float
     ) -> Sequence[Plan | LeaveAlone]:
-        """A plan for each search of the request, in their order; one reason alone where none is looked at."""
+        """A plan for each search of the request, in their order; one reason alone if none is looked at."""
         if (reason := left_alone(control, inbound.headers)) is not None:
             return [reason]
         if not is_served(inbound.headers, self._settings):
