@@ -24,6 +24,7 @@ from bridge.settings import ClusterSettings, IngestSettings, load_settings
 from ingest.job import Job
 from ingest.runs.backfill import run_backfill
 from ingest.runs.plan import plan
+from ingest.runs.way import Way
 from ingest.stages.models import load_models, profile_for
 
 INDEX = "bench-plan"
@@ -80,7 +81,7 @@ def measure(client: OpenSearch, settings: IngestSettings, text_fields: tuple[str
     """Plans the index on a sample, then backfills it."""
     models = load_models(settings)
     profile = profile_for(models, text_fields)
-    planned = plan(INDEX, profile=profile, models=models, client=client, settings=settings, sample=sample)
+    planned = plan(Way(INDEX, None), profile=profile, models=models, client=client, settings=settings, sample=sample)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         done = run_backfill(

@@ -19,8 +19,10 @@ from bridge.settings import Settings, load_settings
 from ingest.books.ledger import Progress, Report
 from ingest.job import Job
 from ingest.runs.backfill import BackfillReport, run_backfill
+from ingest.runs.beside import BesideReport, run_beside
 from ingest.runs.ingest import run_ingest
 from ingest.runs.query_filter import sample_of_files, sample_of_index, with_filter_threshold
+from ingest.runs.way import begun, choose
 from ingest.sources.documents import METADATA_ID, FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.sources.source import SourceItem
@@ -75,24 +77,33 @@ def backfill(
     settings: Settings | None = None,
     *,
     text_fields: Sequence[str] = (),
+    way: Literal["in_place", "beside"] | None = None,
     state_folder: Path | None = None,
     on_progress: OnProgress | None = None,
-) -> BackfillReport:
-    """Enriches the documents of an index where they are, while its application goes on writing.
+) -> BackfillReport | BesideReport:
+    """Enriches the documents of an index, while its application goes on writing.
 
-    Arguments as of `ingest`. A run that was stopped is simply run again.
+    A run that was stopped is simply run again.
+
+    Args:
+        way: in the documents themselves, or in an index of the bridge's own, so that this one is only read. By default
+            as the index was begun, else beside if anything speaks against in place.
+        index, settings, text_fields, state_folder, on_progress: as of `ingest`.
 
     Raises:
         UsageError: no text field is known.
-        IndexUnsuitable: the index does not exist, or cannot be enriched in place; nothing was changed.
+        IndexUnsuitable: the index does not exist, or cannot be enriched this way; nothing was changed.
         BridgeError: as `bridge.errors` lists.
     """
     settings = settings or load_settings()
-    client = connect(settings.cluster)
-    kept = indices.look(client, index).profile
+    client, prefix = connect(settings.cluster), settings.companion.prefix
+    state = indices.look(client, index)
+    kept = begun(client, state, prefix)
     names = _text_fields(text_fields, kept, index)
     sample = partial(sample_of_index, client, index, names)
-    return run_backfill(_job("backfill", index, client, settings, names, kept, sample, state_folder, on_progress))
+    job = _job("backfill", index, client, settings, names, kept, sample, state_folder, on_progress)
+    chosen = choose(client, state, job.profile, settings.ingest, kept=kept, wanted=way, prefix=prefix)
+    return run_backfill(job) if chosen.prefix is None else run_beside(job, chosen.prefix)
 
 
 def _text_fields(names: Sequence[str], kept: IndexProfile | None, index: str) -> tuple[str, ...]:

@@ -35,8 +35,7 @@ GROUPS: dict[str, dict[str, LazyCommand]] = {
     "Enrich": {
         "plan": LazyCommand("Look at an index before enriching it; writes nothing.", "plan"),
         "ingest": LazyCommand("Enrich documents from files and write them to an index.", "ingest"),
-        "backfill": LazyCommand("Enrich an index in place while it is in use.", "backfill"),
-        "copy": LazyCommand("Copy an index into a new, enriched one and move its alias.", "copy"),
+        "backfill": LazyCommand("Enrich an index while it is in use, in place or beside it.", "backfill"),
         "follow": LazyCommand("Enrich documents as applications write them.", "follow"),
         "undo": LazyCommand("Remove every trace of the bridge from an index.", "undo"),
     },

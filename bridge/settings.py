@@ -437,7 +437,7 @@ class IngestSettings(Section):
     external_versions: Literal["detect", "yes", "no"] = Field(
         "detect",
         description="Whether an application numbers the versions of documents itself, which enriching in place would "
-        "raise: detect looks at a sample, yes refuses to enrich in place, no allows it.",
+        "raise: detect looks at a sample, yes leads beside, no allows in place.",
     )
 
     @model_validator(mode="before")

@@ -48,7 +48,6 @@ _COPIED = (
     *("number_of_shards", "number_of_replicas", "auto_expand_replicas", "routing_partition_size"),
     *("analysis", "similarity", "max_ngram_diff", "max_shingle_diff"),
 )
-"""Settings of the application's index that decide where documents lie, and how texts are analysed and scored."""
 
 
 def new_companion(source: IndexState, profile: IndexProfile, dialect: Dialect) -> JsonObject:
@@ -70,8 +69,17 @@ def new_companion(source: IndexState, profile: IndexProfile, dialect: Dialect) -
     }
     if "_routing" in source.mapping:
         mapping["_routing"] = source.mapping["_routing"]
-    copied = {f"index.{name}": value for name, value in flattened(source.settings) if _is_copied(name)}
-    return {"settings": {**copied, **dialect.vector_settings(), "index.hidden": True}, "mappings": mapping}
+    settings = {**copied_settings(source.settings), **dialect.vector_settings(), "index.hidden": True}
+    return {"settings": settings, "mappings": mapping}
+
+
+def copied_settings(settings: Mapping[str, Any]) -> JsonObject:
+    """Those settings of an index that decide where its documents lie, and how texts are analysed and scored."""
+    return {
+        f"index.{name}": value
+        for name, value in flattened(settings)
+        if any(name == copied or name.startswith(f"{copied}.") for copied in _COPIED)
+    }
 
 
 def find(client: OpenSearch, index: str, prefix: str) -> IndexState | None:
@@ -198,7 +206,3 @@ def _is_among(name: str, patterns: Sequence[str]) -> bool:
     parts = name.split(".")
     names = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
     return any(fnmatchcase(each, pattern) for each in names for pattern in patterns)
-
-
-def _is_copied(name: str) -> bool:
-    return any(name == copied or name.startswith(f"{copied}.") for copied in _COPIED)

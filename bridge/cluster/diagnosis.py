@@ -142,7 +142,7 @@ def _vectors(cluster: _Cluster) -> Iterator[Finding]:
             else "upgrade to Elasticsearch 8.12 or later"
         )
         message = "cannot search vectors: predicted queries and reranking work, without vectors"
-        yield Finding("note", "vectors", message, f"{remedy}; then copy the index anew")
+        yield Finding("note", "vectors", message, f"{remedy}; then enrich its indices anew, after `undo`")
         return
     message = f"can be searched; engines: {', '.join(_loadable_engines(cluster))}"
     yield Finding("ok", "vectors", message + (" (assumed: plugins are not shown)" if not found.plugins else ""))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import quote
 
 from opensearchpy import OpenSearch
 
@@ -85,6 +86,8 @@ def _matches(field: str, patterns: Sequence[str]) -> bool:
 _NO_DOCUMENT = "neural-bridge-asks-for-what-is-not-there"
 _UPDATE = b'{"doc":{}}'
 _BULK_UPDATE = b'{"update":{"_id":"%s"}}\n%s\n' % (_NO_DOCUMENT.encode(), _UPDATE)
+_NO_MAPPING = b'{"properties":{"%s":{"type":"%s"}}}' % (_NO_DOCUMENT.encode(), _NO_DOCUMENT.encode())
+"""No cluster knows this type of field: it refuses that, unless it refuses the user first."""
 _SAID = re.compile(rb"FLS or DLS|field or document level security", re.IGNORECASE)
 """OpenSearch's words, and Elasticsearch's."""
 
@@ -94,7 +97,6 @@ def refuse_restricted(client: OpenSearch, index: str) -> None:
 
     Clusters refuse updates by users who are subject to such rules, and say why: so this asks to update a document that
     does not exist.
-
 
     Raises:
         AccessDenied: some documents or fields are hidden from this user, or masked.
@@ -109,6 +111,19 @@ def refuse_restricted(client: OpenSearch, index: str) -> None:
             f"field-level security), so what is read is not what is stored; nothing was changed: use a "
             f"cluster.username whose roles have no such rule for {index}"
         )
+
+
+def write_denials(client: OpenSearch, index: str) -> list[str]:
+    """What this user lacks to enrich an index in place, one sentence at most. Nothing is written: the requests name a
+    document and a type of field that do not exist."""
+    path = quote(index, safe="")
+    for what, answer in (
+        ("documents", exchange(client, "POST", f"/{path}/_update/{_NO_DOCUMENT}", body=_UPDATE)),
+        ("mapping", exchange(client, "PUT", f"/{path}/_mapping", body=_NO_MAPPING)),
+    ):
+        if answer.status in (401, 403) and b"cluster_block_exception" not in answer.body:
+            return [f"this user may not write its {what}"]
+    return []
 
 
 def _says_so(answer: Answer) -> bool:

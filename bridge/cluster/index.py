@@ -12,15 +12,12 @@ from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import VectorEngine, dialect_of
 from bridge.cluster.field_security import refuse_restricted
 from bridge.cluster.schema import (
-    PIPELINE_SETTINGS,
     Dynamic,
     differences,
     field_mapping,
     in_place_obstacles,
-    incomplete_source,
     missing_fields,
     new_index,
-    new_index_like,
     object_properties,
     read_beside,
     read_profile,
@@ -142,58 +139,6 @@ def create_index(client: OpenSearch, index: str, body: Mapping[str, Any]) -> Non
         raise IndexUnsuitable(f"index {index} cannot be created: {reason_of(error)}") from error
 
 
-def create_like(client: OpenSearch, old: str, new: str, profile: IndexProfile) -> None:
-    """Creates an index like another one, with our object beside its fields.
-
-    Raises:
-        IndexUnsuitable: the old index does not keep its documents whole, or the cluster refuses the mapping.
-        AccessDenied: some of its documents or fields are hidden from this user.
-    """
-    state = look(client, old)
-    refuse_restricted(client, state.name)
-    if lost := incomplete_source(state.mapping):
-        raise IndexUnsuitable(
-            f"index {state.name} cannot be copied, it does not keep its documents whole ({'; '.join(lost)}): ingest "
-            f"them from where the application has them"
-        )
-    body = new_index_like(state.mapping, state.settings, profile, dialect_of(capabilities(client)))
-    create_index(client, new, body)
-
-
-def alias_properties(client: OpenSearch, alias: str, index: str) -> dict[str, Any]:
-    """What an alias says of an index beside its name: filter, routing, whether it is written to or hidden.
-
-    Raises:
-        IndexUnsuitable: it is no alias of the index.
-    """
-    try:
-        properties: dict[str, Any] = client.indices.get_alias(index=index, name=alias)[index]["aliases"][alias]
-    except (NotFoundError, KeyError) as error:
-        raise IndexUnsuitable(f"{alias} is no alias of {index}: nothing was moved") from error
-    return properties
-
-
-def move_alias(client: OpenSearch, alias: str, *, old: str, new: str) -> None:
-    """Lets an alias name the new index in place of the old one, with all its properties, in one step that searches
-    cannot fall into.
-
-    Raises:
-        IndexUnsuitable: the alias does not name the old index.
-    """
-    remove = {"index": old, "alias": alias, "must_exist": True}
-    add = {**alias_properties(client, alias, old), "index": new, "alias": alias}
-    try:
-        client.indices.update_aliases(body={"actions": [{"remove": remove}, {"add": add}]})
-    except NotFoundError as error:
-        raise IndexUnsuitable(f"{alias} is no alias of {old}: nothing was moved") from error
-
-
-def set_pipelines(client: OpenSearch, index: str, pipelines: Mapping[str, Any]) -> None:
-    """Sets the ingest pipelines of an index; one that is not named is none."""
-    body = {f"index.{name}": pipelines.get(name) for name in PIPELINE_SETTINGS}
-    client.indices.put_settings(index=index, body=body)
-
-
 def find(client: OpenSearch, index: str) -> IndexState | None:
     """Reads mapping, settings and profile of an index, or of an alias of one index; None if it does not exist.
 
@@ -266,14 +211,19 @@ def check_in_place(client: OpenSearch, index: str, profile: IndexProfile) -> Ind
     refuse_restricted(client, state.name)
     _refuse_blocked(state)
     if obstacles := obstacles_in_place(client, state, profile):
-        raise IndexUnsuitable(
-            f"index {state.name} cannot be enriched in place; nothing was changed:\n"
-            + "\n".join(f"  - {sentence}" for sentence in obstacles)
-            + f"\nLeave it as it is, and enrich it beside: `neural-bridge backfill {state.name} --beside`; or copy it: "
-            f"`neural-bridge copy {state.name} {state.name}-enriched`"
-        )
+        raise not_in_place(state, obstacles)
     _refuse_unlike(state, contradictions(state, profile))
     return state
+
+
+def not_in_place(state: IndexState, obstacles: Sequence[str]) -> IndexUnsuitable:
+    """The error for an index that cannot be enriched in place."""
+    begun = f"begin anew with `neural-bridge undo {state.name}`, then" if state.profile else "leave it as it is, and"
+    return IndexUnsuitable(
+        f"index {state.name} cannot be enriched in place; nothing was changed:\n"
+        + "\n".join(f"  - {sentence}" for sentence in obstacles)
+        + f"\nMend that, or {begun} enrich it beside: `neural-bridge backfill {state.name} --beside`"
+    )
 
 
 def refuse_companion(state: IndexState) -> None:

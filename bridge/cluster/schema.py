@@ -17,17 +17,6 @@ Dynamic = Literal["true", "false", "strict"]
 
 JsonObject = dict[str, Any]
 
-PIPELINE_SETTINGS = {"default_pipeline", "final_pipeline"}
-"""Ingest pipelines that see every document that is written."""
-
-_OF_ONE_INDEX = {
-    *("uuid", "creation_date", "version", "provided_name", "history", "blocks", "verified_before_close", "frozen"),
-    *("resize", "shrink", "remote_store", "routing.allocation.initial_recovery", "store.snapshot"),
-    *("lifecycle.indexing_complete", "lifecycle.origination_date", "knn", *PIPELINE_SETTINGS),
-}
-"""Settings that a copy does not get: they say what one index is or was made of. The pipelines come last, since they
-have changed the documents already, and `knn` is ours to set."""
-
 _VECTOR_STAGES = ("vector", "hybrid")
 
 
@@ -115,33 +104,6 @@ def _mapped(profile: IndexProfile, analyzer: str | None, properties: Mapping[str
     return mapped | dict(properties or {})
 
 
-def new_index_like(
-    mapping: Mapping[str, Any], settings: Mapping[str, Any], profile: IndexProfile, dialect: Dialect
-) -> JsonObject:
-    """The body that creates an index like another one, with our object beside its fields.
-
-    `mapping` and `settings` are the other's, as the cluster gives them. All its settings are copied, except those of
-    one index alone and its ingest pipelines, which are set when the documents are copied.
-    """
-    text_field = field_mapping(mapping, profile.text_fields[0]) or {}
-    kept = {f"index.{name}": value for name, value in flattened(settings) if not _is_of_one_index(name)}
-    body = new_index(
-        profile,
-        dialect,
-        analyzer=text_field.get("analyzer"),
-        properties=mapping.get("properties"),
-        settings=kept,
-        dynamic=mapping.get("dynamic", "true"),
-    )
-    ours = body["mappings"]
-    ours["_meta"] = {**without_ours(mapping.get("_meta", {})), **ours["_meta"]}
-    body["mappings"] = {**mapping, **ours}
-    limit, n_fields = "index.mapping.total_fields.limit", count_fields(body["mappings"])
-    if n_fields > int(kept.get(limit, _DEFAULT_FIELD_LIMIT)):
-        body["settings"][limit] = n_fields
-    return body
-
-
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Settings by their full names, as in `routing.allocation.enable`."""
     for name, value in settings.items():
@@ -149,11 +111,6 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
             yield from flattened(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _is_of_one_index(name: str) -> bool:
-    parts = name.split(".")
-    return any(".".join(parts[:n]) in _OF_ONE_INDEX for n in range(1, len(parts) + 1))
 
 
 def object_properties(
@@ -349,7 +306,8 @@ def _wrong_fields(profile: IndexProfile, mapping: Mapping[str, Any]) -> Iterator
 def _wrong_settings(profile: IndexProfile, mapping: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
     vector = field_mapping(mapping, profile.embedding_field) or {}
     if vector.get("type") == "knn_vector" and not _is_true(settings.get("knn")):
-        yield "setting index.knn is not true, and it can only be set when an index is created"
+        state = "was never set" if settings.get("knn") is None else "is false"
+        yield f"index.knn {state}, and it can only be set when an index is created"
     mapping_settings = settings.get("mapping")
     limits = mapping_settings.get("total_fields", {}) if isinstance(mapping_settings, dict) else {}
     limit = int(limits.get("limit", _DEFAULT_FIELD_LIMIT))
@@ -360,14 +318,24 @@ def _wrong_settings(profile: IndexProfile, mapping: Mapping[str, Any], settings:
         )
 
 
+DISK_BLOCK = "read_only_allow_delete"
+"""The block that clusters set while a disk is full."""
+
+
 def write_blocks(settings: Mapping[str, Any]) -> Iterator[str]:
     """Why an index takes no documents as it is set now, one sentence each."""
     if _is_true(settings.get("verified_before_close")):
         yield "it is closed"
     blocks = settings.get("blocks")
-    for block in ("write", "read_only", "read_only_allow_delete"):
+    for block in ("write", "read_only", DISK_BLOCK):
         if isinstance(blocks, dict) and _is_true(blocks.get(block)):
             yield f"setting index.blocks.{block} is true"
+
+
+def pipeline_risks(settings: Mapping[str, Any]) -> Iterator[str]:
+    """What an index's ingest pipelines mean for writes in place, one sentence at most."""
+    if any(settings.get(name, "_none") != "_none" for name in ("default_pipeline", "final_pipeline")):
+        yield "it has an ingest pipeline, which sees our updates too, and may drop or change documents"
 
 
 def count_fields(mapping: Mapping[str, Any]) -> int:

@@ -10,7 +10,6 @@ import msgspec
 from bridge.commands import show
 from bridge.commands.options.enrich import (
     EnrichOptions,
-    chosen_way,
     enrich_options,
     repeated,
     versions_option,
@@ -19,6 +18,7 @@ from bridge.commands.options.enrich import (
 
 if TYPE_CHECKING:
     from ingest.runs.plan import Plan
+    from ingest.runs.way import Wanted, Way
 
 
 @click.command(name="plan")
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 def command(
     ctx: click.Context,
     index: str,
-    wanted: str | None,
+    wanted: "Wanted | None",
     enrich: EnrichOptions,
     external_versions: str | None,
     sample: int,
 ) -> None:
-    """Look at INDEX: which way it can be enriched, how long this machine takes, how much it grows.
+    """Look at INDEX: which way it is enriched and why, how long this machine takes, how much it grows.
 
     A sample goes through the models, for a minute at most. Nothing is written.
     """
@@ -51,51 +51,37 @@ def command(
     from bridge.cluster.connection import connect
     from ingest.runs.plan import plan
     from ingest.runs.query_filter import sample_of_index
+    from ingest.runs.way import begun, choose
     from ingest.stages.models import load_models
 
     client = connect(settings.cluster)
     state = indices.look(client, index)
     prefix = settings.companion.prefix
-    beside, kept = chosen_way(client, state, wanted, prefix)
+    kept = begun(client, state, prefix)
     names = enrich.names_in(state, kept)
     models = load_models(settings.ingest)
-    found = plan(
-        index,
-        profile=enrich.profile(models, names, kept, settings.ingest, partial(sample_of_index, client, index, names)),
-        models=models,
-        client=client,
-        settings=settings.ingest,
-        sample=sample,
-        prefix=prefix if beside else None,
-    )
+    profile = enrich.profile(models, names, kept, settings.ingest, partial(sample_of_index, client, index, names))
+    way = choose(client, state, profile, settings.ingest, kept=kept, wanted=wanted, prefix=prefix)
+    found = plan(way, profile=profile, models=models, client=client, settings=settings.ingest, sample=sample)
     next_command = _next_command(ctx, found)
-    show({**msgspec.to_builtins(found), "command": next_command}, *_lines(found, next_command), as_json=enrich.as_json)
+    lines = _lines(found, way, next_command)
+    show({**msgspec.to_builtins(found), "command": next_command}, *lines, as_json=enrich.as_json)
 
 
 def _next_command(ctx: click.Context, plan: "Plan") -> str:
     """The command that does what the plan says, with the options that were typed."""
     if plan.way == "undo":
         return f"neural-bridge undo {plan.index}"
-    typed_here = ("as_json", "sample")
-    if plan.way in ("in_place", "beside"):
-        return repeated(ctx, "backfill", plan.index, without=typed_here)
-    without = (*typed_here, "external_versions", "wanted")
-    return repeated(ctx, "copy", plan.index, f"{plan.index}-enriched", without=without)
+    return repeated(ctx, "backfill", plan.index, without=("as_json", "sample"))
 
 
-def _lines(plan: "Plan", command: str) -> list[str]:
-    ways = {
-        "in_place": "in place",
-        "beside": f"beside, in {plan.companion}",
-        "copy": "into a new index",
-        "undo": "anew, after",
-    }
+def _lines(plan: "Plan", way: "Way", command: str) -> list[str]:
+    undo = plan.way == "undo"
     adds = f"of {plan.companion}:" if plan.way == "beside" else "adds"
     return [
         f"{plan.index}: {plan.documents:,} documents, {plan.stale:,} to enrich, {plan.passages:,} passages",
-        f"  way      {ways[plan.way]}: {command}",
-        *(f"           since {obstacle}" for obstacle in plan.obstacles),
-        *(["           or beside, in an index of ours: add --beside"] if plan.way == "copy" else []),
+        f"  way      {'anew, after' if undo else way.where}: {command}",
+        f"           {'because ' + '; '.join(plan.reasons) if undo else way.why}",
         f"  time     {_duration(plan.hours)} at {plan.documents_per_s:.1f} documents/s "
         f"(measured on {plan.measured:,} of {plan.sampled:,} sampled)",
         f"  index    grows by about {plan.index_growth_bytes / 1e6:,.0f} MB",

@@ -14,7 +14,9 @@ import numpy as np
 from opensearchpy import OpenSearch, TransportError
 
 from bridge.cluster import index as indices
-from bridge.cluster.dialects import components
+from bridge.cluster.companion import copied_settings
+from bridge.cluster.connection import capabilities
+from bridge.cluster.dialects import components, dialect_of
 from bridge.errors import ClusterBlocked
 from bridge.profile import IndexProfile
 from ingest.runs.ingest import tuned_for_load
@@ -42,7 +44,9 @@ def grow(
     Raises:
         ClusterBlocked: the cluster refused documents.
     """
-    indices.create_like(client, source, target, profile)
+    like = indices.look(client, source)
+    settings = {**copied_settings(like.settings), **dialect_of(capabilities(client)).vector_settings()}
+    indices.create_index(client, target, {"settings": settings, "mappings": like.mapping})
     parents = list(_documents(client, source))
     written = 0
     with tuned_for_load(client, target, is_empty=True):

@@ -1,4 +1,4 @@
-"""Plans the enrichment of an index before anything is written: which way, how long, how large, which risks."""
+"""Plans the enrichment of an index before anything is written: how long, how large, which risks."""
 
 import random
 import threading
@@ -15,15 +15,14 @@ from bridge.cluster import companion
 from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import dialect_of, graph_bytes
-from bridge.cluster.field_security import refuse_restricted
 from bridge.cluster.index import IndexState
-from bridge.cluster.schema import field_mapping, missing_fields, object_properties, write_blocks
-from bridge.profile import IndexProfile, companion_of
+from bridge.cluster.schema import field_mapping, missing_fields, object_properties, pipeline_risks
+from bridge.profile import IndexProfile
 from bridge.records import Document, EnrichedDocument
 from bridge.settings import IngestSettings
 from ingest.runs.run import BATCH_DOCUMENTS
+from ingest.runs.way import Way
 from ingest.sources.index import IndexDocuments
-from ingest.sources.versions import external_versions
 from ingest.stages.embedding import Embedding
 from ingest.stages.expansion import Expansion
 from ingest.stages.models import Models
@@ -31,25 +30,23 @@ from ingest.stages.stamps import ChangeFilter, recipe, stale, text_stamp
 from ingest.writing.bulk import neural_object
 from ingest.writing.pace import RetryLimits
 
-Way = Literal["in_place", "copy", "beside", "undo"]
-
 _LONGEST_S = 60.0
 
 
 class Plan(msgspec.Struct, frozen=True):
     """What enriching an index would mean.
 
-    `way`: in_place; copy if there are `obstacles`; beside, in the index `companion`, if that was requested; undo if the
-    index or its companion was made for another profile. The index has `documents`, of which `stale` need work
+    `way`: in_place; beside, in the index `companion`; undo if the index or its companion was made for another profile.
+    `reasons` say why this way, one sentence each. The index has `documents`, of which `stale` need work
     (estimated from the sample). `measured` documents of the sample went through the models at `documents_per_s`, from
     which `hours` follow. `index_growth_bytes`: our fields as stored. `vector_memory_bytes`: free memory that the graphs
-    need on the nodes. `mapping`: fields that are added to the index, or those of a new companion. `obstacles` and
-    `risks` are sentences.
+    need on the nodes. `mapping`: fields that are added to the index, or those of a new companion. `risks` are
+    sentences.
     """
 
     index: str
-    way: Way
-    obstacles: list[str]
+    way: Literal["in_place", "beside", "undo"]
+    reasons: list[str]
     companion: str | None
     documents: int
     stale: int
@@ -65,33 +62,29 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def plan(
-    index: str,
+    way: Way,
     *,
     profile: IndexProfile,
     models: Models,
     client: OpenSearch,
     settings: IngestSettings,
     sample: int = 1000,
-    prefix: str | None = None,
 ) -> Plan:
-    """Reads settings and mapping, and enriches a sample of `sample` documents; nothing is written. `prefix`: plan a
-    companion, whose name begins so.
+    """Reads settings and mapping, and enriches a sample of `sample` documents; nothing is written. `way`: see
+    `ingest.runs.way.choose`.
 
     Raises:
         IndexUnsuitable: there is no such index, or nothing can be made of it beside.
         ClusterError: the cluster does not answer, or does not let this user read all of the index.
     """
-    state = indices.look(client, index)
-    indices.refuse_companion(state)
-    refuse_restricted(client, state.name)
+    state = indices.look(client, way.index)
     profile = indices.fitted(client, profile)
     beside: IndexState | None = None
-    if prefix is not None:
-        beside = companion.of(client, state, profile, prefix)
+    if way.prefix is not None:
+        beside = companion.of(client, state, profile, way.prefix)
         profile = msgspec.structs.replace(profile, beside=state.name)
-    written = state if prefix is None else beside
+    written = state if way.prefix is None else beside
     profile = indices.as_kept(profile, written) if written else profile
-    obstacles = _obstacles_in_place(client, state, profile, settings) if prefix is None else []
     contradictions = indices.contradictions(written, profile) if written else []
     made_by = recipe(profile, settings)
     texts = profile.text_fields
@@ -115,14 +108,12 @@ def plan(
     n_passages = round(scale * sum(len(document.passages) for document in measured.documents))
     growth = sum(len(neural_object(document, profile)) for document in measured.documents)
     n_vectors = n_passages if profile.vector_type != "none" else 0
-    way: Way = "in_place" if prefix is None else "beside"
-    if obstacles or contradictions:
-        way = "copy" if obstacles else "undo"
+    chosen: Literal["in_place", "beside"] = "beside" if way.companion else "in_place"
     return Plan(
         index=state.name,
-        way=way,
-        obstacles=obstacles + contradictions,
-        companion=None if prefix is None else companion_of(state.name, prefix),
+        way="undo" if contradictions else chosen,
+        reasons=contradictions or list(way.reasons),
+        companion=way.companion,
         documents=documents,
         stale=n_stale,
         sampled=len(sampled),
@@ -135,16 +126,6 @@ def plan(
         mapping=_added(client, state, written, profile),
         risks=_risks(sampled, written),
     )
-
-
-def _obstacles_in_place(
-    client: OpenSearch, state: IndexState, profile: IndexProfile, settings: IngestSettings
-) -> list[str]:
-    obstacles = indices.obstacles_in_place(client, state, profile)
-    obstacles += [f"{block}: set that back first" for block in write_blocks(state.settings)]
-    if (numbered := external_versions(client, state, settings)) is not None:
-        obstacles.append(numbered)
-    return obstacles
 
 
 def _added(client: OpenSearch, state: IndexState, written: IndexState | None, profile: IndexProfile) -> dict[str, Any]:
@@ -164,9 +145,7 @@ def _risks(sampled: list[Document], written: IndexState | None) -> list[str]:
     empty = sum(not any(text.strip() for text in document.texts.values()) for document in sampled)
     if empty:
         risks.append(f"{empty:,} of {len(sampled):,} sampled documents have no text: they get no vector")
-    if written and (written.settings.get("default_pipeline") or written.settings.get("final_pipeline")):
-        risks.append("the index has an ingest pipeline: it sees our updates too, and may drop or change them")
-    return risks
+    return [*risks, *pipeline_risks(written.settings if written else {})]
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,8 @@ def refusal(index: str, obstacle: str) -> IndexUnsuitable:
     """The error for an index that must not be enriched in place."""
     return IndexUnsuitable(
         f"index {index} cannot be enriched in place: {obstacle}; enrich it beside with `neural-bridge backfill {index} "
-        f"--beside`, or a copy with `neural-bridge copy {index} NEW_INDEX`, or use --external-versions no "
-        f"(ingest.external_versions) if no application writes with versions of its own"
+        f"--beside`, after `neural-bridge undo {index}` if documents are enriched already, or use --external-versions "
+        f"no (ingest.external_versions) if no application writes with versions of its own"
     )
 
 

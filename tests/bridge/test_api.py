@@ -10,12 +10,15 @@ import pytest
 
 import bridge
 from bridge import BridgeError, CrossEncoder, Encoder, backfill, connect, ingest, load_settings
+from bridge.cluster import index as indices
 from bridge.cluster.dialects import OpenSearchDialect
 from bridge.cluster.schema import new_index
 from bridge.errors import UsageError
 from bridge.node.node import EmbeddedNode
+from bridge.profile import companion_of
 from bridge.settings import ClusterSettings, Settings
 from ingest.books.ledger import Progress
+from ingest.runs.backfill import BackfillReport
 from ingest.stages.models import load_models, profile_for
 from tests.fake_bulk import FakeCluster, fake_cluster
 from tests.servers import unused_index_name
@@ -79,7 +82,12 @@ def test_backfill_enriches_an_index_that_an_application_wrote(
     client = connect(there.cluster)
     client.indices.create(index=index, body={"settings": {"index.knn": True}})
     client.index(index=index, id="1", body={"title": "cat dog"}, params={"refresh": "true"})
+    beside = backfill(index, there, text_fields=["title"], way="beside", state_folder=tmp_path / "beside")
+    assert (beside.report.ledger.written, indices.count(client, companion_of(index, "neural-bridge."))) == (1, 1)
+    assert "_neural" not in client.get(index=index, id="1")["_source"]
+    client.indices.delete(index=companion_of(index, "neural-bridge."))
     done = backfill(index, there, text_fields=["title"], state_folder=tmp_path / "state")
+    assert isinstance(done, BackfillReport)
     assert (done.report.ledger.written, done.left) == (1, 0)
     assert client.get(index=index, id="1")["_source"]["_neural"]["embedding"]
 

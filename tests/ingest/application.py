@@ -13,6 +13,8 @@ from bridge.settings import IngestSettings
 from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.backfill import run_backfill
+from ingest.runs.plan import Plan, plan
+from ingest.runs.way import Wanted, begun, choose
 from ingest.stages.models import Models, profile_for
 
 TEXT_FIELDS = ["title", "text"]
@@ -52,6 +54,25 @@ def backfilled(client: OpenSearch, index: str, models: Models, profile: IndexPro
     ).report
     client.indices.refresh(index=index)
     return report
+
+
+def planned(
+    client: OpenSearch,
+    index: str,
+    models: Models,
+    profile: IndexProfile,
+    *,
+    wanted: Wanted | None = None,
+    prefix: str = "neural-bridge.",
+    settings: IngestSettings | None = None,
+    sample: int = 1000,
+) -> Plan:
+    """The plan for the way that is chosen for the index."""
+    settings = settings or IngestSettings()
+    state = indices.look(client, index)
+    kept = begun(client, state, prefix)
+    way = choose(client, state, profile, settings, kept=kept, wanted=wanted, prefix=prefix)
+    return plan(way, profile=profile, models=models, client=client, settings=settings, sample=sample)
 
 
 def fill_generation(

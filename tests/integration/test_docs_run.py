@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from opensearchpy import OpenSearch
 
+from bridge.cluster.shard_progress import index_progress
 from bridge.node.node import EmbeddedNode
 from tests.docs.blocks import DOCS, PAGES, blocks, output, prepared, readme_script, run, script
 from tests.docs.prepared import DOCUMENTS, ENRICHED, INDEX, QUERIES, Addresses, write_as_an_application, write_files
@@ -15,7 +16,7 @@ from tests.secured_node import SecuredNode
 
 pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(1200)]
 
-MADE_BY_PAGES = "products,products-2,catalogue"
+MADE_BY_PAGES = "products,neural-bridge.products,catalogue"
 OPERATOR = "bridge_operator"
 RUN = [page for page in PAGES if script(page)]
 
@@ -50,12 +51,14 @@ def test_the_commands_of_a_page_do_what_it_says(
         assert found, f"not printed: {line}\n{printed}"
 
 
-def test_the_readme_leads_to_a_search_of_ones_own_documents(
+def test_the_readme_leads_to_a_search_of_an_ordinary_index_which_stays_as_it_was(
     node: EmbeddedNode, cleared: OpenSearch, tmp_path: Path
 ) -> None:
     addresses = Addresses(node.url)
-    write_files(tmp_path)
+    write_as_an_application(cleared, {"index.number_of_replicas": 0})
+    before = cleared.indices.get(index=INDEX), index_progress(cleared, INDEX).shards
     printed = run(addresses.put_into(readme_script()), tmp_path, addresses.environment())
+    assert (cleared.indices.get(index=INDEX), index_progress(cleared, INDEX).shards) == before
     assert "Rubber boots" in printed
     assert '"_bridge"' in printed
 

@@ -77,7 +77,11 @@ def test_an_alias_that_moves_on_is_not_followed_by_accident(
     client.indices.put_alias(index=enriched_index, name=alias)
     with follower(client, alias, tmp_path / "state") as following:
         client.indices.create(index=f"{enriched_index}-2")
-        indices.move_alias(client, alias, old=enriched_index, new=f"{enriched_index}-2")
+        moved = [
+            {"remove": {"index": enriched_index, "alias": alias}},
+            {"add": {"index": f"{enriched_index}-2", "alias": alias}},
+        ]
+        client.indices.update_aliases(body={"actions": moved})
         try:
             with pytest.raises(IndexUnsuitable, match="start the follower again"):
                 following.follow(once=True)

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,21 @@ from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.errors import IndexUnsuitable
 from bridge.node.node import EmbeddedNode
-from bridge.profile import IndexProfile
+from bridge.profile import IndexProfile, companion_of
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.follow.fields import followed_profile
 from ingest.follow.follower import Follower
 from ingest.follow.state import FollowStatus
 from ingest.job import Job
 from ingest.runs.backfill import BackfillReport, run_backfill
-from ingest.runs.copy import run_copy
-from ingest.runs.plan import plan
+from ingest.runs.beside import run_beside
 from ingest.signals import StopRequest
 from ingest.stages.models import Models, profile_for
-from tests.ingest.application import old_application
+from tests.ingest.application import TEXT_FIELDS, old_application, planned
 from tests.ingest.runs.test_backfill import acting_models
 from tests.ingest.toys import toy_models
 
+PREFIX = "neural-bridge."
 SETTINGS = IngestSettings(queries_per_passage=3)
 CUT = b'{"title":"Rain cape \\ud83d","text":"keeps you dry"}'
 CUT_QUERIES = ["what is Rain", "what is cape", "what is �."]
@@ -38,6 +38,14 @@ CUT_QUERIES = ["what is Rain", "what is cape", "what is �."]
 @pytest.fixture
 def client(node: EmbeddedNode) -> OpenSearch:
     return connect(ClusterSettings(url=node.url))
+
+
+@pytest.fixture
+def ours(fresh_index: str, client: OpenSearch) -> Iterator[str]:
+    """The name of the index's companion, which goes afterwards."""
+    name = companion_of(fresh_index, PREFIX)
+    yield name
+    client.indices.delete(index=name, params={"ignore_unavailable": "true"})
 
 
 def made_for(client: OpenSearch, index: str, **properties: Any) -> None:
@@ -92,14 +100,8 @@ def test_half_a_surrogate_pair_costs_no_document_its_enrichment(
     old_application(client, fresh_index, 30)
     put(node, fresh_index, "cut", CUT)
     put(node, fresh_index, "elsewhere", b'{"title":"a mug","text":"of clay","maker":"\\udead"}')
-    planned = plan(
-        fresh_index,
-        profile=profile_for(toy_models(), ["title", "text"]),
-        models=toy_models(),
-        client=client,
-        settings=SETTINGS,
-    )
-    assert (planned.sampled, planned.stale) == (32, 32)
+    found = planned(client, fresh_index, toy_models(), profile_for(toy_models(), TEXT_FIELDS), settings=SETTINGS)
+    assert (found.sampled, found.stale) == (32, 32)
     done = backfill(client, fresh_index, tmp_path / "backfill").report
     assert (done.ledger.written, done.exit_code) == (32, 0)
     assert neural(node, fresh_index, "cut")["predicted_queries"] == CUT_QUERIES
@@ -110,32 +112,27 @@ def test_half_a_surrogate_pair_costs_no_document_its_enrichment(
 
 
 @pytest.mark.case("I39")
-def test_a_copy_holds_every_document_too(
-    client: OpenSearch, node: EmbeddedNode, fresh_index: str, tmp_path: Path
+def test_a_companion_holds_every_document_too(
+    client: OpenSearch, node: EmbeddedNode, fresh_index: str, ours: str, tmp_path: Path
 ) -> None:
     old_application(client, fresh_index, 10)
     put(node, fresh_index, "cut", CUT)
-    new = f"{fresh_index}-copy"
-    try:
-        done = run_copy(fresh_index, job(client, new, tmp_path / "state"))
-        assert (done.written, done.new_documents, done.settled) == (11, 11, True)
-        assert neural(node, new, "cut")["predicted_queries"] == CUT_QUERIES
-    finally:
-        client.indices.delete(index=new, params={"ignore_unavailable": "true"})
+    done = run_beside(job(client, fresh_index, tmp_path / "state"), PREFIX)
+    assert (done.report.ledger.written, indices.count(client, ours), done.report.complete) == (11, 11, True)
+    assert neural(node, ours, "cut")["predicted_queries"] == CUT_QUERIES
 
 
 @pytest.mark.case("I39")
 def test_a_document_that_nests_too_deeply_is_a_dead_letter_alone(
-    client: OpenSearch, node: EmbeddedNode, fresh_index: str, tmp_path: Path
+    client: OpenSearch, node: EmbeddedNode, fresh_index: str, ours: str, tmp_path: Path
 ) -> None:
     made_for(client, fresh_index, title={"type": "text"}, deep={"type": "object", "enabled": False})
     for number in range(30):
         put(node, fresh_index, f"d{number}", b'{"title":"a mug"}')
     nested = b'{"deep":' + b'{"a":' * 995 + b"1" + b"}" * 996
     put(node, fresh_index, "deep", nested)
-    done = run_copy(fresh_index, job(client, f"{fresh_index}-copy", tmp_path / "state", fields=("title",)))
-    client.indices.delete(index=f"{fresh_index}-copy")
-    assert (done.last.ledger.dead_lettered, done.new_documents) == (1, 30)
+    done = run_beside(job(client, fresh_index, tmp_path / "state", fields=("title",)), PREFIX)
+    assert (done.report.ledger.dead_lettered, indices.count(client, ours)) == (1, 30)
 
 
 @pytest.mark.case("I40")
@@ -171,15 +168,12 @@ def test_documents_with_external_versions_are_never_written_in_place(
     with pytest.raises(IndexUnsuitable, match="external versions"):
         backfill(client, fresh_index, tmp_path / "backfill")
     assert indices.look(client, fresh_index).mapping == before
-    planned = plan(
-        fresh_index,
-        profile=profile_for(toy_models(), ["title", "text"]),
-        models=toy_models(),
-        client=client,
-        settings=SETTINGS,
-    )
-    assert planned.way == "copy"
-    assert any("external versions" in obstacle for obstacle in planned.obstacles)
+    profile = profile_for(toy_models(), TEXT_FIELDS)
+    with pytest.raises(IndexUnsuitable, match="external versions"):
+        planned(client, fresh_index, toy_models(), profile, settings=SETTINGS, wanted="in_place")
+    found = planned(client, fresh_index, toy_models(), profile, settings=SETTINGS)
+    assert found.way == "beside"
+    assert any("external versions" in reason for reason in found.reasons)
     write(5_001)  # Nothing of ours stands in the application's way.
     allowed = SETTINGS.model_copy(update={"external_versions": "no"})
     assert backfill(client, fresh_index, tmp_path / "backfill", settings=allowed).report.ledger.written == 1

@@ -107,8 +107,8 @@ def test_a_user_who_may_not_write_to_an_index_enriches_it_beside(users: SecuredN
         try:
             with pytest.raises(AuthorizationException):
                 itself.index(index=index, id="new", body={"title": "by the bridge"})
-            run(users, tmp_path, "plan", index, "--beside", "--text-field", "title", "--no-expansion", user=user)
-            run(users, tmp_path, "backfill", index, "--beside", "--text-field", "title", "--no-expansion", user=user)
+            run(users, tmp_path, "plan", index, "--text-field", "title", "--no-expansion", user=user)
+            run(users, tmp_path, "backfill", index, "--text-field", "title", "--no-expansion", user=user)
             admin.delete(index=index, id="d3", params={"refresh": "true"})
             run(users, tmp_path, "backfill", index, "--no-expansion", user=user)
             shown = json.loads(run(users, tmp_path, "index", "show", index, "--json", user=user))

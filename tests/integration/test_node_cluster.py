@@ -1,11 +1,9 @@
 """The test cluster loses and regains nodes, so that tests of the bridge may rely on it."""
 
 from collections.abc import Iterator
-from threading import Event
 
 import pytest
 
-from ingest.runs.copy import wait_for_copies
 from ingest.runs.ingest import tuned_for_load
 from tests.node_cluster import NodeCluster, start_cluster
 
@@ -45,7 +43,7 @@ def test_an_index_that_was_filled_without_replicas_has_them_again(cluster: NodeC
             shards = client.cat.shards(index="filled", format="json")
             assert {shard["prirep"] for shard in shards} == {"p"}
 
-        wait_for_copies(client, "filled", Event())
+        cluster.wait_until_green(3)
 
         shards = client.cat.shards(index="filled", format="json")
         assert (

@@ -33,7 +33,7 @@ def node(secured_node: SecuredNode) -> Iterator[SecuredNode]:
     for user, rule in {"whole": {}, **RULES}.items():
         secured_node.add_user(user, may | rule, cluster=CLUSTER)
     reading = {"index_patterns": [INDEX], "allowed_actions": ["indices:admin/get", "indices:data/read/*"]}
-    writing = {"index_patterns": [f"{INDEX}-copy"], "allowed_actions": ACTIONS}
+    writing = {"index_patterns": [f"neural-bridge.{INDEX}"], "allowed_actions": ACTIONS}
     secured_node.add_user("reader", reading | RULES["document_level"], writing, cluster=CLUSTER)
     yield secured_node
     for user in ("whole", "reader", *RULES):
@@ -90,7 +90,7 @@ def test_who_is_shown_a_part_may_not_enrich(node: SecuredNode, index: str, tmp_p
     for command in (
         ("backfill", index, *ENRICHING),
         ("plan", index, *ENRICHING),
-        ("copy", index, f"{INDEX}-copy", *ENRICHING),
+        ("backfill", index, "--beside", *ENRICHING),
         ("ingest", index, str(tmp_path / "documents.jsonl"), *ENRICHING),
         ("ingest", index, str(tmp_path / "documents.jsonl"), *ENRICHING, "--dry-run"),
     ):
@@ -103,14 +103,14 @@ def test_who_is_shown_a_part_may_not_enrich(node: SecuredNode, index: str, tmp_p
 
 
 @pytest.mark.case("S10")
-def test_who_may_only_read_a_part_may_not_copy_it(node: SecuredNode, index: str, tmp_path: Path) -> None:
+def test_who_may_only_read_a_part_may_not_enrich_it_beside(node: SecuredNode, index: str, tmp_path: Path) -> None:
     make_toy_encoder(tmp_path / "encoder")
 
-    ended = run(node, "reader", tmp_path, "copy", index, f"{INDEX}-copy", *ENRICHING)
+    ended = run(node, "reader", tmp_path, "backfill", index, *ENRICHING)
 
     assert (ended.returncode, "document-level" in ended.stderr) == (4, True), ended.stderr
     with node.client() as admin:
-        assert not admin.indices.exists(index=f"{INDEX}-copy")
+        assert not admin.indices.exists(index=f"neural-bridge.{INDEX}")
 
 
 @pytest.mark.case("S10")

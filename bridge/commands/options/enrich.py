@@ -16,8 +16,6 @@ from click.core import ParameterSource
 from bridge.commands import cluster_option, display, invocation_of, json_option, settings_of
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
     from bridge.cluster.index import IndexState
     from bridge.profile import IndexProfile, PassageSettings
     from bridge.settings import IngestSettings, Settings
@@ -255,46 +253,28 @@ def run_options(command: Command) -> Command:
 versions_option = click.option(
     "--external-versions",
     type=click.Choice(["detect", "yes", "no"]),
-    help="Whether an application numbers the versions of documents itself: then INDEX is not written in place.",
+    help="Whether an application numbers the versions of documents itself: then INDEX is enriched beside.",
 )
 
 
 def way_options(command: Command) -> Command:
-    """Adds --beside and --in-place; the command gets them as `wanted`, see `chosen_way`."""
+    """Adds --beside and --in-place; the command gets them as `wanted`, see `ingest.runs.way.choose`."""
     for option in (
-        click.option("--in-place", "wanted", flag_value="in_place", help="Set our object in the documents of INDEX."),
         click.option(
-            "--beside", "wanted", flag_value="beside", help="Write to a hidden index of ours; INDEX is only read."
+            "--in-place",
+            "wanted",
+            flag_value="in_place",
+            help="Set our object in the documents of INDEX. By default if nothing speaks against it.",
+        ),
+        click.option(
+            "--beside",
+            "wanted",
+            flag_value="beside",
+            help="Write to a hidden index of ours; INDEX is only read. By default if anything speaks against in place.",
         ),
     ):
         command = option(command)
     return command
-
-
-def chosen_way(
-    client: "OpenSearch", state: "IndexState", wanted: str | None, prefix: str
-) -> "tuple[bool, IndexProfile | None]":
-    """Whether an index is enriched beside, and the profile that it is enriched for already, that way. The way that was
-    begun goes on; else in place, unless `wanted` is "beside".
-
-    Raises:
-        UsageError: it is enriched beside, and `wanted` is "in_place".
-        IndexUnsuitable: see `bridge.cluster.companion.find`.
-    """
-    from bridge.cluster import companion
-
-    ours = companion.find(client, state.name, prefix)
-    begun = ours is not None and state.profile is None
-    if begun and wanted == "in_place":
-        from bridge.errors import UsageError
-
-        raise UsageError(
-            f"index {state.name} is enriched beside already: leave out --in-place, or begin anew after `neural-bridge "
-            f"undo {state.name}`"
-        )
-    if begun or wanted == "beside":
-        return True, ours.profile if ours else None
-    return False, state.profile
 
 
 def end(ctx: click.Context, request: "StopRequest", report: "Report") -> None:

@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
-from bridge.cluster.field_security import field_rules, uncovered
+from bridge.cluster.connection import connect
+from bridge.cluster.field_security import field_rules, uncovered, write_denials
 from bridge.profile import IndexProfile, ModelReference, PassageSettings
+from bridge.settings import ClusterSettings
+from tests.fake_bulk import Recorded, Reply, error_body, fake_cluster
 
 PROFILE = IndexProfile(["title", "body"], ModelReference("toy", "0" * 12), 4)
 NESTED = IndexProfile(
@@ -66,3 +69,26 @@ def test_elasticsearchs_rules_are_read_too() -> None:
 
     assert sentence.endswith("shows _neural.predicted_queries, _neural.passages.embedding, made of the same text")
     assert told(whole, kind="indices") == []
+
+
+@pytest.mark.parametrize(
+    ("denied", "kind", "sentences"),
+    [
+        pytest.param("_update", "security_exception", ["this user may not write its documents"], id="documents"),
+        pytest.param("_mapping", "security_exception", ["this user may not write its mapping"], id="mapping"),
+        pytest.param("_update", "cluster_block_exception", [], id="a block is no lack of permission"),
+        pytest.param("nothing", "security_exception", [], id="everything allowed"),
+    ],
+)
+def test_who_may_not_write_is_found_out_and_nothing_is_written(denied: str, kind: str, sentences: list[str]) -> None:
+    def answer(request: Recorded) -> Reply | None:
+        if request.method == "GET":
+            return None
+        return Reply(403, error_body(403, kind)) if denied in request.path else Reply(404, b"{}")
+
+    with fake_cluster() as cluster:
+        cluster.on_request = answer
+        assert write_denials(connect(ClusterSettings(url=cluster.url)), "bücher") == sentences
+        assert {request.path.split("/")[1] for request in cluster.requests if request.method != "GET"} == {
+            "b%C3%BCcher"
+        }

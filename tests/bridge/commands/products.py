@@ -1,7 +1,7 @@
 """Commands on an index of an application, with a toy encoder."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,13 @@ def products(opensearch: OpenSearch, fresh_index: str) -> str:
     """An index of an application with a text field and 30 documents."""
     make_products(opensearch, fresh_index)
     return fresh_index
+
+
+@pytest.fixture
+def companion(opensearch: OpenSearch, fresh_index: str) -> Iterator[str]:
+    """The name of the companion of `fresh_index`, which goes afterwards."""
+    yield f"neural-bridge.{fresh_index}"
+    opensearch.indices.delete(index=f"neural-bridge.{fresh_index}", params={"ignore_unavailable": "true"})
 
 
 def make_products(opensearch: OpenSearch, index: str, **settings: Any) -> None:

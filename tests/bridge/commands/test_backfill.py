@@ -1,11 +1,21 @@
 """`neural-bridge backfill` reports what it did, and counts as enriched what has vectors or queries."""
 
 import shlex
+from typing import Any
 
 import pytest
 from opensearchpy import OpenSearch
 
 from tests.bridge.commands.products import Call, make_products, printed, refusal
+
+SETTINGS: dict[str, Any] = {
+    "index.query.default_field": ["title"],
+    "index.highlight.max_analyzed_offset": 4321,
+    "index.max_inner_result_window": 44,
+    "index.max_terms_count": 555,
+    "index.mapping.total_fields.limit": 5,
+    "index.refresh_interval": "7s",
+}
 
 
 def test_a_second_backfill_needs_no_text_fields_and_finds_nothing_to_do(call: Call, products: str) -> None:
@@ -36,7 +46,7 @@ def test_beside_reads_the_index_only_and_undo_leaves_nothing(
     make_products(opensearch, fresh_index, **{"index.knn": False})
     before = opensearch.indices.get(index=fresh_index)
     companion = f"neural-bridge.{fresh_index}"
-    refused = refusal(call("backfill", fresh_index, "--text-field", "title"))
+    refused = refusal(call("backfill", fresh_index, "--in-place", "--text-field", "title"))
     assert f"`neural-bridge backfill {fresh_index} --beside`" in refused
     planned = printed(call("plan", fresh_index, "--beside", "--text-field", "title", "--json"))
     assert (planned["way"], planned["companion"], planned["stale"]) == ("beside", companion, 30)
@@ -58,6 +68,62 @@ def test_beside_reads_the_index_only_and_undo_leaves_nothing(
     assert undone == {"documents": 29, "companion": companion, "mapped_fields": []}
     assert not opensearch.indices.exists(index=companion)
     assert opensearch.indices.get(index=fresh_index) == before
+
+
+@pytest.mark.case("I42")
+@pytest.mark.case("I43")
+def test_aliases_settings_and_pipelines_of_an_application_stay_as_they_are(
+    call: Call, opensearch: OpenSearch, fresh_index: str, companion: str
+) -> None:
+    counts = f"{fresh_index}-counts"
+    opensearch.ingest.put_pipeline(
+        id=counts, body={"processors": [{"script": {"source": "ctx.seen = (ctx.seen ?: 0) + 1"}}]}
+    )
+    make_products(opensearch, fresh_index, **SETTINGS, **{"index.default_pipeline": counts})
+    alias = {"filter": {"term": {"shop.city": "Rome"}}, "routing": "r", "is_write_index": True}
+    opensearch.indices.put_alias(index=fresh_index, name=f"{fresh_index}-alias", body=alias)
+    before, document = opensearch.indices.get(index=fresh_index), opensearch.get(index=fresh_index, id="d3")
+    report = printed(call("backfill", f"{fresh_index}-alias", "--text-field", "title", "--json"))
+    assert (report["ledger"]["written"], report["companion"]) == (30, companion)
+    assert any("pipeline" in reason for reason in report["reasons"])
+    assert call("undo", fresh_index, "--yes").exit_code == 0
+    assert opensearch.indices.get(index=fresh_index) == before
+    assert opensearch.get(index=fresh_index, id="d3") == document
+    assert document["_source"]["seen"] == 1
+    opensearch.indices.delete(index=fresh_index)
+    opensearch.ingest.delete_pipeline(id=counts)
+
+
+@pytest.mark.case("I41")
+def test_documents_with_external_versions_go_beside_and_an_option_decides_what_they_are(
+    call: Call, opensearch: OpenSearch, fresh_index: str, companion: str
+) -> None:
+    make_products(opensearch, fresh_index)
+    external = {"version": 5_000, "version_type": "external", "refresh": "true"}
+    opensearch.index(index=fresh_index, id="row", body={"title": "a row"}, params=external)
+    for command in ("plan", "backfill"):
+        refused = refusal(call(command, fresh_index, "--in-place", "--text-field", "title"))
+        assert "external versions (document row has version 5,000" in refused
+    known = call("plan", fresh_index, "--external-versions", "no", "--text-field", "title", "--json")
+    assert printed(known)["way"] == "in_place"
+    planned = printed(call("plan", fresh_index, "--text-field", "title", "--json"))
+    assert "external versions" in planned["reasons"][0]
+    report = printed(call("backfill", fresh_index, "--text-field", "title", "--json"))
+    assert (report["ledger"]["written"], report["companion"]) == (31, companion)
+    opensearch.index(index=fresh_index, id="row", body={"title": "a row"}, params={**external, "version": 5_001})
+
+
+@pytest.mark.case("I41")
+def test_external_versions_that_no_sample_shows_are_announced_by_an_option(
+    call: Call, opensearch: OpenSearch, products: str, companion: str
+) -> None:
+    planned = printed(call("plan", products, "--text-field", "title", "--json"))
+    assert planned["way"] == "in_place"
+    announced = ("--external-versions", "yes", "--text-field", "title", "--json")
+    assert printed(call("plan", products, *announced))["way"] == "beside"
+    report = printed(call("backfill", products, *announced))
+    assert report["companion"] == companion
+    assert "_neural" not in opensearch.get(index=products, id="d1")["_source"]
 
 
 def test_an_index_that_is_enriched_in_place_is_not_enriched_beside(

@@ -30,37 +30,55 @@ def test_a_plan_for_other_fields_than_the_profile_names_undo(call: Call, product
 
 
 @pytest.mark.case("M4")
-@pytest.mark.parametrize("command", ["plan", "backfill", "copy"])
+@pytest.mark.parametrize("command", ["plan", "backfill"])
 def test_a_misspelt_text_field_is_refused_with_the_nearest_name_before_any_work(
     call: Call, opensearch: OpenSearch, products: str, command: str
 ) -> None:
     before = indices.look(opensearch, products)
-    more = [f"{products}-copy"] if command == "copy" else []
-    refused = call(command, products, *more, "--text-field", "titel")
+    refused = call(command, products, "--text-field", "titel")
     assert f"index {products} has no field titel: did you mean title?" in refusal(refused)
     assert indices.look(opensearch, products) == before
-    assert not opensearch.indices.exists(index=f"{products}-copy")
+    assert not opensearch.indices.exists(index=f"neural-bridge.{products}")
 
 
 @pytest.mark.case("I45")
-def test_plan_and_backfill_name_the_same_obstacles_and_nothing_is_changed(
+def test_plan_and_backfill_in_place_name_the_same_obstacles_and_nothing_is_changed(
     call: Call, opensearch: OpenSearch, fresh_index: str
 ) -> None:
     make_products(opensearch, fresh_index, **{"index.mapping.total_fields.limit": 5})
     before = indices.look(opensearch, fresh_index)
-    planned = printed(call("plan", fresh_index, "--text-field", "title", "--json"))
-    assert planned["way"] == "copy"
-    assert "total_fields.limit allows 5: raise it" in planned["obstacles"][0]
-    refused = call("backfill", fresh_index, "--text-field", "title")
-    assert all(obstacle in refusal(refused) for obstacle in planned["obstacles"])
+    refusals = [
+        refusal(call(command, fresh_index, "--in-place", "--text-field", "title")) for command in ("plan", "backfill")
+    ]
+    assert "total_fields.limit allows 5: raise it" in refusals[0]
+    assert refusals[0] == refusals[1]
     assert indices.look(opensearch, fresh_index) == before
     opensearch.indices.put_settings(index=fresh_index, body={"index.mapping.total_fields.limit": 7})
-    assert printed(call("backfill", fresh_index, "--text-field", "title", "--json"))["ledger"]["written"] == 30
+    done = printed(call("backfill", fresh_index, "--in-place", "--text-field", "title", "--json"))
+    assert done["ledger"]["written"] == 30
+
+
+@pytest.mark.case("I45")
+def test_plan_and_backfill_choose_beside_for_the_same_reasons(
+    call: Call, opensearch: OpenSearch, fresh_index: str, companion: str
+) -> None:
+    make_products(opensearch, fresh_index, **{"index.mapping.total_fields.limit": 5})
+    before = opensearch.indices.get(index=fresh_index)
+    planned = printed(call("plan", fresh_index, "--text-field", "title", "--json"))
+    assert (planned["way"], planned["companion"]) == ("beside", companion)
+    assert "total_fields.limit allows 5: raise it" in planned["reasons"][0]
+    done = call(*shlex.split(planned["command"])[1:], "--json")
+    assert f"{fresh_index}: enriched beside, in {companion}, because the mapping would have" in done.stderr
+    assert "(--in-place decides otherwise)" in done.stderr
+    report = printed(done)
+    assert (report["ledger"]["written"], report["companion"]) == (30, companion)
+    assert report["reasons"] == planned["reasons"]
+    assert opensearch.indices.get(index=fresh_index) == before
 
 
 @pytest.mark.case("I45")
 def test_an_index_with_a_narrow_result_window_is_enriched(call: Call, opensearch: OpenSearch, fresh_index: str) -> None:
     make_products(opensearch, fresh_index, **{"index.max_result_window": 7})
     planned = printed(call("plan", fresh_index, "--text-field", "title", "--json"))
-    assert (planned["way"], planned["sampled"]) == ("in_place", 7)
+    assert (planned["way"], planned["sampled"], planned["reasons"]) == ("in_place", 7, ["nothing speaks against it"])
     assert printed(call("backfill", fresh_index, "--text-field", "title", "--json"))["ledger"]["written"] == 30

@@ -1,19 +1,21 @@
 """A plan foresees what enriching an index would mean, and changes nothing."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
+from bridge.errors import IndexUnsuitable
 from bridge.node.node import EmbeddedNode
-from bridge.settings import ClusterSettings, IngestSettings
+from bridge.settings import ClusterSettings
 from ingest.books.ledger import Report
-from ingest.runs.plan import Plan, plan
+from ingest.runs.plan import Plan
 from ingest.sources.documents import FieldChoice
 from ingest.stages.models import profile_for
-from tests.ingest.application import TEXT_FIELDS, backfilled, old_application
+from tests.ingest.application import TEXT_FIELDS, backfilled, old_application, planned
 from tests.ingest.toys import toy_models
 
 FIELDS = FieldChoice(TEXT_FIELDS)
@@ -29,14 +31,14 @@ def backfill(client: OpenSearch, index: str, state_folder: Path) -> Report:
     return backfilled(client, index, toy_models(), PROFILE, state_folder)
 
 
-def planned(client: OpenSearch, index: str) -> Plan:
-    return plan(index, profile=PROFILE, models=toy_models(), client=client, settings=IngestSettings(), sample=50)
+def plan_of(client: OpenSearch, index: str, **options: Any) -> Plan:
+    return planned(client, index, toy_models(), PROFILE, sample=50, **options)
 
 
 def test_plan_foresees_work_and_growth_and_changes_nothing(client: OpenSearch, fresh_index: str) -> None:
     old_application(client, fresh_index, 200)
     before = indices.look(client, fresh_index)
-    found = planned(client, fresh_index)
+    found = plan_of(client, fresh_index)
     assert (found.way, found.documents, found.stale, found.sampled, found.passages) == ("in_place", 200, 200, 50, 200)
     assert found.hours > 0
     assert found.vector_memory_bytes == round(200 * 1.1 * (4 + 8 * 16))
@@ -47,10 +49,9 @@ def test_plan_foresees_work_and_growth_and_changes_nothing(client: OpenSearch, f
 def test_a_plan_beside_foresees_the_same_work_in_a_new_index(client: OpenSearch, fresh_index: str) -> None:
     old_application(client, fresh_index, 60, knn=False)
     before = indices.look(client, fresh_index)
-    found = plan(
-        fresh_index, profile=PROFILE, models=toy_models(), client=client, settings=IngestSettings(), prefix="ours."
-    )
-    assert (found.way, found.obstacles, found.companion) == ("beside", [], f"ours.{fresh_index}")
+    found = plan_of(client, fresh_index, prefix="ours.")
+    assert (found.way, found.companion) == ("beside", f"ours.{fresh_index}")
+    assert found.reasons == ["index.knn was never set, and it can only be set when an index is created"]
     assert (found.documents, found.stale, found.passages) == (60, 60, 60)
     assert found.mapping.keys() == {"_neural", *TEXT_FIELDS}
     assert indices.look(client, fresh_index) == before
@@ -60,12 +61,12 @@ def test_a_plan_beside_foresees_the_same_work_in_a_new_index(client: OpenSearch,
 def test_plan_of_an_enriched_index_finds_nothing_to_do(client: OpenSearch, fresh_index: str, tmp_path: Path) -> None:
     old_application(client, fresh_index, 60)
     backfill(client, fresh_index, tmp_path)
-    found = planned(client, fresh_index)
+    found = plan_of(client, fresh_index)
     assert (found.stale, found.passages, found.mapping) == (0, 0, {})
 
 
-def test_plan_proposes_a_copy_where_in_place_would_fail(client: OpenSearch, fresh_index: str) -> None:
-    client.indices.create(index=fresh_index, body={"mappings": {"properties": {"title": {"type": "text"}}}})
-    found = planned(client, fresh_index)
-    assert found.way == "copy"
-    assert len(found.obstacles) == 2
+def test_plan_in_place_names_each_obstacle(client: OpenSearch, fresh_index: str) -> None:
+    body = {"mappings": {"_source": {"excludes": ["secret"]}, "properties": {"title": {"type": "text"}}}}
+    client.indices.create(index=fresh_index, body=body)
+    with pytest.raises(IndexUnsuitable, match=r"(?s)_source\.excludes.*text is not in the mapping"):
+        plan_of(client, fresh_index, wanted="in_place")

@@ -54,7 +54,7 @@ def test_external_versions_are_recognised(client: OpenSearch, fresh_index: str, 
     obstacle = found(client, fresh_index)
     assert obstacle is not None
     assert "external versions" in obstacle
-    with pytest.raises(IndexUnsuitable, match=r"neural-bridge copy .*--external-versions no"):
+    with pytest.raises(IndexUnsuitable, match=r"neural-bridge backfill .* --beside.*--external-versions no"):
         refuse_external_versions(client, indices.look(client, fresh_index), DETECT)
     assert found(client, fresh_index, IngestSettings(external_versions="no")) is None
 

@@ -1,4 +1,4 @@
-"""The document side on every engine: indices made, filled, enriched in place, copied and cleaned."""
+"""The document side on every engine: indices made, filled, enriched in place and beside, and cleaned."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -10,22 +10,24 @@ import pytest
 from numpy.typing import NDArray
 from opensearchpy import OpenSearch
 
+from bridge.cluster import companion
 from bridge.cluster import index as indices
 from bridge.cluster.connection import exchange
 from bridge.cluster.removal import undo
+from bridge.cluster.shard_progress import index_progress
 from bridge.profile import IndexProfile, PassageSettings
 from bridge.records import SourcePosition
 from bridge.settings import IngestSettings
 from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.backfill import BackfillReport, run_backfill
-from ingest.runs.copy import run_copy
+from ingest.runs.beside import run_beside
 from ingest.runs.ingest import run_ingest
-from ingest.runs.plan import plan
 from ingest.sources.documents import FieldChoice, document_of
 from ingest.sources.json_bytes import Entry
 from ingest.sources.source import DocumentsInMemory
 from ingest.stages.models import Models, profile_for
+from tests.ingest.application import planned
 from tests.ingest.toys import CountingEncoder, toy_models
 from tests.integration.compatibility.conftest import Engine
 
@@ -75,6 +77,10 @@ def application_index(client: OpenSearch, engine: Engine, index: str, n: int, *,
     if not engine.is_elasticsearch:
         settings["index.knn"] = True
     client.indices.create(index=index, body={"settings": settings, "mappings": {"properties": MAPPING}})
+    write_documents(client, index, n)
+
+
+def write_documents(client: OpenSearch, index: str, n: int) -> None:
     lines: list[dict[str, Any]] = []
     for i in range(n):
         lines += [{"index": {"_id": f"d{i}"}}, {"title": f"title {i}", "text": f"text of {i}", "stock": i}]
@@ -133,7 +139,7 @@ def test_a_second_run_writes_what_changed(client: OpenSearch, index_name: str, t
 @pytest.mark.feature("plan: what enriching an index would mean")
 def test_a_plan_foresees_the_work(client: OpenSearch, engine: Engine, index_name: str) -> None:
     application_index(client, engine, index_name, 40)
-    found = plan(index_name, profile=SINGLE, models=toy_models(), client=client, settings=IngestSettings(), sample=20)
+    found = planned(client, index_name, toy_models(), SINGLE, sample=20)
     assert (found.way, found.documents, found.stale, found.sampled) == ("in_place", 40, 40, 20)
 
 
@@ -176,28 +182,21 @@ def test_what_a_document_lost_is_taken_from_our_object(
     assert client.count(index=index_name, body=query)["count"] == 2
 
 
-@pytest.mark.feature("copy into a new index and move the alias (points in time, by shard)")
-def test_a_copy_holds_every_document_and_takes_over_the_alias(
-    client: OpenSearch, engine: Engine, index_name: str, tmp_path: Path
+@pytest.mark.feature("backfill beside: the application's index is only read (points in time, by shard)")
+def test_a_companion_is_filled_and_the_applications_index_stays(
+    client: OpenSearch, index_name: str, tmp_path: Path
 ) -> None:
-    application_index(client, engine, index_name, 1100, shards=3)
-    client.indices.put_alias(index=index_name, name=f"{index_name}-alias")
-    copy = f"{index_name}-copy"
-    done = run_copy(
-        index_name,
-        Job(
-            copy,
-            profile=SINGLE,
-            models=toy_models(),
-            client=client,
-            settings=IngestSettings(),
-            state_folder=tmp_path,
-        ),
-    )
-    assert (done.settled, done.old_documents, done.new_documents) == (True, 1100, 1100)
-    assert indices.count_enriched(client, copy, SINGLE) == 1100
-    indices.move_alias(client, f"{index_name}-alias", old=index_name, new=copy)
-    assert indices.look(client, f"{index_name}-alias").name == copy
+    body = {"settings": {"number_of_replicas": 0, "number_of_shards": 3}, "mappings": {"properties": MAPPING}}
+    client.indices.create(index=index_name, body=body)
+    write_documents(client, index_name, 1100)
+    before = client.indices.get(index=index_name), index_progress(client, index_name).shards
+    done = run_beside(Job(index_name, SINGLE, toy_models(), client, IngestSettings(), tmp_path), "ours-")
+    try:
+        assert (done.report.ledger.written, done.report.complete) == (1100, True)
+        assert indices.count_enriched(client, done.companion, SINGLE) == 1100
+        assert (client.indices.get(index=index_name), index_progress(client, index_name).shards) == before
+    finally:
+        assert companion.remove(client, index_name, "ours-") == 1100
 
 
 @pytest.mark.feature("undo: every trace of the bridge removed from the documents")

@@ -11,13 +11,15 @@ import pytest
 import requests
 from opensearchpy import OpenSearch
 
+from bridge.cluster import index as indices
 from bridge.profile import DEFAULT_OBJECT, IndexProfile
 from bridge.settings import IngestSettings
 from ingest.job import Job
-from ingest.runs.copy import run_copy
+from ingest.runs.ingest import run_ingest
+from ingest.sources.index import IndexDocuments
 from tests.ingest.toys import toy_models
 from tests.integration.compatibility.conftest import Engine
-from tests.integration.compatibility.test_documents import SINGLE, application_index, backfill
+from tests.integration.compatibility.test_documents import MAPPING, SINGLE, application_index, backfill
 
 WORDS = ["what", "title", "is 7", "what is text", "title 3 what"]
 """The toy predicts for each document `what is` and one of its words."""
@@ -57,22 +59,15 @@ def _explanations(client: OpenSearch, index: str) -> list[list[str]]:
     return [sorted(re.findall(r"[^\s()|]+", explanation)) for explanation in explanations]
 
 
-def _copied(client: OpenSearch, old: str, folder: Path, profile: IndexProfile) -> str:
+def _made_anew(client: OpenSearch, old: str, folder: Path, profile: IndexProfile) -> str:
     """An enriched index of the same documents. It is new: where documents were rewritten, the deleted versions count
     in scores until the cluster drops them, whoever rewrote them."""
-    done = run_copy(
-        old,
-        Job(
-            f"{old}-copy",
-            profile=profile,
-            models=toy_models(),
-            client=client,
-            settings=IngestSettings(object_field=profile.object_field),
-            state_folder=folder,
-        ),
-    )
-    assert (done.new_documents, done.settled) == (12, True)
-    return f"{old}-copy"
+    new = f"{old}-new"
+    indices.create(client, new, profile, properties=MAPPING)
+    settings = IngestSettings(object_field=profile.object_field)
+    source = IndexDocuments(client, old, [], text_fields=profile.text_fields)
+    assert run_ingest(source, Job(new, profile, toy_models(), client, settings, folder)).ledger.written == 12
+    return new
 
 
 def _without(answers: list[Any], object_field: str) -> int:
@@ -88,7 +83,7 @@ def test_an_enriched_index_answers_them_as_the_plain_one_did(
     application_index(client, engine, index_name, 12)
     before = _answers(engine, index_name)
 
-    after = _answers(engine, _copied(client, index_name, tmp_path, SINGLE))
+    after = _answers(engine, _made_anew(client, index_name, tmp_path, SINGLE))
 
     assert SINGLE.object_field == IngestSettings().object_field == DEFAULT_OBJECT
     assert _without(after, DEFAULT_OBJECT) > 0
@@ -117,7 +112,7 @@ def test_an_object_without_an_underscore_would_be_searched_too(
     before = _answers(engine, index_name)
 
     visible = msgspec.structs.replace(SINGLE, object_field="visible")
-    after = _answers(engine, _copied(client, index_name, tmp_path, visible))
+    after = _answers(engine, _made_anew(client, index_name, tmp_path, visible))
 
     _without(after, "visible")
     assert after != before

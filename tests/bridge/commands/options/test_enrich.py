@@ -79,7 +79,7 @@ def test_a_run_has_a_folder_per_task_and_index_unless_one_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    folders = {parsed("shop")[1].folder(task, index) for task in ("copy", "backfill") for index in ("a", "b")}
+    folders = {parsed("shop")[1].folder(task, index) for task in ("follow", "backfill") for index in ("a", "b")}
     assert len(folders) == 4
     assert all(folder.is_relative_to(tmp_path) for folder in folders)
-    assert parsed("shop", "--state-folder", "books")[1].folder("copy", "a") == Path("books")
+    assert parsed("shop", "--state-folder", "books")[1].folder("follow", "a") == Path("books")
