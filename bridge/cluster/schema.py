@@ -306,8 +306,7 @@ def _wrong_fields(profile: IndexProfile, mapping: Mapping[str, Any]) -> Iterator
 def _wrong_settings(profile: IndexProfile, mapping: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
     vector = field_mapping(mapping, profile.embedding_field) or {}
     if vector.get("type") == "knn_vector" and not _is_true(settings.get("knn")):
-        state = "was never set" if settings.get("knn") is None else "is false"
-        yield f"index.knn {state}, and it can only be set when an index is created"
+        yield "index.knn was never set to true, which is only possible when an index is created"
     mapping_settings = settings.get("mapping")
     limits = mapping_settings.get("total_fields", {}) if isinstance(mapping_settings, dict) else {}
     limit = int(limits.get("limit", _DEFAULT_FIELD_LIMIT))

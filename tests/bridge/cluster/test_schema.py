@@ -157,7 +157,7 @@ def changed(mapping: dict[str, Any], name: str, **change: Any) -> dict[str, Any]
         pytest.param(
             NESTED, lambda m: changed(m, "_neural.passages", type="object"), {}, "not nested", id="flat-passages"
         ),
-        pytest.param(SINGLE, lambda m: m, {"knn": "false"}, "index.knn is false", id="knn-off"),
+        pytest.param(SINGLE, lambda m: m, {"knn": "false"}, "index.knn was never set to true", id="knn-off"),
         pytest.param(
             SINGLE, lambda m: m, {"mapping": {"total_fields": {"limit": "3"}}}, "limit allows 3", id="field-limit"
         ),

@@ -51,7 +51,7 @@ def test_a_plan_beside_foresees_the_same_work_in_a_new_index(client: OpenSearch,
     before = indices.look(client, fresh_index)
     found = plan_of(client, fresh_index, prefix="ours.")
     assert (found.way, found.companion) == ("beside", f"ours.{fresh_index}")
-    assert found.reasons == ["index.knn was never set, and it can only be set when an index is created"]
+    assert found.reasons == ["index.knn was never set to true, which is only possible when an index is created"]
     assert (found.documents, found.stale, found.passages) == (60, 60, 60)
     assert found.mapping.keys() == {"_neural", *TEXT_FIELDS}
     assert indices.look(client, fresh_index) == before

@@ -58,8 +58,8 @@ def test_an_index_that_nothing_speaks_against_is_enriched_in_place(client: OpenS
 @pytest.mark.parametrize(
     ("settings", "mapping", "reason"),
     [
-        pytest.param({"index.knn": None}, {}, "index.knn was never set", id="no-knn"),
-        pytest.param({"index.knn": False}, {}, "index.knn is false", id="knn-off"),
+        pytest.param({"index.knn": None}, {}, "index.knn was never set to true", id="no-knn"),
+        pytest.param({"index.knn": False}, {}, "index.knn was never set to true", id="knn-off"),
         pytest.param({}, {"dynamic": "strict"}, "its mapping is strict", id="strict"),
         pytest.param({"index.mapping.total_fields.limit": 4}, {}, "total_fields.limit allows 4", id="field-limit"),
         pytest.param({"index.blocks.write": True}, {}, "index.blocks.write is true", id="write-block"),
