@@ -238,7 +238,7 @@ def test_one_id_under_two_routings_is_two_documents_and_both_are_enriched(
             {"_source": {"excludes": ["secret"]}}, {"knn": True}, r"_source\.excludes \(secret\)", id="excludes"
         ),
         pytest.param({}, {"derived_source.enabled": True, "knn": True}, "reconstruction", id="derived-source"),
-        pytest.param({}, {}, "index.knn is not true", id="no-knn"),
+        pytest.param({}, {}, "index.knn was never set to true", id="no-knn"),
     ],
 )
 def test_an_index_whose_documents_would_suffer_is_refused_with_the_reason(
