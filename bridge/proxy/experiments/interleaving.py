@@ -6,7 +6,6 @@ each pair of picks.
 """
 
 import random
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -14,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from bridge.proxy.experiments.event_log import DEPTH, Click, EventLog, Impression, now, overlap, rank_biased_overlap
+from bridge.proxy.experiments.impressions import Impressions
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.ranking import Ranked, RankingCache
@@ -35,10 +35,13 @@ class _ClickBody(msgspec.Struct, forbid_unknown_fields=True):
 class Interleaving:
     """Ranks, and mixes the application's own ranking in."""
 
-    def __init__(self, rankings: RankingCache, events: EventLog, *, log_queries: bool) -> None:
+    def __init__(
+        self, rankings: RankingCache, events: EventLog, impressions: Impressions, *, log_queries: bool
+    ) -> None:
         """`log_queries`: the log may hold the words of queries."""
         self._rankings = rankings
         self._events = events
+        self._impressions = impressions
         self._log_queries = log_queries
 
     async def rank(self, plan: Plan) -> Ranked:
@@ -56,8 +59,8 @@ class Interleaving:
             msgspec.structs.replace(bridge.get(key) or RankedHit(*key, score=0.0), score=1 + (n - i) / n)
             for i, (key, _) in enumerate(drafted)
         ]
-        impression = secrets.token_hex(8)
         page = drafted[plan.request.start : plan.request.start + plan.request.size]
+        impression = self._impressions.name([doc_id for (_, doc_id), _ in page])
         compared = own[:DEPTH], list(bridge)[:DEPTH]
         self._events.append(
             Impression(
@@ -78,10 +81,10 @@ class Interleaving:
         return replace(ranked, ranking=replace(ranked.ranking, hits=hits), impression=impression)
 
     def clicked(self, body: bytes) -> None:
-        """Log a click.
+        """Log a click; of several on one document, the first.
 
         Raises:
-            Refused: 400; the body is no click.
+            Refused: 400; the body is no click on a page that was shown. 429; the page has had too many.
         """
         try:
             click = msgspec.json.decode(body, type=_ClickBody)
@@ -92,7 +95,8 @@ class Interleaving:
                 f'{CLICK_PATH}: {error}; expected {{"impression": "…", "document": "…"}}, the value of the answer\'s '
                 f"header X-Bridge-Impression and the chosen document's _id",
             ) from error
-        self._events.append(Click(time=now(), impression=click.impression, document=click.document))
+        if self._impressions.clicked(click.impression, click.document):
+            self._events.append(Click(time=now(), impression=click.impression, document=click.document))
 
 
 def team_draft(own: Sequence[Key], bridge: Sequence[Key], *, seed: str) -> Iterator[tuple[Key, Side]]:

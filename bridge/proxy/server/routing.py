@@ -22,7 +22,7 @@ from opentelemetry.trace import Span, Tracer
 
 from bridge import tracing
 from bridge.http_deadlines import FirstRequestDeadline, SlowClient
-from bridge.proxy.experiments.interleaving import CLICK_PATH, MAX_CLICK_BYTES
+from bridge.proxy.experiments.interleaving import CLICK_PATH, MAX_CLICK_BYTES, Interleaving
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.transport import elasticsearch_clients, passthrough
 from bridge.proxy.transport.headers import MARK
@@ -105,13 +105,12 @@ class Proxy:
                 route = "retrieve"
                 decision = "upgrade"
                 response = await self._retrieved(request, inbound)
-            elif self._settings.mode == "interleave" and (inbound.method, inbound.target) == (
-                hdrs.METH_POST,
-                CLICK_PATH,
+            elif (interleaving := self._search.interleaving) is not None and (
+                (inbound.method, inbound.target) == (hdrs.METH_POST, CLICK_PATH)
             ):
                 route = "click"
                 decision = "upgrade"
-                response = await self._clicked(inbound)
+                response = await self._clicked(inbound, interleaving)
             else:
                 decision = "pass"
                 response = await self._passed(request, inbound)
@@ -165,11 +164,12 @@ class Proxy:
         answer = await self._retrieval.answer(body, inbound.headers)
         return web.Response(body=answer, content_type="application/json")
 
-    async def _clicked(self, inbound: Inbound) -> web.Response:
+    @staticmethod
+    async def _clicked(inbound: Inbound, interleaving: Interleaving) -> web.Response:
         _, body = await read_body(inbound, limit=MAX_CLICK_BYTES)
         if body is None:
             raise Refused(413, "illegal_argument_exception", f"a click has at most {MAX_CLICK_BYTES} bytes")
-        self._search.interleaving.clicked(body)
+        interleaving.clicked(body)
         return web.Response(status=204)
 
     async def _passed(self, request: web.BaseRequest, inbound: Inbound) -> web.StreamResponse:

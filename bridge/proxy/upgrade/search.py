@@ -18,6 +18,7 @@ from aiohttp import hdrs, web
 from bridge import tracing
 from bridge.errors import SettingsError, StageFailed
 from bridge.proxy.experiments.event_log import EventLog
+from bridge.proxy.experiments.impressions import Impressions
 from bridge.proxy.experiments.interleaving import Interleaving
 from bridge.proxy.experiments.shadow import Shadow
 from bridge.proxy.server.metrics import Metrics
@@ -131,7 +132,7 @@ class Search:
     """Answers searches. Call `close` at the end.
 
     Attributes:
-        interleaving: takes the clicks on interleaved answers.
+        interleaving: takes the clicks on interleaved answers; None in other modes.
     """
 
     def __init__(
@@ -146,12 +147,15 @@ class Search:
     ) -> None:
         """
         Raises:
-            SettingsError: clicks on interleaved answers have no log.
+            SettingsError: clicks on interleaved answers have no log, or no key.
         """
-        if settings.mode == "interleave" and settings.event_log is None:
-            raise SettingsError("proxy.mode interleave needs proxy.event_log: name a file for pages and clicks")
         events = EventLog(settings.event_log)
-        self.interleaving = Interleaving(rankings, events, log_queries=settings.event_log_queries)
+        self.interleaving: Interleaving | None = None
+        if settings.mode == "interleave":
+            if settings.event_log is None:
+                raise SettingsError("proxy.mode interleave needs proxy.event_log: name a file for pages and clicks")
+            impressions = Impressions.beside(settings.event_log)
+            self.interleaving = Interleaving(rankings, events, impressions, log_queries=settings.event_log_queries)
         self._shadow = Shadow(rankings, metrics, events)
         self._upstream = upstream
         self._planner = planner
@@ -271,13 +275,13 @@ class Search:
         """An answer that differs from the cluster's: better ranked, or without the bridge's own object."""
         at_once = asyncio.Semaphore(MAX_RANKED_AT_ONCE)
         # A click names one ranking, so the searches of one request are not interleaved.
-        interleaved = self._settings.mode == "interleave" and not target.several
+        interleaving = None if self._settings.mode != "interleave" or target.several else self.interleaving
         answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         async def ranked_in_turn(plan: Plan) -> Ranked:
             async with at_once:
-                if interleaved:
-                    return await self.interleaving.rank(plan)
+                if interleaving is not None:
+                    return await interleaving.rank(plan)
                 return await self._rankings.rank(plan, None if target.several else answered)
 
         rankings = [asyncio.create_task(ranked_in_turn(plan)) if isinstance(plan, Plan) else None for plan in plans]

@@ -97,6 +97,25 @@ async def test_interleaved_pages_and_clicks_are_logged_without_text(make_stack: 
     assert not any("_bridge" in request.target for request in stack.cluster.received)
 
 
+@pytest.mark.case("S16")
+async def test_made_up_clicks_reach_no_log(make_stack: MakeStack, tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    stack = await make_stack(ScriptedIndex(), mode="interleave", event_log=log)
+    _, headers = await search(stack)
+
+    async def clicked(impression: str, document: str) -> int:
+        body = json.dumps({"impression": impression, "document": document})
+        async with stack.client.post(f"{stack.proxy.url}/_bridge/click", data=body) as answer:
+            return answer.status
+
+    impression = headers["X-Bridge-Impression"]
+    statuses = [await clicked("0123456789abcdef", "a"), await clicked(impression, "not shown")]
+    statuses += [await clicked(impression, "a"), await clicked(impression, "a")]
+
+    assert statuses == [400, 400, 204, 204]
+    assert [type(event) for event in read_events(log)] == [Impression, Click]
+
+
 async def test_interleaved_pages_follow_each_other(make_stack: MakeStack, tmp_path: Path) -> None:
     stack = await make_stack(ScriptedIndex(), mode="interleave", event_log=tmp_path / "events.jsonl")
 
