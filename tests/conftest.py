@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import structlog
 from opensearchpy import OpenSearch
@@ -9,6 +10,10 @@ from opensearchpy import OpenSearch
 from bridge.node.node import EmbeddedNode
 from tests import servers
 from tests.secured_node import SecuredNode, start_secured_node
+
+# How long an example takes is the machine's business.
+hypothesis.settings.register_profile("house", deadline=None)
+hypothesis.settings.load_profile("house")
 
 _RAY_MARKS = (
     pytest.mark.slow,

@@ -112,6 +112,6 @@ schema = schemathesis.openapi.from_dict(openapi.document())
 @pytest.mark.slow
 @pytest.mark.case("R1", "R2", "R6")
 @schema.parametrize()
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
 def test_every_request_is_answered_as_the_openapi_document_says(case: schemathesis.Case[Any], sidecar: Process) -> None:
     case.call_and_validate(base_url=sidecar.url)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -58,7 +58,6 @@ def test_unknown_measure_is_refused() -> None:
 floats = st.lists(st.floats(0, 1), min_size=1, max_size=50).map(np.array)
 
 
-@settings(deadline=None)
 @given(values=floats)
 def test_interval_holds_the_mean_and_stays_within_the_values(values: NDArray[np.float64]) -> None:
     estimate = bootstrap_interval(values, resamples=200)

@@ -121,7 +121,7 @@ class Bookkeeping(RuleBasedStateMachine):
 
 
 TestBookkeeping = pytest.mark.case("I9")(Bookkeeping.TestCase)
-TestBookkeeping.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+TestBookkeeping.settings = settings(max_examples=30, stateful_step_count=25)
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ _lines = st.lists(
 
 
 @given(lines=_lines, ending=st.sampled_from([b"\n", b"\r\n"]), last=st.booleans(), part_bytes=st.integers(1, 300))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_parts_hold_every_line_once_wherever_they_are_cut(
     tmp_path: Path, lines: list[bytes], ending: bytes, last: bool, part_bytes: int
 ) -> None:
