@@ -109,6 +109,10 @@ class Dialect(Protocol):
     def combines_fields(self) -> bool:
         """Whether it knows the query `combined_fields`."""
 
+    @property
+    def reads_primaries(self) -> bool:
+        """Whether a search can name the primaries as the copies to read."""
+
     def vector_encoding(self, engine: VectorEngine) -> VectorEncoding:
         """The smallest encoding of vectors that a new index can hold."""
 
@@ -139,6 +143,11 @@ class OpenSearchDialect:
     def combines_fields(self) -> bool:
         """See `Dialect`."""
         return self.version >= (3, 2, 0)
+
+    @property
+    def reads_primaries(self) -> bool:
+        """See `Dialect`."""
+        return True
 
     def vector_encoding(self, engine: VectorEngine) -> VectorEncoding:
         """See `Dialect`. faiss compares bytes by distance and inner product only, which depend on a vector's length."""
@@ -190,6 +199,11 @@ class ElasticsearchDialect:
     def combines_fields(self) -> bool:
         """See `Dialect`."""
         return self.version >= (7, 13, 0)
+
+    @property
+    def reads_primaries(self) -> bool:
+        """See `Dialect`."""
+        return False
 
     def vector_encoding(self, engine: VectorEngine) -> VectorEncoding:
         """See `Dialect`."""

@@ -3,11 +3,12 @@
 Predicting the queries of a document takes several times as long as embedding it. So a new document gets its vectors at
 once, with a stamp that names no generator, and its queries when the machine has time. The stamp shows how far each
 document is, whatever happened in between.
+
+A companion's documents are written whole, so there the second step makes the vectors once more.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import msgspec
@@ -18,35 +19,43 @@ from bridge.profile import IndexProfile, ModelReference
 from bridge.records import Document
 from bridge.settings import IngestSettings
 from ingest.stages.models import Models, profile_like
-from ingest.stages.stamps import is_current, recipe, stale, stamp_within
+from ingest.stages.stamps import is_current, recipe
 
 Fields = Literal["all", "vectors", "predicted_queries"]
 
 
 @dataclass(frozen=True, slots=True)
 class FollowedFields:
-    """What one follower makes: fields as `profile` describes, stamped with `recipe`, of the documents that `needs`
-    picks out of those that were read."""
+    """What one follower makes: fields as `profile` says, stamped with `recipe`. Documents need them if what there is
+    was made by one of the recipes `made_by` (`after`), or by none of them (not `after`)."""
 
     fields: Fields
     profile: IndexProfile
     recipe: str
-    needs: Callable[[Sequence[Document]], list[Document]]
+    made_by: Sequence[str]
+    after: bool = False
 
     @classmethod
     def of(cls, fields: Fields, profile: IndexProfile, settings: IngestSettings) -> "FollowedFields":
         """These fields of an index with this profile."""
         whole = recipe(profile, settings)
         if fields == "all":
-            return cls(fields, profile, whole, partial(stale, profile=profile, recipe=whole))
+            return cls(fields, profile, whole, [whole])
         without_queries = msgspec.structs.replace(profile, generator=None)
         vectors = recipe(without_queries, settings)
         if fields == "vectors":
             # A document whose queries fit its text has vectors that do.
-            needs = partial(stale, profile=profile, recipe=whole)
-            return cls(fields, without_queries, vectors, lambda documents: stale(needs(documents), profile, vectors))
-        without_vectors = msgspec.structs.replace(profile, vector_type="none")
-        return cls(fields, without_vectors, whole, partial(_made_by, profile=profile, recipe=vectors))
+            return cls(fields, without_queries, vectors, [whole, vectors])
+        added = profile if profile.beside else msgspec.structs.replace(profile, vector_type="none")
+        return cls(fields, added, whole, [vectors], after=True)
+
+    def needed(self, documents: Sequence[Document], stamps: Sequence[str | None]) -> list[Document]:
+        """The documents that need these fields, by the stamp of each; input order."""
+        stamped = zip(documents, stamps, strict=True)
+        return [each for each, stamp in stamped if self._is_made(each, stamp) == self.after]
+
+    def _is_made(self, document: Document, stamp: str | None) -> bool:
+        return any(is_current(stamp, recipe, document) for recipe in self.made_by)
 
 
 def steps(profile: IndexProfile) -> list[Fields]:
@@ -69,19 +78,15 @@ def followed_profile(state: IndexState, generation: int | None, models: Models) 
             f"index {state.name} has no fields{which} to follow: begin with `neural-bridge backfill {state.name}`, or "
             f"see `neural-bridge generation status {state.name}`"
         )
+    name = existing.beside or state.name
     profile = profile_like(existing, models)
     if existing.generator != profile.generator:
         raise IndexUnsuitable(
-            f"generation {existing.generation} of {state.name} has queries predicted by {_name(existing.generator)}, "
+            f"generation {existing.generation} of {name} has queries predicted by {_name(existing.generator)}, "
             f"and this run's generator, {_name(profile.generator)}, would make every document anew: name the other one "
-            f"with --generator, or run `neural-bridge backfill {state.name}` once if that is meant"
+            f"with --generator, or run `neural-bridge backfill {name}` once if that is meant"
         )
     return profile
-
-
-def _made_by(documents: Sequence[Document], profile: IndexProfile, recipe: str) -> list[Document]:
-    """The documents whose fields are what this recipe makes of them now."""
-    return [each for each in documents if is_current(stamp_within(each.body, profile.stamp_field), recipe, each)]
 
 
 def _name(model: ModelReference | None) -> str:

@@ -4,10 +4,14 @@ Every change of a document has a sequence number, and each round reads the chang
 before saw: new documents, whole documents that an application replaced (our object with them), and partial updates,
 whose old stamp no longer fits their text. Stamps show which of them need work, so reading one twice is harmless.
 Numbers are only left behind once every copy of the shard shows them: see `bridge.cluster.shard_progress`.
+
+What an index with a companion holds is only read, and what is made of it written to the companion.
 """
 
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -18,19 +22,24 @@ import msgspec
 import structlog
 from opensearchpy.exceptions import TransportError
 
+from bridge.cluster import companion
 from bridge.cluster import index as indices
-from bridge.cluster.shard_progress import IndexProgress, index_progress
+from bridge.cluster.field_security import refuse_restricted
+from bridge.cluster.shard_progress import IndexProgress, ShardProgress, index_progress
 from bridge.errors import AnswerNotUnderstood, ClusterBlocked, ClusterUnreachable, IndexUnsuitable
+from bridge.records import Document
 from ingest.books.books import Books
 from ingest.follow.fields import Fields, FollowedFields
 from ingest.follow.state import FollowState, FollowStatus, OnStatus
+from ingest.follow.sweep import Sweep
 from ingest.job import Job
 from ingest.runs.run import Run
 from ingest.signals import StopRequest
 from ingest.sources.index import IndexDocuments
 from ingest.sources.source import SourceItem
 from ingest.sources.versions import refuse_external_versions
-from ingest.writing.pace import SearchLoad
+from ingest.stages.stamps import ChangeFilter, stamp_within
+from ingest.writing.pace import SearchLoad, retrying
 from ingest.writing.writer import BulkLimits
 
 log = structlog.get_logger(__name__)
@@ -57,44 +66,58 @@ class Follower:
         after: "Follower | None" = None,
         while_busy: AbstractContextManager[object] | None = None,
     ) -> None:
-        """Follows the generation of `job.profile`; its state folder keeps how far that got, and without it everything
-        is read once more. `after` is the follower whose fields come before these; `while_busy` is entered while there
-        is work.
+        """Follows the generation of `job.profile`, whose index `job` names: the application's own, or the companion of
+        `profile.beside`. Its state folder keeps how far that got, and without it everything is read once more. `after`
+        is the follower whose fields come before these; `while_busy` is entered while there is work.
 
         Raises:
-            IndexUnsuitable: the index cannot hold the fields of the profile, or an application numbers its versions.
+            IndexUnsuitable: the index cannot hold the fields of the profile, or an application numbers its versions;
+                or the companion was made from an earlier index.
+            AccessDenied: some documents or fields of the index are hidden from this user.
         """
-        state = indices.look(job.client, job.index)
-        indices.check(job.client, job.index, job.profile)
-        refuse_external_versions(job.client, state, job.settings)
+        client, profile, settings = job.client, job.profile, job.settings
+        written = indices.check(client, job.index, profile)
+        state = indices.look(client, profile.beside) if profile.beside else written
+        if profile.beside:
+            refuse_restricted(client, state.name)
+            if not companion.is_of(written, state):
+                raise IndexUnsuitable(
+                    f"{written.name} was made from an earlier index {state.name}: make it anew with `neural-bridge "
+                    f"backfill {state.name}`"
+                )
+        else:
+            refuse_external_versions(client, state, settings)
         self._job = job
         self._stop = stop
         self._after = after
         self._while_busy = while_busy or nullcontext()
-        self._made = FollowedFields.of(fields, job.profile, job.settings)
-        texts = job.profile.text_fields
+        self._made = FollowedFields.of(fields, profile, settings)
+        self._retry = BulkLimits.of(settings).retry
         self._source = IndexDocuments(
-            job.client,
+            client,
             state.name,
-            [*texts, job.profile.stamp_field],
-            text_fields=texts,
-            retry=BulkLimits.of(job.settings).retry,
+            [*profile.text_fields, *([] if profile.beside else [profile.stamp_field])],
+            text_fields=profile.text_fields,
+            retry=self._retry,
             stopped=stop.stopped,
-            no_external_versions=job.settings.external_versions == "detect",
+            no_external_versions=settings.external_versions == "detect" and not profile.beside,
+            read_only=profile.beside is not None,
         )
-        identity = indices.identity(state)
-        self._state = FollowState(job.state_folder, index=identity, recipe=self._made.recipe)
-        self._load = SearchLoad(job.settings.max_search_ms)
+        self._written_to, self._followed = indices.identity(written), indices.identity(state)
+        both = f"{self._followed} in {self._written_to}" if profile.beside else self._followed
+        self._state = FollowState(job.state_folder, index=both, recipe=self._made.recipe)
+        self._load = SearchLoad(settings.max_search_ms)
         self.up_to_date_at = time.monotonic()
         """On the monotonic clock: what was written before then has its fields."""
         self._waiting: str | None = None
+        self._left = False
         self._run_job = replace(
-            job, index=state.name, profile=self._made.profile, from_start=True, stopped=stop.stopped, on_progress=None
+            job, index=written.name, profile=self._made.profile, from_start=True, stopped=stop.stopped, on_progress=None
         )
-        self._books = Books(
-            self._run_job, self._source, index_identity=identity, recipe=self._made.recipe, in_place=True
-        )
-        self._name, self._uuid = state.name, str(state.settings.get("uuid"))
+        self._books = Books(self._run_job, self._source, index_identity=both, recipe=self._made.recipe, in_place=True)
+        self._stamps_of = self._stamps_read(written.name)
+        self._sweep = Sweep(self._run_job, self._source, self._state) if profile.beside else None
+        self._name = state.name
 
     def __enter__(self) -> Self:
         """Locks the state folder.
@@ -137,9 +160,9 @@ class Follower:
                 self._begin()
             if on_status is not None:
                 on_status(self.status())
-            if self._stop.number is not None or (once and caught_up):
+            if self._stop.number is not None or (once and caught_up and not self._left and not self._sweeps):
                 return self.status()
-            if caught_up or self._waiting:
+            if (caught_up and not (once and self._sweeps)) or self._waiting:
                 pause_s = max(self._job.settings.follow_interval_s, _AFTER_FAILURES_S[: failures + 1][-1])
                 self._stop.stopped.wait(max(0.0, pause_s - (time.monotonic() - began)))
 
@@ -148,76 +171,126 @@ class Follower:
         lag_s = time.monotonic() - self.up_to_date_at
         # In the middle of a round, `ledger.read` is that of the round before.
         ledger = msgspec.structs.replace(self._books.ledger, read=self._books.ledger.answered)
-        return FollowStatus(self._name, self._made.profile.generation, self._made.fields, lag_s, ledger, self._waiting)
+        profile, removed = self._made.profile, self._sweep.removed if self._sweep else 0
+        return FollowStatus(self._name, profile.generation, self._made.fields, lag_s, ledger, self._waiting, removed)
+
+    def seen(self, shard: int) -> int:
+        """The sequence number of the shard up to which all has its fields."""
+        return self._state.seen(shard)
 
     @property
     def dead_letters(self) -> Path:
         """The file of dead letters; it exists if there are any."""
         return self._books.dead_letters
 
+    @property
+    def _sweeps(self) -> bool:
+        return self._sweep is not None and self._sweep.is_due
+
     def _begin(self) -> None:
-        self._run = Run(self._run_job, self._books, in_place=True, made_by=self._made.recipe)
+        in_place = self._sweep is None
+        self._run = Run(self._run_job, self._books, in_place=in_place, made_by=self._made.recipe)
 
     def _round(self) -> bool:
         """Enriches what changed; whether all is enriched now."""
         began_at = self._after.up_to_date_at if self._after else time.monotonic()
         progress = self._progress()
-        behind = [number for number, shard in progress.shards.items() if shard.last > self._state.seen(number)]
+        limits = {number: self._limit(number, shard) for number, shard in progress.shards.items()}
+        behind = {number: limit for number, limit in limits.items() if limit > self._state.seen(number)}
         slow = self._load.too_high(progress)
         self._waiting = slow if behind else None
         if self._waiting:
             return False
-        if behind:
+        if behind or self._sweeps:
             self._check_generation()
-            self._job.client.indices.refresh(index=self._name)
+        if behind:
+            self._source.refresh()
             with self._while_busy:
                 if not self._enrich(behind, progress):
                     return False
-        self.up_to_date_at = began_at
+        if self._sweep is not None:
+            self._sweep.go_on()
+        self._left = self._after is None and any(limits[n] < shard.last for n, shard in progress.shards.items())
+        if not self._left:
+            self.up_to_date_at = began_at
         return True
+
+    def _limit(self, number: int, shard: ShardProgress) -> int:
+        """The highest sequence number of a shard that this round may go to.
+
+        The document of a companion must be of a change that stays, and in the second step of one whose vectors are
+        made; in place a write is refused unless it is so.
+        """
+        if self._sweep is None:
+            return shard.last
+        return min(shard.checkpoint, self._after.seen(number) if self._after else sys.maxsize)
 
     def _progress(self) -> IndexProgress:
         """The progress of the index, which must be the same one as before."""
-        progress = index_progress(self._job.client, self._job.index)
-        if (progress.name, progress.uuid) != (self._name, self._uuid):
+        progress = index_progress(self._job.client, self._job.profile.beside or self._job.index)
+        found = f"{progress.name} ({progress.uuid})"
+        if found != self._followed:
             raise IndexUnsuitable(
-                f"{self._job.index} was index {self._name} ({self._uuid}) and is {progress.name} ({progress.uuid}) "
-                f"now: start the follower again"
+                f"{self._job.index} was index {self._followed} and is {found} now: start the follower again"
             )
         return progress
 
     def _check_generation(self) -> None:
         """A generation that was dropped must not come back."""
         generation = self._made.profile.generation
-        if indices.look(self._job.client, self._name).generation(generation) is None:
+        state = indices.look(self._job.client, self._run_job.index)
+        if state.generation(generation) is None or indices.identity(state) != self._written_to:
             raise IndexUnsuitable(
                 f"generation {generation} of {self._name} was dropped or undone: there is nothing to follow any more"
             )
 
-    def _enrich(self, behind: Sequence[int], progress: IndexProgress) -> bool:
+    def _enrich(self, behind: Mapping[int, int], progress: IndexProgress) -> bool:
+        """Enriches the changes of each shard up to a sequence number; whether these were all."""
         last_read: dict[int, int | None] = {}
-        self._run.send_items(self._changes(behind, last_read), changed=self._made.needs)
+        n_read: Counter[int] = Counter()
+        self._run.send_items(self._changes(behind, last_read, n_read), changed=self._needed)
         # Whoever changed a document meanwhile gave it a higher number: the next round reads it.
         self._books.conflicts.clear()
         if self._stop.stopped.is_set():
             return False
         self._books.complete()
-        for number, last in last_read.items():
-            checkpoint = progress.shards[number].checkpoint
-            self._state.advance(number, checkpoint if last is None else min(last, checkpoint))
+        for number, limit in behind.items():
+            last = last_read[number]
+            to = min(limit if last is None else last, progress.shards[number].checkpoint)
+            if n_read[number] < to - self._state.seen(number):
+                self._state.note_deletions()
+            self._state.advance(number, to)
         self._state.save()
         return all(last is None for last in last_read.values())
 
-    def _changes(self, behind: Sequence[int], last_read: dict[int, int | None]) -> Iterator[SourceItem]:
-        """The next changes of each shard; `last_read` then has the number of each shard's last one, None if there are
-        no more."""
-        for number in behind:
-            n_read = 0
+    def _changes(
+        self, behind: Mapping[int, int], last_read: dict[int, int | None], n_read: Counter[int]
+    ) -> Iterator[SourceItem]:
+        """The next changes of each shard, up to a sequence number. Afterwards `n_read` has their numbers, and
+        `last_read` the sequence number of each shard's last one, None if there are no more."""
+        for number, limit in behind.items():
             changes = self._source.changes(number, after=self._state.seen(number))
+            last_read[number] = None
             for item in islice(changes, ROUND_DOCUMENTS):
-                n_read += 1
+                if item.position.offset > limit:
+                    last_read[number] = None
+                    break
+                n_read[number] += 1
                 last_read[number] = item.position.offset
                 yield item
+            else:
+                if n_read[number] < ROUND_DOCUMENTS:
+                    last_read[number] = None
             changes.close()
-            if n_read < ROUND_DOCUMENTS:
-                last_read[number] = None
+
+    def _stamps_read(self, written: str) -> Callable[[Sequence[Document]], Sequence[str | None]]:
+        """Gives the stamps of documents: those that were read with them, or those in the companion."""
+        profile = self._job.profile
+        if profile.beside is None:
+            return lambda documents: [stamp_within(each.body, profile.stamp_field) for each in documents]
+        stamps = ChangeFilter(self._job.client, written, profile, self._made.recipe).stamps
+        return retrying(stamps, self._retry, self._stop.stopped)
+
+    def _needed(self, documents: Sequence[Document]) -> list[Document]:
+        """Those of the documents that need the fields which this follower makes."""
+        return self._made.needed(documents, self._stamps_of(documents))

@@ -1,6 +1,6 @@
 """Where a follower is: how far it got, per shard and on disk, and what it reports of itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -19,7 +19,8 @@ _FILE = "followed"
 
 class FollowStatus(msgspec.Struct, frozen=True):
     """What was written more than `lag_s` ago has the fields that the follower makes. `ledger` counts what it read
-    since it started; `waiting` says why it waits, None if it works or has nothing to do."""
+    since it started; `waiting` says why it waits, None if it works or has nothing to do. `removed`: documents that left
+    the companion of `index` since the application had deleted them."""
 
     index: str
     generation: int
@@ -27,17 +28,22 @@ class FollowStatus(msgspec.Struct, frozen=True):
     lag_s: float
     ledger: Ledger
     waiting: str | None = None
+    removed: int = 0
 
 
 OnStatus = Callable[[FollowStatus], None]
 
 
 class _Saved(msgspec.Struct, frozen=True):
-    """The file's content. `seen`: by shard, the sequence number up to which all is enriched."""
+    """The file's content. `seen`: by shard, the sequence number up to which all is enriched. `deletions`: the
+    application may have deleted documents since the last search for these began. `sweep`: by shard of the companion,
+    the sequence number up to which that search got; without the shards that it is through with."""
 
     index: str
     recipe: str
     seen: dict[int, int] = {}
+    deletions: bool = True
+    sweep: dict[int, int] = {}
 
 
 class FollowState:
@@ -67,6 +73,34 @@ class FollowState:
         """Notes that all changes up to `number` are enriched. Numbers never go back."""
         seen = {**self._saved.seen, shard: max(number, self.seen(shard))}
         self._saved = msgspec.structs.replace(self._saved, seen=seen)
+
+    @property
+    def sweep(self) -> Mapping[int, int]:
+        """The shards of the companion that have to be searched for documents which the application deleted, and the
+        sequence number up to which each was."""
+        return self._saved.sweep
+
+    @property
+    def deletions(self) -> bool:
+        """Whether the application may have deleted documents that no sweep looks for yet."""
+        return self._saved.deletions
+
+    def note_deletions(self) -> None:
+        """Notes that the application may have deleted documents."""
+        self._saved = msgspec.structs.replace(self._saved, deletions=True)
+
+    def begin_sweep(self, shards: Iterable[int]) -> None:
+        """Notes that these shards of the companion have to be searched for all that was deleted so far."""
+        self._saved = msgspec.structs.replace(
+            self._saved, deletions=False, sweep=dict.fromkeys(shards, BEFORE_THE_FIRST)
+        )
+
+    def swept(self, shard: int, number: int | None) -> None:
+        """Notes how far the sweep of a shard got; None ends it."""
+        others = {each: to for each, to in self._saved.sweep.items() if each != shard}
+        if number is not None:
+            others = {shard: number, **others}
+        self._saved = msgspec.structs.replace(self._saved, sweep=others)
 
     def save(self) -> None:
         """Writes the file.

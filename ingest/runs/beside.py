@@ -4,6 +4,7 @@ A pass writes what the companion lacks; further passes read what the application
 change that was read. At the end documents that the application deleted leave the companion too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -104,16 +105,33 @@ def remove_deleted(job: Job, source: IndexDocuments) -> int:
     """
     limits = BulkLimits.of(job.settings)
     job.client.indices.refresh(index=job.index)
-    ours = IndexDocuments(
-        job.client, job.index, [job.profile.stamp_field], text_fields=[], retry=limits.retry, stopped=job.stopped
-    )
     writer = BulkWriter(job.client, job.index, limits, stopped=job.stopped)
-    documents = (item for item in ours.items() if isinstance(item, Document))
+    documents = (item for item in documents_of_companion(job).items() if isinstance(item, Document))
     removed = 0
     while page := list(islice(documents, limits.bulk_documents)):
-        outcomes = writer.write([delete_action(document) for document in source.missing(page)])
-        removed += sum(outcome.kind == "written" for outcome in outcomes)
+        removed += remove_missing(page, source, writer)
     return removed
+
+
+def documents_of_companion(job: Job) -> IndexDocuments:
+    """The documents of the companion, the index of `job`, as far as one must know them to delete them.
+
+    Raises:
+        IndexUnsuitable: there is no such index.
+    """
+    retry = BulkLimits.of(job.settings).retry
+    fields = [job.profile.stamp_field]
+    return IndexDocuments(job.client, job.index, fields, text_fields=[], retry=retry, stopped=job.stopped)
+
+
+def remove_missing(documents: Sequence[Document], source: IndexDocuments, writer: BulkWriter) -> int:
+    """Deletes those of the companion's documents that `source` has no longer; their number.
+
+    Raises:
+        BridgeError: what `IndexDocuments` and `BulkWriter` say.
+    """
+    outcomes = writer.write([delete_action(document) for document in source.missing(documents)])
+    return sum(outcome.kind == "written" for outcome in outcomes)
 
 
 def _companion(

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from threading import Event
 from typing import Any, TypeVar
 from urllib.parse import quote
+from uuid import uuid4
 
 import msgspec
 from opensearchpy import OpenSearch
@@ -34,6 +35,9 @@ _SHARED_KEEP_ALIVE = "1h"
 
 _MAX_RESULT_WINDOW = 10_000
 """Hits that one answer may have unless an index's settings say otherwise."""
+
+_KEYS_PER_SHARD = 25
+"""So many random keys miss a shard once in 70 billion times."""
 
 _POINT_IN_TIME_LOST = b"search_context_missing_exception"
 _NO_INDEX = b"index_not_found_exception"
@@ -94,11 +98,12 @@ class IndexDocuments(Source[int]):
         page_documents: int = 500,
         no_external_versions: bool = False,
         goes_on: bool = False,
+        read_only: bool = False,
     ) -> None:
         """`fields` are read of each document (`_source` filter), all of them if it is empty: only then are bodies
         exact to the byte. `stopped`, once set, ends waits early. `no_external_versions`: refuse a document whose
         version an application chose, see `ingest.sources.versions`. `goes_on`: a shard that is read once more begins
-        behind the last change that was read of it.
+        behind the last change that was read of it. `read_only`: this user may have no other right than to read.
 
         Raises:
             IndexUnsuitable: there is no such index.
@@ -110,7 +115,8 @@ class IndexDocuments(Source[int]):
         self.n_shards = int(state.settings.get("number_of_shards", 1))
         # Replicas that copy segments show changes later than their primary, whatever was refreshed.
         by_segment = state.settings.get("replication", {}).get("type") == "SEGMENT"
-        self._copies = "_primary" if by_segment else None
+        self._shown_by_reading = read_only and self._dialect.reads_primaries
+        self._copies = "_primary" if by_segment or self._shown_by_reading else None
         self._text_fields = text_fields
         self._source_filter = {"_source": list(fields)} if fields else {}
         self._retry = retry or RetryLimits()
@@ -145,6 +151,22 @@ class IndexDocuments(Source[int]):
         if self._total is None:
             self._total = indices.count(self._client, self._index)
         return self._total
+
+    def refresh(self) -> None:
+        """Lets every reading from now on see all that was written before.
+
+        Whoever may read a document may have its shard refreshed for that, so a read-only user asks each primary, the
+        copy that is read then, for documents that do not exist.
+
+        Raises:
+            AnswerNotUnderstood, ClusterError: as `read` says.
+        """
+        if not self._shown_by_reading:
+            self._client.indices.refresh(index=self._index)
+            return
+        keys = (uuid4().hex for _ in range(_KEYS_PER_SHARD * self.n_shards))
+        params = {"refresh": "true", "realtime": "false", "preference": "_primary"}
+        self._get([{"_id": key, "routing": key, "_source": False} for key in keys], params)
 
     def changes(self, shard: int, *, after: int) -> Generator[SourceItem, None, None]:
         """The documents of one shard whose last change has a higher sequence number than `after`, in the order
@@ -298,8 +320,9 @@ class IndexDocuments(Source[int]):
         except RecursionError:
             return msgspec.Raw()
 
-    def _get(self, wanted: Sequence[dict[str, Any]]) -> list[_Hit]:
-        return self._ask("POST", f"/{quote(self._index, safe='')}/_mget", _Documents, body={"docs": wanted}).docs
+    def _get(self, wanted: Sequence[dict[str, Any]], params: dict[str, str] | None = None) -> list[_Hit]:
+        path = f"/{quote(self._index, safe='')}/_mget"
+        return self._ask("POST", path, _Documents, params=params, body={"docs": wanted}).docs
 
     def _gone(self) -> IndexUnsuitable:
         return IndexUnsuitable(

@@ -114,6 +114,14 @@ class ChangeFilter:
         indexed = zip(documents, self._indexed(documents), strict=True)
         return [document for document, source in indexed if not self._is_current(source, document)]
 
+    def stamps(self, documents: Sequence[Document]) -> list[str | None]:
+        """The stamps that the index has for the documents, None for those that it lacks.
+
+        Raises:
+            AnswerNotUnderstood: as `changed`.
+        """
+        return [stamp_within(source, self._stamp_field) for source in self._indexed(documents)] if documents else []
+
     def _is_current(self, source: bytes, document: Document) -> bool:
         indexed = stamp_within(source, self._stamp_field)
         if not self._version_fields:

@@ -12,7 +12,7 @@ from bridge.records import Document, SourcePosition
 from bridge.settings import IngestSettings
 from ingest.follow.fields import Fields, FollowedFields, followed_profile, steps
 from ingest.stages.models import profile_for
-from ingest.stages.stamps import recipe, text_stamp
+from ingest.stages.stamps import recipe, stamp_within, text_stamp
 from tests.ingest.toys import toy_models
 
 PROFILE = profile_for(toy_models(), ["title"])
@@ -42,13 +42,20 @@ DOCUMENTS.append(document("changed since", WHOLE, "another title"))
 )
 def test_each_step_takes_the_documents_that_lack_its_fields(fields: Fields, needy: list[str]) -> None:
     made = FollowedFields.of(fields, PROFILE, SETTINGS)
-    assert [each.doc_id for each in made.needs(DOCUMENTS)] == needy
+    stamps = [stamp_within(each.body, PROFILE.stamp_field) for each in DOCUMENTS]
+    assert [each.doc_id for each in made.needed(DOCUMENTS, stamps)] == needy
 
 
 def test_after_both_steps_a_document_has_the_stamp_that_one_step_would_give() -> None:
     at_once, first, second = (FollowedFields.of(each, PROFILE, SETTINGS) for each in ("all", *steps(PROFILE)))
     assert first.recipe != second.recipe == at_once.recipe
     assert (first.profile.generator, second.profile.vector_type) == (None, "none")
+
+
+def test_a_companion_s_document_is_written_whole_in_both_steps() -> None:
+    profile = msgspec.structs.replace(PROFILE, beside="things")
+    second = FollowedFields.of("predicted_queries", profile, SETTINGS)
+    assert (second.profile, second.recipe) == (profile, WHOLE)
 
 
 @pytest.mark.parametrize("change", [{"generator": None}, {"vector_type": "none"}])
