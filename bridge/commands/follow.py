@@ -64,6 +64,7 @@ def command(
             **run.limits(),
         },
     )
+    from bridge.cluster import companion
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from bridge.errors import EXIT_DEAD_LETTERS
@@ -78,14 +79,18 @@ def command(
     write_json_lines()
     client = connect(settings.cluster)
     state = indices.look(client, index)
+    name = state.name
+    if state.profile is None:
+        state = companion.find(client, name, settings.companion.prefix) or state
     kept = state.profile if generation is None else state.generation(generation)
     made = settings.ingest if kept and kept.generator else settings.ingest.model_copy(update={"generator": None})
     models = load_models(made)
     profile = followed_profile(state, generation, models)
-    folder = run.folder("follow", f"{state.name}-generation-{profile.generation}")
+    folder = run.folder("follow", f"{name}-generation-{profile.generation}")
     with ExitStack() as stack:
         request = stack.enter_context(stop_on_signals())
-        followers = stack.enter_context(FollowerPair(Job(index, profile, models, client, made, folder), request))
+        followed = state.name if profile.beside else index
+        followers = stack.enter_context(FollowerPair(Job(followed, profile, models, client, made, folder), request))
         if metrics_port is not None:
             port = stack.enter_context(metrics_served(followers.status, host="127.0.0.1", port=metrics_port))
             say(f"metrics: http://127.0.0.1:{port}/metrics", err=True)
