@@ -158,6 +158,18 @@ def find(client: OpenSearch, index: str) -> IndexState | None:
     return IndexState(name, mapping, settings, serving, beside, state.get("data_stream"))
 
 
+def resolve(client: OpenSearch, expression: str) -> dict[str, str]:
+    """The open indices that an index's name, an alias, a data stream or a pattern stands for, or several of them with
+    commas between: identities by name.
+
+    Raises:
+        AccessDenied: this user may not know of them.
+    """
+    params = {"ignore_unavailable": "true", "filter_path": "*.settings.index.uuid"}
+    found = client.indices.get(index=expression, params=params)
+    return {name: _identity(name, state["settings"]["index"]["uuid"]) for name, state in found.items()}
+
+
 def look(client: OpenSearch, index: str) -> IndexState:
     """`find` for an index that must exist.
 
@@ -249,7 +261,11 @@ def contradictions(state: IndexState, profile: IndexProfile) -> list[str]:
 
 def identity(state: IndexState) -> str:
     """Distinguishes this index from a later one of the same name."""
-    return f"{state.name} ({state.settings.get('uuid')})"
+    return _identity(state.name, state.settings.get("uuid"))
+
+
+def _identity(name: str, uuid: str | None) -> str:
+    return f"{name} ({uuid})"
 
 
 def check(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:

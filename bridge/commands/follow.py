@@ -2,6 +2,7 @@
 
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,6 +20,18 @@ _WHAT = {"all": "all fields", "vectors": "vectors", "predicted_queries": "predic
 
 @click.command(name="follow")
 @click.argument("index")
+@click.option(
+    "--in-place",
+    "wanted",
+    flag_value="in_place",
+    help="Refuse what is enriched beside, and extend the mapping of each index that comes.",
+)
+@click.option(
+    "--beside",
+    "wanted",
+    flag_value="beside",
+    help="Refuse what is enriched in place, and make a companion for each index that comes.",
+)
 @click.option("--generation", type=click.IntRange(min=1), help="Number of the generation. Defaults to the serving one.")
 @click.option("--once", is_flag=True, help="Process the writes so far, and end.")
 @click.option("--encoder", help="Encoder that made the generation: path or built-in.")
@@ -35,6 +48,7 @@ _WHAT = {"all": "all fields", "vectors": "vectors", "predicted_queries": "predic
 def command(
     ctx: click.Context,
     index: str,
+    wanted: str | None,
     generation: int | None,
     once: bool,
     encoder: str | None,
@@ -48,10 +62,12 @@ def command(
 ) -> None:
     """Enrich new and changed documents of INDEX, whoever writes them, until SIGTERM or SIGINT.
 
-    The index must have been enriched once: see `neural-bridge backfill`. Vectors are made first, and predicted
-    queries with the computing time that they leave. Only our own object is set, and only if a document has not
-    changed since it was read. A restart goes on where the last run ended; while the cluster does not answer, it
-    waits. A signal ends it normally: exit code 0, or 3 if there are dead letters.
+    INDEX may be an alias, a data stream or a pattern, or several with commas between. The index, or one of them,
+    must have been enriched once: see `neural-bridge backfill`. Each is followed where its profile is. An index that
+    comes later gets a companion if the others have one. Vectors are made first, and predicted queries with the
+    computing time that they leave. In place, only our own object is set, and only if a document has not changed
+    since it was read; beside, INDEX is only read. A restart goes on where the last run ended; while the cluster
+    does not answer, it waits. A signal ends it normally: exit code 0, or 3 if there are dead letters.
     """
     settings = settings_of(
         ctx,
@@ -64,40 +80,36 @@ def command(
             **run.limits(),
         },
     )
-    from bridge.cluster import companion
-    from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from bridge.errors import EXIT_DEAD_LETTERS
     from bridge.logs import write_json_lines
-    from ingest.follow.fields import followed_profile
+    from ingest.follow.indices import FollowedIndices, FollowRequest
     from ingest.follow.metrics import metrics_served
-    from ingest.follow.pair import FollowerPair
-    from ingest.job import Job
     from ingest.signals import stop_on_signals
     from ingest.stages.models import load_models
 
+    def folder(name: str, generation: int) -> Path:
+        if run.state_folder is not None and name != index:
+            return run.state_folder / name
+        return run.folder("follow", f"{name}-generation-{generation}")
+
     write_json_lines()
-    client = connect(settings.cluster)
-    state = indices.look(client, index)
-    name = state.name
-    if state.profile is None:
-        state = companion.find(client, name, settings.companion.prefix) or state
-    kept = state.profile if generation is None else state.generation(generation)
-    made = settings.ingest if kept and kept.generator else settings.ingest.model_copy(update={"generator": None})
-    models = load_models(made)
-    profile = followed_profile(state, generation, models)
-    folder = run.folder("follow", f"{name}-generation-{profile.generation}")
+    client, prefix = connect(settings.cluster), settings.companion.prefix
+    what = FollowRequest(index, client, settings.ingest, prefix, folder, generation, wanted)
+    expanded = any(profile.generator for profile in what.profiles())
+    models = load_models(settings.ingest if expanded else settings.ingest.model_copy(update={"generator": None}))
     with ExitStack() as stack:
         request = stack.enter_context(stop_on_signals())
-        followed = state.name if profile.beside else index
-        followers = stack.enter_context(FollowerPair(Job(followed, profile, models, client, made, folder), request))
+        followers = stack.enter_context(FollowedIndices(what, models, request))
         if metrics_port is not None:
             port = stack.enter_context(metrics_served(followers.status, host="127.0.0.1", port=metrics_port))
             say(f"metrics: http://127.0.0.1:{port}/metrics", err=True)
-        ended = followers.follow(once=once, on_status=None if run.quiet else _Lines())
+        pairs = followers.follow(once=once, on_status=None if run.quiet else _Lines())
+    ended = [status for pair in pairs for status in pair.status()]
     lines = []
-    for last, dead_letters in zip(ended, followers.dead_letters, strict=True):
-        lines.append(f"{last.index}, generation {last.generation}, {_WHAT[last.fields]}: {last.ledger}")
+    for last, dead_letters in zip(ended, (path for pair in pairs for path in pair.dead_letters), strict=True):
+        removed = f"; {last.removed:,} deleted ones removed from the companion" if last.removed else ""
+        lines.append(f"{last.index}, generation {last.generation}, {_WHAT[last.fields]}: {last.ledger}{removed}")
         if last.ledger.dead_lettered:
             lines.append(f"  why documents are dead letters: {dead_letters}")
     show(msgspec.to_builtins(ended), *lines, as_json=as_json)
@@ -109,15 +121,16 @@ class _Lines:
     or stops waiting."""
 
     def __init__(self) -> None:
-        self._shown: dict[str, tuple[float, int, bool]] = {}
+        self._shown: dict[tuple[str, str], tuple[float, int, bool]] = {}
 
     def __call__(self, status: "FollowStatus") -> None:
         now, answered, waits = time.monotonic(), status.ledger.answered, status.waiting is not None
-        shown_at, shown, waited = self._shown.get(status.fields, (-_LINE_EVERY_S, 0, False))
+        which = (status.index, status.fields)
+        shown_at, shown, waited = self._shown.get(which, (-_LINE_EVERY_S, 0, False))
         due = now - shown_at >= _LINE_EVERY_S and answered != shown
         if not due and waits == waited:
             return
-        self._shown[status.fields] = (now, answered, waits)
+        self._shown[which] = (now, answered, waits)
         what = f"follow {status.index}, {_WHAT[status.fields]}"
         waiting = f"; waits for {status.waiting}" if status.waiting else ""
         say(f"{what}: lag {status.lag_s:.1f} s; {status.ledger}{waiting}", err=True)

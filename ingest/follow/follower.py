@@ -51,7 +51,7 @@ _AFTER_FAILURES_S = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Pause after so many failures in a row; the last one after more of them."""
 
 # These errors pass by themselves. opensearch-py's own is what a cluster answers while it elects a manager.
-_PASSING = (ClusterUnreachable, ClusterBlocked, AnswerNotUnderstood, TransportError)
+PASSING = (ClusterUnreachable, ClusterBlocked, AnswerNotUnderstood, TransportError)
 
 
 class Follower:
@@ -110,13 +110,17 @@ class Follower:
         self.up_to_date_at = time.monotonic()
         """On the monotonic clock: what was written before then has its fields."""
         self._waiting: str | None = None
-        self._left = False
+        self._left = self._is_done = False
+        self._failures, self._not_before = 0, 0.0
+        self._run: Run | None = None
         self._run_job = replace(
             job, index=written.name, profile=self._made.profile, from_start=True, stopped=stop.stopped, on_progress=None
         )
         self._books = Books(self._run_job, self._source, index_identity=both, recipe=self._made.recipe, in_place=True)
         self._stamps_of = self._stamps_read(written.name)
-        self._sweep = Sweep(self._run_job, self._source, self._state) if profile.beside else None
+        # Only whoever compares documents with the companion may delete there: another would delete between the two.
+        sweeps = profile.beside is not None and after is None
+        self._sweep = Sweep(self._run_job, self._source, self._state) if sweeps else None
         self._name = state.name
 
     def __enter__(self) -> Self:
@@ -140,31 +144,40 @@ class Follower:
             LedgerUnbalanced, IngestError: a document is unaccounted for, or too many are dead letters.
             BridgeError: with `once`, also what would pass by itself.
         """
-        failures = 0
-        self._begin()
         while True:
             began = time.monotonic()
-            try:
-                caught_up = self._round()
-                failures = 0
-            except _PASSING as error:
-                if once:
-                    raise
-                # A run that fails stops itself; only a signal stops the follower.
-                if not self._stop.resume():
-                    return self.status()
-                log.warning("follow_round_failed", index=self._name, error=str(error))
-                self._waiting = f"the cluster: {error}"
-                failures += 1
-                caught_up = False
-                self._begin()
+            more = self.turn(once=once)
             if on_status is not None:
                 on_status(self.status())
-            if self._stop.number is not None or (once and caught_up and not self._left and not self._sweeps):
+            if self._stop.number is not None or (once and self._is_done):
                 return self.status()
-            if (caught_up and not (once and self._sweeps)) or self._waiting:
-                pause_s = max(self._job.settings.follow_interval_s, _AFTER_FAILURES_S[: failures + 1][-1])
+            if not more:
+                pause_s = max(self._job.settings.follow_interval_s, self._not_before - began)
                 self._stop.stopped.wait(max(0.0, pause_s - (time.monotonic() - began)))
+
+    def turn(self, *, once: bool = False) -> bool:
+        """One round, or none if one failed just now; whether another is worth while at once. `once` as for `follow`,
+        which says what is raised."""
+        if time.monotonic() < self._not_before:
+            return False
+        try:
+            if self._run is None:
+                self._run = Run(self._run_job, self._books, in_place=self._in_place, made_by=self._made.recipe)
+            caught_up = self._round(self._run)
+        except PASSING as error:
+            if once:
+                raise
+            # A run that fails stops itself; only a signal stops the follower.
+            if self._stop.resume():
+                log.warning("follow_round_failed", index=self._name, error=str(error))
+                self._waiting = f"the cluster: {error}"
+                self._failures += 1
+                self._not_before = time.monotonic() + _AFTER_FAILURES_S[: self._failures + 1][-1]
+                self._run = None
+            return False
+        self._failures = 0
+        self._is_done = caught_up and not self._left and not self._sweeps
+        return not self._waiting and (not caught_up or (once and self._sweeps))
 
     def status(self) -> FollowStatus:
         """The follower's status now."""
@@ -184,14 +197,14 @@ class Follower:
         return self._books.dead_letters
 
     @property
+    def _in_place(self) -> bool:
+        return self._job.profile.beside is None
+
+    @property
     def _sweeps(self) -> bool:
         return self._sweep is not None and self._sweep.is_due
 
-    def _begin(self) -> None:
-        in_place = self._sweep is None
-        self._run = Run(self._run_job, self._books, in_place=in_place, made_by=self._made.recipe)
-
-    def _round(self) -> bool:
+    def _round(self, run: Run) -> bool:
         """Enriches what changed; whether all is enriched now."""
         began_at = self._after.up_to_date_at if self._after else time.monotonic()
         progress = self._progress()
@@ -206,7 +219,7 @@ class Follower:
         if behind:
             self._source.refresh()
             with self._while_busy:
-                if not self._enrich(behind, progress):
+                if not self._enrich(run, behind, progress):
                     return False
         if self._sweep is not None:
             self._sweep.go_on()
@@ -221,7 +234,7 @@ class Follower:
         The document of a companion must be of a change that stays, and in the second step of one whose vectors are
         made; in place a write is refused unless it is so.
         """
-        if self._sweep is None:
+        if self._in_place:
             return shard.last
         return min(shard.checkpoint, self._after.seen(number) if self._after else sys.maxsize)
 
@@ -244,11 +257,11 @@ class Follower:
                 f"generation {generation} of {self._name} was dropped or undone: there is nothing to follow any more"
             )
 
-    def _enrich(self, behind: Mapping[int, int], progress: IndexProgress) -> bool:
+    def _enrich(self, run: Run, behind: Mapping[int, int], progress: IndexProgress) -> bool:
         """Enriches the changes of each shard up to a sequence number; whether these were all."""
         last_read: dict[int, int | None] = {}
         n_read: Counter[int] = Counter()
-        self._run.send_items(self._changes(behind, last_read, n_read), changed=self._needed)
+        run.send_items(self._changes(behind, last_read, n_read), changed=self._needed)
         # Whoever changed a document meanwhile gave it a higher number: the next round reads it.
         self._books.conflicts.clear()
         if self._stop.stopped.is_set():
@@ -257,8 +270,8 @@ class Follower:
         for number, limit in behind.items():
             last = last_read[number]
             to = min(limit if last is None else last, progress.shards[number].checkpoint)
-            if n_read[number] < to - self._state.seen(number):
-                self._state.note_deletions()
+            if not self._in_place and n_read[number] < to - self._state.seen(number):
+                (self._after or self)._state.note_deletions()
             self._state.advance(number, to)
         self._state.save()
         return all(last is None for last in last_read.values())

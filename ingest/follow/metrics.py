@@ -26,19 +26,27 @@ class _FollowCollector(Collector):
             labels=["index", "generation", "fields"],
         )
         waiting = GaugeMetricFamily(
-            "bridge_follow_waiting", "1 while it gives way to searches or the cluster is away.", labels=["fields"]
+            "bridge_follow_waiting",
+            "1 while it gives way to searches or the cluster is away.",
+            labels=["index", "fields"],
         )
         documents = CounterMetricFamily(
             "bridge_ingest_documents",
             "Documents by how they ended, since the follower started.",
-            labels=["fields", "outcome"],
+            labels=["index", "fields", "outcome"],
+        )
+        removed = CounterMetricFamily(
+            "bridge_follow_removed_documents",
+            "Documents that the application had deleted and that left the companion, since the follower started.",
+            labels=["index", "fields"],
         )
         for status in self._status():
             lag.add_metric([status.index, str(status.generation), status.fields], status.lag_s)
-            waiting.add_metric([status.fields], float(status.waiting is not None))
+            waiting.add_metric([status.index, status.fields], float(status.waiting is not None))
             for outcome in _OUTCOMES:
-                documents.add_metric([status.fields, outcome], getattr(status.ledger, outcome))
-        yield from (lag, waiting, documents)
+                documents.add_metric([status.index, status.fields, outcome], getattr(status.ledger, outcome))
+            removed.add_metric([status.index, status.fields], status.removed)
+        yield from (lag, waiting, documents, removed)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Where a follower is: how far it got, per shard and on disk, and what it reports of itself."""
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -50,12 +51,13 @@ class FollowState:
     """Sequence numbers up to which the changes of each shard are enriched by one recipe.
 
     A file that is lost, damaged, or of another index or recipe only costs reading all documents once: their
-    stamps show what is to be done.
+    stamps show what is to be done. Threads may share a state.
     """
 
     def __init__(self, folder: Path, *, index: str, recipe: str) -> None:
         """`index` is an index's identity."""
         self._path = folder / _FILE
+        self._lock = threading.Lock()
         self._saved = _Saved(index, recipe)
         try:
             saved = load_state(self._path, _Saved)
@@ -71,8 +73,9 @@ class FollowState:
 
     def advance(self, shard: int, number: int) -> None:
         """Notes that all changes up to `number` are enriched. Numbers never go back."""
-        seen = {**self._saved.seen, shard: max(number, self.seen(shard))}
-        self._saved = msgspec.structs.replace(self._saved, seen=seen)
+        with self._lock:
+            seen = {**self._saved.seen, shard: max(number, self.seen(shard))}
+            self._saved = msgspec.structs.replace(self._saved, seen=seen)
 
     @property
     def sweep(self) -> Mapping[int, int]:
@@ -86,21 +89,23 @@ class FollowState:
         return self._saved.deletions
 
     def note_deletions(self) -> None:
-        """Notes that the application may have deleted documents."""
-        self._saved = msgspec.structs.replace(self._saved, deletions=True)
+        """Notes that the application may have deleted documents, and saves that."""
+        with self._lock:
+            self._saved = msgspec.structs.replace(self._saved, deletions=True)
+            save(self._path, self._saved)
 
     def begin_sweep(self, shards: Iterable[int]) -> None:
         """Notes that these shards of the companion have to be searched for all that was deleted so far."""
-        self._saved = msgspec.structs.replace(
-            self._saved, deletions=False, sweep=dict.fromkeys(shards, BEFORE_THE_FIRST)
-        )
+        sweep = dict.fromkeys(shards, BEFORE_THE_FIRST)
+        with self._lock:
+            self._saved = msgspec.structs.replace(self._saved, deletions=False, sweep=sweep)
 
     def swept(self, shard: int, number: int | None) -> None:
         """Notes how far the sweep of a shard got; None ends it."""
-        others = {each: to for each, to in self._saved.sweep.items() if each != shard}
-        if number is not None:
-            others = {shard: number, **others}
-        self._saved = msgspec.structs.replace(self._saved, sweep=others)
+        with self._lock:
+            others = {each: to for each, to in self._saved.sweep.items() if each != shard}
+            sweep = others if number is None else {shard: number, **others}
+            self._saved = msgspec.structs.replace(self._saved, sweep=sweep)
 
     def save(self) -> None:
         """Writes the file.
@@ -108,4 +113,5 @@ class FollowState:
         Raises:
             IngestError: the disk refuses it.
         """
-        save(self._path, self._saved)
+        with self._lock:
+            save(self._path, self._saved)

@@ -9,7 +9,7 @@ from itertools import islice
 from bridge.records import Document
 from ingest.follow.state import FollowState
 from ingest.job import Job
-from ingest.runs.beside import documents_of_companion, remove_missing
+from ingest.runs.beside import documents_of_companion, remove
 from ingest.sources.index import IndexDocuments
 from ingest.writing.writer import BulkLimits, BulkWriter
 
@@ -51,6 +51,6 @@ class Sweep:
         page = list(islice(entries, PAGE_DOCUMENTS))
         entries.close()
         documents = [each for each in page if isinstance(each, Document)]
-        self.removed += remove_missing(documents, self._source, self._writer)
+        self.removed += remove(list(self._source.missing(documents)), self._writer)
         self._state.swept(shard, page[-1].position.offset if len(page) == PAGE_DOCUMENTS else None)
         self._state.save()

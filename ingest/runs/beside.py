@@ -21,7 +21,7 @@ from ingest.books.books import Books
 from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.ingest import tuned_for_load
-from ingest.runs.run import LOCAL, Executor
+from ingest.runs.run import LOCAL, Executor, StartedRun
 from ingest.sources.index import IndexDocuments
 from ingest.stages.stamps import recipe
 from ingest.writing.bulk import delete_action
@@ -89,19 +89,17 @@ def run_beside(job: Job, prefix: str, executor: Executor = LOCAL) -> BesideRepor
             run.send(source)
             if books.ledger.written == written:
                 break
+        removed = 0 if job.stopped.is_set() else _remove_deleted(job, source, run)
         books.complete()
-        removed = 0 if job.stopped.is_set() else remove_deleted(job, source)
         client.indices.refresh(index=state.name)
         return BesideReport(books.report(), state.name, removed)
 
 
-def remove_deleted(job: Job, source: IndexDocuments) -> int:
+def _remove_deleted(job: Job, source: IndexDocuments, run: StartedRun) -> int:
     """Deletes from the companion, the index of `job`, what `source` has no longer; the number of these documents.
 
-    A document that is made again meanwhile stays: only the one that was read is deleted.
-
-    Raises:
-        BridgeError: what `IndexDocuments` and `BulkWriter` say.
+    A document that is made again meanwhile stays or is enriched again: a follower may have found it in the companion
+    just before it was deleted there.
     """
     limits = BulkLimits.of(job.settings)
     job.client.indices.refresh(index=job.index)
@@ -109,7 +107,11 @@ def remove_deleted(job: Job, source: IndexDocuments) -> int:
     documents = (item for item in documents_of_companion(job).items() if isinstance(item, Document))
     removed = 0
     while page := list(islice(documents, limits.bulk_documents)):
-        removed += remove_missing(page, source, writer)
+        gone = list(source.missing(page))
+        removed += remove(gone, writer)
+        still_gone = {(each.doc_id, each.routing) for each in source.missing(gone)}
+        if back := [each for each in gone if (each.doc_id, each.routing) not in still_gone]:
+            run.send_again(source, back)
     return removed
 
 
@@ -124,13 +126,13 @@ def documents_of_companion(job: Job) -> IndexDocuments:
     return IndexDocuments(job.client, job.index, fields, text_fields=[], retry=retry, stopped=job.stopped)
 
 
-def remove_missing(documents: Sequence[Document], source: IndexDocuments, writer: BulkWriter) -> int:
-    """Deletes those of the companion's documents that `source` has no longer; their number.
+def remove(documents: Sequence[Document], writer: BulkWriter) -> int:
+    """Deletes documents of a companion, unless they were made anew since they were read; the number of those deleted.
 
     Raises:
-        BridgeError: what `IndexDocuments` and `BulkWriter` say.
+        BridgeError: what `BulkWriter` says.
     """
-    outcomes = writer.write([delete_action(document) for document in source.missing(documents)])
+    outcomes = writer.write([delete_action(document) for document in documents])
     return sum(outcome.kind == "written" for outcome in outcomes)
 
 

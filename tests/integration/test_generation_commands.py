@@ -183,7 +183,8 @@ def test_a_follower_is_a_service_that_tells_its_lag_and_ends_when_it_is_told(
             with urllib.request.urlopen(found[0], timeout=60) as answer:
                 return str(answer.read().decode())
 
-        eventually(lambda: 'bridge_ingest_documents_total{fields="all",outcome="written"} 2.0' in metrics())
+        written = f'bridge_ingest_documents_total{{fields="all",index="{application_index}",outcome="written"}} 2.0'
+        eventually(lambda: written in metrics())
         lag = f'bridge_follow_lag_seconds{{fields="all",generation="1",index="{application_index}"}} '
         assert lag in metrics()
         assert len(opensearch.get(index=application_index, id="new")["_source"]["_neural"]["embedding"]) == len(WORDS)

@@ -111,6 +111,17 @@ def test_a_user_who_may_not_write_to_an_index_enriches_it_beside(users: SecuredN
             run(users, tmp_path, "backfill", index, "--text-field", "title", "--no-expansion", user=user)
             admin.delete(index=index, id="d3", params={"refresh": "true"})
             run(users, tmp_path, "backfill", index, "--no-expansion", user=user)
+            with pytest.raises(AuthorizationException):
+                itself.indices.refresh(index=index)
+            admin.indices.put_settings(index=index, body={"index.refresh_interval": "-1"})
+            admin.index(index=index, id="d3", body={"title": "made again"})
+            admin.delete(index=index, id="d0")
+            run(users, tmp_path, "follow", f"{index}*", "--once", "--quiet", user=user)
+            with users.client() as reader:
+                hits = reader.search(index=f"neural-bridge.{index}")["hits"]["hits"]
+            assert {hit["_id"] for hit in hits} == {"d1", "d2", "d3", "d4"}
+            admin.indices.put_settings(index=index, body={"index.refresh_interval": None})
+            admin.indices.refresh(index=index)
             shown = json.loads(run(users, tmp_path, "index", "show", index, "--json", user=user))
             assert (shown["documents"], shown["enriched"]) == (4, 4)
             run(users, tmp_path, "undo", index, "--yes", user=user)

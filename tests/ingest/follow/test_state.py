@@ -56,3 +56,19 @@ def test_a_damaged_file_only_costs_a_look_at_everything(tmp_path: Path) -> None:
     with capture_logs() as lines:
         assert state(tmp_path).seen(0) == -1
     assert [(line["index"], line["consequence"]) for line in lines] == [("things (u1)", "reads all documents once")]
+
+
+def test_a_sweep_that_was_cut_off_goes_on_and_a_later_deletion_asks_for_another(tmp_path: Path) -> None:
+    first = state(tmp_path)
+    assert (first.deletions, first.sweep) == (True, {}), "a state that was lost does not know"
+    first.begin_sweep([0, 1])
+    first.swept(0, 41)
+    first.save()
+    first.swept(0, 55)
+    again = state(tmp_path)
+    assert (again.deletions, again.sweep) == (False, {0: 41, 1: -1})
+    again.note_deletions()
+    again.swept(0, None)
+    again.swept(1, None)
+    again.save()
+    assert (state(tmp_path).deletions, state(tmp_path).sweep) == (True, {})
