@@ -50,6 +50,19 @@ class IndexState:
     beside: IndexProfile | None = None
     data_stream: str | None = None
 
+    @property
+    def required_profile(self) -> IndexProfile:
+        """The profile of an index that must be enriched.
+
+        Raises:
+            IndexUnsuitable: it is not.
+        """
+        if self.profile is None:
+            raise IndexUnsuitable(
+                f"index {self.name} is not enriched, so it has no profile: run `neural-bridge backfill {self.name}`"
+            )
+        return self.profile
+
     def generation(self, number: int) -> IndexProfile | None:
         """The profile of one of the index's generations; None if it has no such generation."""
         standing = (self.profile, self.beside)
@@ -343,9 +356,7 @@ def put_profile(client: OpenSearch, index: str, change: Callable[[IndexProfile],
         IndexUnsuitable: it has none.
     """
     state = look(client, index)
-    if state.profile is None:
-        raise IndexUnsuitable(f"index {state.name} was not enriched: it has no profile to change")
-    changed = change(state.profile)
+    changed = change(state.required_profile)
     if changed != state.profile:
         put_meta(client, state.name, lambda meta: {**meta, META_KEY: changed.to_meta()})
     return changed

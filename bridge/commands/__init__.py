@@ -62,6 +62,20 @@ def look_at(ctx: click.Context, index: str, cluster_url: str | None) -> "tuple[O
     return client, look(client, index)
 
 
+def enriched(ctx: click.Context, index: str, cluster_url: str | None) -> "tuple[OpenSearch, IndexState]":
+    """A client of the cluster, and the index that holds the profile of `index`: itself, or its companion.
+
+    Raises:
+        IndexUnsuitable: see `bridge.cluster.companion.enriched`.
+    """
+    settings = settings_of(ctx, cluster={"url": cluster_url})
+    from bridge.cluster import companion
+    from bridge.cluster.connection import connect
+
+    client = connect(settings.cluster)
+    return client, companion.enriched(client, index, settings.companion.prefix)
+
+
 def display(*, quiet: bool = False) -> "Display":
     """Progress on stderr."""
     from rich.console import Console

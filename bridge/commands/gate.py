@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import click
 
 from bridge.commands import display as progress_display
-from bridge.commands import json_option, look_at, say, show
+from bridge.commands import enriched, json_option, say, show
 from bridge.commands.evaluate import STAGES, measure, named_stages
 from bridge.commands.options.judgements import JudgementOptions, judged_index, judgement_options
-from bridge.errors import IndexUnsuitable, UsageError
+from bridge.errors import UsageError
 from bridge.profile import Stage
 
 if TYPE_CHECKING:
@@ -107,23 +107,22 @@ def _judge(
         )
         index = subject.index
         if not dry_run:
-            return record, put_profile(index.cluster, index.name, lambda profile: gate.gated(profile, record))
+            return record, put_profile(index.cluster, index.profile_in, lambda profile: gate.gated(profile, record))
     return record, gate.gated(index.profile, record)
 
 
 def _force_only(
     ctx: click.Context, index: str, cluster_url: str | None, forced: "list[Forced]", *, dry_run: bool
 ) -> "tuple[GateRecord, IndexProfile]":
-    client, state = look_at(ctx, index, cluster_url)
+    client, state = enriched(ctx, index, cluster_url)
     from bridge.cluster.index import put_profile
     from bridge.evaluation import gate
 
-    if state.profile is None:
-        raise IndexUnsuitable(f"index {index} is not enriched: it has no stage to force")
-    record = gate.force(state.profile, forced)
+    profile = state.required_profile
+    record = gate.force(profile, forced)
     if not dry_run:
-        return record, put_profile(client, index, lambda profile: gate.gated(profile, record))
-    return record, gate.gated(state.profile, record)
+        return record, put_profile(client, state.name, lambda profile: gate.gated(profile, record))
+    return record, gate.gated(profile, record)
 
 
 def _forced(stages: tuple[Stage, ...], reason: str | None) -> "list[Forced]":

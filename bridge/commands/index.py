@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.commands import cluster_option, confirm, json_option, look_at, settings_of, show, yes_option
+from bridge.commands import cluster_option, confirm, enriched, json_option, look_at, settings_of, show, yes_option
 from bridge.commands.options.enrich import passage_options, passage_settings
 from bridge.errors import UsageError
 
@@ -177,10 +177,9 @@ def rules(
     """
     if always and confident_lead is not None:
         raise UsageError("--always and --confident-lead contradict each other: give one of them")
-    settings = settings_of(ctx, cluster={"url": cluster_url})
+    client, state = enriched(ctx, index, cluster_url)
     import msgspec
 
-    from bridge.cluster.connection import connect
     from bridge.cluster.index import put_profile
 
     options = {"leave_quoted": quoted, "leave_identifiers": identifiers, "leave_sorted_ties": sorted_ties}
@@ -191,8 +190,8 @@ def rules(
     if always or confident_lead is not None:
         changes["confident_lead"] = confident_lead
     profile = put_profile(
-        connect(settings.cluster),
-        index,
+        client,
+        state.name,
         lambda old: msgspec.structs.replace(old, rules=msgspec.structs.replace(old.rules, **changes)),
     )
     lines = [f"{name:<15} {value}" for name, value in _in_words(profile.rules).items()]

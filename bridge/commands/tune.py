@@ -78,7 +78,7 @@ def command(
             chosen, front = tuner.run(budget_ms)
         record = tuner.record(chosen, front)
         if apply_it:
-            put_profile(index.cluster, index.name, lambda profile: tuned(profile, chosen.setting, record))
+            put_profile(index.cluster, index.profile_in, lambda profile: tuned(profile, chosen.setting, record))
     if plot_file is not None:
         plot_front(plot_file, f"{subject.name}: what time buys", REPORTED[measure], front, chosen)
     if not as_json:

@@ -36,7 +36,8 @@ CAVEAT = (
 def predict_questions(
     client: OpenSearch, index: str, profile: IndexProfile, settings: IngestSettings, *, n_questions: int
 ) -> JudgedQueries:
-    """Up to `n_questions` questions, each with one relevant document; the same for the same index.
+    """Up to `n_questions` questions, each with one relevant document; the same for the same index. `index` is the one
+    that holds `profile`.
 
     `settings` locate a generator that is not built in. A question that the index already holds for its document is not
     used.
@@ -87,9 +88,16 @@ def _sample(
             "_source": {"includes": [*fields, profile.predicted_queries_field]},
         },
     )
+    hits = answer["hits"]["hits"]
+    texts = {hit["_id"]: hit["_source"] for hit in hits}
+    if profile.beside is not None:
+        # A companion holds no texts.
+        query = {"size": n_documents, "query": {"ids": {"values": list(texts)}}, "_source": {"includes": fields}}
+        theirs = client.search(index=profile.beside, body=query)["hits"]["hits"]
+        texts = {hit["_id"]: hit["_source"] for hit in theirs}
     sampled = []
-    for hit in answer["hits"]["hits"]:
-        text = enriched_text(field_texts(hit["_source"], fields))
+    for hit in hits:
+        text = enriched_text(field_texts(texts.get(hit["_id"], {}), fields))
         if text:
             known = value_at(hit["_source"], profile.predicted_queries_field) or []
             sampled.append((hit["_id"], text, frozenset(known if isinstance(known, list) else [known])))

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from opensearchpy import OpenSearch
 
+from bridge.cluster import companion
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.console import Display
-from bridge.errors import CheckpointUnusable, IndexUnsuitable, IngestError
+from bridge.errors import CheckpointUnusable, IngestError
 from bridge.evaluation.collections import Collection
 from bridge.node.assembly import cache_folder
 from bridge.node.node import EmbeddedNode
@@ -44,12 +45,14 @@ _UNSAFE = re.compile(r"[^a-z0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class MeasuredIndex:
-    """A running index to measure. `cluster` is a client of its cluster, `proxy` a client of the measuring proxy, both
-    with the user of the settings; `servers` are that proxy and its sidecar."""
+    """A running index to measure. `profile_in` is the index whose mapping has the profile, itself or its companion.
+    `cluster` is a client of its cluster, `proxy` a client of the measuring proxy, both with the user of the settings;
+    `servers` are that proxy and its sidecar."""
 
     name: str
     n_documents: int
     profile: IndexProfile
+    profile_in: str
     cluster: OpenSearch
     proxy: OpenSearch
     servers: MeasuringServers
@@ -85,7 +88,10 @@ def collection_index(
         at = ClusterSettings(url=node.url, timeout_s=settings.cluster.timeout_s)
         with connect(at) as client:
             Filling(client, name, collection, settings, folder / name, display).fill(analyzer)
-        yield running.enter_context(_served(name, at, display, config_file=config_file, folder=folder, servers=servers))
+        served = settings.model_copy(update={"cluster": at})
+        yield running.enter_context(
+            _served(name, served, display, config_file=config_file, folder=folder, servers=servers)
+        )
 
 
 @contextmanager
@@ -99,7 +105,7 @@ def own_index(
         BridgeError: sidecar or proxy do not start.
     """
     folder = logs_folder(settings)
-    with _served(name, settings.cluster, display, config_file=config_file, folder=folder, servers=servers) as index:
+    with _served(name, settings, display, config_file=config_file, folder=folder, servers=servers) as index:
         yield index
 
 
@@ -113,7 +119,7 @@ def logs_folder(settings: Settings) -> Path:
 @contextmanager
 def _served(
     name: str,
-    cluster: ClusterSettings,
+    settings: Settings,
     display: Display,
     *,
     config_file: Path | None,
@@ -121,19 +127,15 @@ def _served(
     servers: Overrides | None = None,
 ) -> Iterator[MeasuredIndex]:
     with ExitStack() as running:
-        client = running.enter_context(connect(cluster))
-        profile = indices.look(client, name).profile
-        if profile is None:
-            raise IndexUnsuitable(
-                f"index {name} is not enriched, so it has one stage only: `neural-bridge backfill {name}` "
-                f"enriches it in place"
-            )
+        client = running.enter_context(connect(settings.cluster))
+        state = companion.enriched(client, name, settings.companion.prefix)
         with display.step("Start the rerank sidecar and the query proxy"):
-            planned = MeasuringServers.before(cluster.url, config_file, log_folder=folder, more=servers)
+            planned = MeasuringServers.before(settings.cluster.url, config_file, log_folder=folder, more=servers)
             running.enter_context(planned.supervised())
-        through = cluster.model_copy(update={"url": planned.proxy_url})
+        through = settings.cluster.model_copy(update={"url": planned.proxy_url})
         proxy = running.enter_context(connect(through))
-        yield MeasuredIndex(name, indices.count(client, name), profile, client, proxy, planned)
+        n_documents = indices.count(client, name)
+        yield MeasuredIndex(name, n_documents, state.required_profile, state.name, client, proxy, planned)
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,4 +191,6 @@ def _label_free(options: JudgementOptions, index: "MeasuredIndex", settings: "Se
         return None
     from bridge.evaluation.label_free import predict_questions
 
-    return predict_questions(index.cluster, index.name, index.profile, settings.ingest, n_questions=options.label_free)
+    return predict_questions(
+        index.cluster, index.profile_in, index.profile, settings.ingest, n_questions=options.label_free
+    )

@@ -7,11 +7,11 @@ import pytest
 from bridge.cluster.dialects import OpenSearchDialect
 from bridge.cluster.schema import new_index
 from bridge.profile import IndexProfile, ModelReference
-from tests.bridge.commands.products import call, companion, products
+from tests.bridge.commands.products import call, companion, products, products_beside
 from tests.bridge.proxy.conftest import make_stack
 from tests.fake_bulk import FakeCluster, fake_cluster
 
-__all__ = ["call", "companion", "make_stack", "products"]
+__all__ = ["call", "companion", "make_stack", "products", "products_beside"]
 
 PROFILE = IndexProfile(
     text_fields=["title"],

@@ -57,6 +57,17 @@ def companion(opensearch: OpenSearch, fresh_index: str) -> Iterator[str]:
     opensearch.indices.delete(index=f"neural-bridge.{fresh_index}", params={"ignore_unavailable": "true"})
 
 
+@pytest.fixture
+def products_beside(call: Call, opensearch: OpenSearch, fresh_index: str, companion: str) -> Iterator[str]:
+    """`products`, enriched beside itself; nobody may change its mapping or settings."""
+    make_products(opensearch, fresh_index, **{"index.knn": False})
+    assert call("backfill", fresh_index, "--beside", "--text-field", "title").exit_code == 0
+    assert opensearch.indices.exists(index=companion)
+    before = opensearch.indices.get(index=fresh_index)
+    yield fresh_index
+    assert opensearch.indices.get(index=fresh_index) == before
+
+
 def make_products(opensearch: OpenSearch, index: str, **settings: Any) -> None:
     """Creates the index of an application, with these index settings."""
     body = {

@@ -8,6 +8,7 @@ from rich.console import Console
 from bridge.commands.gate import _table
 from bridge.errors import IndexUnsuitable, UsageError
 from bridge.profile import META_KEY, GateRecord, StageVerdict
+from tests.bridge.commands.products import Call, printed
 from tests.command_line import answer, output, run
 from tests.fake_bulk import FakeCluster
 
@@ -47,3 +48,10 @@ def test_a_reason_cannot_steer_the_terminal(tmp_path: Path) -> None:
         printed = file.read()
     assert "\x1b" not in printed
     assert r"forced: because\x1b[2J [/no markup]" in printed
+
+
+def test_a_verdict_on_an_index_that_is_enriched_beside_goes_to_its_companion(call: Call, products_beside: str) -> None:
+    assert printed(call("gate", "--index", products_beside, *FORCED[3:], "--json"))["written"] is True
+    shown = printed(call("index", "show", products_beside, "--json"))
+    assert shown["profile"]["gate"]["verdicts"][-1]["forced"] == "we looked at it"
+    assert shown["profile"]["beside"] == products_beside

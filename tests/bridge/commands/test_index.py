@@ -6,6 +6,7 @@ import pytest
 
 from bridge.errors import UsageError
 from bridge.profile import META_KEY
+from tests.bridge.commands.products import Call, printed
 from tests.command_line import answer, output, run
 from tests.fake_bulk import FakeCluster
 
@@ -53,3 +54,9 @@ def test_a_mapping_file_that_is_none_is_refused(
     with pytest.raises(UsageError, match=message):
         run("index", "create", "new", "--text-field", "title", "--mapping", str(file))
     assert all(request.method == "GET" for request in cluster.requests)
+
+
+def test_rules_of_an_index_that_is_enriched_beside_are_in_its_companion(call: Call, products_beside: str) -> None:
+    assert printed(call("index", "rules", products_beside, "--quoted", "upgrade", "--json"))["index"] == products_beside
+    profile = printed(call("index", "show", products_beside, "--json"))["profile"]
+    assert (profile["rules"]["leave_quoted"], profile["beside"]) == (False, products_beside)
