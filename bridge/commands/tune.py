@@ -1,5 +1,6 @@
 """`neural-bridge tune`: find the settings that serve an index best, within a time budget."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -58,11 +59,15 @@ def command(
     with judged_index(ctx, judgements, display, servers=servers) as subject:
         from bridge.cluster.index import put_profile
         from bridge.evaluation.stages import REPORTED
+        from bridge.evaluation.tuning.beside import proxys_searches
         from bridge.evaluation.tuning.report import front_table, in_words, plot_front
         from bridge.evaluation.tuning.tuner import Tuner, tuned
 
         index = subject.index
-        with index.servers.sidecar_client() as sidecar:
+        with ExitStack() as running:
+            sidecar = running.enter_context(index.servers.sidecar_client())
+            beside = index.profile.beside is not None
+            searches = running.enter_context(proxys_searches(index.settings)) if beside else None
             tuner = Tuner(
                 index.cluster,
                 sidecar,
@@ -74,6 +79,7 @@ def command(
                 display=display,
                 stages=None if wanted is None else frozenset(wanted),
                 folds=folds,
+                searches=searches,
             )
             chosen, front = tuner.run(budget_ms)
         record = tuner.record(chosen, front)

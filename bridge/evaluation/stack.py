@@ -47,7 +47,7 @@ _UNSAFE = re.compile(r"[^a-z0-9]+")
 class MeasuredIndex:
     """A running index to measure. `profile_in` is the index whose mapping has the profile, itself or its companion.
     `cluster` is a client of its cluster, `proxy` a client of the measuring proxy, both with the user of the settings;
-    `servers` are that proxy and its sidecar."""
+    `servers` are that proxy and its sidecar. `settings` name its cluster."""
 
     name: str
     n_documents: int
@@ -56,6 +56,7 @@ class MeasuredIndex:
     cluster: OpenSearch
     proxy: OpenSearch
     servers: MeasuringServers
+    settings: Settings
 
 
 @contextmanager
@@ -135,7 +136,7 @@ def _served(
         through = settings.cluster.model_copy(update={"url": planned.proxy_url})
         proxy = running.enter_context(connect(through))
         n_documents = indices.count(client, name)
-        yield MeasuredIndex(name, n_documents, state.required_profile, state.name, client, proxy, planned)
+        yield MeasuredIndex(name, n_documents, state.required_profile, state.name, client, proxy, planned, settings)
 
 
 @dataclass(frozen=True, slots=True)

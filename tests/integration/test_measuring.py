@@ -16,15 +16,16 @@ from typing import Any
 import pytest
 from opensearchpy import OpenSearch
 
+from bridge.cluster.companion import enriched
 from bridge.cluster.index import look
 from bridge.evaluation.click_judgements import FEWEST_PAGES
 from bridge.evaluation.growth import grow
 from bridge.models.artifact import ModelFolder
 from bridge.node.node import EmbeddedNode
-from bridge.profile import RerankSettings
+from bridge.profile import RerankSettings, companion_of
 from bridge.proxy.experiments.event_log import Click, EventLog, Impression
 from bridge.settings import ClusterSettings
-from tests.proxy_stack import ProxyStack, proxy_stack
+from tests.proxy_stack import PREFIX, ProxyStack, proxy_stack
 from tests.servers import unused_index_name
 from tests.toys import (
     WORDS,
@@ -62,6 +63,21 @@ def index(stack: ProxyStack, opensearch: OpenSearch) -> Iterator[str]:
     )
     yield name
     opensearch.indices.delete(index=name)
+
+
+@pytest.fixture
+def index_beside(stack: ProxyStack, opensearch: OpenSearch) -> Iterator[str]:
+    """`index`, enriched beside itself; nothing of it may change."""
+    name = unused_index_name()
+    documents = {doc_id: (document, [document["title"]]) for doc_id, document in DOCUMENTS.items()}
+    stack.fill_beside(opensearch, name, documents, rerank=RerankSettings(blend=0.0))
+    before = opensearch.indices.get(index=name), opensearch.indices.stats(index=name, metric="indexing")["_all"]
+    yield name
+    assert before == (
+        opensearch.indices.get(index=name),
+        opensearch.indices.stats(index=name, metric="indexing")["_all"],
+    )
+    opensearch.indices.delete(index=f"{name},{companion_of(name, PREFIX)}")
 
 
 @pytest.fixture
@@ -281,6 +297,31 @@ def test_a_grown_index_is_searched_like_the_real_one(stack: ProxyStack, index: s
         assert {doc_id.split("-")[0] for doc_id in found} == {"real", "synthetic"}
     finally:
         opensearch.indices.delete(index=grown, params={"ignore_unavailable": "true"})
+
+
+def test_an_index_that_is_enriched_beside_is_measured_gated_and_tuned_as_in_place(
+    run: Run, stack: ProxyStack, index: str, index_beside: str, opensearch: OpenSearch
+) -> None:
+    stages = ("--stages", "bm25,expansion,vector,hybrid,rerank")
+    in_place, beside = (told(run("evaluate", each, "--json", *stages))["stages"] for each in (index, index_beside))
+    assert list(beside) == list(in_place)
+    for stage, figures in in_place.items():
+        assert beside[stage]["ndcg@10"] == pytest.approx(figures["ndcg@10"], abs=0.002)
+
+    verdict = told(run("gate", index_beside, "--stages", "hybrid,rerank", "--json"))
+    assert [each["mean"] for each in verdict["verdicts"][1:]] == pytest.approx(
+        [in_place[stage]["ndcg@10"] for stage in ("hybrid", "rerank")], abs=0.002
+    )
+    profile = enriched(opensearch, index_beside, PREFIX).required_profile
+    assert profile.gate is not None
+    assert (profile.stages[-1], profile.beside) == ("rerank", index_beside)
+    assert stopped_at(stack, index_beside).endswith("+rerank")
+
+    tuning = told(run("tune", index_beside, "--json", "--apply", "--stages", "lexical,hybrid"))
+    assert tuning["default_mean"] == pytest.approx(in_place["hybrid"]["ndcg@10"], abs=0.002)
+    tuned = enriched(opensearch, index_beside, PREFIX).required_profile
+    assert tuned.tuning is not None
+    assert tuned.gate == profile.gate
 
 
 def test_an_index_that_was_not_enriched_is_refused(run: Run, opensearch: OpenSearch, fresh_index: str) -> None:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol, TypeVar
@@ -33,8 +34,10 @@ class Source(Protocol):
     def embed(self, text: str) -> Sequence[float] | None:
         """The query's embedding; None if the index has no vectors."""
 
-    def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
-        """The hits of each leg's body."""
+    def search(
+        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None
+    ) -> Mapping[str, Sequence[Hit]]:
+        """The hits of each leg's body, which `profile` and the query's embedding gave."""
 
     def read(
         self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
@@ -64,10 +67,20 @@ class ClusterAndSidecar:
             return None
         return self.sidecar.embed(text, model=self.profile.encoder.identity)
 
-    def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
+    def search(
+        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None
+    ) -> Mapping[str, Sequence[Hit]]:
         answer = self._send("_msearch", legs.msearch(bodies.values(), self.scope), "application/x-ndjson")
+        return self.answered(leg_rankings(answer, list(bodies)))
+
+    def answered(self, legs_hits: Mapping[str, Sequence[Hit] | str]) -> Mapping[str, Sequence[Hit]]:
+        """The hits of each leg.
+
+        Raises:
+            AnswerNotUnderstood: one of them failed.
+        """
         hits_of: dict[str, Sequence[Hit]] = {}
-        for leg, hits in leg_rankings(answer, list(bodies)).items():
+        for leg, hits in legs_hits.items():
             if isinstance(hits, str):
                 raise AnswerNotUnderstood(f"index {self.index}: the {leg} leg failed: {hits}")
             hits_of[leg] = hits
@@ -148,6 +161,7 @@ class RememberedSearch(Backend):
         self.source = source
         self._most_hits = most_hits
         self._most_passages = most_passages
+        self._profile: IndexProfile
         self._embedding: Sequence[float] | None = None
         self._hits: dict[bytes, Sequence[Hit]] = {}
         self._passages: dict[Key, Sequence[Passage]] = {}
@@ -159,6 +173,7 @@ class RememberedSearch(Backend):
         Raises:
             BridgeError: the source does not answer.
         """
+        self._profile = profile
         lexical = {"lexical": legs.lexical(self.request, profile)}
         text = {"expansion": legs.expansion(self.request, profile)} if profile.generator is not None else lexical
         hits_of, self.costs.own = _timed(lambda: self._ask(lexical))
@@ -173,6 +188,12 @@ class RememberedSearch(Backend):
         self.costs.text_leg = _timed(lambda: self._ask(text))[1]
         self.costs.hybrid_legs = _timed(lambda: self._ask(hybrid))[1]
 
+    def by(self, profile: IndexProfile) -> "RememberedSearch":
+        """The same search by another profile: what one of them asks, all remember."""
+        other = copy(self)
+        other._profile = profile
+        return other
+
     async def embed(self, text: str) -> Sequence[float] | None:
         return self._embedding
 
@@ -183,7 +204,8 @@ class RememberedSearch(Backend):
         return {leg: self._hits[_without_size(body)][: body["size"]] for leg, body in bodies.items()}
 
     def _ask(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
-        hits_of = self.source.search({leg: body | {"size": self._most_hits} for leg, body in bodies.items()})
+        sized = {leg: body | {"size": self._most_hits} for leg, body in bodies.items()}
+        hits_of = self.source.search(sized, self._profile, self._embedding)
         self._hits |= {_without_size(bodies[leg]): hits for leg, hits in hits_of.items()}
         return hits_of
 

@@ -84,7 +84,7 @@ async def _rank(setting: Setting, profile: IndexProfile, search: RememberedSearc
     own = [hit.key for hit in search.own]
     if setting.stage == "lexical":
         return own[:DEPTH], estimated_ms(setting, search.costs)
-    ranking = await flow.rank(search.request, profile, setting.stage, search)
+    ranking = await flow.rank(search.request, profile, setting.stage, search.by(profile))
     ranked = [hit.key for hit in ranking.hits]
     inside = set(ranked)
     # A confident text leg needs no cross-encoder.

@@ -13,6 +13,7 @@ from bridge.errors import UsageError
 from bridge.evaluation.application_query import BodyOf
 from bridge.evaluation.judged_queries import FEWEST_QUERIES, JudgedQueries
 from bridge.evaluation.tuning.answers import ClusterAndSidecar, RememberedSearch
+from bridge.evaluation.tuning.beside import CompanionAndSidecar, ProxysSearches
 from bridge.evaluation.tuning.search import FOLDS, CrossValidated, choose, cross_validate, front
 from bridge.evaluation.tuning.setting import MOST_PASSAGES, WINDOWS, Setting
 from bridge.evaluation.tuning.trials import Trial, Trials
@@ -42,9 +43,10 @@ class Tuner:
         display: Display,
         stages: frozenset[Stage] | None = None,
         folds: int = FOLDS,
+        searches: ProxysSearches | None = None,
     ) -> None:
         """`measure`: in the notation of ir-measures. `stages`: the stages to choose from; None means all that the gate
-        allows.
+        allows. `searches`: if the index has a companion.
 
         Raises:
             UsageError: none of `stages` serves the index.
@@ -59,6 +61,7 @@ class Tuner:
         self._display = display
         self._stages = stages
         self._folds = folds
+        self._searches = searches
         serving = [stage for stage in profile.stages if stages is None or stage in stages]
         if not serving:
             raise UsageError(f"--stages: none of them serves the index, which has {', '.join(profile.stages)}")
@@ -135,10 +138,11 @@ class Tuner:
         )
         if isinstance(request, LeaveAlone):
             return None
+        asked = (self._cluster, self._sidecar, self._index, profile, request.scope)
         return RememberedSearch(
             query_id,
             request,
-            ClusterAndSidecar(self._cluster, self._sidecar, self._index, profile, request.scope),
+            CompanionAndSidecar(*asked, request, self._searches) if self._searches else ClusterAndSidecar(*asked),
             most_hits=max(*WINDOWS, profile.window),
             most_passages=max(MOST_PASSAGES, profile.rerank.passages),
         )

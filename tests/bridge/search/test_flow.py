@@ -372,7 +372,9 @@ class ScriptedSource(Source):
     def embed(self, text: str) -> Sequence[float] | None:
         return None if "embed" in self._world.failing else [1.0, 0.0]
 
-    def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
+    def search(
+        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None
+    ) -> Mapping[str, Sequence[Hit]]:
         return {leg: self._world.search(body) for leg, body in bodies.items()}
 
     def read(

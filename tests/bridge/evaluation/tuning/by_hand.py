@@ -40,7 +40,9 @@ class Written(Source):
     def embed(self, text: str) -> Sequence[float]:
         return [1.0] * PROFILE.dimension
 
-    def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
+    def search(
+        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None
+    ) -> Mapping[str, Sequence[Hit]]:
         return {leg: self.near if leg == "vector" else self.text for leg in bodies}
 
     def read(

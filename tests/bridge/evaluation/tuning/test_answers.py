@@ -64,7 +64,7 @@ def test_all_legs_go_in_one_request_with_the_scope_of_the_search(
     source: ClusterAndSidecar, cluster: FakeCluster
 ) -> None:
     cluster.on_request = lambda _: json_reply({"responses": [leg("a", "b"), leg("c")]})
-    assert source.search(LEGS) == {
+    assert source.search(LEGS, PROFILE, None) == {
         "lexical": [Hit("products", "a", 1.0), Hit("products", "b", 1.0)],
         "vector": [Hit("products", "c", 1.0)],
     }
@@ -89,7 +89,7 @@ def test_a_leg_or_a_request_that_fails_is_an_error(
 ) -> None:
     cluster.on_request = lambda _: answer
     with pytest.raises(AnswerNotUnderstood, match=told):
-        source.search(LEGS)
+        source.search(LEGS, PROFILE, None)
 
 
 def test_texts_are_read_by_document(source: ClusterAndSidecar, cluster: FakeCluster) -> None:

@@ -1,0 +1,91 @@
+"""What an index that is enriched beside answers, asked as the proxy asks it."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from bridge.evaluation.tuning.answers import ClusterAndSidecar
+from bridge.profile import IndexProfile
+from bridge.proxy.transport.upstream import Upstream
+from bridge.proxy.upgrade.cluster_client import AnswerMemory, OwnSearches
+from bridge.proxy.upgrade.companion import CompanionLegs, companion_texts
+from bridge.proxy.upgrade.planning import Plan, own_identity
+from bridge.records import Hit, Key, Passage
+from bridge.search.json_tree import Json
+from bridge.search.request import SearchRequest
+from bridge.search.response import passages_to_read
+from bridge.settings import Settings
+
+_T = TypeVar("_T")
+
+
+class ProxysSearches:
+    """The proxy's searches, in the name of the settings' user, on an event loop of their own: whoever tunes waits for
+    each answer."""
+
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop, upstream: Upstream) -> None:
+        self._settings = settings
+        self._loop = loop
+        self._searches = OwnSearches(upstream, AnswerMemory(settings.proxy.upgrade_memory_bytes), settings)
+
+    def plan(self, index: str, request: SearchRequest, profile: IndexProfile) -> Plan:
+        """The plan of one search, with as much time as a request of any command has."""
+        budget_s = self._settings.cluster.timeout_s
+        return Plan(
+            request=request,
+            profile=profile,
+            expression=index,
+            caller=own_identity(self._settings.cluster),
+            stage="hybrid",
+            explain=False,
+            deadline=self._loop.time() + budget_s,
+            budget_s=budget_s,
+        )
+
+    def wait(self, answer: Callable[[OwnSearches], Coroutine[Any, Any, _T]]) -> _T:
+        """What `answer` gives."""
+        return asyncio.run_coroutine_threadsafe(answer(self._searches), self._loop).result()
+
+
+@contextmanager
+def proxys_searches(settings: Settings) -> Iterator[ProxysSearches]:
+    """Connects to the cluster of the settings for the length of the block."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    upstream = Upstream(settings.cluster)
+    try:
+        asyncio.run_coroutine_threadsafe(upstream.__aenter__(), loop).result()
+        yield ProxysSearches(settings, loop, upstream)
+    finally:
+        asyncio.run_coroutine_threadsafe(upstream.__aexit__(None, None, None), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@dataclass(frozen=True, slots=True)
+class CompanionAndSidecar(ClusterAndSidecar):
+    """Sends the requests of one search of an index that has a companion: `index` is the application's."""
+
+    request: SearchRequest
+    searches: ProxysSearches
+
+    def search(
+        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None
+    ) -> Mapping[str, Sequence[Hit]]:
+        window = max(body["size"] for body in bodies.values())
+        plan = self.searches.plan(self.index, self.request, msgspec.structs.replace(profile, window=window))
+        return self.answered(self.searches.wait(lambda asked: CompanionLegs(plan, asked, embedding).answer(bodies)))
+
+    def read(
+        self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
+    ) -> Mapping[Key, Sequence[Passage]]:
+        plan = self.searches.plan(self.index, self.request, self.profile)
+        hits = self.searches.wait(lambda asked: companion_texts(plan, asked, keys, embedding, passages, plan.deadline))
+        return passages_to_read(hits, keys, self.profile)
