@@ -11,14 +11,16 @@ from urllib.parse import urlsplit
 import msgspec
 from opensearchpy import OpenSearch, TransportError
 
+from bridge.cluster import companion
 from bridge.cluster import index as indices
+from bridge.cluster.completeness import Completeness, completeness
 from bridge.cluster.connection import capabilities, exchange
 from bridge.cluster.dialects import Capabilities
 from bridge.cluster.field_security import ELASTICSEARCH_ROLES, OPENSEARCH_ROLES, field_rules, uncovered
 from bridge.cluster.schema import read_beside
 from bridge.errors import BridgeError, IndexUnsuitable
 from bridge.node.process import VECTOR_ENGINES_ATTRIBUTE
-from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, profile_of
+from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, companion_of, profile_of
 from bridge.settings import Settings, masked
 
 Level = Literal["ok", "note", "problem"]
@@ -48,7 +50,8 @@ class Beside(msgspec.Struct, frozen=True):
 
 class EnrichedIndex(msgspec.Struct, frozen=True):
     """An index that the bridge serves: how much of it is enriched, by which encoder, up to which stage; `beside`
-    while its models change."""
+    while its models change. `companion`: its name, if the index is enriched beside and not in place, and
+    `completeness` then says how well the two match."""
 
     name: str
     documents: int
@@ -58,6 +61,8 @@ class EnrichedIndex(msgspec.Struct, frozen=True):
     stages: list[str]
     generation: int = 1
     beside: Beside | None = None
+    companion: str | None = None
+    completeness: Completeness | None = None
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
@@ -107,7 +112,10 @@ def examine(client: OpenSearch, settings: Settings) -> Diagnosis:
     findings = [finding for check in _CHECKS for finding in check(cluster)]
     enriched = []
     for profile, beside, name in _profiles(cluster, findings):
-        counted, finding = _counted(cluster, profile, beside, name)
+        if profile.beside is None:
+            counted, finding = _counted(cluster, profile, beside, name)
+        else:
+            counted, finding = _compared(cluster, profile, profile.beside, name)
         findings += [finding, *_shown_after_all(cluster, profile, name)]
         enriched += [counted] if counted else []
     return Diagnosis(
@@ -238,7 +246,8 @@ _CHECKS: tuple[Callable[[_Cluster], Iterator[Finding]], ...] = (
 def _profiles(cluster: _Cluster, findings: list[Finding]) -> Iterator[tuple[IndexProfile, IndexProfile | None, str]]:
     """Indices that have a profile, with that of a second generation; an unreadable profile becomes a finding."""
     shown = ",".join(f"*.mappings._meta.{key}" for key in (META_KEY, BESIDE_KEY))
-    status, mappings = cluster.ask(f"/_mapping?filter_path={shown}")
+    # Companions are hidden.
+    status, mappings = cluster.ask(f"/_mapping?expand_wildcards=all&filter_path={shown}")
     if status in _REFUSED or not isinstance(mappings, dict):
         findings.append(_unseen("indices", status))
         return
@@ -276,7 +285,7 @@ def _counted(
     except (BridgeError, TransportError) as error:  # TransportError: the cluster's own word, such as a closed index
         return None, Finding("note", f"index {name}", f"cannot be counted: {error}")
     encoder = profile.encoder.identity
-    message = f"{enriched:,} of {documents:,} documents enriched by {encoder}; serves {profile.stages[-1]}"
+    message = f"{enriched:,} of {documents:,} documents enriched in place by {encoder}; serves {profile.stages[-1]}"
     remedy = f"neural-bridge backfill {name}, or ingest it anew" if stamped < documents else None
     if documents and not enriched and remedy is None:
         remedy = f"no document has text in {', '.join(profile.text_fields)}: name other fields after undo {name}"
@@ -293,6 +302,49 @@ def _counted(
         Beside(beside.generation, also, beside.encoder.identity) if beside else None,
     )
     return counted, Finding("note" if remedy else "ok", f"index {name}", message, remedy)
+
+
+def _compared(cluster: _Cluster, profile: IndexProfile, index: str, name: str) -> tuple[EnrichedIndex | None, Finding]:
+    """An index that has the companion `name`."""
+    subject, prefix = f"index {index}", cluster.settings.companion.prefix
+    try:
+        source = indices.find(cluster.client, index)
+        state = indices.look(cluster.client, name)
+        if source is None or source.name != index:
+            message = f"is gone, and its companion {name} is not"
+            return None, Finding("note", subject, message, f"neural-bridge undo {index}")
+        documents = indices.count(cluster.client, index)
+        enriched = indices.count_enriched(cluster.client, name, profile)
+        compared = completeness(cluster.client, name, profile)
+    except (BridgeError, TransportError) as error:
+        return None, Finding("note", subject, f"cannot be compared with its companion {name}: {error}")
+    message = f"enriched beside, in {name}: {enriched:,} of {documents:,} documents by {profile.encoder.identity}"
+    message += f"; serves {profile.stages[-1]}"
+    counted = EnrichedIndex(
+        index,
+        documents,
+        enriched,
+        profile.encoder.identity,
+        profile.vector_type,
+        list(profile.stages),
+        profile.generation,
+        companion=name,
+        completeness=compared,
+    )
+    if companion_of(index, prefix) != name:
+        message += f"; but companion.prefix is {prefix!r}, so that no search uses it"
+        return counted, Finding("note", subject, message, f"set companion.prefix to {name.removesuffix(index)!r}")
+    if not companion.is_of(state, source):
+        message = f"was made anew after its companion {name}, which no longer serves it"
+        return counted, Finding("note", subject, message, f"neural-bridge backfill {index}")
+    if compared.is_whole:
+        return counted, Finding("ok", subject, message)
+    message += (
+        f"; of {compared.sampled_documents:,} documents compared {compared.missing:,} have no entry there and "
+        f"{compared.stale:,} one of an earlier version, of {compared.sampled_entries:,} entries {compared.orphaned:,} "
+        f"are of no document"
+    )
+    return counted, Finding("note", subject, message, f"neural-bridge backfill {index}")
 
 
 def _unseen(subject: str, status: int) -> Finding:

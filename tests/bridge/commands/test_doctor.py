@@ -1,10 +1,14 @@
 """What the doctor says about a sidecar, by the encoders that it runs."""
 
+from typing import Any
+
 import pytest
+from opensearchpy import OpenSearch
 
 from bridge.cluster.diagnosis import Beside, EnrichedIndex
 from bridge.commands.doctor import encoder_findings
 from bridge.model_servers.client import SidecarInfo
+from tests.bridge.commands.products import Call, printed
 from tests.command_line import run
 from tests.fake_bulk import FakeCluster
 from tests.servers import free_port
@@ -42,3 +46,27 @@ def test_keys_in_addresses_are_not_printed(cluster: FakeCluster, monkeypatch: py
         printed = run("doctor", *options).output
         assert "sidecar" in printed
         assert "very-secret" not in printed
+
+
+def test_an_index_that_is_enriched_beside_is_compared_with_its_companion(
+    call: Call, opensearch: OpenSearch, products_beside: str
+) -> None:
+    def found() -> tuple[dict[str, Any], dict[str, Any]]:
+        diagnosis = printed(call("doctor", "--json"))
+        [index] = [each for each in diagnosis["indices"] if each["name"] == products_beside]
+        [finding] = [each for each in diagnosis["findings"] if each["subject"] == f"index {products_beside}"]
+        return index, finding
+
+    index, finding = found()
+    assert (index["companion"], index["documents"], index["enriched"]) == (f"neural-bridge.{products_beside}", 30, 30)
+    assert (finding["level"], "enriched beside, in neural-bridge." in finding["told"]) == ("ok", True)
+
+    opensearch.index(index=products_beside, id="new", body={"title": "red"})
+    opensearch.update(index=products_beside, id="d1", body={"doc": {"title": "another"}})
+    opensearch.delete(index=products_beside, id="d2", params={"refresh": "true"})
+    index, finding = found()
+    compared = index["completeness"]
+    assert (compared["missing"], compared["stale"], compared["orphaned"]) == (1, 1, 1)
+    assert finding["remedy"] == f"neural-bridge backfill {products_beside}"
+    assert call("backfill", products_beside).exit_code == 0
+    assert found()[1]["level"] == "ok"
