@@ -16,7 +16,7 @@ from bridge.errors import (
     IndexUnsuitable,
     UsageError,
 )
-from bridge.profile import Stage, profile_of
+from bridge.profile import IndexProfile, Stage, companion_of, profile_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,15 +58,14 @@ def command(
 
     Terminals with 120 columns or more show the legs' scores too; `--json` prints everything.
     """
-    if url is None:
-        settings = settings_of(ctx).proxy
-        url = f"http://{settings.host}:{settings.port}"
+    settings = settings_of(ctx)
+    url = url or f"http://{settings.proxy.host}:{settings.proxy.port}"
     from bridge.settings import masked
 
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"--url is {masked(url)}: expected http://HOST:PORT")
     proxy = _Proxy(url.rstrip("/"), user, index)
-    searched = fields.split(",") if fields else proxy.enriched_fields()
+    searched = fields.split(",") if fields else proxy.enriched_fields(settings.companion.prefix)
     control = ", ".join(["explain", *([stage] if stage else [])])
     answer, mark = proxy.search({"multi_match": {"query": words, "fields": searched}}, size, control)
     if as_json:
@@ -101,22 +100,35 @@ class _Proxy:
         password = os.environ.get("BRIDGE_SEARCH_PASSWORD", "") if user else None
         self._client = connect(ClusterSettings(url=url, username=user, password=password))
 
-    def enriched_fields(self) -> list[str]:
-        """The text fields in the index's profile.
+    def enriched_fields(self, prefix: str) -> list[str]:
+        """The text fields in the profile of the index, or of its companion.
 
         Raises:
             AccessDenied: this user may not read the mapping.
-            IndexUnsuitable: the index has no profile, or does not exist.
+            IndexUnsuitable: neither has a profile that this user may read, or the index does not exist.
         """
         mappings, _ = self._send("GET", "_mapping")
         profiles = [profile_of(body["mappings"].get("_meta"), index=name) for name, body in mappings.items()]
+        if not any(profiles) and len(mappings) == 1:
+            [name] = mappings
+            profiles = [self._companions(companion_of(name, prefix))]
         for profile in profiles:
             if profile is not None:
                 return profile.text_fields
         raise IndexUnsuitable(
-            f"index {self._index} is not enriched: name the fields to search with --fields, or enrich it with "
-            f"`neural-bridge backfill {self._index}`"
+            f"index {self._index} is not enriched, as far as this user may know: name the fields to search with "
+            f"--fields, or enrich it with `neural-bridge backfill {self._index}`"
         )
+
+    def _companions(self, companion: str) -> IndexProfile | None:
+        """The profile of a companion; None if there is none that this user may know of."""
+        from bridge.cluster.connection import exchange
+
+        answer = exchange(self._client, "GET", f"/{quote(companion, safe='')}/_mapping")
+        if answer.status != 200:
+            return None
+        [body] = json.loads(answer.body).values()
+        return profile_of(body["mappings"].get("_meta"), index=companion)
 
     def search(self, query: dict[str, Any], size: int, control: str) -> tuple[dict[str, Any], str | None]:
         """The answer, and its `X-Bridge` header."""

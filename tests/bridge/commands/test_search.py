@@ -4,14 +4,20 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from opensearchpy import OpenSearch
 
 from bridge.cli import cli
+from bridge.node.node import EmbeddedNode
+from bridge.profile import companion_of
+from bridge.settings import ClusterSettings
 from tests.bridge.proxy.conftest import MakeStack
 from tests.bridge.proxy.scripted_index import ScriptedIndex
 from tests.fake_cluster import Reply
+from tests.proxy_stack import PREFIX, proxy_stack
 from tests.servers import free_port
 
 
@@ -134,3 +140,19 @@ async def test_documents_cannot_steer_the_terminal(
     assert r"red \x1b[31mshoe [bold]x" in printed.output
     as_json = await search(stack.proxy.url, "--json")
     assert "\x1b" not in as_json.output
+
+
+def test_the_fields_of_an_index_that_is_enriched_beside_are_those_of_its_companion(
+    node: EmbeddedNode, opensearch: OpenSearch, fresh_index: str, tmp_path: Path
+) -> None:
+    documents = {f"d{n}": ({"title": f"red shoe {n}", "body": "a shoe"}, [f"blue {n}"]) for n in range(5)}
+    with proxy_stack(ClusterSettings(url=node.url), tmp_path, budget_ms=60_000) as stack:
+        arguments = ["search", fresh_index, "blue", "--url", stack.url, "--stage", "expansion", "--json"]
+        opensearch.indices.create(index=fresh_index)
+        assert "is not enriched" in str(CliRunner().invoke(cli, arguments).exception)
+        opensearch.indices.delete(index=fresh_index)
+        stack.fill_beside(opensearch, fresh_index, documents)
+        printed = json.loads(CliRunner().invoke(cli, arguments).output)
+    assert printed["x_bridge"].startswith("expansion;")
+    assert sorted(hit["_id"] for hit in printed["answer"]["hits"]["hits"]) == sorted(documents)
+    opensearch.indices.delete(index=companion_of(fresh_index, PREFIX))
