@@ -67,6 +67,11 @@ def replay(ctx: click.Context, file: Path, id_field: str, cluster_url: str | Non
     if len(names) != 1:
         raise UsageError(f"{file} holds letters of {len(names)} indices, expected one")
     client, state = look_at(ctx, names.pop(), cluster_url)
+    if state.profile is not None and (beside := state.profile.beside) is not None:
+        raise UsageError(
+            f"{file} comes from enriching {beside} beside itself, which needs no letters: run `neural-bridge backfill "
+            f"{beside}` again instead, which reads these documents anew"
+        )
     documents = DeadLetterDocuments(file, FieldChoice(state.profile.text_fields if state.profile else (), id_field))
     if state.profile is None:
         raise UsageError(f"index {state.name} is not enriched: there is no profile to write {file} for")

@@ -6,9 +6,12 @@ import msgspec
 import pytest
 
 from bridge.errors import UsageError
+from bridge.profile import companion_of
 from ingest.books.state_folder import DeadLetter
+from tests.bridge.commands.products import Call, refusal
 from tests.command_line import answer, output, run
 from tests.fake_bulk import FakeCluster
+from tests.proxy_stack import PREFIX
 
 
 def written(folder: Path, *letters: DeadLetter) -> str:
@@ -51,3 +54,11 @@ def test_an_index_that_is_not_enriched_takes_no_letters(cluster: FakeCluster, tm
     cluster.mapping = {"properties": {}}
     with pytest.raises(UsageError, match="index shop is not enriched"):
         run("dlq", "replay", written(tmp_path, letter("d1")))
+
+
+def test_letters_of_a_companion_lead_to_the_run_that_reads_the_documents_anew(
+    call: Call, products_beside: str, tmp_path: Path
+) -> None:
+    file = written(tmp_path, letter("d1", index=companion_of(products_beside, PREFIX)))
+    told = refusal(call("dlq", "replay", file))
+    assert f"run `neural-bridge backfill {products_beside}` again" in told
