@@ -31,6 +31,7 @@ from tests.servers import client
 pytestmark = [pytest.mark.slow]
 
 INDEX = "page-test"
+BESIDE = "page-test-beside"
 WAIT_MS = 120_000
 """Tests share the machine with a search engine and a browser."""
 INJECTION = "<img src=x onerror=\"document.title='injected'\"> red"
@@ -81,9 +82,10 @@ def stack(browser: Browser, node: EmbeddedNode, tmp_path_factory: pytest.TempPat
             tuning=TUNING,
             stages=["lexical", "expansion", "vector", "hybrid"],
         )
+        running.fill_beside(direct, BESIDE, DOCUMENTS, passages=NESTED)
         direct.index(index=INDEX, id="new", body={"title": "horse", "body": "a cow", "kind": "late"}, refresh=True)
         yield running
-        direct.indices.delete(index=INDEX)
+        direct.indices.delete(index=f"{INDEX},{BESIDE},neural-bridge.{BESIDE}")
 
 
 @pytest.fixture(scope="module")
@@ -314,6 +316,19 @@ def test_the_index_view_counts_what_is_enriched(opened: Opened) -> None:
     expect(opened.page.locator(".facts")).to_contain_text("nested")
 
 
+def test_an_index_that_is_enriched_beside_is_offered_by_its_own_name(opened: Opened) -> None:
+    opened.page.locator("#index-name").fill(BESIDE)
+    opened.page.locator("#index-name").press("Enter")
+    opened.view("Index")
+
+    expect(opened.page.locator(".coverage")).to_contain_text("5 of 5 documents carry a stamp")
+    expect(opened.page.locator(".facts")).to_contain_text(f"beside, in neural-bridge.{BESIDE}")
+    assert opened.page.locator("#index-names option").evaluate_all("all => all.map(each => each.value)") == [
+        INDEX,
+        BESIDE,
+    ]
+
+
 def test_a_profile_of_an_earlier_version_is_completed_with_the_defaults(opened: Opened) -> None:
     sparse = {"text_fields": [{"name": "title"}], "encoder": {"name": "e", "digest": "0"}, "dimension": 3, "version": 1}
     sparse["fusion"] = {"weights": {"vector": 2.0}}
@@ -324,7 +339,7 @@ def test_a_profile_of_an_earlier_version_is_completed_with_the_defaults(opened: 
     opened.view("Index")
 
     facts = opened.page.locator(".facts")
-    expect(facts.locator("dd").nth(1)).to_have_text("title")
+    expect(facts.locator("dd").nth(2)).to_have_text("title")
     expect(facts).to_contain_text(f"the first {RerankSettings().depth}")
     expect(facts.get_by_text(f"{FusionSettings().method}: vector 2", exact=True)).to_be_visible()
     # There is no index of that name whose documents could be counted: the page says so, and so does the browser.

@@ -28,15 +28,18 @@ export async function about() {
 
 /**
  * Index name → profile, of all enriched indices whose mapping the viewer may read, or of one by name. `beside` in it
- * is the profile of the generation that is being made beside the serving one, if there is one.
+ * is the profile of the generation that is being made beside the serving one, if there is one. `stamped_in` is the
+ * index that holds the stamps: the index itself, or its companion, which is hidden.
  */
 export async function profiles(name = "") {
   const path = name ? `/${encodeURIComponent(name)}/_mapping` : "/_mapping";
-  const mappings = await (await request(`cluster${path}?filter_path=*.mappings._meta.neural_bridge*`, {})).json();
+  const shown = "expand_wildcards=all&filter_path=*.mappings._meta.neural_bridge*";
+  const mappings = await (await request(`cluster${path}?${shown}`, {})).json();
   const found = Object.entries(mappings).map(([index, { mappings: { _meta } }]) => [index, _meta]);
   return Object.fromEntries(found.filter(([, meta]) => meta.neural_bridge).map(([index, meta]) => {
     const { neural_bridge: serving, neural_bridge_beside: beside } = meta;
-    return [index, { ...read(serving), beside: beside && read(beside) }];
+    const second = beside && { ...read(beside), stamped_in: index };
+    return [serving.beside ?? index, { ...read(serving), beside: second, stamped_in: index }];
   }));
 }
 

@@ -7,15 +7,17 @@ import { search } from "./cluster.js";
 const stampField = ({ object_field: field, generation }) =>
   (generation === 1 ? `${field}.stamp` : `${field}.generation_${generation}.stamp`);
 
-/** Documents, and those with a stamp of the profile's generation: one search, in the viewer's name. */
+/** Documents, and those with a stamp of the profile's generation, counted in the viewer's name. */
 export async function coverage(index, profile) {
-  const body = {
-    size: 0, track_total_hits: true,
-    aggs: { enriched: { filter: { exists: { field: stampField(profile) } } } },
-  };
-  const { answer } = await search(index, JSON.stringify(body), "off");
-  const { hits: { total }, aggregations } = answer;
-  return { documents: total.value ?? total, enriched: aggregations.enriched.doc_count };
+  const stamped = { exists: { field: stampField(profile) } };
+  const [documents, enriched] = await Promise.all([count(index, { match_all: {} }), count(profile.stamped_in, stamped)]);
+  return { documents, enriched };
+}
+
+async function count(index, query) {
+  const { answer } = await search(index, JSON.stringify({ size: 0, track_total_hits: true, query }), "off");
+  const { hits: { total } } = answer;
+  return total.value ?? total;
 }
 
 /** Draws the view; a profile that is missing says so. */
@@ -34,7 +36,7 @@ export function showStatus(section, index, profile) {
     beside ? element("section", {},
       element("h3", {}, `Generation ${beside.generation} is made beside it: ${beside.encoder.name}`),
       covered(index, beside, "the serving generation finds them until then.")) : "",
-    facts(profile));
+    facts(index, profile));
 }
 
 /** A paragraph that fills itself with how many documents carry a stamp; `remedy` is for the others. */
@@ -78,11 +80,12 @@ function leftAlone({ leave_quoted: quoted, leave_identifiers: identifiers, scrip
   ].filter(Boolean).join("; ") || "none for their words";
 }
 
-function facts(profile) {
+function facts(index, profile) {
   const model = (reference) => (reference ? `${reference.name} @ ${reference.digest}` : "none");
   const { passages, fusion, rerank } = profile;
   const weights = Object.entries(fusion.weights).map(([leg, weight]) => `${leg} ${weight}`).join(", ");
   const rows = [
+    ["Enriched", profile.stamped_in === index ? "in place" : `beside, in ${profile.stamped_in}`],
     ["Generation", String(profile.generation)],
     ["Text fields", profile.text_fields.join(", ")],
     ["Encoder", `${model(profile.encoder)}, ${profile.dimension} dimensions`],
