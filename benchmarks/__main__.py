@@ -19,6 +19,7 @@ PROGRAMS = {
         "ray": "benchmarks.ray",
         "follow": "benchmarks.follow",
         "plan": "benchmarks.plan",
+        "companion": "benchmarks.companion",
     },
     "Models": {
         "expansion": "benchmarks.expansion",
