@@ -84,11 +84,19 @@ def _lines(plan: "Plan", way: "Way", command: str) -> list[str]:
         f"           {'because ' + '; '.join(plan.reasons) if undo else way.why}",
         f"  time     {_duration(plan.hours)} at {plan.documents_per_s:.1f} documents/s "
         f"(measured on {plan.measured:,} of {plan.sampled:,} sampled)",
-        f"  index    grows by about {plan.index_growth_bytes / 1e6:,.0f} MB",
-        f"  memory   {plan.vector_memory_bytes / 1e6:,.0f} MB for the vectors' graphs, over all nodes",
+        f"  disk     grows by about {plan.index_growth_bytes / 1e6:,.0f} MB{_disk_by_document(plan)}",
+        f"  memory   {plan.vector_memory_bytes / 1e6:,.0f} MB for the vectors' graphs, over all nodes: "
+        f"{plan.vector_memory_bytes / (plan.documents or 1):,.0f} bytes a document",
         f"  mapping  {adds} {json.dumps(plan.mapping) if plan.mapping else 'nothing'}",
         *(f"  risk     {risk}" for risk in plan.risks),
     ]
+
+
+def _disk_by_document(plan: "Plan") -> str:
+    if plan.store_bytes is None or not plan.documents:
+        return ""
+    before, added = (total / plan.documents for total in (plan.store_bytes, plan.index_growth_bytes))
+    return f": {before:,.0f} bytes a document before, {before + added:,.0f} after"
 
 
 def _duration(hours: float) -> str:

@@ -4,12 +4,12 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 import msgspec
-from opensearchpy import OpenSearch
+from opensearchpy import OpenSearch, TransportError
 
 from bridge.cluster import companion
 from bridge.cluster import index as indices
@@ -17,6 +17,7 @@ from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import dialect_of, graph_bytes
 from bridge.cluster.index import IndexState
 from bridge.cluster.schema import field_mapping, missing_fields, object_properties, pipeline_risks
+from bridge.errors import AccessDenied
 from bridge.profile import IndexProfile
 from bridge.records import Document, EnrichedDocument
 from bridge.settings import IngestSettings
@@ -31,6 +32,8 @@ from ingest.writing.bulk import neural_object
 from ingest.writing.pace import RetryLimits
 
 _LONGEST_S = 60.0
+_INDEXED_SHARE = 0.4
+"""Bytes of an index of words to the characters of its texts."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -39,8 +42,9 @@ class Plan(msgspec.Struct, frozen=True):
     `way`: in_place; beside, in the index `companion`; undo if the index or its companion was made for another profile.
     `reasons` say why this way, one sentence each. The index has `documents`, of which `stale` need work
     (estimated from the sample). `measured` documents of the sample went through the models at `documents_per_s`, from
-    which `hours` follow. `index_growth_bytes`: our fields as stored. `vector_memory_bytes`: free memory that the graphs
-    need on the nodes. `mapping`: fields that are added to the index, or those of a new companion. `risks` are
+    which `hours` follow. `store_bytes`: one copy of the index now, None if this user may not know;
+    `index_growth_bytes`: our fields as stored. `vector_memory_bytes`: free memory that the graphs need on the nodes.
+    `mapping`: fields that are added to the index, or those of a new companion. `risks` are
     sentences.
     """
 
@@ -55,6 +59,7 @@ class Plan(msgspec.Struct, frozen=True):
     passages: int
     documents_per_s: float
     hours: float
+    store_bytes: int | None
     index_growth_bytes: int
     vector_memory_bytes: int
     mapping: dict[str, Any]
@@ -106,7 +111,7 @@ def plan(
     n_stale = round(documents * len(needy) / len(sampled)) if sampled else 0
     scale = n_stale / len(measured.documents) if measured.documents else 0.0
     n_passages = round(scale * sum(len(document.passages) for document in measured.documents))
-    growth = sum(len(neural_object(document, profile)) for document in measured.documents)
+    growth = sum(_stored_bytes(document, profile) for document in measured.documents)
     n_vectors = n_passages if profile.vector_type != "none" else 0
     chosen: Literal["in_place", "beside"] = "beside" if way.companion else "in_place"
     return Plan(
@@ -121,11 +126,30 @@ def plan(
         passages=n_passages,
         documents_per_s=round(measured.per_s, 1),
         hours=round(measured.hours(n_stale), 6),
+        store_bytes=_store_bytes(client, state.name),
         index_growth_bytes=round(scale * growth) + n_vectors * profile.embedding_bytes,
         vector_memory_bytes=round(n_vectors * graph_bytes(profile)),
         mapping=_added(client, state, written, profile),
         risks=_risks(sampled, written),
     )
+
+
+def _stored_bytes(document: EnrichedDocument, profile: IndexProfile) -> float:
+    """What a document takes in the index that is written, without its vectors."""
+    if profile.beside is None:
+        return len(neural_object(document, profile))
+    # A companion leaves embeddings out of `_source`, and indexes texts without storing them.
+    stored = replace(document, embeddings=document.embeddings[:0])
+    return len(neural_object(stored, profile)) + _INDEXED_SHARE * sum(map(len, document.document.texts.values()))
+
+
+def _store_bytes(client: OpenSearch, index: str) -> int | None:
+    """Bytes on disk of one copy of an index; None if this user may not know."""
+    try:
+        stats = client.indices.stats(index=index, metric="store")
+    except (AccessDenied, TransportError):
+        return None
+    return int(stats["_all"]["primaries"]["store"]["size_in_bytes"])
 
 
 def _added(client: OpenSearch, state: IndexState, written: IndexState | None, profile: IndexProfile) -> dict[str, Any]:

@@ -14,7 +14,9 @@ def test_the_printed_command_runs_as_printed(call: Call, products: str) -> None:
     planned = printed(call("plan", products, "--text-field", "title", "--no-expansion", "--json"))
     words = shlex.split(planned["command"])
     assert words == ["neural-bridge", "backfill", products, "--text-field", "title", "--no-expansion"]
-    assert f"in place: {planned['command']}" in call("plan", products, "--text-field", "title", "--no-expansion").stdout
+    words_for_people = call("plan", products, "--text-field", "title", "--no-expansion").stdout
+    assert f"in place: {planned['command']}" in words_for_people
+    assert f"{planned['store_bytes'] / 30:,.0f} bytes a document before" in words_for_people
     done = printed(call(*words[1:], "--json"))
     assert done["ledger"]["written"] == 30
 

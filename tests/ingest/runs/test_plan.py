@@ -42,6 +42,9 @@ def test_plan_foresees_work_and_growth_and_changes_nothing(client: OpenSearch, f
     assert (found.way, found.documents, found.stale, found.sampled, found.passages) == ("in_place", 200, 200, 50, 200)
     assert found.hours > 0
     assert found.vector_memory_bytes == round(200 * 1.1 * (4 + 8 * 16))
+    stats = client.indices.stats(index=fresh_index, metric="store")["_all"]["primaries"]
+    assert found.store_bytes == stats["store"]["size_in_bytes"]
+    assert found.index_growth_bytes > 200 * 4
     assert list(found.mapping) == ["_neural"]
     assert indices.look(client, fresh_index) == before
 
