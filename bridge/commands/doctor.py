@@ -22,8 +22,8 @@ _TIMEOUT_S = 5.0
 def command(ctx: click.Context, url: str | None, as_json: bool) -> None:
     """Check the cluster at URL (the setting cluster.url by default): what it can do and what to fix.
 
-    Also checks the sidecar that the proxy uses, and whether it runs the encoder of each enriched index. Writes
-    nothing.
+    Says of each index whether it is enriched in place or beside, and how well a companion matches its index. Also
+    checks the sidecar that the proxy uses, and whether it runs the encoder of each enriched index. Writes nothing.
 
     \b
     Exit codes: 0 no problem

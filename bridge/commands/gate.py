@@ -54,8 +54,9 @@ def command(
 
     A stage passes if the 95 % interval of its paired difference to the last stage that passed reaches no further
     below zero than the tolerance. With fewer than 20 queries, or an interval of no width, nothing is decided, and a
-    stage serves if it served before. The verdict and its evidence are stored in the index's mapping (`_meta`); every
-    proxy obeys within `proxy.profile_ttl_s`. With --force and --reason alone, nothing is measured.
+    stage serves if it served before. The verdict and its evidence are stored in the mapping (`_meta`) of the index, or
+    of its companion if it is enriched beside; every proxy obeys within `proxy.profile_ttl_s`. With --force and
+    --reason alone, nothing is measured.
     """
     forced = _forced(force, reason)
     if forced and judgements.index is not None and not judgements.n_sources:
