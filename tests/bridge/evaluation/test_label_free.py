@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 
+import msgspec
 import pytest
 from opensearchpy import OpenSearch
 
@@ -39,8 +40,11 @@ def profile_by(generator: ModelReference | None) -> IndexProfile:
     )
 
 
-def predicted(client: OpenSearch, index: str, generator: ModelFolder, n_questions: int) -> JudgedQueries:
-    profile = profile_by(ModelReference("toy-query-generator", generator.digest))
+def predicted(
+    client: OpenSearch, index: str, generator: ModelFolder, n_questions: int, *, beside: str | None = None
+) -> JudgedQueries:
+    made_by = ModelReference("toy-query-generator", generator.digest)
+    profile = msgspec.structs.replace(profile_by(made_by), beside=beside)
     settings = IngestSettings(generator=str(generator.path))
     return predict_questions(client, index, profile, settings, n_questions=n_questions)
 
@@ -72,6 +76,17 @@ def test_questions_are_of_random_documents_and_the_same_each_time(
         assert question != DOCUMENTS[doc_id]["title"]
     assert judged.remarks == [CAVEAT]
     assert predicted(opensearch, fresh_index, generator, 10) == judged
+
+    ours: list[Mapping[str, object]] = [
+        {name: value for name, value in line.items() if name not in ("title", "body")} for line in lines
+    ]
+    companion = f"ours-{fresh_index}"
+    opensearch.bulk(index=companion, body=ours, refresh=True)
+    try:
+        # A companion holds no texts: they are read where they are.
+        assert predicted(opensearch, companion, generator, 10, beside=fresh_index) == judged
+    finally:
+        opensearch.indices.delete(index=companion)
 
 
 def test_a_question_that_the_index_holds_for_its_document_is_not_asked(
