@@ -42,7 +42,8 @@ from ingest.stages.models import Models, load_models, profile_for
 
 NODE = "bench-companion"
 WAYS = ("beside", "in place", "in place, float")
-STAGES: tuple[Stage, ...] = ("lexical", "expansion", "vector", "hybrid", "rerank")
+STAGES: tuple[Stage, ...] = ("lexical", "expansion", "vector", "hybrid")
+RERANKED: tuple[Stage, ...] = ("rerank",)
 SHARES = (0.005, 0.02, 0.1, 0.3)
 """Of all documents: what a filter lets pass."""
 
@@ -65,6 +66,7 @@ class Figures(msgspec.Struct, frozen=True):
 
     documents: int
     queries: int
+    reranked_queries: int
     ndcg: Mapping[str, Mapping[str, float]]
     disk: Mapping[str, float]
     memory: Mapping[str, float]
@@ -75,8 +77,11 @@ class Figures(msgspec.Struct, frozen=True):
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.option("--split", default="test", show_default=True, help="Which judgements.")
 @click.option("--max-queries", type=click.IntRange(min=1), default=100, show_default=True, help="Evenly spread.")
+@click.option(
+    "--reranked-queries", type=click.IntRange(min=1), default=30, show_default=True, help="Of these, for reranking."
+)
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
-def command(folders: tuple[Path, ...], split: str, max_queries: int, as_json: bool) -> None:
+def command(folders: tuple[Path, ...], split: str, max_queries: int, reranked_queries: int, as_json: bool) -> None:
     """Prints nDCG@10 by stage, bytes a document, and recall under filters."""
     settings, display = load_settings(node={"start_timeout_s": NODE_START_TIMEOUT_S}), progress_display()
     figures: dict[str, Figures] = {}
@@ -91,7 +96,8 @@ def command(folders: tuple[Path, ...], split: str, max_queries: int, as_json: bo
             names = _names(collection)
             fill(client, settings, models, collection, display)
             with own_index(names["beside"], settings, display, config_file=None) as index:
-                figures[folder.name] = measured(index, models.encoder, judged, names, display)
+                reranked = judged.spread(reranked_queries)
+                figures[folder.name] = measured(index, models.encoder, judged, reranked, names, display)
             _show(folder.name, figures[folder.name])
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(figures)))
@@ -144,6 +150,7 @@ def measured(
     index: MeasuredIndex,
     encoder: Encoder,
     judged: JudgedQueries,
+    reranked: JudgedQueries,
     names: Mapping[str, str],
     display: Display,
 ) -> Figures:
@@ -154,16 +161,20 @@ def measured(
     application = _store_bytes(index.cluster, index.name)
     for way, name in names.items():
         with display.step(f"Search {name}"):
-            results = measure_stages(
-                index.proxy,
-                name,
-                queries=judged.queries,
-                qrels=judged.qrels,
-                stages=STAGES,
-                body_of=multi_match(FIELDS),
-                say=display.say,
-                own_documents=judged.own_documents,
-            )
+            results = [
+                result
+                for queries, stages in ((judged, STAGES), (reranked, RERANKED))
+                for result in measure_stages(
+                    index.proxy,
+                    name,
+                    queries=queries.queries,
+                    qrels=queries.qrels,
+                    stages=stages,
+                    body_of=multi_match(FIELDS),
+                    say=display.say,
+                    own_documents=queries.own_documents,
+                )
+            ]
         ndcg[way] = {result.name: result.figures()["ndcg@10"] for result in results}
         enriched = companion if way == "beside" else name
         added = _store_bytes(index.cluster, enriched) - (0 if way == "beside" else application)
@@ -173,7 +184,7 @@ def measured(
         memory[way] = round(vectors * dialects.graph_bytes(profile) / index.n_documents, 1)
     with display.step(f"Filter {index.name}"):
         recall = {f"{share:g}": recall_under_filter(index, encoder, judged, share) for share in SHARES}
-    return Figures(index.n_documents, len(judged.queries), ndcg, disk, memory, recall)
+    return Figures(index.n_documents, len(judged.queries), len(reranked.queries), ndcg, disk, memory, recall)
 
 
 def recall_under_filter(index: MeasuredIndex, encoder: Encoder, judged: JudgedQueries, share: float) -> float:
@@ -270,7 +281,9 @@ def _remembering(models: Models) -> Models:
 
 
 def _show(name: str, figures: Figures) -> None:
-    click.echo(f"{name}: {figures.documents:,} documents, {figures.queries:,} queries")
+    click.echo(
+        f"{name}: {figures.documents:,} documents, {figures.queries:,} queries, {figures.reranked_queries:,} reranked"
+    )
     for way in WAYS:
         stages = ", ".join(f"{stage} {value:.3f}" for stage, value in figures.ndcg[way].items())
         click.echo(

@@ -51,7 +51,8 @@ def test_a_reason_cannot_steer_the_terminal(tmp_path: Path) -> None:
 
 
 def test_a_verdict_on_an_index_that_is_enriched_beside_goes_to_its_companion(call: Call, products_beside: str) -> None:
-    assert printed(call("gate", "--index", products_beside, *FORCED[3:], "--json"))["written"] is True
-    shown = printed(call("index", "show", products_beside, "--json"))
-    assert shown["profile"]["gate"]["verdicts"][-1]["forced"] == "we looked at it"
-    assert shown["profile"]["beside"] == products_beside
+    record = printed(call("gate", "--index", products_beside, *FORCED[3:], "--json"))
+    profile = printed(call("index", "show", products_beside, "--json"))["profile"]
+    assert profile["gate"]["verdicts"] == record["verdicts"]
+    assert [each["forced"] for each in record["verdicts"] if each["stage"] == "vector"] == ["we looked at it"]
+    assert profile["beside"] == products_beside
