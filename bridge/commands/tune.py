@@ -59,7 +59,7 @@ def command(
     with judged_index(ctx, judgements, display, servers=servers) as subject:
         from bridge.cluster.index import put_profile
         from bridge.evaluation.stages import REPORTED
-        from bridge.evaluation.tuning.beside import proxys_searches
+        from bridge.evaluation.tuning.beside import proxy_searches
         from bridge.evaluation.tuning.report import front_table, in_words, plot_front
         from bridge.evaluation.tuning.tuner import Tuner, tuned
 
@@ -67,7 +67,7 @@ def command(
         with ExitStack() as running:
             sidecar = running.enter_context(index.servers.sidecar_client())
             beside = index.profile.beside is not None
-            searches = running.enter_context(proxys_searches(index.settings)) if beside else None
+            searches = running.enter_context(proxy_searches(index.settings)) if beside else None
             tuner = Tuner(
                 index.cluster,
                 sidecar,

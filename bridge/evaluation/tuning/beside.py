@@ -24,7 +24,7 @@ from bridge.settings import Settings
 _T = TypeVar("_T")
 
 
-class ProxysSearches:
+class ProxySearches:
     """The proxy's searches, in the name of the settings' user, on an event loop of their own: whoever tunes waits for
     each answer."""
 
@@ -53,7 +53,7 @@ class ProxysSearches:
 
 
 @contextmanager
-def proxys_searches(settings: Settings) -> Iterator[ProxysSearches]:
+def proxy_searches(settings: Settings) -> Iterator[ProxySearches]:
     """Connects to the cluster of the settings for the length of the block."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -61,7 +61,7 @@ def proxys_searches(settings: Settings) -> Iterator[ProxysSearches]:
     upstream = Upstream(settings.cluster)
     try:
         asyncio.run_coroutine_threadsafe(upstream.__aenter__(), loop).result()
-        yield ProxysSearches(settings, loop, upstream)
+        yield ProxySearches(settings, loop, upstream)
     finally:
         asyncio.run_coroutine_threadsafe(upstream.__aexit__(None, None, None), loop).result()
         loop.call_soon_threadsafe(loop.stop)
@@ -74,7 +74,7 @@ class CompanionAndSidecar(ClusterAndSidecar):
     """Sends the requests of one search of an index that has a companion: `index` is the application's."""
 
     request: SearchRequest
-    searches: ProxysSearches
+    searches: ProxySearches
 
     def search(
         self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None

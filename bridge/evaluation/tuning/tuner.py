@@ -13,7 +13,7 @@ from bridge.errors import UsageError
 from bridge.evaluation.application_query import BodyOf
 from bridge.evaluation.judged_queries import FEWEST_QUERIES, JudgedQueries
 from bridge.evaluation.tuning.answers import ClusterAndSidecar, RememberedSearch
-from bridge.evaluation.tuning.beside import CompanionAndSidecar, ProxysSearches
+from bridge.evaluation.tuning.beside import CompanionAndSidecar, ProxySearches
 from bridge.evaluation.tuning.search import FOLDS, CrossValidated, choose, cross_validate, front
 from bridge.evaluation.tuning.setting import MOST_PASSAGES, WINDOWS, Setting
 from bridge.evaluation.tuning.trials import Trial, Trials
@@ -43,7 +43,7 @@ class Tuner:
         display: Display,
         stages: frozenset[Stage] | None = None,
         folds: int = FOLDS,
-        searches: ProxysSearches | None = None,
+        searches: ProxySearches | None = None,
     ) -> None:
         """`measure`: in the notation of ir-measures. `stages`: the stages to choose from; None means all that the gate
         allows. `searches`: if the index has a companion.

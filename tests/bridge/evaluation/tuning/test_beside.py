@@ -9,7 +9,7 @@ import pytest
 from bridge.cluster.connection import connect
 from bridge.errors import AnswerNotUnderstood
 from bridge.evaluation.tuning.answers import ClusterAndSidecar
-from bridge.evaluation.tuning.beside import CompanionAndSidecar, proxys_searches
+from bridge.evaluation.tuning.beside import CompanionAndSidecar, proxy_searches
 from bridge.model_servers.client import SidecarClient
 from bridge.node.node import EmbeddedNode
 from bridge.profile import IndexProfile, companion_of
@@ -25,7 +25,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.node]
 
 DOCUMENTS = {
     f"d{n}": (
-        {"title": WORDS[n % len(WORDS)], "body": f"{WORDS[n * 3 % len(WORDS)]} wing. {WORDS[n * 7 % len(WORDS)]} flow"},
+        {
+            "title": WORDS[n % len(WORDS)],
+            "body": f"{WORDS[n * 3 % len(WORDS)]} wing in a flow of red heat. {WORDS[n * 7 % len(WORDS)]} flow on a plate",
+        },
         [f"{WORDS[n * 5 % len(WORDS)]} {WORDS[(n + 1) % len(WORDS)]}"],
     )
     for n in range(40)
@@ -58,7 +61,7 @@ def ways(node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         proxy_stack(settings.cluster, tmp_path_factory.mktemp("models")) as stack,
         connect(settings.cluster) as cluster,
         SidecarClient(stack.sidecar_url) as sidecar,
-        proxys_searches(settings) as searches,
+        proxy_searches(settings) as searches,
         client(node.url) as direct,
     ):
         for fill, name in zip((stack.fill, stack.fill_beside), names, strict=True):
