@@ -27,7 +27,7 @@ DOCUMENTS = {
     f"d{n}": (
         {
             "title": WORDS[n % len(WORDS)],
-            "body": f"{WORDS[n * 3 % len(WORDS)]} wing in a flow of heat. {WORDS[n * 7 % len(WORDS)]} on a plate of heat",
+            "body": f"{WORDS[n * 3 % len(WORDS)]} wing in a flow of red heat. {WORDS[n * 7 % len(WORDS)]} on a plate",
         },
         [f"{WORDS[n * 5 % len(WORDS)]} {WORDS[(n + 1) % len(WORDS)]}"],
     )
