@@ -5,8 +5,10 @@ import json
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
+from bridge.cluster.shard_progress import index_progress
 from bridge.node.node import EmbeddedNode
+from bridge.profile import companion_of
+from bridge.records import Document, SourcePosition
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.books.ledger import Ledger, Progress
 from ingest.job import Job
@@ -24,6 +29,7 @@ from ingest.runs.ingest import run_ingest
 from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.stages.models import profile_for
+from ingest.stages.stamps import text_stamp
 from tests.ingest.application import MAPPING, TEXT_FIELDS
 from tests.ingest.toys import toy_models
 from tests.tcp_faults import TcpFaults, random_faults, tcp_faults
@@ -41,8 +47,8 @@ def client(node: EmbeddedNode) -> Iterator[OpenSearch]:
         yield direct
 
 
-def write_as_an_application(client: OpenSearch, index: str) -> None:
-    settings = {"index.knn": True, "index.number_of_replicas": 0}
+def write_as_an_application(client: OpenSearch, index: str, *, knn: bool = True) -> None:
+    settings = {"index.number_of_replicas": 0, **({"index.knn": True} if knn else {})}
     client.indices.create(index=index, body={"settings": settings, "mappings": {"properties": MAPPING}})
     lines = [line for doc_id, body in OWN.items() for line in ({"index": {"_id": doc_id}}, body)]
     client.bulk(index=index, body="".join(json.dumps(line) + "\n" for line in lines), params={"refresh": "true"})
@@ -182,6 +188,104 @@ def test_five_kills_on_a_real_node_lose_nothing(
     assert command == "backfill" or ledger["superseded"] == 0
     assert report["skipped"] + ledger["unchanged"] >= enriched, "what a killed run had written was made again"
     check_all_are_enriched_and_otherwise_untouched(stored(client, fresh_index))
+
+
+@pytest.mark.case("I9")
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("command", ["backfill", "follow"])
+def test_five_kills_beside_lose_nothing_while_the_application_writes_and_deletes(
+    node: EmbeddedNode, client: OpenSearch, fresh_index: str, tmp_path: Path, command: str
+) -> None:
+    encoder, ours = tmp_path / "encoder", companion_of(fresh_index, "neural-bridge.")
+    encoder.mkdir()
+    make_toy_encoder(encoder)
+    write_as_an_application(client, fresh_index, knn=False)
+
+    def arguments(command: str, *options: str) -> list[str]:
+        made_by = ["--cluster", node.url, "--encoder", str(encoder), "--threads", "1", "--json", "--quiet"]
+        folder = ["--state-folder", str(tmp_path / command)]
+        return [sys.executable, "-m", "bridge.cli", command, fresh_index, *made_by, *folder, *options]
+
+    fields = ["--beside", "--no-expansion", "--text-field", "title", "--text-field", "text"]
+    once = {"backfill": arguments("backfill", *fields), "follow": arguments("follow", "--once")}[command]
+    killed = once if command == "backfill" else arguments("follow")
+    if command == "follow":
+        subprocess.run(arguments("backfill", *fields), capture_output=True, timeout=600, check=True)
+    moments = random.Random(9)
+    try:
+        with Application(client, fresh_index) as application:
+            for _ in range(5):
+                before = last_written(client, ours)
+                slowed = [*killed, "--max-docs-per-second", "100"]
+                with subprocess.Popen(slowed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+                    while last_written(client, ours) == before:
+                        assert process.poll() is None, "the run ended before it could be killed"
+                        time.sleep(0.05)
+                    time.sleep(moments.uniform(0, 0.4))
+                    process.kill()
+        done = subprocess.run(once, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stderr
+        found, made = stored(client, fresh_index), stored(client, ours)
+        assert (found, made.keys()) == (application.documents, found.keys())
+        for doc_id, body in found.items():
+            texts = {name: body[name] for name in TEXT_FIELDS}
+            expected = text_stamp("", Document(doc_id, b"", texts, SourcePosition(fresh_index, 0)))
+            assert made[doc_id]["_neural"]["stamp"].endswith(expected), doc_id
+        vectors = {"query": {"exists": {"field": "_neural.embedding"}}}
+        assert client.count(index=ours, body=vectors)["count"] == len(made)
+        # Each change takes a sequence number: nobody but the application made any.
+        changes = sum(shard.last + 1 for shard in index_progress(client, fresh_index).shards.values())
+        assert changes == N_DOCUMENTS + application.changes
+    finally:
+        client.indices.delete(index=ours, params={"ignore_unavailable": "true"})
+
+
+class Application:
+    """Writes and deletes documents of an index, one after another on a thread, until the block ends."""
+
+    def __init__(self, client: OpenSearch, index: str) -> None:
+        self.documents = {doc_id: dict(body) for doc_id, body in OWN.items()}
+        self.changes = 0
+        self._client, self._index = client, index
+        self._over = threading.Event()
+        self._pool = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> "Application":
+        self._working = self._pool.submit(self._work)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._working.result(60)
+        self._pool.shutdown()
+
+    def _work(self) -> None:
+        chance = random.Random(3)
+        while not self._over.wait(0.02):
+            doc_id, number = chance.choice(list(self.documents)), self.changes
+            match chance.randrange(4):
+                case 0:
+                    self._client.delete(index=self._index, id=doc_id)
+                    del self.documents[doc_id]
+                case 1:
+                    new = {"title": f"new {number}", "text": f"came as change {number}", "price": 0.5}
+                    self._client.index(index=self._index, id=f"new{number}", body=new)
+                    self.documents[f"new{number}"] = new
+                case 2:
+                    self._client.update(index=self._index, id=doc_id, body={"doc": {"price": number + 0.25}})
+                    self.documents[doc_id]["price"] = number + 0.25
+                case _:
+                    self._client.update(index=self._index, id=doc_id, body={"doc": {"text": f"changed {number}"}})
+                    self.documents[doc_id]["text"] = f"changed {number}"
+            self.changes += 1
+
+
+def last_written(client: OpenSearch, index: str) -> int:
+    """How many changes an index has seen, 0 if there is none."""
+    if not client.indices.exists(index=index):
+        return 0
+    return sum(shard.last + 1 for shard in index_progress(client, index).shards.values())
 
 
 def wait_for_more(client: OpenSearch, index: str, enriched: int, process: subprocess.Popen[bytes]) -> int:
