@@ -322,6 +322,15 @@ def companion_of(index: str, prefix: str) -> str:
     return f"{prefix}{index}"
 
 
+def object_of(meta: object) -> str | None:
+    """The name of our object in documents of the index with this `_meta`, whether or not the rest of the profile can be
+    read; None if they have none."""
+    block = meta.get(META_KEY) if isinstance(meta, dict) else None
+    if not isinstance(block, dict) or block.get("beside") is not None:
+        return None
+    return str(block.get("object_field", DEFAULT_OBJECT))
+
+
 def profile_of(meta: object, *, index: str) -> IndexProfile | None:
     """Reads the profile from a mapping's `_meta` object; None if it holds none.
 

@@ -208,11 +208,18 @@ class ProxySettings(Section):
     idle_timeout_s: float = Field(
         75.0, gt=0, description="How long, in seconds, a connection stays open between two requests."
     )
-    max_headers_bytes: int = Field(
-        16_000,
+    max_headers_bytes: int | None = Field(
+        None,
         gt=0,
-        description="Largest size of a request's headers together, in bytes; set it below the nodes' own "
-        "http.max_header_size (8 kB in OpenSearch 2, 16 kB in 3).",
+        description="Largest size of a request's headers together, in bytes; by default 512 less than the nodes take "
+        "(http.max_header_size, which cluster.username reads when a request has more than 7680), or 7680 if it may "
+        "not read that.",
+    )
+    read_timeout_s: float = Field(
+        3600.0,
+        gt=0,
+        description="Longest silence of the cluster before or inside an answer, in seconds. A forced merge, a reindex "
+        "or a snapshot answers only after its work: set it longer than the longest of these.",
     )
     header_timeout_s: float = Field(10.0, gt=0, description="Longest wait for a request's headers, in seconds.")
     body_idle_timeout_s: float = Field(

@@ -6,6 +6,7 @@ among the allowed ones are found and not the allowed ones among the nearest.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from bridge.cluster import dialects
 from bridge.profile import IndexProfile
@@ -103,17 +104,22 @@ def offsets(profile: IndexProfile, keys: Sequence[Key], embedding: Sequence[floa
 
 
 def shown(request: SearchRequest, keys: Sequence[Key]) -> Json:
-    """The given documents as the application wants them shown.
+    """Those of the given documents that meet the application's conditions now, as it wants them shown.
 
     Its own query stands beside the ids as an optional clause: highlights, named queries and inner hits
     come out as they would in its own answer.
     """
-    return {
+    found = [_documents(keys)]
+    if conditions := allowed(replace(request, post_filter=None)):
+        # The query holds the conditions too, and names its inner hits once.
+        found.append(_without_inner_hits({"bool": conditions}))
+    body: dict[str, Json] = {
         **request.presentation,
         "size": len(keys),
-        "query": {"bool": {"filter": [_documents(keys)], "should": [request.query]}},
+        "query": {"bool": {"filter": found, "should": [request.query]}},
         "track_total_hits": False,
     }
+    return body if request.post_filter is None else body | {"post_filter": request.post_filter}
 
 
 def matched(request: SearchRequest, keys: Sequence[Key]) -> Json:
@@ -176,6 +182,12 @@ def allowed(request: SearchRequest) -> dict[str, Json]:
         required.append(request.post_filter)
     clauses = {"filter": required, "must_not": list(request.clause.excluded)}
     return {name: conditions for name, conditions in clauses.items() if conditions}
+
+
+def _without_inner_hits(tree: Json) -> Json:
+    if isinstance(tree, dict):
+        return {key: _without_inner_hits(value) for key, value in tree.items() if key != "inner_hits"}
+    return [_without_inner_hits(each) for each in tree] if isinstance(tree, list) else tree
 
 
 def _nearest_passages(profile: IndexProfile, embedding: Sequence[float], n: int) -> Json:

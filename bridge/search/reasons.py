@@ -20,6 +20,7 @@ REASONS: dict[str, str] = {
     "malformed": "the body is JSON, but not a search",
     "not_json": "the body is not strict JSON: the cluster decides what it means",
     "q_and_body": "`q` and a query in the body: the cluster decides which counts",
+    "several_templates": "`_msearch/template`: the bridge renders one template at a time",
     "signed": "the signature (AWS) covers this very request: no other can be sent in the caller's name",
     "source": "`source` beside a body, or without `source_content_type=application/json`",
     "template_unreadable": "`_render/template` did not answer: no such template, or no permission, or no time",
@@ -74,6 +75,13 @@ REASONS: dict[str, str] = {
     "busy": "64 requests are being upgraded, or too little of `proxy.upgrade_memory_bytes` is free for the answer",
 }
 """Reason → what it means. Beside these, the name of a clause that is known not to hold the user's words."""
+
+SHOWING: dict[str, str] = {
+    "off": "the request asks for the cluster's own answer",
+    "pit": "whoever reads all documents page by page copies them, and a copy is whole",
+    "scroll": "the same",
+}
+"""Reasons for which answers show the bridge's object, and why."""
 
 CLAUSES = sorted(LEFT_ALONE - REASONS.keys())
 """The names of clauses that are reasons too: such a clause stands in the place of the user's words."""

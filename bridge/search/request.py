@@ -72,13 +72,11 @@ def words_request(
 
 @dataclass(frozen=True, slots=True)
 class LeaveAlone:
-    """The search passes through unchanged; `reason` is a word of `bridge.search.reasons`.
-
-    `hide`: the bridge's object, if the answer shows documents and did not ask for it.
-    """
+    """The search passes through unchanged; `reason` is a word of `bridge.search.reasons`, `hide` the objects of the
+    bridge that its answer leaves out."""
 
     reason: str
-    hide: str | None = None
+    hide: frozenset[str] = frozenset()
 
 
 _PRESENTATION = (
@@ -218,7 +216,7 @@ def parse(
     try:
         return _understood(body, query_string, text_fields, object_field, rules)
     except NotUnderstood as error:
-        return LeaveAlone(error.reason, hidden_object(body, query_string, object_field))
+        return LeaveAlone(error.reason)
     except RecursionError:
         return LeaveAlone("too_deep")
 
@@ -371,20 +369,26 @@ def _count(value: Json) -> int:
     raise NotUnderstood("malformed")
 
 
-def hidden_object(body: bytes, query_string: str, object_field: str) -> str | None:
-    """The bridge's object, if it can be left out of the answer to this search without being missed.
+def unasked(body: bytes, query_string: str, objects: frozenset[str]) -> frozenset[str]:
+    """Those of the bridge's objects that can be left out of the answer to this search without being missed.
 
-    Not if a field of it is named, nor if the search begins pages that the bridge will not see.
+    None if a scroll or a point in time reads documents page by page: it copies them, and a copy is whole. Not an object
+    of which a field is named in order to be shown; in a body that cannot be read, wherever it is named.
     """
+    parameters = dict(parse_qsl(query_string, keep_blank_values=True))
+    if "scroll" in parameters or not objects:
+        return frozenset()
     try:
-        parameters = dict(parse_qsl(query_string, keep_blank_values=True))
         tree = json_tree.read(body) if body.strip() else {}
-    except ValueError:
-        return None
-    if not isinstance(tree, dict) or "scroll" in parameters or "pit" in tree:
-        return None
-    shown = [given[key] for given in (tree, parameters) for key in _SHOWING if key in given]
-    return None if names_any(shown, object_field) else object_field
+        if not isinstance(tree, dict):
+            return objects
+        if "pit" in tree:
+            return frozenset()
+        shown = [given[key] for given in (tree, parameters) for key in _SHOWING if key in given]
+        return frozenset(name for name in objects if not names_any(shown, name))
+    except (ValueError, RecursionError):
+        named = body + query_string.encode("utf-8", "surrogateescape")
+        return frozenset(name for name in objects if name.encode() not in named)
 
 
 def names_any(presentation: Json, object_field: str) -> bool:

@@ -5,7 +5,7 @@ cluster's, byte for byte but for `_score`, the bridge's object and the explanati
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -23,6 +23,10 @@ PASSAGE_HIGHLIGHT = "_bridge.passage"
 
 _BY_NAME = ("fields", "highlight")
 """Members of a hit whose own members are called by full field names."""
+
+REJECTED = "malformed"
+"""How the error of a leg begins that the cluster took for malformed."""
+_BAD_REQUEST = 400
 
 _TEXT = msgspec.json.Decoder(str)
 _SCORE = msgspec.json.Decoder(float | None)
@@ -61,19 +65,21 @@ class ShownHit:
 
 
 class OwnAnswer:
-    """The answer to the application's own request, taken apart as needed.
+    """The answer to the application's own request, taken apart as needed; one that is partial may lack any part
+    of it, and none of its hits is used.
 
     Raises:
         AnswerNotUnderstood: it is no search answer.
     """
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, *, is_partial: bool = False) -> None:
+        self.is_partial = is_partial
         try:
             try:
-                self.members, self._hits, self.hits = _taken_apart(body)
+                self.members, self._hits, self.hits = _taken_apart(body, is_partial)
             except msgspec.DecodeError:
                 readable, restored = decodable(body)
-                self.members, self._hits, hits = _taken_apart(readable)
+                self.members, self._hits, hits = _taken_apart(readable, is_partial)
                 for members in (self.members, self._hits, *(hit.members for hit in hits)):
                     members.update({name: msgspec.Raw(restored(bytes(value))) for name, value in members.items()})
                 self.hits = hits
@@ -146,6 +152,7 @@ class _Leg(msgspec.Struct):
         failed: int = 0
 
     hits: Hits | None = None
+    status: int = 200
     error: msgspec.Raw = msgspec.Raw(b"null")
     shards: Shards = msgspec.field(name="_shards", default_factory=Shards)
 
@@ -174,7 +181,8 @@ def leg_rankings(
     rankings: dict[str, list[Hit] | str] = {}
     for name, answer in zip(names, answers, strict=True):
         if answer.hits is None:
-            rankings[name] = ", ".join(dict.fromkeys(_kinds_of_error(decode(bytes(answer.error), object)))) or "no hits"
+            kinds = ", ".join(dict.fromkeys(_kinds_of_error(decode(bytes(answer.error), object)))) or "no hits"
+            rankings[name] = f"{REJECTED}: {kinds}" if answer.status == _BAD_REQUEST else kinds
         elif answer.shards.failed and not answer.hits.hits:
             rankings[name] = f"{answer.shards.failed} shards failed"
         else:
@@ -262,9 +270,11 @@ def source_texts(hit: ShownHit, fields: Sequence[str]) -> str:
     return enriched_text(field_texts(source, fields))
 
 
-def _taken_apart(body: bytes) -> tuple[RawObject, RawObject, list[ShownHit]]:
+def _taken_apart(body: bytes, is_partial: bool) -> tuple[RawObject, RawObject, list[ShownHit]]:
     """The answer's members, those of its envelope of hits, and the hits."""
     members = msgspec.json.decode(body, type=RawObject)
+    if is_partial:
+        return members, msgspec.json.decode(members.get("hits", b"{}"), type=RawObject), []
     envelope = msgspec.json.decode(members["hits"], type=RawObject)
     return members, envelope, _shown_hits(envelope["hits"])
 
@@ -285,11 +295,17 @@ def _raw(value: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
 
 
-def hidden(body: bytes, object_field: str) -> bytes:
-    """An answer without the bridge's object: in the hits, in those of aggregations, and in inner hits.
+def hidden(body: bytes, objects: Collection[str]) -> bytes:
+    """An answer without the bridge's objects: in the hits, in those of aggregations, and in inner hits.
 
     What is no JSON, as a balancer before the cluster may answer, stays as it is.
     """
+    for name in objects:
+        body = _without_object(body, name)
+    return body
+
+
+def _without_object(body: bytes, object_field: str) -> bytes:
     name = f'"{object_field}'.encode()
     if name not in body:
         return body

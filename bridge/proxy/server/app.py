@@ -82,7 +82,9 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
     certificate = ServerCertificate.of(settings.proxy, section="proxy")
     tls = certificate.context if certificate else None
     async with AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(Upstream(settings.cluster, settings.proxy.further_nodes))
+        upstream = await stack.enter_async_context(
+            Upstream(settings.cluster, settings.proxy.further_nodes, read_timeout_s=settings.proxy.read_timeout_s)
+        )
         sidecar = await stack.enter_async_context(Sidecar(settings))
         planner = Planner(upstream, settings)
         memory = AnswerMemory(settings.proxy.upgrade_memory_bytes)

@@ -9,6 +9,7 @@ import functools
 import resource
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Self
 
 import structlog
@@ -91,6 +92,7 @@ class Proxy:
         status = 499  # the client left before there was an answer
         self._metrics.in_flight.inc()
         try:
+            await passthrough.check_headers(request, self._settings, self._upstream)
             inbound = passthrough.inbound(request, self._settings)
             tracing.join(inbound.headers)
             passthrough.invite_body(request)
@@ -153,6 +155,7 @@ class Proxy:
         """The same for the operators' listener, where nothing is passed on."""
         with tracing.request(self._tracer, request.method, request.headers), _logged_with(request):
             try:
+                await passthrough.check_headers(request, self._settings, self._upstream)
                 return await self._retrieved(request, passthrough.inbound(request, self._settings))
             except Refused as refused:
                 return self._refusal(refused)
@@ -175,16 +178,41 @@ class Proxy:
     async def _passed(self, request: web.BaseRequest, inbound: Inbound) -> web.StreamResponse:
         """The cluster's own answer; where it says who the cluster is and where, that it is here."""
         rewrite: Callable[[bytes], bytes] | None = None
-        if self._settings.keep_sniffing_clients and elasticsearch_clients.asks_for_nodes(
-            inbound.method, inbound.target
-        ):
+        is_get = inbound.method == hdrs.METH_GET
+        if is_get and self._settings.keep_sniffing_clients and elasticsearch_clients.asks_for_nodes(inbound.target):
             rewrite = functools.partial(elasticsearch_clients.with_address, address=_address(request))
-        elif self._settings.es_compat and inbound.target == "/":
-            rewrite = elasticsearch_clients.introduced
-        if rewrite is None or inbound.method != hdrs.METH_GET:
+        elif self._settings.es_compat:
+            inbound, rewrite = await self._translated(request, inbound)
+        if rewrite is None:
             return await passthrough.relay(request, await passthrough.send(self._upstream, inbound), {})
         inbound.headers.popall(hdrs.ACCEPT_ENCODING, None)
         return await passthrough.relay_rewritten(request, await passthrough.send(self._upstream, inbound), rewrite)
+
+    async def _translated(
+        self, request: web.BaseRequest, inbound: Inbound
+    ) -> tuple[Inbound, Callable[[bytes], bytes] | None]:
+        """The request of a client of Elasticsearch's as OpenSearch takes it, and what its answer becomes."""
+        if inbound.method == hdrs.METH_GET and inbound.target == "/":
+            return inbound, elasticsearch_clients.introduced
+        if elasticsearch_clients.may_be_translated(inbound.target):
+            inbound, body = await read_body(inbound, limit=self._settings.max_search_body_bytes)
+            if body is not None and (
+                translation := elasticsearch_clients.translated(inbound.method, inbound.target, body)
+            ):
+                headers = inbound.headers.copy()
+                for name in (hdrs.CONTENT_LENGTH, hdrs.CONTENT_ENCODING):
+                    headers.popall(name, None)
+                return replace(
+                    inbound, target=translation.target, headers=headers, body=translation.body
+                ), translation.answer
+        has_body = inbound.method != hdrs.METH_HEAD
+        if (
+            has_body
+            and request[passthrough.WANTS_TYPES]
+            and elasticsearch_clients.answers_with_documents(inbound.target)
+        ):
+            return inbound, elasticsearch_clients.with_types
+        return inbound, None
 
     @staticmethod
     def _refusal(refused: Refused) -> web.Response:

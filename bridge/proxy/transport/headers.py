@@ -5,15 +5,17 @@ appended to `X-Forwarded-For`. Headers by which a proxy tells the cluster who as
 `x-proxy-ext-…`) cross from proxies that the operator trusts, and from nobody else, in any spelling.
 """
 
+import base64
 import hashlib
 import ipaddress
 import re
 from collections.abc import Collection
 
+from aiohttp import hdrs
 from multidict import CIMultiDict, CIMultiDictProxy, MultiMapping
 
 from bridge.proxy.transport.refusals import Refused
-from bridge.settings import ProxySettings
+from bridge.settings import ClusterSettings, ProxySettings
 
 CONTROL = "x-bridge"
 """The application's per-request control; ours, so the cluster never sees it."""
@@ -135,6 +137,15 @@ def of_a_leg(request_headers: CIMultiDict[str]) -> CIMultiDict[str]:
     leg["Accept"] = "application/json"
     leg["Content-Type"] = "application/json"
     return leg
+
+
+def own_identity(cluster: ClusterSettings) -> CIMultiDict[str]:
+    """Headers of a request in the configured identity's name; without credentials if none is configured."""
+    headers = CIMultiDict({hdrs.ACCEPT: "application/json", hdrs.CONTENT_TYPE: "application/json"})
+    if cluster.username is not None and cluster.password is not None:
+        credentials = f"{cluster.username}:{cluster.password.get_secret_value()}"
+        headers[hdrs.AUTHORIZATION] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
+    return headers
 
 
 def identity(request_headers: CIMultiDict[str], per_request: Collection[str]) -> bytes:

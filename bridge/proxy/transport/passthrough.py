@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 from bridge.http_deadlines import SlowClient, body_chunks
 from bridge.proxy.transport import elasticsearch_clients, headers
 from bridge.proxy.transport.refusals import Refused
-from bridge.proxy.transport.upstream import Upstream
+from bridge.proxy.transport.upstream import SAFE_HEADERS_BYTES, Upstream
 from bridge.settings import ProxySettings
 
 # Answers up to this size are read whole first: one packet to the client, and an answer that breaks off
@@ -25,6 +25,9 @@ PART_BYTES = 64 * 1024
 
 ELASTICSEARCH_ACCEPT = web.RequestKey("ELASTICSEARCH_ACCEPT", str)
 """What a client accepts that is treated as one of Elasticsearch's; absent if none is."""
+
+WANTS_TYPES = web.RequestKey("WANTS_TYPES", bool)
+"""Whether the client is one of Elasticsearch 7; absent where no client is treated so."""
 
 _GZIP = 31  # zlib's name for "with a gzip header"
 _FAST = 1  # of zlib's levels: answers are large and soon forgotten
@@ -65,18 +68,13 @@ def inbound(request: web.BaseRequest, settings: ProxySettings) -> Inbound:
         raise Refused(
             501, "illegal_argument_exception", "Transfer-Encoding: neural-bridge knows chunked alone: send no other"
         )
-    if sum(len(name) + len(value) + 4 for name, value in request.raw_headers) > settings.max_headers_bytes:
-        raise Refused(
-            431,
-            "too_long_http_header_exception",
-            f"the headers together are longer than proxy.max_headers_bytes ({settings.max_headers_bytes})",
-        )
     expected = request.headers.get(hdrs.EXPECT)
     if expected is not None and expected.lower() != "100-continue":
         raise Refused(417, "illegal_argument_exception", f"Expect: {expected} is unknown; 100-continue is known")
     sent_on = headers.forwarded(request.headers, client_address=request.remote, settings=settings)
     if settings.es_compat:
         request[ELASTICSEARCH_ACCEPT] = request.headers.get(hdrs.ACCEPT, "")
+        request[WANTS_TYPES] = elasticsearch_clients.wants_types(request.headers)
         sent_on = elasticsearch_clients.with_plain_media_types(sent_on)
     return Inbound(
         method=request.method,
@@ -84,6 +82,25 @@ def inbound(request: web.BaseRequest, settings: ProxySettings) -> Inbound:
         headers=sent_on,
         body=body_chunks(request, idle_timeout_s=settings.body_idle_timeout_s) if request.body_exists else None,
     )
+
+
+async def check_headers(request: web.BaseRequest, settings: ProxySettings, upstream: Upstream) -> None:
+    """Checks that a node will read the request's headers: one that does not answers, and reads nothing more.
+
+    Raises:
+        Refused: 431; together they are too long.
+    """
+    size = sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
+    limit = settings.max_headers_bytes or SAFE_HEADERS_BYTES
+    if size > limit and settings.max_headers_bytes is None:
+        limit = await upstream.max_headers_bytes()
+    if size > limit:
+        raise Refused(
+            431,
+            "too_long_http_header_exception",
+            f"the headers together have {size} bytes, more than proxy.max_headers_bytes ({limit}): send fewer cookies "
+            "or shorter credentials, or raise it together with the nodes' http.max_header_size",
+        )
 
 
 def _raw_target(request: web.BaseRequest) -> str:
@@ -138,9 +155,10 @@ def _fault_of_the_body(refused: Refused) -> BaseException | None:
 
 
 async def relay(
-    request: web.BaseRequest, answer: aiohttp.ClientResponse, marks: Mapping[str, str]
+    request: web.BaseRequest, answer: aiohttp.ClientResponse, marks: Mapping[str, str], *, begun: bytes = b""
 ) -> web.StreamResponse:
-    """Gives the cluster's answer to the client; `marks` are headers of ours to add.
+    """Gives the cluster's answer to the client; `marks` are headers of ours to add, `begun` is what was read of its
+    body.
 
     When the cluster breaks off in the middle of a large answer, the client's connection is broken too,
     so that half an answer cannot be taken for a whole one.
@@ -153,7 +171,7 @@ async def relay(
         length = answer.content_length
         if length is not None and length <= SMALL_ANSWER_BYTES:
             try:
-                body = await answer.read()
+                body = begun + await answer.read()
             except aiohttp.ClientError as error:
                 raise Refused(
                     502, "cluster_connection_exception", f"the cluster's answer broke off: {error}"
@@ -163,6 +181,7 @@ async def relay(
         else:
             await response.prepare(request)
             try:
+                await _write(response, begun)
                 async for chunk in answer.content.iter_any():
                     await response.write(chunk)
             except aiohttp.ClientError:
@@ -181,12 +200,12 @@ async def relay(
 async def relay_rewritten(
     request: web.BaseRequest, answer: aiohttp.ClientResponse, rewrite: Callable[[bytes], bytes]
 ) -> web.StreamResponse:
-    """Gives the client the cluster's answer with another body; one that is no success, or packed, as it is.
+    """Gives the client the cluster's answer with another body; one that is packed, as it is.
 
     Raises:
         Refused: 502; the answer broke off.
     """
-    if answer.status != 200 or hdrs.CONTENT_ENCODING in answer.headers:
+    if hdrs.CONTENT_ENCODING in answer.headers:
         return await relay(request, answer, {})
     async with answer:
         try:
@@ -202,7 +221,8 @@ async def relay_body(
     """Gives the client the cluster's status and headers with another body, compressed for a client that accepts gzip
     as the cluster compresses; `marks` are headers of ours to add."""
     kept = headers.answered(answer.headers)
-    if hdrs.CONTENT_ENCODING not in kept and headers.accepts_gzip(request.headers):
+    kept.popall(hdrs.CONTENT_ENCODING, None)
+    if headers.accepts_gzip(request.headers):
         # A long one is compressed beside the event loop: others need not wait for it.
         body = _compressed(body) if len(body) <= PART_BYTES else await asyncio.to_thread(_compressed, body)
         kept[hdrs.CONTENT_ENCODING] = "gzip"

@@ -7,6 +7,7 @@ are all off: a pooled client with them would mix up callers or write twice.
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Self
@@ -18,6 +19,7 @@ from yarl import URL
 
 from bridge.certificates import cluster_context, renew
 from bridge.errors import SettingsError
+from bridge.proxy.transport.headers import own_identity
 from bridge.proxy.transport.refusals import Refused
 from bridge.settings import ClusterSettings
 
@@ -30,6 +32,14 @@ PROBE_TIMEOUT_S = 3.0
 # that may not be repeated rarely meets a connection that is just being closed.
 KEEPALIVE_S = 15.0
 MAX_HEADER_BYTES = 64 * 1024
+SAFE_HEADERS_BYTES = 7_680
+"""All headers of a request together, as every supported node takes them, with what the proxy may add."""
+_ADDED_HEADERS_BYTES = 512
+"""What the proxy adds to a request's headers, or to those of a search of its own, at most."""
+_HEADER_SIZE_TARGET = "/_cluster/settings?include_defaults=true&filter_path=**.http.max_header_size"
+_HEADER_SIZE = re.compile(rb'"max_header_size"\s*:\s*"(\d+)(b|kb|mb)"')
+_UNIT_BYTES = {b"b": 1, b"kb": 1024, b"mb": 1024 * 1024}
+_OK = 200
 _PERHAPS_UNREAD = (400, 413, 431)
 """Statuses of requests that a node may not have read to their end."""
 
@@ -71,8 +81,11 @@ class Nodes:
 class Upstream:
     """Connections to the cluster. Use as an async context manager."""
 
-    def __init__(self, settings: ClusterSettings, further_nodes: Sequence[str] = ()) -> None:
-        """`further_nodes` are addresses of the same cluster as `settings.url`.
+    def __init__(
+        self, settings: ClusterSettings, further_nodes: Sequence[str] = (), *, read_timeout_s: float | None = None
+    ) -> None:
+        """`further_nodes` are addresses of the same cluster as `settings.url`; `read_timeout_s` is the longest silence
+        before or inside an answer.
 
         Raises:
             SettingsError: an address or the file of authorities cannot be used.
@@ -81,6 +94,8 @@ class Upstream:
         encrypted = any(origin.scheme == "https" for origin in self.nodes.origins)
         self._tls = cluster_context(settings) if encrypted else None
         self._settings = settings
+        self._read_timeout_s = read_timeout_s
+        self._max_headers_bytes: int | None = None
         self._session: aiohttp.ClientSession | None = None
         self._watching: list[asyncio.Task[None]] = []
 
@@ -93,7 +108,7 @@ class Upstream:
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             # No limit on the whole: a force-merge or a large bulk takes as long as it takes.
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=self._read_timeout_s),
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
         )
@@ -125,6 +140,23 @@ class Upstream:
         if connector is None:
             return 0
         return len(connector._acquired) + sum(len(idle) for idle in connector._conns.values())
+
+    async def max_headers_bytes(self) -> int:
+        """Bytes that all headers of a client's request may have together: what a node takes, less what the proxy adds.
+
+        A node is asked once, in the name of the configured identity; if it does not say, every node's limit counts.
+        """
+        if self._max_headers_bytes is None:
+            try:
+                async with asyncio.timeout(PROBE_TIMEOUT_S):
+                    answer = await self.send("GET", _HEADER_SIZE_TARGET, own_identity(self._settings), None)
+                    async with answer:
+                        found = _HEADER_SIZE.search(await answer.read()) if answer.status == _OK else None
+            except (Refused, TimeoutError, aiohttp.ClientError):
+                return SAFE_HEADERS_BYTES
+            taken = int(found[1]) * _UNIT_BYTES[found[2]] - _ADDED_HEADERS_BYTES if found else SAFE_HEADERS_BYTES
+            self._max_headers_bytes = taken
+        return self._max_headers_bytes
 
     async def send(
         self,

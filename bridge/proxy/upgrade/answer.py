@@ -43,10 +43,17 @@ class Composer:
     def __init__(self, searches: OwnSearches) -> None:
         self._searches = searches
 
-    async def compose(self, plan: Plan, ranked: Ranked, own_body: bytes) -> bytes:
-        """The body of the answer; never fails. What could not be done is noted in `ranked`."""
+    async def compose(self, plan: Plan, ranked: Ranked, own_body: bytes, *, is_partial: bool = False) -> bytes:
+        """The body of the answer; never fails. What could not be done is noted in `ranked`.
+
+        `is_partial`: the cluster has applied the application's `filter_path` already.
+        """
         try:
-            return _finished(plan, await self._composed(plan, ranked, OwnAnswer(own_body)))
+            if ranked.ranking.hits or not is_partial:
+                own = OwnAnswer(own_body, is_partial=is_partial)
+                return _finished(plan, await self._composed(plan, ranked, own))
+        except StageFailed as failed:
+            ranked.notes.fall_back(failed)
         except AnswerNotUnderstood as error:
             log.warning("own answer left as it is", detail=str(error))
             ranked.notes.fall_back(StageFailed("answer_not_understood", str(error)))
@@ -67,14 +74,16 @@ class Composer:
             if ranked.ranking.hits:
                 max_score = ranked.ranking.hits[0].score
         except StageFailed as failed:
+            if own.is_partial:
+                raise
             ranked.notes.fall_back(failed)
             hits = [shown_hit(hit, score=hit.score) for hit in own.hits]
             max_score = own_best
         beyond = await self._found_beyond(plan, ranked) if plan.union and ranked.stages != "lexical" else 0
         more = {"_bridge": explained_answer(ranked)} if plan.explain else {}
-        if _hides_ours(plan):
+        for name in plan.hide:
             # Here the hits are taken apart already; in the whole answer they would have to be found again.
-            hits = [hit_without(hit, plan.profile.object_field) for hit in hits]
+            hits = [hit_without(hit, name) for hit in hits]
         return own.with_hits(hits, max_score=max_score, beyond=beyond, more=more)
 
     async def _page(self, plan: Plan, ranked: Ranked, own: OwnAnswer) -> list[RawObject]:
@@ -200,16 +209,9 @@ def _shown(
     )
 
 
-def _hides_ours(plan: Plan) -> bool:
-    """Whether the bridge's object is left out. An index with a companion holds none: a field of that name is the
-    application's own."""
-    return plan.profile.beside is None and not plan.request.asks_for_ours
-
-
 def _finished(plan: Plan, body: bytes) -> bytes:
     """The answer as it is sent: without the bridge's object, and only the parts that `filter_path` names."""
-    if _hides_ours(plan):
-        body = hidden(body, plan.profile.object_field)
+    body = hidden(body, plan.hide)
     if plan.request.filter_path is not None:
         body = filtered(body, plan.request.filter_path)
     if plan.request.pretty:

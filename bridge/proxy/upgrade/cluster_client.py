@@ -3,6 +3,7 @@ companions in its own."""
 
 import asyncio
 import hashlib
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,10 +14,10 @@ import aiohttp
 from bridge import tracing
 from bridge.errors import AnswerNotUnderstood, StageFailed
 from bridge.profile import companion_of
-from bridge.proxy.transport.headers import of_a_leg
+from bridge.proxy.transport.headers import of_a_leg, own_identity
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
-from bridge.proxy.upgrade.planning import Plan, own_identity
+from bridge.proxy.upgrade.planning import Plan
 from bridge.records import Key
 from bridge.search import json_tree, legs
 from bridge.search.json_tree import Json
@@ -25,6 +26,10 @@ from bridge.settings import Settings
 
 _SHOWING_SHARE = 0.15
 """Of the budget: what the stages before leave for showing the hits that they brought up."""
+
+
+_GZIP_OR_ZLIB = 47
+"""zlib's name for either header: HTTP calls the second one deflate."""
 
 
 class AnswerMemory:
@@ -56,6 +61,7 @@ class Share:
     def __init__(self, memory: AnswerMemory) -> None:
         self._memory = memory
         self._held = 0
+        self.begun = b""
 
     def fits(self, n_bytes: int) -> bool:
         """Whether the share may have so many bytes in all: half of what the others leave, so that a few large answers
@@ -68,7 +74,7 @@ class Share:
         self._held = n_bytes
 
     async def read(self, answer: aiohttp.ClientResponse) -> bytes | None:
-        """The whole body of an answer; None if it does not fit, and then a part of it may have been read.
+        """The whole body of an answer; None if it does not fit, and then `begun` is what was read of it.
 
         Raises:
             aiohttp.ClientError: it broke off.
@@ -83,9 +89,24 @@ class Share:
             body += chunk
             if len(body) > announced:
                 if not self.fits(len(body)):
+                    self.begun = bytes(body)
                     return None
                 self.hold(len(body))
         return bytes(body)
+
+    def unpacked(self, body: bytes, coding: str) -> bytes | None:
+        """A body that is held, without its content coding; None if that is not known, or the body does not fit."""
+        if coding == "identity":
+            return body
+        unpacking = zlib.decompressobj(_GZIP_OR_ZLIB)
+        try:
+            plain = unpacking.decompress(body, max(self._memory.free // 2, 1))
+        except zlib.error:
+            return None
+        if not unpacking.eof or not self.fits(len(body) + len(plain)):
+            return None
+        self.hold(len(body) + len(plain))
+        return plain
 
 
 class OwnSearches:

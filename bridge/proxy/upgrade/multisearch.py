@@ -11,6 +11,7 @@ from multidict import CIMultiDict
 from bridge.proxy.transport.headers import of_a_leg
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
+from bridge.proxy.upgrade.planning import Searched
 from bridge.search import json_tree
 from bridge.search.json_tree import Json
 from bridge.search.request import LeaveAlone
@@ -28,6 +29,9 @@ _SHARED_PARAMETERS = frozenset(
 )
 """URL parameters that shape how `_msearch` works or counts, and not which hits it finds."""
 
+_DEFAULTS = frozenset({"allow_no_indices", "expand_wildcards", "ignore_unavailable", "routing", "search_type"})
+"""URL parameters that count for each search unless its own header line says otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -38,6 +42,11 @@ class Item:
     body: bytes
     query_string: str
 
+    @property
+    def searched(self) -> Searched:
+        """Which indices it finds."""
+        return Searched.by(self.expression, self.query_string)
+
 
 def items(body: bytes, query_string: str, *, expression: str) -> list[Item] | LeaveAlone:
     """The searches of a `_msearch` body; `expression` is the path's index, for items that name none.
@@ -45,7 +54,8 @@ def items(body: bytes, query_string: str, *, expression: str) -> list[Item] | Le
     An item that cannot be read as a search of one index is kept in its place, with an expression that
     nobody understands.
     """
-    if any(name not in _SHARED_PARAMETERS for name, _ in parse_qsl(query_string, keep_blank_values=True)):
+    parameters = dict(parse_qsl(query_string, keep_blank_values=True))
+    if parameters.keys() - _SHARED_PARAMETERS - _DEFAULTS:
         return LeaveAlone("unknown_parameter")
     lines = body.split(b"\n")
     if not body.endswith(b"\n") or len(lines) % 2 == 0:
@@ -57,7 +67,23 @@ def items(body: bytes, query_string: str, *, expression: str) -> list[Item] | Le
         return LeaveAlone("not_json")
     if not all(isinstance(header, dict) for header in headers):
         return LeaveAlone("malformed")
-    return [_item(header, search, expression) for header, search in zip(headers, lines[1:-1:2], strict=True)]
+    defaults = {name: value for name, value in parameters.items() if name in _DEFAULTS}
+    return [
+        _item({**defaults, **header}, search, expression) for header, search in zip(headers, lines[1:-1:2], strict=True)
+    ]
+
+
+def searched(body: bytes, query_string: str, *, expression: str) -> set[Searched]:
+    """The indices of all searches of a body that need not be a `_msearch`; a line that cannot be read may mean any."""
+    found = set()
+    for line in body.removesuffix(b"\n").split(b"\n")[::2]:
+        try:
+            header = json_tree.read(line) if line.strip() else {}
+        except ValueError:
+            header = None
+        item = _item(header, b"", expression) if isinstance(header, dict) else Item("", b"", "")
+        found.add(Searched.by(item.expression, "&".join(filter(None, (query_string, item.query_string)))))
+    return found
 
 
 def _item(header: dict[str, Json], body: bytes, expression: str) -> Item:

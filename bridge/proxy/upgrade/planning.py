@@ -9,14 +9,13 @@ each caller the cluster is asked whether it shows all text fields.
 """
 
 import asyncio
-import base64
 import math
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
-from urllib.parse import quote, unquote
+from typing import Self, TypeAlias, get_args
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import aiohttp
 import msgspec
@@ -25,12 +24,12 @@ from cachetools import TTLCache
 from multidict import CIMultiDict
 
 from bridge.errors import IndexUnsuitable
-from bridge.profile import IndexProfile, Stage, companion_of, profile_of
-from bridge.proxy.transport.headers import CONTROL, accepts_json, identity, of_a_leg, plain_media_type
+from bridge.profile import DEFAULT_OBJECT, IndexProfile, Stage, companion_of, object_of, profile_of
+from bridge.proxy.transport.headers import CONTROL, accepts_json, identity, of_a_leg, own_identity, plain_media_type
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
-from bridge.search.request import LeaveAlone, SearchRequest, hidden_object, parse
-from bridge.settings import ClusterSettings, Settings
+from bridge.search.request import LeaveAlone, SearchRequest, parse
+from bridge.settings import Settings
 from bridge.text import decode
 
 _STAGES: dict[str, Stage] = {stage: stage for stage in get_args(Stage)}
@@ -40,8 +39,8 @@ _JSON_BODIES = ("application/json", "application/x-ndjson", "")
 _CACHED_INDICES = 10_000
 _COMPANION_SHARE = 0.5
 """Of the budget: what a search waits for the mapping of a companion that there may not be."""
-_Asked = tuple[str, bytes | None]
-"""An expression, and who asks; None for everybody."""
+_Asked: TypeAlias = "tuple[Searched, bytes | None]"
+"""Which indices, and who asks; None for everybody."""
 _UNREADABLE = LeaveAlone("mapping_unreadable")
 _NO_PROFILE = LeaveAlone("no_profile")
 MAPPINGS_AT_ONCE = 8
@@ -50,6 +49,7 @@ _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
 CLUSTER_UNAVAILABLE = LeaveAlone("cluster_unavailable")
 """The cluster did not say how the index is searched, and may do so a little later."""
+_INDEX_OPTIONS = ("allow_no_indices", "expand_wildcards", "ignore_unavailable")
 _NAME = r"(?!_)[^\x00-\x20\x7f\\/?\"<>|,#:]{1,255}"
 _NAMES = re.compile(rf"(?!\*+$){_NAME}(?:,{_NAME})*")
 """Indices and aliases by name or pattern, also several: not all of them, no date arithmetic, no other cluster."""
@@ -84,7 +84,8 @@ class Plan:
     """A search to be upgraded: what it asks, of which index, as whom, and how far to go.
 
     `expression` is the index or alias as in the request's path; `caller` the forwarded headers;
-    `deadline` on the event loop's clock. `explain`, `passage` and `union` as in `Control`.
+    `deadline` on the event loop's clock. `hide`: the objects of the bridge that the answer leaves out. `explain`,
+    `passage` and `union` as in `Control`.
     """
 
     request: SearchRequest
@@ -95,6 +96,7 @@ class Plan:
     explain: bool
     deadline: float
     budget_s: float
+    hide: frozenset[str] = frozenset()
     passage: bool = False
     union: bool = False
 
@@ -109,8 +111,9 @@ class Planner:
         self.budget_s = settings.proxy.budget_ms / 1000
         self._per_request_headers = settings.proxy.per_request_headers
         ttl_s = settings.proxy.profile_ttl_s
-        self._profiles: TTLCache[_Asked, IndexProfile | LeaveAlone] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
+        self._known: TTLCache[_Asked, _Known] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
         self._shown: TTLCache[_Asked, _Shown] = TTLCache(_CACHED_INDICES, ttl_s, timer=clock)
+        self._every_object = frozenset((DEFAULT_OBJECT,))
 
     def plan(
         self,
@@ -127,8 +130,7 @@ class Planner:
         profile = control.applied_to(profile)
         stage = control.stage or profile.stages[-1]
         if stage == "lexical":
-            ours = profile.object_field if profile.beside is None else None
-            return LeaveAlone("lexical", ours and hidden_object(body, query_string, ours))
+            return LeaveAlone("lexical")
         request = parse(
             body,
             query_string,
@@ -137,7 +139,7 @@ class Planner:
             rules=profile.rules,
         )
         if isinstance(request, LeaveAlone):
-            return request if profile.beside is None else LeaveAlone(request.reason)
+            return request
         return Plan(
             request=request,
             profile=profile,
@@ -147,83 +149,100 @@ class Planner:
             explain=control.explain or request.explain,
             deadline=started + self.budget_s,
             budget_s=self.budget_s,
+            # An index with a companion holds none: a field of that name is the application's own.
+            hide=frozenset() if request.asks_for_ours or profile.beside else frozenset((profile.object_field,)),
             passage=control.passage,
             union=control.union,
         )
 
+    def objects(self, searched: "Searched", caller: CIMultiDict[str]) -> frozenset[str]:
+        """The bridge's objects in documents of these indices: what their mappings say, or, if they have not been read,
+        every name that any mapping gave such an object."""
+        callers, everybodys = self._askers(searched, caller)
+        known = self._known.get(callers) or self._known.get(everybodys)
+        return self._every_object if known is None or known.objects is None else known.objects
+
+    def _askers(self, searched: "Searched", caller: CIMultiDict[str]) -> tuple[_Asked, _Asked]:
+        """Under what the answer to this caller is remembered, and under what an answer to everybody."""
+        return (searched, identity(caller, self._per_request_headers)), (searched, None)
+
     async def profiles(
-        self, expressions: Collection[str], caller: CIMultiDict[str], *, deadline: float
-    ) -> dict[str, IndexProfile | LeaveAlone]:
-        """The profile for each expression; their mappings are read together, and all until `deadline`."""
+        self, searched: Collection["Searched"], caller: CIMultiDict[str], *, deadline: float
+    ) -> dict["Searched", IndexProfile | LeaveAlone]:
+        """The profile of each search's indices; their mappings are read together, and all until `deadline`."""
         at_once = asyncio.Semaphore(MAPPINGS_AT_ONCE)
 
-        async def profile(expression: str) -> IndexProfile | LeaveAlone:
+        async def profile(each: Searched) -> IndexProfile | LeaveAlone:
             async with at_once:
-                return await self.profile(expression, caller, deadline=deadline)
+                return await self.profile(each, caller, deadline=deadline)
 
-        if len(expressions) == 1:
-            return {each: await self.profile(each, caller, deadline=deadline) for each in expressions}
-        return dict(zip(expressions, await asyncio.gather(*map(profile, expressions)), strict=True))
+        if len(searched) == 1:
+            return {each: await self.profile(each, caller, deadline=deadline) for each in searched}
+        return dict(zip(searched, await asyncio.gather(*map(profile, searched)), strict=True))
 
-    async def profile(self, expression: str, caller: CIMultiDict[str], *, deadline: float) -> IndexProfile | LeaveAlone:
-        """The profile of the indices that `expression` names, still percent-encoded; they have to agree.
+    async def profile(
+        self, searched: "Searched", caller: CIMultiDict[str], *, deadline: float
+    ) -> IndexProfile | LeaveAlone:
+        """The profile of the indices that a search finds; they have to agree.
 
         `caller` are the forwarded headers of the search; `deadline` is on the event loop's clock. For a caller that may
         not read mappings the configured identity reads; it reads the mappings of companions too.
         """
-        if not _NAMES.fullmatch(unquote(expression)):
+        if not _NAMES.fullmatch(unquote(searched.expression)):
             return LeaveAlone("index_expression")
-        callers: _Asked = expression, identity(caller, self._per_request_headers)
-        everybodys: _Asked = expression, None
+        callers, everybodys = self._askers(searched, caller)
         try:
             async with asyncio.timeout_at(deadline):
-                profile = self._profiles.get(callers) or self._profiles.get(everybodys)
-                if profile is None:
+                known = self._known.get(callers) or self._known.get(everybodys)
+                if known is None:
                     await asyncio.sleep(0)  # a deadline that is past counts before anything is sent
-                    profile, indices = await self._read(expression, caller)
-                    if profile == CLUSTER_UNAVAILABLE:
-                        return profile
+                    known, indices = await self._read(searched, caller)
+                    if known.profile == CLUSTER_UNAVAILABLE:
+                        return known.profile
                     # Patterns and aliases lead each caller to the indices that he may read.
-                    self._profiles[everybodys if indices == [unquote(expression)] else callers] = profile
+                    self._known[everybodys if indices == [unquote(searched.expression)] else callers] = known
+                    self._every_object |= known.objects or frozenset()
+                profile = known.profile
                 if isinstance(profile, LeaveAlone) or profile.beside is None:
                     return profile
                 if (shown := self._shown.get(callers)) is None:
-                    self._shown[callers] = shown = await self._field_caps(expression, profile.text_fields, caller)
+                    self._shown[callers] = shown = await self._field_caps(searched, profile.text_fields, caller)
                 if shown.indices != [profile.beside]:
                     # This caller's wildcard or alias leads elsewhere than another's did.
                     return _NO_PROFILE
                 return profile if shown.fields.keys() >= set(profile.text_fields) else LeaveAlone("fields_hidden")
         except TimeoutError:
             # Whoever asks next need not wait as long, whoever it is: slowness is no matter of permissions.
-            is_read = callers in self._profiles or everybodys in self._profiles
-            self._profiles[callers if is_read else everybodys] = CLUSTER_UNAVAILABLE
+            is_read = callers in self._known or everybodys in self._known
+            self._known[callers if is_read else everybodys] = _Known(CLUSTER_UNAVAILABLE)
             return CLUSTER_UNAVAILABLE
         except (Refused, aiohttp.ClientError):
             # Whether the cluster can be searched is for the search itself to find out.
             return CLUSTER_UNAVAILABLE
 
-    async def _read(
-        self, expression: str, caller: CIMultiDict[str]
-    ) -> tuple[IndexProfile | LeaveAlone, Sequence[str] | None]:
-        """The profile from the mapping of the indices themselves, or of the companion of the only one; and the indices,
+    async def _read(self, searched: "Searched", caller: CIMultiDict[str]) -> "tuple[_Known, Sequence[str] | None]":
+        """What the mapping of the indices themselves says, or that of the companion of the only one; and the indices,
         None if none was readable."""
-        status, body = await self._get(f"/{expression}/_mapping", of_a_leg(caller))
+        status, body = await self._get(searched.target("_mapping"), of_a_leg(caller))
         if status in (401, 403) and hdrs.AUTHORIZATION in self._own_identity:
-            status, body = await self._get(f"/{expression}/_mapping", self._own_identity)
+            status, body = await self._get(searched.target("_mapping"), self._own_identity)
+        known, indices = _Known(_UNREADABLE), None
         if status == 200:
-            profile, indices = _common_profile(body)
-            if profile != _NO_PROFILE:
-                return profile, indices
-        elif status in (401, 403):
-            profile, indices = _UNREADABLE, None
-        else:
+            known, indices = _common_profile(body)
+            if searched.options and len(indices) > 1 and isinstance(known.profile, LeaveAlone):
+                # A mapping is read of closed indices too, which the search leaves out.
+                found = (await self._field_caps(searched, ["_id"], caller)).indices
+                known, indices = _common_profile(body, among=found)
+            if known.profile != _NO_PROFILE:
+                return known, indices
+        elif status not in (401, 403):
             failed = status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS
-            return CLUSTER_UNAVAILABLE if failed else _UNREADABLE, None
-        return await self._beside(expression, indices, caller) or profile, indices
+            return _Known(CLUSTER_UNAVAILABLE) if failed else known, None
+        return await self._beside(searched, indices, caller) or known, indices
 
     async def _beside(
-        self, expression: str, indices: Sequence[str] | None, caller: CIMultiDict[str]
-    ) -> IndexProfile | None:
+        self, searched: "Searched", indices: Sequence[str] | None, caller: CIMultiDict[str]
+    ) -> "_Known | None":
         """The profile in the mapping of the only index's companion; None if it has none that can be read in time.
 
         That is remembered too: no search waits again for a companion that does not answer.
@@ -232,20 +251,19 @@ class Planner:
             async with asyncio.timeout(self.budget_s * _COMPANION_SHARE):
                 if indices is None:
                     # Which indices an alias leads to is told to whoever may search it.
-                    indices = (await self._field_caps(expression, ["_id"], caller)).indices
+                    indices = (await self._field_caps(searched, ["_id"], caller)).indices
                 if len(indices) != 1:
                     return None
                 companion = quote(companion_of(indices[0], self._prefix), safe="")
                 status, body = await self._get(f"/{companion}/_mapping", self._own_identity)
         except (Refused, TimeoutError, aiohttp.ClientError):
             return None
-        profile, _ = _common_profile(body, beside=indices[0]) if status == 200 else (None, [])
-        return profile if isinstance(profile, IndexProfile) else None
+        known = _common_profile(body, beside=indices[0])[0] if status == 200 else _Known(_UNREADABLE)
+        return known if isinstance(known.profile, IndexProfile) else None
 
-    async def _field_caps(self, expression: str, fields: Sequence[str], caller: CIMultiDict[str]) -> "_Shown":
+    async def _field_caps(self, searched: "Searched", fields: Sequence[str], caller: CIMultiDict[str]) -> "_Shown":
         """Which of the fields the cluster shows to the caller, and in which indices; none if it refuses."""
-        names = quote(",".join(fields))
-        status, body = await self._get(f"/{expression}/_field_caps?fields={names}", of_a_leg(caller))
+        status, body = await self._get(searched.target("_field_caps", fields=",".join(fields)), of_a_leg(caller))
         try:
             return msgspec.json.decode(body, type=_Shown) if status == 200 else _Shown()
         except msgspec.DecodeError:
@@ -300,6 +318,35 @@ def left_alone(control: Control, caller: CIMultiDict[str]) -> LeaveAlone | None:
     return None if accepts_json(caller) else LeaveAlone("accept")
 
 
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """Which indices a search finds: `expression` names them, percent-encoded as in a path, and `options` are the
+    parameters that say which of them count, as a query string."""
+
+    expression: str
+    options: str = ""
+
+    @classmethod
+    def by(cls, expression: str, query_string: str) -> Self:
+        """What a search with these parameters finds."""
+        options = {name: value for name, value in parse_qsl(query_string) if name in _INDEX_OPTIONS}
+        return cls(expression, urlencode(sorted(options.items())))
+
+    def target(self, endpoint: str, **parameters: str) -> str:
+        """The target of a request to `endpoint` about the same indices."""
+        query = "&".join(filter(None, (self.options, urlencode(parameters))))
+        return f"/{self.expression}/{endpoint}" + (f"?{query}" if query else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a mapping says: how to search, and the names of the bridge's objects in documents, None if it was not
+    read."""
+
+    profile: IndexProfile | LeaveAlone
+    objects: frozenset[str] | None = None
+
+
 class _Mapping(msgspec.Struct):
     class Body(msgspec.Struct):
         meta: object = msgspec.field(name="_meta", default=None)
@@ -312,34 +359,32 @@ class _Shown(msgspec.Struct):
     fields: dict[str, msgspec.Raw] = {}
 
 
-def _common_profile(body: bytes, *, beside: str | None = None) -> tuple[IndexProfile | LeaveAlone, list[str]]:
-    """The one profile of all indices in the answer to a request for mappings, and their names.
+def _common_profile(
+    body: bytes, *, beside: str | None = None, among: Collection[str] | None = None
+) -> tuple[_Known, list[str]]:
+    """The one profile of all indices in the answer to a request for mappings, or of those in `among`, and their names.
 
     `beside`: the index whose companion was asked. Whoever may write a mapping could name another index in it, so that
     name has to be the expected one.
     """
     try:
         mappings = decode(body, dict[str, _Mapping])
-        profiles = [profile_of(mapping.mappings.meta, index=index) for index, mapping in mappings.items()]
-    except (msgspec.DecodeError, IndexUnsuitable):
-        return LeaveAlone("profile_unreadable"), []
-    indices = list(mappings)
+    except msgspec.DecodeError:
+        return _Known(LeaveAlone("profile_unreadable")), []
+    metas = {index: mapping.mappings.meta for index, mapping in mappings.items() if among is None or index in among}
+    indices = list(metas)
+    objects = frozenset(name for meta in metas.values() if (name := object_of(meta)) is not None)
+    try:
+        profiles = [profile_of(meta, index=index) for index, meta in metas.items()]
+    except IndexUnsuitable:
+        return _Known(LeaveAlone("profile_unreadable"), objects), indices
     known = [
         msgspec.structs.replace(profile, gate=None, tuning=None)
         for profile in profiles
         if profile is not None and profile.beside == beside
     ]
     if not known:
-        return _NO_PROFILE, indices
+        return _Known(_NO_PROFILE, objects), indices
     if len(known) < len(profiles) or any(profile != known[0] for profile in known):
-        return LeaveAlone("profiles_differ"), indices
-    return known[0], indices
-
-
-def own_identity(cluster: ClusterSettings) -> CIMultiDict[str]:
-    """Headers of a request in the configured identity's name; without credentials if none is configured."""
-    headers = CIMultiDict({hdrs.ACCEPT: "application/json", hdrs.CONTENT_TYPE: "application/json"})
-    if cluster.username is not None and cluster.password is not None:
-        credentials = f"{cluster.username}:{cluster.password.get_secret_value()}"
-        headers[hdrs.AUTHORIZATION] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
-    return headers
+        return _Known(LeaveAlone("profiles_differ"), objects), indices
+    return _Known(known[0], objects), indices

@@ -10,12 +10,13 @@ from multidict import CIMultiDict
 from bridge.errors import StageFailed
 from bridge.profile import IndexProfile, Stage
 from bridge.proxy.transport.refusals import Refused
-from bridge.proxy.upgrade.planning import CLUSTER_UNAVAILABLE, Plan, Planner
+from bridge.proxy.upgrade.planning import CLUSTER_UNAVAILABLE, Plan, Planner, Searched
 from bridge.proxy.upgrade.ranking import Ranked, Ranker, RankingCache
 from bridge.search import json_tree
 from bridge.search.json_tree import Json
 from bridge.search.reasons import REASONS
 from bridge.search.request import MAX_TEXT_CHARS, LeaveAlone, words_request
+from bridge.search.response import REJECTED
 from bridge.text import decode
 
 PATH = "/_bridge/retrieve"
@@ -85,7 +86,7 @@ class Retrieval:
         """
         started = asyncio.get_running_loop().time()
         wanted, conditions = _read(body)
-        profile = await self._planner.profile(wanted.index, caller, deadline=started + self._planner.budget_s)
+        profile = await self._planner.profile(Searched(wanted.index), caller, deadline=started + self._planner.budget_s)
         if profile == CLUSTER_UNAVAILABLE:
             raise _unavailable(wanted.index, REASONS[CLUSTER_UNAVAILABLE.reason])
         if isinstance(profile, LeaveAlone):
@@ -127,7 +128,7 @@ class Retrieval:
                 "security_exception",
                 f"the cluster refused the caller to search index {plan.expression} by _msearch",
             )
-        if not ranked.ranking.hits and "legs_rejected" in ranked.notes.degraded:
+        if not ranked.ranking.hits and any(map(_is_rejection, ranked.notes.failures)):
             # Beside the filter there is nothing of the caller's in these searches that could be malformed.
             raise Refused(400, "illegal_argument_exception", f"{PATH}: the cluster does not take this filter")
         if not ranked.ranking.hits and (failure := next(filter(_is_outage, ranked.notes.failures), None)) is not None:
@@ -150,6 +151,13 @@ class Retrieval:
 
 def _unavailable(expression: str, detail: str) -> Refused:
     return Refused(503, "cluster_unavailable_exception", f"index {expression} cannot be searched now: {detail}")
+
+
+def _is_rejection(failure: StageFailed) -> bool:
+    """Whether the cluster took a search for malformed: all of them, or this one."""
+    return failure.reason == "legs_rejected" or (
+        failure.reason.endswith("_leg_failed") and str(failure).startswith(REJECTED)
+    )
 
 
 def _is_outage(failure: StageFailed) -> bool:

@@ -9,29 +9,31 @@ import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Self, TypeAlias
 
 import aiohttp
 from aiohttp import hdrs, web
 
 from bridge import tracing
 from bridge.errors import SettingsError, StageFailed
+from bridge.profile import IndexProfile
 from bridge.proxy.experiments.event_log import EventLog
 from bridge.proxy.experiments.impressions import Impressions
 from bridge.proxy.experiments.interleaving import Interleaving
 from bridge.proxy.experiments.shadow import Shadow
 from bridge.proxy.server.metrics import Metrics
-from bridge.proxy.transport.headers import CONTROL, IMPRESSION, MARK, is_served
-from bridge.proxy.transport.passthrough import Inbound, read_body, relay, relay_body, send
+from bridge.proxy.transport import elasticsearch_clients
+from bridge.proxy.transport.headers import CONTROL, IMPRESSION, MARK, is_served, plain_media_type
+from bridge.proxy.transport.passthrough import WANTS_TYPES, Inbound, read_body, relay, relay_body, send
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade import multisearch
 from bridge.proxy.upgrade.answer import Composer, is_filtered, readable
 from bridge.proxy.upgrade.cluster_client import AnswerMemory, Share
-from bridge.proxy.upgrade.planning import Control, Plan, Planner, left_alone, read_control
+from bridge.proxy.upgrade.planning import Control, Plan, Planner, Searched, left_alone, read_control
 from bridge.proxy.upgrade.ranking import Ranked, RankingCache
-from bridge.search.request import LeaveAlone
+from bridge.search.request import LeaveAlone, unasked
 from bridge.search.response import hidden
 from bridge.settings import ProxySettings
 
@@ -43,13 +45,16 @@ MAX_UPGRADES = 64
 _USUAL_PLANNING_S = 0.05
 """Within this time most mappings have come, and the request leaves as it is needed."""
 
-_SEARCH_PATH = re.compile(r"(?:/(?P<expression>[^/]+))?/(?P<endpoint>_search|_msearch|_search/template)/?")
+_SEARCH_PATH = re.compile(r"(?:/(?P<expression>[^/]+))?/(?P<endpoint>_search|_msearch)(?P<template>/template)?/*")
+
+Plans: TypeAlias = Sequence[Plan | LeaveAlone]
+"""For each search of a request how it is upgraded, or why it is not; one reason alone if it is for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchTarget:
     """A search's request line: `expression` (indices or aliases, still encoded, empty if there is none) and the query
-    string; `several` for `_msearch`, `template` for `_search/template`."""
+    string; `several` for `_msearch`, `template` for templates of either."""
 
     expression: str
     query_string: str
@@ -63,20 +68,23 @@ def search_target(method: str, target: str) -> SearchTarget | None:
     match = _SEARCH_PATH.fullmatch(path)
     if match is None or method not in (hdrs.METH_GET, hdrs.METH_POST):
         return None
-    endpoint = match["endpoint"]
     return SearchTarget(
-        match["expression"] or "", query_string, several=endpoint == "_msearch", template=endpoint == "_search/template"
+        match["expression"] or "",
+        query_string,
+        several=match["endpoint"] == "_msearch",
+        template=match["template"] is not None,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
     """An answer to give the client: the cluster's, or its status and headers with another `body`; `marks` are headers
-    of ours."""
+    of ours, `begun` is what was read of the cluster's body."""
 
     answer: aiohttp.ClientResponse
     marks: Mapping[str, str]
     body: bytes | None = None
+    begun: bytes = b""
 
 
 class _OwnRequest:
@@ -98,23 +106,27 @@ class _OwnRequest:
             timer.cancel()
 
     def _send(self) -> None:
-        self._early = asyncio.create_task(send(self._upstream, self._inbound))
+        self._early = asyncio.create_task(self._answered(self._inbound))
+
+    async def _answered(self, inbound: Inbound) -> aiohttp.ClientResponse:
+        is_at_hand = isinstance(inbound.body, bytes) and "scroll" not in inbound.target
+        return await send(self._upstream, inbound, repeatable=is_at_hand or None)
 
     async def answer(self) -> aiohttp.ClientResponse:
         """The answer to the request as it came."""
         if self._early is None:
-            return await send(self._upstream, self._inbound)
+            return await self._answered(self._inbound)
         answer = await self._early
         self._early = None
         return answer
 
-    async def readable_answer(self, plans: Sequence[Plan | LeaveAlone]) -> aiohttp.ClientResponse:
-        """The answer to the request as `readable` changes it: one that left before the plans were there serves if it
-        would have been the same."""
-        accepted = self._inbound.headers.get(hdrs.ACCEPT_ENCODING, "identity")
-        if self._early is not None and accepted == "identity" and not is_filtered(plans):
-            return await self.answer()
-        return await send(self._upstream, readable(self._inbound, plans), repeatable=True)
+    async def readable_answer(self, plans: Plans) -> tuple[aiohttp.ClientResponse, bool]:
+        """The answer to the request as `readable` changes it, and whether this is the very request that came: because
+        it needed no change, or left before the plans were there."""
+        if self._early is not None:
+            return await self.answer(), True
+        changed = readable(self._inbound, plans)
+        return await self._answered(changed), changed.target == self._inbound.target
 
     def close(self) -> None:
         """Drops an answer that nobody took."""
@@ -187,71 +199,89 @@ class Search:
         inbound, body = await read_body(inbound, limit=self._settings.max_search_body_bytes)
         with self._memory.share() as share:
             made = await self._made(inbound, body, target, control, started, share)
+            if request.get(WANTS_TYPES):
+                made = await _typed(made, share)
             if made.body is not None:
                 share.hold(len(made.body))
                 return await relay_body(request, made.answer, made.body, made.marks)
-        return await relay(request, made.answer, made.marks)
+        return await relay(request, made.answer, made.marks, begun=made.begun)
 
     async def _made(
         self, inbound: Inbound, body: bytes | None, target: SearchTarget, control: Control, started: float, share: Share
     ) -> _Made:
         """The answer, before a byte of it is written: a client that reads slowly takes no other's place."""
         own = _OwnRequest(self._upstream, inbound)
-        marks: dict[str, str] | None = None
+        is_busy = self._upgrades >= MAX_UPGRADES
+        self._upgrades += not is_busy
         try:
-            if self._upgrades < MAX_UPGRADES:
-                self._upgrades += 1
-                try:
-                    with tracing.span("understand"), own.sent_if_slow():
-                        plans = await self._plans(inbound, body, target, control, started)
-                    if self._settings.mode == "shadow":
-                        self._compare(plans)
-                        marks = {}
-                    elif any(isinstance(plan, Plan) or plan.hide is not None for plan in plans):
-                        return await self._composed(inbound, own, plans, target, started, share)
-                    else:
-                        marks = self._passed(_reason(plans))
-                finally:
-                    self._upgrades -= 1
-            return _Made(await own.answer(), self._passed("busy") if marks is None else marks)
+            with tracing.span("understand"), own.sent_if_slow():
+                if is_busy:
+                    plans: Plans = [await self._left_alone("busy", inbound, body, target, started)]
+                else:
+                    plans = await self._plans(inbound, body, target, control, started)
+            if self._settings.mode == "shadow":
+                self._compare(plans)
+                return _Made(await own.answer(), {})
+            if any(isinstance(plan, Plan) for plan in plans):
+                return await self._composed(inbound, own, plans, target, started, share)
+            return await self._passed_on(own, plans, target, share)
         finally:
+            self._upgrades -= not is_busy
             own.close()
 
-    def _compare(self, plans: Sequence[Plan | LeaveAlone]) -> None:
+    def _compare(self, plans: Plans) -> None:
         for plan in plans:
             if isinstance(plan, Plan):
                 self._shadow.compare(plan)
 
     async def _plans(
         self, inbound: Inbound, body: bytes | None, target: SearchTarget, control: Control, started: float
-    ) -> Sequence[Plan | LeaveAlone]:
+    ) -> Plans:
         """A plan for each search of the request, in their order; one reason alone if none is looked at."""
+        items = await self._items(inbound, body, target, control)
+        if isinstance(items, LeaveAlone):
+            return [await self._left_alone(items.reason, inbound, body, target, started)]
+        profiles = await self._planner.profiles(
+            {item.searched for item in items}, inbound.headers, deadline=started + self._planner.budget_s
+        )
+        return [self._plan(item, profiles[item.searched], inbound, control, started) for item in items]
+
+    async def _items(
+        self, inbound: Inbound, body: bytes | None, target: SearchTarget, control: Control
+    ) -> Sequence[multisearch.Item] | LeaveAlone:
+        """The searches of a request, or why it is left alone whatever they are."""
         if (reason := left_alone(control, inbound.headers)) is not None:
-            return [reason]
+            return reason
         if not is_served(inbound.headers, self._settings):
-            return [LeaveAlone("canary")]
+            return LeaveAlone("canary")
         if body is None:
-            return [LeaveAlone("body")]
+            return LeaveAlone("body")
+        if target.several:
+            if target.template:
+                return LeaveAlone("several_templates")
+            return multisearch.items(body, target.query_string, expression=target.expression)
         if target.template:
             rendered = await multisearch.rendered_template(
                 self._upstream, body, inbound.headers, timeout_s=self._planner.budget_s
             )
             if isinstance(rendered, LeaveAlone):
-                return [rendered]
+                return rendered
             body = rendered
-        if target.several:
-            items = multisearch.items(body, target.query_string, expression=target.expression)
-            if isinstance(items, LeaveAlone):
-                return [items]
+        return [multisearch.Item(target.expression, body, target.query_string)]
+
+    def _plan(
+        self,
+        item: multisearch.Item,
+        profile: IndexProfile | LeaveAlone,
+        inbound: Inbound,
+        control: Control,
+        started: float,
+    ) -> Plan | LeaveAlone:
+        plan: Plan | LeaveAlone
+        if isinstance(profile, LeaveAlone):
+            plan = profile
         else:
-            items = [multisearch.Item(target.expression, body, target.query_string)]
-        deadline = started + self._planner.budget_s
-        expressions = {item.expression for item in items}
-        profiles = await self._planner.profiles(expressions, inbound.headers, deadline=deadline)
-        return [
-            profile
-            if isinstance(profile := profiles[item.expression], LeaveAlone)
-            else self._planner.plan(
+            plan = self._planner.plan(
                 item.expression,
                 profile,
                 item.body,
@@ -260,19 +290,52 @@ class Search:
                 control=control,
                 started=started,
             )
-            for item in items
-        ]
+        if isinstance(plan, Plan):
+            return plan
+        return replace(
+            plan, hide=unasked(item.body, item.query_string, self._planner.objects(item.searched, inbound.headers))
+        )
+
+    async def _left_alone(
+        self, reason: str, inbound: Inbound, body: bytes | None, target: SearchTarget, started: float
+    ) -> LeaveAlone:
+        """A request that passes whatever its searches are, and what its answer leaves out all the same."""
+        if reason == "off":
+            return LeaveAlone(reason)
+        if target.several:
+            searched = multisearch.searched(body or b"", target.query_string, expression=target.expression)
+        else:
+            searched = {Searched.by(target.expression, target.query_string)}
+        if reason != "signed":
+            deadline = started + self._planner.budget_s
+            await self._planner.profiles(searched, inbound.headers, deadline=deadline)
+        objects = frozenset[str]().union(*(self._planner.objects(each, inbound.headers) for each in searched))
+        # A `_msearch` is no JSON of one piece: an object that any of its searches names stays in all of them.
+        return LeaveAlone(reason, unasked(body or b"", target.query_string, objects))
+
+    async def _passed_on(self, own: _OwnRequest, plans: Plans, target: SearchTarget, share: Share) -> _Made:
+        """The cluster's own answer, without the bridge's objects: every search that passes goes out here."""
+        marks = self._passed(_reason(plans))
+        answer = await own.answer()
+        is_json = plain_media_type(answer.content_type) == "application/json"
+        if answer.status != 200 or not is_json or not any(plan.hide for plan in plans):
+            return _Made(answer, marks)
+        packed = await _read(share, answer)
+        if packed is None or (body := share.unpacked(packed, _coding(answer))) is None:
+            return _Made(answer, marks, begun=share.begun if packed is None else packed)
+        shown = await self._body(plans, [None] * len(plans), body, several=target.several)
+        return _Made(answer, marks, begun=packed) if shown == body else _Made(answer, marks, shown)
 
     async def _composed(
         self,
         inbound: Inbound,
         own: "_OwnRequest",
-        plans: Sequence[Plan | LeaveAlone],
+        plans: Plans,
         target: SearchTarget,
         started: float,
         share: Share,
     ) -> _Made:
-        """An answer that differs from the cluster's: better ranked, or without the bridge's own object."""
+        """A better ranked answer; without the bridge's objects in those of its searches that pass."""
         at_once = asyncio.Semaphore(MAX_RANKED_AT_ONCE)
         # A click names one ranking, so the searches of one request are not interleaved.
         interleaving = None if self._settings.mode != "interleave" or target.several else self.interleaving
@@ -286,18 +349,17 @@ class Search:
 
         rankings = [asyncio.create_task(ranked_in_turn(plan)) if isinstance(plan, Plan) else None for plan in plans]
         try:
-            answer = await own.readable_answer(plans)
+            answer, is_as_sent = await own.readable_answer(plans)
             is_success = answer.status == 200
-            own_body = await share.read(answer) if is_success else None
+            packed = await share.read(answer) if is_success else None
+            own_body = share.unpacked(packed, _coding(answer)) if packed is not None else None
             if own_body is None:
                 # The cluster's own error, or more than memory is left for: as a direct search would get it.
-                if is_filtered(plans) or (is_success and answer.content_length is None):
+                begun = share.begun if packed is None else packed
+                if not is_as_sent:
                     answer.close()
-                    answer = await send(self._upstream, inbound, repeatable=True)
-                if is_success:
-                    return _Made(answer, self._passed("busy"))
-                upgradable = any(isinstance(plan, Plan) for plan in plans)
-                return _Made(answer, {} if upgradable else self._passed(_reason(plans)))
+                    answer, begun = await send(self._upstream, inbound, repeatable=True), b""
+                return _Made(answer, self._passed("busy") if is_success else {}, begun=begun)
             answered.set_result(own_body)
             ranked = [await ranking if ranking is not None else None for ranking in rankings]
         except aiohttp.ClientError as error:
@@ -306,16 +368,22 @@ class Search:
             for ranking in rankings:
                 if ranking is not None:
                     ranking.cancel()
-        body = await self._body(plans, ranked, own_body, several=target.several)
+        is_partial = is_as_sent and is_filtered(plans)
+        body = await self._body(plans, ranked, own_body, several=target.several, is_partial=is_partial)
         took_part = [each for each in ranked if each is not None]
-        added = self._marks(took_part, len(plans), started) if took_part else self._passed(_reason(plans))
-        return _Made(answer, added, body)
+        return _Made(answer, self._marks(took_part, len(plans), started), body)
 
     async def _body(
-        self, plans: Sequence[Plan | LeaveAlone], ranked: Sequence[Ranked | None], own_body: bytes, *, several: bool
+        self,
+        plans: Plans,
+        ranked: Sequence[Ranked | None],
+        own_body: bytes,
+        *,
+        several: bool,
+        is_partial: bool = False,
     ) -> bytes:
-        if not several:
-            return await self._one(plans[0], ranked[0], own_body)
+        if not several or (len({plan.hide for plan in plans}) == 1 and not any(ranked)):
+            return await self._one(plans[0], ranked[0], own_body, is_partial=is_partial)
         answers = multisearch.answers(own_body, len(plans))
         if answers is None:
             for ranking in ranked:
@@ -327,11 +395,13 @@ class Search:
                 answers.responses[i] = await self._one(plan, ranking, answers.responses[i])
         return answers.body()
 
-    async def _one(self, plan: Plan | LeaveAlone, ranking: Ranked | None, own_body: bytes) -> bytes:
+    async def _one(
+        self, plan: Plan | LeaveAlone, ranking: Ranked | None, own_body: bytes, *, is_partial: bool = False
+    ) -> bytes:
         """The answer to one search, from the cluster's."""
         if isinstance(plan, Plan) and ranking is not None:
-            return await self._composer.compose(plan, ranking, own_body)
-        return own_body if isinstance(plan, Plan) or plan.hide is None else hidden(own_body, plan.hide)
+            return await self._composer.compose(plan, ranking, own_body, is_partial=is_partial)
+        return hidden(own_body, plan.hide)
 
     def _passed(self, reason: str) -> dict[str, str]:
         self._metrics.passed.labels(reason).inc()
@@ -360,6 +430,30 @@ class Search:
         return added
 
 
-def _reason(plans: Sequence[Plan | LeaveAlone]) -> str:
+async def _read(share: Share, answer: aiohttp.ClientResponse) -> bytes | None:
+    try:
+        return await share.read(answer)
+    except aiohttp.ClientError as error:
+        raise Refused(502, "cluster_connection_exception", f"the cluster's answer broke off: {error}") from error
+
+
+async def _typed(made: _Made, share: Share) -> _Made:
+    """The answer as a client of Elasticsearch 7 wants it, unless it is too large to be read."""
+    body = made.body
+    if body is None:
+        packed = made.begun or await _read(share, made.answer)
+        if packed is None or not made.answer.content.at_eof():
+            return replace(made, begun=made.begun or share.begun)
+        body = share.unpacked(packed, _coding(made.answer))
+        if body is None:
+            return replace(made, begun=packed)
+    return replace(made, body=elasticsearch_clients.with_types(body))
+
+
+def _coding(answer: aiohttp.ClientResponse) -> str:
+    return answer.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+
+
+def _reason(plans: Plans) -> str:
     # Searches of one request are mostly left alone for one reason.
     return next(plan.reason for plan in plans if isinstance(plan, LeaveAlone))

@@ -149,6 +149,6 @@ def _ids(clauses: list[dict[str, Any]]) -> set[str]:
     return {
         doc_id
         for clause in clauses
-        for by_index in clause["bool"]["should"]
+        for by_index in clause.get("bool", {}).get("should", ())
         for doc_id in by_index["bool"]["filter"][1]["ids"]["values"]
     }

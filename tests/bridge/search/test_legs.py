@@ -147,6 +147,22 @@ def test_shown_hits_keep_the_presentation_and_the_query_for_highlights() -> None
     assert body["size"] == 3
 
 
+@pytest.mark.case("P58")
+def test_shown_hits_meet_the_conditions_of_the_moment() -> None:
+    nested = {"nested": {"path": "x", "query": PUBLIC, "inner_hits": {}}}
+    query = {"bool": {"must": [MATCH], "filter": [PUBLIC, nested], "must_not": [PUBLIC]}}
+
+    body = legs.shown(understood({"query": query, "post_filter": PUBLIC}), [("docs", "1")])
+
+    conditions = body["query"]["bool"]["filter"][1]["bool"]
+    assert conditions == {
+        "filter": [PUBLIC, {"nested": {"path": "x", "query": PUBLIC}}],
+        "must_not": [PUBLIC],
+    }
+    assert body["post_filter"] == PUBLIC
+    assert body["query"]["bool"]["should"] == [query]
+
+
 def test_tail_leaves_out_the_ranking_and_keeps_conditions() -> None:
     body = legs.tail(
         understood({"query": MATCH, "post_filter": PUBLIC, "min_score": 2}), without=[("docs", "1")], start=3, size=7

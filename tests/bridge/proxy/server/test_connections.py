@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from bridge.proxy.server.routing import ConnectionServer
 from tests.bridge.proxy.conftest import LARGE, MakeStack, all_answered, closed, slow_reader
 from tests.bridge.proxy.scripted_index import QUERY, ScriptedIndex
-from tests.fake_cluster import Reply
+from tests.fake_cluster import Reply, reply_json
 
 
 def request(line: bytes, *headers: bytes) -> bytes:
@@ -120,6 +120,34 @@ async def test_headers_together_have_a_limit_that_is_told(make_stack: MakeStack)
     assert head.startswith(b"HTTP/1.1 431")
     assert "proxy.max_headers_bytes (7000)" in json.loads(body)["error"]["reason"]
     assert stack.cluster.received == []
+
+
+def header_size(value: str | None) -> Reply:
+    return Reply(403) if value is None else reply_json({"defaults": {"http": {"max_header_size": value}}})
+
+
+@pytest.mark.case("P38")
+@pytest.mark.parametrize(("told", "n_taken"), [("8kb", 7), ("16kb", 15), ("32768b", 32), (None, 7)])
+async def test_the_limit_of_all_headers_is_the_nodes_own(make_stack: MakeStack, told: str | None, n_taken: int) -> None:
+    stack = await make_stack(lambda asked: header_size(told) if asked.path == "/_cluster/settings" else Reply())
+
+    async def status(n_headers: int) -> bytes:
+        kilobytes = [b"X-%02d: %b" % (i, b"v" * 992) for i in range(n_headers)]
+        return (await stack.raw(request(b"GET /x HTTP/1.1", *kilobytes))).split(b" ")[1]
+
+    assert await status(7) == b"200"
+    assert stack.cluster.requests("/_cluster/settings") == [], "every node takes so many"
+    assert [await status(n) for n in (n_taken, n_taken + 1)] == [b"200", b"431"]
+    assert len(stack.cluster.requests("/_cluster/settings")) == 1
+
+
+@pytest.mark.case("P38")
+async def test_a_cluster_that_falls_silent_is_not_waited_for_for_ever(make_stack: MakeStack) -> None:
+    stack = await make_stack(lambda _: Reply(delay_s=60.0), read_timeout_s=0.2)
+
+    async with stack.client.get(f"{stack.proxy.url}/_nodes") as answer:
+        assert answer.status == 504
+        assert (await answer.json())["error"]["type"] == "cluster_timeout_exception"
 
 
 @pytest.mark.case("P38")

@@ -103,6 +103,19 @@ async def test_a_filter_that_the_cluster_does_not_take_is_refused(make_stack: Ma
     assert "filter" in answer["error"]["reason"]
 
 
+@pytest.mark.case("P52")
+@pytest.mark.parametrize("kind", ["query_shard_exception", "parsing_exception", "a_kind_of_tomorrow"])
+async def test_a_filter_that_each_search_is_refused_for_is_the_requests_fault(make_stack: MakeStack, kind: str) -> None:
+    error = {"error": {"type": "search_phase_execution_exception", "root_cause": [{"type": kind}]}, "status": 400}
+    stack = await make_stack(ScriptedIndex(legs=dict.fromkeys(("expansion", "vector", "exact"), error)))
+
+    asked = {"index": "docs", "queries": ["red shoe"], "filter": {"range": {"n": {"gte": "no number"}}}}
+    status, answer = await retrieve(stack, asked)
+
+    assert (status, answer["error"]["type"]) == (400, "illegal_argument_exception")
+    assert "filter" in answer["error"]["reason"]
+
+
 FAILED = {"error": {"type": "search_phase_execution_exception"}, "status": 503}
 OUTAGES = {
     "the mapping breaks off": ScriptedIndex(faults={"_mapping": Reply(break_after=0)}),
