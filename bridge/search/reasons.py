@@ -25,7 +25,8 @@ REASONS: dict[str, str] = {
     "source": "`source` beside a body, or without `source_content_type=application/json`",
     "template_unreadable": "`_render/template` did not answer: no such template, or no permission, or no time",
     "too_deep": "the query is nested too deeply",
-    "too_many_names": "more than 200 fields or patterns in one list, or a name of more than 1,000 characters",
+    "too_many_names": "more than 200 fields or patterns in one list, or thousands together, or one too long",
+    "too_many_searches": "more than 2,000 searches in one `_msearch`",
     "unknown_key": "a member of the body that the bridge does not know",
     "unknown_parameter": "a parameter, of the URL or of a clause, that the bridge does not know, or twice",
     # The index

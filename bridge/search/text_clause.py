@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.search.json_tree import Json
-from bridge.search.wildcards import MAX_NAME_LENGTH, MAX_NAMES, beginning_matches, matches
+from bridge.search.wildcards import MAX_COMPARISONS, MAX_NAME_LENGTH, MAX_NAMES, beginning_matches, matches
 
 
 class NotUnderstood(Exception):
@@ -171,25 +171,24 @@ def is_random(function_score: Mapping[str, Json]) -> bool:
     return any(isinstance(each, dict) and "random_score" in each for each in as_list(function_score.get("functions")))
 
 
-def searches(words: Words, text_fields: Sequence[str]) -> bool:
-    """Whether one of the clause's fields is an enriched one, a sub-field of one, or a pattern for one."""
-    if not words.fields:
-        return True
-    names = {name.partition("^")[0] for name in words.fields}
-    return any(_may_name(name, text_field) for name in names for text_field in text_fields)
-
-
 def _may_name(pattern: str, text_field: str) -> bool:
     """Whether a field name or pattern stands for the text field, or for any sub-field that it may have."""
     # A sub-field's own name can be anything: some beginning of the pattern has to match all before it.
     return matches(pattern, text_field) or beginning_matches(pattern, f"{text_field}.")
 
 
-def mentions(tree: Json, key: str) -> bool:
-    """Whether the key stands anywhere in the tree."""
-    if isinstance(tree, dict):
-        return key in tree or any(mentions(value, key) for value in tree.values())
-    return isinstance(tree, list) and any(mentions(each, key) for each in tree)
+def mentioned(tree: Json, keys: Collection[str]) -> set[str]:
+    """Which of the keys stand anywhere in the tree."""
+    found = set[str]()
+    rest = [tree]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            found.update(value.keys() & keys)
+            rest.extend(value.values())
+        elif isinstance(value, list):
+            rest.extend(value)
+    return found
 
 
 def only_member(clause: Json) -> tuple[str, Any]:
@@ -267,19 +266,37 @@ def find_text(query: Json, text_fields: Sequence[str]) -> TextClause:
     Raises:
         NotUnderstood: the query holds no words for these fields, or a clause that is not known.
     """
-    for clause in _NEURAL:
-        if mentions(query, clause):
-            raise NotUnderstood(clause)
-    return _find(query, (), _Fields(text_fields))
+    if neural := mentioned(query, frozenset(_NEURAL)):
+        raise NotUnderstood(min(neural))
+    return _found(query, _Fields(text_fields))
 
 
 class _Fields:
-    """The enriched fields of an index. A clause is looked through once, however many clauses lie around it."""
+    """The enriched fields of an index. A clause is looked through once, however many clauses lie around it, a name is
+    compared once, and only so many are."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.names = names
+        self._names = names
+        self._n_compared = 0
+        self._named: dict[str, bool] = {}
         # By identity: the query outlives this.
         self._known: dict[int, bool] = {}
+
+    def searched_by(self, words: Words) -> bool:
+        """Whether one of the words' fields is an enriched one, a sub-field of one, or a pattern for one.
+
+        Raises:
+            NotUnderstood: the whole query names too many.
+        """
+        return not words.fields or any(self._has(name.partition("^")[0]) for name in words.fields)
+
+    def _has(self, name: str) -> bool:
+        if (known := self._named.get(name)) is None:
+            self._n_compared += len(self._names)
+            if self._n_compared > MAX_COMPARISONS:
+                raise NotUnderstood("too_many_names")
+            self._named[name] = known = any(_may_name(name, each) for each in self._names)
+        return known
 
     def searched_in(self, clause: Json) -> bool:
         """Whether the user's words may stand in this clause: then it is no mere condition."""
@@ -290,7 +307,7 @@ class _Fields:
     def _looked_through(self, clause: Json) -> bool:
         kind, body = only_member(clause)
         if (words := words_of(kind, body)) is not None:
-            return searches(words, self.names)
+            return self.searched_by(words)
         if not isinstance(body, dict):
             return False
         match kind:
@@ -309,75 +326,92 @@ class _Fields:
         return any(self.searched_in(each) for each in inner)
 
 
-def _find(clause: Json, path: Path, fields: _Fields) -> TextClause:
+class _Place:
+    """The way to the user's words while it is gone, and the conditions along it. Nothing of it is copied on the way."""
+
+    def __init__(self) -> None:
+        self.path: list[str | int] = []
+        self.required: list[Json] = []
+        self.excluded: list[Json] = []
+        self.inside: Sequence[Json] = ()
+
+
+def _found(clause: Json, fields: _Fields) -> TextClause:
+    place = _Place()
+    text = _find(clause, place, fields)
+    return TextClause(text, tuple(place.path), tuple(place.required), tuple(place.excluded), place.inside)
+
+
+def _find(clause: Json, place: _Place, fields: _Fields) -> str:
+    """The user's words; `place` is led on to their clause."""
     kind, body = only_member(clause)
     if (words := words_of(kind, body)) is not None:
         if kind in _PHRASES:
             raise NotUnderstood("phrase")
-        if not searches(words, fields.names):
+        if not fields.searched_by(words):
             raise NotUnderstood("other_fields")
         if words.has_operators:
             raise NotUnderstood("query_syntax")
-        return TextClause(words.text, path)
+        return words.text
     if not isinstance(body, dict):
         raise NotUnderstood("malformed")
     match kind:
         case "bool":
-            return _in_bool(body, (*path, "bool"), fields)
+            place.path.append(kind)
+            return _in_bool(body, place, fields)
         case "dis_max":
             _check(body, _COMMON | {"queries", "tie_breaker"})
-            text, inside = _alternatives(as_list(body.get("queries")), fields)
-            return TextClause(text, path, required=inside, inside=inside)
+            text, place.inside = _alternatives(as_list(body.get("queries")), fields)
+            place.required.extend(place.inside)
+            return text
         case "constant_score":
             _check(body, _COMMON | {"filter"})
-            return _find(body.get("filter"), (*path, kind, "filter"), fields)
+            return _find_in(body, kind, "filter", place, fields)
         case "boosting":
             _check(body, _COMMON | {"positive", "negative", "negative_boost"})
-            return _find(body.get("positive"), (*path, kind, "positive"), fields)
+            return _find_in(body, kind, "positive", place, fields)
         case "function_score":
             _check(body, _FUNCTION_SCORE)
             if body.get("boost_mode") == "replace" or is_random(body):
                 # Then the functions decide the order, and words play no part in it.
                 raise NotUnderstood("function_score")
-            return _find(body.get("query"), (*path, kind, "query"), fields)
+            return _find_in(body, kind, "query", place, fields)
         case "nested":
             _check(body, _NESTED)
-            inner = _find(body.get("query"), (), fields)
+            inner = _found(body.get("query"), fields)
             if inner.required or inner.excluded:
                 raise NotUnderstood("nested_filter")
             # Our fields are not inside the nested object: the alternative goes beside the whole clause.
-            return TextClause(inner.text, path)
+            return inner.text
     raise NotUnderstood(kind if kind in LEFT_ALONE else "unknown_clause")
 
 
-def _in_bool(body: Mapping[str, Json], path: Path, fields: _Fields) -> TextClause:
+def _find_in(body: Mapping[str, Json], kind: str, member: str, place: _Place, fields: _Fields) -> str:
+    place.path += (kind, member)
+    return _find(body.get(member), place, fields)
+
+
+def _in_bool(body: Mapping[str, Json], place: _Place, fields: _Fields) -> str:
     _check(body, _BOOL)
     must = as_list(body.get("must"))
-    required = as_list(body.get("filter"))
-    excluded = as_list(body.get("must_not"))
+    place.required.extend(as_list(body.get("filter")))
+    place.excluded.extend(as_list(body.get("must_not")))
     texts = [i for i, clause in enumerate(must) if fields.searched_in(clause)]
     if len(texts) > 1:
         raise NotUnderstood("several_texts")
     if texts:
         position = texts[0]
-        inner_path: Path = (*path, "must", position) if isinstance(body["must"], list) else (*path, "must")
-        inner = _find(must[position], inner_path, fields)
-        beside = [*must[:position], *must[position + 1 :], *_minimum(body)]
-        return TextClause(
-            inner.text,
-            inner.path,
-            required=(*required, *beside, *inner.required),
-            excluded=(*excluded, *inner.excluded),
-            inside=inner.inside,
-        )
-    should = as_list(body.get("should"))
-    if not any(fields.searched_in(clause) for clause in should):
+        place.path += ("must", position) if isinstance(body["must"], list) else ("must",)
+        place.required += (*must[:position], *must[position + 1 :], *_minimum(body))
+        return _find(must[position], place, fields)
+    should = [clause for clause in as_list(body.get("should")) if fields.searched_in(clause)]
+    if not should:
         raise NotUnderstood("no_text")
     # The alternatives together are one clause: `should` itself is the place.
-    text, inside = _alternatives([clause for clause in should if fields.searched_in(clause)], fields)
-    return TextClause(
-        text, (*path, "should"), required=(*required, *must, *inside), excluded=tuple(excluded), inside=inside
-    )
+    place.path.append("should")
+    text, place.inside = _alternatives(should, fields)
+    place.required += (*must, *place.inside)
+    return text
 
 
 def _minimum(body: Mapping[str, Json]) -> list[Json]:
@@ -406,7 +440,7 @@ def _alternatives(clauses: Sequence[Json], fields: _Fields) -> tuple[str, tuple[
             exact.add(words.text)
             conditions.append({})
             continue
-        found = _find(clause, (), fields)
+        found = _found(clause, fields)
         texts.add(found.text)
         given = {"filter": list(found.required), "must_not": list(found.excluded)}
         conditions.append({name: demands for name, demands in given.items() if demands})

@@ -10,6 +10,9 @@ from functools import lru_cache
 MAX_NAMES = 200
 """Names and patterns that one part of a request may list; searches with more pass. Clusters expand 1,024 fields."""
 
+MAX_COMPARISONS = 5_000
+"""Of names in a query with enriched fields; searches that need more pass."""
+
 MAX_NAME_LENGTH = 1_000
 """Characters of a name or pattern; searches with longer ones pass."""
 

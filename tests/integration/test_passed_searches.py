@@ -24,7 +24,7 @@ EVERYTHING = {"query": {"match_all": {}}, "size": 100}
 @pytest.fixture(scope="module")
 def stack(node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyStack]:
     folder = tmp_path_factory.mktemp("models")
-    more = {"budget_ms": 60_000, "es_compat": True, "ranking_ttl_s": 3600}
+    more: dict[str, Any] = {"budget_ms": 60_000, "es_compat": True, "ranking_ttl_s": 3600}
     with proxy_stack(ClusterSettings(url=node.url), folder, **more) as running:
         yield running
 

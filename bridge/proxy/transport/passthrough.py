@@ -1,9 +1,11 @@
 """A request to the cluster and its answer to the client, streamed both ways and unchanged."""
 
 import asyncio
+import functools
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -31,6 +33,8 @@ WANTS_TYPES = web.RequestKey("WANTS_TYPES", bool)
 
 _GZIP = 31  # zlib's name for "with a gzip header"
 _FAST = 1  # of zlib's levels: answers are large and soon forgotten
+
+T = TypeVar("T")
 
 Body = bytes | AsyncIterator[bytes] | None
 """A request's body: none, read, or still arriving."""
@@ -209,10 +213,10 @@ async def relay_rewritten(
         return await relay(request, answer, {})
     async with answer:
         try:
-            body = rewrite(await answer.read())
+            body = await answer.read()
         except aiohttp.ClientError as error:
             raise Refused(502, "cluster_connection_exception", f"the cluster's answer broke off: {error}") from error
-    return await relay_body(request, answer, body, {})
+    return await relay_body(request, answer, await aside(len(body), functools.partial(rewrite, body)), {})
 
 
 async def relay_body(
@@ -223,8 +227,7 @@ async def relay_body(
     kept = headers.answered(answer.headers)
     kept.popall(hdrs.CONTENT_ENCODING, None)
     if headers.accepts_gzip(request.headers):
-        # A long one is compressed beside the event loop: others need not wait for it.
-        body = _compressed(body) if len(body) <= PART_BYTES else await asyncio.to_thread(_compressed, body)
+        body = await aside(len(body), functools.partial(_compressed, body))
         kept[hdrs.CONTENT_ENCODING] = "gzip"
     kept[hdrs.CONTENT_LENGTH] = str(len(body))
     response = RelayedResponse(answer.status, answer.reason, kept, marks)
@@ -232,6 +235,11 @@ async def relay_body(
     await _write(response, body)
     await _end(request, response)
     return response
+
+
+async def aside(n_bytes: int, compute: Callable[[], T]) -> T:
+    """`compute()`; in a thread if it goes through so many bytes that others would have to wait for it."""
+    return compute() if n_bytes <= PART_BYTES else await asyncio.to_thread(compute)
 
 
 def _compressed(body: bytes) -> bytes:

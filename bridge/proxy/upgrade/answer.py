@@ -1,6 +1,7 @@
 """From a ranking and the cluster's own answer to the answer's body; missing hits are fetched."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -8,7 +9,7 @@ import structlog
 from aiohttp import hdrs
 
 from bridge.errors import AnswerNotUnderstood, StageFailed
-from bridge.proxy.transport.passthrough import Inbound
+from bridge.proxy.transport.passthrough import Inbound, aside
 from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.ranking import Ranked, internal_error
@@ -50,8 +51,9 @@ class Composer:
         """
         try:
             if ranked.ranking.hits or not is_partial:
-                own = OwnAnswer(own_body, is_partial=is_partial)
-                return _finished(plan, await self._composed(plan, ranked, own))
+                own = await aside(len(own_body), lambda: OwnAnswer(own_body, is_partial=is_partial))
+                finish = await self._composed(plan, ranked, own)
+                return await aside(len(own_body), finish)
         except StageFailed as failed:
             ranked.notes.fall_back(failed)
         except AnswerNotUnderstood as error:
@@ -62,11 +64,12 @@ class Composer:
             log.exception("composing failed")
             ranked.notes.fall_back(internal_error())
         try:
-            return _finished(plan, own_body)
+            return await aside(len(own_body), lambda: _finished(plan, own_body))
         except (msgspec.DecodeError, RecursionError):
             return own_body
 
-    async def _composed(self, plan: Plan, ranked: Ranked, own: OwnAnswer) -> bytes:
+    async def _composed(self, plan: Plan, ranked: Ranked, own: OwnAnswer) -> Callable[[], bytes]:
+        """What puts the answer together, of all that it needs."""
         max_score = own_best = max((hit.score for hit in own.hits), default=None)
         try:
             with ranked.notes.timed("show"):
@@ -81,10 +84,13 @@ class Composer:
             max_score = own_best
         beyond = await self._found_beyond(plan, ranked) if plan.union and ranked.stages != "lexical" else 0
         more = {"_bridge": explained_answer(ranked)} if plan.explain else {}
-        for name in plan.hide:
+
+        def finished() -> bytes:
             # Here the hits are taken apart already; in the whole answer they would have to be found again.
-            hits = [hit_without(hit, name) for hit in hits]
-        return own.with_hits(hits, max_score=max_score, beyond=beyond, more=more)
+            shown = [functools.reduce(hit_without, plan.hide, hit) for hit in hits]
+            return _finished(plan, own.with_hits(shown, max_score=max_score, beyond=beyond, more=more))
+
+        return finished
 
     async def _page(self, plan: Plan, ranked: Ranked, own: OwnAnswer) -> list[RawObject]:
         """The hits from `start` on: first of the ranking, then of the application's own results beyond it.

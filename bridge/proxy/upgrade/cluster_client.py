@@ -15,6 +15,7 @@ from bridge import tracing
 from bridge.errors import AnswerNotUnderstood, StageFailed
 from bridge.profile import companion_of
 from bridge.proxy.transport.headers import of_a_leg, own_identity
+from bridge.proxy.transport.passthrough import aside
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.planning import Plan
@@ -94,13 +95,14 @@ class Share:
                 self.hold(len(body))
         return bytes(body)
 
-    def unpacked(self, body: bytes, coding: str) -> bytes | None:
+    async def unpacked(self, body: bytes, coding: str) -> bytes | None:
         """A body that is held, without its content coding; None if that is not known, or the body does not fit."""
         if coding == "identity":
             return body
         unpacking = zlib.decompressobj(_GZIP_OR_ZLIB)
+        room = max(self._memory.free // 2, 1)
         try:
-            plain = unpacking.decompress(body, max(self._memory.free // 2, 1))
+            plain = await aside(len(body), lambda: unpacking.decompress(body, room))
         except zlib.error:
             return None
         if not unpacking.eof or not self.fits(len(body) + len(plain)):
@@ -188,7 +190,7 @@ class OwnSearches:
         indices, own = (plan.expression, False) if index is None else (quote(index, safe=""), True)
         answer = await self._ask(plan, indices, "_search", parameters, json_tree.write(body), stage, deadline, own=own)
         try:
-            return found_hits(answer)
+            return await aside(len(answer), lambda: found_hits(answer))
         except AnswerNotUnderstood as error:
             raise StageFailed(f"{stage}_unavailable", str(error)) from error
 

@@ -17,6 +17,9 @@ from bridge.search.json_tree import Json
 from bridge.search.request import LeaveAlone
 from bridge.text import decodable, decode
 
+MAX_SEARCHES = 2_000
+"""Of one `_msearch`; one with more passes."""
+
 _SHARED_PARAMETERS = frozenset(
     {
         "ccs_minimize_roundtrips",
@@ -58,6 +61,8 @@ def items(body: bytes, query_string: str, *, expression: str) -> list[Item] | Le
     if parameters.keys() - _SHARED_PARAMETERS - _DEFAULTS:
         return LeaveAlone("unknown_parameter")
     lines = body.split(b"\n")
+    if len(lines) > 2 * MAX_SEARCHES + 1:
+        return LeaveAlone("too_many_searches")
     if not body.endswith(b"\n") or len(lines) % 2 == 0:
         # Every search has two lines, and the last line ends too; an empty header line is one as well.
         return LeaveAlone("malformed")
@@ -75,6 +80,8 @@ def items(body: bytes, query_string: str, *, expression: str) -> list[Item] | Le
 
 def searched(body: bytes, query_string: str, *, expression: str) -> set[Searched]:
     """The indices of all searches of a body that need not be a `_msearch`; a line that cannot be read may mean any."""
+    if body.count(b"\n") > 2 * MAX_SEARCHES:
+        return {Searched("")}
     found = set()
     for line in body.removesuffix(b"\n").split(b"\n")[::2]:
         try:

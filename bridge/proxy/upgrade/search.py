@@ -6,6 +6,7 @@ aggregations and errors. The ranking is made at the same time; what it lacks is 
 
 import asyncio
 import copy
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from bridge.proxy.experiments.shadow import Shadow
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.transport import elasticsearch_clients
 from bridge.proxy.transport.headers import CONTROL, IMPRESSION, MARK, is_served, plain_media_type
-from bridge.proxy.transport.passthrough import WANTS_TYPES, Inbound, read_body, relay, relay_body, send
+from bridge.proxy.transport.passthrough import WANTS_TYPES, Inbound, aside, read_body, relay, relay_body, send
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade import multisearch
@@ -241,10 +242,18 @@ class Search:
         items = await self._items(inbound, body, target, control)
         if isinstance(items, LeaveAlone):
             return [await self._left_alone(items.reason, inbound, body, target, started)]
-        profiles = await self._planner.profiles(
-            {item.searched for item in items}, inbound.headers, deadline=started + self._planner.budget_s
-        )
-        return [self._plan(item, profiles[item.searched], inbound, control, started) for item in items]
+        searched = [item.searched for item in items]
+        deadline = started + self._planner.budget_s
+        profiles = await self._planner.profiles(set(searched), inbound.headers, deadline=deadline)
+        objects = {each: self._planner.objects(each, inbound.headers) for each in profiles}
+
+        def planned() -> Plans:
+            return [
+                self._plan(item, profiles[each], objects[each], inbound, control, started)
+                for item, each in zip(items, searched, strict=True)
+            ]
+
+        return await aside(sum(len(item.body) for item in items), planned)
 
     async def _items(
         self, inbound: Inbound, body: bytes | None, target: SearchTarget, control: Control
@@ -259,7 +268,10 @@ class Search:
         if target.several:
             if target.template:
                 return LeaveAlone("several_templates")
-            return multisearch.items(body, target.query_string, expression=target.expression)
+            searches = body
+            return await aside(
+                len(body), lambda: multisearch.items(searches, target.query_string, expression=target.expression)
+            )
         if target.template:
             rendered = await multisearch.rendered_template(
                 self._upstream, body, inbound.headers, timeout_s=self._planner.budget_s
@@ -273,6 +285,7 @@ class Search:
         self,
         item: multisearch.Item,
         profile: IndexProfile | LeaveAlone,
+        objects: frozenset[str],
         inbound: Inbound,
         control: Control,
         started: float,
@@ -292,9 +305,7 @@ class Search:
             )
         if isinstance(plan, Plan):
             return plan
-        return replace(
-            plan, hide=unasked(item.body, item.query_string, self._planner.objects(item.searched, inbound.headers))
-        )
+        return replace(plan, hide=unasked(item.body, item.query_string, objects))
 
     async def _left_alone(
         self, reason: str, inbound: Inbound, body: bytes | None, target: SearchTarget, started: float
@@ -302,8 +313,11 @@ class Search:
         """A request that passes whatever its searches are, and what its answer leaves out all the same."""
         if reason == "off":
             return LeaveAlone(reason)
+        read = body or b""
         if target.several:
-            searched = multisearch.searched(body or b"", target.query_string, expression=target.expression)
+            searched = await aside(
+                len(read), lambda: multisearch.searched(read, target.query_string, expression=target.expression)
+            )
         else:
             searched = {Searched.by(target.expression, target.query_string)}
         if reason != "signed":
@@ -311,7 +325,7 @@ class Search:
             await self._planner.profiles(searched, inbound.headers, deadline=deadline)
         objects = frozenset[str]().union(*(self._planner.objects(each, inbound.headers) for each in searched))
         # A `_msearch` is no JSON of one piece: an object that any of its searches names stays in all of them.
-        return LeaveAlone(reason, unasked(body or b"", target.query_string, objects))
+        return LeaveAlone(reason, await aside(len(read), lambda: unasked(read, target.query_string, objects)))
 
     async def _passed_on(self, own: _OwnRequest, plans: Plans, target: SearchTarget, share: Share) -> _Made:
         """The cluster's own answer, without the bridge's objects: every search that passes goes out here."""
@@ -321,7 +335,7 @@ class Search:
         if answer.status != 200 or not is_json or not any(plan.hide for plan in plans):
             return _Made(answer, marks)
         packed = await _read(share, answer)
-        if packed is None or (body := share.unpacked(packed, _coding(answer))) is None:
+        if packed is None or (body := await share.unpacked(packed, _coding(answer))) is None:
             return _Made(answer, marks, begun=share.begun if packed is None else packed)
         shown = await self._body(plans, [None] * len(plans), body, several=target.several)
         return _Made(answer, marks, begun=packed) if shown == body else _Made(answer, marks, shown)
@@ -352,7 +366,7 @@ class Search:
             answer, is_as_sent = await own.readable_answer(plans)
             is_success = answer.status == 200
             packed = await share.read(answer) if is_success else None
-            own_body = share.unpacked(packed, _coding(answer)) if packed is not None else None
+            own_body = await share.unpacked(packed, _coding(answer)) if packed is not None else None
             if own_body is None:
                 # The cluster's own error, or more than memory is left for: as a direct search would get it.
                 begun = share.begun if packed is None else packed
@@ -384,7 +398,7 @@ class Search:
     ) -> bytes:
         if not several or (len({plan.hide for plan in plans}) == 1 and not any(ranked)):
             return await self._one(plans[0], ranked[0], own_body, is_partial=is_partial)
-        answers = multisearch.answers(own_body, len(plans))
+        answers = await aside(len(own_body), lambda: multisearch.answers(own_body, len(plans)))
         if answers is None:
             for ranking in ranked:
                 if ranking is not None:
@@ -393,7 +407,7 @@ class Search:
         for i, (plan, ranking) in enumerate(zip(plans, ranked, strict=True)):
             if multisearch.succeeded(answers.responses[i]):
                 answers.responses[i] = await self._one(plan, ranking, answers.responses[i])
-        return answers.body()
+        return await aside(len(own_body), answers.body)
 
     async def _one(
         self, plan: Plan | LeaveAlone, ranking: Ranked | None, own_body: bytes, *, is_partial: bool = False
@@ -401,7 +415,7 @@ class Search:
         """The answer to one search, from the cluster's."""
         if isinstance(plan, Plan) and ranking is not None:
             return await self._composer.compose(plan, ranking, own_body, is_partial=is_partial)
-        return hidden(own_body, plan.hide)
+        return await aside(len(own_body), lambda: hidden(own_body, plan.hide))
 
     def _passed(self, reason: str) -> dict[str, str]:
         self._metrics.passed.labels(reason).inc()
@@ -444,10 +458,10 @@ async def _typed(made: _Made, share: Share) -> _Made:
         packed = made.begun or await _read(share, made.answer)
         if packed is None or not made.answer.content.at_eof():
             return replace(made, begun=made.begun or share.begun)
-        body = share.unpacked(packed, _coding(made.answer))
+        body = await share.unpacked(packed, _coding(made.answer))
         if body is None:
             return replace(made, begun=packed)
-    return replace(made, body=elasticsearch_clients.with_types(body))
+    return replace(made, body=await aside(len(body), functools.partial(elasticsearch_clients.with_types, body)))
 
 
 def _coding(answer: aiohttp.ClientResponse) -> str:

@@ -9,9 +9,8 @@ from bridge.search.text_clause import (
     as_list,
     find_text,
     is_random,
-    mentions,
+    mentioned,
     only_member,
-    searches,
     words_of,
 )
 
@@ -302,12 +301,17 @@ def test_a_parameter_that_nobody_knows_leaves_the_query_alone() -> None:
 def test_a_clause_searches_an_enriched_field_by_its_name_a_sub_field_or_a_pattern(
     fields: list[str], expected: bool
 ) -> None:
-    assert searches(Words("red", fields), ["title", "body.en"]) is expected
+    query = {"multi_match": {"query": "red", **({"fields": fields} if fields else {})}}
+    if expected:
+        assert find_text(query, ["title", "body.en"]).text == "red"
+    else:
+        with pytest.raises(NotUnderstood, match="other_fields"):
+            find_text(query, ["title", "body.en"])
 
 
 def test_trees_are_walked_to_their_leaves() -> None:
-    assert mentions({"a": [{"b": {"wanted": 1}}]}, "wanted")
-    assert not mentions({"a": ["wanted"]}, "wanted")
+    assert mentioned({"a": [{"b": {"wanted": 1}}], "other": 1}, {"wanted", "a"}) == {"wanted", "a"}
+    assert mentioned({"a": ["wanted"]}, {"wanted"}) == set()
     assert only_member({"match": 1}) == ("match", 1)
     assert (as_list(None), as_list("x"), as_list(["x"])) == ([], ["x"], ["x"])
     assert is_random({"functions": [{"weight": 2}, {"random_score": {}}]})

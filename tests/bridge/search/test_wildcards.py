@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bridge.search.filter_path import filtered
 from bridge.search.request import parameters_of
-from bridge.search.text_clause import NotUnderstood, words_of
-from bridge.search.wildcards import beginning_matches, matches
+from bridge.search.text_clause import NotUnderstood, find_text, words_of
+from bridge.search.wildcards import MAX_COMPARISONS, beginning_matches, matches
 
 PATTERNS = st.text("ab.*", max_size=10)
 NAMES = st.text("ab.", max_size=10)
@@ -81,3 +81,35 @@ def test_searches_that_name_too_much_pass() -> None:
         words_of("match", {"f" * 6_000: "red"})
     with pytest.raises(NotUnderstood, match="too_many_names"):
         parameters_of("filter_path=" + ",".join(f"f{n}" for n in range(300)))
+
+
+@pytest.mark.case("P43")
+def test_names_of_a_whole_query_have_a_bound_and_one_name_is_compared_once() -> None:
+    def query(names: list[str]) -> dict[str, object]:
+        return {"bool": {"should": [{"match": {name: "red shoe"}} for name in names]}}
+
+    fields = [f"text_{i}" for i in range(10)]
+    assert find_text(query(["text_*"] * 5_000), fields).text == "red shoe"
+    with pytest.raises(NotUnderstood, match="too_many_names"):
+        find_text(query([f"*{i}x" for i in range(MAX_COMPARISONS // 10 + 1)]), fields)
+
+    once, often = (lines_run(lambda n=n: find_text(query(["*e*x*t*_*3"] * n), fields)) for n in (1, 101))
+    lone = lines_run(lambda: matches("*e*x*t*_*3", "text_3"))
+    assert often - once < 100 * lone, "a hundred more clauses cost less than a hundred comparisons"
+
+
+@pytest.mark.case("P43")
+def test_conditions_of_clauses_in_clauses_keep_their_order() -> None:
+    query: dict[str, object] = {"match": {"title": "red shoe"}}
+    for depth in range(100):
+        condition = {"term": {"n": depth}}
+        query = {"bool": {"must": [{"exists": {"field": depth}}, query], "filter": condition, "must_not": condition}}
+
+    clause = find_text(query, ["title"])
+
+    downwards = range(99, -1, -1)
+    assert clause.path == ("bool", "must", 1) * 100
+    assert list(clause.excluded) == [{"term": {"n": depth}} for depth in downwards]
+    assert list(clause.required) == [
+        each for depth in downwards for each in ({"term": {"n": depth}}, {"exists": {"field": depth}})
+    ]

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from bridge.proxy.upgrade.multisearch import Item, items
-from bridge.proxy.upgrade.planning import MAPPINGS_AT_ONCE
+from bridge.proxy.upgrade.multisearch import MAX_SEARCHES, Item, items, searched
+from bridge.proxy.upgrade.planning import MAPPINGS_AT_ONCE, Searched
 from bridge.proxy.upgrade.search import MAX_RANKED_AT_ONCE
 from bridge.search.request import LeaveAlone
 from tests.bridge.proxy.conftest import MakeStack, Stack
@@ -67,6 +67,26 @@ def test_names_in_header_lines_are_written_as_a_path_has_them(name: Any, express
 )
 def test_what_cannot_be_told_apart_is_left_alone(body: bytes, query_string: str, reason: str) -> None:
     assert items(body, query_string, expression="x") == LeaveAlone(reason)
+
+
+@pytest.mark.case("P43")
+def test_more_searches_than_anybody_types_are_left_alone() -> None:
+    body = b"{}\n{}\n" * (MAX_SEARCHES + 1)
+
+    assert items(body, "", expression="x") == LeaveAlone("too_many_searches")
+    assert searched(body, "", expression="x") == {Searched("")}
+
+
+@pytest.mark.case("P47")
+def test_parameters_of_the_url_count_unless_a_header_line_says_otherwise() -> None:
+    body = lines(({"index": "a"}, QUERY), ({"index": "b", "ignore_unavailable": False, "routing": None}, QUERY))
+
+    found = items(body, "ignore_unavailable=true&routing=r&typed_keys", expression="")
+
+    assert isinstance(found, list)
+    assert [item.query_string for item in found] == ["ignore_unavailable=true&routing=r", "ignore_unavailable=false"]
+    assert [item.searched.options for item in found] == ["ignore_unavailable=true", "ignore_unavailable=false"]
+    assert searched(body, "ignore_unavailable=true", expression="") == {item.searched for item in found}
 
 
 async def msearch(stack: Stack, body: bytes, target: str = "/_msearch") -> tuple[int, str, bytes]:

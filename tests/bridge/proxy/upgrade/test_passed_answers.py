@@ -103,6 +103,7 @@ EXAMPLES = {
     ),
     "too_deep": Example(b'{"query":%b{"match":{"title":"red shoe"}}%b}' % (b'{"bool":{"must":' * DEEP, b"}}" * DEEP)),
     "too_many_names": querying({"multi_match": {"query": "red shoe", "fields": [f"f{i}" for i in range(201)]}}),
+    "too_many_searches": Example(b"{}\n{}\n" * 2_001, target="/docs/_msearch"),
     "unknown_key": asking(surprise=1),
     "unknown_parameter": Example(target="/docs/_search?pretty=true&error_trace=true&surprise=1"),
     "index_expression": Example(target="/%3Cdocs-%7Bnow%2Fd%7D%3E/_search"),
