@@ -205,7 +205,8 @@ class Search:
             if made.body is not None:
                 share.hold(len(made.body))
                 return await relay_body(request, made.answer, made.body, made.marks)
-        return await relay(request, made.answer, made.marks, begun=made.begun)
+            share.hold(len(made.begun))
+            return await relay(request, made.answer, made.marks, begun=made.begun)
 
     async def _made(
         self, inbound: Inbound, body: bytes | None, target: SearchTarget, control: Control, started: float, share: Share

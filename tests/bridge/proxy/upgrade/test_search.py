@@ -1,8 +1,10 @@
 import asyncio
+import dataclasses
 import gzip
 import json
 from contextlib import AsyncExitStack
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 import pytest
@@ -16,10 +18,11 @@ from bridge.profile import (
 )
 from bridge.proxy.upgrade import search as searches
 from bridge.proxy.upgrade.search import SearchTarget, search_target
+from bridge.search.filter_path import filtered
 from tests.bridge.proxy.conftest import LARGE, MakeStack, all_answered, slow_reader
 from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex
 from tests.bridge.proxy.searching import ids, scores, search
-from tests.fake_cluster import Reply, kind_sidecar, reply_json
+from tests.fake_cluster import Received, Reply, kind_sidecar, reply_json
 
 SLOW_MAPPING = reply_json({"docs": {"mappings": {"_meta": {META_KEY: PROFILE.to_meta()}}}}, delay_s=1.0)
 
@@ -451,3 +454,43 @@ async def test_a_request_that_left_before_its_plan_serves_if_its_answer_can_be_u
     assert len(ids(answer)) == 5
     own = [request for request in stack.cluster.requests("/docs/_search") if json.loads(request.body) == QUERY]
     assert len(own) == n_sent
+
+
+@dataclasses.dataclass
+class Filtering(ScriptedIndex):
+    """Applies `filter_path` and packs its answers, as nodes do."""
+
+    def __call__(self, request: Received) -> Reply:
+        reply = super().__call__(request)
+        query = dict(parse_qsl(request.target.partition("?")[2]))
+        body = filtered(reply.body, query["filter_path"]) if "filter_path" in query else reply.body
+        if request.header("accept-encoding") != "gzip":
+            return dataclasses.replace(reply, body=body)
+        return dataclasses.replace(
+            reply, body=gzip.compress(body), headers=(*reply.headers, ("content-encoding", "gzip"))
+        )
+
+
+@pytest.mark.case("P42")
+@pytest.mark.parametrize(
+    "filter_path",
+    ["", "hits.hits._id", "hits.hits._source.title,took", "hits.total", "-hits.hits._source", "hits.max_score", "none"],
+)
+@pytest.mark.parametrize("accepted", ["identity", "gzip"])
+@pytest.mark.parametrize("own", [("a", "b", "c"), ()], ids=["found", "nothing_found"])
+async def test_a_slow_mapping_changes_no_answer_and_costs_no_second_request(
+    make_stack: MakeStack, filter_path: str, accepted: str, own: tuple[str, ...]
+) -> None:
+    target = f"/docs/_search?filter_path={filter_path}" if filter_path else "/docs/_search"
+    headers = {"Content-Type": "application/json", "Accept-Encoding": accepted, "x-bridge": "hybrid"}
+    answers = []
+    for faults in ({}, {"_mapping": dataclasses.replace(SLOW_MAPPING, delay_s=0.2)}):
+        stack = await make_stack(Filtering(own=own, faults=faults))
+        async with stack.client.post(stack.proxy.url + target, data=json.dumps(QUERY), headers=headers) as answer:
+            assert answer.headers["X-Bridge"].startswith("hybrid;"), answer.headers["X-Bridge"]
+            content = await answer.read()
+        answers.append(json.loads(gzip.decompress(content) if accepted == "gzip" else content))
+        sent = [asked for asked in stack.cluster.requests("/docs/_search") if json.loads(asked.body) == QUERY]
+        assert len(sent) == 1
+
+    assert answers[0] == answers[1]
