@@ -475,6 +475,24 @@ def test_errors_are_the_clusters_own(through: OpenSearch, stack: ProxyStack, nod
         through.search(index="no-such-index", body=match("wing"))
 
 
+@pytest.mark.case("P38")
+def test_headers_that_the_node_would_not_read_are_refused_and_nobody_waits(
+    stack: ProxyStack, node: EmbeddedNode, index: str
+) -> None:
+    told = requests.get(f"{node.url}/_cluster/settings?include_defaults=true&flat_settings=true", timeout=120).json()
+    size = told["defaults"]["http.max_header_size"]
+    taken = int(size.removesuffix("kb")) * 1024 if size.endswith("kb") else int(size.removesuffix("b"))
+
+    def status(n_bytes: int) -> int:
+        lines = {f"X-{i:02}": "v" * 988 for i in range(n_bytes // 994)}
+        return requests.post(
+            f"{stack.url}/{index}/_search", json=match("blue dress"), headers=lines, timeout=120
+        ).status_code
+
+    assert [status(n_bytes) for n_bytes in (taken - 1_700, taken + 1_000)] == [200, 431]
+    assert {status(0) for _ in range(4)} == {200}, "no connection to the node is stuck"
+
+
 @pytest.mark.case("P24")
 def test_numbers_and_escapes_come_back_byte_for_byte(node: EmbeddedNode, stack: ProxyStack, fresh_index: str) -> None:
     source = (

@@ -21,6 +21,7 @@ from bridge.errors import AnswerNotUnderstood, CascadeMissing, StageFailed
 from bridge.profile import IndexProfile
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.transport.headers import identity
+from bridge.proxy.transport.passthrough import aside
 from bridge.proxy.upgrade.cluster_client import OwnSearches, deadline_of_ranking, deadline_of_showing, scope
 from bridge.proxy.upgrade.companion import CompanionLegs, companion_texts
 from bridge.proxy.upgrade.model_client import Sidecar
@@ -170,7 +171,7 @@ class CallersBackend(flow.Backend):
             return await CompanionLegs(plan, self._searches, self._embedding).answer(bodies)
         answer = await self._searches.msearch(plan, legs.msearch(bodies.values(), scope(plan)), stage="legs")
         try:
-            return leg_rankings(answer, list(bodies))
+            return await aside(len(answer), lambda: leg_rankings(answer, list(bodies)))
         except AnswerNotUnderstood as error:
             raise StageFailed("legs_unavailable", str(error)) from error
 
