@@ -129,7 +129,7 @@ def test_a_leg_that_failed_tells_why() -> None:
     )
 
     assert leg_rankings(body, ["a", "b", "c"]) == {
-        "a": "query_shard_exception, number_format_exception",
+        "a": "malformed: query_shard_exception, number_format_exception",
         "b": "no hits",
         "c": "2 shards failed",
     }
