@@ -11,10 +11,11 @@ import msgspec
 
 from bridge.evaluation.tuning.answers import ClusterAndSidecar
 from bridge.profile import IndexProfile
+from bridge.proxy.transport.headers import own_identity
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.cluster_client import AnswerMemory, OwnSearches
 from bridge.proxy.upgrade.companion import CompanionLegs, companion_texts
-from bridge.proxy.upgrade.planning import Plan, own_identity
+from bridge.proxy.upgrade.planning import Plan
 from bridge.records import Hit, Key, Passage
 from bridge.search.json_tree import Json
 from bridge.search.request import SearchRequest
