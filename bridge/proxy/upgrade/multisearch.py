@@ -45,11 +45,6 @@ class Item:
     body: bytes
     query_string: str
 
-    @property
-    def searched(self) -> Searched:
-        """Which indices it finds."""
-        return Searched.by(self.expression, self.query_string)
-
 
 def items(body: bytes, query_string: str, *, expression: str) -> list[Item] | LeaveAlone:
     """The searches of a `_msearch` body; `expression` is the path's index, for items that name none.

@@ -243,7 +243,7 @@ class Search:
         items = await self._items(inbound, body, target, control)
         if isinstance(items, LeaveAlone):
             return [await self._left_alone(items.reason, inbound, body, target, started)]
-        searched = [item.searched for item in items]
+        searched = [Searched.by(item.expression, item.query_string) for item in items]
         deadline = started + self._planner.budget_s
         profiles = await self._planner.profiles(set(searched), inbound.headers, deadline=deadline)
         objects = {each: self._planner.objects(each, inbound.headers) for each in profiles}
