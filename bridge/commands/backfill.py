@@ -1,6 +1,5 @@
 """`neural-bridge backfill`: enriches an index that an application wrote, in place or beside it in a companion."""
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -18,7 +17,10 @@ from bridge.commands.options.enrich import (
 from bridge.commands.options.ray import RayOptions, ray_options
 
 if TYPE_CHECKING:
-    from ingest.runs.way import Wanted
+    from ingest.books.ledger import Report
+    from ingest.job import Job
+    from ingest.runs.run import Executor
+    from ingest.runs.way import Wanted, Way
 
 
 @click.command(name="backfill")
@@ -43,41 +45,44 @@ def command(
     In place, only our own object is set in each document. Beside, INDEX is only read: a hidden index, its
     companion, gets what is made of it. The command goes on as INDEX was begun; else it chooses beside if anything
     speaks against in place, and says what. A document that changes meanwhile is read again; one that is deleted stays
-    deleted. Rerun the command after an interruption. Exit codes as of
-    `neural-bridge ingest`.
+    deleted. If INDEX is an alias or a data stream, each of its indices is enriched. Rerun the command after an
+    interruption. Exit codes as of `neural-bridge ingest`.
     """
     settings = enrich.settings(ctx, external_versions=external_versions, **run.limits())
-    from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from ingest.job import Job
-    from ingest.runs.backfill import run_backfill
-    from ingest.runs.beside import run_beside
-    from ingest.runs.query_filter import sample_of_index
-    from ingest.runs.way import begun, choose
-    from ingest.stages.models import load_models
 
     executor = ray.executor(ctx, settings)
-    client, prefix = connect(settings.cluster), settings.companion.prefix
-    state = indices.look(client, index)
-    kept = begun(client, state, prefix)
-    names = enrich.names_in(state, kept)
-    models = load_models(ray.local_settings(settings.ingest))
-    sample = partial(sample_of_index, client, index, names)
-    profile = enrich.profile(models, names, kept, settings.ingest, sample)
-    way = choose(client, state, profile, settings.ingest, kept=kept, wanted=wanted, prefix=prefix)
-    say(str(way), err=True)
-    job = Job(index, profile, models, client, settings.ingest, run.folder("backfill", index))
-    more: dict[str, object]
-    with run.started(f"backfill {index}", job) as (job, request):
-        if way.prefix is not None:
-            done = run_beside(job, way.prefix, executor)
-            report, more = done.report, {"companion": done.companion, "removed": done.removed}
-            gone = f", where {done.removed:,} that the application deleted are removed" if done.removed else ""
-            lines = [f"  beside, in {done.companion}{gone}"]
-        else:
-            in_place = run_backfill(job, executor)
-            again, left = in_place.read_again, in_place.left
-            report, more = in_place.report, {"read_again": again, "left": left}
-            lines = [f"  {again:,} were changed meanwhile and read again, {left:,} kept changing"] if again else []
-    show({**report.to_json(), **more, "reasons": list(way.reasons)}, str(report), *lines, as_json=enrich.as_json)
-    end(ctx, request, report)
+    client, printed, lines, reports = connect(settings.cluster), [], list[str](), []
+    models, chosen = enrich.chosen(client, index, wanted, settings, ray.local_settings(settings.ingest))
+    for way, profile in chosen:
+        say(str(way), err=True)
+        folder = run.folder("backfill", way.index)
+        if run.state_folder is not None and len(chosen) > 1:
+            folder /= way.index
+        job = Job(way.index, profile, models, client, settings.ingest, folder)
+        with run.started(f"backfill {way.index}", job) as (job, request):
+            report, more, line = _run(way, job, executor)
+        reports.append(report)
+        printed.append({"index": way.index, **report.to_json(), **more, "reasons": list(way.reasons)})
+        lines += [*([way.index] if len(chosen) > 1 else []), str(report), *line]
+        if request.number is not None:
+            break
+    show(printed[0] if len(chosen) == 1 else {"indices": printed}, *lines, as_json=enrich.as_json)
+    end(ctx, request, next((report for report in reports if report.exit_code), reports[-1]))
+
+
+def _run(way: "Way", job: "Job", executor: "Executor") -> "tuple[Report, dict[str, object], list[str]]":
+    """The report of a run, what else it says as JSON, and the same for people."""
+    from ingest.runs.backfill import run_backfill
+    from ingest.runs.beside import run_beside
+
+    if way.prefix is not None:
+        done = run_beside(job, way.prefix, executor)
+        gone = f", where {done.removed:,} that the application deleted are removed" if done.removed else ""
+        more: dict[str, object] = {"companion": done.companion, "removed": done.removed}
+        return done.report, more, [f"  beside, in {done.companion}{gone}"]
+    in_place = run_backfill(job, executor)
+    again, left = in_place.read_again, in_place.left
+    lines = [f"  {again:,} were changed meanwhile and read again, {left:,} kept changing"] if again else []
+    return in_place.report, {"read_again": again, "left": left}, lines

@@ -1,7 +1,6 @@
 """`neural-bridge plan`: what enriching an index would mean."""
 
 import json
-from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -44,28 +43,21 @@ def command(
 ) -> None:
     """Look at INDEX: which way it is enriched and why, how long this machine takes, how much it grows.
 
-    A sample goes through the models, for a minute at most. Nothing is written.
+    A sample goes through the models, for a minute at most. Nothing is written. If INDEX is an alias or a data stream,
+    each of its indices is planned.
     """
     settings = enrich.settings(ctx, external_versions=external_versions)
-    from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from ingest.runs.plan import plan
-    from ingest.runs.query_filter import sample_of_index
-    from ingest.runs.way import begun, choose
-    from ingest.stages.models import load_models
 
-    client = connect(settings.cluster)
-    state = indices.look(client, index)
-    prefix = settings.companion.prefix
-    kept = begun(client, state, prefix)
-    names = enrich.names_in(state, kept)
-    models = load_models(settings.ingest)
-    profile = enrich.profile(models, names, kept, settings.ingest, partial(sample_of_index, client, index, names))
-    way = choose(client, state, profile, settings.ingest, kept=kept, wanted=wanted, prefix=prefix)
-    found = plan(way, profile=profile, models=models, client=client, settings=settings.ingest, sample=sample)
-    next_command = _next_command(ctx, found)
-    lines = _lines(found, way, next_command)
-    show({**msgspec.to_builtins(found), "command": next_command}, *lines, as_json=enrich.as_json)
+    client, printed, lines = connect(settings.cluster), [], list[str]()
+    models, chosen = enrich.chosen(client, index, wanted, settings, settings.ingest)
+    for way, profile in chosen:
+        found = plan(way, profile=profile, models=models, client=client, settings=settings.ingest, sample=sample)
+        next_command = _next_command(ctx, found)
+        printed.append({**msgspec.to_builtins(found), "command": next_command})
+        lines += _lines(found, way, next_command)
+    show(printed[0] if len(printed) == 1 else {"indices": printed}, *lines, as_json=enrich.as_json)
 
 
 def _next_command(ctx: click.Context, plan: "Plan") -> str:

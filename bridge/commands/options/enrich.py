@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,14 @@ from click.core import ParameterSource
 from bridge.commands import cluster_option, display, invocation_of, json_option, settings_of
 
 if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
     from bridge.cluster.index import IndexState
     from bridge.profile import IndexProfile, PassageSettings
     from bridge.settings import IngestSettings, Settings
     from ingest.books.ledger import Progress, Report
     from ingest.job import Job
+    from ingest.runs.way import Wanted, Way
     from ingest.signals import StopRequest
     from ingest.sources.source import SourceItem
     from ingest.stages.models import Models
@@ -140,6 +144,39 @@ class EnrichOptions:
         names = self.names(state.name, kept)
         check_names(names, list(leaves(state.mapping)), owner=f"index {state.name}")
         return names
+
+    def chosen(
+        self,
+        client: "OpenSearch",
+        index: str,
+        wanted: "Wanted | None",
+        settings: "Settings",
+        models_by: "IngestSettings",
+    ) -> "tuple[Models, list[tuple[Way, IndexProfile]]]":
+        """How each index that a name stands for is enriched, and the models, of the settings `models_by`, that do it.
+
+        Raises:
+            UsageError: as `names_in` and `profile` say.
+            IndexUnsuitable: the name stands for none; or as `ingest.runs.way.choose` says of one of them.
+            AccessDenied: as `choose` says.
+        """
+        from bridge.cluster import index as indices
+        from ingest.runs.query_filter import sample_of_index
+        from ingest.runs.way import begun, choose
+        from ingest.stages.models import load_models
+
+        prefix, ingest = settings.companion.prefix, settings.ingest
+        states = [indices.look(client, name) for name in indices.concrete(client, index)]
+        profiles = [begun(client, state, prefix) for state in states]
+        names = [self.names_in(state, kept) for state, kept in zip(states, profiles, strict=True)]
+        models = load_models(models_by)
+        chosen = []
+        for state, kept, texts in zip(states, profiles, names, strict=True):
+            sample = partial(sample_of_index, client, state.name, texts)
+            profile = self.profile(models, texts, kept, ingest, sample)
+            way = choose(client, state, profile, ingest, kept=kept, wanted=wanted, prefix=prefix)
+            chosen.append((way, profile))
+        return models, chosen
 
     def profile(
         self,

@@ -1,6 +1,7 @@
 """`neural-bridge backfill` reports what it did, and counts as enriched what has vectors or queries."""
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,6 +125,45 @@ def test_external_versions_that_no_sample_shows_are_announced_by_an_option(
     report = printed(call("backfill", products, *announced))
     assert report["companion"] == companion
     assert "_neural" not in opensearch.get(index=products, id="d1")["_source"]
+
+
+# The embedded node has a template of its own, see docs/decisions/0002-embedded-node.md.
+@pytest.mark.filterwarnings("ignore:index template .* matching patterns from existing older templates")
+def test_each_index_of_a_data_stream_gets_a_companion(
+    call: Call, opensearch: OpenSearch, fresh_index: str, tmp_path: Path
+) -> None:
+    mapping = {"properties": {"title": {"type": "text"}}}
+    template = {"index_patterns": [fresh_index], "data_stream": {}, "template": {"mappings": mapping}}
+    opensearch.indices.put_index_template(name=fresh_index, body=template)
+
+    def write(title: str) -> None:
+        event = {"@timestamp": "2026-01-01T00:00:00Z", "title": title}
+        opensearch.index(index=fresh_index, body=event, params={"op_type": "create", "refresh": "true"})
+
+    write("cat dog")
+    opensearch.indices.rollover(alias=fresh_index)
+    write("fish")
+    first, second = sorted(before := opensearch.indices.get(index=fresh_index))
+    companions = [f"neural-bridge.{first}", f"neural-bridge.{second}"]
+    try:
+        planned = printed(call("plan", fresh_index, "--text-field", "title", "--json"))["indices"]
+        assert [(each["index"], each["companion"], each["stale"]) for each in planned] == [
+            (first, companions[0], 1),
+            (second, companions[1], 1),
+        ]
+        folder = ("--state-folder", str(tmp_path / "books"))
+        done = printed(call("backfill", fresh_index, "--text-field", "title", *folder, "--json"))["indices"]
+        assert [(each["companion"], each["ledger"]["written"]) for each in done] == [(each, 1) for each in companions]
+        write("cat fish")
+        again = call("backfill", fresh_index)
+        assert again.exit_code == 0
+        assert all(name in again.stdout.splitlines() for name in (first, second))
+        assert [opensearch.count(index=each)["count"] for each in companions] == [1, 2]
+        assert opensearch.indices.get(index=fresh_index) == before
+    finally:
+        opensearch.indices.delete(index=",".join(companions), params={"ignore_unavailable": "true"})
+        opensearch.indices.delete_data_stream(name=fresh_index)
+        opensearch.indices.delete_index_template(name=fresh_index)
 
 
 def test_an_index_that_is_enriched_in_place_is_not_enriched_beside(
