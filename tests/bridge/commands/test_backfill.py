@@ -166,6 +166,17 @@ def test_each_index_of_a_data_stream_gets_a_companion(
         opensearch.indices.delete_index_template(name=fresh_index)
 
 
+@pytest.mark.parametrize("way", [(), ("--in-place",), ("--beside",)])
+def test_an_index_that_stores_no_texts_is_refused_whichever_way(
+    call: Call, opensearch: OpenSearch, fresh_index: str, companion: str, way: tuple[str, ...]
+) -> None:
+    mapping = {"_source": {"enabled": False}, "properties": {"title": {"type": "text"}}}
+    opensearch.indices.create(index=fresh_index, body={"settings": {"index.knn": True}, "mappings": mapping})
+    for command in ("plan", "backfill"):
+        assert "_source is disabled" in refusal(call(command, fresh_index, *way, "--text-field", "title"))
+    assert not opensearch.indices.exists(index=companion)
+
+
 def test_an_index_that_is_enriched_in_place_is_not_enriched_beside(
     call: Call, opensearch: OpenSearch, products: str
 ) -> None:
