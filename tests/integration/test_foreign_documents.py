@@ -131,7 +131,7 @@ def test_a_document_that_nests_too_deeply_is_a_dead_letter_alone(
         put(node, fresh_index, f"d{number}", b'{"title":"a mug"}')
     nested = b'{"deep":' + b'{"a":' * 995 + b"1" + b"}" * 996
     put(node, fresh_index, "deep", nested)
-    done = run_beside(job(client, fresh_index, tmp_path / "state", fields=("title",)), PREFIX)
+    done = run_beside(job(client, fresh_index, tmp_path / "state", fields=("title", "deep")), PREFIX)
     assert (done.report.ledger.dead_lettered, indices.count(client, ours)) == (1, 30)
 
 
