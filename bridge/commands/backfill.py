@@ -62,14 +62,14 @@ def command(
             folder /= way.index
         job = Job(way.index, profile, models, client, settings.ingest, folder)
         with run.started(f"backfill {way.index}", job) as (job, request):
-            report, more, line = _run(way, job, executor)
+            report, more, details = _run(way, job, executor)
         reports.append(report)
         printed.append({"index": way.index, **report.to_json(), **more, "reasons": list(way.reasons)})
-        lines += [*([way.index] if len(chosen) > 1 else []), str(report), *line]
+        lines += [*([way.index] if len(chosen) > 1 else []), str(report), *details]
         if request.number is not None:
             break
     show(printed[0] if len(chosen) == 1 else {"indices": printed}, *lines, as_json=enrich.as_json)
-    end(ctx, request, next((report for report in reports if report.exit_code), reports[-1]))
+    end(ctx, request, *reports, n_runs=len(chosen))
 
 
 def _run(way: "Way", job: "Job", executor: "Executor") -> "tuple[Report, dict[str, object], list[str]]":
