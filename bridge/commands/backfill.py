@@ -64,8 +64,8 @@ def command(
         with run.started(f"backfill {way.index}", job) as (job, request):
             report, more, details = _run(way, job, executor)
         reports.append(report)
-        printed.append({"index": way.index, **report.to_json(), **more, "reasons": list(way.reasons)})
-        lines += [*([way.index] if len(chosen) > 1 else []), str(report), *details]
+        printed.append({**report.to_json(), **more, "reasons": list(way.reasons)})
+        lines += [str(report), *details]
         if request.number is not None:
             break
     show(printed[0] if len(chosen) == 1 else {"indices": printed}, *lines, as_json=enrich.as_json)

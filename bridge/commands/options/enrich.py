@@ -315,8 +315,8 @@ def way_options(command: Command) -> Command:
 
 
 def end(ctx: click.Context, request: "StopRequest", *reports: "Report", n_runs: int = 1) -> None:
-    """Ends a command with the exit code of its run, as `neural-bridge ingest --help` lists them; of several, with that of
-    the first one that did not end well. `n_runs`: how many there are unless a signal stops them."""
+    """Ends a command with the exit code of its run, as `neural-bridge ingest --help` lists them; of several, with the
+    first that is not 0. `n_runs`: how many there are unless a signal stops them."""
     complete = len(reports) == n_runs and all(report.complete for report in reports)
     if request.number is not None and not complete:
         click.echo(f"stopped; go on with: neural-bridge {shlex.join(sys.argv[1:])}", err=True)

@@ -1,5 +1,6 @@
 """Options of the commands that enrich: what they choose, what they refuse, and how a call is repeated."""
 
+import signal
 from pathlib import Path
 
 import click
@@ -11,14 +12,18 @@ from bridge.commands.options.enrich import (
     EnrichOptions,
     RunOptions,
     check_names,
+    end,
     enrich_options,
     passage_settings,
     repeated,
     run_options,
 )
-from bridge.errors import UsageError
+from bridge.errors import EXIT_DEAD_LETTERS, UsageError
 from bridge.profile import IndexProfile, ModelReference, PassageSettings
+from ingest.books.ledger import Ledger, Report
+from ingest.signals import StopRequest
 
+WHOLE = Report("shop", "index shop", Ledger(), complete=True, seconds=1.0)
 ENRICHED = IndexProfile(["title"], ModelReference("toy", "0" * 12), 4)
 
 
@@ -83,3 +88,23 @@ def test_a_run_has_a_folder_per_task_and_index_unless_one_is_named(
     assert len(folders) == 4
     assert all(folder.is_relative_to(tmp_path) for folder in folders)
     assert parsed("shop", "--state-folder", "books")[1].folder("follow", "a") == Path("books")
+
+
+def ended(request: StopRequest, *reports: Report, n_runs: int = 1) -> int:
+    with pytest.raises(click.exceptions.Exit) as at_the_end:
+        end(click.Context(click.Command("backfill")), request, *reports, n_runs=n_runs)
+    return at_the_end.value.exit_code
+
+
+def test_several_runs_end_with_the_first_code_that_says_something() -> None:
+    assert ended(StopRequest(), WHOLE, WHOLE, n_runs=2) == 0
+    lost = Report("shop", "index shop", Ledger(read=1, dead_lettered=1), complete=True, seconds=1.0)
+    assert ended(StopRequest(), WHOLE, lost, WHOLE, n_runs=3) == lost.exit_code == EXIT_DEAD_LETTERS
+
+
+def test_a_signal_between_two_runs_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    request = StopRequest()
+    request.ask(signal.SIGTERM)
+    assert ended(request, WHOLE) == 0
+    assert ended(request, WHOLE, n_runs=2) == 128 + signal.SIGTERM
+    assert "stopped; go on with: neural-bridge" in capsys.readouterr().err
