@@ -4,7 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -139,7 +139,7 @@ def _stored_bytes(document: EnrichedDocument, profile: IndexProfile) -> float:
     if profile.beside is None:
         return len(neural_object(document, profile))
     # A companion leaves embeddings out of `_source`, and indexes texts without storing them.
-    stored = replace(document, embeddings=document.embeddings[:0])
+    stored = msgspec.structs.replace(document, embeddings=document.embeddings[:0])
     return len(neural_object(stored, profile)) + _INDEXED_SHARE * sum(map(len, document.document.texts.values()))
 
 
