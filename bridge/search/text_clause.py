@@ -178,17 +178,25 @@ def _may_name(pattern: str, text_field: str) -> bool:
 
 
 def mentioned(tree: Json, keys: Collection[str]) -> set[str]:
-    """Which of the keys stand anywhere in the tree."""
+    """Which of the keys stand anywhere in the tree.
+
+    Raises:
+        NotUnderstood: it is nested too deeply.
+    """
     found = set[str]()
-    rest = [tree]
-    while rest:
-        value = rest.pop()
-        if isinstance(value, dict):
-            found.update(value.keys() & keys)
-            rest.extend(value.values())
-        elif isinstance(value, list):
-            rest.extend(value)
-    return found
+    level = [tree]
+    for _ in range(_MAX_DEPTH):
+        inner: list[Json] = []
+        for value in level:
+            if isinstance(value, dict):
+                found.update(value.keys() & keys)
+                inner.extend(value.values())
+            elif isinstance(value, list):
+                inner.extend(value)
+        if not inner:
+            return found
+        level = inner
+    raise NotUnderstood("too_deep")
 
 
 def only_member(clause: Json) -> tuple[str, Any]:
@@ -238,6 +246,9 @@ def refuse_many(names: Collection[str]) -> None:
     if len(names) > MAX_NAMES or any(len(name) > MAX_NAME_LENGTH for name in names):
         raise NotUnderstood("too_many_names")
 
+
+_MAX_DEPTH = 450
+"""Objects and arrays inside each other in a query: 150 clauses. Python follows about twice as many."""
 
 Path = tuple[str | int, ...]
 """The way to a clause: keys of objects and positions in arrays."""

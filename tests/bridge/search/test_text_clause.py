@@ -312,6 +312,11 @@ def test_a_clause_searches_an_enriched_field_by_its_name_a_sub_field_or_a_patter
 def test_trees_are_walked_to_their_leaves() -> None:
     assert mentioned({"a": [{"b": {"wanted": 1}}], "other": 1}, {"wanted", "a"}) == {"wanted", "a"}
     assert mentioned({"a": ["wanted"]}, {"wanted"}) == set()
+    deep: Any = {"wanted": 1}
+    for _ in range(500):
+        deep = [deep]
+    with pytest.raises(NotUnderstood, match="too_deep"):
+        mentioned(deep, {"wanted"})
     assert only_member({"match": 1}) == ("match", 1)
     assert (as_list(None), as_list("x"), as_list(["x"])) == ([], ["x"], ["x"])
     assert is_random({"functions": [{"weight": 2}, {"random_score": {}}]})
