@@ -1,7 +1,6 @@
 """The wheel: it holds the program and its models and nothing else, and it declares all that it imports."""
 
 import ast
-import csv
 import os
 import re
 import shutil
@@ -90,7 +89,6 @@ def test_the_program_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_imported_is_declared() -> None:
-    csv.field_size_limit(131_072)  # Python's own, in which it reads the installed packages: readers of CSV set another
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = [line for name, lines in project["optional-dependencies"].items() if name != "test" for line in lines]
     lines = [*project["dependencies"], *extras]
