@@ -6,6 +6,8 @@ that is renewed before its key does no harm, and an authority that is taken out 
 
 import asyncio
 import ssl
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
@@ -18,6 +20,7 @@ from bridge.settings import ClusterSettings, ProxySettings, SidecarSettings
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S = 5.0
+_KEPT = "changed certificates cannot be used: those before serve on"
 
 
 def cluster_context(settings: ClusterSettings) -> ssl.SSLContext:
@@ -39,6 +42,38 @@ def cluster_context(settings: ClusterSettings) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+class Authorities:
+    """Whom connections to the cluster trust, for clients without an event loop: they ask before a request."""
+
+    def __init__(self, settings: ClusterSettings) -> None:
+        """
+        Raises:
+            SettingsError: the file of authorities cannot be used.
+        """
+        self._settings = settings
+        self._files = [settings.ca_file] if settings.ca_file is not None else []
+        self._seen = _state(self._files)
+        self._looked_at = time.monotonic()
+        self._looking = threading.Lock()
+        self.context = cluster_context(settings)
+
+    def renewed(self) -> ssl.SSLContext | None:
+        """Another context if the file has changed; None if it has not, cannot be used, or was looked at just now."""
+        with self._looking:
+            if not self._files or time.monotonic() - self._looked_at < LOOK_EVERY_S:
+                return None
+            self._looked_at = time.monotonic()
+            if (now := _state(self._files)) == self._seen:
+                return None
+            self._seen = now
+            try:
+                self.context = cluster_context(self._settings)
+            except SettingsError as error:
+                log.warning(_KEPT, files=[str(file) for file in self._files], detail=str(error))
+                return None
+            return self.context
 
 
 class ServerCertificate:
@@ -106,20 +141,22 @@ async def renew(files: Sequence[Path], load: Callable[[], None]) -> None:
 
     `load` raises `SettingsError`.
     """
-    seen = _changed_at(files)
+    seen = _state(files)
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
-        if (now := _changed_at(files)) == seen:
+        if (now := _state(files)) == seen:
             continue
         seen = now
         names = [str(file) for file in files]
         try:
             load()
         except SettingsError as error:
-            log.warning("changed certificates cannot be used: those before serve on", files=names, detail=str(error))
+            log.warning(_KEPT, files=names, detail=str(error))
         else:
             log.info("certificates read again", files=names)
 
 
-def _changed_at(files: Sequence[Path]) -> list[int]:
-    return [file.stat().st_mtime_ns if file.exists() else 0 for file in files]
+def _state(files: Sequence[Path]) -> list[tuple[int, ...]]:
+    """What changes with the files; their times alone are as coarse as the system's clock."""
+    found = [file.stat() if file.exists() else None for file in files]
+    return [(each.st_mtime_ns, each.st_size, each.st_ino) if each else () for each in found]

@@ -24,7 +24,7 @@ from opensearchpy import (
 from opensearchpy.exceptions import ConnectionError as TransportFailed
 from opensearchpy.exceptions import TransportError
 
-from bridge.certificates import cluster_context
+from bridge.certificates import Authorities
 from bridge.cluster.dialects import Capabilities, read_capabilities
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, SettingsError
 from bridge.settings import ClusterSettings, masked
@@ -76,9 +76,10 @@ def connect(settings: ClusterSettings) -> OpenSearch:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     secured: dict[str, Any] = {}
     if parts.scheme == "https":
-        secured["ssl_context"] = cluster_context(settings)
+        authorities = Authorities(settings)
+        secured |= {"ssl_context": authorities.context, "authorities": authorities}
         if not settings.verify_tls:
-            # urllib3 would warn before every single request, and `cluster_context` has warned.
+            # urllib3 would warn before every single request, and `Authorities` has warned.
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     if settings.username is not None:
         password = settings.password.get_secret_value() if settings.password else ""
@@ -165,7 +166,13 @@ class _StrictJson(JSONSerializer):
 
 
 class _OneAttempt(Urllib3HttpConnection):
-    """One attempt per request; failures on the way become our errors."""
+    """One attempt per request; failures on the way become our errors. Whoever is no longer among the authorities is not
+    trusted any more: neither on a new connection nor on one that is open."""
+
+    def __init__(self, *args: Any, authorities: Authorities | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._given = args, kwargs
+        self._authorities = authorities
 
     def perform_request(
         self,
@@ -177,6 +184,10 @@ class _OneAttempt(Urllib3HttpConnection):
         ignore: Collection[int] = (),
         headers: Mapping[str, str] | None = None,
     ) -> Any:
+        if self._authorities is not None and (context := self._authorities.renewed()) is not None:
+            args, kwargs = self._given
+            # Requests under way hold the pool before, which closes its connections when they are done.
+            self.pool = Urllib3HttpConnection(*args, **{**kwargs, "ssl_context": context}).pool
         try:
             answer = super().perform_request(method, url, params, body, timeout, ignore, headers)
         except TransportFailed as error:

@@ -15,11 +15,12 @@ from structlog.testing import capture_logs
 
 from bridge import certificates
 from bridge.certificates import ServerCertificate
-from bridge.errors import SettingsError
+from bridge.cluster.connection import connect
+from bridge.errors import ClusterUnreachable, SettingsError
 from bridge.proxy.server.app import running
 from bridge.proxy.transport.upstream import Upstream
 from bridge.settings import ClusterSettings, ProxySettings, Settings, SidecarSettings
-from tests.fake_cluster import fake_cluster
+from tests.fake_cluster import fake_cluster, reply_json
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +204,35 @@ async def test_an_authority_that_is_taken_out_is_not_trusted_any_more(
             async with asyncio.timeout(30):
                 while await status() != 200:
                     pass
+
+
+@pytest.mark.case("S12")
+async def test_commands_that_run_long_do_not_trust_it_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "LOOK_EVERY_S", 0.0)
+    shown = make_certificate(tmp_path)
+    (tmp_path / "other").mkdir()
+    other = make_certificate(tmp_path / "other")
+    authorities = tmp_path / "ca.pem"
+    authorities.write_bytes(shown.read_bytes())
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(shown, tmp_path / "key.pem")
+    async with fake_cluster(lambda _: reply_json({"found": True}), tls=tls) as cluster:
+        client = connect(ClusterSettings(url=cluster.url, ca_file=authorities))
+
+        async def is_trusted() -> bool:
+            try:
+                return bool((await asyncio.to_thread(client.get, index="docs", id="1"))["found"])
+            except ClusterUnreachable:
+                return False
+
+        assert await is_trusted()
+        authorities.write_bytes(b"half a file")
+        assert await is_trusted()
+        authorities.write_bytes(other.read_bytes())
+        assert not await is_trusted()
+        authorities.write_bytes(shown.read_bytes())
+        assert await is_trusted()
+        client.close()
 
 
 @pytest.mark.parametrize("given", ["tls_certificate_file", "tls_key_file"])
