@@ -251,6 +251,8 @@ def parse(body: bytes, shape: type[Parsed]) -> Parsed:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in problem["loc"])
+        if shape is EmbeddingsRequest and problem["loc"][:1] == ("input",):
+            field = "input"  # of the two forms that it may have, pydantic names one
         if _holds_token_ids(body, shape):
             raise InvalidRequest(
                 "input: arrays of token ids belong to another model's vocabulary: send texts (LangChain: "
