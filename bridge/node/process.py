@@ -109,7 +109,9 @@ class NodeProcess:
         """Makes indices of the k-NN engines faiss and nmslib compare every vector instead of building graphs.
 
         Those need native libraries, and a node that does not find them ends. Lucene's graphs are built as ever. A
-        node without the plugin, or with security, refuses the template; so do indices whose own template says more.
+        node without the plugin, or with security, refuses the template. It is of the older kind, which an index
+        template of a user's own replaces as a whole: that one is applied as it is written, and has to say this itself
+        if it makes indices of those engines.
         """
         connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=ANSWER_TIMEOUT_S)
         settings = {"index.knn.advanced.approximate_threshold": -1}
@@ -135,7 +137,8 @@ class NodeProcess:
         return (
             ": an index in its data uses the k-NN engine faiss or nmslib, whose libraries this node does not have. "
             f"Remove the node's data (neural-bridge node clean --name {self.folder.name}), and make such indices with "
-            '"engine": "lucene" in the field\'s method'
+            '"engine": "lucene" in the field\'s method, or by an index template with '
+            '"index.knn.advanced.approximate_threshold": -1'
         )
 
     def end(self) -> bool:

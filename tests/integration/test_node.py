@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,28 @@ def test_a_node_that_refuses_to_start_tells_why_and_leaves_its_log(settings: Nod
     log_file = next(word for word in str(caught.value).split() if word.endswith("node.log"))
     assert "by-carrier-pigeon" in Path(log_file).read_text()
     shutil.rmtree(Path(log_file).parent.parent)
+
+
+@pytest.mark.case("N1")
+def test_an_index_template_of_ones_own_is_applied_as_it_is_written(node: EmbeddedNode) -> None:
+    index = servers.unused_index_name()
+    vector = {"type": "knn_vector", "dimension": 2, "method": {"name": "hnsw", "engine": "lucene", "space_type": "l2"}}
+    wanted = {"index.knn": "true", "index.number_of_replicas": "0", "index.refresh_interval": "7s"}
+    template = {"settings": wanted, "mappings": {"properties": {"vector": vector}}}
+    with servers.client(node.url) as cluster, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the node names the older template that is not applied
+        cluster.indices.put_index_template(name=index, body={"index_patterns": [f"{index}*"], "template": template})
+        try:
+            for i in range(3):
+                cluster.index(index=index, id=str(i), body={"vector": [i, 1]}, params={"refresh": "true"})
+            [made] = cluster.indices.get_settings(index=index, params={"flat_settings": "true"}).values()
+            assert made["settings"].items() >= wanted.items()
+            assert "index.knn.advanced.approximate_threshold" not in made["settings"]
+            knn = {"knn": {"vector": {"vector": [2, 1], "k": 1}}}
+            assert cluster.search(index=index, body={"query": knn})["hits"]["hits"][0]["_id"] == "2"
+        finally:
+            cluster.indices.delete(index=index)
+            cluster.indices.delete_index_template(name=index)
 
 
 @pytest.mark.case("N1")
