@@ -37,10 +37,11 @@ def admin_app(
         return web.json_response({"status": "ok", "version": __version__})
 
     async def ready(_: web.Request) -> web.Response:
-        """Ready means that searches are answered, and will be: that needs the cluster, not the sidecar."""
-        cluster = await _answers(upstream)
+        """Ready means that searches are answered, and will be: that needs the cluster, not the sidecar. If proxies left
+        their load balancer with the sidecar, a worse ranking would become an outage."""
+        cluster, models = await asyncio.gather(_answers(upstream), sidecar.ready())
         is_ready = cluster and not server.draining
-        state = {"ready": is_ready, "cluster": cluster, "sidecar": await sidecar.ready()}
+        state = {"ready": is_ready, "degraded": models is False, "cluster": cluster, "sidecar": models}
         return web.json_response(state, status=200 if is_ready else 503)
 
     async def exposition(_: web.Request) -> web.Response:

@@ -8,6 +8,7 @@ from bridge.proxy.server.app import running
 from bridge.settings import ClusterSettings, ProxySettings, Settings
 from tests.bridge.proxy.conftest import MakeStack
 from tests.bridge.proxy.scripted_index import QUERY, ScriptedIndex
+from tests.fake_cluster import Reply, fake_cluster
 
 
 @pytest.mark.case("P37")
@@ -67,6 +68,21 @@ async def test_a_foreign_name_is_refused_unless_it_is_listed(
 
     assert (b"proxy.admin_names" not in answer) == is_known
     assert answer.startswith(b"HTTP/1.1 403") == (not is_known)
+
+
+@pytest.mark.parametrize("status", [200, 503])
+async def test_ready_tells_whether_rankings_are_degraded(status: int) -> None:
+    """A proxy without sidecar answers searches, so it is ready; whoever wants more than that reads the body."""
+    async with fake_cluster() as cluster, fake_cluster(lambda _: Reply(status)) as models:
+        proxy = ProxySettings(port=0, admin_port=0, sidecar_url=models.url)
+        async with (
+            running(Settings(cluster=ClusterSettings(url=cluster.url), proxy=proxy)) as started,
+            aiohttp.ClientSession() as client,
+            client.get(f"{started.admin_url}/_bridge/ready") as answer,
+        ):
+            is_up = status == 200
+            assert answer.status == 200
+            assert await answer.json() == {"ready": True, "degraded": not is_up, "cluster": True, "sidecar": is_up}
 
 
 @pytest.mark.case("S15")
