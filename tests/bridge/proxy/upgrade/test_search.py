@@ -2,6 +2,7 @@ import asyncio
 import dataclasses
 import gzip
 import json
+import threading
 from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import parse_qsl
@@ -16,9 +17,11 @@ from bridge.profile import (
     Measurement,
     TuningRecord,
 )
+from bridge.proxy.upgrade import planning
 from bridge.proxy.upgrade import search as searches
 from bridge.proxy.upgrade.search import SearchTarget, search_target
 from bridge.search.filter_path import filtered
+from bridge.search.request import parse
 from tests.bridge.proxy.conftest import LARGE, MakeStack, all_answered, slow_reader
 from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex
 from tests.bridge.proxy.searching import ids, scores, search
@@ -494,3 +497,24 @@ async def test_a_slow_mapping_changes_no_answer_and_costs_no_second_request(
         assert len(sent) == 1
 
     assert answers[0] == answers[1]
+
+
+@pytest.mark.case("P43")
+@pytest.mark.parametrize(("n_conditions", "is_aside"), [(1, False), (5_000, True)])
+async def test_a_large_body_is_read_while_others_are_served(
+    make_stack: MakeStack, monkeypatch: pytest.MonkeyPatch, n_conditions: int, is_aside: bool
+) -> None:
+    threads = []
+
+    def parsed(*args: Any, **options: Any) -> Any:
+        threads.append(threading.get_ident())
+        return parse(*args, **options)
+
+    monkeypatch.setattr(planning, "parse", parsed)
+    stack = await make_stack(ScriptedIndex())
+    conditions = [{"range": {"n": {"lte": 1_000}}}] * n_conditions
+
+    _, mark, _ = await search(stack, {"query": {"bool": {"must": [QUERY["query"]], "filter": conditions}}})
+
+    assert mark.startswith("hybrid+rerank;")
+    assert [thread != threading.get_ident() for thread in threads] == [is_aside]
