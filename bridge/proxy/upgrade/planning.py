@@ -26,6 +26,7 @@ from multidict import CIMultiDict
 from bridge.errors import IndexUnsuitable
 from bridge.profile import DEFAULT_OBJECT, IndexProfile, Stage, companion_of, object_of, profile_of
 from bridge.proxy.transport.headers import CONTROL, accepts_json, identity, of_a_leg, own_identity, plain_media_type
+from bridge.proxy.transport.passthrough import aside
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.search.request import LeaveAlone, SearchRequest, parse
@@ -228,7 +229,7 @@ class Planner:
             status, body = await self._get(searched.target("_mapping"), self._own_identity)
         known, indices = _Known(_UNREADABLE), None
         if status == 200:
-            known, indices = _common_profile(body)
+            known, indices = await aside(len(body), lambda: _common_profile(body))
             if searched.options and len(indices) > 1 and isinstance(known.profile, LeaveAlone):
                 # A mapping is read of closed indices too, which the search leaves out.
                 found = (await self._field_caps(searched, ["_id"], caller)).indices
