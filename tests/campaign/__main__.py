@@ -16,8 +16,11 @@ import structlog
 from tests.campaign.findings import Findings
 from tests.campaign.fuzz import Fuzzer
 from tests.campaign.kills import run as run_kills
+from tests.campaign.soak import FAULTS
+from tests.campaign.soak import run as run_soak
 from tests.campaign.stand import stand
 
+_FAULTS = {fault.__name__: fault for fault in FAULTS}
 LIMIT_MS = 50.0
 """The longest that the event loop may be held, in processor time."""
 
@@ -103,6 +106,23 @@ def kills(
     with _stoppable():
         run_kills(findings, n_kills, _until(minutes), only=trial)
     _tell(findings, time.monotonic() - started, as_json)
+
+
+@main.command()
+@click.option("--rate", type=float, default=50.0, show_default=True, help="Searches in a second.")
+@click.option(
+    "--fault", "names", type=click.Choice(sorted(_FAULTS)), multiple=True, help="Only this fault; repeatable."
+)
+@_options
+def soak(
+    names: tuple[str, ...], rate: float, seed: int | None, minutes: float | None, folder: Path | None, as_json: bool
+) -> None:
+    """Searches while nodes, proxies, sidecars, disks and connections fail, for a minute by default."""
+    findings = _findings("soak", seed, folder)
+    faults = [_FAULTS[name] for name in names] or list(FAULTS)
+    started = time.monotonic()
+    figures = asyncio.run(run_soak(findings, minutes or 1.0, rate, faults))
+    _tell(findings, time.monotonic() - started, as_json, **figures)
 
 
 @contextmanager
