@@ -15,6 +15,7 @@ from bridge.cluster import companion
 from bridge.cluster import index as indices
 from bridge.cluster.field_security import refuse_restricted
 from bridge.cluster.index import IndexState
+from bridge.errors import IndexUnsuitable
 from bridge.profile import IndexProfile
 from bridge.records import Document
 from ingest.books.books import Books
@@ -143,5 +144,11 @@ def _companion(
     state = companion.of(client, source_state, profile, prefix)
     next(source.sample(1), None)
     if state is None:
-        return companion.create(client, source_state, profile, prefix)
+        try:
+            return companion.create(client, source_state, profile, prefix)
+        except IndexUnsuitable:
+            # Another run has made it meanwhile, such as one that was killed while its request was under way.
+            state = companion.of(client, source_state, profile, prefix)
+            if state is None:
+                raise
     return indices.check(client, state.name, profile)

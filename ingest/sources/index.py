@@ -141,6 +141,7 @@ class IndexDocuments(Source[int]):
             AnswerNotUnderstood: pages stay incomplete, however often they are requested.
             ClusterError: the cluster does not answer, or does not let this user read.
         """
+        self._refresh()
         for item in self.changes(part, after=self._read_to.get(part, BEFORE_THE_FIRST)):
             if self._goes_on:
                 self._read_to[part] = item.position.offset
@@ -206,6 +207,7 @@ class IndexDocuments(Source[int]):
         Raises:
             AnswerNotUnderstood, ClusterError: as `read` says.
         """
+        self._refresh()
         pit = self._open(self._copies, _SHARED_KEEP_ALIVE)
         try:
             yield pit
@@ -272,6 +274,18 @@ class IndexDocuments(Source[int]):
             if [hit.id for hit in found] != [document.doc_id for document in page]:
                 raise AnswerNotUnderstood(f"_mget of {self._index} answered for other documents than were requested")
             yield from (document for document, hit in zip(page, found, strict=True) if not hit.found)
+
+    def _refresh(self) -> None:
+        """Lets everything that was written so far be read. A user who may only read, or a blocked index, gets what the
+        index's own refreshes have made visible."""
+        backoff = Backoff(self._retry, self._stopped)
+        while True:
+            with suppress(ClusterUnreachable):
+                status = exchange(self._client, "POST", f"/{quote(self._index, safe='')}/_refresh").status
+                if status < 500 and status != 429:
+                    return
+            if not backoff.wait():
+                return  # Whatever keeps it away keeps the reading away too, which says so.
 
     def _open(self, preference: str | None, keep_alive: str) -> str:
         path = self._dialect.pit_path(quote(self._index, safe=""))

@@ -146,6 +146,18 @@ def test_what_a_document_lost_is_taken_from_our_object_too(
     assert (neural["predicted_queries"], neural["embedding"]) == (None, None)
 
 
+@pytest.mark.case("I49")
+def test_what_no_search_sees_yet_is_enriched(backfill: Backfill, client: OpenSearch, fresh_index: str) -> None:
+    old_application(client, fresh_index, 3)
+    client.indices.put_settings(index=fresh_index, body={"index.refresh_interval": "-1"})
+    client.index(index=fresh_index, id="d1", body={"title": "changed", "text": "and not refreshed"})
+    client.index(index=fresh_index, id="new", body={"title": "new", "text": "and not refreshed"})
+
+    ledger = backfill().report.ledger
+
+    assert (ledger.read, ledger.written) == (4, 4)
+
+
 @pytest.mark.case("I23")
 def test_an_application_that_writes_meanwhile_loses_no_update(
     backfill: Backfill, client: OpenSearch, fresh_index: str

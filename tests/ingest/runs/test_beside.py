@@ -10,6 +10,7 @@ from opensearchpy import OpenSearch
 from bridge.cluster import companion
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
+from bridge.cluster.index import IndexState
 from bridge.cluster.shard_progress import index_progress
 from bridge.errors import IndexUnsuitable
 from bridge.node.node import EmbeddedNode
@@ -173,6 +174,34 @@ def test_what_the_application_writes_and_deletes_meanwhile_arrives(
     assert "_neural" not in now["d0"]["_source"]
     again = beside()
     assert (again.report.ledger.written, again.removed) == (0, 0)
+
+
+@pytest.mark.case("I49")
+def test_what_no_search_sees_yet_is_enriched(beside: Run, client: OpenSearch, fresh_index: str, ours: str) -> None:
+    plain(client, fresh_index, 3)
+    client.indices.put_settings(index=fresh_index, body={"index.refresh_interval": "-1"})
+    client.index(index=fresh_index, id="new", body={"title": "new", "text": "and not refreshed"})
+
+    beside()
+
+    assert sorted(stored(client, ours)) == ["d0", "d1", "d2", "new"]
+
+
+@pytest.mark.case("I50")
+def test_a_companion_that_another_run_makes_meanwhile_is_used(
+    beside: Run, client: OpenSearch, fresh_index: str, ours: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain(client, fresh_index, 3)
+    create = companion.create
+
+    def a_moment_too_late(*wanted: Any) -> IndexState:
+        create(*wanted)
+        return create(*wanted)
+
+    monkeypatch.setattr(companion, "create", a_moment_too_late)
+    beside()
+
+    assert sorted(stored(client, ours)) == ["d0", "d1", "d2"]
 
 
 def test_a_slower_writer_of_an_older_text_is_too_late(
