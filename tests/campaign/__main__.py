@@ -19,6 +19,7 @@ from tests.campaign.kills import run as run_kills
 from tests.campaign.soak import FAULTS
 from tests.campaign.soak import run as run_soak
 from tests.campaign.stand import stand
+from tests.campaign.switches import run as run_switches
 
 _FAULTS = {fault.__name__: fault for fault in FAULTS}
 LIMIT_MS = 50.0
@@ -122,6 +123,16 @@ def soak(
     faults = [_FAULTS[name] for name in names] or list(FAULTS)
     started = time.monotonic()
     figures = asyncio.run(run_soak(findings, minutes or 1.0, rate, faults))
+    _tell(findings, time.monotonic() - started, as_json, **figures)
+
+
+@main.command()
+@_options
+def switches(seed: int | None, minutes: float | None, folder: Path | None, as_json: bool) -> None:
+    """Generations, aliases, certificates and clocks are switched under load: once each, or for so many minutes."""
+    findings = _findings("switches", seed, folder)
+    started = time.monotonic()
+    figures = asyncio.run(run_switches(findings, minutes))
     _tell(findings, time.monotonic() - started, as_json, **figures)
 
 

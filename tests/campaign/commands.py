@@ -56,7 +56,7 @@ class Commands:
         process.start()
         return process
 
-    def run(self, arguments: Sequence[str], *, kill_after_s: float | None = None, limit_s: float = 120.0) -> Ended:
+    def run(self, arguments: Sequence[str], *, kill_after_s: float | None = None, limit_s: float = 600.0) -> Ended:
         """Waits for a command's end; kills it after so many seconds, if it still runs then.
 
         Raises:
