@@ -42,7 +42,6 @@ _MALFORMED = (400, b"the request is malformed")
 """The answer to what is no HTTP."""
 _WHOLE = ("aggregations", "suggest", "timed_out", "_shards", "terminated_early", "num_reduce_phases")
 """Members of an answer that are the cluster's own, however hits are ranked."""
-_EVERYWHERE = ("", "_all", "*")
 
 
 def masked(body: bytes) -> bytes:
@@ -95,8 +94,7 @@ def upgraded_faults(made: Made, direct: Answer, upgraded: Answer) -> list[str]:
         return _passed_or_repacked(made.request, direct, upgraded)
     if any(reason in mark for reason in ("internal_error", "answer_not_understood", "rejected", "leg_failed")):
         faults.append(f"mark {mark.partition('; took')[0]}")
-    # As with `off`, the documents say of `lexical` that the request passes unchanged.
-    if made.stage != "lexical" and _hides(made.request) and re.search(rb'(?<!\\)"_neural', upgraded.content):
+    if _hides(made.request) and re.search(rb'(?<!\\)"_neural', upgraded.content):
         faults.append(f"_neural shows ({mark.partition('; took')[0]})")
     if mark.startswith("pass") and not faults and b"_neural" not in direct.content:
         return _passed_or_repacked(made.request, direct, upgraded)
@@ -124,14 +122,11 @@ def shown_ids(answer: Answer) -> list[list[tuple[str, str]]]:
 
 
 def _hides(request: Request) -> bool:
-    """Whether the bridge's object has to be out of sight: not if it was named, nor where pages follow unseen."""
-    target = unquote_to_bytes(request.target)
-    path, _, query = target.partition(b"?")
+    """Whether the bridge's object has to be out of sight: not if it was named, nor in pages of all documents."""
+    query = unquote_to_bytes(request.target).partition(b"?")[2]
     body = Answer(200, (("content-encoding", _encoding(request)),), request.body).content
-    parts = [part for part in path.split(b"/") if part]
-    expression = parts[0].decode("latin-1") if len(parts) > 1 else ""
     named = b"_neural" in query or b"_neural" in body or b"\\u005f" in body
-    return not (named or b"scroll" in query or b'"pit"' in body or expression in _EVERYWHERE)
+    return not (named or b"scroll" in query or b'"pit"' in body)
 
 
 def _encoding(request: Request) -> str:
