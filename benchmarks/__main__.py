@@ -11,6 +11,7 @@ import click
 PROGRAMS = {
     "Searches": {
         "proxy": "benchmarks.proxy",
+        "beside": "benchmarks.beside",
         "rerank": "benchmarks.rerank.engines",
         "replicas": "benchmarks.replicas",
     },

@@ -77,14 +77,19 @@ def fill(cluster_url: str, chance: random.Random, n_documents: int) -> IndexProf
 
 @asynccontextmanager
 async def embedder() -> AsyncIterator[str]:
-    """A sidecar that embeds at once: its address."""
+    """A sidecar that embeds and scores at once, by chance: its address."""
     chance = random.Random(SEED)
 
     async def embed(_: web.Request) -> web.Response:
         return web.json_response([embedding(chance)])
 
+    async def rerank(request: web.Request) -> web.Response:
+        texts = (await request.json())["texts"]
+        return web.json_response([{"index": i, "score": chance.random()} for i in range(len(texts))])
+
     app = web.Application()
     app.router.add_post("/embed", embed)
+    app.router.add_post("/rerank", rerank)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

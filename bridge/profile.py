@@ -21,6 +21,9 @@ DEFAULT_OBJECT = "_neural"
 """Default name of our object in a document. Searches that name no fields look into every field of an index except
 those whose names begin with an underscore."""
 
+ENTRY_ID = "id"
+"""Among our fields in a companion: the document's id."""
+
 PROFILE_VERSION = 1
 """Rises when a reader of an older version would misunderstand the profile."""
 
@@ -246,7 +249,8 @@ class IndexProfile(msgspec.Struct, frozen=True):
     - `vector_type`: if it is none, the encoder is used only to measure passages.
     - `vector_encoding`: float if a profile does not name it, because older indices hold float32.
     - `filter_threshold`: which predicted queries are stored, if a share of all of them decides that.
-    - `beside`: the application's index, if this profile is of its companion (`bridge.cluster.companion`).
+    - `beside`: the application's index, if this profile is of its companion (`bridge.cluster.companion`); for a search
+      of several, all of them with commas between.
     """
 
     text_fields: Annotated[list[str], Meta(min_length=1)]
@@ -307,9 +311,15 @@ class IndexProfile(msgspec.Struct, frozen=True):
         return f"{self.generation_field}.stamp"
 
     @property
-    def version_fields(self) -> tuple[str, str]:
-        """Full names of a companion's fields for sequence number and primary term of the application's document."""
-        return f"{self.object_field}.seq_no", f"{self.object_field}.primary_term"
+    def entry_id_field(self) -> str:
+        """Full name of the field of a companion that holds the document's id as a doc value: `_id` is a stored field,
+        which takes three times as long to read."""
+        return f"{self.generation_field}.{ENTRY_ID}"
+
+    @property
+    def beside_indices(self) -> list[str]:
+        """The application's indices whose companions are searched."""
+        return self.beside.split(",") if self.beside else []
 
     def to_meta(self) -> dict[str, Any]:
         """The value to store under `META_KEY`."""

@@ -79,13 +79,16 @@ Key = tuple[str, str]
 
 
 class Hit(msgspec.Struct, frozen=True, gc=False):
-    """A document found by a search: identity and score; higher is better. `version` of the application's document, if
-    the search asked for it."""
+    """A document found by a search: identity and score; higher is better.
+
+    If the search asked for them, `fields` are doc values by field, and `source` is the document's JSON.
+    """
 
     index: str
     doc_id: str
     score: float
-    version: DocumentVersion | None = None
+    fields: Mapping[str, Sequence[object]] = {}
+    source: bytes = b""
 
     @property
     def key(self) -> Key:

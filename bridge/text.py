@@ -3,6 +3,8 @@
 Pure, and shared: ingest embeds exactly the text that the proxy later hands to the cross-encoder.
 """
 
+import hashlib
+import json
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
@@ -40,6 +42,11 @@ _ESCAPE = re.compile(
     rb"|(?P<raw>\xed[\xa0-\xbf][\x80-\xbf])"  # a half that was encoded like a character
 )
 
+DIGEST_DIGITS = 16
+"""64 bits: among a billion documents, one wrong "unchanged" in 18 billion runs."""
+
+_NUMBERS_AS_TEXT = json.JSONDecoder(parse_int=str, parse_float=str)
+
 _MARKS = [chr(code).encode() for code in range(0x7FF, 0xA0, -1)]
 """Characters of two bytes in UTF-8, the rarest first."""
 
@@ -55,6 +62,39 @@ def enriched_text(texts: Mapping[str, str]) -> str:
             separator = " " if joined.endswith(tuple(_SENTENCE_CLOSERS)) else ". "
             joined = f"{joined}{separator}{stripped}" if joined else stripped
     return joined
+
+
+def text_digest(texts: Mapping[str, str]) -> str:
+    """A hash of a document's texts, in the mapping's order: the second part of the document's stamp."""
+    return digest(msgspec.json.encode(list(texts.values())))
+
+
+def source_digest(source: bytes, names: Sequence[str]) -> str | None:
+    """The `text_digest` of these fields of a document; None if they cannot be read."""
+    try:
+        return text_digest(texts_in(source, names))
+    except (ValueError, RecursionError):
+        return None
+
+
+def digest_in_stamp(stamp: str) -> str:
+    """The `text_digest` that a stamp (`ingest.stages.stamps`) holds."""
+    return stamp.split(".", 2)[1] if "." in stamp else ""
+
+
+def digest(content: bytes) -> str:
+    """A hash of `DIGEST_DIGITS` hex digits."""
+    return hashlib.sha256(content).hexdigest()[:DIGEST_DIGITS]
+
+
+def texts_in(source: bytes, names: Sequence[str]) -> dict[str, str]:
+    """`field_texts` of a document in JSON, with numbers as they are written.
+
+    Raises:
+        ValueError: this is no JSON.
+        RecursionError: it is nested too deeply.
+    """
+    return field_texts(_NUMBERS_AS_TEXT.decode(replace_lone_surrogates(source).decode()), names)
 
 
 def field_texts(values: Mapping[str, object], names: Sequence[str]) -> dict[str, str]:
@@ -241,6 +281,9 @@ def changed(body: bytes, change: Callable[[bytes], bytes]) -> bytes:
 
 def replace_lone_surrogates(body: bytes) -> bytes:
     """JSON with U+FFFD in place of each half of a surrogate pair; every other byte stays, and so does the length."""
+    # A pattern is looked for fifty times as long as a byte.
+    if b"\\u" not in body and b"\xed" not in body:
+        return body
     return _ESCAPE.sub(_replaced, body) if _SUSPECT.search(body) else body
 
 

@@ -23,7 +23,7 @@ from bridge.models.encoder import Encoder
 from bridge.profile import IndexProfile, ModelReference, PassageSettings, companion_of
 from bridge.proxy.server.app import running
 from bridge.settings import ClusterSettings, CompanionSettings, ProxySettings, Settings, SidecarSettings
-from bridge.text import enriched_text, split_passages
+from bridge.text import enriched_text, split_passages, text_digest
 from rerank_server.app import Sidecar
 from rerank_server.models import Models
 from tests.toys import make_toy_cross_encoder, make_toy_encoder
@@ -62,7 +62,8 @@ class ProxyStack:
         settings = NESTED if nested else PassageSettings()
         passages = split_passages(text, settings, lambda each: [match.span() for match in re.finditer(r"\w+", each)])
         embeddings = vector_bytes(self.encoder.encode([passage.text for passage in passages], role="passage")).tolist()
-        ours: dict[str, Any] = {"predicted_queries": list(predicted_queries), "stamp": "s"}
+        stamp = f"recipe.{text_digest({name: document[name] for name in ('title', 'body')})}"
+        ours: dict[str, Any] = {"predicted_queries": list(predicted_queries), "stamp": stamp}
         if nested:
             ours["passages"] = [
                 {"embedding": embedding, "start": passage.start, "end": passage.end}
@@ -128,12 +129,12 @@ class ProxyStack:
         *,
         nested: bool = False,
     ) -> None:
-        """Writes documents of the index, as they are there now, to its companion."""
+        """Writes what is made of these documents to the index's companion."""
         lines: list[dict[str, Any]] = []
         for doc_id, (document, predicted) in documents.items():
-            read = client.get(index=index, id=doc_id)
-            enriched = self.enriched({name: document[name] for name in ("title", "body")}, predicted, nested=nested)
-            enriched["_neural"] |= {"seq_no": read["_seq_no"], "primary_term": read["_primary_term"]}
+            texts = {name: document[name] for name in ("title", "body")}
+            enriched = self.enriched(texts, predicted, nested=nested)
+            enriched["_neural"]["id"] = doc_id
             lines += [{"index": {"_id": doc_id}}, enriched]
         answer = client.bulk(index=companion_of(index, PREFIX), body=lines, refresh=True)
         assert not answer["errors"], answer

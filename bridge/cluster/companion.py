@@ -5,7 +5,8 @@ application's text fields, indexed as there, and our object, as a document that 
 written whole each time, so `_source` can leave out what only has to be searched.
 
 A document's version in the companion is its sequence number in the application's index plus one: of two writers, the
-one that read the newer document wins.
+one that read the newer document wins. Its stamp names the texts that it was made of: it counts in a search as long as
+these are the texts that the application's index returns to the caller.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,9 +36,6 @@ SOURCE_KEY = "neural_bridge_source"
 """The key of `_meta` for the identity of the index that a companion was made from: a later index of the same name
 counts its sequence numbers anew."""
 
-SEQ_NO, PRIMARY_TERM = "seq_no", "primary_term"
-"""In our object: the version of the document that was read."""
-
 _TEXT_PARAMETERS = {
     *("analyzer", "search_analyzer", "search_quote_analyzer", "similarity", "norms", "index_options"),
     "position_increment_gap",
@@ -56,8 +54,7 @@ def new_companion(source: IndexState, profile: IndexProfile, dialect: Dialect) -
     ours = msgspec.structs.replace(fitted(profile, dialect), beside=source.name)
     kept = scored_together(ours, dialect, source.mapping, analyzer=analyzer)
     properties = object_properties(kept, dialect, analyzer=analyzer)
-    for name in (SEQ_NO, PRIMARY_TERM):
-        put_field(properties, f"{kept.object_field}.{name}", {"type": "long"})
+    put_field(properties, kept.entry_id_field, {"type": "keyword", "index": False})
     for name in kept.text_fields:
         put_field(properties, name, _text(source.mapping, name))
     unstored = [*kept.text_fields, *([kept.embedding_field] if kept.vector_type != "none" else [])]

@@ -1,13 +1,17 @@
 """How well a companion matches the index that it stands beside: by all documents, or by a sample of many."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
-from opensearchpy import OpenSearch
+from opensearchpy import NotFoundError, OpenSearch
 
 from bridge.cluster import index as indices
+from bridge.cluster.connection import exchange
+from bridge.errors import AnswerNotUnderstood
 from bridge.profile import IndexProfile
+from bridge.text import decode, digest_in_stamp, source_digest
 
 SAMPLE = 1_000
 """Documents of each of the two indices that are compared."""
@@ -16,8 +20,8 @@ _SEED = 7
 
 
 class Completeness(msgspec.Struct, frozen=True):
-    """Of `sampled_documents` of the index, `missing` have no entry in the companion, and `stale` have one of an earlier
-    version; of `sampled_entries`, `orphaned` are of no document."""
+    """Of `sampled_documents` of the index, `missing` have no entry in the companion, and `stale` one of other texts; of
+    `sampled_entries`, `orphaned` are of no document."""
 
     entries: int
     sampled_documents: int
@@ -37,31 +41,52 @@ def completeness(client: OpenSearch, companion: str, profile: IndexProfile) -> C
 
     Raises:
         NotFoundError: there is no such index any longer.
+        AnswerNotUnderstood: one of the two cannot be searched.
     """
     index = str(profile.beside)
-    fields = list(profile.version_fields)
-    documents = {hit["_id"]: (hit["_seq_no"], hit["_primary_term"]) for hit in _sample(client, index)}
-    entries = _of_ids(client, companion, list(documents), docvalue_fields=fields)
-    versions = {hit["_id"]: tuple(hit.get("fields", {}).get(name, [None])[0] for name in fields) for hit in entries}
-    sampled = [hit["_id"] for hit in _sample(client, companion)]
+    texts = {"includes": list(profile.text_fields)}
+    documents = {
+        hit.id: source_digest(bytes(hit.source), profile.text_fields) for hit in _sample(client, index, _source=texts)
+    }
+    of_documents = {"query": {"ids": {"values": list(documents)}}}
+    entries = _hits(client, companion, **of_documents, _source=False, docvalue_fields=[profile.stamp_field])
+    made_of = {hit.id: "".join(map(digest_in_stamp, hit.fields.get(profile.stamp_field, []))) for hit in entries}
+    sampled = [hit.id for hit in _sample(client, companion, _source=False)]
     return Completeness(
         entries=indices.count(client, companion),
         sampled_documents=len(documents),
-        missing=len(documents.keys() - versions.keys()),
-        stale=sum(versions.get(doc_id, version) != version for doc_id, version in documents.items()),
+        missing=len(documents.keys() - made_of.keys()),
+        stale=sum(made_of.get(doc_id, texts) != texts for doc_id, texts in documents.items()),
         sampled_entries=len(sampled),
         orphaned=len(set(sampled) - indices.present_ids(client, index, sampled)),
     )
 
 
-def _sample(client: OpenSearch, index: str) -> Sequence[Mapping[str, Any]]:
+class _Hit(msgspec.Struct):
+    id: str = msgspec.field(name="_id")
+    source: msgspec.Raw = msgspec.field(name="_source", default_factory=lambda: msgspec.Raw(b"{}"))
+    fields: dict[str, list[str]] = {}
+
+
+class _Answer(msgspec.Struct):
+    class Hits(msgspec.Struct):
+        hits: list[_Hit]
+
+    hits: Hits
+
+
+def _sample(client: OpenSearch, index: str, **more: Any) -> Sequence[_Hit]:
     by_chance = {"random_score": {"seed": _SEED, "field": "_seq_no"}, "boost_mode": "replace"}
-    body = {"size": SAMPLE, "query": {"function_score": by_chance}, "_source": False, "seq_no_primary_term": True}
-    hits: Sequence[Mapping[str, Any]] = client.search(index=index, body=body)["hits"]["hits"]
-    return hits
+    return _hits(client, index, query={"function_score": by_chance}, **more)
 
 
-def _of_ids(client: OpenSearch, index: str, doc_ids: Sequence[str], **more: Any) -> Sequence[Mapping[str, Any]]:
-    body = {"size": SAMPLE, "query": {"ids": {"values": list(doc_ids)}}, "_source": False, **more}
-    hits: Sequence[Mapping[str, Any]] = client.search(index=index, body=body)["hits"]["hits"]
-    return hits
+def _hits(client: OpenSearch, index: str, **body: Any) -> Sequence[_Hit]:
+    answer = exchange(
+        client, "POST", f"/{quote(index, safe='')}/_search", body=msgspec.json.encode({"size": SAMPLE, **body})
+    )
+    if answer.status == 404:
+        raise NotFoundError(404, f"no such index: {index}")
+    try:
+        return decode(answer.body, _Answer).hits.hits
+    except msgspec.DecodeError as error:
+        raise AnswerNotUnderstood(f"a search of {index} answered {answer.status}, no documents: {error}") from error

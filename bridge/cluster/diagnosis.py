@@ -335,13 +335,15 @@ def _compared(cluster: _Cluster, profile: IndexProfile, index: str, name: str) -
         message += f"; but companion.prefix is {prefix!r}, so that no search uses it"
         return counted, Finding("note", subject, message, f"set companion.prefix to {name.removesuffix(index)!r}")
     if not companion.is_of(state, source):
-        message = f"was made anew after its companion {name}, which no longer serves it"
+        message = (
+            f"was made anew after its companion {name}, which serves only what has the same id and texts as before"
+        )
         return counted, Finding("note", subject, message, f"neural-bridge backfill {index}")
     if compared.is_whole:
         return counted, Finding("ok", subject, message)
     message += (
         f"; of {compared.sampled_documents:,} documents compared {compared.missing:,} have no entry there and "
-        f"{compared.stale:,} one of an earlier version, of {compared.sampled_entries:,} entries {compared.orphaned:,} "
+        f"{compared.stale:,} one of other texts, of {compared.sampled_entries:,} entries {compared.orphaned:,} "
         f"are of no document"
     )
     return counted, Finding("note", subject, message, f"neural-bridge backfill {index}")

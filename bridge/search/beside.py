@@ -2,10 +2,11 @@
 
 The companion is asked without the application's conditions, for more candidates than a leg needs. Then each leg is
 searched in the application's index, under all of these conditions, with the candidates' scores in place of what only
-the companion can score (`admission`): what that search does not return does not exist.
+the companion can score (`admission`): what that search does not return does not exist. It returns texts too, those that
+the caller is shown: a candidate counts if they are the ones that it was made of.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from bridge.cluster import dialects
 from bridge.profile import IndexProfile
@@ -13,6 +14,7 @@ from bridge.records import Hit
 from bridge.search import legs
 from bridge.search.json_tree import Json
 from bridge.search.request import SearchRequest
+from bridge.text import digest_in_stamp
 
 MAX_CANDIDATES = 900
 """Each is a clause of the admission, and clusters take 1,024 clauses."""
@@ -23,10 +25,15 @@ MAX_MATCHING = 2_000
 _PER_RESULT = 3
 """Conditions drop candidates: ask for more than are needed."""
 
+_NEAREST_PER_RESULT = 1.5
+"""Without conditions, only deleted and changed documents are dropped from the nearest. Of texts more are needed: the
+companion ranks them otherwise than the application's query does."""
 
-def n_candidates(profile: IndexProfile) -> int:
-    """How many candidates a leg is asked for at first."""
-    return min(profile.window * _PER_RESULT, MAX_CANDIDATES)
+
+def n_candidates(profile: IndexProfile, leg: str, *, allowed: bool) -> int:
+    """How many candidates a leg is asked for at first. `allowed`: no condition will drop any."""
+    per_result = _NEAREST_PER_RESULT if allowed and leg == "vector" else _PER_RESULT
+    return min(int(profile.window * per_result), MAX_CANDIDATES)
 
 
 def expansion(
@@ -44,6 +51,11 @@ def expansion(
     return {**_candidates(profile, query, size), "rescore": {"window_size": size, "query": alone}}
 
 
+def made_of(fields: Mapping[str, Sequence[object]], profile: IndexProfile) -> str:
+    """The `text_digest` of the texts that a companion's entry with these doc values was made of."""
+    return "".join(digest_in_stamp(str(stamp)) for stamp in fields.get(profile.stamp_field, ()))
+
+
 def vector(
     profile: IndexProfile, embedding: Sequence[float], *, size: int, among: Collection[str] | None = None
 ) -> Json:
@@ -55,14 +67,14 @@ def vector(
 
 
 def admission(request: SearchRequest, profile: IndexProfile, leg: str, candidates: Sequence[Hit]) -> Json:
-    """A leg's search in the application's index. It finds the same documents with the same scores as `legs.expansion`
-    and `legs.vector` do if the index holds the bridge's object itself."""
+    """A leg's search in the application's indices, with the documents' texts. It finds the same documents with the same
+    scores as `legs.expansion` and `legs.vector` do if the indices hold the bridge's object themselves."""
     scored = _scored(candidates)
     if leg == "expansion":
         body = legs.expanded_by(request, profile, scored)
     else:
         body = legs.allowed_by(request, profile, scored)
-    return {**body, "seq_no_primary_term": True}
+    return {**body, "_source": {"includes": list(profile.text_fields)}}
 
 
 def matching(request: SearchRequest) -> Json:
@@ -79,8 +91,8 @@ def beyond_matching(request: SearchRequest) -> Json:
 def _candidates(profile: IndexProfile, query: Json, size: int) -> Json:
     return {
         "size": size,
-        "_source": False,
-        "docvalue_fields": list(profile.version_fields),
+        "stored_fields": "_none_",
+        "docvalue_fields": [profile.entry_id_field, profile.stamp_field],
         "track_total_hits": False,
         "query": query,
     }
@@ -91,10 +103,18 @@ def _among(ids: Collection[str] | None) -> dict[str, Json]:
 
 
 def _scored(candidates: Sequence[Hit]) -> Json:
-    clauses = [
-        {"constant_score": {"filter": {"ids": {"values": [hit.doc_id]}}, "boost": hit.score}}
-        for hit in candidates
-        if hit.score > 0
-    ]
+    by_index: dict[str, list[Json]] = {}
+    for hit in candidates:
+        if hit.score > 0:
+            scored = {"constant_score": {"filter": {"ids": {"values": [hit.doc_id]}}, "boost": hit.score}}
+            by_index.setdefault(hit.index, []).append(scored)
     # A `bool` without clauses would match everything.
-    return {"bool": {"should": clauses}} if clauses else {"match_none": {}}
+    if not by_index:
+        return {"match_none": {}}
+    if len(by_index) == 1:
+        return {"bool": {"should": next(iter(by_index.values()))}}
+    within = [
+        {"bool": {"filter": [{"term": {"_index": index}}], "should": clauses, "minimum_should_match": 1}}
+        for index, clauses in by_index.items()
+    ]
+    return {"bool": {"should": within}}

@@ -93,12 +93,13 @@ def texts(profile: IndexProfile, keys: Sequence[Key], embedding: Sequence[float]
 
 
 def offsets(profile: IndexProfile, keys: Sequence[Key], embedding: Sequence[float], *, passages: int) -> Json:
-    """The given documents, each with its `passages` nearest passages, and without their texts."""
+    """The given entries of companions, each with its `passages` nearest passages and its stamp."""
     nearest = _nearest_passages(profile, embedding, passages)
     return {
         "size": len(keys),
         "query": {"bool": {"filter": [_documents(keys)], "should": [nearest]}},
         "_source": False,
+        "docvalue_fields": [profile.stamp_field],
         "track_total_hits": False,
     }
 

@@ -4,7 +4,6 @@ Totals, aggregations, suggestions, profile and shards are the ones of its own an
 cluster's, byte for byte but for `_score`, the bridge's object and the explanation if the request wants one.
 """
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +11,14 @@ import msgspec
 
 from bridge.errors import AnswerNotUnderstood
 from bridge.profile import IndexProfile
-from bridge.records import DocumentVersion, Hit, Key, Passage
-from bridge.text import changed, decodable, decode, enriched_text, field_texts, replace_lone_surrogates
+from bridge.records import Hit, Key, Passage
+from bridge.text import (
+    changed,
+    decodable,
+    decode,
+    enriched_text,
+    texts_in,
+)
 
 RawObject = dict[str, msgspec.Raw]
 """A JSON object whose values are still text."""
@@ -28,6 +33,7 @@ REJECTED = "malformed"
 """How the error of a leg begins that the cluster took for malformed."""
 _BAD_REQUEST = 400
 
+_NOTHING = msgspec.Raw()
 _TEXT = msgspec.json.Decoder(str)
 _SCORE = msgspec.json.Decoder(float | None)
 
@@ -36,18 +42,10 @@ class _Identity(msgspec.Struct):
     """What tells a hit apart; every other member is ignored here."""
 
     index: str = msgspec.field(name="_index")
-    doc_id: str = msgspec.field(name="_id")
+    doc_id: str = msgspec.field(name="_id", default="")
     score: float | None = msgspec.field(name="_score", default=None)
-    seq_no: int | None = msgspec.field(name="_seq_no", default=None)
-    primary_term: int | None = msgspec.field(name="_primary_term", default=None)
-    fields: dict[str, list[int]] = {}
-
-    def version(self, version_fields: tuple[str, str]) -> DocumentVersion | None:
-        """The version that the hit shows; of a companion's, the version of the document that it was made from."""
-        seq_no, primary_term = self.seq_no, self.primary_term
-        if self.fields:
-            [seq_no], [primary_term] = (self.fields.get(name, [None]) for name in version_fields)
-        return DocumentVersion(seq_no, primary_term) if seq_no is not None and primary_term is not None else None
+    fields: dict[str, list[object]] = {}
+    source: msgspec.Raw = msgspec.field(name="_source", default_factory=lambda: _NOTHING)
 
 
 class _Total(msgspec.Struct):
@@ -161,13 +159,11 @@ class _Legs(msgspec.Struct):
     responses: list[_Leg]
 
 
-def leg_rankings(
-    body: bytes, names: Sequence[str], version_fields: tuple[str, str] = ("", "")
-) -> dict[str, list[Hit] | str]:
+def leg_rankings(body: bytes, names: Sequence[str], *, id_field: str | None = None) -> dict[str, list[Hit] | str]:
     """A `_msearch` answer → for each leg its hits, best first and each document once, or what kind of error it met.
 
-    A leg of which all shards failed has no hits and so counts as an error too. `version_fields`: a companion's, for the
-    sequence number and the primary term of the application's document.
+    A leg of which all shards failed has no hits and so counts as an error too. `id_field`: the field that has a hit's
+    id as a doc value.
 
     Raises:
         AnswerNotUnderstood: no such answer, or another number of items than `names`.
@@ -188,7 +184,8 @@ def leg_rankings(
         else:
             best: dict[Key, Hit] = {}
             for hit in answer.hits.hits:
-                found = Hit(hit.index, hit.doc_id, hit.score or 0.0, hit.version(version_fields))
+                doc_id = hit.doc_id if id_field is None else "".join(map(str, hit.fields.get(id_field, ())))
+                found = Hit(hit.index, doc_id, hit.score or 0.0, hit.fields, bytes(hit.source))
                 best.setdefault(found.key, found)
             rankings[name] = list(best.values())
     return rankings
@@ -264,10 +261,7 @@ def source_texts(hit: ShownHit, fields: Sequence[str]) -> str:
         ValueError: this is no JSON.
         RecursionError: it is nested too deeply.
     """
-    source_json = replace_lone_surrogates(bytes(hit.members.get("_source", b"{}")))
-    # Numbers as text, as ingest reads them.
-    source = json.loads(source_json, parse_int=str, parse_float=str)
-    return enriched_text(field_texts(source, fields))
+    return enriched_text(texts_in(bytes(hit.members.get("_source", b"{}")), fields))
 
 
 def _taken_apart(body: bytes, is_partial: bool) -> tuple[RawObject, RawObject, list[ShownHit]]:

@@ -12,11 +12,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.cluster.companion import PRIMARY_TERM, SEQ_NO
 from bridge.cluster.connection import Answer
 from bridge.cluster.dialects import vector_bytes
 from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
-from bridge.profile import IndexProfile
+from bridge.profile import ENTRY_ID, IndexProfile
 from bridge.records import Document, EnrichedDocument
 from bridge.text import decode
 from ingest.books.ledger import Failure, Outcome
@@ -107,8 +106,8 @@ def neural_object(enriched: EnrichedDocument, profile: IndexProfile, *, nulls: C
     """The value of our field, as JSON: this generation's fields, and no others. A document without text has neither
     queries nor vectors; the fields in `nulls` are then null."""
     fields = {"stamp": _encode(enriched.stamp)}
-    if profile.beside and (version := enriched.document.version) is not None:
-        fields |= {SEQ_NO: _encode(version.seq_no), PRIMARY_TERM: _encode(version.primary_term)}
+    if profile.beside:
+        fields[ENTRY_ID] = _encode(enriched.document.doc_id)
     if enriched.predicted_queries:
         fields["predicted_queries"] = _encode(list(enriched.predicted_queries))
     if len(enriched.embeddings) and profile.passages.layout == "single":

@@ -1,5 +1,6 @@
 """The same documents, enriched in place and beside: the proxy ranks them alike, whatever a search demands of them."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import pytest
 import requests
 from opensearchpy import OpenSearch
 
+from bridge.cluster import companion
+from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.node.node import EmbeddedNode
 from bridge.profile import PassageSettings, RerankSettings
@@ -34,6 +37,7 @@ def _document(i: int) -> tuple[dict[str, Any], list[str]]:
 
 DOCUMENTS = {f"d{i}": _document(i) for i in range(240)}
 PROPERTIES = {"kind": {"type": "keyword"}, "n": {"type": "integer"}, "rare": {"type": "boolean"}}
+JSON = {"Content-Type": "application/json"}
 STAGES = ["expansion", "vector", "hybrid", "cascade", "rerank"]
 
 WING = {"multi_match": {"query": "wing flow", "fields": ["title", "body"]}}
@@ -132,6 +136,128 @@ def test_pages_are_parts_of_the_whole(
     assert [doc_id for page in pages for doc_id in ranked(page)] == list(ranked(whole))
 
 
+@pytest.fixture(scope="module")
+def several(node: EmbeddedNode, stack: ProxyStack) -> Iterator[tuple[str, str]]:
+    """Two indices that are enriched in place, and two that have companions, in which some ids are the same."""
+    parts = {
+        "1": {doc_id: DOCUMENTS[doc_id] for doc_id in list(DOCUMENTS)[:140]},
+        "2": {f"d{i - 100}": DOCUMENTS[f"d{i}"] for i in range(140, 240)},
+    }
+    pairs = [[f"{unused_index_name()}-{part}" for part in parts] for _ in range(2)]
+    settings = {"number_of_shards": 1, "number_of_replicas": 0}
+    more: dict[str, Any] = {"properties": PROPERTIES, "rerank": RerankSettings(depth=20), "window": 30}
+    with client(node.url) as direct:
+        for fill, names in zip((stack.fill, stack.fill_beside), pairs, strict=True):
+            for name, documents in zip(names, parts.values(), strict=True):
+                fill(direct, name, documents, settings=settings, **more)
+        direct.indices.put_alias(index=pairs[1], name="both", body={"filter": {"range": {"n": {"gte": 20}}}})
+        yield ",".join(pairs[0]), ",".join(pairs[1])
+        direct.indices.delete(index=",".join([*pairs[0], *pairs[1], *(PREFIX + name for name in pairs[1])]))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("body", [BODIES[name] for name in ("plain", "filter", "rare", "min_score")])
+def test_several_companions_rank_as_several_indices_in_place(
+    stack: ProxyStack, several: tuple[str, str], stage: str, body: dict[str, Any]
+) -> None:
+    in_place, beside = (search(stack, names, {**body, "size": 60}, stage) for names in several)
+
+    assert beside[0] == in_place[0]
+    found, expected = ({key[1:]: score for key, score in by_key(answer).items()} for _, answer in (beside, in_place))
+    assert found == pytest.approx(expected)
+    pages = [search(stack, several[1], {**body, "from": start, "size": 12}, stage)[1] for start in range(0, 60, 12)]
+    assert [key for page in pages for key in by_key(page)] == list(by_key(beside[1]))
+
+
+def by_key(answer: dict[str, Any]) -> dict[tuple[str, ...], float]:
+    """Scores by the index, the last letter of its name, and the id."""
+    return {(hit["_index"], hit["_index"][-1], hit["_id"]): hit["_score"] for hit in answer["hits"]["hits"]}
+
+
+def test_an_alias_of_several_indices_is_searched_in_every_way(stack: ProxyStack, several: tuple[str, str]) -> None:
+    mark, answer = search(stack, "both", {"query": WING, "size": 60}, "rerank, explain")
+    assert mark == "hybrid+rerank"
+    assert all(hit["_source"]["n"] >= 20 for hit in answer["hits"]["hits"])
+    assert {hit["_index"] for hit in answer["hits"]["hits"]} == set(several[1].split(","))
+    assert any("predicted_queries" in hit["_bridge"] for hit in answer["hits"]["hits"])
+
+    lines = [{"index": "both"}, {"query": WING, "size": 60}, {"index": several[1].split(",")}, {"query": WING}]
+    body = "".join(json.dumps(line) + "\n" for line in lines)
+    answered = requests.post(f"{stack.url}/_msearch", data=body, headers=JSON | {"x-bridge": "rerank"}, timeout=60)
+    assert answered.headers["X-Bridge"].startswith("upgraded=2/2; took")
+    assert list(by_key(answered.json()["responses"][0])) == list(by_key(answer))
+
+    template = {"source": {"query": WING, "size": 60}}
+    answered = requests.post(
+        f"{stack.url}/both/_search/template", json=template, headers={"x-bridge": "rerank"}, timeout=60
+    )
+    assert list(by_key(answered.json())) == list(by_key(answer))
+
+    wanted = {"index": "both", "queries": ["wing flow"], "size": 9}
+    retrieved = requests.post(f"{stack.admin_url}/_bridge/retrieve", json=wanted, timeout=60).json()["results"][0]
+    assert (retrieved["degraded"], len(retrieved["passages"])) == ([], 9)
+
+
+def test_if_one_of_several_has_no_companion_the_search_passes(
+    stack: ProxyStack, several: tuple[str, str], changing: tuple[OpenSearch, str]
+) -> None:
+    direct, index = changing
+    direct.indices.delete(index=f"{PREFIX}{index}")
+
+    mark, _ = search(stack, f"{several[1]},{index}", {"query": WING}, "hybrid")
+
+    assert mark == "pass; reason=profiles_differ"
+    direct.indices.create(index=f"{PREFIX}{index}")
+
+
+@pytest.mark.filterwarnings("ignore:index template .* matching patterns from existing older templates")
+def test_a_data_stream_is_searched_with_the_companions_of_its_indices(node: EmbeddedNode, stack: ProxyStack) -> None:
+    stream = unused_index_name()
+    texts = {name: {"type": "text", "analyzer": "english"} for name in ("title", "body")}
+    template = {"mappings": {"properties": texts}, "settings": {"number_of_replicas": 0}}
+    parts = [{"a": DOCUMENTS["d0"], "b": DOCUMENTS["d7"]}, {"c": DOCUMENTS["d13"], "a": DOCUMENTS["d26"]}]
+    with client(node.url) as direct:
+        made = {"index_patterns": [stream], "data_stream": {}, "template": template}
+        direct.indices.put_index_template(name=stream, body=made)
+        try:
+            backing = []
+            for part in parts:
+                for doc_id, (document, _) in part.items():
+                    body = {**document, "@timestamp": "2026-01-01T00:00:00Z"}
+                    written = direct.create(index=stream, id=doc_id, body=body, refresh=True)
+                backing.append(written["_index"])
+                state = indices.look(direct, written["_index"])
+                companion.create(direct, state, stack.profile(), PREFIX)
+                stack.enrich_beside(direct, state.name, part)
+                direct.indices.rollover(alias=stream)
+            last = direct.indices.get_data_stream(name=stream)["data_streams"][0]["indices"][-1]["index_name"]
+            companion.create(direct, indices.look(direct, last), stack.profile(), PREFIX)
+            backing.append(last)
+
+            mark, answer = search(stack, stream, {"query": WING, "size": 50}, "vector")
+
+            assert (mark, len(answer["hits"]["hits"])) == ("vector", 4)
+        finally:
+            for name in backing:
+                companion.remove(direct, name, PREFIX)
+            direct.indices.delete_data_stream(name=stream)
+            direct.indices.delete_index_template(name=stream)
+
+
+def test_an_index_with_a_name_beyond_ascii_is_searched_with_its_companion(
+    node: EmbeddedNode, stack: ProxyStack
+) -> None:
+    name = f"bücher-{unused_index_name()}"
+    with client(node.url) as direct:
+        stack.fill_beside(direct, name, {"a": DOCUMENTS["d0"], "b": DOCUMENTS["d7"]}, passages=NESTED)
+        try:
+            mark, answer = search(stack, name, {"query": WING}, "rerank, explain")
+            assert mark == "hybrid+rerank"
+            assert set(ranked(answer)) == {"a", "b"}
+        finally:
+            direct.indices.delete(index=f"{name},{PREFIX}{name}")
+
+
 def test_what_a_run_beside_writes_is_searched(node: EmbeddedNode, stack: ProxyStack, tmp_path: Path) -> None:
     name = unused_index_name()
     profile = stack.profile(generator=None)
@@ -143,9 +269,15 @@ def test_what_a_run_beside_writes_is_searched(node: EmbeddedNode, stack: ProxySt
         try:
             run = Job(name, profile, models, connect(ClusterSettings(url=node.url)), IngestSettings(), tmp_path)
             assert run_beside(run, PREFIX).report.ledger.written == 9
+            before = scores(search(stack, name, {"query": WING}, "hybrid")[1])
             assert len(found(stack, name, "vector")) == 9
 
-            direct.update(index=name, id="d3", body={"doc": {"n": 100}}, refresh=True)
+            everything = {"script": {"source": "ctx._source.n = 100"}, "query": {"match_all": {}}}
+            direct.update_by_query(index=name, body=everything, refresh=True)
+            assert scores(search(stack, name, {"query": WING}, "hybrid")[1]) == pytest.approx(before)
+            assert len(found(stack, name, "vector")) == 9
+
+            direct.update(index=name, id="d3", body={"doc": {"title": "another"}}, refresh=True)
             direct.delete(index=name, id="d4", refresh=True)
             assert not {"d3", "d4"} & set(found(stack, name, "vector"))
 
@@ -198,6 +330,56 @@ def test_a_changed_document_is_found_by_its_new_text_alone(stack: ProxyStack, ch
     assert before == ["words"]
     assert "predicted" not in by_vector
     assert set(found(stack, index)) == {"words", "predicted"}
+
+
+def test_an_index_made_anew_has_of_the_companion_what_is_as_it_was(
+    stack: ProxyStack, changing: tuple[OpenSearch, str]
+) -> None:
+    direct, index = changing
+    mapping = direct.indices.get_mapping(index=index)[index]["mappings"]
+    direct.indices.delete(index=index)
+    direct.indices.create(index=index, body={"mappings": mapping})
+    for doc_id, document in (
+        ("words", {"title": "shoe", "body": "red"}),
+        ("predicted", {"title": "shoe", "body": "red"}),
+        ("other", {"title": "wing flow", "body": "plate"}),
+    ):
+        direct.index(index=index, id=doc_id, body=document, refresh=True)
+
+    assert set(found(stack, index)) == {"other", "predicted"}
+    _, answer = search(stack, index, {"query": WING}, "vector, explain")
+    by_vector = [hit["_id"] for hit in answer["hits"]["hits"] if "vector" in hit["_bridge"]["legs"]]
+    assert by_vector == ["predicted"]
+
+
+def test_texts_count_however_a_document_spells_them(node: EmbeddedNode, stack: ProxyStack, tmp_path: Path) -> None:
+    name = unused_index_name()
+    profile = stack.profile(generator=None, text_fields=["title", "part.body"])
+    documents = [
+        b'{"title": ["wing", null, ["flow"]], "part": [{"body": "plate"}, {"body": ["heat", ""]}]}',
+        b'{"title": null, "part.body": "wing"}',
+        b'{"title": 1.5, "part": {"body": 1000}}',
+        b'{"title": "wing \\ud83d", "part": {"body": null}}',
+        b'{"n": 1}',
+    ]
+    mapping = {"properties": {"title": {"type": "text"}, "part": {"properties": {"body": {"type": "text"}}}}}
+    with client(node.url) as direct:
+        direct.indices.create(index=name, body={"mappings": mapping})
+        for n, document in enumerate(documents):
+            put = requests.put(f"{node.url}/{name}/_doc/{n}?refresh=true", data=document, headers=JSON, timeout=60)
+            assert put.status_code == 201, put.text
+        try:
+            models = Models(stack.encoder, profile.encoder, word_spans)
+            run = Job(name, profile, models, connect(ClusterSettings(url=node.url)), IngestSettings(), tmp_path)
+            run_beside(run, PREFIX)
+
+            everything = {"script": {"source": "ctx._source.n = 2"}, "query": {"match_all": {}}}
+            direct.update_by_query(index=name, body=everything, refresh=True)
+            mark, answer = search(stack, name, {"query": {"match": {"title": "wing"}}}, "vector")
+
+            assert (mark, set(ranked(answer))) == ("vector", {"0", "1", "2", "3"})
+        finally:
+            direct.indices.delete(index=f"{name},{PREFIX}{name}")
 
 
 def test_without_its_companion_an_index_is_searched_as_ever(

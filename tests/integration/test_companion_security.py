@@ -117,12 +117,35 @@ def test_who_does_not_see_every_text_is_answered_as_without_us(
         assert through.headers["X-Bridge"] == "pass; reason=fields_hidden"
 
 
-def test_a_masked_text_is_shown_masked(secured: tuple[SecuredNode, ProxyStack]) -> None:
-    answered = ask(secured, "mask", {"query": QUESTION, "size": 50})
+@pytest.mark.parametrize("stage", UPGRADED)
+def test_whose_texts_are_masked_is_answered_as_without_us(secured: tuple[SecuredNode, ProxyStack], stage: str) -> None:
+    body = {"query": QUESTION, "size": 50}
 
-    assert answered.headers["X-Bridge"].startswith("hybrid+rerank")
+    through = ask(secured, "mask", body, stage=stage, explain=False)
+    direct = ask(secured, "mask", body, direct=True)
+
+    assert through.headers["X-Bridge"].startswith("lexical; degraded=texts_differ")
+    assert through.json()["hits"] == direct.json()["hits"]
     titles = {document["title"] for document, _ in (SECRETS | VISIBLE).values()}
-    assert not titles & {hit["_source"]["title"] for hit in answered.json()["hits"]["hits"]}
+    assert not titles & {hit["_source"]["title"] for hit in through.json()["hits"]["hits"]}
+
+
+def test_what_was_predicted_of_a_masked_text_is_not_explained(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    body = {"query": QUESTION, "size": 50}
+
+    assert "predicted_queries" in ask(secured, "reader", body).text
+    assert "predicted_queries" not in ask(secured, "mask", body).text
+
+
+def test_no_passage_of_a_masked_text_is_retrieved(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    node, stack = secured
+    wanted = {"index": INDEX, "queries": ["wing pressure flow"], "size": 50}
+
+    answered = requests.post(
+        f"{stack.admin_url}/_bridge/retrieve", json=wanted, auth=("mask", node.password), timeout=60
+    )
+
+    assert [each["passages"] for each in answered.json()["results"]] == [[]]
 
 
 def test_passages_come_from_visible_documents(secured: tuple[SecuredNode, ProxyStack]) -> None:

@@ -14,7 +14,7 @@ from bridge.profile import IndexProfile
 from bridge.proxy.transport.headers import own_identity
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.cluster_client import AnswerMemory, OwnSearches
-from bridge.proxy.upgrade.companion import CompanionLegs, companion_texts
+from bridge.proxy.upgrade.companion import CompanionLegs, Entries, companion_texts
 from bridge.proxy.upgrade.planning import Plan
 from bridge.records import Hit, Key, Passage
 from bridge.search.json_tree import Json
@@ -82,11 +82,17 @@ class CompanionAndSidecar(ClusterAndSidecar):
     ) -> Mapping[str, Sequence[Hit]]:
         window = max(body["size"] for body in bodies.values())
         plan = self.searches.plan(self.index, self.request, msgspec.structs.replace(profile, window=window))
-        return self.answered(self.searches.wait(lambda asked: CompanionLegs(plan, asked, embedding).answer(bodies)))
+        entries = Entries(profile.text_fields)
+        return self.answered(
+            self.searches.wait(lambda asked: CompanionLegs(plan, asked, embedding, entries).answer(bodies))
+        )
 
     def read(
         self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
     ) -> Mapping[Key, Sequence[Passage]]:
         plan = self.searches.plan(self.index, self.request, self.profile)
-        hits = self.searches.wait(lambda asked: companion_texts(plan, asked, keys, embedding, passages, plan.deadline))
+        entries = Entries(self.profile.text_fields)
+        hits = self.searches.wait(
+            lambda asked: companion_texts(plan, asked, entries, keys, embedding, passages, plan.deadline)
+        )
         return passages_to_read(hits, keys, self.profile)

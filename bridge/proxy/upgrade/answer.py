@@ -145,9 +145,10 @@ class Composer:
                 body = legs.matching_predictions(request, profile, keys)
                 hits = await self._searches.hits(plan, body, stage="explain", deadline=plan.deadline)
             else:
+                # What was predicted of a text that the caller is not shown is not shown either.
                 hits = await self._searches.companion_hits(
                     plan,
-                    keys,
+                    [key for key in keys if ranked.entries is not None and ranked.entries.count(key)],
                     lambda theirs: legs.matching_predictions(request, profile, theirs),
                     deadline=plan.deadline,
                 )

@@ -10,11 +10,12 @@ from dataclasses import replace
 from urllib.parse import quote, urlencode
 
 import aiohttp
+from cachetools import LRUCache
 
 from bridge import tracing
 from bridge.errors import AnswerNotUnderstood, StageFailed
 from bridge.profile import companion_of
-from bridge.proxy.transport.headers import of_a_leg, own_identity
+from bridge.proxy.transport.headers import identity, of_a_leg, own_identity
 from bridge.proxy.transport.passthrough import aside
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
@@ -25,6 +26,7 @@ from bridge.search.json_tree import Json
 from bridge.search.response import ShownHit, found_hits
 from bridge.settings import Settings
 
+_CACHED_CONDITIONS = 10_000
 _SHOWING_SHARE = 0.15
 """Of the budget: what the stages before leave for showing the hits that they brought up."""
 
@@ -115,6 +117,9 @@ class OwnSearches:
     """Asks the cluster for what the application's own answer lacks.
 
     Companions are asked by the identity of `settings.cluster`, which no search of the application's index carries.
+
+    Attributes:
+        reach: how many candidates of companions searches with the same conditions needed lately.
     """
 
     def __init__(self, upstream: Upstream, memory: AnswerMemory, settings: Settings) -> None:
@@ -122,6 +127,8 @@ class OwnSearches:
         self._memory = memory
         self._prefix = settings.companion.prefix
         self._own_identity = own_identity(settings.cluster)
+        self._per_request_headers = settings.proxy.per_request_headers
+        self.reach: LRUCache[bytes, int] = LRUCache(_CACHED_CONDITIONS)
 
     async def hits(self, plan: Plan, body: Json, *, stage: str, deadline: float) -> list[ShownHit]:
         """The hits of one search.
@@ -148,33 +155,45 @@ class OwnSearches:
         """
         return await self._ask(plan, plan.expression, "_msearch", {}, body, stage, plan.deadline)
 
+    def conditions(self, plan: Plan) -> bytes:
+        """Names who asks, and under which conditions: what `reach` is kept by."""
+        conditions = [plan.expression, legs.allowed(plan.request), dict(plan.request.scope)]
+        caller = identity(plan.caller, self._per_request_headers)
+        return caller + hashlib.sha256(json_tree.write(conditions)).digest()
+
     async def companion_msearch(self, plan: Plan, bodies: Iterable[Json]) -> bytes:
-        """The answer of the companion's index to a `_msearch` of these searches.
+        """The answer of the companions to a `_msearch` of these searches.
 
         Raises:
             StageFailed: `companion_unavailable`, `companion_slow`, `companion_forbidden`, `companion_rejected`.
         """
         body = legs.msearch(bodies, _same_copies(plan))
-        companion = quote(self._companion(plan), safe="")
-        return await self._ask(plan, companion, "_msearch", {}, body, "companion", plan.deadline, own=True)
+        return await self._ask(
+            plan, self._companion_expression(plan), "_msearch", {}, body, "companion", plan.deadline, own=True
+        )
 
     async def companion_hits(
         self, plan: Plan, keys: Sequence[Key], body_of: Callable[[Sequence[Key]], Json], *, deadline: float
     ) -> list[ShownHit]:
-        """The hits of one search of the companion for documents that the application's index returned to the caller;
-        `body_of` makes it from their keys in the companion. The hits have the application's keys.
+        """The hits of one search of the companions for documents that the application's index returned to the caller;
+        `body_of` makes it from their keys in the companions. The hits have the application's keys.
 
         Raises:
             StageFailed: as `companion_msearch`.
         """
-        companion = self._companion(plan)
-        key_of = {(companion, doc_id): (index, doc_id) for index, doc_id in keys}
+        if not keys:
+            return []
+        key_of = {(companion_of(index, self._prefix), doc_id): (index, doc_id) for index, doc_id in keys}
         body = body_of(list(key_of))
-        hits = await self._hits(plan, _same_copies(plan), body, "companion", deadline, index=companion)
+        hits = await self._hits(plan, _same_copies(plan), body, "companion", deadline, own=True)
         return [replace(hit, key=key_of[hit.key]) for hit in hits if hit.key in key_of]
 
-    def _companion(self, plan: Plan) -> str:
-        return companion_of(plan.profile.beside or "", self._prefix)
+    def companions(self, plan: Plan) -> dict[str, str]:
+        """The names of the companions, and the application's index of each."""
+        return {companion_of(index, self._prefix): index for index in plan.profile.beside_indices}
+
+    def _companion_expression(self, plan: Plan) -> str:
+        return quote(",".join(self.companions(plan)), safe=",")
 
     async def _hits(
         self,
@@ -184,10 +203,10 @@ class OwnSearches:
         stage: str,
         deadline: float,
         *,
-        index: str | None = None,
+        own: bool = False,
     ) -> list[ShownHit]:
-        """The hits of a search of the application's index in the caller's name, or of the companion `index`."""
-        indices, own = (plan.expression, False) if index is None else (quote(index, safe=""), True)
+        """The hits of a search of the application's index in the caller's name, or of the companions (`own`)."""
+        indices = self._companion_expression(plan) if own else plan.expression
         answer = await self._ask(plan, indices, "_search", parameters, json_tree.write(body), stage, deadline, own=own)
         try:
             return await aside(len(answer), lambda: found_hits(answer))

@@ -1,11 +1,12 @@
-"""The legs of a search whose index has a companion: what the companion finds counts only if the application's index
-returns it to the caller, under the caller's own conditions and in the version that the companion knows.
+"""The legs of a search whose indices have companions: what a companion finds counts only if the application's index
+returns it to the caller, under the caller's own conditions and with the texts that the companion's entry was made of.
 
-Nothing is shown, counted, reranked or fused that the application's index did not return so.
+Nothing is shown, counted, reranked or fused that the application's index did not return so. That holds for texts that
+are masked for the caller or have changed, and for the companion of an index that was deleted and made anew.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -13,106 +14,173 @@ import msgspec
 from bridge.errors import AnswerNotUnderstood, StageFailed
 from bridge.proxy.upgrade.cluster_client import OwnSearches, scope
 from bridge.proxy.upgrade.planning import Plan
-from bridge.records import DocumentVersion, Hit, Key
+from bridge.records import Hit, Key
 from bridge.search import beside, legs
 from bridge.search.json_tree import Json
 from bridge.search.response import ShownHit, leg_rankings
+from bridge.text import source_digest
 
 _UNKNOWN = "unknown"
 """Beside the legs: the predicted queries of documents that the companion was not asked about."""
+_MATCHING = "matching"
+_ALL = 0
+"""In place of a number of candidates: all that the conditions allow."""
+_MARGIN = 1.5
+"""How many more candidates are asked for than conditions dropped lately."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """What the companion found for a leg. `full`: there may be more."""
+    """What the companions found for a leg, by the application's keys. `full`: there may be more."""
 
     hits: Sequence[Hit]
     full: bool = False
 
-    @property
-    def versions(self) -> dict[str, DocumentVersion | None]:
-        return {hit.doc_id: hit.version for hit in self.hits}
+    def unchanged(self, entries: "Entries") -> "_Candidates":
+        """Without those that are known to be made of other texts."""
+        return replace(self, hits=[hit for hit in self.hits if not entries.differ(hit.key)])
 
-    def without(self, ids: Collection[str]) -> "_Candidates":
-        return replace(self, hits=[hit for hit in self.hits if hit.doc_id not in ids])
+
+def _apart(
+    found: Mapping[str, _Candidates | str],
+) -> tuple[dict[str, list[Hit] | str], dict[str, _Candidates]]:
+    """The legs that failed, and the candidates of the others."""
+    failed: dict[str, list[Hit] | str] = {leg: each for leg, each in found.items() if isinstance(each, str)}
+    return failed, {leg: each for leg, each in found.items() if isinstance(each, _Candidates)}
+
+
+class Entries:
+    """Which entries of companions count in one search.
+
+    Attributes:
+        sources: texts that the application's index has shown to the caller, as JSON.
+        made_of: the `text_digest` of the texts that a document's entry was made of.
+    """
+
+    def __init__(self, text_fields: Sequence[str]) -> None:
+        self._text_fields = text_fields
+        self._digests: dict[Key, str | None] = {}
+        self.sources: dict[Key, bytes] = {}
+        self.made_of: dict[Key, str] = {}
+
+    def count(self, key: Key) -> bool:
+        """Whether the document has an entry that was made of the texts which the caller is shown."""
+        return key in self.made_of and key in self.sources and self._digest(key) == self.made_of[key]
+
+    def differ(self, key: Key) -> bool:
+        """Whether the document has an entry that was made of other texts than the caller is shown."""
+        return key in self.made_of and key in self.sources and not self.count(key)
+
+    def _digest(self, key: Key) -> str | None:
+        if key not in self._digests:
+            self._digests[key] = source_digest(self.sources[key], self._text_fields)
+        return self._digests[key]
 
 
 class CompanionLegs:
-    """Answers the legs of one search. `embedding` is the query's, None if there is none."""
+    """Answers the legs of one search, and notes in `entries` what it sees. `embedding` is the query's, None if there
+    is none."""
 
-    def __init__(self, plan: Plan, searches: OwnSearches, embedding: Sequence[float] | None) -> None:
+    def __init__(self, plan: Plan, searches: OwnSearches, embedding: Sequence[float] | None, entries: Entries) -> None:
         self._plan = plan
         self._searches = searches
         self._embedding = embedding
+        self._entries = entries
+        self._conditions = searches.conditions(plan)
 
     async def answer(self, bodies: Mapping[str, Json]) -> dict[str, list[Hit] | str]:
         """The hits of each leg, or what kind of error it met; `bodies` are the legs' searches of an index that holds
         the bridge's object itself.
 
         Raises:
-            StageFailed: the application's index did not answer, as `OwnSearches.msearch`.
+            StageFailed: the application's index did not answer, as `OwnSearches.msearch`; `texts_differ`: no entry was
+                made of the texts that the caller is shown.
         """
-        wanted = [leg for leg in bodies if leg != "lexical"]
-        size = beside.n_candidates(self._plan.profile)
-        finding = asyncio.create_task(self._found({leg: self._question(leg, size) for leg in wanted}, size))
-        try:
-            own = await self._by_caller({leg: bodies[leg] for leg in bodies if leg not in wanted})
-            found = await finding
-        finally:
-            finding.cancel()
-        failed = {leg: each for leg, each in found.items() if isinstance(each, str)}
-        candidates = {leg: each for leg, each in found.items() if isinstance(each, _Candidates)}
+        own, ours = await asyncio.gather(
+            self._by_caller({leg: bodies[leg] for leg in bodies if leg == "lexical"}),
+            self._ours([leg for leg in bodies if leg != "lexical"]),
+        )
+        return own | ours
+
+    async def _ours(self, wanted: Sequence[str]) -> dict[str, list[Hit] | str]:
+        """The hits of the legs that companions answer."""
+        reach = self._searches.reach.get(self._conditions)
+        if reach == _ALL and (among := await self._matching()) is not None:
+            failed, candidates = _apart(await self._found_among(wanted, among))
+            return failed | await self._admitted(candidates)
+        conditions = bool(legs.allowed(self._plan.request))
+        sizes = {leg: reach or beside.n_candidates(self._plan.profile, leg, allowed=not conditions) for leg in wanted}
+        found, many = await asyncio.gather(
+            self._found({leg: self._question(leg, size) for leg, size in sizes.items()}),
+            self._many() if conditions else asyncio.sleep(0, None),
+        )
+        failed, candidates = _apart(found)
         admitted = await self._admitted(candidates)
-        return {**own, **failed, **admitted, **await self._improved(candidates, admitted)}
+        return failed | admitted | await self._improved(candidates, admitted, many)
 
     async def _improved(
-        self, candidates: Mapping[str, _Candidates], admitted: Mapping[str, list[Hit] | str]
+        self, candidates: Mapping[str, _Candidates], admitted: Mapping[str, list[Hit] | str], many: bool | None
     ) -> dict[str, list[Hit]]:
         """The legs that more questions made better; none if there was no time for them."""
         try:
-            better = await self._admitted(await self._better(candidates, admitted))
+            better = await self._admitted(await self._better(candidates, admitted, many))
         except StageFailed:
             return {}
         return {leg: hits for leg, hits in better.items() if not isinstance(hits, str)}
 
     async def _better(
-        self, candidates: Mapping[str, _Candidates], admitted: Mapping[str, list[Hit] | str]
+        self, candidates: Mapping[str, _Candidates], admitted: Mapping[str, list[Hit] | str], many: bool | None
     ) -> dict[str, _Candidates]:
         """New candidates for legs whose conditions dropped too many of them, or that met documents which the companion
-        has not scored."""
+        has not scored. `many`: see `_many`; None if it is not known."""
         profile = self._plan.profile
         hits_of = {leg: hits for leg, hits in admitted.items() if not isinstance(hits, str)}
         full = {leg: hits for leg, hits in hits_of.items() if candidates[leg].full}
-        known = candidates["expansion"].versions if "expansion" in full else {}
-        unknown = [hit.doc_id for hit in full.get("expansion", ()) if hit.doc_id not in known]
+        known = {hit.key for hit in candidates["expansion"].hits} if "expansion" in full else set()
+        unknown = [hit.doc_id for hit in full.get("expansion", ()) if hit.key not in known]
         # Conditions dropped candidates: the request's, or those of an alias or of document-level security.
         few = any(len(hits) < profile.window for hits in full.values()) or 2 * len(unknown) > profile.window
         # Without conditions nearly everything would match.
-        matching = await self._matching() if few or (unknown and legs.allowed(self._plan.request)) else None
-        if matching is not None:
-            size = min(len(matching), beside.MAX_CANDIDATES)
-            exact = await self._found({leg: self._question(leg, size, matching) for leg in full if size}, size)
-            return {leg: each for leg, each in exact.items() if isinstance(each, _Candidates)}
+        if few or (unknown and legs.allowed(self._plan.request)):
+            many = await self._many() if many is None else many
+            if not many and (among := await self._matching()) is not None:
+                return _apart(await self._found_among(full, among))[1]
         questions: dict[str, Json] = {}
-        if "vector" in full and len(full["vector"]) < profile.window:
+        if "vector" in full and (n := len(full["vector"])) < profile.window:
+            needed = len(candidates["vector"].hits) * profile.window * _MARGIN / max(n, 1)
+            self._searches.reach[self._conditions] = min(int(needed), beside.MAX_CANDIDATES)
             questions["vector"] = self._question("vector", beside.MAX_CANDIDATES)
         if unknown:
             questions[_UNKNOWN] = self._question("expansion", len(unknown), unknown)
-        found = await self._found(questions, beside.MAX_CANDIDATES)
-        better = {leg: each for leg, each in found.items() if isinstance(each, _Candidates)}
+        found = await self._found(questions)
+        better = _apart(found)[1]
         if (scored := better.pop(_UNKNOWN, None)) is not None:
             together = [*scored.hits, *candidates["expansion"].hits]
             better["expansion"] = _Candidates(together[: beside.MAX_CANDIDATES])
         return better
 
+    async def _many(self) -> bool:
+        """Whether the conditions allow too many documents to compare each of them. That is told at once; so many ids
+        would take tens of milliseconds."""
+        return bool((await self._by_caller({_MATCHING: beside.beyond_matching(self._plan.request)}))[_MATCHING])
+
     async def _matching(self) -> list[str] | None:
         """The ids of all documents that the conditions allow; None if there are too many, or none can be had."""
-        request = self._plan.request
-        # Whether there are more is told at once; so many ids take tens of milliseconds.
-        if (await self._by_caller({"beyond": beside.beyond_matching(request)}))["beyond"]:
+        hits = (await self._by_caller({_MATCHING: beside.matching(self._plan.request)}))[_MATCHING]
+        if isinstance(hits, str) or len(hits) >= beside.MAX_MATCHING:
+            self._searches.reach.pop(self._conditions, None)
             return None
-        hits = (await self._by_caller({"matching": beside.matching(request)}))["matching"]
-        return None if isinstance(hits, str) else [hit.doc_id for hit in hits]
+        self._searches.reach[self._conditions] = _ALL
+        return [hit.doc_id for hit in hits]
+
+    async def _found_among(self, wanted: Iterable[str], among: Sequence[str]) -> dict[str, _Candidates | str]:
+        """Every document of `among`, scored by the companions."""
+        # Each index may have its own document of an id.
+        profile = self._plan.profile
+        n_documents = len(among) * len(profile.beside_indices)
+        none: dict[str, _Candidates | str] = {leg: _Candidates([]) for leg in wanted}
+        sizes = {leg: min(n_documents, beside.n_candidates(profile, leg, allowed=True)) for leg in wanted if among}
+        return none | await self._found({leg: self._question(leg, size, among) for leg, size in sizes.items()})
 
     def _question(self, leg: str, size: int, among: Collection[str] | None = None) -> Json:
         plan = self._plan
@@ -120,40 +188,51 @@ class CompanionLegs:
             return beside.expansion(plan.request, plan.profile, size=size, among=among)
         return beside.vector(plan.profile, self._embedding or (), size=size, among=among)
 
-    async def _found(self, questions: Mapping[str, Json], size: int) -> dict[str, _Candidates | str]:
-        """The companion's answers, or why there are none."""
+    async def _found(self, questions: Mapping[str, Json]) -> dict[str, _Candidates | str]:
+        """The companions' answers, or why there are none."""
         if not questions:
             return {}
-        profile = self._plan.profile
+        indices = self._searches.companions(self._plan)
         try:
             answer = await self._searches.companion_msearch(self._plan, questions.values())
-            found = leg_rankings(answer, list(questions), profile.version_fields)
+            found = leg_rankings(answer, list(questions), id_field=self._plan.profile.entry_id_field)
         except (StageFailed, AnswerNotUnderstood) as failed:
             return dict.fromkeys(questions, str(failed))
-        return {
-            leg: hits
-            if isinstance(hits, str)
-            else _Candidates([msgspec.structs.replace(hit, index=profile.beside) for hit in hits], len(hits) >= size)
-            for leg, hits in found.items()
-        }
+        candidates: dict[str, _Candidates | str] = {}
+        for leg, hits in found.items():
+            if isinstance(hits, str):
+                candidates[leg] = hits
+                continue
+            ours = [msgspec.structs.replace(hit, index=indices[hit.index]) for hit in hits if hit.index in indices]
+            self._entries.made_of |= {hit.key: beside.made_of(hit.fields, self._plan.profile) for hit in ours}
+            candidates[leg] = _Candidates(ours, len(hits) >= questions[leg]["size"]).unchanged(self._entries)
+        return candidates
 
     async def _admitted(self, candidates: Mapping[str, _Candidates]) -> dict[str, list[Hit] | str]:
-        """The legs' hits in the application's index. Documents that have changed since the companion read them count
-        as if it had none of them."""
-        hits_of = await self._by_caller(self._admissions(candidates))
-        stale = {leg: each.without(_stale(each, hits_of[leg])) for leg, each in candidates.items()}
-        changed = {leg: each for leg, each in stale.items() if len(each.hits) < len(candidates[leg].hits)}
+        """The legs' hits in the application's index. Documents whose texts are others than those of which the companion
+        made its entries count as if it had none of them."""
+        hits_of = await self._shown(candidates)
+        fresh = {leg: each.unchanged(self._entries) for leg, each in candidates.items()}
+        changed = {leg: each for leg, each in fresh.items() if len(each.hits) < len(candidates[leg].hits)}
+        if changed and not any(map(self._entries.count, self._entries.sources)):
+            raise StageFailed("texts_differ", "no companion's entry was made of the texts that the caller is shown")
         # Without them the window shows others, which may have changed too: one of these is left out, and no more asked.
-        again = await self._by_caller(self._admissions(changed))
+        again = await self._shown(changed)
         for leg, each in changed.items():
             hits = again[leg]
-            later = _stale(each, hits)
-            hits_of[leg] = hits if isinstance(hits, str) else [hit for hit in hits if hit.doc_id not in later]
+            later = {hit.key for hit in each.hits if self._entries.differ(hit.key)}
+            hits_of[leg] = hits if isinstance(hits, str) else [hit for hit in hits if hit.key not in later]
         return hits_of
 
-    def _admissions(self, candidates: Mapping[str, _Candidates]) -> dict[str, Json]:
+    async def _shown(self, candidates: Mapping[str, _Candidates]) -> dict[str, list[Hit] | str]:
+        """The legs' hits in the application's index; their texts are noted."""
         plan = self._plan
-        return {leg: beside.admission(plan.request, plan.profile, leg, each.hits) for leg, each in candidates.items()}
+        hits_of = await self._by_caller(
+            {leg: beside.admission(plan.request, plan.profile, leg, each.hits) for leg, each in candidates.items()}
+        )
+        for hits in hits_of.values():
+            self._entries.sources |= {} if isinstance(hits, str) else {hit.key: hit.source or b"{}" for hit in hits}
+        return hits_of
 
     async def _by_caller(self, bodies: Mapping[str, Json]) -> dict[str, list[Hit] | str]:
         if not bodies:
@@ -166,43 +245,54 @@ class CompanionLegs:
             raise StageFailed("legs_unavailable", str(error)) from error
 
 
-def _stale(candidates: _Candidates, admitted: Sequence[Hit] | str) -> set[str]:
-    """The candidates that are another version of their document than the application's index returned."""
-    versions = candidates.versions
-    hits = () if isinstance(admitted, str) else admitted
-    return {hit.doc_id for hit in hits if hit.doc_id in versions and versions[hit.doc_id] != hit.version}
-
-
 async def companion_texts(
     plan: Plan,
     searches: OwnSearches,
+    entries: Entries,
     keys: Sequence[Key],
     embedding: Sequence[float] | None,
     passages: int,
     deadline: float,
 ) -> list[ShownHit]:
-    """The answer to `legs.texts`: texts as the application's index shows them to the caller, and the offsets of
-    passages from the companion.
+    """The answer to `legs.texts`: texts as the application's index shows them to the caller, most of which came with
+    the legs' hits, and the offsets of passages from the companions.
 
     Raises:
         StageFailed: as `OwnSearches.hits` and `OwnSearches.companion_hits`.
     """
-    profile = plan.profile
-    texts = searches.hits(plan, legs.texts(profile, keys, None), stage="texts", deadline=deadline)
-    if embedding is None or profile.passages.layout == "single":
-        return await texts
-
-    def nearest(theirs: Sequence[Key]) -> Json:
-        return legs.offsets(profile, theirs, embedding, passages=passages)
-
-    hits, found = await asyncio.gather(
-        texts, searches.companion_hits(plan, keys, nearest, deadline=deadline), return_exceptions=True
+    unknown = [key for key in keys if key not in entries.sources]
+    nested = embedding is not None and plan.profile.passages.layout == "nested"
+    read, found = await asyncio.gather(
+        searches.hits(plan, legs.texts(plan.profile, unknown, None), stage="texts", deadline=deadline)
+        if unknown
+        else _none(),
+        searches.companion_hits(
+            plan,
+            keys,
+            lambda theirs: legs.offsets(plan.profile, theirs, embedding or (), passages=passages),
+            deadline=deadline,
+        )
+        if nested
+        else _none(),
+        return_exceptions=True,
     )
-    if isinstance(hits, BaseException):
-        raise hits
+    if isinstance(read, BaseException):
+        raise read
     if isinstance(found, BaseException):
         raise found
-    inner = {hit.key: hit.members["inner_hits"] for hit in found if "inner_hits" in hit.members}
+    entries.sources |= {hit.key: bytes(hit.members.get("_source", b"{}")) for hit in read}
+    entries.made_of |= {
+        hit.key: beside.made_of(msgspec.json.decode(hit.members.get("fields", b"{}")), plan.profile) for hit in found
+    }
+    offsets = {
+        hit.key: hit.members["inner_hits"] for hit in found if "inner_hits" in hit.members and entries.count(hit.key)
+    }
     return [
-        replace(hit, members={**hit.members, "inner_hits": inner[hit.key]}) if hit.key in inner else hit for hit in hits
+        ShownHit(key, 0.0, {"_source": msgspec.Raw(source)} | ({"inner_hits": offsets[key]} if key in offsets else {}))
+        for key in keys
+        if (source := entries.sources.get(key)) is not None
     ]
+
+
+async def _none() -> list[ShownHit]:
+    return []

@@ -4,8 +4,8 @@ The profile that says how to search an index is read from its mapping and truste
 documents, so one caller's reading serves all; whether a caller may search the index is decided by the cluster, at each
 search. A failed reading is never shared between callers: a permission may be missing.
 
-If the index has none, its companion's mapping may hold it. A companion knows texts that a caller may not see, so for
-each caller the cluster is asked whether it shows all text fields.
+If the indices have none, the mappings of their companions may hold it. A companion knows texts that a caller may not
+see, so for each caller the cluster is asked whether it shows all text fields.
 """
 
 import asyncio
@@ -42,8 +42,11 @@ _COMPANION_SHARE = 0.5
 """Of the budget: what a search waits for the mapping of a companion that there may not be."""
 _Asked: TypeAlias = "tuple[Searched, bytes | None]"
 """Which indices, and who asks; None for everybody."""
+_COMPANIONS_CHARS = 3_000
+"""In a request's path; clusters take lines of 4,096 bytes."""
 _UNREADABLE = LeaveAlone("mapping_unreadable")
 _NO_PROFILE = LeaveAlone("no_profile")
+_DIFFERENT = LeaveAlone("profiles_differ")
 MAPPINGS_AT_ONCE = 8
 """Of one `_msearch`."""
 _TOO_MANY_REQUESTS = 429
@@ -208,10 +211,10 @@ class Planner:
                     return profile
                 if (shown := self._shown.get(callers)) is None:
                     self._shown[callers] = shown = await self._field_caps(searched, profile.text_fields, caller)
-                if shown.indices != [profile.beside]:
+                if sorted(shown.indices) != profile.beside_indices:
                     # This caller's wildcard or alias leads elsewhere than another's did.
                     return _NO_PROFILE
-                return profile if shown.fields.keys() >= set(profile.text_fields) else LeaveAlone("fields_hidden")
+                return profile if all(map(shown.everywhere, profile.text_fields)) else LeaveAlone("fields_hidden")
         except TimeoutError:
             # Whoever asks next need not wait as long, whoever it is: slowness is no matter of permissions.
             is_read = callers in self._known or everybodys in self._known
@@ -222,8 +225,8 @@ class Planner:
             return CLUSTER_UNAVAILABLE
 
     async def _read(self, searched: "Searched", caller: CIMultiDict[str]) -> "tuple[_Known, Sequence[str] | None]":
-        """What the mapping of the indices themselves says, or that of the companion of the only one; and the indices,
-        None if none was readable."""
+        """What the mappings of the indices themselves say, or those of their companions; and the indices, None if none
+        was readable."""
         status, body = await self._get(searched.target("_mapping"), of_a_leg(caller))
         if status in (401, 403) and hdrs.AUTHORIZATION in self._own_identity:
             status, body = await self._get(searched.target("_mapping"), self._own_identity)
@@ -244,7 +247,7 @@ class Planner:
     async def _beside(
         self, searched: "Searched", indices: Sequence[str] | None, caller: CIMultiDict[str]
     ) -> "_Known | None":
-        """The profile in the mapping of the only index's companion; None if it has none that can be read in time.
+        """The profile in the mappings of the indices' companions; None if there is none that can be read in time.
 
         That is remembered too: no search waits again for a companion that does not answer.
         """
@@ -253,18 +256,21 @@ class Planner:
                 if indices is None:
                     # Which indices an alias leads to is told to whoever may search it.
                     indices = (await self._field_caps(searched, ["_id"], caller)).indices
-                if len(indices) != 1:
+                beside = {companion_of(index, self._prefix): index for index in sorted(indices)}
+                companions = quote(",".join(beside), safe=",")
+                if not 0 < len(companions) <= _COMPANIONS_CHARS:
                     return None
-                companion = quote(companion_of(indices[0], self._prefix), safe="")
-                status, body = await self._get(f"/{companion}/_mapping", self._own_identity)
+                # One that is missing must not hide the others.
+                status, body = await self._get(f"/{companions}/_mapping?ignore_unavailable=true", self._own_identity)
         except (Refused, TimeoutError, aiohttp.ClientError):
             return None
-        known = _common_profile(body, beside=indices[0])[0] if status == 200 else _Known(_UNREADABLE)
-        return known if isinstance(known.profile, IndexProfile) else None
+        known = _common_profile(body, beside=beside)[0] if status == 200 else _Known(_UNREADABLE)
+        return known if isinstance(known.profile, IndexProfile) or known.profile == _DIFFERENT else None
 
     async def _field_caps(self, searched: "Searched", fields: Sequence[str], caller: CIMultiDict[str]) -> "_Shown":
         """Which of the fields the cluster shows to the caller, and in which indices; none if it refuses."""
-        status, body = await self._get(searched.target("_field_caps", fields=",".join(fields)), of_a_leg(caller))
+        target = searched.target("_field_caps", fields=",".join(fields), include_unmapped="true")
+        status, body = await self._get(target, of_a_leg(caller))
         try:
             return msgspec.json.decode(body, type=_Shown) if status == 200 else _Shown()
         except msgspec.DecodeError:
@@ -356,17 +362,23 @@ class _Mapping(msgspec.Struct):
 
 
 class _Shown(msgspec.Struct):
+    """An answer of `_field_caps`: by field the types that it has, of which `unmapped` stands for indices without it."""
+
     indices: list[str] = []
-    fields: dict[str, msgspec.Raw] = {}
+    fields: dict[str, dict[str, msgspec.Raw]] = {}
+
+    def everywhere(self, name: str) -> bool:
+        """Whether each of the indices shows the field."""
+        return "unmapped" not in self.fields.get(name, {"unmapped": None})
 
 
 def _common_profile(
-    body: bytes, *, beside: str | None = None, among: Collection[str] | None = None
+    body: bytes, *, beside: Mapping[str, str] | None = None, among: Collection[str] | None = None
 ) -> tuple[_Known, list[str]]:
     """The one profile of all indices in the answer to a request for mappings, or of those in `among`, and their names.
 
-    `beside`: the index whose companion was asked. Whoever may write a mapping could name another index in it, so that
-    name has to be the expected one.
+    `beside`: the companions that were asked, each with its index. Whoever may write a mapping could name another index
+    in it, so that name has to be the expected one.
     """
     try:
         mappings = decode(body, dict[str, _Mapping])
@@ -379,13 +391,15 @@ def _common_profile(
         profiles = [profile_of(meta, index=index) for index, meta in metas.items()]
     except IndexUnsuitable:
         return _Known(LeaveAlone("profile_unreadable"), objects), indices
+    expected = beside or dict.fromkeys(indices)
+    together = ",".join(beside.values()) if beside else None
     known = [
-        msgspec.structs.replace(profile, gate=None, tuning=None)
-        for profile in profiles
-        if profile is not None and profile.beside == beside
+        msgspec.structs.replace(profile, gate=None, tuning=None, beside=together)
+        for name, profile in zip(indices, profiles, strict=True)
+        if profile is not None and profile.beside == expected.get(name, "")
     ]
     if not known:
         return _Known(_NO_PROFILE, objects), indices
-    if len(known) < len(profiles) or any(profile != known[0] for profile in known):
-        return _Known(LeaveAlone("profiles_differ"), objects), indices
+    if len(known) < len(expected) or any(profile != known[0] for profile in known):
+        return _Known(_DIFFERENT, objects), indices
     return _Known(known[0], objects), indices

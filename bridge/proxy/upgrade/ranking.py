@@ -23,7 +23,7 @@ from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.transport.headers import identity
 from bridge.proxy.transport.passthrough import aside
 from bridge.proxy.upgrade.cluster_client import OwnSearches, deadline_of_ranking, deadline_of_showing, scope
-from bridge.proxy.upgrade.companion import CompanionLegs, companion_texts
+from bridge.proxy.upgrade.companion import CompanionLegs, Entries, companion_texts
 from bridge.proxy.upgrade.model_client import Sidecar
 from bridge.proxy.upgrade.planning import Plan
 from bridge.records import Hit, Key, Passage, RankedHit
@@ -89,12 +89,14 @@ class Ranked:
     """A ranking for one answer, and the notes on both.
 
     `impression`: what a click names if the ranking is interleaved. `kept`: the ranking was made for an earlier search.
+    `entries`: which entries of companions count.
     """
 
     ranking: Ranking = field(default_factory=Ranking)
     notes: Notes = field(default_factory=Notes)
     impression: str | None = None
     kept: bool = False
+    entries: Entries | None = None
 
     @property
     def stages(self) -> str:
@@ -118,11 +120,12 @@ class Ranker:
         backend.end_fusion()
         for failure in notes.failures:
             self._log(failure)
-        return Ranked(ranking, notes)
+        return Ranked(ranking, notes, entries=backend.entries)
 
     async def passages(self, plan: Plan, ranked: Ranked, keys: Sequence[Key]) -> Mapping[Key, Sequence[Passage]]:
         """The passage of each document that is nearest to the query, to be shown; empty if they cannot be had."""
         backend = CallersBackend(plan, self._searches, self._sidecar, ranked.notes)
+        backend.entries = ranked.entries or backend.entries
         return await backend.read(keys, ranked.ranking.embedding, passages=1, deadline=deadline_of_showing(plan))
 
     def _log(self, failure: StageFailed) -> None:
@@ -134,7 +137,7 @@ class Ranker:
 
 class CallersBackend(flow.Backend):
     """Answers one search in its caller's name, within its budget; a companion is asked in the bridge's. Notes failures
-    and timings."""
+    and timings, and in `entries` what companions hold."""
 
     def __init__(self, plan: Plan, searches: OwnSearches, sidecar: Sidecar, notes: Notes) -> None:
         self._plan = plan
@@ -143,6 +146,7 @@ class CallersBackend(flow.Backend):
         self._notes = notes
         self._fusion_began: float | None = None
         self._embedding: Sequence[float] | None = None
+        self.entries = Entries(plan.profile.text_fields) if plan.profile.beside is not None else None
 
     async def embed(self, text: str) -> Sequence[float] | None:
         plan = self._plan
@@ -167,8 +171,8 @@ class CallersBackend(flow.Backend):
 
     async def _msearch(self, bodies: Mapping[str, Json]) -> dict[str, list[Hit] | str]:
         plan = self._plan
-        if plan.profile.beside is not None:
-            return await CompanionLegs(plan, self._searches, self._embedding).answer(bodies)
+        if self.entries is not None:
+            return await CompanionLegs(plan, self._searches, self._embedding, self.entries).answer(bodies)
         answer = await self._searches.msearch(plan, legs.msearch(bodies.values(), scope(plan)), stage="legs")
         try:
             return await aside(len(answer), lambda: leg_rankings(answer, list(bodies)))
@@ -187,11 +191,11 @@ class CallersBackend(flow.Backend):
         self, keys: Sequence[Key], embedding: Sequence[float] | None, passages: int, deadline: float
     ) -> dict[Key, list[Passage]]:
         profile = self._plan.profile
-        if profile.beside is None:
+        if self.entries is None:
             body = legs.texts(profile, keys, embedding, passages=passages)
             hits = await self._searches.hits(self._plan, body, stage="texts", deadline=deadline)
         else:
-            hits = await companion_texts(self._plan, self._searches, keys, embedding, passages, deadline)
+            hits = await companion_texts(self._plan, self._searches, self.entries, keys, embedding, passages, deadline)
         visible = passages_to_read(hits, keys, profile)
         if not visible:
             raise StageFailed("texts_hidden", "the caller may see no text of the documents found")

@@ -49,7 +49,7 @@ def test_texts_are_indexed_as_in_the_application_and_only_our_object_is_stored(p
     assert properties["body"]["properties"]["en"] == {"type": "text", "similarity": "flat"}
     assert properties["sku"] == {"type": "text"}
     assert properties.keys() == {"title", "body", "sku", "_neural"}
-    assert {"stamp", "seq_no", "primary_term", "predicted_queries"} < properties["_neural"]["properties"].keys()
+    assert {"stamp", "id", "predicted_queries"} < properties["_neural"]["properties"].keys()
     assert body["mappings"]["_source"] == {"excludes": ["title", "body.en", "sku", profile.embedding_field]}
     assert companion_of("products", PREFIX) == "neural-bridge.products"
 
@@ -139,9 +139,9 @@ def test_words_of_the_text_are_found_though_they_are_not_stored(opensearch: Open
     companion.create(opensearch, products, PROFILE, PREFIX)
     name = companion_of(products.name, PREFIX)
     vector = [127, 0, 0, 0]
-    document = {"title": "Red SHOES", "body.en": "to run", "sku": "a 1", "_neural": {"embedding": vector, "seq_no": 3}}
+    document = {"title": "Red SHOES", "body.en": "to run", "sku": "a 1", "_neural": {"embedding": vector, "stamp": "s"}}
     opensearch.index(index=name, id="d1", body=document, params={"refresh": "true"})
     found = opensearch.search(index=name, body={"query": {"match": {"title": "shoes"}}})["hits"]["hits"]
-    assert [(hit["_id"], hit["_source"]) for hit in found] == [("d1", {"_neural": {"seq_no": 3}})]
+    assert [(hit["_id"], hit["_source"]) for hit in found] == [("d1", {"_neural": {"stamp": "s"}})]
     nearest = {"knn": {"_neural.embedding": {"vector": vector, "k": 1}}}
     assert opensearch.search(index=name, body={"query": nearest})["hits"]["total"]["value"] == 1

@@ -10,13 +10,13 @@ from tests.bridge.search.test_legs import MATCH, PREDICTED, PROFILE, PUBLIC, und
 
 REQUEST = understood({"query": {"bool": {"must": [MATCH], "filter": [PUBLIC], "must_not": [PUBLIC]}}})
 HITS = [Hit("docs", "a", 2.5), Hit("docs", "b", 0.0)]
-VERSIONS = ["_neural.seq_no", "_neural.primary_term"]
 
 
 def test_candidates_are_asked_for_without_the_applications_conditions_and_without_texts() -> None:
     for body in (beside.expansion(REQUEST, PROFILE, size=7), beside.vector(PROFILE, [1.0, 0.0], size=7)):
         assert "public" not in str(body)
-        assert (body["size"], body["_source"], body["docvalue_fields"]) == (7, False, VERSIONS)
+        assert (body["size"], body["stored_fields"]) == (7, "_none_")
+        assert body["docvalue_fields"] == ["_neural.id", "_neural.stamp"]
 
 
 def test_predicted_queries_alone_score_a_candidate() -> None:
@@ -40,13 +40,28 @@ def test_an_admission_has_all_conditions_and_a_clause_for_each_score(leg: str) -
     body = beside.admission(REQUEST, PROFILE, leg, HITS)
 
     scored: dict[str, Any] = {"constant_score": {"filter": {"ids": {"values": ["a"]}}, "boost": 2.5}}
-    assert body["seq_no_primary_term"] is True
-    assert body["_source"] is False
+    assert body["_source"] == {"includes": PROFILE.text_fields}
     query = body["query"]["bool"]
     assert (query["filter"], query["must_not"]) == ([PUBLIC], [PUBLIC])
     candidates = {"bool": {"should": [scored]}}
     [must] = query["must"]
     assert must == (candidates if leg == "vector" else {"bool": {"should": [MATCH, candidates]}})
+
+
+def test_an_admission_to_several_indices_keeps_their_documents_apart() -> None:
+    body = beside.admission(REQUEST, PROFILE, "vector", [Hit("docs", "a", 2.5), Hit("more", "a", 1.5)])
+
+    [must] = body["query"]["bool"]["must"]
+    expected = {"docs": 2.5, "more": 1.5}
+    assert [each["bool"]["filter"] for each in must["bool"]["should"]] == [[{"term": {"_index": i}}] for i in expected]
+    scored = [each["bool"]["should"][0]["constant_score"] for each in must["bool"]["should"]]
+    assert [each["boost"] for each in scored] == list(expected.values())
+
+
+def test_an_entry_names_the_texts_that_it_was_made_of() -> None:
+    assert beside.made_of({"_neural.stamp": ["recipe.texts"]}, PROFILE) == "texts"
+    assert beside.made_of({"_neural.stamp": ["recipe.texts.body"]}, PROFILE) == "texts"
+    assert beside.made_of({"_neural.stamp": ["s"]}, PROFILE) == beside.made_of({}, PROFILE) == ""
 
 
 def test_an_admission_of_nothing_admits_nothing() -> None:
@@ -61,8 +76,11 @@ def test_the_matching_documents_are_those_of_the_conditions_alone() -> None:
 
 
 def test_candidates_are_more_than_a_window_and_no_more_than_clusters_take_clauses() -> None:
-    assert beside.n_candidates(PROFILE) == 150
-    assert beside.n_candidates(msgspec.structs.replace(PROFILE, window=5_000)) == beside.MAX_CANDIDATES
+    both = ("expansion", "vector")
+    assert [beside.n_candidates(PROFILE, leg, allowed=False) for leg in both] == [150, 150]
+    assert [beside.n_candidates(PROFILE, leg, allowed=True) for leg in both] == [150, 75]
+    wide = msgspec.structs.replace(PROFILE, window=5_000)
+    assert beside.n_candidates(wide, "vector", allowed=True) == beside.MAX_CANDIDATES
 
 
 def test_nested_passages_are_compared_too() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import AnswerNotUnderstood
-from bridge.records import Hit
+from bridge.records import Document, Hit, SourcePosition
 from bridge.search.filter_path import filtered
 from bridge.search.response import (
     PASSAGE_HIGHLIGHT,
@@ -23,7 +23,12 @@ from bridge.search.response import (
     source_texts,
     without_member,
 )
+from bridge.text import digest_in_stamp, field_texts, replace_lone_surrogates, source_digest
+from ingest.sources.json_bytes import parse_object
+from ingest.stages.stamps import text_stamp
 from tests.bridge.proxy.scripted_index import PROFILE
+
+POSITION = SourcePosition("docs", 0)
 
 SOURCE = b'{ "n":12345678901234567890123 ,"d":1.10000000000000000001,"e":"\\u00e9","t":"red shoe","a":{"b":[1.0,1]}'
 HIT = b'{"_index":"docs","_id":"1","_score":3.5,"_source":' + SOURCE + b',"neural":{"embedding":[0.5]}}}'
@@ -101,6 +106,29 @@ def test_text_is_read_as_ingest_reads_it() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        b'{"t": "a", "a": {"b.c": "half-dotted"}}',
+        b'{"t": ["a", null, ["b", ""]], "a": [{"b": {"c": "x"}}, {"b": [{"c": 1.50}]}]}',
+        b'{"t": null, "a": {"b": null}, "a.b.c": 1e400}',
+        b'{"t": "rain \\ud83d", "a.b": {"c": "\xed\xa0\xbd"}}',
+        b'{"t": true}',
+        b"{}",
+    ],
+)
+def test_a_text_that_is_shown_has_the_digest_of_one_that_was_read(source: bytes) -> None:
+    fields = ["t", "a.b.c"]
+    read = Document("1", source, field_texts(parse_object(replace_lone_surrogates(source)), fields), POSITION)
+
+    assert source_digest(source, fields) == digest_in_stamp(text_stamp("recipe", read))
+
+
+@pytest.mark.parametrize("source", [b'{"title":NaN-}', b'{"title":' + b"[" * 100_000, b"\xff", b""])
+def test_texts_that_cannot_be_read_are_those_of_no_document(source: bytes) -> None:
+    assert source_digest(source, ["title"]) is None
+
+
 def test_nearest_passage_is_read_from_inner_hits() -> None:
     inner = (
         b'{"neural.passages":{"hits":{"hits":[{"fields":{"neural.passages.start":[7],"neural.passages.end":[12]}}]}}}'
@@ -118,6 +146,23 @@ def test_legs_keep_the_first_of_a_document_found_twice() -> None:
     body = b'{"responses":[{"hits":{"hits":[' + hits + b']},"status":200}]}'
 
     assert leg_rankings(body, ["vector"]) == {"vector": [Hit("d", "1", 3.0), Hit("d", "2", 2.0)]}
+
+
+def test_a_leg_has_the_doc_values_and_the_document_that_it_asked_for() -> None:
+    hit = b'{"_index":"d","_id":"1","_score":1.0,"fields":{"s":["r.t"]},"_source":{"t":"rain \\ud83d"}}'
+
+    found = leg_rankings(b'{"responses":[{"hits":{"hits":[%b]},"status":200}]}' % hit, ["vector"])
+
+    assert found == {"vector": [Hit("d", "1", 1.0, {"s": ["r.t"]}, b'{"t":"rain \\ufffd"}')]}
+
+
+def test_a_leg_that_asks_for_doc_values_alone_has_its_ids_there() -> None:
+    hits = b",".join(b'{"_index":"d","_score":%d,"fields":{"i":["%d"]}}' % each for each in ((3, 1), (2, 2)))
+    body = b'{"responses":[{"hits":{"hits":[%b]},"status":200}]}' % hits
+
+    found = leg_rankings(body, ["vector"], id_field="i")
+
+    assert found == {"vector": [Hit("d", "1", 3.0, {"i": ["1"]}), Hit("d", "2", 2.0, {"i": ["2"]})]}
 
 
 def test_a_leg_that_failed_tells_why() -> None:

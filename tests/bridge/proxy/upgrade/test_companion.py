@@ -1,7 +1,7 @@
 """Of what a companion finds, only what the application's index returns to the caller counts."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from bridge.profile import META_KEY
+from bridge.search import beside
+from bridge.text import text_digest
 from tests.bridge.proxy.conftest import MakeStack
 from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex
 from tests.bridge.proxy.searching import ids, search
@@ -20,15 +22,17 @@ BESIDE = msgspec.structs.replace(PROFILE, beside="docs")
 
 @dataclass
 class IndexWithCompanion:
-    """The application's index and its companion. Every document is of version (0, 1).
+    """The application's index and its companion.
 
     `near`: what the companion's vectors find; `admitted`: what the application's index returns of any candidates;
-    `version`: the companion's sequence number for all of its documents; `faults` by path.
+    `changed`: documents of which the companion's entries were made of another title; `matching`: what all conditions
+    allow; `faults` by path.
     """
 
     near: Sequence[str] = ("e", "d", "a")
     admitted: Sequence[str] = ("e", "d", "a")
-    version: int = 0
+    changed: Collection[str] = ()
+    matching: Sequence[str] = ()
     faults: Mapping[str, Reply] = field(default_factory=dict)
     shown: Sequence[str] = ("title",)
     index: ScriptedIndex = field(default_factory=lambda: ScriptedIndex(profile=None))
@@ -44,8 +48,12 @@ class IndexWithCompanion:
             return reply_json({"indices": ["docs"], "fields": {name: {} for name in self.shown}})
         if request.path == f"{COMPANION}_msearch":
             return self._each(request, lambda _: [self._candidate(doc_id) for doc_id in self.near])
-        if request.path == "/docs/_msearch" and b'"seq_no_primary_term"' in request.body:
+        if request.path == "/docs/_msearch" and b'"includes"' in request.body:
             return self._each(request, self._admission)
+        if request.path == "/docs/_msearch" and b'"size":%d' % beside.MAX_MATCHING in request.body:
+            return self._each(request, lambda _: [{"_index": "docs", "_id": doc_id} for doc_id in self.matching])
+        if request.path == "/docs/_msearch" and b'"from":%d' % beside.MAX_MATCHING in request.body:
+            return self._each(request, lambda _: [])
         return self.index(request)
 
     def _each(self, request: Received, hits_of: Any) -> Reply:
@@ -53,13 +61,17 @@ class IndexWithCompanion:
         return reply_json({"responses": [{"hits": {"hits": hits_of(each)}, "status": 200} for each in searches]})
 
     def _candidate(self, doc_id: str) -> dict[str, Any]:
-        versions = {"_neural.seq_no": [self.version], "_neural.primary_term": [1]}
-        return {"_index": "neural-bridge.docs", "_id": doc_id, "_score": 1.0, "fields": versions}
+        title = "another title" if doc_id in self.changed else f"title of {doc_id}"
+        fields = {"_neural.id": [doc_id], "_neural.stamp": [f"recipe.{text_digest({'title': title})}"]}
+        return {"_index": "neural-bridge.docs", "_score": 1.0, "fields": fields}
 
     def _admission(self, body: Any) -> list[dict[str, Any]]:
         candidates = json.dumps(body)
         found = [doc_id for doc_id in self.admitted if f'["{doc_id}"]' in candidates]
-        return [{"_index": "docs", "_id": doc_id, "_score": 1.0, "_seq_no": 0, "_primary_term": 1} for doc_id in found]
+        return [
+            {"_index": "docs", "_id": doc_id, "_score": 1.0, "_source": {"title": f"title of {doc_id}"}}
+            for doc_id in found
+        ]
 
 
 async def test_what_the_applications_index_does_not_return_is_not_found(make_stack: MakeStack) -> None:
@@ -72,12 +84,33 @@ async def test_what_the_applications_index_does_not_return_is_not_found(make_sta
     assert "e" not in ids(answer)
 
 
-async def test_a_document_in_another_version_than_the_companion_read_does_not_count(make_stack: MakeStack) -> None:
-    stack = await make_stack(IndexWithCompanion(version=7))
+async def test_an_entry_made_of_another_text_than_the_caller_is_shown_does_not_count(make_stack: MakeStack) -> None:
+    stack = await make_stack(IndexWithCompanion(changed=["d"]))
 
-    _, _, answer = await search(stack, x_bridge="vector, explain")
+    _, mark, answer = await search(stack, x_bridge="vector, explain")
 
-    assert not any(hit.get("_bridge", {}).get("legs", {}).get("vector") for hit in answer["hits"]["hits"])
+    assert mark.startswith("vector; took")
+    assert [hit["_id"] for hit in answer["hits"]["hits"] if "vector" in hit["_bridge"]["legs"]] == ["e", "a"]
+
+
+async def test_if_no_text_is_what_entries_were_made_of_the_own_answer_is_given(make_stack: MakeStack) -> None:
+    """So it is for a caller for whom the cluster masks a text field."""
+    stack = await make_stack(IndexWithCompanion(changed=["e", "d", "a"]))
+
+    _, mark, answer = await search(stack)
+
+    assert mark.startswith("lexical; degraded=texts_differ; took")
+    assert ids(answer) == ["a", "b", "c"]
+    assert "/rerank" not in [path for path, _ in stack.sidecar.received]
+
+
+async def test_texts_come_with_the_candidates_that_are_admitted(make_stack: MakeStack) -> None:
+    stack = await make_stack(IndexWithCompanion())
+
+    _, mark, _ = await search(stack, x_bridge="rerank")
+
+    assert mark.startswith("hybrid+rerank; took")
+    assert not [request for request in stack.cluster.requests("_search") if b'"includes"' in request.body]
 
 
 async def test_only_the_companion_is_asked_by_the_bridges_own_identity(make_stack: MakeStack) -> None:
@@ -136,3 +169,21 @@ async def test_if_the_companion_does_not_answer_the_own_answer_is_given(make_sta
 
     assert (status, ids(answer)) == (200, ["a", "b", "c"])
     assert mark.startswith("lexical; degraded=expansion_leg_failed,vector_leg_failed")
+
+
+async def test_whoever_is_allowed_few_documents_has_each_compared_and_at_once_the_next_time(
+    make_stack: MakeStack,
+) -> None:
+    near = [f"n{i}" for i in range(beside.MAX_CANDIDATES)]
+    index = IndexWithCompanion(near=near, admitted=["n7"], matching=["n7"])
+    stack = await make_stack(index, ranking_ttl_s=0)
+    asked: list[list[str]] = []
+    for words in ("red shoe", "red boot"):
+        stack.cluster.received.clear()
+        _, mark, answer = await search(stack, {"query": {"match": {"title": words}}}, x_bridge="vector")
+        assert mark.startswith("vector; took")
+        assert ids(answer)[0] == "n7"
+        asked.append([request.path for request in stack.cluster.requests("_msearch")])
+
+    assert asked[1] == ["/docs/_msearch", f"{COMPANION}_msearch", "/docs/_msearch"]
+    assert len(asked[0]) == 6

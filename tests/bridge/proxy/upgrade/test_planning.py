@@ -1,9 +1,12 @@
 """Which requests are left alone whatever their bodies say, by their headers."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from multidict import CIMultiDict
 
+from bridge.profile import META_KEY
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.upgrade.planning import Control, left_alone, read_control
 from tests.bridge.proxy.conftest import MakeStack
@@ -260,3 +263,39 @@ async def test_a_slow_mapping_is_not_waited_for_again_by_anybody(make_stack: Mak
 
     assert marks == ["pass; reason=cluster_unavailable"] * 2
     assert len(stack.cluster.requests("_mapping")) == 1
+
+
+@pytest.mark.parametrize(
+    ("companions", "title", "mark"),
+    [
+        (["a", "b"], {"text": {}}, "hybrid"),
+        (["a"], {"text": {}}, "pass; reason=profiles_differ"),
+        ([], {"text": {}}, "pass; reason=no_profile"),
+        # Field-level security hides the title of one of the two.
+        (["a", "b"], {"text": {}, "unmapped": {}}, "pass; reason=fields_hidden"),
+    ],
+)
+async def test_several_indices_are_upgraded_if_each_has_a_companion_and_shows_its_texts(
+    make_stack: MakeStack, companions: list[str], title: dict[str, Any], mark: str
+) -> None:
+    def script(request: Received) -> Reply:
+        if request.path == "/b,a/_mapping":
+            return reply_json({name: {"mappings": {}} for name in ("a", "b")})
+        if request.path == "/neural-bridge.a,neural-bridge.b/_mapping":
+            profiles = {name: msgspec.structs.replace(PROFILE, beside=name).to_meta() for name in companions}
+            return reply_json(
+                {f"neural-bridge.{name}": {"mappings": {"_meta": {META_KEY: each}}} for name, each in profiles.items()}
+            )
+        if request.path == "/b,a/_field_caps":
+            return reply_json({"indices": ["b", "a"], "fields": {"title": title}})
+        if request.path.endswith("_msearch"):
+            searches = len(request.body.splitlines()) // 2
+            return reply_json({"responses": [{"hits": {"hits": []}, "status": 200}] * searches})
+        return ScriptedIndex(profile=None)(request)
+
+    stack = await make_stack(script)
+
+    _, shown, answer = await search(stack, target="/b,a/_search", x_bridge="hybrid")
+
+    assert shown.partition("; took")[0] == mark
+    assert ids(answer) == ["a", "b", "c"]
