@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from bridge.errors import AnswerNotUnderstood, StageFailed
+from bridge.proxy.transport.passthrough import aside
 from bridge.proxy.upgrade.cluster_client import OwnSearches, scope
 from bridge.proxy.upgrade.planning import Plan
 from bridge.records import Hit, Key
@@ -62,6 +63,13 @@ class Entries:
         self._digests: dict[Key, str | None] = {}
         self.sources: dict[Key, bytes] = {}
         self.made_of: dict[Key, str] = {}
+
+    def show(self, hits: Iterable[Hit]) -> None:
+        """Notes the texts of documents, and takes their digests."""
+        for hit in hits:
+            self.sources[hit.key] = hit.source or b"{}"
+            if hit.key in self.made_of:
+                self._digest(hit.key)
 
     def count(self, key: Key) -> bool:
         """Whether the document has an entry that was made of the texts which the caller is shown."""
@@ -195,7 +203,8 @@ class CompanionLegs:
         indices = self._searches.companions(self._plan)
         try:
             answer = await self._searches.companion_msearch(self._plan, questions.values())
-            found = leg_rankings(answer, list(questions), id_field=self._plan.profile.entry_id_field)
+            ids_in = self._plan.profile.entry_id_field
+            found = await aside(len(answer), lambda: leg_rankings(answer, list(questions), id_field=ids_in))
         except (StageFailed, AnswerNotUnderstood) as failed:
             return dict.fromkeys(questions, str(failed))
         candidates: dict[str, _Candidates | str] = {}
@@ -230,8 +239,8 @@ class CompanionLegs:
         hits_of = await self._by_caller(
             {leg: beside.admission(plan.request, plan.profile, leg, each.hits) for leg, each in candidates.items()}
         )
-        for hits in hits_of.values():
-            self._entries.sources |= {} if isinstance(hits, str) else {hit.key: hit.source or b"{}" for hit in hits}
+        shown = [hit for hits in hits_of.values() if not isinstance(hits, str) for hit in hits]
+        await aside(sum(len(hit.source) for hit in shown), lambda: self._entries.show(shown))
         return hits_of
 
     async def _by_caller(self, bodies: Mapping[str, Json]) -> dict[str, list[Hit] | str]:
@@ -240,7 +249,7 @@ class CompanionLegs:
         plan = self._plan
         answer = await self._searches.msearch(plan, legs.msearch(bodies.values(), scope(plan)), stage="legs")
         try:
-            return leg_rankings(answer, list(bodies))
+            return await aside(len(answer), lambda: leg_rankings(answer, list(bodies)))
         except AnswerNotUnderstood as error:
             raise StageFailed("legs_unavailable", str(error)) from error
 
