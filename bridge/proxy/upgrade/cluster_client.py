@@ -10,7 +10,7 @@ from dataclasses import replace
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from cachetools import LRUCache
+from cachetools import TTLCache
 
 from bridge import tracing
 from bridge.errors import AnswerNotUnderstood, StageFailed
@@ -128,7 +128,7 @@ class OwnSearches:
         self._prefix = settings.companion.prefix
         self._own_identity = own_identity(settings.cluster)
         self._per_request_headers = settings.proxy.per_request_headers
-        self.reach: LRUCache[bytes, int] = LRUCache(_CACHED_CONDITIONS)
+        self.reach: TTLCache[bytes, int] = TTLCache(_CACHED_CONDITIONS, settings.proxy.profile_ttl_s)
 
     async def hits(self, plan: Plan, body: Json, *, stage: str, deadline: float) -> list[ShownHit]:
         """The hits of one search.

@@ -26,16 +26,15 @@ _UNKNOWN = "unknown"
 _MATCHING = "matching"
 _ALL = 0
 """In place of a number of candidates: all that the conditions allow."""
-_MARGIN = 1.5
-"""How many more candidates are asked for than conditions dropped lately."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """What the companions found for a leg, by the application's keys. `full`: there may be more."""
+    """What the companions found for a leg, by the application's keys. `asked`: how many were asked for, 0 if there are
+    no more."""
 
     hits: Sequence[Hit]
-    full: bool = False
+    asked: int = 0
 
     def unchanged(self, entries: "Entries") -> "_Candidates":
         """Without those that are known to be made of other texts."""
@@ -124,48 +123,47 @@ class CompanionLegs:
         )
         failed, candidates = _apart(found)
         admitted = await self._admitted(candidates)
-        return failed | admitted | await self._improved(candidates, admitted, many)
-
-    async def _improved(
-        self, candidates: Mapping[str, _Candidates], admitted: Mapping[str, list[Hit] | str], many: bool | None
-    ) -> dict[str, list[Hit]]:
-        """The legs that more questions made better; none if there was no time for them."""
         try:
-            better = await self._admitted(await self._better(candidates, admitted, many))
+            while better := await self._better(candidates, admitted, many):
+                candidates |= better
+                admitted |= {
+                    leg: hits for leg, hits in (await self._admitted(better)).items() if isinstance(hits, list)
+                }
         except StageFailed:
-            return {}
-        return {leg: hits for leg, hits in better.items() if not isinstance(hits, str)}
+            # There was no time for more questions.
+            pass
+        return failed | admitted
 
     async def _better(
         self, candidates: Mapping[str, _Candidates], admitted: Mapping[str, list[Hit] | str], many: bool | None
     ) -> dict[str, _Candidates]:
         """New candidates for legs whose conditions dropped too many of them, or that met documents which the companion
-        has not scored. `many`: see `_many`; None if it is not known."""
+        has not scored; none if nothing is to be had. `many`: see `_many`; None if it is not known."""
         profile = self._plan.profile
         hits_of = {leg: hits for leg, hits in admitted.items() if not isinstance(hits, str)}
-        full = {leg: hits for leg, hits in hits_of.items() if candidates[leg].full}
+        full = {leg: hits for leg, hits in hits_of.items() if candidates[leg].asked}
         known = {hit.key for hit in candidates["expansion"].hits} if "expansion" in full else set()
         unknown = [hit.doc_id for hit in full.get("expansion", ()) if hit.key not in known]
         # Conditions dropped candidates: the request's, or those of an alias or of document-level security.
         few = any(len(hits) < profile.window for hits in full.values()) or 2 * len(unknown) > profile.window
-        # Without conditions nearly everything would match.
         if few or (unknown and legs.allowed(self._plan.request)):
-            many = await self._many() if many is None else many
-            if not many and (among := await self._matching()) is not None:
-                return _apart(await self._found_among(full, among))[1]
-        questions: dict[str, Json] = {}
-        if "vector" in full and (n := len(full["vector"])) < profile.window:
-            needed = len(candidates["vector"].hits) * profile.window * _MARGIN / max(n, 1)
-            self._searches.reach[self._conditions] = min(int(needed), beside.MAX_CANDIDATES)
-            questions["vector"] = self._question("vector", beside.MAX_CANDIDATES)
-        if unknown:
-            questions[_UNKNOWN] = self._question("expansion", len(unknown), unknown)
-        found = await self._found(questions)
-        better = _apart(found)[1]
-        if (scored := better.pop(_UNKNOWN, None)) is not None:
-            together = [*scored.hits, *candidates["expansion"].hits]
-            better["expansion"] = _Candidates(together[: beside.MAX_CANDIDATES])
-        return better
+            asked = max(candidates[leg].asked for leg in full)
+            n_admitted = len(full["vector"]) if "vector" in full else profile.window - len(unknown)
+            if asked == beside.MAX_CANDIDATES or asked * profile.window > n_admitted * beside.MAX_CANDIDATES:
+                many = await self._many() if many is None else many
+                if not many and (among := await self._matching()) is not None:
+                    exact = _apart(await self._found_among(full, among))[1]
+                    return {leg: replace(each, asked=0) for leg, each in exact.items()}
+            if asked < beside.MAX_CANDIDATES:
+                self._searches.reach[self._conditions] = beside.MAX_CANDIDATES
+                widest = {leg: self._question(leg, beside.MAX_CANDIDATES) for leg in full}
+                return _apart(await self._found(widest))[1]
+        if not unknown:
+            return {}
+        scored = _apart(await self._found({_UNKNOWN: self._question("expansion", len(unknown), unknown)}))[1]
+        together = [hit for each in scored.values() for hit in each.hits]
+        together += candidates["expansion"].hits
+        return {"expansion": _Candidates(together[: beside.MAX_CANDIDATES])}
 
     async def _many(self) -> bool:
         """Whether the conditions allow too many documents to compare each of them. That is told at once; so many ids
@@ -212,9 +210,10 @@ class CompanionLegs:
             if isinstance(hits, str):
                 candidates[leg] = hits
                 continue
+            size = questions[leg]["size"]
             ours = [msgspec.structs.replace(hit, index=indices[hit.index]) for hit in hits if hit.index in indices]
             self._entries.made_of |= {hit.key: beside.made_of(hit.fields, self._plan.profile) for hit in ours}
-            candidates[leg] = _Candidates(ours, len(hits) >= questions[leg]["size"]).unchanged(self._entries)
+            candidates[leg] = _Candidates(ours, size if len(hits) >= size else 0).unchanged(self._entries)
         return candidates
 
     async def _admitted(self, candidates: Mapping[str, _Candidates]) -> dict[str, list[Hit] | str]:

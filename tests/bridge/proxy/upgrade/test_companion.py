@@ -186,4 +186,4 @@ async def test_whoever_is_allowed_few_documents_has_each_compared_and_at_once_th
         asked.append([request.path for request in stack.cluster.requests("_msearch")])
 
     assert asked[1] == ["/docs/_msearch", f"{COMPANION}_msearch", "/docs/_msearch"]
-    assert len(asked[0]) == 6
+    assert len(asked[0]) == 8
