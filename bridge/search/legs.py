@@ -110,14 +110,14 @@ def shown(request: SearchRequest, keys: Sequence[Key]) -> Json:
     Its own query stands beside the ids as an optional clause: highlights, named queries and inner hits
     come out as they would in its own answer.
     """
-    found = [_documents(keys)]
+    filters = [_documents(keys)]
     if conditions := allowed(replace(request, post_filter=None)):
         # The query holds the conditions too, and names its inner hits once.
-        found.append(_without_inner_hits({"bool": conditions}))
+        filters.append(_without_inner_hits({"bool": conditions}))
     body: dict[str, Json] = {
         **request.presentation,
         "size": len(keys),
-        "query": {"bool": {"filter": found, "should": [request.query]}},
+        "query": {"bool": {"filter": filters, "should": [request.query]}},
         "track_total_hits": False,
     }
     return body if request.post_filter is None else body | {"post_filter": request.post_filter}

@@ -183,18 +183,18 @@ def mentioned(tree: Json, keys: Collection[str]) -> set[str]:
     Raises:
         NotUnderstood: it is nested too deeply.
     """
-    found = set[str]()
+    present = set[str]()
     level = [tree]
     for _ in range(_MAX_DEPTH):
         inner: list[Json] = []
         for value in level:
             if isinstance(value, dict):
-                found.update(value.keys() & keys)
+                present.update(value.keys() & keys)
                 inner.extend(value.values())
             elif isinstance(value, list):
                 inner.extend(value)
         if not inner:
-            return found
+            return present
         level = inner
     raise NotUnderstood("too_deep")
 
@@ -279,7 +279,7 @@ def find_text(query: Json, text_fields: Sequence[str]) -> TextClause:
     """
     if neural := mentioned(query, frozenset(_NEURAL)):
         raise NotUnderstood(min(neural))
-    return _found(query, _Fields(text_fields))
+    return _text_clause(query, _Fields(text_fields))
 
 
 class _Fields:
@@ -347,7 +347,7 @@ class _Place:
         self.inside: Sequence[Json] = ()
 
 
-def _found(clause: Json, fields: _Fields) -> TextClause:
+def _text_clause(clause: Json, fields: _Fields) -> TextClause:
     place = _Place()
     text = _find(clause, place, fields)
     return TextClause(text, tuple(place.path), tuple(place.required), tuple(place.excluded), place.inside)
@@ -389,7 +389,7 @@ def _find(clause: Json, place: _Place, fields: _Fields) -> str:
             return _find_in(body, kind, "query", place, fields)
         case "nested":
             _check(body, _NESTED)
-            inner = _found(body.get("query"), fields)
+            inner = _text_clause(body.get("query"), fields)
             if inner.required or inner.excluded:
                 raise NotUnderstood("nested_filter")
             # Our fields are not inside the nested object: the alternative goes beside the whole clause.
@@ -451,7 +451,7 @@ def _alternatives(clauses: Sequence[Json], fields: _Fields) -> tuple[str, tuple[
             exact.add(words.text)
             conditions.append({})
             continue
-        found = _found(clause, fields)
+        found = _text_clause(clause, fields)
         texts.add(found.text)
         given = {"filter": list(found.required), "must_not": list(found.excluded)}
         conditions.append({name: demands for name, demands in given.items() if demands})

@@ -46,10 +46,10 @@ def name(node: EmbeddedNode, stack: ProxyStack) -> Iterator[str]:
         direct.indices.delete(index=f"{base}-*", params={"expand_wildcards": "all"})
 
 
-def asked(url: str, target: str, body: bytes | dict[str, Any], **headers: str) -> requests.Response:
-    given = {"Content-Type": "application/json", **headers}
+def ask(url: str, target: str, body: bytes | dict[str, Any], **headers: str) -> requests.Response:
+    merged = {"Content-Type": "application/json", **headers}
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return requests.post(url + target, data=sent, headers=given, timeout=120)
+    return requests.post(url + target, data=sent, headers=merged, timeout=120)
 
 
 @pytest.mark.case("P47")
@@ -71,13 +71,13 @@ def test_a_search_is_upgraded_for_the_indices_that_are_there(
     header = json.dumps({"index": indices, **parameters}).encode()
     by_default = json.dumps({"index": indices}).encode()
 
-    found = [
-        asked(stack.url, f"/{indices}/_search?{query}", HEAT),
-        asked(stack.url, "/_msearch", header + b"\n" + json.dumps(HEAT).encode() + b"\n"),
-        asked(stack.url, f"/_msearch?{query}", by_default + b"\n" + json.dumps(HEAT).encode() + b"\n"),
+    answers = [
+        ask(stack.url, f"/{indices}/_search?{query}", HEAT),
+        ask(stack.url, "/_msearch", header + b"\n" + json.dumps(HEAT).encode() + b"\n"),
+        ask(stack.url, f"/_msearch?{query}", by_default + b"\n" + json.dumps(HEAT).encode() + b"\n"),
     ]
 
-    for answer in found:
+    for answer in answers:
         assert answer.headers["X-Bridge"].startswith("hybrid+rerank;")
         own = answer.json()
         assert own.get("responses", [own])[0]["hits"]["hits"][0]["_id"] == "wing"
@@ -89,7 +89,7 @@ def test_an_index_that_is_missing_is_the_clusters_own_error(
     stack: ProxyStack, node: EmbeddedNode, name: str, query: str
 ) -> None:
     target = f"/{name}-rich,{name}-missing{'*' if 'allow' in query else ''}/_search{query}"
-    through, direct = (asked(url, target, HEAT) for url in (stack.url, node.url))
+    through, direct = (ask(url, target, HEAT) for url in (stack.url, node.url))
 
     assert (through.status_code, through.json()) == (direct.status_code, direct.json())
     assert through.status_code == 404
@@ -125,7 +125,7 @@ def test_what_passes_is_the_nodes_answer_without_our_object(
     stack: ProxyStack, node: EmbeddedNode, name: str, target: str, body: Any, headers: dict[str, str]
 ) -> None:
     sent = body.replace(b"{0}", name.encode()) if isinstance(body, bytes) else body
-    through, direct = (asked(url, target.format(name), sent, **headers) for url in (stack.url, node.url))
+    through, direct = (ask(url, target.format(name), sent, **headers) for url in (stack.url, node.url))
 
     assert through.headers["X-Bridge"].startswith("pass; reason=")
     own = direct.json()
@@ -167,7 +167,7 @@ def test_a_kept_ranking_shows_no_document_that_meets_the_conditions_no_longer(
     body = demand({"constant_score": {"filter": {"match": {"title": "wing"}}}})
 
     def ids() -> tuple[bool, set[str]]:
-        answer = asked(stack.url, f"/{fresh_index}/_search", body)
+        answer = ask(stack.url, f"/{fresh_index}/_search", body)
         return "kept" in answer.headers["X-Bridge"], {hit["_id"] for hit in answer.json()["hits"]["hits"]}
 
     assert ids() == (False, {"own", "predicted"})
@@ -195,10 +195,10 @@ def test_javas_client_of_version_7_finds_the_type_of_what_it_wrote(
 ) -> None:
     java = {"User-Agent": agent}
     written = [
-        asked(stack.url, f"/{fresh_index}/_doc/1?refresh=true", {"title": "x"}, **java).json(),
-        asked(stack.url, "/_bulk", b'{"index":{"_index":"%b"}}\n{}\n' % fresh_index.encode(), **java).json(),
-        asked(stack.url, f"/{fresh_index}/_update/1", {"doc": {"title": "y"}}, **java).json(),
-        asked(stack.url, f"/{fresh_index}/_search", EVERYTHING, **java).json()["hits"]["hits"][0],
+        ask(stack.url, f"/{fresh_index}/_doc/1?refresh=true", {"title": "x"}, **java).json(),
+        ask(stack.url, "/_bulk", b'{"index":{"_index":"%b"}}\n{}\n' % fresh_index.encode(), **java).json(),
+        ask(stack.url, f"/{fresh_index}/_update/1", {"doc": {"title": "y"}}, **java).json(),
+        ask(stack.url, f"/{fresh_index}/_search", EVERYTHING, **java).json()["hits"]["hits"][0],
     ]
     written[1] = written[1]["items"][0]["index"]
 

@@ -35,7 +35,6 @@ _NODES = re.compile(r"/_nodes(/[^/?]+)?/http/?(\?.*)?")
 _PUBLISHED = re.compile(rb'("publish_address"\s*:\s*)"[^"]*"')
 _BOUND = re.compile(rb'("bound_address"\s*:\s*)\[(?:\s*"[^"]*"\s*,?)*\s*\]')
 
-
 _VERSION_7 = re.compile(r"(?:^|,)es=7\b")
 _COMPATIBLE_WITH_7 = re.compile(r"application/vnd\.elasticsearch\+[\w-]+\s*;\s*compatible-with\s*=\s*7\b")
 _CLIENT_7 = re.compile(r"elasticsearch-[a-z]+/7\.")
@@ -68,14 +67,14 @@ def translated(method: str, target: str, body: bytes) -> Translation | None:
     if method == hdrs.METH_POST and (match := _OPEN.fullmatch(target)):
         query = (match[2] or "").replace("allow_partial_search_results=", "allow_partial_pit_creation=")
         return Translation(f"{match[1]}{_POINT_IN_TIME}{query}", body, _opened)
-    wanted = _read(body)
-    if method == hdrs.METH_DELETE and (match := _CLOSE.fullmatch(target)) and "id" in wanted:
-        return Translation(f"/{_POINT_IN_TIME}{match[1] or ''}", json_tree.write({"pit_id": [wanted["id"]]}), _closed)
-    if method in (hdrs.METH_GET, hdrs.METH_POST) and (match := _FIELD_CAPS.fullmatch(target)) and "fields" in wanted:
-        fields = wanted.pop("fields")
+    members = _read(body)
+    if method == hdrs.METH_DELETE and (match := _CLOSE.fullmatch(target)) and "id" in members:
+        return Translation(f"/{_POINT_IN_TIME}{match[1] or ''}", json_tree.write({"pit_id": [members["id"]]}), _closed)
+    if method in (hdrs.METH_GET, hdrs.METH_POST) and (match := _FIELD_CAPS.fullmatch(target)) and "fields" in members:
+        fields = members.pop("fields")
         names = quote(",".join(map(str, fields)) if isinstance(fields, list) else str(fields), safe="*,")
         query = "&".join(filter(None, (match[2], f"fields={names}")))
-        return Translation(f"{match[1]}?{query}", json_tree.write(wanted) if wanted else b"")
+        return Translation(f"{match[1]}?{query}", json_tree.write(members) if members else b"")
     return None
 
 
@@ -86,10 +85,10 @@ def may_be_translated(target: str) -> bool:
 
 def _opened(body: bytes) -> bytes:
     """The answer to the opening of a point in time; its id stays."""
-    told = _read(body)
-    if "pit_id" not in told:
+    answer = _read(body)
+    if "pit_id" not in answer:
         return body
-    return json_tree.write({"id": told["pit_id"], "_shards": told.get("_shards")})
+    return json_tree.write({"id": answer["pit_id"], "_shards": answer.get("_shards")})
 
 
 def _closed(body: bytes) -> bytes:

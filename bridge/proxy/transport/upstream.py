@@ -151,11 +151,11 @@ class Upstream:
                 async with asyncio.timeout(PROBE_TIMEOUT_S):
                     answer = await self.send("GET", _HEADER_SIZE_TARGET, own_identity(self._settings), None)
                     async with answer:
-                        found = _HEADER_SIZE.search(await answer.read()) if answer.status == _OK else None
+                        size = _HEADER_SIZE.search(await answer.read()) if answer.status == _OK else None
             except (Refused, TimeoutError, aiohttp.ClientError):
                 return SAFE_HEADERS_BYTES
-            taken = int(found[1]) * _UNIT_BYTES[found[2]] - _ADDED_HEADERS_BYTES if found else SAFE_HEADERS_BYTES
-            self._max_headers_bytes = taken
+            limit = int(size[1]) * _UNIT_BYTES[size[2]] - _ADDED_HEADERS_BYTES if size else SAFE_HEADERS_BYTES
+            self._max_headers_bytes = limit
         return self._max_headers_bytes
 
     async def send(

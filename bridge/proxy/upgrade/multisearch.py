@@ -77,15 +77,15 @@ def searched(body: bytes, query_string: str, *, expression: str) -> set[Searched
     """The indices of all searches of a body that need not be a `_msearch`; a line that cannot be read may mean any."""
     if body.count(b"\n") > 2 * MAX_SEARCHES:
         return {Searched("")}
-    found = set()
+    indices = set()
     for line in body.removesuffix(b"\n").split(b"\n")[::2]:
         try:
             header = json_tree.read(line) if line.strip() else {}
         except ValueError:
             header = None
         item = _item(header, b"", expression) if isinstance(header, dict) else Item("", b"", "")
-        found.add(Searched.by(item.expression, "&".join(filter(None, (query_string, item.query_string)))))
-    return found
+        indices.add(Searched.by(item.expression, "&".join(filter(None, (query_string, item.query_string)))))
+    return indices
 
 
 def _item(header: dict[str, Json], body: bytes, expression: str) -> Item:

@@ -235,8 +235,8 @@ class Planner:
             known, indices = await aside(len(body), lambda: _common_profile(body))
             if searched.options and len(indices) > 1 and isinstance(known.profile, LeaveAlone):
                 # A mapping is read of closed indices too, which the search leaves out.
-                found = (await self._field_caps(searched, ["_id"], caller)).indices
-                known, indices = _common_profile(body, among=found)
+                open_ones = (await self._field_caps(searched, ["_id"], caller)).indices
+                known, indices = _common_profile(body, among=open_ones)
             if known.profile != _NO_PROFILE:
                 return known, indices
         elif status not in (401, 403):

@@ -314,10 +314,10 @@ class Search:
         """A request that passes whatever its searches are, and what its answer leaves out all the same."""
         if reason == "off":
             return LeaveAlone(reason)
-        read = body or b""
+        sent = body or b""
         if target.several:
             searched = await aside(
-                len(read), lambda: multisearch.searched(read, target.query_string, expression=target.expression)
+                len(sent), lambda: multisearch.searched(sent, target.query_string, expression=target.expression)
             )
         else:
             searched = {Searched.by(target.expression, target.query_string)}
@@ -326,7 +326,7 @@ class Search:
             await self._planner.profiles(searched, inbound.headers, deadline=deadline)
         objects = frozenset[str]().union(*(self._planner.objects(each, inbound.headers) for each in searched))
         # A `_msearch` is no JSON of one piece: an object that any of its searches names stays in all of them.
-        return LeaveAlone(reason, await aside(len(read), lambda: unasked(read, target.query_string, objects)))
+        return LeaveAlone(reason, await aside(len(sent), lambda: unasked(sent, target.query_string, objects)))
 
     async def _passed_on(self, own: _OwnRequest, plans: Plans, target: SearchTarget, share: Share) -> _Made:
         """The cluster's own answer, without the bridge's objects: every search that passes goes out here."""

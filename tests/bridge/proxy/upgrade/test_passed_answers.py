@@ -152,9 +152,9 @@ def test_every_reason_has_an_example() -> None:
 
 async def passed(stack: Stack, example: Example, **headers: str) -> tuple[str, bytes, Any]:
     """The reason, and the answer as it came and as read."""
-    given = {"Content-Type": "application/json", **example.headers, **headers}
+    merged = {"Content-Type": "application/json", **example.headers, **headers}
     url = URL(stack.proxy.url + example.target, encoded=True)
-    async with stack.client.post(url, data=example.sent, headers=given) as answer:
+    async with stack.client.post(url, data=example.sent, headers=merged) as answer:
         assert answer.status == 200
         content = await answer.read()
         plain = gzip.decompress(content) if answer.headers.get("Content-Encoding") == "gzip" else content
@@ -179,9 +179,9 @@ async def test_no_answer_that_passes_shows_our_object(
     example.cluster.packs = packs
     stack = await make_stack(example.cluster, **example.settings)
 
-    told, _, answer = await passed(stack, example, **({"Accept-Encoding": "gzip"} if packs else {}))
+    reason_shown, _, answer = await passed(stack, example, **({"Accept-Encoding": "gzip"} if packs else {}))
 
-    assert told == reason
+    assert reason_shown == reason
     request = own_request(stack, example)
     assert answer == answer_of(request, SOURCE)
     assert request.body == example.sent
@@ -205,9 +205,9 @@ async def test_an_answer_from_which_nothing_is_left_out_is_the_clusters_byte_for
 ) -> None:
     stack = await make_stack(example.cluster)
 
-    told, content, answer = await passed(stack, example)
+    reason_shown, content, answer = await passed(stack, example)
 
-    assert told == ("index_expression" if reason == "pit" else reason)
+    assert reason_shown == ("index_expression" if reason == "pit" else reason)
     assert content == example.cluster(own_request(stack, example)).body
     assert "_neural" in json.dumps(answer)
 
@@ -230,9 +230,9 @@ async def test_other_ways_to_ask_show_none_either(make_stack: MakeStack, target:
     example = Example(body, target=target)
     stack = await make_stack(example.cluster)
 
-    told, _, answer = await passed(stack, example)
+    reason_shown, _, answer = await passed(stack, example)
 
-    assert (told, answer) == (reason, answer_of(own_request(stack, example), SOURCE))
+    assert (reason_shown, answer) == (reason, answer_of(own_request(stack, example), SOURCE))
 
 
 async def test_an_object_of_another_name_is_known_once_a_mapping_named_it(make_stack: MakeStack) -> None:
