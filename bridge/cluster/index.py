@@ -195,19 +195,6 @@ def look(client: OpenSearch, index: str) -> IndexState:
     return state
 
 
-def concrete(client: OpenSearch, name: str) -> list[str]:
-    """The indices that a name stands for: an index itself, those of an alias, of a data stream or of a pattern, sorted.
-
-    Raises:
-        IndexUnsuitable: it stands for none.
-    """
-    try:
-        found = client.indices.get(index=name)
-    except NotFoundError:
-        found = {}
-    return sorted(found) or [look(client, name).name]
-
-
 def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
     """Adds the fields of `profile`, and the profile, to the mapping of an index in use; nothing else changes.
 

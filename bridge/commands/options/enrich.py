@@ -166,7 +166,7 @@ class EnrichOptions:
         from ingest.stages.models import load_models
 
         prefix, ingest = settings.companion.prefix, settings.ingest
-        states = [indices.look(client, name) for name in indices.concrete(client, index)]
+        states = [indices.look(client, name) for name in sorted(indices.resolve(client, index)) or [index]]
         profiles = [begun(client, state, prefix) for state in states]
         names = [self.names_in(state, kept) for state, kept in zip(states, profiles, strict=True)]
         models = load_models(models_by)
