@@ -126,6 +126,6 @@ def _reasons_beside(client: OpenSearch, state: IndexState, obstacles: list[str])
     # A full disk takes no companion either, and does not last.
     reasons = [obstacle for obstacle in obstacles if DISK_BLOCK not in obstacle]
     if str(state.mapping.get("dynamic")).startswith("strict"):
-        # With `false` our fields do no harm: a copy of a document is taken anywhere with what is in it.
+        # Such an index refuses documents that come with our object from elsewhere; `false` takes them.
         reasons.append("its mapping is strict: its application allows no other fields")
     return [*reasons, *pipeline_risks(state.settings), *write_denials(client, state.name)]
