@@ -330,14 +330,16 @@ def hit_without(hit: RawObject, object_field: str) -> RawObject:
     return hit | {"_source": msgspec.Raw(kept)}
 
 
-def _changes(value: msgspec.Raw, object_field: str, name: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """What to replace by what, in the order of the answer."""
+def _changes(
+    value: msgspec.Raw, object_field: str, name: bytes, *, is_hit: bool = False
+) -> Iterator[tuple[bytes, bytes]]:
+    """What to replace by what, in the order of the answer. `is_hit`: the value is a hit, or a list of them."""
     text = bytes(value)
     if name not in text:
         return
     if text[:1] == b"[":
         for item in msgspec.json.decode(text, type=list[msgspec.Raw]):
-            yield from _changes(item, object_field, name)
+            yield from _changes(item, object_field, name, is_hit=is_hit)
     elif text[:1] == b"{":
         members = msgspec.json.decode(text, type=RawObject)
         for key, member in members.items():
@@ -345,12 +347,13 @@ def _changes(value: msgspec.Raw, object_field: str, name: bytes) -> Iterator[tup
                 section = bytes(member)
                 if section[:1] == b"{" and (kept := without_member(section, object_field)) != section:
                     yield section, kept
-            elif key in _BY_NAME and "_index" in members:
+            elif key in _BY_NAME and (is_hit or "_index" in members):
                 section = bytes(member)
                 if (kept := _without_names(section, object_field)) != section:
                     yield section, kept
             else:
-                yield from _changes(member, object_field, name)
+                is_list = bytes(member)[:1] == b"["
+                yield from _changes(member, object_field, name, is_hit=is_list and key == "hits")
 
 
 def without_member(source: bytes, name: str) -> bytes:

@@ -202,6 +202,11 @@ def test_our_fields_are_left_out_of_fields_and_highlights() -> None:
     hit = b'{"_index":"d","fields":{"neural.stamp":["x"],"t":["y"]},"highlight":{"neural.predicted_queries":["z"]}}'
 
     assert hidden(hit, ["neural"]) == b'{"_index":"d","fields":{"t":["y"]},"highlight":{}}'
+    # `filter_path` may have left no index.
+    nameless = b'{"hits":{"hits":[{"fields":{"neural.stamp":["x"],"t":["y"]}}]}}'
+    assert hidden(nameless, ["neural"]) == b'{"hits":{"hits":[{"fields":{"t":["y"]}}]}}'
+    aggregations = b'{"aggregations":{"fields":{"neural.stamp":{"value":1}}}}'
+    assert hidden(aggregations, ["neural"]) == aggregations
 
 
 @pytest.mark.parametrize(
