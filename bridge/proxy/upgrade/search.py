@@ -321,7 +321,8 @@ class Search:
             )
         else:
             searched = {Searched.by(target.expression, target.query_string)}
-        if reason != "signed":
+        # No mapping can be read with another request's signature, and a busy proxy asks for nothing more.
+        if reason not in ("signed", "busy"):
             deadline = started + self._planner.budget_s
             await self._planner.profiles(searched, inbound.headers, deadline=deadline)
         objects = frozenset[str]().union(*(self._planner.objects(each, inbound.headers) for each in searched))
