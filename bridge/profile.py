@@ -280,8 +280,9 @@ class IndexProfile(msgspec.Struct, frozen=True):
     @property
     def generation_field(self) -> str:
         """Full name of the object that holds the fields of this generation: our object itself for the first one, an
-        object inside it for a later one."""
-        return self.object_field if self.generation == 1 else f"{self.object_field}.generation_{self.generation}"
+        object inside it for a later one. A companion holds one generation, in our object itself."""
+        alone = self.generation == 1 or self.beside is not None
+        return self.object_field if alone else f"{self.object_field}.generation_{self.generation}"
 
     @property
     def predicted_queries_field(self) -> str:
@@ -327,9 +328,9 @@ class IndexProfile(msgspec.Struct, frozen=True):
         return built
 
 
-def companion_of(index: str, prefix: str) -> str:
-    """The name of an index's companion."""
-    return f"{prefix}{index}"
+def companion_of(index: str, prefix: str, generation: int = 1) -> str:
+    """The name of an index's companion: two names take turns, since a second generation is a second companion."""
+    return f"{prefix}{index}" if generation % 2 else f"{prefix}{index}~2"
 
 
 def object_of(meta: object) -> str | None:

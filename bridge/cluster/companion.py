@@ -10,6 +10,8 @@ these are the texts that the application's index returns to the caller.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -30,7 +32,7 @@ from bridge.cluster.schema import (
     scored_together,
 )
 from bridge.errors import AccessDenied, IndexUnsuitable
-from bridge.profile import META_KEY, IndexProfile, companion_of
+from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, companion_of
 
 SOURCE_KEY = "neural_bridge_source"
 """The key of `_meta` for the identity of the index that a companion was made from: a later index of the same name
@@ -48,8 +50,8 @@ _COPIED = (
 )
 
 
-def new_companion(source: IndexState, profile: IndexProfile, dialect: Dialect) -> JsonObject:
-    """The body that creates the companion of `source`, enriched for `profile`."""
+def new_companion(source: IndexState, profile: IndexProfile, dialect: Dialect, *, key: str = META_KEY) -> JsonObject:
+    """The body that creates the companion of `source`, enriched for `profile`, which `_meta` holds under `key`."""
     analyzer = (field_mapping(source.mapping, profile.text_fields[0]) or {}).get("analyzer")
     ours = msgspec.structs.replace(fitted(profile, dialect), beside=source.name)
     kept = scored_together(ours, dialect, source.mapping, analyzer=analyzer)
@@ -60,7 +62,7 @@ def new_companion(source: IndexState, profile: IndexProfile, dialect: Dialect) -
     unstored = [*kept.text_fields, *([kept.embedding_field] if kept.vector_type != "none" else [])]
     mapping: JsonObject = {
         "dynamic": "strict",
-        "_meta": {META_KEY: kept.to_meta(), SOURCE_KEY: indices.identity(source)},
+        "_meta": {key: kept.to_meta(), SOURCE_KEY: indices.identity(source)},
         "_source": {"excludes": unstored},
         "properties": properties,
     }
@@ -80,20 +82,56 @@ def copied_settings(settings: Mapping[str, Any]) -> JsonObject:
 
 
 def find(client: OpenSearch, index: str, prefix: str) -> IndexState | None:
-    """The companion of an index; None if there is none, or none that this user may know of.
+    """The companion that serves searches of an index; None if there is none, or none that this user may know of.
 
     Raises:
         IndexUnsuitable: an index of that name is no companion of this one.
     """
+    return find_both(client, index, prefix)[0]
+
+
+def find_both(client: OpenSearch, index: str, prefix: str) -> tuple[IndexState | None, IndexState | None]:
+    """The companion that serves searches of an index, and the one of another generation beside it, with its profile;
+    None for what there is none of, or none that this user may know of.
+
+    The second of the two names decides: the companion of that name serves if its profile is under the key of serving
+    ones. So one change of its mapping switches searches from one to the other.
+
+    Raises:
+        IndexUnsuitable: as `find`.
+    """
+    names = [companion_of(index, prefix, generation) for generation in (1, 2)]
     try:
-        state = indices.find(client, companion_of(index, prefix))
+        found = indices.find_all(client, names)
     except AccessDenied:
-        return None
-    if state is not None and (state.profile is None or state.profile.beside != index):
-        raise IndexUnsuitable(
-            f"index {state.name} is no companion of {index}: choose another companion.prefix, or delete that index"
-        )
-    return state
+        return None, None
+    first, second = map(found.get, names)
+    for state in filter(None, (first, second)):
+        profile = state.profile or state.beside
+        if profile is None or profile.beside != index:
+            raise IndexUnsuitable(
+                f"index {state.name} is no companion of {index}: choose another companion.prefix, or delete that index"
+            )
+    serving, other = (second, first) if second is not None and second.profile is not None else (first, second)
+    if other is not None:
+        other = replace(other, profile=other.profile or other.beside, beside=None)
+    return serving, other
+
+
+def serve_other(client: OpenSearch, index: str, prefix: str) -> IndexProfile:
+    """Lets the other companion serve searches in place of the one that does, in one mapping update; returns the profile
+    that serves now.
+
+    Raises:
+        IndexUnsuitable: there is no other one.
+    """
+    _, other = find_both(client, index, prefix)
+    if other is None or other.profile is None:
+        raise IndexUnsuitable(f"index {index} has no second companion: nothing to change to")
+    second = companion_of(index, prefix, 2)
+    old, new = (BESIDE_KEY, META_KEY) if other.name == second else (META_KEY, BESIDE_KEY)
+    indices.put_meta(client, second, lambda meta: {new if key == old else key: each for key, each in meta.items()})
+    return other.profile
 
 
 def enriched(client: OpenSearch, index: str, prefix: str) -> IndexState:
@@ -122,7 +160,8 @@ def enriched(client: OpenSearch, index: str, prefix: str) -> IndexState:
 
 
 def of(client: OpenSearch, source: IndexState, profile: IndexProfile, prefix: str) -> IndexState | None:
-    """The companion that was made from this very index, and from no earlier one of its name; None if there is none.
+    """The companion for the profile's generation that was made from this very index, and from no earlier one of its
+    name; None if there is none.
 
     Raises:
         IndexUnsuitable: no companion can be made of the index for this profile; or see `find`.
@@ -134,8 +173,9 @@ def of(client: OpenSearch, source: IndexState, profile: IndexProfile, prefix: st
         )
     if found := _unreadable(source, profile):
         raise IndexUnsuitable(f"index {source.name} cannot be enriched; nothing was changed: {'; '.join(found)}")
-    state = find(client, source.name, prefix)
-    return state if state is not None and is_of(state, source) else None
+    name = companion_of(source.name, prefix, profile.generation)
+    both = (state for state in find_both(client, source.name, prefix) if state is not None)
+    return next((state for state in both if state.name == name and is_of(state, source)), None)
 
 
 def is_of(companion: IndexState, source: IndexState) -> bool:
@@ -145,33 +185,42 @@ def is_of(companion: IndexState, source: IndexState) -> bool:
 
 
 def create(client: OpenSearch, source: IndexState, profile: IndexProfile, prefix: str) -> IndexState:
-    """Makes the companion of `source`, empty, in the place of one that was made from an earlier index of its name.
+    """Makes the companion of `source`, empty, in the place of those that were made from an earlier index of its name.
+    It serves searches unless another does: see `find_both`.
 
     Raises:
         IndexUnsuitable: it exists already, or the cluster refuses the mapping.
     """
-    old = find(client, source.name, prefix)
-    if old is not None and not is_of(old, source):
-        remove(client, source.name, prefix)
-    name = companion_of(source.name, prefix)
-    indices.create_index(client, name, new_companion(source, profile, dialect_of(capabilities(client))))
+    both = [state for state in find_both(client, source.name, prefix) if state]
+    if old := [state for state in both if not is_of(state, source)]:
+        _delete(client, old)
+    name = companion_of(source.name, prefix, profile.generation)
+    serves = len(both) == len(old) or name == companion_of(source.name, prefix)
+    key = META_KEY if serves else BESIDE_KEY
+    body = new_companion(source, profile, dialect_of(capabilities(client)), key=key)
+    indices.create_index(client, name, body)
     return indices.look(client, name)
 
 
-def remove(client: OpenSearch, index: str, prefix: str) -> int | None:
-    """Deletes the companion of an index, which may be gone itself; the number of its documents, None if there is none.
+def remove(client: OpenSearch, index: str, prefix: str, *, other: bool = False) -> int | None:
+    """Deletes the companions of an index, which may be gone itself, or only the one that serves no searches (`other`);
+    the number of their documents, None if there is none.
 
     Raises:
         IndexUnsuitable: see `find`.
     """
-    state = find(client, index, prefix)
-    if state is None:
-        return None
-    try:
-        documents = indices.count(client, state.name)
-        client.indices.delete(index=state.name)
-    except NotFoundError:
-        return None
+    both = find_both(client, index, prefix)
+    there = [state for state in both[1 if other else 0 :] if state]
+    return _delete(client, there) if there else None
+
+
+def _delete(client: OpenSearch, states: Sequence[IndexState]) -> int:
+    """Deletes indices; the number of their documents."""
+    documents = 0
+    for state in states:
+        with suppress(NotFoundError):
+            documents += indices.count(client, state.name)
+            client.indices.delete(index=state.name)
     return documents
 
 

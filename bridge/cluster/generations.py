@@ -3,21 +3,85 @@
 Each generation has its own fields, made by one encoder, so no search can mix the vectors of two. `_meta` holds the
 serving generation's profile under the key that proxies read, the other's under a second key; one mapping update
 changes both.
+
+An index that is enriched beside has a companion for each: `bridge.cluster.companion.find_both`.
 """
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 from opensearchpy import OpenSearch
 
-from bridge.cluster.index import IndexState, look, put_meta
+from bridge.cluster import companion
+from bridge.cluster.index import IndexState, look, put_meta, refuse_companion
+from bridge.cluster.removal import drop as drop_in_place
 from bridge.cluster.schema import field_mapping
 from bridge.errors import IndexUnsuitable
 from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile
 
 _NAME = re.compile(r"generation_(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Generations:
+    """The generations of an index, whichever way it is enriched.
+
+    - `index`: the application's index.
+    - `state`: of what serves searches, the index or its companion; `state.beside` is the other generation's profile,
+      wherever that is.
+    - `other`: the name of the index that holds the other generation; the same one in place.
+    """
+
+    index: str
+    state: IndexState
+    other: str
+
+    @classmethod
+    def of(cls, client: OpenSearch, index: str, prefix: str) -> "Generations":
+        """The generations of an index; `state` is its own, without a profile, if it is not enriched.
+
+        Raises:
+            IndexUnsuitable: see `companion.enriched`.
+        """
+        source = look(client, index)
+        refuse_companion(source)
+        serving, other = companion.find_both(client, source.name, prefix) if source.profile is None else (None, None)
+        if serving is None:
+            return cls(source.name, source, source.name)
+        state = companion.enriched(client, source.name, prefix)
+        return cls(source.name, replace(state, beside=other.profile if other else None), (other or serving).name)
+
+    def holder(self, profile: IndexProfile) -> str:
+        """The name of the index that holds the fields of one of the generations."""
+        return self.state.name if profile == self.state.profile else self.other
+
+    def serve_other(self, client: OpenSearch, prefix: str) -> IndexProfile:
+        """Swaps the serving generation with the other one in one mapping update; returns the profile that serves now.
+
+        Raises:
+            IndexUnsuitable: none stands beside the serving one.
+        """
+        other(self.state)
+        if self.state.name == self.index:
+            return serve_other(client, self.index)
+        return companion.serve_other(client, self.index, prefix)
+
+    def drop(self, client: OpenSearch, prefix: str) -> tuple[IndexProfile, int, list[str]]:
+        """Removes the generation that serves no searches: its profile, the number of its documents, and the fields that
+        stay in the mapping, empty.
+
+        Raises:
+            IndexUnsuitable: none stands beside the serving one.
+            ClusterBlocked: as of `bridge.cluster.removal.undo`.
+        """
+        gone = other(self.state)
+        if self.state.name == self.index:
+            _, removed = drop_in_place(client, self.index)
+            return gone, removed.documents, removed.mapped_fields
+        return gone, companion.remove(client, self.index, prefix, other=True) or 0, []
 
 
 def next_generation(state: IndexState, made_by: IndexProfile) -> IndexProfile:
@@ -31,22 +95,23 @@ def next_generation(state: IndexState, made_by: IndexProfile) -> IndexProfile:
             generation of other models exists.
     """
     serving, beside = state.profile, state.beside
+    name = _name(state)
     if serving is None:
         raise IndexUnsuitable(
             f"index {state.name} holds nothing of the bridge yet: begin with `neural-bridge backfill {state.name}`"
         )
     if _alike(serving, made_by):
         raise IndexUnsuitable(
-            f"generation {serving.generation} of {state.name}, which serves searches, is made by {_models(serving)} "
+            f"generation {serving.generation} of {name}, which serves searches, is made by {_models(serving)} "
             f"already: name the models to change to with --encoder and --generator"
         )
     if beside is not None:
         if _alike(beside, made_by):
             return beside
         raise IndexUnsuitable(
-            f"beside the serving generation of {state.name} stands generation {beside.generation}, made by "
+            f"beside the serving generation of {name} stands generation {beside.generation}, made by "
             f"{_models(beside)}, and there is room for one: go on with these models, or make room with "
-            f"`neural-bridge generation drop {state.name}`"
+            f"`neural-bridge generation drop {name}`"
         )
     return msgspec.structs.replace(
         serving,
@@ -87,8 +152,8 @@ def other(state: IndexState) -> IndexProfile:
     """
     if state.beside is None:
         raise IndexUnsuitable(
-            f"index {state.name} has no generation beside the serving one: fill one with `neural-bridge generation "
-            f"fill {state.name}`"
+            f"index {_name(state)} has no generation beside the serving one: fill one with `neural-bridge generation "
+            f"fill {_name(state)}`"
         )
     return state.beside
 
@@ -102,8 +167,9 @@ def newer(state: IndexState) -> IndexProfile:
     beside = other(state)
     if state.profile is not None and beside.generation < state.profile.generation:
         raise IndexUnsuitable(
-            f"generation {state.profile.generation} of {state.name} serves searches already, generation "
-            f"{beside.generation} is the older one: go back to it with `neural-bridge generation rollback {state.name}`"
+            f"generation {state.profile.generation} of {_name(state)} serves searches already, generation "
+            f"{beside.generation} is the older one: go back to it with `neural-bridge generation rollback "
+            f"{_name(state)}`"
         )
     return beside
 
@@ -117,7 +183,7 @@ def older(state: IndexState) -> IndexProfile:
     beside = other(state)
     if state.profile is not None and beside.generation > state.profile.generation:
         raise IndexUnsuitable(
-            f"generation {state.profile.generation} of {state.name} serves searches, generation {beside.generation} "
+            f"generation {state.profile.generation} of {_name(state)} serves searches, generation {beside.generation} "
             f"is a newer one: there is nothing to roll back"
         )
     return beside
@@ -129,6 +195,11 @@ def _alike(one: IndexProfile, other: IndexProfile) -> bool:
     return next(pairs) == next(pairs)
 
 
+def _name(state: IndexState) -> str:
+    """The application's index, which is another one than that of a companion."""
+    return (state.profile and state.profile.beside) or state.name
+
+
 def _models(profile: IndexProfile) -> str:
     return " and ".join(model.identity for model in (profile.encoder, profile.generator) if model)
 
@@ -138,4 +209,5 @@ def _highest(state: IndexState) -> int:
     may be another one."""
     object_field = state.profile.object_field if state.profile else ""
     inner = (field_mapping(state.mapping, object_field) or {}).get("properties", {})
-    return max([1, *(int(match[1]) for name in inner if (match := _NAME.fullmatch(name)))])
+    standing = [profile.generation for profile in (state.profile, state.beside) if profile]
+    return max([1, *standing, *(int(match[1]) for name in inner if (match := _NAME.fullmatch(name)))])

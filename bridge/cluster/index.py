@@ -165,6 +165,19 @@ def find(client: OpenSearch, index: str) -> IndexState | None:
     if len(found) != 1:
         raise IndexUnsuitable(f"{index} names {len(found)} indices ({', '.join(sorted(found))}): name one of them")
     ((name, state),) = found.items()
+    return _read(name, state)
+
+
+def find_all(client: OpenSearch, names: Sequence[str]) -> dict[str, IndexState]:
+    """Reads those of several indices that exist, as `find` does; by name."""
+    try:
+        found = client.indices.get(index=",".join(names), params={"ignore_unavailable": "true"})
+    except NotFoundError:
+        return {}
+    return {name: _read(name, state) for name, state in found.items()}
+
+
+def _read(name: str, state: Mapping[str, Any]) -> IndexState:
     mapping = state.get("mappings", {})
     settings = state.get("settings", {}).get("index", {})
     serving, beside = read_profile(mapping, index=name), read_beside(mapping, index=name)
@@ -257,7 +270,8 @@ def refuse_companion(state: IndexState) -> None:
     Raises:
         IndexUnsuitable: the index is one.
     """
-    if state.profile is not None and (beside := state.profile.beside):
+    profile = state.profile or state.beside
+    if profile is not None and (beside := profile.beside):
         raise IndexUnsuitable(f"index {state.name} is the companion of {beside}: name {beside} instead")
 
 
@@ -370,6 +384,8 @@ def put_meta(client: OpenSearch, index: str, change: Callable[[Mapping[str, Any]
 
 def _meta_key(state: IndexState, profile: IndexProfile) -> str:
     """The key of `_meta` for a profile: proxies must not take a second generation for the serving one."""
+    if state.beside is not None and state.beside.generation == profile.generation:
+        return BESIDE_KEY
     serves = state.profile is None or state.profile.generation == profile.generation
     return META_KEY if serves else BESIDE_KEY
 

@@ -13,7 +13,6 @@ from bridge.commands import (
     cluster_option,
     confirm,
     json_option,
-    look_at,
     needs_extra,
     say,
     settings_of,
@@ -25,7 +24,7 @@ from bridge.commands.options.enrich import EnrichOptions, RunOptions, end, enric
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-    from bridge.cluster.index import IndexState
+    from bridge.cluster.generations import Generations
     from bridge.evaluation.generation_quality import GenerationQuality
     from bridge.profile import IndexProfile
     from ingest.runs.verify import Verification
@@ -77,33 +76,40 @@ def fill(ctx: click.Context, index: str, enrich: EnrichOptions, run: RunOptions)
     settings = enrich.settings(ctx, **run.limits())
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
-    from bridge.cluster.generations import next_generation
+    from bridge.cluster.generations import Generations, next_generation
     from ingest.job import Job
     from ingest.runs.backfill import run_backfill
+    from ingest.runs.beside import run_beside
     from ingest.runs.query_filter import sample_of_index, with_filter_threshold
     from ingest.stages.models import load_models, profile_for
 
-    client = connect(settings.cluster)
-    state = indices.look(client, index)
+    client, prefix = connect(settings.cluster), settings.companion.prefix
+    standing = Generations.of(client, index, prefix)
+    state, source = standing.state, indices.look(client, standing.index)
     passages = state.profile.passages if state.profile else None
     if any(ctx.get_parameter_source(option) is not ParameterSource.DEFAULT for option in _PASSAGE_OPTIONS):
         passages = passage_settings(enrich.layout, enrich.max_tokens, enrich.overlap_tokens)
     models = load_models(settings.ingest)
-    wanted = profile_for(models, enrich.names_in(state, state.profile), passages=passages)
+    wanted = profile_for(models, enrich.names_in(source, state.profile), passages=passages)
     profile = next_generation(state, wanted)
     sample = partial(sample_of_index, client, index, profile.text_fields)
     profile = with_filter_threshold(profile, state.beside, models, settings.ingest, sample)
     number = profile.generation
-    folder = run.folder("generation", f"{state.name}-{number}")
+    folder = run.folder("generation", f"{source.name}-{number}")
     job = Job(index, profile, models, client, settings.ingest, folder)
     with run.started(f"generation {number} of {index}", job) as (job, request):
-        done = run_backfill(job)
-    lines = [str(done.report)]
-    if done.report.complete:
+        more: dict[str, object] = {"generation": number}
+        if profile.beside:
+            beside = run_beside(job, prefix)
+            report, more = beside.report, {**more, "companion": beside.companion, "removed": beside.removed}
+        else:
+            done = run_backfill(job)
+            report, more = done.report, {**more, "read_again": done.read_again, "left": done.left}
+    lines = [str(report)]
+    if report.complete:
         lines.append(f"generation {number} is filled; next: neural-bridge generation verify {index}")
-    more = {"generation": number, "read_again": done.read_again, "left": done.left}
-    show({**done.report.to_json(), **more}, *lines, as_json=enrich.as_json)
-    end(ctx, request, done.report)
+    show({**report.to_json(), **more}, *lines, as_json=enrich.as_json)
+    end(ctx, request, report)
 
 
 @command.command()
@@ -138,13 +144,14 @@ def verify(
     with that by the serving ones, for which the sidecar must run both encoders. Exit code 1 if there is a
     problem.
     """
-    client, state = look_at(ctx, index, cluster_url)
+    client, standing, _ = _standing(ctx, index, cluster_url)
     from bridge.cluster.generations import other
     from ingest.runs.verify import verify as verify_generation
 
+    state = standing.state
     profile = state.profile if serving and state.profile else other(state)
-    verification = verify_generation(client, state, profile, max_missing=max_missing, min_recall=min_recall)
-    quality = _quality(client, state, judgements, _sidecar(ctx, sidecar_url)) if judgements else None
+    verification = verify_generation(client, standing, profile, max_missing=max_missing, min_recall=min_recall)
+    quality = _quality(client, standing, judgements, _sidecar(ctx, sidecar_url)) if judgements else None
     show(
         {**msgspec.to_builtins(verification), "quality": msgspec.to_builtins(quality)},
         *_verification_lines(verification),
@@ -178,23 +185,23 @@ def cutover(
     This is one change of the mapping's `_meta`: each proxy follows when it next reads the profile
     (proxy.profile_ttl_s). The older generation stays: see `rollback`.
     """
-    client, state = look_at(ctx, index, cluster_url)
-    from bridge.cluster.generations import newer, serve_other
+    client, standing, prefix = _standing(ctx, index, cluster_url)
+    from bridge.cluster.generations import newer
     from bridge.errors import IndexUnsuitable
     from ingest.runs.verify import verify as verify_generation
 
-    profile = newer(state)
-    verification = verify_generation(client, state, profile, max_missing=max_missing, min_recall=min_recall)
+    profile = newer(standing.state)
+    verification = verify_generation(client, standing, profile, max_missing=max_missing, min_recall=min_recall)
     problems = [*verification.problems, *_sidecar_problems(_sidecar(ctx, sidecar_url), profile)]
     if not as_json:
         say(*_verification_lines(verification))
     if problems and not force:
         raise IndexUnsuitable(
-            f"generation {profile.generation} of {state.name} was not cut over to; searches go on as they were:\n"
+            f"generation {profile.generation} of {standing.index} was not cut over to; searches go on as they were:\n"
             + "\n".join(f"  - {problem}" for problem in problems)
             + "\nFix this, or cut over anyway with --force"
         )
-    serve_other(client, state.name)
+    standing.serve_other(client, prefix)
     show(
         {**msgspec.to_builtins(verification), "serving": True},
         f"generation {profile.generation} serves searches now",
@@ -210,15 +217,16 @@ def cutover(
 @click.pass_context
 def status(ctx: click.Context, index: str, cluster_url: str | None, as_json: bool) -> None:
     """Show the generations of INDEX, which of them serves searches, and how full each is."""
-    client, state = look_at(ctx, index, cluster_url)
+    client, standing, _ = _standing(ctx, index, cluster_url)
     from bridge.cluster import index as indices
 
-    documents = indices.count(client, state.name)
-    lines = [f"{state.name}: {documents:,} documents"]
+    state = standing.state
+    documents = indices.count(client, standing.index)
+    lines = [f"{standing.index}: {documents:,} documents"]
     generations = []
     for profile in filter(None, (state.profile, state.beside)):
         serves = profile is state.profile
-        enriched = indices.count_enriched(client, state.name, profile)
+        enriched = indices.count_enriched(client, standing.holder(profile), profile)
         generator = profile.generator.identity if profile.generator else None
         generations.append(
             {
@@ -228,16 +236,18 @@ def status(ctx: click.Context, index: str, cluster_url: str | None, as_json: boo
                 "encoder": profile.encoder.identity,
                 "generator": generator,
                 "object": profile.generation_field,
+                "companion": standing.holder(profile) if profile.beside else None,
             }
         )
+        where = f"the companion {standing.holder(profile)}" if profile.beside else profile.generation_field
         role = "serves searches" if serves else "serves no searches"
         lines += [
-            f"  generation {profile.generation} {role}: in {enriched:,} documents, under {profile.generation_field}",
+            f"  generation {profile.generation} {role}: in {enriched:,} documents, under {where}",
             f"    models  {profile.encoder.identity}, {generator or 'no generator'}",
         ]
     if not generations:
         lines.append("  not enriched by the bridge")
-    show({"index": state.name, "documents": documents, "generations": generations}, *lines, as_json=as_json)
+    show({"index": standing.index, "documents": documents, "generations": generations}, *lines, as_json=as_json)
 
 
 @command.command()
@@ -250,18 +260,19 @@ def rollback(ctx: click.Context, index: str, cluster_url: str | None, as_json: b
 
     This happens at once, without verification. The command reports how many documents the older generation lacks.
     """
-    client, state = look_at(ctx, index, cluster_url)
+    client, standing, prefix = _standing(ctx, index, cluster_url)
     from bridge.cluster import index as indices
-    from bridge.cluster.generations import older, serve_other
+    from bridge.cluster.generations import older
 
-    profile = older(state)
-    serve_other(client, state.name)
-    missing = indices.count(client, state.name) - indices.count_enriched(client, state.name, profile)
-    lines = [f"generation {profile.generation} ({profile.encoder.identity}) serves searches of {state.name} again"]
+    profile, name = older(standing.state), standing.index
+    standing.serve_other(client, prefix)
+    enriched = indices.count_enriched(client, standing.holder(profile), profile)
+    missing = max(0, indices.count(client, name) - enriched)
+    lines = [f"generation {profile.generation} ({profile.encoder.identity}) serves searches of {name} again"]
     if missing:
         lines.append(f"  {missing:,} documents lack its fields, so only their text is searched")
         lines.append(f"  enrich them: neural-bridge backfill {index}")
-    show({"index": state.name, "generation": profile.generation, "missing": missing}, *lines, as_json=as_json)
+    show({"index": name, "generation": profile.generation, "missing": missing}, *lines, as_json=as_json)
 
 
 @command.command()
@@ -275,20 +286,30 @@ def drop(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, as_
 
     This cannot be undone. Its fields stay in the mapping, empty, because no field can be removed from a mapping.
     """
-    client, state = look_at(ctx, index, cluster_url)
+    client, standing, prefix = _standing(ctx, index, cluster_url)
     from bridge.cluster.generations import other
-    from bridge.cluster.removal import drop as drop_beside
 
-    beside = other(state)
+    beside = other(standing.state)
     if not yes:
-        confirm(f"Remove generation {beside.generation} ({beside.encoder.identity}) from index {state.name}?")
-    gone, done = drop_beside(client, state.name)
+        what = f"generation {beside.generation} ({beside.encoder.identity})"
+        confirm(f"Remove {what} from {standing.holder(beside)}?")
+    gone, documents, mapped_fields = standing.drop(client, prefix)
     show(
-        {"generation": gone.generation, "documents": done.documents, "mapped_fields": done.mapped_fields},
-        f"{index}: generation {gone.generation} is out of {done.documents:,} documents",
-        f"  still in the mapping, empty: {', '.join(done.mapped_fields)}",
+        {"generation": gone.generation, "documents": documents, "mapped_fields": mapped_fields},
+        f"{index}: generation {gone.generation} is out of {documents:,} documents",
+        *([f"  still in the mapping, empty: {', '.join(mapped_fields)}"] if mapped_fields else []),
         as_json=as_json,
     )
+
+
+def _standing(ctx: click.Context, index: str, cluster_url: str | None) -> "tuple[OpenSearch, Generations, str]":
+    """A client, the generations of an index, and the prefix of companions."""
+    settings = settings_of(ctx, cluster={"url": cluster_url})
+    from bridge.cluster.connection import connect
+    from bridge.cluster.generations import Generations
+
+    client, prefix = connect(settings.cluster), settings.companion.prefix
+    return client, Generations.of(client, index, prefix), prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,21 +343,21 @@ def _sidecar_problems(sidecar: _Sidecar, profile: "IndexProfile") -> list[str]:
     ]
 
 
-def _quality(client: "OpenSearch", state: "IndexState", judgements: Path, sidecar: _Sidecar) -> "GenerationQuality":
+def _quality(client: "OpenSearch", standing: "Generations", judgements: Path, sidecar: _Sidecar) -> "GenerationQuality":
     from bridge.cluster.generations import other
 
     with needs_extra("--judgements", "evaluate"):
         from bridge.evaluation.generation_quality import compare_generations
         from bridge.evaluation.judgement_files import read_judgement_list
         from bridge.model_servers.client import SidecarClient
-    beside = other(state)
+    beside = other(standing.state)
+    serving = standing.state.profile or beside
     with SidecarClient(sidecar.url, api_key=sidecar.key) as client_of_sidecar:
         return compare_generations(
             client,
-            state.name,
             read_judgement_list(judgements),
-            serving=state.profile or beside,
-            other=beside,
+            serving=(standing.holder(serving), serving),
+            other=(standing.holder(beside), beside),
             embed=lambda text, encoder: client_of_sidecar.embed(text, model=encoder),
         )
 

@@ -41,19 +41,19 @@ class GenerationQuality(msgspec.Struct, frozen=True):
 
 def compare_generations(
     client: OpenSearch,
-    index: str,
     judged: JudgedQueries,
     *,
-    serving: IndexProfile,
-    other: IndexProfile,
+    serving: tuple[str, IndexProfile],
+    other: tuple[str, IndexProfile],
     embed: Embed,
 ) -> GenerationQuality:
-    """Searches every judged query with the vectors of both generations.
+    """Searches every judged query with the vectors of both generations, each by the name of the index that holds it and
+    by its profile.
 
     Raises:
         BridgeError: as raised by `embed`.
     """
-    first, second = (_measured(client, index, judged, profile, embed) for profile in (serving, other))
+    first, second = (_measured(client, index, judged, profile, embed) for index, profile in (serving, other))
     interval = bootstrap_interval(second - first)
     return GenerationQuality(
         judgements=judged.source,

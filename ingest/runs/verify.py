@@ -9,13 +9,13 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster import dialects
 from bridge.cluster import index as indices
-from bridge.cluster.index import IndexState
+from bridge.cluster.generations import Generations
 from bridge.errors import AnswerNotUnderstood
 from bridge.profile import IndexProfile
 from bridge.records import Document
 from ingest.sources.index import IndexDocuments
 from ingest.sources.json_bytes import within
-from ingest.stages.stamps import is_current, recipe_of, stamp_within
+from ingest.stages.stamps import ChangeFilter, is_current, recipe_of, stamp_within
 from ingest.writing.pace import RetryLimits
 
 _NEIGHBOURS = 10
@@ -49,7 +49,7 @@ class Verification(msgspec.Struct, frozen=True):
 
 def verify(
     client: OpenSearch,
-    state: IndexState,
+    generations: Generations,
     profile: IndexProfile,
     *,
     sample: int = 100,
@@ -57,7 +57,7 @@ def verify(
     min_recall: float = 0.9,
     max_missing: int = 0,
 ) -> Verification:
-    """Looks at the generation of `profile` in the index of `state`; nothing is written.
+    """Looks at the generation of `profile`; nothing is written.
 
     `sample` documents are read, and the neighbours of at most `compared` of them searched. `max_missing`
     documents may lack the generation's fields, or hold those of an older text, as some always do where an
@@ -67,29 +67,32 @@ def verify(
         AnswerNotUnderstood: the cluster could not search the whole index.
         ClusterError: it does not answer, or does not let this user read.
     """
-    client.indices.refresh(index=state.name)
-    documents = indices.count(client, state.name)
-    enriched = indices.count_stamped(client, state.name, profile)
-    sampled = _sample(client, state, profile, sample)
-    stamps = [stamp for document in sampled if (stamp := stamp_within(document.body, profile.stamp_field))]
-    recipes = {recipe_of(stamp) for stamp in stamps}
-    made_alike = max((_count_made_by(client, state.name, profile, recipe) for recipe in recipes), default=0)
+    index, holder = generations.index, generations.holder(profile)
+    client.indices.refresh(index=holder)
+    documents = indices.count(client, index)
+    enriched = indices.count_stamped(client, holder, profile)
+    sampled = _sample(client, index, profile, sample)
+    stamps = _stamps(client, holder, profile, sampled)
+    recipes = {recipe_of(stamp) for stamp in stamps if stamp}
+    made_alike = max((_count_made_by(client, holder, profile, recipe) for recipe in recipes), default=0)
     vectors = [vector for document in sampled if (vector := _embedding(document, profile))][:compared]
-    recalls = [_recall(client, state.name, profile, vector) for vector in vectors]
+    recalls = [_recall(client, holder, profile, vector) for vector in vectors]
     found = Verification(
-        index=state.name,
+        index=index,
         generation=profile.generation,
         encoder=profile.encoder.identity,
         documents=documents,
         enriched=enriched,
         made_alike=made_alike,
         sampled=len(sampled),
-        outdated=sum(_is_outdated(document, profile) for document in sampled),
+        outdated=sum(map(_is_outdated, sampled, stamps)),
         compared=len(recalls),
         recall=sum(recalls) / len(recalls) if recalls else None,
         problems=[],
     )
-    problems = _problems(found, max_missing, min_recall, vectors=profile.vector_type != "none")
+    # A companion keeps no vector that could be read and compared.
+    readable = profile.vector_type != "none" and profile.beside is None
+    problems = _problems(found, max_missing, min_recall, vectors=readable)
     return msgspec.structs.replace(found, problems=list(problems))
 
 
@@ -112,12 +115,13 @@ def _problems(found: Verification, max_missing: int, min_recall: float, *, vecto
         )
 
 
-def _sample(client: OpenSearch, state: IndexState, profile: IndexProfile, size: int) -> list[Document]:
+def _sample(client: OpenSearch, index: str, profile: IndexProfile, size: int) -> list[Document]:
+    """Documents of the application's index, with what is made of them if it holds that."""
     texts = profile.text_fields
     source = IndexDocuments(
         client,
-        state.name,
-        [*texts, profile.stamp_field, profile.embedding_field],
+        index,
+        [*texts, *([] if profile.beside else [profile.stamp_field, profile.embedding_field])],
         text_fields=texts,
         retry=RetryLimits(),
         stopped=threading.Event(),
@@ -130,9 +134,14 @@ def _count_made_by(client: OpenSearch, index: str, profile: IndexProfile, recipe
     return int(client.count(index=index, body=query)["count"])
 
 
-def _is_outdated(document: Document, profile: IndexProfile) -> bool:
+def _stamps(client: OpenSearch, holder: str, profile: IndexProfile, documents: Sequence[Document]) -> list[str | None]:
+    if profile.beside is None:
+        return [stamp_within(document.body, profile.stamp_field) for document in documents]
+    return ChangeFilter(client, holder, profile, "").stamps(documents)
+
+
+def _is_outdated(document: Document, stamp: str | None) -> bool:
     """Whether its fields were made from another text than it has now."""
-    stamp = stamp_within(document.body, profile.stamp_field)
     return stamp is not None and not is_current(stamp, recipe_of(stamp), document)
 
 

@@ -7,7 +7,7 @@ import pytest
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
-from bridge.cluster.generations import newer, next_generation, serve_other
+from bridge.cluster.generations import Generations, newer, next_generation, serve_other
 from bridge.cluster.removal import drop
 from bridge.settings import IngestSettings
 from ingest.follow.fields import followed_profile
@@ -72,9 +72,10 @@ def test_models_change_and_back_again(client: OpenSearch, engine: Engine, index_
     )
     assert (filled.report.exit_code, filled.report.ledger.written) == (0, 30)
     client.indices.refresh(index=index_name)
-    state = indices.look(client, index_name)
+    standing = Generations.of(client, index_name, "neural-bridge.")
+    state = standing.state
     beside = newer(state)
-    found = verify(client, state, beside)
+    found = verify(client, standing, beside)
     assert (found.enriched, found.made_alike, found.problems) == (30, 30, [])
 
     serve_other(client, index_name)
