@@ -72,7 +72,10 @@ class FollowRequest:
             IndexUnsuitable: the index is a companion, or is enriched another way than is wanted.
         """
         indices.refuse_companion(source)
-        ours = companion.find(self.client, source.name, self.prefix) if source.profile is None else None
+        both = companion.find_both(self.client, source.name, self.prefix) if source.profile is None else (None, None)
+        ours = both[0]
+        if self.generation is not None:
+            ours = next((each for each in both if each and each.generation(self.generation)), None)
         begun = "in_place" if source.profile else "beside" if ours else None
         if begun and self.wanted not in (None, begun):
             raise IndexUnsuitable(

@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from opensearchpy import OpenSearch
 
 from bridge.cli import cli
+from bridge.cluster.shard_progress import index_progress
 from bridge.errors import IndexUnsuitable
 from bridge.models.artifact import resolve
 from bridge.models.encoder import Encoder
@@ -81,9 +82,9 @@ def printed(result: Result) -> Any:
     return json.JSONDecoder().raw_decode(result.stdout[result.stdout.index("{\n") :])[0]
 
 
-def backfill(environment: dict[str, str], index: str) -> Result:
+def backfill(environment: dict[str, str], index: str, way: str = "--in-place") -> Result:
     fields = ("--text-field", "title", "--text-field", "body")
-    return neural_bridge(environment, "backfill", index, *fields, "--quiet")
+    return neural_bridge(environment, "backfill", index, way, *fields, "--quiet")
 
 
 class Searching:
@@ -116,6 +117,7 @@ class Searching:
         self._thread.join(60)
 
 
+@pytest.mark.parametrize("way", ["--in-place", "--beside"])
 def test_searches_keep_their_vectors_while_an_index_changes_its_models(
     opensearch: OpenSearch,
     application_index: str,
@@ -123,6 +125,7 @@ def test_searches_keep_their_vectors_while_an_index_changes_its_models(
     environment: dict[str, str],
     new_encoder: str,
     tmp_path: Path,
+    way: str,
 ) -> None:
     def generation(command: str, *options: str) -> Result:
         return neural_bridge(environment, "generation", command, application_index, *options)
@@ -131,7 +134,11 @@ def test_searches_keep_their_vectors_while_an_index_changes_its_models(
         standing = printed(generation("status", "--json"))["generations"]
         return int(next(one["generation"] for one in standing if one["serves"]))
 
-    assert backfill(environment, application_index).exit_code == 0
+    def shown() -> Any:
+        return opensearch.indices.get(index=application_index), index_progress(opensearch, application_index).shards
+
+    before = shown()
+    assert backfill(environment, application_index, way).exit_code == 0
     with Searching(stack.url, application_index) as searching:
         filled = generation("fill", "--encoder", new_encoder, "--quiet")
         assert (filled.exit_code, "generation 2 is filled" in filled.stdout) == (0, True)
@@ -157,8 +164,19 @@ def test_searches_keep_their_vectors_while_an_index_changes_its_models(
     assert set(searching.answers) == {("wing", "vector")}
 
     assert f"is out of {len(DOCUMENTS)} documents" in generation("drop", "--yes").stdout
-    neural = opensearch.get(index=application_index, id="wing")["_source"]["_neural"]
-    assert list(neural) == ["generation_2"]
+    if way == "--in-place":
+        neural = opensearch.get(index=application_index, id="wing")["_source"]["_neural"]
+        assert list(neural) == ["generation_2"]
+    else:
+        companions = f"neural-bridge.{application_index}*"
+        there = opensearch.indices.get(index=companions, params={"expand_wildcards": "all"})
+        assert list(there) == [f"neural-bridge.{application_index}~2"]
+        # The third takes the first one's name and place.
+        assert generation("fill", "--quiet").exit_code == 0
+        assert (generation("cutover").exit_code, serving()) == (0, 3)
+        assert neural_bridge(environment, "undo", application_index, "--yes").exit_code == 0
+        assert opensearch.indices.get(index=companions, params={"expand_wildcards": "all"}) == {}
+        assert shown() == before
 
 
 def test_a_follower_is_a_service_that_tells_its_lag_and_ends_when_it_is_told(

@@ -79,7 +79,8 @@ def products(opensearch: OpenSearch, fresh_index: str) -> Iterator[IndexState]:
     own = {name: value for name, value in SETTINGS.items() if name in ("analysis", "similarity", "number_of_shards")}
     opensearch.indices.create(index=fresh_index, body={"settings": own, "mappings": {"properties": PROPERTIES}})
     yield indices.look(opensearch, fresh_index)
-    opensearch.indices.delete(index=PREFIX + fresh_index, params={"ignore_unavailable": "true"})
+    names = ",".join(companion_of(fresh_index, PREFIX, generation) for generation in (1, 2))
+    opensearch.indices.delete(index=names, params={"ignore_unavailable": "true"})
 
 
 def test_a_companion_comes_and_goes_without_a_trace(opensearch: OpenSearch, products: IndexState) -> None:
@@ -114,6 +115,42 @@ def test_the_profile_of_an_index_is_its_own_or_its_companions(opensearch: OpenSe
         companion.enriched(opensearch, products.name, PREFIX)
     opensearch.indices.put_mapping(index=products.name, body={"_meta": {META_KEY: PROFILE.to_meta()}})
     assert companion.enriched(opensearch, products.name, PREFIX).name == products.name
+
+
+def test_one_of_two_companions_serves_and_one_change_switches_them(
+    opensearch: OpenSearch, products: IndexState
+) -> None:
+    def serving() -> list[int | None]:
+        return [state.profile.generation if state and state.profile else None for state in both()]
+
+    def both() -> tuple[IndexState | None, IndexState | None]:
+        return companion.find_both(opensearch, products.name, PREFIX)
+
+    def at(generation: int) -> IndexProfile:
+        return msgspec.structs.replace(PROFILE, generation=generation)
+
+    for generation in (1, 2):
+        made = companion.create(opensearch, products, at(generation), PREFIX)
+        assert made.name == companion_of(products.name, PREFIX, generation)
+        found = companion.of(opensearch, products, at(generation), PREFIX)
+        assert found is not None
+        assert found.name == made.name
+        with pytest.raises(IndexUnsuitable, match=f"is the companion of {products.name}"):
+            indices.refuse_companion(made)
+    assert serving() == [1, 2]
+    for expected in ([2, 1], [1, 2], [2, 1]):
+        companion.serve_other(opensearch, products.name, PREFIX)
+        assert serving() == expected
+    assert companion.remove(opensearch, products.name, PREFIX, other=True) == 0
+    assert serving() == [2, None]
+    companion.create(opensearch, products, at(3), PREFIX)
+    assert serving() == [2, 3]
+    companion.serve_other(opensearch, products.name, PREFIX)
+    assert serving() == [3, 2]
+    companion.remove(opensearch, products.name, PREFIX)
+    assert serving() == [None, None]
+    with pytest.raises(IndexUnsuitable, match="no second companion"):
+        companion.serve_other(opensearch, products.name, PREFIX)
 
 
 def test_another_index_of_a_companions_name_is_neither_used_nor_deleted(
