@@ -3,6 +3,7 @@
 The profile lives in the index's mapping, so proxies hold no state and any number of them agree.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -333,6 +334,11 @@ def companion_of(index: str, prefix: str, generation: int = 1) -> str:
     return f"{prefix}{index}" if generation % 2 else f"{prefix}{index}~2"
 
 
+def companions_of(index: str, prefix: str) -> list[str]:
+    """The two names that companions of an index may have."""
+    return [companion_of(index, prefix, generation) for generation in (1, 2)]
+
+
 def object_of(meta: object) -> str | None:
     """The name of our object in documents of the index with this `_meta`, whether or not the rest of the profile can be
     read; None if they have none."""
@@ -363,6 +369,24 @@ def profile_of(meta: object, *, index: str) -> IndexProfile | None:
             f"index {index}: _meta.{META_KEY} cannot be read ({error}): correct it, or run "
             f"`neural-bridge index create` anew"
         ) from error
+
+
+def profile_beside(metas: Mapping[str, object], index: str, prefix: str) -> IndexProfile | None:
+    """The profile by which the companion of an index is searched, from the `_meta` of its companions by their names;
+    None if none of them has one.
+
+    The companion of the second name serves if it has a profile for searches, else that of the first.
+
+    Raises:
+        IndexUnsuitable: as `profile_of`.
+    """
+    for generation in (2, 1):
+        name = companion_of(index, prefix, generation)
+        profile = profile_of(metas.get(name), index=name)
+        # Whoever may write a mapping could name another index in it.
+        if profile is not None and profile.beside == index:
+            return profile
+    return None
 
 
 def _with_field_names(block: object) -> object:

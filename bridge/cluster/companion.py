@@ -32,7 +32,7 @@ from bridge.cluster.schema import (
     scored_together,
 )
 from bridge.errors import AccessDenied, IndexUnsuitable
-from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, companion_of
+from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, companion_of, companions_of
 
 SOURCE_KEY = "neural_bridge_source"
 """The key of `_meta` for the identity of the index that a companion was made from: a later index of the same name
@@ -100,7 +100,7 @@ def find_both(client: OpenSearch, index: str, prefix: str) -> tuple[IndexState |
     Raises:
         IndexUnsuitable: as `find`.
     """
-    names = [companion_of(index, prefix, generation) for generation in (1, 2)]
+    names = companions_of(index, prefix)
     try:
         found = indices.find_all(client, names)
     except AccessDenied:
@@ -128,7 +128,7 @@ def serve_other(client: OpenSearch, index: str, prefix: str) -> IndexProfile:
     _, other = find_both(client, index, prefix)
     if other is None or other.profile is None:
         raise IndexUnsuitable(f"index {index} has no second companion: nothing to change to")
-    second = companion_of(index, prefix, 2)
+    second = companions_of(index, prefix)[1]
     old, new = (BESIDE_KEY, META_KEY) if other.name == second else (META_KEY, BESIDE_KEY)
     indices.put_meta(client, second, lambda meta: {new if key == old else key: each for key, each in meta.items()})
     return other.profile

@@ -331,9 +331,10 @@ def _compared(cluster: _Cluster, profile: IndexProfile, index: str, name: str) -
         companion=name,
         completeness=compared,
     )
-    if companion_of(index, prefix) != name:
+    if companion_of(index, prefix, profile.generation) != name:
         message += f"; but companion.prefix is {prefix!r}, so that no search uses it"
-        return counted, Finding("note", subject, message, f"set companion.prefix to {name.removesuffix(index)!r}")
+        other = name.removesuffix(companion_of(index, "", profile.generation))
+        return counted, Finding("note", subject, message, f"set companion.prefix to {other!r}")
     if not companion.is_of(state, source):
         message = (
             f"was made anew after its companion {name}, which serves only what has the same id and texts as before"

@@ -16,7 +16,7 @@ from bridge.errors import (
     IndexUnsuitable,
     UsageError,
 )
-from bridge.profile import IndexProfile, Stage, companion_of, profile_of
+from bridge.profile import IndexProfile, Stage, companions_of, profile_beside, profile_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,7 +111,7 @@ class _Proxy:
         profiles = [profile_of(body["mappings"].get("_meta"), index=name) for name, body in mappings.items()]
         if not any(profiles) and len(mappings) == 1:
             [name] = mappings
-            profiles = [self._companions(companion_of(name, prefix))]
+            profiles = [self._beside(name, prefix)]
         for profile in profiles:
             if profile is not None:
                 return profile.text_fields
@@ -120,15 +120,16 @@ class _Proxy:
             f"--fields, or enrich it with `neural-bridge backfill {self._index}`"
         )
 
-    def _companions(self, companion: str) -> IndexProfile | None:
-        """The profile of a companion; None if there is none that this user may know of."""
+    def _beside(self, index: str, prefix: str) -> IndexProfile | None:
+        """The profile of an index's companion; None if there is none that this user may know of."""
         from bridge.cluster.connection import exchange
 
-        answer = exchange(self._client, "GET", f"/{quote(companion, safe='')}/_mapping")
+        names = quote(",".join(companions_of(index, prefix)), safe=",")
+        answer = exchange(self._client, "GET", f"/{names}/_mapping", params={"ignore_unavailable": "true"})
         if answer.status != 200:
             return None
-        [body] = json.loads(answer.body).values()
-        return profile_of(body["mappings"].get("_meta"), index=companion)
+        metas = {name: body["mappings"].get("_meta") for name, body in json.loads(answer.body).items()}
+        return profile_beside(metas, index, prefix)
 
     def search(self, query: dict[str, Any], size: int, control: str) -> tuple[dict[str, Any], str | None]:
         """The answer, and its `X-Bridge` header."""

@@ -28,17 +28,18 @@ Wanted = Literal["in_place", "beside"]
 @dataclass(frozen=True, slots=True)
 class Way:
     """How `index` is enriched: in the companion whose name begins with `prefix`, or in place if that is None. `reasons`
-    say why, one sentence each, and `otherwise` says how to decide otherwise."""
+    say why, one sentence each, and `otherwise` says how to decide otherwise. `generation` is that of the companion."""
 
     index: str
     prefix: str | None
     reasons: Sequence[str] = ()
     otherwise: str = ""
+    generation: int = 1
 
     @property
     def companion(self) -> str | None:
         """The index that is written, if the application's is only read."""
-        return None if self.prefix is None else companion_of(self.index, self.prefix)
+        return None if self.prefix is None else companion_of(self.index, self.prefix, self.generation)
 
     @property
     def where(self) -> str:
@@ -94,7 +95,7 @@ def choose(
                 f"index {name} is enriched beside already: leave out --in-place, or begin anew after `neural-bridge "
                 f"undo {name}`"
             )
-        return Way(name, prefix, ["that was begun"], anew)
+        return Way(name, prefix, ["that was begun"], anew, kept.generation)
     if wanted == "beside":
         return Way(name, prefix, ["--beside says so"], "without it the index itself decides")
     obstacles = obstacles_in_place(client, state, profile, settings)

@@ -183,14 +183,16 @@ class OwnSearches:
         """
         if not keys:
             return []
-        key_of = {(companion_of(index, self._prefix), doc_id): (index, doc_id) for index, doc_id in keys}
+        generation = plan.profile.generation
+        key_of = {(companion_of(index, self._prefix, generation), doc_id): (index, doc_id) for index, doc_id in keys}
         body = body_of(list(key_of))
         hits = await self._hits(plan, _same_copies(plan), body, "companion", deadline, own=True)
         return [replace(hit, key=key_of[hit.key]) for hit in hits if hit.key in key_of]
 
     def companions(self, plan: Plan) -> dict[str, str]:
         """The names of the companions, and the application's index of each."""
-        return {companion_of(index, self._prefix): index for index in plan.profile.beside_indices}
+        generation = plan.profile.generation
+        return {companion_of(index, self._prefix, generation): index for index in plan.profile.beside_indices}
 
     def _companion_expression(self, plan: Plan) -> str:
         return quote(",".join(self.companions(plan)), safe=",")

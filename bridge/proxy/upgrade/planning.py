@@ -24,7 +24,7 @@ from cachetools import TTLCache
 from multidict import CIMultiDict
 
 from bridge.errors import IndexUnsuitable
-from bridge.profile import DEFAULT_OBJECT, IndexProfile, Stage, companion_of, object_of, profile_of
+from bridge.profile import DEFAULT_OBJECT, IndexProfile, Stage, companions_of, object_of, profile_beside, profile_of
 from bridge.proxy.transport.headers import CONTROL, accepts_json, identity, of_a_leg, own_identity, plain_media_type
 from bridge.proxy.transport.passthrough import aside
 from bridge.proxy.transport.refusals import Refused
@@ -256,16 +256,16 @@ class Planner:
                 if indices is None:
                     # Which indices an alias leads to is told to whoever may search it.
                     indices = (await self._field_caps(searched, ["_id"], caller)).indices
-                beside = {companion_of(index, self._prefix): index for index in sorted(indices)}
-                companions = quote(",".join(beside), safe=",")
+                names = [name for index in indices for name in companions_of(index, self._prefix)]
+                companions = quote(",".join(names), safe=",")
                 if not 0 < len(companions) <= _COMPANIONS_CHARS:
                     return None
                 # One that is missing must not hide the others.
                 status, body = await self._get(f"/{companions}/_mapping?ignore_unavailable=true", self._own_identity)
         except (Refused, TimeoutError, aiohttp.ClientError):
             return None
-        known = _common_profile(body, beside=beside)[0] if status == 200 else _Known(_UNREADABLE)
-        return known if isinstance(known.profile, IndexProfile) or known.profile == _DIFFERENT else None
+        profile = _profile_beside(body, sorted(indices), self._prefix) if status == 200 else _UNREADABLE
+        return _Known(profile) if isinstance(profile, IndexProfile) or profile == _DIFFERENT else None
 
     async def _field_caps(self, searched: "Searched", fields: Sequence[str], caller: CIMultiDict[str]) -> "_Shown":
         """Which of the fields the cluster shows to the caller, and in which indices; none if it refuses."""
@@ -372,13 +372,9 @@ class _Shown(msgspec.Struct):
         return "unmapped" not in self.fields.get(name, {"unmapped": None})
 
 
-def _common_profile(
-    body: bytes, *, beside: Mapping[str, str] | None = None, among: Collection[str] | None = None
-) -> tuple[_Known, list[str]]:
+def _common_profile(body: bytes, *, among: Collection[str] | None = None) -> tuple[_Known, list[str]]:
     """The one profile of all indices in the answer to a request for mappings, or of those in `among`, and their names.
-
-    `beside`: the companions that were asked, each with its index. Whoever may write a mapping could name another index
-    in it, so that name has to be the expected one.
+    The profile of a companion is none of its own.
     """
     try:
         mappings = decode(body, dict[str, _Mapping])
@@ -391,15 +387,26 @@ def _common_profile(
         profiles = [profile_of(meta, index=index) for index, meta in metas.items()]
     except IndexUnsuitable:
         return _Known(LeaveAlone("profile_unreadable"), objects), indices
-    expected = beside or dict.fromkeys(indices)
-    together = ",".join(beside.values()) if beside else None
-    known = [
-        msgspec.structs.replace(profile, gate=None, tuning=None, beside=together)
-        for name, profile in zip(indices, profiles, strict=True)
-        if profile is not None and profile.beside == expected.get(name, "")
-    ]
+    own = [profile if profile is None or profile.beside is None else None for profile in profiles]
+    return _Known(_only_one(own), objects), indices
+
+
+def _profile_beside(body: bytes, indices: Sequence[str], prefix: str) -> IndexProfile | LeaveAlone:
+    """The one profile of the companions of all these indices in the answer to a request for mappings."""
+    try:
+        metas = {name: mapping.mappings.meta for name, mapping in decode(body, dict[str, _Mapping]).items()}
+        profiles = [profile_beside(metas, index, prefix) for index in indices]
+    except (msgspec.DecodeError, IndexUnsuitable):
+        return LeaveAlone("profile_unreadable")
+    together = ",".join(indices)
+    return _only_one([profile and msgspec.structs.replace(profile, beside=together) for profile in profiles])
+
+
+def _only_one(profiles: Sequence[IndexProfile | None]) -> IndexProfile | LeaveAlone:
+    """The profile that all indices have, without its evidence, in which they may differ."""
+    known = [msgspec.structs.replace(profile, gate=None, tuning=None) for profile in profiles if profile is not None]
     if not known:
-        return _Known(_NO_PROFILE, objects), indices
-    if len(known) < len(expected) or any(profile != known[0] for profile in known):
-        return _Known(_DIFFERENT, objects), indices
-    return _Known(known[0], objects), indices
+        return _NO_PROFILE
+    if len(known) < len(profiles) or any(profile != known[0] for profile in known):
+        return _DIFFERENT
+    return known[0]

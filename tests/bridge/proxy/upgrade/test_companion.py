@@ -16,7 +16,9 @@ from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex
 from tests.bridge.proxy.searching import ids, search
 from tests.fake_cluster import Received, Reply, reply_json
 
-COMPANION = "/neural-bridge.docs/"
+COMPANION = "/neural-bridge.docs"
+MAPPINGS = f"{COMPANION},neural-bridge.docs~2/_mapping"
+"""Of the two companions that there may be."""
 BESIDE = msgspec.structs.replace(PROFILE, beside="docs")
 
 
@@ -41,12 +43,12 @@ class IndexWithCompanion:
         """Answers one request."""
         if request.path in self.faults:
             return self.faults[request.path]
-        if request.path == f"{COMPANION}_mapping":
+        if request.path == MAPPINGS:
             meta = {META_KEY: BESIDE.to_meta()}
             return reply_json({"neural-bridge.docs": {"mappings": {"_meta": meta}}})
         if request.path == "/docs/_field_caps":
             return reply_json({"indices": ["docs"], "fields": {name: {} for name in self.shown}})
-        if request.path == f"{COMPANION}_msearch":
+        if request.path == f"{COMPANION}/_msearch":
             return self._each(request, lambda _: [self._candidate(doc_id) for doc_id in self.near])
         if request.path == "/docs/_msearch" and b'"includes"' in request.body:
             return self._each(request, self._admission)
@@ -163,7 +165,7 @@ async def test_any_header_of_the_callers_is_on_everything_that_is_asked_in_his_n
 
 @pytest.mark.parametrize("fault", [Reply(403), Reply(500), Reply(break_after=0), Reply(200, b"{}"), Reply(429)])
 async def test_if_the_companion_does_not_answer_the_own_answer_is_given(make_stack: MakeStack, fault: Reply) -> None:
-    stack = await make_stack(IndexWithCompanion(faults={f"{COMPANION}_msearch": fault}))
+    stack = await make_stack(IndexWithCompanion(faults={f"{COMPANION}/_msearch": fault}))
 
     status, mark, answer = await search(stack)
 
@@ -185,5 +187,5 @@ async def test_whoever_is_allowed_few_documents_has_each_compared_and_at_once_th
         assert ids(answer)[0] == "n7"
         asked.append([request.path for request in stack.cluster.requests("_msearch")])
 
-    assert asked[1] == ["/docs/_msearch", f"{COMPANION}_msearch", "/docs/_msearch"]
+    assert asked[1] == ["/docs/_msearch", f"{COMPANION}/_msearch", "/docs/_msearch"]
     assert len(asked[0]) == 8

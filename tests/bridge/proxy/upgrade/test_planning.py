@@ -6,13 +6,13 @@ import msgspec
 import pytest
 from multidict import CIMultiDict
 
-from bridge.profile import META_KEY
+from bridge.profile import BESIDE_KEY, META_KEY
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.upgrade.planning import Control, left_alone, read_control
 from tests.bridge.proxy.conftest import MakeStack
 from tests.bridge.proxy.scripted_index import PROFILE, ScriptedIndex
 from tests.bridge.proxy.searching import ids, search
-from tests.bridge.proxy.upgrade.test_companion import COMPANION, IndexWithCompanion
+from tests.bridge.proxy.upgrade.test_companion import BESIDE, COMPANION, MAPPINGS, IndexWithCompanion
 from tests.fake_cluster import Received, Reply, reply_json
 
 OWN = "application/vnd.elasticsearch+json; compatible-with=8"
@@ -188,7 +188,7 @@ async def test_a_refused_mapping_is_not_remembered_for_others(make_stack: MakeSt
 async def test_an_index_without_a_readable_companion_passes_and_it_is_asked_for_once(
     make_stack: MakeStack, mapping: Reply
 ) -> None:
-    index = IndexWithCompanion(faults={f"{COMPANION}_mapping": mapping})
+    index = IndexWithCompanion(faults={MAPPINGS: mapping})
     stack = await make_stack(index, budget_ms=2000, profile_ttl_s=600)
 
     for _ in range(3):
@@ -196,9 +196,23 @@ async def test_an_index_without_a_readable_companion_passes_and_it_is_asked_for_
         assert mark == "pass; reason=no_profile"
         assert ids(answer) == ["a", "b", "c"]
 
-    assert [request.path for request in stack.cluster.received if request.path.startswith(COMPANION)] == [
-        f"{COMPANION}_mapping"
-    ]
+    assert [request.path for request in stack.cluster.received if request.path.startswith(COMPANION)] == [MAPPINGS]
+
+
+@pytest.mark.parametrize(
+    ("key", "searched"),
+    [pytest.param(META_KEY, f"{COMPANION}~2", id="serving"), pytest.param(BESIDE_KEY, COMPANION, id="being-filled")],
+)
+async def test_the_second_of_two_companions_decides_which_is_searched(
+    make_stack: MakeStack, key: str, searched: str
+) -> None:
+    second = msgspec.structs.replace(BESIDE, generation=2)
+    metas = {"neural-bridge.docs": {META_KEY: BESIDE.to_meta()}, "neural-bridge.docs~2": {key: second.to_meta()}}
+    mappings = reply_json({name: {"mappings": {"_meta": meta}} for name, meta in metas.items()})
+    stack = await make_stack(IndexWithCompanion(faults={MAPPINGS: mappings}))
+    await search(stack, x_bridge="hybrid")
+    searches = [request.path for request in stack.cluster.received if request.path.startswith(COMPANION)]
+    assert {path for path in searches if path.endswith("_msearch")} == {f"{searched}/_msearch"}
 
 
 async def test_an_index_with_a_profile_of_its_own_has_no_companion_looked_up(make_stack: MakeStack) -> None:
@@ -281,7 +295,7 @@ async def test_several_indices_are_upgraded_if_each_has_a_companion_and_shows_it
     def script(request: Received) -> Reply:
         if request.path == "/b,a/_mapping":
             return reply_json({name: {"mappings": {}} for name in ("a", "b")})
-        if request.path == "/neural-bridge.a,neural-bridge.b/_mapping":
+        if request.path == "/neural-bridge.a,neural-bridge.a~2,neural-bridge.b,neural-bridge.b~2/_mapping":
             profiles = {name: msgspec.structs.replace(PROFILE, beside=name).to_meta() for name in companions}
             return reply_json(
                 {f"neural-bridge.{name}": {"mappings": {"_meta": {META_KEY: each}}} for name, each in profiles.items()}
