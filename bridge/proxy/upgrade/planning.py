@@ -256,7 +256,7 @@ class Planner:
                 if indices is None:
                     # Which indices an alias leads to is told to whoever may search it.
                     indices = (await self._field_caps(searched, ["_id"], caller)).indices
-                names = [name for index in indices for name in companions_of(index, self._prefix)]
+                names = [name for index in sorted(indices) for name in companions_of(index, self._prefix)]
                 companions = quote(",".join(names), safe=",")
                 if not 0 < len(companions) <= _COMPANIONS_CHARS:
                     return None
