@@ -1,8 +1,13 @@
 """`neural-bridge undo`: remove every trace of the bridge from an index."""
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from bridge.commands import cluster_option, confirm, json_option, settings_of, show, yes_option
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
 
 
 @click.command(name="undo")
@@ -16,24 +21,35 @@ def command(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, 
 
     An index that is enriched beside was never written: nothing stays behind. One that is enriched in place keeps its
     documents as they are otherwise. No field can be removed from a mapping: the command lists those that stay, empty.
+    If INDEX is an alias or a data stream, the companions of all its indices are deleted.
     """
     settings = settings_of(ctx, cluster={"url": cluster_url})
     from bridge.cluster import companion
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
+
+    client, prefix = connect(settings.cluster), settings.companion.prefix
+    names = sorted(indices.resolve(client, index)) or [index]
+    in_place = [name for name in names if (state := indices.find(client, name)) is not None and state.profile]
+    found = {} if in_place else {name: companion.find(client, name, prefix) for name in names}
+    companions = {name: ours.name for name, ours in found.items() if ours is not None}
+    if not companions:
+        _undo_in_place(client, index, yes=yes, as_json=as_json)
+        return
+    if not yes:
+        confirm(f"Delete {', '.join(f'index {ours}, the companion of {name}' for name, ours in companions.items())}?")
+    removed: list[dict[str, Any]] = []
+    lines = []
+    for name, ours in companions.items():
+        documents = companion.remove(client, name, prefix) or 0
+        removed.append({"documents": documents, "companion": ours, "mapped_fields": []})
+        lines.append(f"{name}: its companion {ours} is deleted, with {documents:,} documents")
+    show(removed[0] if len(names) == 1 else {"indices": removed}, *lines, as_json=as_json)
+
+
+def _undo_in_place(client: "OpenSearch", index: str, *, yes: bool, as_json: bool) -> None:
     from bridge.cluster.removal import undo
 
-    client = connect(settings.cluster)
-    state = indices.find(client, index)
-    if state is None or state.profile is None:
-        name, prefix = (state.name if state else index), settings.companion.prefix
-        if (ours := companion.find(client, name, prefix)) is not None:
-            if not yes:
-                confirm(f"Delete index {ours.name}, the companion of {name}?")
-            documents = companion.remove(client, name, prefix)
-            line = f"{name}: its companion {ours.name} is deleted, with {documents or 0:,} documents"
-            show({"documents": documents or 0, "companion": ours.name, "mapped_fields": []}, line, as_json=as_json)
-            return
     if not yes:
         confirm(f"Remove predicted queries, vectors and stamps from index {index}?")
     done = undo(client, index)

@@ -159,6 +159,9 @@ def test_each_index_of_a_data_stream_gets_a_companion(
         assert again.exit_code == 0
         assert all(f"{each}: " in again.stdout for each in companions)
         assert [opensearch.count(index=each)["count"] for each in companions] == [1, 2]
+        undone = printed(call("undo", fresh_index, "--yes", "--json"))["indices"]
+        assert [(each["companion"], each["documents"]) for each in undone] == [(companions[0], 1), (companions[1], 2)]
+        assert not opensearch.indices.exists(index=",".join(companions))
         assert opensearch.indices.get(index=fresh_index) == before
     finally:
         opensearch.indices.delete(index=",".join(companions), params={"ignore_unavailable": "true"})
