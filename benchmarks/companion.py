@@ -7,6 +7,7 @@ text once; a run that was cut off goes on, and a later one only measures.
 
 import json
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -53,6 +54,7 @@ PARTS = 1_000
 WINDOW = 100
 _BULK_DOCUMENTS = 500
 _MERGE_TIMEOUT_S = 3_600
+_LEASE_TIMEOUT_S = 300
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -123,8 +125,30 @@ def fill(client: OpenSearch, settings: Settings, models: Models, collection: Col
         if report.ledger.written:
             written = companion_of(name, settings.companion.prefix) if beside else name
             for each in {name, written}:
-                client.indices.forcemerge(index=each, max_num_segments=1, request_timeout=_MERGE_TIMEOUT_S)
-                client.indices.flush(index=each)
+                _merge(client, each)
+
+
+def _merge(client: OpenSearch, index: str) -> None:
+    """Merges an index to one segment. What `_source` leaves out is stored all the same until every copy of the shard
+    has it; the next merge drops it."""
+    deadline = time.monotonic() + _LEASE_TIMEOUT_S
+    while not _is_retained_no_longer(client, index):
+        if time.monotonic() > deadline:
+            raise click.ClickException(f"{index}: its retention leases do not move on")
+        time.sleep(1)
+    client.indices.forcemerge(index=index, max_num_segments=1, request_timeout=_MERGE_TIMEOUT_S)
+    client.indices.flush(index=index)
+    client.indices.refresh(index=index)
+
+
+def _is_retained_no_longer(client: OpenSearch, index: str) -> bool:
+    stats = client.indices.stats(index=index, metric="docs", level="shards")["indices"][index]["shards"]
+    return all(
+        lease["retaining_seq_no"] > shard["seq_no"]["max_seq_no"]
+        for copies in stats.values()
+        for shard in copies
+        for lease in shard["retention_leases"]["leases"]
+    )
 
 
 def create(client: OpenSearch, name: str, profile: IndexProfile, way: str) -> None:

@@ -5,21 +5,22 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
+from bridge.errors import AnswerNotUnderstood
 from bridge.evaluation.tuning.answers import ClusterAndSidecar
 from bridge.profile import IndexProfile
 from bridge.proxy.transport.headers import own_identity
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.cluster_client import AnswerMemory, OwnSearches
-from bridge.proxy.upgrade.companion import CompanionLegs, Entries, companion_texts
+from bridge.proxy.upgrade.model_client import Sidecar
 from bridge.proxy.upgrade.planning import Plan
+from bridge.proxy.upgrade.ranking import CallersBackend, Notes
 from bridge.records import Hit, Key, Passage
 from bridge.search.json_tree import Json
 from bridge.search.request import SearchRequest
-from bridge.search.response import passages_to_read
 from bridge.settings import Settings
 
 _T = TypeVar("_T")
@@ -80,19 +81,40 @@ class CompanionAndSidecar(ClusterAndSidecar):
     def search(
         self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None
     ) -> Mapping[str, Sequence[Hit]]:
-        window = max(body["size"] for body in bodies.values())
-        plan = self.searches.plan(self.index, self.request, msgspec.structs.replace(profile, window=window))
-        entries = Entries(profile.text_fields)
-        return self.answered(
-            self.searches.wait(lambda asked: CompanionLegs(plan, asked, embedding, entries).answer(bodies))
-        )
+        wide = msgspec.structs.replace(profile, window=max(body["size"] for body in bodies.values()))
+        return self._answer(wide, embedding, lambda backend: backend.search(bodies))
 
     def read(
         self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
     ) -> Mapping[Key, Sequence[Passage]]:
-        plan = self.searches.plan(self.index, self.request, self.profile)
-        entries = Entries(self.profile.text_fields)
-        hits = self.searches.wait(
-            lambda asked: companion_texts(plan, asked, entries, keys, embedding, passages, plan.deadline)
-        )
-        return passages_to_read(hits, keys, self.profile)
+        return self._answer(self.profile, embedding, lambda backend: backend.read(keys, embedding, passages=passages))
+
+    def _answer(
+        self,
+        profile: IndexProfile,
+        embedding: Sequence[float] | None,
+        question: Callable[[CallersBackend], Coroutine[Any, Any, _T]],
+    ) -> _T:
+        plan, notes = self.searches.plan(self.index, self.request, profile), Notes()
+
+        async def answer(asked: OwnSearches) -> _T:
+            backend = CallersBackend(plan, asked, cast(Sidecar, _Embedded(embedding)), notes)
+            await backend.embed(self.request.text)
+            return await question(backend)
+
+        found = self.searches.wait(answer)
+        for failure in notes.failures:
+            # Documents without text are read by nobody.
+            if failure.reason != "texts_hidden":
+                raise AnswerNotUnderstood(f"index {self.index}: {failure.reason}: {failure}")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Embedded:
+    """In place of the sidecar: the query's embedding is known."""
+
+    embedding: Sequence[float] | None
+
+    async def embed(self, _: str, **__: object) -> Sequence[float] | None:
+        return self.embedding
