@@ -36,8 +36,8 @@ class Completeness(msgspec.Struct, frozen=True):
         return not (self.missing or self.stale or self.orphaned)
 
 
-def completeness(client: OpenSearch, companion: str, profile: IndexProfile) -> Completeness:
-    """Compares a companion, whose profile is given, with its index.
+def completeness(client: OpenSearch, companion: str, profile: IndexProfile, *, sample: int = SAMPLE) -> Completeness:
+    """Compares a companion, whose profile is given, with its index, by `sample` documents of each at most.
 
     Raises:
         NotFoundError: there is no such index any longer.
@@ -46,12 +46,15 @@ def completeness(client: OpenSearch, companion: str, profile: IndexProfile) -> C
     index = str(profile.beside)
     texts = {"includes": list(profile.text_fields)}
     documents = {
-        hit.id: source_digest(bytes(hit.source), profile.text_fields) for hit in _sample(client, index, _source=texts)
+        hit.id: source_digest(bytes(hit.source), profile.text_fields)
+        for hit in _sample(client, index, sample, _source=texts)
     }
     of_documents = {"query": {"ids": {"values": list(documents)}}}
-    entries = _hits(client, companion, **of_documents, _source=False, docvalue_fields=[profile.stamp_field])
+    entries = _hits(
+        client, companion, size=sample, **of_documents, _source=False, docvalue_fields=[profile.stamp_field]
+    )
     made_of = {hit.id: "".join(map(digest_in_stamp, hit.fields.get(profile.stamp_field, []))) for hit in entries}
-    sampled = [hit.id for hit in _sample(client, companion, _source=False)]
+    sampled = [hit.id for hit in _sample(client, companion, sample, _source=False)]
     return Completeness(
         entries=indices.count(client, companion),
         sampled_documents=len(documents),
@@ -75,15 +78,13 @@ class _Answer(msgspec.Struct):
     hits: Hits
 
 
-def _sample(client: OpenSearch, index: str, **more: Any) -> Sequence[_Hit]:
+def _sample(client: OpenSearch, index: str, size: int, **more: Any) -> Sequence[_Hit]:
     by_chance = {"random_score": {"seed": _SEED, "field": "_seq_no"}, "boost_mode": "replace"}
-    return _hits(client, index, query={"function_score": by_chance}, **more)
+    return _hits(client, index, size=size, query={"function_score": by_chance}, **more)
 
 
 def _hits(client: OpenSearch, index: str, **body: Any) -> Sequence[_Hit]:
-    answer = exchange(
-        client, "POST", f"/{quote(index, safe='')}/_search", body=msgspec.json.encode({"size": SAMPLE, **body})
-    )
+    answer = exchange(client, "POST", f"/{quote(index, safe='')}/_search", body=msgspec.json.encode(body))
     if answer.status == 404:
         raise NotFoundError(404, f"no such index: {index}")
     try:

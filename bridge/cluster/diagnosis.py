@@ -13,7 +13,7 @@ from opensearchpy import OpenSearch, TransportError
 
 from bridge.cluster import companion
 from bridge.cluster import index as indices
-from bridge.cluster.completeness import Completeness, completeness
+from bridge.cluster.completeness import SAMPLE, Completeness, completeness
 from bridge.cluster.connection import capabilities, exchange
 from bridge.cluster.dialects import Capabilities
 from bridge.cluster.field_security import ELASTICSEARCH_ROLES, OPENSEARCH_ROLES, field_rules, uncovered
@@ -315,7 +315,8 @@ def _compared(cluster: _Cluster, profile: IndexProfile, index: str, name: str) -
             return None, Finding("note", subject, message, f"neural-bridge undo {index}")
         documents = indices.count(cluster.client, index)
         enriched = indices.count_enriched(cluster.client, name, profile)
-        compared = completeness(cluster.client, name, profile)
+        sample = min(SAMPLE, int(source.settings.get("max_result_window", SAMPLE)))
+        compared = completeness(cluster.client, name, profile, sample=sample)
     except (BridgeError, TransportError) as error:
         return None, Finding("note", subject, f"cannot be compared with its companion {name}: {error}")
     message = f"enriched beside, in {name}: {enriched:,} of {documents:,} documents by {profile.encoder.identity}"
