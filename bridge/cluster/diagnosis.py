@@ -6,7 +6,7 @@ Each check sends one request and yields findings; a request that this user may n
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from opensearchpy import OpenSearch, TransportError
@@ -20,7 +20,7 @@ from bridge.cluster.field_security import ELASTICSEARCH_ROLES, OPENSEARCH_ROLES,
 from bridge.cluster.schema import read_beside
 from bridge.errors import BridgeError, IndexUnsuitable
 from bridge.node.process import VECTOR_ENGINES_ATTRIBUTE
-from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, companion_of, profile_of
+from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, profile_of
 from bridge.settings import Settings, masked
 
 Level = Literal["ok", "note", "problem"]
@@ -246,11 +246,15 @@ _CHECKS: tuple[Callable[[_Cluster], Iterator[Finding]], ...] = (
 def _profiles(cluster: _Cluster, findings: list[Finding]) -> Iterator[tuple[IndexProfile, IndexProfile | None, str]]:
     """Indices that have a profile, with that of a second generation; an unreadable profile becomes a finding."""
     shown = ",".join(f"*.mappings._meta.{key}" for key in (META_KEY, BESIDE_KEY))
-    # Companions are hidden.
-    status, mappings = cluster.ask(f"/_mapping?expand_wildcards=all&filter_path={shown}")
-    if status in _REFUSED or not isinstance(mappings, dict):
-        findings.append(_unseen("indices", status))
-        return
+    mappings: dict[str, Any] = {}
+    # Companions are hidden; other hidden indices may be the cluster's own, which nobody may read.
+    ours = f"/{quote(cluster.settings.companion.prefix)}*/_mapping?expand_wildcards=all&filter_path={shown}"
+    for subject, path in (("indices", f"/_mapping?filter_path={shown}"), ("companions", ours)):
+        status, answer = cluster.ask(path)
+        if status == 200 and isinstance(answer, dict):
+            mappings |= answer
+        elif status != 404:
+            findings.append(_unseen(subject, status))
     for name, state in sorted(mappings.items()):
         try:
             profile = profile_of(state["mappings"]["_meta"], index=name)
@@ -306,7 +310,7 @@ def _counted(
 
 def _compared(cluster: _Cluster, profile: IndexProfile, index: str, name: str) -> tuple[EnrichedIndex | None, Finding]:
     """An index that has the companion `name`."""
-    subject, prefix = f"index {index}", cluster.settings.companion.prefix
+    subject = f"index {index}"
     try:
         source = indices.find(cluster.client, index)
         state = indices.look(cluster.client, name)
@@ -332,10 +336,6 @@ def _compared(cluster: _Cluster, profile: IndexProfile, index: str, name: str) -
         companion=name,
         completeness=compared,
     )
-    if companion_of(index, prefix, profile.generation) != name:
-        message += f"; but companion.prefix is {prefix!r}, so that no search uses it"
-        other = name.removesuffix(companion_of(index, "", profile.generation))
-        return counted, Finding("note", subject, message, f"set companion.prefix to {other!r}")
     if not companion.is_of(state, source):
         message = (
             f"was made anew after its companion {name}, which serves only what has the same id and texts as before"

@@ -59,7 +59,7 @@ def admin_app(
         """What the page needs to know about this proxy."""
         defaults = IndexProfile(text_fields=[], encoder=ModelReference("", ""), dimension=0).to_meta()
         facts = {"version": __version__, "mode": settings.proxy.mode, "stages": get_args(Stage)}
-        return web.json_response(facts | {"profile_defaults": defaults})
+        return web.json_response(facts | {"profile_defaults": defaults, "companion_prefix": settings.companion.prefix})
 
     app = web.Application(middlewares=[_own_names_only(settings.proxy)])
     app.router.add_get("/_bridge/health", health)

@@ -19,10 +19,14 @@ export class Refusal extends Error {
 /** What profiles leave out: the proxy's own defaults. */
 let defaults = {};
 
+/** What the names of companions begin with. */
+let prefix = "";
+
 /** Version, mode and stages of this proxy. */
 export async function about() {
   const described = await (await request("about", {})).json();
   defaults = described.profile_defaults;
+  prefix = described.companion_prefix;
   return described;
 }
 
@@ -32,15 +36,24 @@ export async function about() {
  * index that holds the stamps: the index itself, or its companion, which is hidden.
  */
 export async function profiles(name = "") {
-  const path = name ? `/${encodeURIComponent(name)}/_mapping` : "/_mapping";
-  const shown = "expand_wildcards=all&filter_path=*.mappings._meta.neural_bridge*";
-  const mappings = await (await request(`cluster${path}?${shown}`, {})).json();
-  const found = Object.entries(mappings).map(([index, { mappings: { _meta } }]) => [index, _meta]);
+  const index = encodeURIComponent(name);
+  const [application, companions] = await Promise.all([
+    mappings(name ? `/${index}` : "", ""),
+    // Companions are hidden, and searches use them although a viewer may not read them.
+    mappings(`/${encodeURIComponent(prefix)}${name ? index : "*"}`, "expand_wildcards=all&ignore_unavailable=true&")
+      .catch(() => ({})),
+  ]);
+  const found = Object.entries({ ...application, ...companions }).map(([index, { mappings: { _meta } }]) => [index, _meta]);
   return Object.fromEntries(found.filter(([, meta]) => meta.neural_bridge).map(([index, meta]) => {
     const { neural_bridge: serving, neural_bridge_beside: beside } = meta;
     const second = beside && { ...read(beside), stamped_in: index };
     return [serving.beside ?? index, { ...read(serving), beside: second, stamped_in: index }];
   }));
+}
+
+async function mappings(path, more) {
+  const shown = "filter_path=*.mappings._meta.neural_bridge*";
+  return (await request(`cluster${path}/_mapping?${more}${shown}`, {})).json();
 }
 
 /** A profile with all its parts; first versions wrote each text field as an object with its name. */

@@ -33,6 +33,7 @@ async def test_about_names_the_stages_that_a_search_may_ask_for(make_stack: Make
 
     async with stack.client.get(f"{stack.proxy.admin_url}/_bridge/about") as answer:
         about = await answer.json()
+    assert about["companion_prefix"] == "neural-bridge."
     for stage in about["stages"]:
         asked = {"x-bridge": stage}
         async with stack.client.post(f"{stack.proxy.url}/docs/_search", json=QUERY, headers=asked) as answer:
