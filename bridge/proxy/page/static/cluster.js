@@ -36,12 +36,12 @@ export async function about() {
  * index that holds the stamps: the index itself, or its companion, which is hidden.
  */
 export async function profiles(name = "") {
-  const index = encodeURIComponent(name);
+  // A second generation is a second companion; only the serving one has a profile of that name.
+  const both = (name ? [name, `${name}~2`] : ["*"]).map((each) => encodeURIComponent(prefix + each)).join(",");
   const [application, companions] = await Promise.all([
-    mappings(name ? `/${index}` : "", ""),
+    mappings(name ? `/${encodeURIComponent(name)}` : "", ""),
     // Companions are hidden, and searches use them although a viewer may not read them.
-    mappings(`/${encodeURIComponent(prefix)}${name ? index : "*"}`, "expand_wildcards=all&ignore_unavailable=true&")
-      .catch(() => ({})),
+    mappings(`/${both}`, "expand_wildcards=all&ignore_unavailable=true&").catch(() => ({})),
   ]);
   const found = Object.entries({ ...application, ...companions }).map(([index, { mappings: { _meta } }]) => [index, _meta]);
   return Object.fromEntries(found.filter(([, meta]) => meta.neural_bridge).map(([index, meta]) => {
