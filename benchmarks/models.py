@@ -37,6 +37,7 @@ _PROFILE = IndexProfile(
     dimension=0,
     fusion=FusionSettings(weights={"lexical": 1.0, "vector": 1.0}),
     window=WINDOW,
+    codes="sign",
 )
 
 Rankings = Mapping[str, Sequence[Hit | RankedHit]]
@@ -120,6 +121,7 @@ class Ground:
             encoder.close()
             yield name, corpus.rank("vector", vectors)
             yield f"BM25 and {name}", corpus.rank("hybrid", vectors)
+            yield f"BM25 and {name}, smoothed", corpus.rank("smoothing", vectors)
         for name in rerankers:
             cross_encoder = CrossEncoder.load(resolve(name))
             yield f"BM25 and {encoders[0]}, {name}", corpus.rank("rerank", embedded[encoders[0]], cross_encoder)

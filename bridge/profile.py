@@ -36,10 +36,11 @@ Count = Annotated[int, Meta(ge=1, le=MAX_WINDOW)]
 
 Weight = Annotated[float, Meta(ge=0, le=1_000_000)]
 
-Stage = Literal["lexical", "expansion", "vector", "hybrid", "cascade", "rerank"]
+Stage = Literal["lexical", "expansion", "vector", "hybrid", "smoothing", "cascade", "rerank"]
 """The last stage of a search. lexical: the application's own query; expansion: it and the predicted queries;
-vector: k-NN alone; hybrid: expansion and vector fused; cascade: hybrid, then a small cross-encoder over many
-candidates and the large one over the best of them; rerank: hybrid, then the large one alone."""
+vector: k-NN alone; hybrid: expansion and vector fused; smoothing: hybrid, then similar documents get similar scores;
+cascade: then a small cross-encoder over many candidates and the large one over the best of them; rerank: the large one
+alone instead. Both are preceded by smoothing if that is among the profile's stages."""
 
 VectorType = Literal["knn_vector", "dense_vector", "none"]
 """How an index holds embeddings: OpenSearch's field type, Elasticsearch's, or none if the cluster cannot search
@@ -49,6 +50,10 @@ vectors."""
 VectorEncoding = Literal["float", "byte"]
 """How an index holds a component of an embedding: as float32, or as a signed byte. A vector's bytes are its components
 divided by the largest of them, times 127: cosine, by which they are compared, does not depend on a vector's length."""
+
+Codes = Literal["none", "sign"]
+"""Which codes documents have for smoothing. sign: one bit per dimension of the mean of a document's embeddings, 1 if
+the component is above zero."""
 
 
 class ModelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
@@ -80,6 +85,7 @@ class FusionSettings(msgspec.Struct, frozen=True):
 
     - `weights`: weight of each leg, by its name.
     - `k`: the rank constant of RRF.
+    - `smoothing`: the share of a document's neighbours in its smoothed score.
     """
 
     method: Literal["rrf", "minmax", "zscore"] = "zscore"
@@ -87,6 +93,7 @@ class FusionSettings(msgspec.Struct, frozen=True):
     weights: dict[str, Weight] = msgspec.field(
         default_factory=lambda: {"lexical": 0.0, "expansion": 1.0, "vector": 1.0}
     )
+    smoothing: Annotated[float, Meta(ge=0, le=1)] = 0.3
 
 
 class CascadeSettings(msgspec.Struct, frozen=True):
@@ -249,6 +256,8 @@ class IndexProfile(msgspec.Struct, frozen=True):
     - `generation`: which set of our fields, counted from 1; each has its own models.
     - `vector_type`: if it is none, the encoder is used only to measure passages.
     - `vector_encoding`: float if a profile does not name it, because older indices hold float32.
+    - `codes`: none if a profile does not name them, because documents of older indices have none: their scores are
+      not smoothed.
     - `filter_threshold`: which predicted queries are stored, if a share of all of them decides that.
     - `beside`: the application's index, if this profile is of its companion (`bridge.cluster.companion`); for a search
       of several, all of them with commas between.
@@ -267,13 +276,14 @@ class IndexProfile(msgspec.Struct, frozen=True):
     expansion_boost: Weight = SEPARATE_BOOST
     rules: SearchRules = SearchRules()
     stages: Annotated[list[Stage], Meta(min_length=1)] = msgspec.field(
-        default_factory=lambda: ["lexical", "expansion", "vector", "hybrid", "rerank"]
+        default_factory=lambda: ["lexical", "expansion", "vector", "hybrid", "smoothing", "rerank"]
     )
     gate: GateRecord | None = None
     tuning: TuningRecord | None = None
     generation: Annotated[int, Meta(ge=1)] = 1
     vector_type: VectorType = "knn_vector"
     vector_encoding: VectorEncoding = "float"
+    codes: Codes = "none"
     filter_threshold: FilterThreshold | None = None
     beside: str | None = None
     version: int = PROFILE_VERSION
@@ -306,6 +316,11 @@ class IndexProfile(msgspec.Struct, frozen=True):
     def passages_field(self) -> str:
         """Full name of the nested object that holds one embedding per passage."""
         return f"{self.generation_field}.passages"
+
+    @property
+    def code_field(self) -> str:
+        """Full name of the binary field that holds a document's code."""
+        return f"{self.generation_field}.code"
 
     @property
     def stamp_field(self) -> str:

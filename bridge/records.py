@@ -103,11 +103,20 @@ class LegScore(msgspec.Struct, frozen=True, gc=False):
     score: float
 
 
+class Smoothed(msgspec.Struct, frozen=True):
+    """How smoothing changed a document's fused score: the score before, and the neighbours' shares in the new one; with
+    the document's own share they add up to 1."""
+
+    before: float
+    neighbours: Mapping[Key, float]
+
+
 class RankedHit(msgspec.Struct, frozen=True):
     """A document in a ranking, with what each stage said of it.
 
-    `legs` holds the legs that found it. `rerank_score` is the cross-encoder's logit, None if it did not read the
-    document; `cascade_score` the small cross-encoder's, set only if that one alone read it in a cascade.
+    `legs` holds the legs that found it; `fused_score` is smoothed if `smoothed` is set. `rerank_score` is the
+    cross-encoder's logit, None if it did not read the document; `cascade_score` the small cross-encoder's, set only if
+    that one alone read it in a cascade.
     """
 
     index: str
@@ -115,6 +124,7 @@ class RankedHit(msgspec.Struct, frozen=True):
     score: float
     legs: Mapping[str, LegScore] = msgspec.field(default_factory=dict)
     fused_score: float | None = None
+    smoothed: Smoothed | None = None
     rerank_score: float | None = None
     cascade_score: float | None = None
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import threading
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from opensearchpy import OpenSearch
 from bridge.cluster import companion
 from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
-from bridge.cluster.dialects import dialect_of, vector_bytes
+from bridge.cluster.dialects import dialect_of, sign_code, vector_bytes
 from bridge.cluster.schema import new_index
 from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
@@ -61,9 +62,10 @@ class ProxyStack:
         text = enriched_text({"title": document["title"], "body": document["body"]})
         settings = NESTED if nested else PassageSettings()
         passages = split_passages(text, settings, lambda each: [match.span() for match in re.finditer(r"\w+", each)])
-        embeddings = vector_bytes(self.encoder.encode([passage.text for passage in passages], role="passage")).tolist()
+        unit = self.encoder.encode([passage.text for passage in passages], role="passage")
+        embeddings, code = vector_bytes(unit).tolist(), b64encode(sign_code(unit)).decode()
         stamp = f"recipe.{text_digest({name: document[name] for name in ('title', 'body')})}"
-        ours: dict[str, Any] = {"predicted_queries": list(predicted_queries), "stamp": stamp}
+        ours: dict[str, Any] = {"predicted_queries": list(predicted_queries), "stamp": stamp, "code": code}
         if nested:
             ours["passages"] = [
                 {"embedding": embedding, "start": passage.start, "end": passage.end}

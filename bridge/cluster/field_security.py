@@ -65,6 +65,8 @@ def uncovered(rules: Iterator[FieldRule], index: str, profile: IndexProfile) -> 
     made = [profile.predicted_queries_field]
     if profile.vector_type != "none":
         made.append(profile.embedding_field)
+    if profile.codes != "none":
+        made.append(profile.code_field)
     for rule in rules:
         if not any(fnmatchcase(index, pattern) for pattern in rule.indices):
             continue

@@ -82,9 +82,11 @@ def fitted(client: OpenSearch, profile: IndexProfile) -> IndexProfile:
 
 
 def as_kept(profile: IndexProfile, state: IndexState) -> IndexProfile:
-    """The profile with its vectors encoded as the index holds those of its generation already."""
+    """The profile with its vectors and codes encoded as the index holds those of its generation already."""
     kept = state.generation(profile.generation)
-    return msgspec.structs.replace(profile, vector_encoding=kept.vector_encoding) if kept else profile
+    if kept is None:
+        return profile
+    return msgspec.structs.replace(profile, vector_encoding=kept.vector_encoding, codes=kept.codes)
 
 
 def create(
@@ -221,7 +223,7 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
     state = check_in_place(client, index, profile)
     dialect = dialect_of(capabilities(client))
     kept = state.generation(profile.generation)
-    if kept is None or missing_fields(profile, state.mapping):
+    if kept is None or missing_fields(as_kept(profile, state), state.mapping):
         first = field_mapping(state.mapping, profile.text_fields[0]) or {}
         analyzer = first.get("analyzer")
         served = as_kept(schema_fitted(kept or profile, dialect), state)
@@ -306,7 +308,7 @@ def check(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
     refuse_restricted(client, state.name)
     _refuse_blocked(state)
     kept = state.generation(profile.generation)
-    found = differences(profile, state.mapping, state.settings)
+    found = differences(as_kept(profile, state), state.mapping, state.settings)
     if kept is not None:
         found += _contradictions(kept, profile)
     elif state.profile is not None:

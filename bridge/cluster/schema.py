@@ -17,15 +17,19 @@ Dynamic = Literal["true", "false", "strict"]
 
 JsonObject = dict[str, Any]
 
-_VECTOR_STAGES = ("vector", "hybrid")
+_VECTOR_STAGES = ("vector", "hybrid", "smoothing")
 
 
 def fitted(profile: IndexProfile, dialect: Dialect, engine: VectorEngine = "lucene") -> IndexProfile:
-    """The profile as a new index of this cluster serves it: how vectors are held, and without any no stage that needs
-    them."""
+    """The profile as a new index of this cluster serves it: how vectors are held, the documents' codes, and without
+    vectors no stage that needs them."""
     stages = [stage for stage in profile.stages if dialect.vector_type != "none" or stage not in _VECTOR_STAGES]
     return msgspec.structs.replace(
-        profile, vector_type=dialect.vector_type, vector_encoding=dialect.vector_encoding(engine), stages=stages
+        profile,
+        vector_type=dialect.vector_type,
+        vector_encoding=dialect.vector_encoding(engine),
+        codes="sign" if dialect.vector_type != "none" else "none",
+        stages=stages,
     )
 
 
@@ -124,6 +128,8 @@ def object_properties(
     if dialect.vector_type != "none":
         vector = dialect.vector_field(profile.dimension, engine, profile.vector_encoding)
         fields |= {"embedding": vector} if profile.passages.layout == "single" else {"passages": _passages(vector)}
+    if profile.codes != "none":
+        fields["code"] = {"type": "binary", "doc_values": True}
     path = profile.generation_field.split(".")
     for name in reversed(path):
         fields = {name: {"type": "object", "dynamic": "strict", "properties": fields}}
@@ -264,9 +270,9 @@ def _unmapped(profile: IndexProfile, mapping: Mapping[str, Any]) -> Iterator[str
     for name in profile.text_fields:
         if field_mapping(mapping, name) is None:
             yield f"text field {name} is not in the mapping"
-    # After `undo` the fields stay in the mapping without a profile: then they are ours.
+    # After `undo` the fields stay in the mapping without a profile: then they are ours; older ones have no codes.
     taken = field_mapping(mapping, profile.object_field) is not None and META_KEY not in mapping.get("_meta", {})
-    if taken and missing_fields(profile, mapping):
+    if taken and missing_fields(msgspec.structs.replace(profile, codes="none"), mapping):
         yield f"field {profile.object_field} is there already, and is the application's"
 
 
@@ -275,6 +281,8 @@ def missing_fields(profile: IndexProfile, mapping: Mapping[str, Any]) -> list[st
     ours = [profile.predicted_queries_field, profile.stamp_field]
     if profile.vector_type != "none":
         ours.append(profile.embedding_field)
+    if profile.codes != "none":
+        ours.append(profile.code_field)
     return [name for name in ours if field_mapping(mapping, name) is None]
 
 
@@ -285,6 +293,7 @@ def _wrong_fields(profile: IndexProfile, mapping: Mapping[str, Any]) -> Iterator
         profile.predicted_queries_field: ("text",),
         profile.stamp_field: ("keyword",),
         profile.embedding_field: _VECTOR_TYPES,
+        profile.code_field: ("binary",),
     }
     for name, types in expected.items():
         found = field_mapping(mapping, name)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bridge.console import Display
     from bridge.evaluation.stages import StageResult
 
-STAGES = ("bm25", "expansion", "vector", "hybrid", "rerank", "cascade")
+STAGES = ("bm25", "expansion", "vector", "hybrid", "smoothing", "rerank", "cascade")
 
 REQUIREMENT_FAILED = 1
 """Exit code."""

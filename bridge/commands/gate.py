@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bridge.evaluation.gate import Forced
     from bridge.profile import GateRecord, IndexProfile
 
-JUDGED_STAGES = ("expansion", "hybrid", "rerank", "cascade")
+JUDGED_STAGES = ("expansion", "hybrid", "smoothing", "rerank", "cascade")
 
 
 @click.command(name="gate")

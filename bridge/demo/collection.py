@@ -51,6 +51,7 @@ def make_index(cluster: OpenSearch, index: str, profile: IndexProfile, models: M
         wanted = indices.new_profile(cluster, profile, properties=PROPERTIES)
         same = (mapped, state.settings.get("analysis")) == (PROPERTIES, _ANALYSIS)
         same = same and state.profile is not None and profile_like(state.profile, models) == state.profile
+        same = same and state.profile is not None and state.profile.codes == wanted.codes
         vectors = field_mapping(state.mapping, wanted.embedding_field) or {}
         same = same and vectors.get("data_type", "float").lower() == wanted.vector_encoding  # they do not mix
         if same and indices.count(cluster, index) <= n_documents:

@@ -29,6 +29,7 @@ STAGE_TITLES = {
     "expansion": "+ predicted queries",
     "vector": "vectors alone",
     "hybrid": "both, fused",
+    "smoothing": "… and smoothed",
     "rerank": "… and reranked",
     "cascade": "… small, then large reranker",
     SERVED: "as served: gated and tuned",

@@ -45,7 +45,7 @@ from ingest.stages.models import load_models, profile_for
 OTHER_WORDS = 90
 """Questions in other words that are measured, of all that there are: reranking takes most of a demo's time."""
 
-_GATED = ("lexical", "expansion", "hybrid", "rerank", "cascade")
+_GATED = ("lexical", "expansion", "hybrid", "smoothing", "rerank", "cascade")
 
 
 @dataclass(frozen=True, slots=True)

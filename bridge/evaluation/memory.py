@@ -4,6 +4,7 @@ Vectors are compared exactly. The caller supplies the lexical ranking, such as B
 """
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.cluster.dialects import sign_code
 from bridge.errors import CascadeMissing
 from bridge.models.protocols import Encoder, Scorer
 from bridge.profile import IndexProfile, Stage
@@ -53,6 +55,7 @@ class Corpus:
         self.lexical = lexical
         self._queries = queries
         self._profile = msgspec.structs.replace(profile, generator=None)
+        self.code_field = profile.code_field
 
     def embed(self, encoder: Encoder) -> Vectors:
         """Embeds all passages and queries.
@@ -73,10 +76,11 @@ class Corpus:
 
     async def _rank(self, stage: Stage, vectors: Vectors, scorer: Scorer | None) -> dict[str, Sequence[RankedHit]]:
         rankings: dict[str, Sequence[RankedHit]] = {}
+        profile = msgspec.structs.replace(self._profile, dimension=vectors.queries.shape[1])
         for row, (query_id, text) in enumerate(self._queries.items()):
             backend = MemoryBackend(self, self.lexical[query_id], vectors, vectors.queries[row], scorer)
             request = words_request(text, self._profile.text_fields)
-            rankings[query_id] = (await rank(request, self._profile, stage, backend)).hits
+            rankings[query_id] = (await rank(request, profile, stage, backend)).hits
         return rankings
 
 
@@ -94,10 +98,17 @@ class MemoryBackend(Backend):
         return list(map(float, self.query))
 
     async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
-        return {
+        found = {
             leg: self._nearest(body["size"]) if leg == "vector" else self.lexical[: body["size"]]
             for leg, body in bodies.items()
         }
+        return {leg: self._coded(hits) if "docvalue_fields" in bodies[leg] else hits for leg, hits in found.items()}
+
+    def _coded(self, hits: Sequence[Hit]) -> list[Hit]:
+        """The hits with their codes as a cluster gives them."""
+        embeddings, spans, name = self.vectors.passages, self.corpus.spans, self.corpus.code_field
+        codes = [b64encode(sign_code(embeddings[spans[hit.key]])).decode() for hit in hits]
+        return [msgspec.structs.replace(hit, fields={name: [code]}) for hit, code in zip(hits, codes, strict=True)]
 
     def _nearest(self, n_documents: int) -> list[Hit]:
         """A document is as near as its nearest passage."""

@@ -18,7 +18,7 @@ from bridge.evaluation.measures import Evaluation, Qrels, evaluate, randomisatio
 from bridge.profile import Stage
 from bridge.search.flow import CONFIDENT
 
-STAGES: tuple[Stage, ...] = ("lexical", "expansion", "vector", "hybrid", "rerank", "cascade")
+STAGES: tuple[Stage, ...] = ("lexical", "expansion", "vector", "hybrid", "smoothing", "rerank", "cascade")
 """In the order of measurement."""
 
 REPORTED = {"ndcg@10": "nDCG@10", "mrr@10": "RR@10", "recall@100": "R@100"}
@@ -95,7 +95,7 @@ class _Search:
         if self.left_alone is not None:
             # The lexical stage is the application's own search, which the proxy has no reason to touch.
             return stage == "lexical"
-        read = stage in ("rerank", "cascade") and bool(self.doc_ids) and CONFIDENT not in self.marker
+        read = stage in ("smoothing", "rerank", "cascade") and bool(self.doc_ids) and CONFIDENT not in self.marker
         return "degraded=" not in self.marker and (not read or stage in self.marker)
 
     @property

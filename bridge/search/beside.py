@@ -92,7 +92,7 @@ def _candidates(profile: IndexProfile, query: Json, size: int) -> Json:
     return {
         "size": size,
         "stored_fields": "_none_",
-        "docvalue_fields": [profile.entry_id_field, profile.stamp_field],
+        "docvalue_fields": [profile.entry_id_field, profile.stamp_field, *legs.code_fields(profile)],
         "track_total_hits": False,
         "query": query,
     }

@@ -4,6 +4,9 @@ The proxy, `tune`, `adapt` and the benchmark of models all rank by `rank`, each 
 the cluster and the models. Nothing here opens a connection.
 """
 
+import base64
+import contextlib
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -24,12 +27,15 @@ from bridge.search.fusion import (
     leg_weights,
     of_passages,
     rerank,
+    smooths,
 )
 from bridge.search.json_tree import Json
 from bridge.search.request import SearchRequest
 
 CONFIDENT = "+confident"
 """What the names of a ranking's stages end with if one text leg ranked alone."""
+
+_FOR_URLS = str.maketrans("-_", "+/")
 
 TEXT_LEGS = ("expansion", "lexical")
 
@@ -47,7 +53,8 @@ class Backend(Protocol):
         """The query's embedding, of unit length."""
 
     async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
-        """Runs one search body per leg. Returns leg → hits, best first, each document once."""
+        """Runs one search body per leg. Returns leg → hits, best first, each document once; with the codes of documents
+        that have one, if the bodies ask for them (`bridge.search.legs.coded`)."""
 
     async def read(
         self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
@@ -100,7 +107,8 @@ async def rank(
     """
     weights = leg_weights(profile, stage)
     wanted = weights.keys() | {"lexical"} if explain else weights.keys()
-    hits_of, embedding = await _run_legs(request, profile, wanted, backend)
+    smoothing = smooths(profile, stage)
+    hits_of, embedding = await _run_legs(request, profile, wanted, backend, coded=smoothing)
     confident = confident_leg(hits_of, weights, profile.rules.confident_lead)
     if confident is not None:
         weights = {confident: 1.0}
@@ -108,8 +116,10 @@ async def rank(
     if not counting:
         return Ranking(legs=hits_of, embedding=embedding)
     fusion = msgspec.structs.replace(profile.fusion, weights=weights)
+    codes = codes_of(counting, profile) if smoothing and confident is None else {}
+    fused = fuse(hits_of, fusion, window=profile.window, codes=codes)
     ranking = Ranking(
-        hits=first_stage(fuse(hits_of, fusion, window=profile.window)),
+        hits=first_stage(fused),
         complete=_holds_all_matches(counting, profile.window),
         stages="hybrid" if len(counting) > 1 else next(iter(counting)),
         legs=hits_of,
@@ -117,6 +127,8 @@ async def rank(
     )
     if confident is not None:
         return replace(ranking, stages=ranking.stages + CONFIDENT)
+    if stage == "smoothing" and codes:
+        return replace(ranking, stages=f"{ranking.stages}+smoothing")
     if not ranking.hits or request.start >= reranked_documents(profile, stage):
         return ranking
     if stage == "cascade":
@@ -129,9 +141,13 @@ async def rank(
 
 
 async def _run_legs(
-    request: SearchRequest, profile: IndexProfile, wanted: Collection[str], backend: Backend
+    request: SearchRequest, profile: IndexProfile, wanted: Collection[str], backend: Backend, *, coded: bool
 ) -> tuple[dict[str, Sequence[Hit]], Sequence[float] | None]:
-    """The hits of the legs that answered, and the query's embedding."""
+    """The hits of the legs that answered, `coded` with codes, and the query's embedding."""
+
+    async def search(bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
+        return await backend.search({leg: legs.coded(body, profile) if coded else body for leg, body in bodies.items()})
+
     bodies: dict[str, Json] = {}
     if "lexical" in wanted:
         bodies["lexical"] = legs.lexical(request, profile)
@@ -140,19 +156,37 @@ async def _run_legs(
     embedding = await backend.embed(request.text) if "vector" in wanted else None
     if embedding is not None:
         bodies["vector"] = legs.vector(request, profile, embedding)
-    hits_of = dict(await backend.search(bodies)) if bodies else {}
+    hits_of = dict(await search(bodies)) if bodies else {}
     few = embedding is not None and "vector" in hits_of and len(hits_of["vector"]) < profile.window
     if embedding is not None and few and profile.beside is None:
         # Few documents are allowed, or document-level security hid the nearest: only a full comparison tells, and
         # among few documents it costs little. A companion knows no conditions: there the backend finds out which
         # documents are allowed.
-        hits_of |= await backend.search({"vector": legs.exact_vector(request, profile, embedding)})
+        hits_of |= await search({"vector": legs.exact_vector(request, profile, embedding)})
     if not hits_of.get("vector"):
         # Vectors that the caller may not see are not compared with anything further on either.
         embedding = None
     if request.min_score is not None and "vector" in hits_of:
         hits_of["vector"] = _reaching_min_score(hits_of)
     return hits_of, embedding
+
+
+def codes_of(hits_of: LegRankings, profile: IndexProfile) -> dict[Key, bytes]:
+    """The codes of the documents found; a code of another length is not one of ours."""
+    n_bytes = math.ceil(profile.dimension / 8)
+    found = {
+        hit.key: _code(hit.fields.get(profile.code_field)) for hits in hits_of.values() for hit in hits if hit.fields
+    }
+    return {key: code for key, code in found.items() if len(code) == n_bytes}
+
+
+def _code(values: Sequence[object] | None) -> bytes:
+    """A binary doc value: Elasticsearch writes it in base64, OpenSearch in that for URLs and without padding."""
+    match values:
+        case [str(value)]:
+            with contextlib.suppress(ValueError):
+                return base64.b64decode(value.translate(_FOR_URLS) + "=" * (-len(value) % 4))
+    return b""
 
 
 def _reaching_min_score(hits_of: LegRankings) -> list[Hit]:

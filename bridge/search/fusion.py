@@ -9,16 +9,24 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+import numpy as np
 from msgspec.structs import replace
 
 from bridge.profile import FusionSettings, IndexProfile, PassageScores, RerankSettings, Stage
-from bridge.records import Hit, Key, LegScore, RankedHit
+from bridge.records import Hit, Key, LegScore, RankedHit, Smoothed
 
 _LARGEST_EXPONENT = 700.0
 """Beyond it exponentials overflow."""
 
 _LARGEST_SCORE = 1e6
 """Beyond it the distances between scores are lost in single precision, and in the end overflow in double precision."""
+
+N_SMOOTHED = 50
+"""So many of the first fused documents are smoothed, each by its nearest among them."""
+
+N_NEIGHBOURS = 8
+NEARNESS_POWER = 4
+"""A neighbour counts by its cosine to this power: distant ones hardly count."""
 
 FUSED_FLOOR = 1.0
 RERANKED_FLOOR = 2.0
@@ -48,12 +56,25 @@ def leg_weights(profile: IndexProfile, stage: Stage) -> dict[str, float]:
     return {leg: weight for leg, weight in weights.items() if weight > 0} or {text_leg: 1.0}
 
 
-def fuse(rankings: LegRankings, settings: FusionSettings, *, window: int) -> list[RankedHit]:
+def smooths(profile: IndexProfile, stage: Stage) -> bool:
+    """Whether a search that stops at `stage` smooths the fused scores."""
+    if profile.codes == "none" or profile.fusion.smoothing == 0:
+        return False
+    return stage == "smoothing" or (stage in ("cascade", "rerank") and "smoothing" in profile.stages)
+
+
+def fuse(
+    rankings: LegRankings, settings: FusionSettings, *, window: int, codes: Mapping[Key, bytes] | None = None
+) -> list[RankedHit]:
     """The first `window` documents of the fused ranking.
 
     A document's fused score is the weighted mean of what the legs give it; a leg that did not find it
     gives it `absent`. A leg whose weight is zero (or that `weights` lacks) neither adds documents nor
     moves them, but its ranks are told. `fused_score` lies in 0…1 whatever the method; `score` equals it.
+
+    With `codes`, all of one length, scores are smoothed: documents that resemble each other get scores that resemble
+    each other (score regularisation: Diaz 2005, https://doi.org/10.1145/1099554.1099722; it rests on the cluster
+    hypothesis, that similar documents answer the same queries). A document without a code keeps its score.
     """
     weights = {leg: weight for leg in sorted(rankings) if (weight := settings.weights.get(leg, 0.0)) > 0}
     total = sum(weights.values())
@@ -66,13 +87,50 @@ def fuse(rankings: LegRankings, settings: FusionSettings, *, window: int) -> lis
     found = {key for _, given, _ in shares for key in given}
     fused = {key: sum([share * given.get(key, absent) for share, given, absent in shares]) for key in found}
     best = sorted(fused, key=lambda key: (-fused[key], key))[:window]
+    final = dict(fused)
+    neighbours = _neighbours(best[:N_SMOOTHED], codes or {})
+    for key, near in neighbours.items():
+        of_others = sum([share * fused[other] for other, share in near.items()])
+        final[key] = (1 - settings.smoothing) * fused[key] + settings.smoothing * of_others
+    best.sort(key=lambda key: (-final[key], key))
     found_by: dict[Key, dict[str, LegScore]] = {key: {} for key in best}
     for leg, hits in rankings.items():
         for rank, hit in enumerate(hits, start=1):
             if (legs := found_by.get(hit.key)) is not None:
                 legs[leg] = LegScore(rank, hit.score)
-    scores = {key: logistic(fused[key]) if settings.method == "zscore" else fused[key] for key in best}
-    return [RankedHit(*key, score, legs=found_by[key], fused_score=score) for key, score in scores.items()]
+
+    def shown(score: float) -> float:
+        return logistic(score) if settings.method == "zscore" else score
+
+    smoothed = {
+        key: Smoothed(shown(fused[key]), {other: settings.smoothing * share for other, share in near.items()})
+        for key, near in neighbours.items()
+    }
+    return [
+        RankedHit(*key, score, legs=found_by[key], fused_score=score, smoothed=smoothed.get(key))
+        for key in best
+        for score in [shown(final[key])]
+    ]
+
+
+def _neighbours(keys: Sequence[Key], codes: Mapping[Key, bytes]) -> dict[Key, dict[Key, float]]:
+    """The nearest others of each document that has a code and any others near it, with weights that add up to 1."""
+    coded = [key for key in keys if key in codes]
+    if len(coded) < 2:
+        return {}
+    packed = np.frombuffer(b"".join(codes[key] for key in coded), dtype=np.uint8)
+    signs = np.unpackbits(packed.reshape(len(coded), -1), axis=1).astype(np.float32) * 2 - 1
+    # Signs agree as often as the angle between two vectors is small (Charikar 2002, "Similarity estimation techniques
+    # from rounding algorithms", https://doi.org/10.1145/509907.509965).
+    cosines = np.sin(np.pi / 2 * (signs @ signs.T / signs.shape[1]).astype(np.float64))
+    nearness = np.clip(cosines, 0, None) ** NEARNESS_POWER
+    np.fill_diagonal(nearness, 0.0)  # no document is its own neighbour
+    nearest = np.argsort(-nearness, axis=1, kind="stable")[:, :N_NEIGHBOURS]
+    found: dict[Key, dict[Key, float]] = {}
+    for key, row, places in zip(coded, nearness, nearest, strict=True):
+        if (total := row[places].sum()) > 0:
+            found[key] = {coded[place]: float(row[place] / total) for place in places if row[place] > 0}
+    return found
 
 
 def _contributions(scores: Sequence[float], settings: FusionSettings, *, complete: bool) -> tuple[list[float], float]:

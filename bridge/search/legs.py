@@ -70,6 +70,17 @@ def exact_vector(request: SearchRequest, profile: IndexProfile, embedding: Seque
     return allowed_by(request, profile, dialects.compared(profile, embedding))
 
 
+def coded(body: Json, profile: IndexProfile) -> Json:
+    """A leg's search that also asks for the documents' codes, unless a companion has them."""
+    names = code_fields(profile)
+    return {**body, "docvalue_fields": names} if names and profile.beside is None else body
+
+
+def code_fields(profile: IndexProfile) -> list[str]:
+    """The field that holds the documents' codes; empty if they have none."""
+    return [profile.code_field] if profile.codes != "none" else []
+
+
 def allowed_by(request: SearchRequest, profile: IndexProfile, query: Json) -> Json:
     """The documents that `query` finds among those that the application's conditions allow."""
     conditions = {"bool": {"must": [query], **allowed(request)}}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.cluster.connection import Answer
-from bridge.cluster.dialects import vector_bytes
+from bridge.cluster.dialects import sign_code, vector_bytes
 from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
 from bridge.profile import ENTRY_ID, IndexProfile
 from bridge.records import Document, EnrichedDocument
@@ -70,6 +70,8 @@ def update_action(enriched: EnrichedDocument, profile: IndexProfile) -> BulkActi
     cleared = ["predicted_queries"]
     if profile.vector_type != "none":
         cleared.append("embedding" if profile.passages.layout == "single" else "passages")
+    if profile.codes != "none":
+        cleared.append("code")
     value = neural_object(enriched, profile, nulls=cleared)
     body = b'{"doc":{' + _encode(profile.object_field) + b":" + value + b"}}"
     return BulkAction("update", document.doc_id, _encode({"update": target}) + b"\n" + body + b"\n")
@@ -114,6 +116,8 @@ def neural_object(enriched: EnrichedDocument, profile: IndexProfile, *, nulls: C
         fields["embedding"] = _array(enriched.embeddings[0], profile)
     elif len(enriched.embeddings):
         fields["passages"] = _passages(enriched, profile)
+    if len(enriched.embeddings) and profile.codes != "none":
+        fields["code"] = _encode(sign_code(enriched.embeddings))
     fields.update({name: b"null" for name in nulls if name not in fields})
     value = b"{" + b",".join(_encode(name) + b":" + value for name, value in fields.items()) + b"}"
     _, *within = profile.generation_field.split(".")

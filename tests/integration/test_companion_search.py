@@ -38,7 +38,7 @@ def _document(i: int) -> tuple[dict[str, Any], list[str]]:
 DOCUMENTS = {f"d{i}": _document(i) for i in range(240)}
 PROPERTIES = {"kind": {"type": "keyword"}, "n": {"type": "integer"}, "rare": {"type": "boolean"}}
 JSON = {"Content-Type": "application/json"}
-STAGES = ["expansion", "vector", "hybrid", "cascade", "rerank"]
+STAGES = ["expansion", "vector", "hybrid", "smoothing", "cascade", "rerank"]
 
 WING = {"multi_match": {"query": "wing flow", "fields": ["title", "body"]}}
 BODIES: dict[str, dict[str, Any]] = {
@@ -124,7 +124,7 @@ def test_both_ways_rank_alike(stack: ProxyStack, ways: tuple[str, str], stage: s
     assert beside[1]["hits"]["total"] == in_place[1]["hits"]["total"]
 
 
-@pytest.mark.parametrize("stage", ["hybrid", "rerank"])
+@pytest.mark.parametrize("stage", ["hybrid", "smoothing", "rerank"])
 @pytest.mark.parametrize("body", [BODIES["plain"], BODIES["filter"]], ids=["plain", "filter"])
 def test_pages_are_parts_of_the_whole(
     stack: ProxyStack, ways: tuple[str, str], stage: str, body: dict[str, Any]

@@ -18,7 +18,7 @@ from tests.secured_node import SecuredNode
 
 pytestmark = [pytest.mark.slow, pytest.mark.node]
 
-UPGRADED = ["expansion", "vector", "hybrid", "cascade", "rerank"]
+UPGRADED = ["expansion", "vector", "hybrid", "smoothing", "cascade", "rerank"]
 PROPERTIES = {"public": {"type": "boolean"}, "n": {"type": "integer"}}
 ALIAS = "public-papers"
 PUBLIC = {"term": {"public": True}}

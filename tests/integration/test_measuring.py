@@ -147,7 +147,7 @@ def test_evaluate_measures_the_stages_of_an_index_and_judges_a_requirement(
     )
     figures = told(done)
     assert (figures["collection"], figures["documents"], figures["queries"]) == (index, 40, 40)
-    assert list(figures["stages"]) == ["bm25", "expansion", "vector", "hybrid", "rerank"]
+    assert list(figures["stages"]) == ["bm25", "expansion", "vector", "hybrid", "smoothing", "rerank"]
     assert all(stage["ndcg@10"] > 0.9 for stage in figures["stages"].values())
     assert "stage cascade is left out" in done.stderr
     assert len((tmp_path / "x-hybrid.run").read_text().splitlines()) > 40

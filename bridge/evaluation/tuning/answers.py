@@ -37,7 +37,8 @@ class Source(Protocol):
     def search(
         self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None
     ) -> Mapping[str, Sequence[Hit]]:
-        """The hits of each leg's body, which `profile` and the query's embedding gave."""
+        """The hits of each leg's body, which `profile` and the query's embedding gave. They have the codes of documents
+        even if it does not ask for them, because settings that smooth and settings that do not share the answers."""
 
     def read(
         self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
@@ -70,7 +71,8 @@ class ClusterAndSidecar:
     def search(
         self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None
     ) -> Mapping[str, Sequence[Hit]]:
-        answer = self._send("_msearch", legs.msearch(bodies.values(), self.scope), "application/x-ndjson")
+        wanted = [legs.coded(body, self.profile) for body in bodies.values()]
+        answer = self._send("_msearch", legs.msearch(wanted, self.scope), "application/x-ndjson")
         return self.answered(leg_rankings(answer, list(bodies)))
 
     def answered(self, legs_hits: Mapping[str, Sequence[Hit] | str]) -> Mapping[str, Sequence[Hit]]:
@@ -242,8 +244,8 @@ class RememberedSearch(Backend):
 
 
 def _without_size(body: Json) -> bytes:
-    """A cache key for a body whatever its `size`."""
-    return msgspec.json.encode({name: value for name, value in body.items() if name != "size"})
+    """A cache key for a body whatever its `size`, with or without codes."""
+    return msgspec.json.encode({name: body[name] for name in body if name not in ("size", "docvalue_fields")})
 
 
 def _timed(ask: Callable[[], _T]) -> tuple[_T, float]:

@@ -14,6 +14,7 @@ from bridge.evaluation.tuning.setting import (
     leads,
     passages,
     rerankings,
+    smoothings,
     text_legs,
 )
 from bridge.evaluation.tuning.trials import Trial, Trials
@@ -34,6 +35,7 @@ STEPS: tuple[Callable[[Setting], Iterable[Setting]], ...] = (
     fusions,
     text_legs,
     boosts_and_windows,
+    smoothings,
     rerankings,
     passages,
     leads,

@@ -7,16 +7,18 @@ from typing import Literal
 import msgspec
 
 from bridge.profile import CascadeSettings, FusionSettings, IndexProfile, PassageScores, RerankSettings, Stage
+from bridge.search.fusion import smooths
 
 Method = Literal["rrf", "minmax", "zscore"]
 
 RERANKED: tuple[Stage, ...] = ("rerank", "cascade")
+FUSED: tuple[Stage, ...] = ("hybrid", "smoothing", *RERANKED)
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
     """Values as in the profile; hashable, so each setting is evaluated once. `weights`: pairs of leg and weight,
-    sorted; `lead`: the profile's `rules.confident_lead`."""
+    sorted; `lead`: the profile's `rules.confident_lead`; `smoothing`: 0 if the stage does not smooth."""
 
     stage: Stage
     method: Method
@@ -31,6 +33,7 @@ class Setting:
     cascade_candidates: int
     cascade_depth: int
     lead: float | None
+    smoothing: float = 0.0
 
     @classmethod
     def of(cls, profile: IndexProfile, stage: Stage) -> "Setting":
@@ -50,6 +53,7 @@ class Setting:
             cascade_candidates=rerank.cascade.candidates,
             cascade_depth=rerank.cascade.depth,
             lead=profile.rules.confident_lead,
+            smoothing=fusion.smoothing if smooths(profile, stage) else 0.0,
         )
 
     def weighing(self, **weights: float) -> "Setting":
@@ -58,9 +62,12 @@ class Setting:
 
     def applied_to(self, profile: IndexProfile) -> IndexProfile:
         """The profile with these values; `stages` ends with the stage."""
+        unsmoothed = not self.smoothing and self.stage in RERANKED and profile.codes != "none"
+        share = 0.0 if unsmoothed else self.smoothing or profile.fusion.smoothing
+        used: list[Stage] = ["smoothing", self.stage] if self.smoothing and self.stage in RERANKED else [self.stage]
         return msgspec.structs.replace(
             profile,
-            fusion=FusionSettings(self.method, self.k, dict(self.weights)),
+            fusion=FusionSettings(self.method, self.k, dict(self.weights), share),
             rerank=RerankSettings(
                 model=profile.rerank.model,
                 depth=self.depth,
@@ -72,7 +79,7 @@ class Setting:
             window=self.window,
             expansion_boost=self.expansion_boost,
             rules=msgspec.structs.replace(profile.rules, confident_lead=self.lead),
-            stages=[*(stage for stage in profile.stages if stage != self.stage), self.stage],
+            stages=[*(stage for stage in profile.stages if stage not in used), *used],
         )
 
     def __str__(self) -> str:
@@ -80,10 +87,12 @@ class Setting:
         parts: list[str] = [self.stage]
         if self.stage not in ("lexical", "vector"):
             parts.append(f"expansion boost {self.expansion_boost:g}")
-        if self.stage in ("hybrid", *RERANKED):
+        if self.stage in FUSED:
             weights = " ".join(f"{leg} {weight:g}" for leg, weight in self.weights if weight)
             method = f"rrf k {self.k}" if self.method == "rrf" else self.method
             parts.append(f"{method} ({weights}), window {self.window}")
+        if self.smoothing and self.stage in ("smoothing", *RERANKED):
+            parts.append(f"smoothing {self.smoothing:g}")
         if self.stage == "rerank":
             parts.append(f"depth {self.depth}")
             if self.passages > 1:
@@ -92,7 +101,7 @@ class Setting:
             parts.append(f"cascade {self.cascade_candidates} → {self.cascade_depth}")
         if self.stage in RERANKED:
             parts.append(f"blend {self.blend:g}")
-        if self.lead is not None and self.stage in ("hybrid", *RERANKED):
+        if self.lead is not None and self.stage in FUSED:
             parts.append(f"words alone from a lead of {self.lead:g} on")
         return ", ".join(parts)
 
@@ -108,6 +117,7 @@ _TEXT_WEIGHTS = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0))
 
 _DEPTHS = (10, 20, 30, 50, 100)
 _BLENDS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9)
+_SMOOTHINGS = (0.2, 0.3, 0.4, 0.5, 0.6)
 _LEADS = (None, 1.25, 1.5, 2.0, 3.0)
 _PASSAGES: tuple[tuple[int, PassageScores], ...] = (
     (1, "max"),
@@ -141,9 +151,16 @@ def boosts_and_windows(setting: Setting) -> Iterable[Setting]:
                 yield replace(setting, expansion_boost=boost, window=window)
 
 
+def smoothings(setting: Setting) -> Iterable[Setting]:
+    """The same fusion, smoothed; without codes of documents that changes nothing."""
+    if setting.stage == "hybrid":
+        for share in _SMOOTHINGS:
+            yield replace(setting, stage="smoothing", smoothing=share)
+
+
 def rerankings(setting: Setting) -> Iterable[Setting]:
     """The same candidates, reranked by one cross-encoder or by a cascade of two."""
-    if setting.stage == "hybrid":
+    if setting.stage in ("hybrid", "smoothing"):
         for blend in _BLENDS:
             for depth in _DEPTHS:
                 yield replace(setting, stage="rerank", depth=depth, blend=blend)
@@ -160,6 +177,6 @@ def passages(setting: Setting) -> Iterable[Setting]:
 
 def leads(setting: Setting) -> Iterable[Setting]:
     """Values of `confident_lead`: the lead of the first hit at which the words alone rank."""
-    if setting.stage in ("hybrid", *RERANKED):
+    if setting.stage in FUSED:
         for lead in _LEADS:
             yield replace(setting, lead=lead)

@@ -150,7 +150,8 @@ class Tuner:
     def _allowed(self) -> frozenset[Stage]:
         """Stages to choose from: those that passed the gate, or all that this sidecar can run."""
         reranked: list[Stage] = ["rerank", "cascade"] if self._sidecar.cascade_model is not None else ["rerank"]
-        possible = frozenset({"lexical", "expansion", "hybrid", self.default.stage, *reranked})
+        smoothed: list[Stage] = ["smoothing"] if self._profile.codes != "none" else []
+        possible = frozenset({"lexical", "expansion", "hybrid", self.default.stage, *smoothed, *reranked})
         if self._profile.gate is not None:
             possible = frozenset(self._profile.stages)
         return possible if self._stages is None else possible & self._stages
@@ -158,7 +159,8 @@ class Tuner:
     def _seeds(self, allowed: frozenset[Stage]) -> list[Setting]:
         """The present setting first, then the same at the earlier stages."""
         stages: list[Stage] = ["hybrid", "expansion", "lexical"]
-        return [self.default, *(replace(self.default, stage=stage) for stage in stages if stage in allowed)]
+        plain = replace(self.default, smoothing=0.0)
+        return [self.default, *(replace(plain, stage=stage) for stage in stages if stage in allowed)]
 
 
 def tuned(profile: IndexProfile, setting: Setting, record: TuningRecord | None) -> IndexProfile:

@@ -13,7 +13,7 @@ from bridge.proxy.transport.passthrough import Inbound, aside
 from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.ranking import Ranked, internal_error
-from bridge.records import Key, Passage, RankedHit
+from bridge.records import Key, Passage, RankedHit, Smoothed
 from bridge.search import legs
 from bridge.search.filter_path import filtered, without_parameter
 from bridge.search.fusion import tail_score
@@ -192,6 +192,7 @@ def explained_hit(
     optional: Mapping[str, object] = {
         "predicted_queries": list(predicted_queries) or None,
         "fused_score": hit.fused_score,
+        "smoothed": hit.smoothed and explained_smoothing(hit.smoothed),
         "rerank_score": hit.rerank_score,
         "cascade_score": hit.cascade_score,
         "passage": passage and {"start": passage.start, "end": passage.end, "text": passage.text},
@@ -201,6 +202,14 @@ def explained_hit(
         "legs": {leg: {"rank": by.rank, "score": by.score} for leg, by in sorted(hit.legs.items())},
         **{name: value for name, value in optional.items() if value is not None},
     }
+
+
+def explained_smoothing(smoothed: Smoothed) -> dict[str, object]:
+    """The fused score before smoothing, and the share that each neighbour has in the score after it."""
+    neighbours = [
+        {"_index": index, "_id": doc_id, "share": share} for (index, doc_id), share in smoothed.neighbours.items()
+    ]
+    return {"before": smoothed.before, "neighbours": neighbours}
 
 
 def _shown(

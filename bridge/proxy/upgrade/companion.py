@@ -93,6 +93,7 @@ class CompanionLegs:
         self._searches = searches
         self._embedding = embedding
         self._entries = entries
+        self._codes: dict[Key, Sequence[object]] = {}
         self._conditions = searches.conditions(plan)
 
     async def answer(self, bodies: Mapping[str, Json]) -> dict[str, list[Hit] | str]:
@@ -212,6 +213,8 @@ class CompanionLegs:
                 continue
             size = questions[leg]["size"]
             ours = [msgspec.structs.replace(hit, index=indices[hit.index]) for hit in hits if hit.index in indices]
+            code_field = self._plan.profile.code_field
+            self._codes |= {hit.key: hit.fields[code_field] for hit in ours if code_field in hit.fields}
             self._entries.made_of |= {hit.key: beside.made_of(hit.fields, self._plan.profile) for hit in ours}
             candidates[leg] = _Candidates(ours, size if len(hits) >= size else 0).unchanged(self._entries)
         return candidates
@@ -230,7 +233,13 @@ class CompanionLegs:
             hits = again[leg]
             later = {hit.key for hit in each.hits if self._entries.differ(hit.key)}
             hits_of[leg] = hits if isinstance(hits, str) else [hit for hit in hits if hit.key not in later]
-        return hits_of
+        return {leg: hits if isinstance(hits, str) else list(map(self._coded, hits)) for leg, hits in hits_of.items()}
+
+    def _coded(self, hit: Hit) -> Hit:
+        """A hit of the application's index with the code that its entry has, if that one counts."""
+        if hit.key not in self._codes or not self._entries.count(hit.key):
+            return hit
+        return msgspec.structs.replace(hit, fields={self._plan.profile.code_field: self._codes[hit.key]})
 
     async def _shown(self, candidates: Mapping[str, _Candidates]) -> dict[str, list[Hit] | str]:
         """The legs' hits in the application's index; their texts are noted."""

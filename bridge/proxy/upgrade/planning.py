@@ -36,6 +36,7 @@ from bridge.text import decode
 _STAGES: dict[str, Stage] = {stage: stage for stage in get_args(Stage)}
 _WORDS = ("off", "explain", "passage", "union")
 _LEGS = ("lexical", "expansion", "vector")
+_SMOOTHING = "smoothing"
 _JSON_BODIES = ("application/json", "application/x-ndjson", "")
 _CACHED_INDICES = 10_000
 _COMPANION_SHARE = 0.5
@@ -65,7 +66,8 @@ class Control:
 
     `stage`: where to stop, None for all that the index enables; `off`: leave this search alone; `explain`: show what
     each stage contributed; `passage`: show the winning passage among a hit's highlights; `union`: include what the
-    bridge found in the total; `weights`: weights of legs that replace the profile's.
+    bridge found in the total; `weights`: weights of legs, and the share of neighbours in smoothed scores, that replace
+    the profile's.
     """
 
     stage: Stage | None = None
@@ -79,7 +81,9 @@ class Control:
         """The profile with this request's weights."""
         if not self.weights:
             return profile
-        fusion = msgspec.structs.replace(profile.fusion, weights={**profile.fusion.weights, **self.weights})
+        weights = {**profile.fusion.weights, **self.weights}
+        smoothing = weights.pop(_SMOOTHING, profile.fusion.smoothing)
+        fusion = msgspec.structs.replace(profile.fusion, weights=weights, smoothing=smoothing)
         return msgspec.structs.replace(profile, fusion=fusion)
 
 
@@ -286,7 +290,7 @@ def read_control(header: str | None) -> Control:
     """Reads the header's comma-separated words, and the weights among them (`vector=2`).
 
     Raises:
-        Refused: 400; a word is unknown, a weight is no number from 0 on, or two stages are named.
+        Refused: 400; a word is unknown, a weight is out of its range, or two stages are named.
     """
     parts = [part for each in (header or "").split(",") if (part := each.strip().lower())]
     words = {part for part in parts if "=" not in part}
@@ -298,7 +302,7 @@ def read_control(header: str | None) -> Control:
             400,
             "illegal_argument_exception",
             f"header {CONTROL}: {header}: expected one of off, {', '.join(_STAGES)}, any of explain, passage, union, "
-            f"and one weight from 0 on for any of {', '.join(_LEGS)}, as vector=2",
+            f"one weight from 0 on for any of {', '.join(_LEGS)}, as vector=2, and one from 0 to 1 for {_SMOOTHING}",
         )
     return Control(
         stage=_STAGES[stages.pop()] if stages else None, weights=weights, **{word: word in words for word in _WORDS}
@@ -307,7 +311,7 @@ def read_control(header: str | None) -> Control:
 
 def _is_weight(leg: str, weight: str) -> bool:
     try:
-        return leg in _LEGS and 0 <= float(weight) < math.inf
+        return (leg in _LEGS and 0 <= float(weight) < math.inf) or (leg == _SMOOTHING and 0 <= float(weight) <= 1)
     except ValueError:
         return False
 

@@ -50,7 +50,9 @@ def test_texts_are_indexed_as_in_the_application_and_only_our_object_is_stored(p
     assert properties["sku"] == {"type": "text"}
     assert properties.keys() == {"title", "body", "sku", "_neural"}
     assert {"stamp", "id", "predicted_queries"} < properties["_neural"]["properties"].keys()
-    assert body["mappings"]["_source"] == {"excludes": ["title", "body.en", "sku", profile.embedding_field]}
+    assert body["mappings"]["_source"] == {
+        "excludes": ["title", "body.en", "sku", profile.embedding_field, "_neural.code"]
+    }
     assert companion_of("products", PREFIX) == "neural-bridge.products"
 
 

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from bridge.cluster import index as indices
@@ -27,6 +28,10 @@ def answering(cluster: FakeCluster, index: dict[str, Any]) -> list[Recorded]:
             return Reply(200, json.dumps({"shop-1": index}).encode())
         if request.method == "GET" and request.path.startswith("/missing"):
             return Reply(404, b'{"error": {"type": "index_not_found_exception"}, "status": 404}')
+        if request.path in ("/", "/_cat/plugins"):
+            version = {"distribution": "opensearch", "number": "3.6.0"}
+            plugins = [{"component": "opensearch-knn", "version": "3.6.0"}]
+            return Reply(200, json.dumps({"version": version} if request.path == "/" else plugins).encode())
         if request.method == "PUT":
             writes.append(request)
         return Reply(404 if "_update" in request.path else 200, b"{}")
@@ -75,3 +80,15 @@ def test_a_profile_is_written_only_if_it_changed() -> None:
             changed = indices.put_profile(client, "shop", lambda _: OTHER)
     assert changed == OTHER
     assert json.loads(writes[0].body)["_meta"][META_KEY]["encoder"]["name"] == "other"
+
+
+def test_an_index_whose_documents_have_no_codes_goes_on_without() -> None:
+    older = enriched()
+    del older["mappings"]["properties"]["_neural"]["properties"]["code"]
+    older["mappings"]["_meta"][META_KEY]["codes"] = "none"
+    with fake_cluster() as cluster, connect(ClusterSettings(url=cluster.url)) as client:
+        writes = answering(cluster, older)
+        new = msgspec.structs.replace(PROFILE, codes="sign")
+        for state in (indices.check(client, "shop", new), indices.extend(client, "shop", new)):
+            assert indices.as_kept(new, state).codes == "none"
+        assert writes == []

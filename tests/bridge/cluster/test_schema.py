@@ -34,9 +34,13 @@ def test_new_index_fits_the_profile_that_made_it(profile: IndexProfile) -> None:
     assert differences(profile, mapping, settings) == []
     names = profile.text_fields
     kept = msgspec.structs.replace(
-        profile, vector_encoding="byte", expanded_fields=names, expansion_boost=TOGETHER_BOOST
+        profile, vector_encoding="byte", codes="sign", expanded_fields=names, expansion_boost=TOGETHER_BOOST
     )
     assert read_profile(mapping, index="x") == kept
+    assert field_mapping(mapping, "_neural.code") == {"type": "binary", "doc_values": True}
+    assert differences(kept, mapping, settings) == []
+    del mapping["properties"]["_neural"]["properties"]["code"]
+    assert differences(kept, mapping, settings) == ["field _neural.code is not in the mapping"]
 
 
 @pytest.mark.parametrize(

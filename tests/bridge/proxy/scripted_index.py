@@ -46,6 +46,8 @@ class ScriptedIndex:
     """Id → offsets of its passages, nearest first."""
     hidden: frozenset[str] = frozenset()
     """Ids that the caller may not see, where they are asked for by id."""
+    codes: Mapping[str, str] = field(default_factory=dict)
+    """Id → its code in base64, where a leg asks for codes."""
     rendered: Mapping[str, Any] = field(default_factory=dict)
     """What every template comes to."""
 
@@ -77,6 +79,9 @@ class ScriptedIndex:
             ids = found[leg][: search.get("size", 10)]
             source = search.get("_source", True)
             hits = [self._hit(doc_id, 10.0 - rank, source) for rank, doc_id in enumerate(ids)]
+            for hit in hits if search.get("docvalue_fields") == ["_neural.code"] else ():
+                if (code := self.codes.get(hit["_id"])) is not None:
+                    hit["fields"] = {"_neural.code": [code]}
             items.append(self.legs.get(leg) or {"took": 1, "hits": {"hits": hits}, "status": 200})
         return reply_json({"took": 1, "responses": items})
 

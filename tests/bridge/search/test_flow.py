@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
+from bridge.cluster.dialects import sign_code
 from bridge.errors import CascadeMissing, StageFailed
 from bridge.evaluation.memory import Corpus, MemoryBackend, Vectors
 from bridge.evaluation.tuning.answers import RememberedSearch, Source
@@ -30,9 +32,9 @@ from bridge.profile import (
 from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.ranking import CallersBackend, Notes
 from bridge.records import Hit, Key, Passage
-from bridge.search import json_tree
+from bridge.search import json_tree, legs
 from bridge.search.cascade import CascadeRequest, merge_scores, select_for_large_model
-from bridge.search.flow import READ_CHARS, Backend, Ranking, rank
+from bridge.search.flow import READ_CHARS, Backend, Ranking, codes_of, rank
 from bridge.search.fusion import blended
 from bridge.search.json_tree import Json
 from bridge.search.request import SearchRequest, parse
@@ -231,6 +233,72 @@ def test_the_best_passage_of_a_document_counts_and_is_kept() -> None:
     assert {key[1]: passage.start for key, passage in ranking.passages.items()} == {"e": 5, "a": 0}
 
 
+# --- smoothing --------------------------------------------------------------------------------------------------
+
+
+CODED = msgspec.structs.replace(PROFILE, codes="sign", window=8, fusion=FusionSettings(method="minmax", smoothing=0.5))
+"""The last of three documents resembles the first one, and not the second."""
+ALIKE, OTHER = b"\xff", b"\x00"
+
+
+def coded(**codes: bytes) -> list[Hit]:
+    found = [Hit("i", doc_id, score) for doc_id, score in (("a", 4.0), ("b", 2.0), ("c", 1.0))]
+    return [with_code(hit, codes[hit.doc_id]) for hit in found]
+
+
+def with_code(hit: Hit, code: bytes) -> Hit:
+    return msgspec.structs.replace(hit, fields={"_neural.code": [b64encode(code).decode()]})
+
+
+def smoothing(stage: Stage = "smoothing", profile: IndexProfile = CODED, **more: Any) -> Ranking:
+    found = coded(a=ALIKE, b=OTHER, c=ALIKE)
+    script = Script(lexical=found, expansion=found, vector=found, exact=found, **more)
+    return ranked(script, stage, profile=profile)
+
+
+def test_a_document_that_resembles_the_first_one_rises() -> None:
+    assert (ids(smoothing()), smoothing().stages) == ("acb", "hybrid+smoothing")
+    assert (ids(smoothing("hybrid")), smoothing("hybrid").stages) == ("abc", "hybrid")
+
+
+def test_reranking_begins_with_the_smoothed_ranking_unless_the_gate_left_smoothing_out() -> None:
+    """All logits are equal, so that the first stage decides."""
+    of_its_own = msgspec.structs.replace(CODED, rerank=RerankSettings(depth=3, blend=0.5))
+    assert ids(smoothing("rerank", of_its_own)) == "acb"
+    without = msgspec.structs.replace(of_its_own, stages=["lexical", "expansion", "vector", "hybrid", "rerank"])
+    assert ids(smoothing("rerank", without)) == "abc"
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        pytest.param(msgspec.structs.replace(CODED, codes="none"), id="an index without codes"),
+        pytest.param(msgspec.structs.replace(CODED, fusion=FusionSettings("minmax", smoothing=0.0)), id="no share"),
+        pytest.param(msgspec.structs.replace(CODED, dimension=16), id="codes of another length"),
+    ],
+)
+def test_without_codes_of_ours_the_fusion_stands(profile: IndexProfile) -> None:
+    assert (ids(smoothing(profile=profile)), smoothing(profile=profile).stages) == ("abc", "hybrid")
+
+
+@pytest.mark.parametrize("written", ["+/8=", "-_8", "+/8", "-_8="])
+def test_codes_are_read_as_either_engine_writes_them(written: str) -> None:
+    hit = Hit("i", "a", 1.0, fields={"_neural.code": [written]})
+    assert codes_of({"vector": [hit]}, msgspec.structs.replace(CODED, dimension=16)) == {("i", "a"): b"\xfb\xff"}
+
+
+@pytest.mark.parametrize("values", [["a"], ["8A==", "8A=="], [7], []])
+def test_what_is_no_code_is_left_out(values: list[object]) -> None:
+    assert codes_of({"vector": [Hit("i", "a", 1.0, fields={"_neural.code": values})]}, CODED) == {}
+
+
+def test_every_page_is_of_the_same_smoothed_ranking() -> None:
+    found = coded(a=ALIKE, b=OTHER, c=ALIKE)
+    script = Script(lexical=found, expansion=found, vector=found)
+    first, later = (ranked(script, "smoothing", {"from": start}, profile=CODED) for start in (0, 2))
+    assert first.hits == later.hits
+
+
 # --- the same search, whoever answers ---------------------------------------------------------------------------
 
 
@@ -251,8 +319,15 @@ class World:
 
     def search(self, body: Json) -> Sequence[Hit]:
         kind = kind_of(body)
-        found = {"lexical": self.lexical, "expansion": self.expansion}.get(kind, self.near)
-        return found[: body["size"]]
+        found = {"lexical": self.lexical, "expansion": self.expansion}.get(kind, self.near)[: body["size"]]
+        if body.get("docvalue_fields") != [self.profile.code_field]:
+            return found
+        return [with_code(hit, self.codes[hit.doc_id]) for hit in found]
+
+    @property
+    def codes(self) -> Mapping[str, bytes]:
+        """Of embeddings that point along the query's, or against it."""
+        return {hit.doc_id: sign_code(np.array([[hit.score, 0.0]], np.float32)) for hit in self.near}
 
     def scores(self, passages: Sequence[str], cascade: CascadeRequest | None) -> list[float]:
         large = [self.large[passage] for passage in passages]
@@ -275,12 +350,13 @@ def worlds(draw: st.DrawFn, *, may_fail: Sequence[str] = ()) -> World:
     shuffled = st.permutations(doc_ids)
     some = st.integers(0, len(doc_ids))
     numbers = st.lists(st.integers(1, 64), min_size=12, max_size=12).map(lambda each: [n / 8 for n in each])
-    cosines = draw(st.lists(st.integers(1, 255), min_size=len(doc_ids), max_size=len(doc_ids), unique=True))
+    cosines = draw(st.lists(st.integers(-255, 255), min_size=len(doc_ids), max_size=len(doc_ids), unique=True))
     logits = st.fixed_dictionaries({doc_id: st.integers(-8, 8).map(float) for doc_id in doc_ids})
     weights = st.sampled_from([0.0, 0.5, 1.0])
     fusion = FusionSettings(
         method=draw(st.sampled_from(["rrf", "minmax", "zscore"])),
         weights={leg: draw(weights) for leg in ("lexical", "expansion", "vector")},
+        smoothing=draw(st.sampled_from([0.0, 0.5])),
     )
     rerank = RerankSettings(
         depth=draw(st.integers(1, 6)),
@@ -294,6 +370,7 @@ def worlds(draw: st.DrawFn, *, may_fail: Sequence[str] = ()) -> World:
         rerank=rerank,
         window=draw(st.integers(1, 12)),
         rules=SearchRules(confident_lead=draw(st.sampled_from([None, 1.5]))),
+        codes=draw(st.sampled_from(["none", "sign"])),
     )
     body: dict[str, Json] = {"from": draw(st.integers(0, 8))}
     if draw(st.booleans()):
@@ -307,7 +384,7 @@ def worlds(draw: st.DrawFn, *, may_fail: Sequence[str] = ()) -> World:
         large=draw(logits),
         small=draw(logits),
         profile=profile,
-        stage=draw(st.sampled_from(["expansion", "vector", "hybrid", "rerank", "cascade"])),
+        stage=draw(st.sampled_from(["expansion", "vector", "hybrid", "smoothing", "rerank", "cascade"])),
         body=body,
         failing=draw(st.frozensets(st.sampled_from(may_fail))) if may_fail else frozenset(),
     )
@@ -328,7 +405,11 @@ class ScriptedCluster:
                 items.append({"error": {"type": "out_of_reach"}})
             else:
                 found = self._world.search(search)
-                written = [{"_index": hit.index, "_id": hit.doc_id, "_score": hit.score} for hit in found]
+                written = [
+                    {"_index": hit.index, "_id": hit.doc_id, "_score": hit.score}
+                    | ({"fields": hit.fields} if hit.fields else {})
+                    for hit in found
+                ]
                 items.append({"hits": {"hits": written}})
         return json.dumps({"responses": items}).encode()
 
@@ -375,7 +456,7 @@ class ScriptedSource(Source):
     def search(
         self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None
     ) -> Mapping[str, Sequence[Hit]]:
-        return {leg: self._world.search(body) for leg, body in bodies.items()}
+        return {leg: self._world.search(legs.coded(body, profile)) for leg, body in bodies.items()}
 
     def read(
         self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.profile import FusionSettings, IndexProfile, ModelReference, Stage
-from bridge.records import Hit
-from bridge.search.fusion import blended, fuse, leg_weights, minmax
+from bridge.records import Hit, Smoothed
+from bridge.search.fusion import N_SMOOTHED, blended, fuse, leg_weights, minmax
 
 METHODS: list[Literal["rrf", "minmax", "zscore"]] = ["rrf", "minmax", "zscore"]
 
@@ -172,3 +172,44 @@ def test_legs_weigh_as_stage_and_profile_say(changes: dict[str, Any], stage: Sta
 )
 def test_blending_weighs_scores_of_any_scale(weight: float, expected: list[float]) -> None:
     assert blended([-4.0, 0.0, 4.0], [500.0, 100.0, 200.0], weight) == pytest.approx(expected)
+
+
+def smoothed(codes: dict[str, bytes], share: float = 0.5, **scores: float) -> dict[str, float | None]:
+    chosen = FusionSettings(method="minmax", weights={"a": 1.0}, smoothing=share)
+    of_keys = {("docs", doc_id): code for doc_id, code in codes.items()}
+    fused = fuse({"a": leg(*scores.items())}, chosen, window=len(scores), codes=of_keys)
+    assert fused == sorted(fused, key=lambda hit: -hit.score)
+    return {hit.doc_id: hit.fused_score for hit in fused}
+
+
+def test_a_smoothed_score_is_a_mean_of_the_documents_own_and_its_neighbours_by_their_nearness() -> None:
+    """Of 8 signs w shares 8 with v (cosine 1) and 6 with x (45 degrees, weight 1/4), and y is opposite to all."""
+    codes = {"v": b"\xff", "w": b"\xff", "x": b"\xfc", "y": b"\x00"}
+    found = smoothed(codes, v=1.0, w=0.5, x=0.25, y=0.0)
+    assert found == pytest.approx(
+        {
+            "v": 0.5 * 1.0 + 0.5 * (0.5 + 0.25 / 4) / (1 + 1 / 4),
+            "w": 0.5 * 0.5 + 0.5 * (1.0 + 0.25 / 4) / (1 + 1 / 4),
+            "x": 0.5 * 0.25 + 0.5 * (1.0 + 0.5) / 2,
+            "y": 0.0,
+        }
+    )
+
+
+def test_a_document_without_a_code_is_neither_smoothed_nor_a_neighbour() -> None:
+    assert smoothed({"x": b"\xff", "z": b"\xff"}, x=1.0, y=0.5, z=0.0) == {"x": 0.5, "y": 0.5, "z": 0.5}
+    assert smoothed({"x": b"\xff"}, x=1.0, y=0.5, z=0.0) == {"x": 1.0, "y": 0.5, "z": 0.0}
+
+
+def test_only_the_first_documents_are_smoothed() -> None:
+    scores = {f"d{n:03}": 100.0 - n for n in range(N_SMOOTHED + 2)}
+    plain, found = smoothed({}, **scores), smoothed(dict.fromkeys(scores, b"\xff"), **scores)
+    assert [doc_id for doc_id in scores if plain[doc_id] == found[doc_id]] == list(scores)[N_SMOOTHED:]
+
+
+def test_a_smoothed_hit_tells_what_it_was_before_and_what_each_neighbour_has_in_it() -> None:
+    chosen = FusionSettings(method="minmax", weights={"a": 1.0}, smoothing=0.25)
+    codes = {("docs", doc_id): b"\xff" for doc_id in "xy"}
+    [first, second] = fuse({"a": leg(("x", 1.0), ("y", 0.0))}, chosen, window=2, codes=codes)
+    assert (first.fused_score, first.smoothed) == (0.75, Smoothed(1.0, {("docs", "y"): 0.25}))
+    assert (second.fused_score, second.smoothed) == (0.25, Smoothed(0.0, {("docs", "x"): 0.25}))

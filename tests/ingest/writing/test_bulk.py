@@ -1,7 +1,7 @@
 """Actions are exact to the byte, and every answer of a cluster has one meaning."""
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 
 from bridge.cluster.connection import Answer
 from bridge.errors import AccessDenied, IndexUnsuitable
+from bridge.profile import PassageSettings
 from bridge.records import Document, DocumentVersion, EnrichedDocument, Passage, SourcePosition
 from ingest.books.ledger import Outcome
 from ingest.stages.models import profile_for
@@ -79,6 +80,17 @@ def test_an_update_clears_what_an_earlier_recipe_made() -> None:
     body = update_action(enriched(""), PROFILE).lines.split(b"\n")[1]
     assert json.loads(body)["doc"]["_neural"] == {"stamp": "stamp", "predicted_queries": None, "embedding": None}
     assert json.loads(neural_object(enriched(""), PROFILE)) == {"stamp": "stamp"}
+
+
+@pytest.mark.parametrize("layout", ["single", "nested"])
+def test_a_document_has_a_code_if_its_index_holds_codes(layout: Literal["single", "nested"]) -> None:
+    """Of the embedding (1, 0, 0, 0): the first bit, in base64."""
+    coded = msgspec.structs.replace(PROFILE, codes="sign", passages=PassageSettings(layout))
+    assert json.loads(neural_object(enriched(), coded))["code"] == "gA=="
+    assert "code" not in json.loads(neural_object(enriched(), PROFILE))
+    assert "code" not in json.loads(neural_object(enriched(""), coded))
+    cleared = json.loads(update_action(enriched(""), coded).lines.split(b"\n")[1])["doc"]["_neural"]
+    assert cleared["code"] is None
 
 
 def answered(item: dict[str, Any], action: BulkAction = ACTION) -> Verdict:

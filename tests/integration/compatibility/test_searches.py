@@ -102,6 +102,19 @@ def test_the_legs_are_fused(stack: ProxyStack, enriched: str) -> None:
     assert "_neural" not in answer["hits"]["hits"][0]["_source"]
 
 
+@pytest.mark.feature("stage smoothing (codes in doc values)")
+def test_documents_that_resemble_each_other_get_scores_that_resemble_each_other(
+    stack: ProxyStack, enriched: str
+) -> None:
+    mark, answer = staged(stack, enriched, "smoothing, explain", match("blue dress", size=20))
+    assert mark.startswith("hybrid+smoothing;")
+    smoothed = [hit["_bridge"]["smoothed"] for hit in answer["hits"]["hits"] if "smoothed" in hit["_bridge"]]
+    assert {each["_id"] for of in smoothed for each in of["neighbours"]} <= set(ids(answer))
+    assert any(of["neighbours"] for of in smoothed)
+    scores = [hit["_bridge"]["fused_score"] for hit in answer["hits"]["hits"]]
+    assert scores == sorted(scores, reverse=True)
+
+
 @pytest.mark.feature("stage rerank")
 def test_the_first_documents_are_reranked(stack: ProxyStack, enriched: str) -> None:
     mark, answer = staged(stack, enriched, "rerank", match("blue dress"))

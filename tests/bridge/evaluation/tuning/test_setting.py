@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bridge.evaluation.tuning.search import STEPS
-from bridge.evaluation.tuning.setting import BOOSTS, WINDOWS, Setting
+from bridge.evaluation.tuning.setting import BOOSTS, WINDOWS, Setting, rerankings
 from bridge.profile import (
     CascadeSettings,
     FusionSettings,
@@ -35,7 +35,21 @@ def test_what_an_index_has_is_what_it_gets_back() -> None:
 
 def test_searches_stop_at_the_stage_of_the_setting() -> None:
     changed = Setting.of(PROFILE, "hybrid").applied_to(PROFILE)
-    assert changed == msgspec.structs.replace(PROFILE, stages=["lexical", "expansion", "vector", "rerank", "hybrid"])
+    stages: list[Stage] = ["lexical", "expansion", "vector", "smoothing", "rerank", "hybrid"]
+    assert changed == msgspec.structs.replace(PROFILE, stages=stages)
+
+
+def test_a_setting_smooths_as_far_as_its_own_stage_does() -> None:
+    coded = msgspec.structs.replace(PROFILE, codes="sign")
+    assert [Setting.of(coded, stage).smoothing for stage in ("hybrid", "smoothing", "rerank")] == [0.0, 0.3, 0.3]
+    assert Setting.of(coded, "rerank").applied_to(coded).stages[-2:] == ["smoothing", "rerank"]
+    for varied in rerankings(Setting.of(coded, "hybrid")):
+        assert varied.applied_to(coded).fusion.smoothing == 0.0
+    for varied in rerankings(replace(Setting.of(coded, "smoothing"), smoothing=0.2)):
+        assert varied.applied_to(coded).fusion.smoothing == 0.2
+    without: list[Stage] = ["lexical", "hybrid", "rerank"]
+    gated = msgspec.structs.replace(coded, stages=without)
+    assert "smoothing" not in Setting.of(gated, "rerank").applied_to(gated).stages
 
 
 def test_a_weight_changes_alone() -> None:
@@ -49,11 +63,12 @@ def test_a_weight_changes_alone() -> None:
 @pytest.mark.parametrize(
     ("stage", "varied"),
     [
-        ("lexical", (0, 0, 0, 0, 0, 0)),
-        ("expansion", (0, 0, len(BOOSTS), 0, 0, 0)),
-        ("hybrid", (28, 3, len(BOOSTS) * len(WINDOWS), 70, 0, 5)),
-        ("rerank", (0, 0, 0, 0, 4, 5)),
-        ("cascade", (0, 0, 0, 0, 0, 5)),
+        ("lexical", (0, 0, 0, 0, 0, 0, 0)),
+        ("expansion", (0, 0, len(BOOSTS), 0, 0, 0, 0)),
+        ("hybrid", (28, 3, len(BOOSTS) * len(WINDOWS), 5, 70, 0, 5)),
+        ("smoothing", (0, 0, 0, 0, 70, 0, 5)),
+        ("rerank", (0, 0, 0, 0, 0, 4, 5)),
+        ("cascade", (0, 0, 0, 0, 0, 0, 5)),
     ],
 )
 def test_a_step_varies_what_its_stage_uses(stage: Stage, varied: tuple[int, ...]) -> None:
@@ -67,4 +82,6 @@ def test_a_setting_tells_what_it_does_and_no_more() -> None:
     assert str(hybrid) == f"{told}, words alone from a lead of 2.5 on"
     assert str(replace(hybrid, lead=None)) == told
     assert str(replace(hybrid, stage="cascade", lead=None)).endswith("cascade 60 → 6, blend 0.1")
+    smoothed = replace(hybrid, stage="smoothing", lead=None, smoothing=0.3)
+    assert str(smoothed) == told.replace("hybrid", "smoothing") + ", smoothing 0.3"
     assert str(replace(hybrid, stage="lexical")) == "lexical"

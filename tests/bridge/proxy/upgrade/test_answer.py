@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from bridge.profile import (
+    FusionSettings,
     PassageSettings,
 )
 from tests.bridge.proxy.conftest import MakeStack, Stack
@@ -40,6 +41,22 @@ async def test_explained_hits_tell_what_every_stage_said(make_stack: MakeStack) 
     assert told["a"]["legs"]["lexical"] == {"rank": 1, "score": 10.0}
     assert told["e"]["predicted_queries"] == ["what is e"]
     assert all("highlight" not in hit for hit in answer["hits"]["hits"])
+
+
+async def test_an_explanation_names_the_neighbours_of_a_smoothed_document(make_stack: MakeStack) -> None:
+    coded = msgspec.structs.replace(PROFILE, codes="sign", fusion=FusionSettings(method="rrf", smoothing=0.5))
+    stack = await make_stack(ScriptedIndex(profile=coded, codes={"a": "8A==", "d": "8A=="}))
+
+    _, mark, answer = await search(stack, x_bridge="smoothing, explain")
+
+    assert mark.startswith("hybrid+smoothing; took")
+    told = {hit["_id"]: hit["_bridge"] for hit in answer["hits"]["hits"]}
+    neighbour = {"_index": "docs", "_id": "d", "share": 0.5}
+    assert told["a"]["smoothed"]["neighbours"] == [neighbour]
+    assert told["a"]["smoothed"]["before"] > told["a"]["fused_score"] == told["d"]["fused_score"]
+    assert "smoothed" not in told["b"]
+    _, plain, _ = await search(stack, x_bridge="smoothing, smoothing=0")
+    assert plain.startswith("hybrid; took")
 
 
 async def test_an_explanation_without_predicted_queries_is_still_given(make_stack: MakeStack) -> None:

@@ -19,7 +19,7 @@ from tests.fake_cluster import Received, Reply, reply_json
 COMPANION = "/neural-bridge.docs"
 MAPPINGS = f"{COMPANION},neural-bridge.docs~2/_mapping"
 """Of the two companions that there may be."""
-BESIDE = msgspec.structs.replace(PROFILE, beside="docs")
+BESIDE = msgspec.structs.replace(PROFILE, beside="docs", codes="sign")
 
 
 @dataclass
@@ -65,6 +65,7 @@ class IndexWithCompanion:
     def _candidate(self, doc_id: str) -> dict[str, Any]:
         title = "another title" if doc_id in self.changed else f"title of {doc_id}"
         fields = {"_neural.id": [doc_id], "_neural.stamp": [f"recipe.{text_digest({'title': title})}"]}
+        fields["_neural.code"] = ["8A"]
         return {"_index": "neural-bridge.docs", "_score": 1.0, "fields": fields}
 
     def _admission(self, body: Any) -> list[dict[str, Any]]:
@@ -113,6 +114,16 @@ async def test_texts_come_with_the_candidates_that_are_admitted(make_stack: Make
 
     assert mark.startswith("hybrid+rerank; took")
     assert not [request for request in stack.cluster.requests("_search") if b'"includes"' in request.body]
+
+
+async def test_documents_are_smoothed_by_the_codes_of_entries_that_count(make_stack: MakeStack) -> None:
+    stack = await make_stack(IndexWithCompanion(changed=["d"]))
+
+    _, mark, answer = await search(stack, x_bridge="smoothing, explain")
+
+    assert mark.startswith("hybrid+smoothing; took")
+    smoothed = {hit["_id"] for hit in answer["hits"]["hits"] if "smoothed" in hit.get("_bridge", {})}
+    assert smoothed == {"e", "a"}
 
 
 async def test_only_the_companion_is_asked_by_the_bridges_own_identity(make_stack: MakeStack) -> None:

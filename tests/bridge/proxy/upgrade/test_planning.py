@@ -68,6 +68,7 @@ def test_json_is_taken_by_whoever_accepts_it(accept: str, is_json: bool) -> None
         ("hybrid, explain", Control(stage="hybrid", explain=True)),
         (" rerank ,", Control(stage="rerank")),
         ("hybrid, Vector = 2, lexical=0", Control(stage="hybrid", weights={"vector": 2.0, "lexical": 0.0})),
+        ("smoothing, smoothing=1", Control(stage="smoothing", weights={"smoothing": 1.0})),
     ],
 )
 def test_the_control_header_is_read(header: str | None, control: Control) -> None:
@@ -85,6 +86,8 @@ def test_the_control_header_is_read(header: str | None, control: Control) -> Non
         "vector=inf",
         "sparse=1",
         "vector=1, vector=2",
+        "smoothing=1.1",
+        "smoothing=-0.1",
     ],
 )
 def test_unknown_words_in_the_control_header_are_refused(header: str) -> None:
