@@ -3,9 +3,8 @@
 from tests.case_report import CASES, lines
 
 
-def test_the_catalogue_has_all_cases() -> None:
-    assert len(CASES) == 165
-    assert len(set(CASES)) == 165
+def test_the_catalogue_has_each_case_once_and_those_that_a_campaign_found() -> None:
+    assert len(set(CASES)) == len(CASES) > 165
 
 
 def test_a_failed_test_outweighs_passed_ones() -> None:
@@ -16,4 +15,4 @@ def test_a_failed_test_outweighs_passed_ones() -> None:
     assert "P14 failed t::b" in report
     assert "P15 absent" in report
     assert "I9 absent" in report
-    assert len(report) == 165
+    assert len(report) == len(CASES)
