@@ -118,6 +118,7 @@ def test_a_user_who_may_not_write_to_an_index_enriches_it_beside(users: SecuredN
             admin.delete(index=index, id="d0")
             run(users, tmp_path, "follow", f"{index}*", "--once", "--quiet", user=user)
             with users.client() as reader:
+                reader.indices.refresh(index=f"neural-bridge.{index}")
                 hits = reader.search(index=f"neural-bridge.{index}")["hits"]["hits"]
             assert {hit["_id"] for hit in hits} == {"d1", "d2", "d3", "d4"}
             admin.indices.put_settings(index=index, body={"index.refresh_interval": None})
