@@ -58,7 +58,9 @@ def vector(request: SearchRequest, profile: IndexProfile, embedding: Sequence[fl
     """The documents nearest to the query's embedding, among those that the application's conditions allow."""
     k = min(profile.window * _K_PER_RESULT, MAX_K)
     query = dialects.nearest(profile, embedding, k=k, allowed=allowed(request))
-    return _ids_only(request, profile.window, query, keep_conditions=False)
+    body = _ids_only(request, profile.window, query, keep_conditions=False)
+    # Afterwards, too: inside, conditions that only exclude let OpenSearch 2 find every passage.
+    return body | {"post_filter": {"bool": conditions}} if (conditions := allowed(request)) else body
 
 
 def exact_vector(request: SearchRequest, profile: IndexProfile, embedding: Sequence[float]) -> Json:

@@ -148,6 +148,16 @@ def test_shown_hits_keep_the_presentation_and_the_query_for_highlights() -> None
 
 
 @pytest.mark.case("P58")
+def test_what_the_nearest_neighbour_query_lets_through_meets_the_conditions_all_the_same() -> None:
+    query = {"bool": {"must": [MATCH], "must_not": [PUBLIC]}}
+
+    leg = legs.vector(understood({"query": query}), PROFILE, [1.0, 0.0])
+
+    assert leg["post_filter"] == {"bool": {"must_not": [PUBLIC]}}
+    assert "post_filter" not in legs.vector(understood({"query": MATCH}), PROFILE, [1.0, 0.0])
+
+
+@pytest.mark.case("P58")
 def test_shown_hits_meet_the_conditions_of_the_moment() -> None:
     nested = {"nested": {"path": "x", "query": PUBLIC, "inner_hits": {}}}
     query = {"bool": {"must": [MATCH], "filter": [PUBLIC, nested], "must_not": [PUBLIC]}}
