@@ -76,8 +76,8 @@ def fill(cluster_url: str, chance: random.Random, n_documents: int) -> IndexProf
 
 
 @asynccontextmanager
-async def embedder() -> AsyncIterator[str]:
-    """A sidecar that embeds and scores at once, by chance: its address."""
+async def embedder(scoring_s: float = 0.0) -> AsyncIterator[str]:
+    """A sidecar that embeds at once and takes `scoring_s` to score, both by chance: its address."""
     chance = random.Random(SEED)
 
     async def embed(_: web.Request) -> web.Response:
@@ -85,6 +85,7 @@ async def embedder() -> AsyncIterator[str]:
 
     async def rerank(request: web.Request) -> web.Response:
         texts = (await request.json())["texts"]
+        await asyncio.sleep(scoring_s)
         return web.json_response([{"index": i, "score": chance.random()} for i in range(len(texts))])
 
     app = web.Application()

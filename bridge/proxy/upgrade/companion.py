@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from bridge.errors import AnswerNotUnderstood, StageFailed
+from bridge.profile import IndexProfile
 from bridge.proxy.transport.passthrough import aside
 from bridge.proxy.upgrade.cluster_client import OwnSearches, scope
 from bridge.proxy.upgrade.planning import Plan
@@ -54,34 +55,33 @@ class Entries:
 
     Attributes:
         sources: texts that the application's index has shown to the caller, as JSON.
-        made_of: the `text_digest` of the texts that a document's entry was made of.
+        values: the doc values of documents' entries.
     """
 
-    def __init__(self, text_fields: Sequence[str]) -> None:
-        self._text_fields = text_fields
-        self._digests: dict[Key, str | None] = {}
+    def __init__(self, profile: IndexProfile) -> None:
+        self._profile = profile
+        self._counts: dict[Key, bool] = {}
         self.sources: dict[Key, bytes] = {}
-        self.made_of: dict[Key, str] = {}
+        self.values: dict[Key, Mapping[str, Sequence[object]]] = {}
 
     def show(self, hits: Iterable[Hit]) -> None:
-        """Notes the texts of documents, and takes their digests."""
+        """Notes the texts of documents, and compares them with what entries were made of."""
         for hit in hits:
-            self.sources[hit.key] = hit.source or b"{}"
-            if hit.key in self.made_of:
-                self._digest(hit.key)
+            self.sources.setdefault(hit.key, hit.source or b"{}")
+            self.count(hit.key)
 
     def count(self, key: Key) -> bool:
         """Whether the document has an entry that was made of the texts which the caller is shown."""
-        return key in self.made_of and key in self.sources and self._digest(key) == self.made_of[key]
+        if key not in self.sources or key not in self.values:
+            return False
+        if key not in self._counts:
+            shown = source_digest(self.sources[key], self._profile.text_fields)
+            self._counts[key] = shown == beside.made_of(self.values[key], self._profile)
+        return self._counts[key]
 
     def differ(self, key: Key) -> bool:
         """Whether the document has an entry that was made of other texts than the caller is shown."""
-        return key in self.made_of and key in self.sources and not self.count(key)
-
-    def _digest(self, key: Key) -> str | None:
-        if key not in self._digests:
-            self._digests[key] = source_digest(self.sources[key], self._text_fields)
-        return self._digests[key]
+        return key in self.sources and key in self.values and not self.count(key)
 
 
 class CompanionLegs:
@@ -120,7 +120,7 @@ class CompanionLegs:
         sizes = {leg: reach or beside.n_candidates(self._plan.profile, leg, allowed=not conditions) for leg in wanted}
         found, many = await asyncio.gather(
             self._found({leg: self._question(leg, size) for leg, size in sizes.items()}),
-            self._many() if conditions else asyncio.sleep(0, None),
+            self._many() if conditions and reach is None else asyncio.sleep(0, None),
         )
         failed, candidates = _apart(found)
         admitted = await self._admitted(candidates)
@@ -215,7 +215,7 @@ class CompanionLegs:
             ours = [msgspec.structs.replace(hit, index=indices[hit.index]) for hit in hits if hit.index in indices]
             code_field = self._plan.profile.code_field
             self._codes |= {hit.key: hit.fields[code_field] for hit in ours if code_field in hit.fields}
-            self._entries.made_of |= {hit.key: beside.made_of(hit.fields, self._plan.profile) for hit in ours}
+            self._entries.values |= {hit.key: hit.fields for hit in ours}
             candidates[leg] = _Candidates(ours, size if len(hits) >= size else 0).unchanged(self._entries)
         return candidates
 
@@ -298,9 +298,7 @@ async def companion_texts(
     if isinstance(found, BaseException):
         raise found
     entries.sources |= {hit.key: bytes(hit.members.get("_source", b"{}")) for hit in read}
-    entries.made_of |= {
-        hit.key: beside.made_of(msgspec.json.decode(hit.members.get("fields", b"{}")), plan.profile) for hit in found
-    }
+    entries.values |= {hit.key: msgspec.json.decode(hit.members.get("fields", b"{}")) for hit in found}
     offsets = {
         hit.key: hit.members["inner_hits"] for hit in found if "inner_hits" in hit.members and entries.count(hit.key)
     }

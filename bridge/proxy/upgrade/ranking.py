@@ -146,7 +146,7 @@ class CallersBackend(flow.Backend):
         self._notes = notes
         self._fusion_began: float | None = None
         self._embedding: Sequence[float] | None = None
-        self.entries = Entries(plan.profile.text_fields) if plan.profile.beside is not None else None
+        self.entries = Entries(plan.profile) if plan.profile.beside is not None else None
 
     async def embed(self, text: str) -> Sequence[float] | None:
         plan = self._plan
