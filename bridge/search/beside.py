@@ -7,6 +7,9 @@ the caller is shown: a candidate counts if they are the ones that it was made of
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
+
+import msgspec
 
 from bridge.cluster import dialects
 from bridge.profile import IndexProfile
@@ -17,7 +20,7 @@ from bridge.search.request import SearchRequest
 from bridge.text import digest_in_stamp
 
 MAX_CANDIDATES = 900
-"""Each is a clause of the admission, and clusters take 1,024 clauses."""
+"""Each is a clause of an admission, and clusters take 1,024 clauses."""
 
 MAX_MATCHING = 2_000
 """Of so few documents that the conditions allow, the companion scores every one."""
@@ -68,13 +71,33 @@ def vector(
 
 def admission(request: SearchRequest, profile: IndexProfile, leg: str, candidates: Sequence[Hit]) -> Json:
     """A leg's search in the application's indices, with the documents' texts. It finds the same documents with the same
-    scores as `legs.expansion` and `legs.vector` do if the indices hold the bridge's object themselves."""
-    scored = _scored(candidates)
+    scores, those of leg vector after `in_order`, as `legs.expansion` and `legs.vector` do if the indices hold the
+    bridge's object themselves."""
     if leg == "expansion":
-        body = legs.expanded_by(request, profile, scored)
+        body = legs.expanded_by(request, profile, _scored(candidates))
     else:
-        body = legs.allowed_by(request, profile, scored)
+        step = _step(profile)
+        steps = [candidates[start : start + step] for start in range(0, len(candidates), step)]
+        clauses = [
+            {"constant_score": {"filter": legs.documents([hit.key for hit in each]), "boost": len(steps) - n}}
+            for n, each in enumerate(steps)
+        ]
+        body = legs.allowed_by(request, profile, {"bool": {"should": clauses}} if clauses else {"match_none": {}})
+        body |= {"size": profile.window + step}
     return {**body, "_source": {"includes": list(profile.text_fields)}}
+
+
+def in_order(profile: IndexProfile, candidates: Sequence[Hit], admitted: Sequence[Hit]) -> list[Hit]:
+    """The first of the candidates that an admission of leg vector returned, in their order and with their scores."""
+    of_key = {hit.key: hit for hit in admitted}
+    known = (msgspec.structs.replace(of_key[each.key], score=each.score) for each in candidates if each.key in of_key)
+    return list(islice(known, profile.window))
+
+
+def _step(profile: IndexProfile) -> int:
+    """How many candidates of leg vector have one clause together, and one score. A clause for each would cost the
+    cluster more than finding them; so many more than a window are shown, and no order is lost."""
+    return max(profile.window // 4, 1)
 
 
 def matching(request: SearchRequest) -> Json:

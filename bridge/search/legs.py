@@ -94,7 +94,7 @@ def texts(profile: IndexProfile, keys: Sequence[Key], embedding: Sequence[float]
 
     With the query's embedding and documents of several passages, each comes with so many of its nearest.
     """
-    query = _documents(keys)
+    query = documents(keys)
     if embedding is not None and profile.passages.layout == "nested":
         query = {"bool": {"filter": [query], "should": [_nearest_passages(profile, embedding, passages)]}}
     return {
@@ -110,7 +110,7 @@ def offsets(profile: IndexProfile, keys: Sequence[Key], embedding: Sequence[floa
     nearest = _nearest_passages(profile, embedding, passages)
     return {
         "size": len(keys),
-        "query": {"bool": {"filter": [_documents(keys)], "should": [nearest]}},
+        "query": {"bool": {"filter": [documents(keys)], "should": [nearest]}},
         "_source": False,
         "docvalue_fields": [profile.stamp_field],
         "track_total_hits": False,
@@ -123,7 +123,7 @@ def shown(request: SearchRequest, keys: Sequence[Key]) -> Json:
     Its own query stands beside the ids as an optional clause: highlights, named queries and inner hits
     come out as they would in its own answer.
     """
-    filters = [_documents(keys)]
+    filters = [documents(keys)]
     if conditions := allowed(replace(request, post_filter=None)):
         # The query holds the conditions too, and names its inner hits once.
         filters.append(_without_inner_hits({"bool": conditions}))
@@ -138,7 +138,7 @@ def shown(request: SearchRequest, keys: Sequence[Key]) -> Json:
 
 def matched(request: SearchRequest, keys: Sequence[Key]) -> Json:
     """Those of the given documents that the application's own query finds."""
-    query = {"bool": {"must": [request.query], "filter": [_documents(keys)]}}
+    query = {"bool": {"must": [request.query], "filter": [documents(keys)]}}
     return _ids_only(request, len(keys), query, keep_conditions=True)
 
 
@@ -151,7 +151,7 @@ def matching_predictions(request: SearchRequest, profile: IndexProfile, keys: Se
         "size": len(keys),
         "_source": False,
         "track_total_hits": False,
-        "query": {"bool": {"filter": [_documents(keys)], "must": [{"match": {name: request.text}}]}},
+        "query": {"bool": {"filter": [documents(keys)], "must": [{"match": {name: request.text}}]}},
         "highlight": {"fields": {name: whole}},
     }
 
@@ -163,7 +163,7 @@ def tail(request: SearchRequest, *, without: Sequence[Key], start: int, size: in
         **request.presentation,
         "from": start,
         "size": size,
-        "query": {"bool": {"must": [request.query], "must_not": [_documents(without)]}} if without else request.query,
+        "query": {"bool": {"must": [request.query], "must_not": [documents(without)]}} if without else request.query,
         "track_total_hits": False,
     }
     return body | _conditions(request)
@@ -214,7 +214,8 @@ def _nearest_passages(profile: IndexProfile, embedding: Sequence[float], n: int)
     return nearest
 
 
-def _documents(keys: Sequence[Key]) -> Json:
+def documents(keys: Sequence[Key]) -> Json:
+    """Finds these documents."""
     by_index: dict[str, list[str]] = {}
     for index, doc_id in keys:
         by_index.setdefault(index, []).append(doc_id)

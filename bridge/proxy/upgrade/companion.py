@@ -202,8 +202,7 @@ class CompanionLegs:
         indices = self._searches.companions(self._plan)
         try:
             answer = await self._searches.companion_msearch(self._plan, questions.values())
-            ids_in = self._plan.profile.entry_id_field
-            found = await aside(len(answer), lambda: leg_rankings(answer, list(questions), id_field=ids_in))
+            found = leg_rankings(answer, list(questions), id_field=self._plan.profile.entry_id_field)
         except (StageFailed, AnswerNotUnderstood) as failed:
             return dict.fromkeys(questions, str(failed))
         candidates: dict[str, _Candidates | str] = {}
@@ -247,6 +246,8 @@ class CompanionLegs:
         hits_of = await self._by_caller(
             {leg: beside.admission(plan.request, plan.profile, leg, each.hits) for leg, each in candidates.items()}
         )
+        if isinstance(near := hits_of.get("vector"), list):
+            hits_of["vector"] = beside.in_order(plan.profile, candidates["vector"].hits, near)
         shown = [hit for hits in hits_of.values() if not isinstance(hits, str) for hit in hits]
         await aside(sum(len(hit.source) for hit in shown), lambda: self._entries.show(shown))
         return hits_of
@@ -257,7 +258,7 @@ class CompanionLegs:
         plan = self._plan
         answer = await self._searches.msearch(plan, legs.msearch(bodies.values(), scope(plan)), stage="legs")
         try:
-            return await aside(len(answer), lambda: leg_rankings(answer, list(bodies)))
+            return leg_rankings(answer, list(bodies))
         except AnswerNotUnderstood as error:
             raise StageFailed("legs_unavailable", str(error)) from error
 

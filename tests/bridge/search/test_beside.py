@@ -36,22 +36,42 @@ def test_among_documents_each_is_compared() -> None:
 
 
 @pytest.mark.parametrize("leg", ["expansion", "vector"])
-def test_an_admission_has_all_conditions_and_a_clause_for_each_score(leg: str) -> None:
+def test_an_admission_has_all_conditions_and_shows_texts(leg: str) -> None:
     body = beside.admission(REQUEST, PROFILE, leg, HITS)
 
-    scored: dict[str, Any] = {"constant_score": {"filter": {"ids": {"values": ["a"]}}, "boost": 2.5}}
     assert body["_source"] == {"includes": PROFILE.text_fields}
     query = body["query"]["bool"]
     assert (query["filter"], query["must_not"]) == ([PUBLIC], [PUBLIC])
-    candidates = {"bool": {"should": [scored]}}
-    [must] = query["must"]
-    assert must == (candidates if leg == "vector" else {"bool": {"should": [MATCH, candidates]}})
+
+
+def test_an_admission_of_texts_has_a_clause_for_each_score() -> None:
+    body = beside.admission(REQUEST, PROFILE, "expansion", HITS)
+
+    scored: dict[str, Any] = {"constant_score": {"filter": {"ids": {"values": ["a"]}}, "boost": 2.5}}
+    assert body["query"]["bool"]["must"] == [{"bool": {"should": [MATCH, {"bool": {"should": [scored]}}]}}]
+
+
+def test_an_admission_of_vectors_has_few_clauses_and_loses_no_order() -> None:
+    candidates = [Hit("docs", str(n), 1 - n / 1000) for n in range(200)]
+    body = beside.admission(REQUEST, PROFILE, "vector", candidates)
+
+    [must] = body["query"]["bool"]["must"]
+    boosts = [clause["constant_score"]["boost"] for clause in must["bool"]["should"]]
+    assert boosts == sorted(boosts, reverse=True)
+    assert len(boosts) < 20
+    # Within a clause the cluster may return any order, and cut it anywhere.
+    step = 200 // len(boosts)
+    returned = [Hit("docs", str(n), 1.0, source=b"{}") for n in reversed(range(body["size"]))]
+    assert body["size"] >= PROFILE.window + step
+    assert beside.in_order(PROFILE, candidates, returned) == [
+        msgspec.structs.replace(hit, source=b"{}") for hit in candidates[: PROFILE.window]
+    ]
 
 
 def test_an_admission_to_several_indices_keeps_their_documents_apart() -> None:
-    body = beside.admission(REQUEST, PROFILE, "vector", [Hit("docs", "a", 2.5), Hit("more", "a", 1.5)])
+    body = beside.admission(REQUEST, PROFILE, "expansion", [Hit("docs", "a", 2.5), Hit("more", "a", 1.5)])
 
-    [must] = body["query"]["bool"]["must"]
+    must = body["query"]["bool"]["must"][0]["bool"]["should"][1]
     expected = {"docs": 2.5, "more": 1.5}
     assert [each["bool"]["filter"] for each in must["bool"]["should"]] == [[{"term": {"_index": i}}] for i in expected]
     scored = [each["bool"]["should"][0]["constant_score"] for each in must["bool"]["should"]]
