@@ -70,7 +70,7 @@ class IndexWithCompanion:
 
     def _admission(self, body: Any) -> list[dict[str, Any]]:
         candidates = json.dumps(body)
-        found = [doc_id for doc_id in self.admitted if f'["{doc_id}"]' in candidates]
+        found = [doc_id for doc_id in self.admitted if f'"{doc_id}"' in candidates]
         return [
             {"_index": "docs", "_id": doc_id, "_score": 1.0, "_source": {"title": f"title of {doc_id}"}}
             for doc_id in found
