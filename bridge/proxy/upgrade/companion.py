@@ -93,7 +93,6 @@ class CompanionLegs:
         self._searches = searches
         self._embedding = embedding
         self._entries = entries
-        self._codes: dict[Key, Sequence[object]] = {}
         self._conditions = searches.conditions(plan)
 
     async def answer(self, bodies: Mapping[str, Json]) -> dict[str, list[Hit] | str]:
@@ -212,8 +211,6 @@ class CompanionLegs:
                 continue
             size = questions[leg]["size"]
             ours = [msgspec.structs.replace(hit, index=indices[hit.index]) for hit in hits if hit.index in indices]
-            code_field = self._plan.profile.code_field
-            self._codes |= {hit.key: hit.fields[code_field] for hit in ours if code_field in hit.fields}
             self._entries.values |= {hit.key: hit.fields for hit in ours}
             candidates[leg] = _Candidates(ours, size if len(hits) >= size else 0).unchanged(self._entries)
         return candidates
@@ -236,9 +233,11 @@ class CompanionLegs:
 
     def _coded(self, hit: Hit) -> Hit:
         """A hit of the application's index with the code that its entry has, if that one counts."""
-        if hit.key not in self._codes or not self._entries.count(hit.key):
+        code_field = self._plan.profile.code_field
+        code = self._entries.values.get(hit.key, {}).get(code_field)
+        if code is None or not self._entries.count(hit.key):
             return hit
-        return msgspec.structs.replace(hit, fields={self._plan.profile.code_field: self._codes[hit.key]})
+        return msgspec.structs.replace(hit, fields={code_field: code})
 
     async def _shown(self, candidates: Mapping[str, _Candidates]) -> dict[str, list[Hit] | str]:
         """The legs' hits in the application's index; their texts are noted."""
