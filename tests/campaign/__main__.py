@@ -16,6 +16,7 @@ import structlog
 from tests.campaign.findings import Findings
 from tests.campaign.fuzz import Fuzzer
 from tests.campaign.kills import run as run_kills
+from tests.campaign.security import run as run_security
 from tests.campaign.soak import FAULTS
 from tests.campaign.soak import run as run_soak
 from tests.campaign.stand import stand
@@ -134,6 +135,22 @@ def switches(seed: int | None, minutes: float | None, folder: Path | None, as_js
     started = time.monotonic()
     figures = asyncio.run(run_switches(findings, minutes))
     _tell(findings, time.monotonic() - started, as_json, **figures)
+
+
+@main.command()
+@click.option("--rounds", type=int, default=20, show_default=True, help="At most so many rounds of all cells.")
+@_options
+def security(rounds: int, seed: int | None, minutes: float | None, folder: Path | None, as_json: bool) -> None:
+    """Callers of every kind on every path of a search: nobody may see more than the node itself shows him."""
+    findings = _findings("security", seed, folder)
+    started = time.monotonic()
+    whole = None
+    with _stoppable():
+        whole = run_security(findings, rounds, _until(minutes))
+    if whole is not None:
+        click.echo(whole.table(), err=as_json)
+    cells = {"cells": whole.cells()} if whole is not None and as_json else {}
+    _tell(findings, time.monotonic() - started, as_json, rounds=findings.next, **cells)
 
 
 @contextmanager
