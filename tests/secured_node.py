@@ -25,7 +25,7 @@ from bridge.node.node import EmbeddedNode
 from bridge.settings import load_settings
 
 ADMIN = "admin"
-COMMAND_TIMEOUT_S = 60
+COMMAND_TIMEOUT_S = 300
 API = "/_plugins/_security/api"
 
 
