@@ -118,9 +118,11 @@ class Matrix:
                 caller.look(self.node.url)
                 yield caller
 
-    def round(self) -> None:
-        """One search of each kind by every caller."""
+    def round(self, until: float = float("inf")) -> None:
+        """One search of each kind by every caller; none is begun after `until`, by the monotonic clock."""
         for caller in self.callers():
+            if time.monotonic() >= until:
+                return
             for path, ask in PATHS.items():
                 body = self._body()
                 for asked in ask(self, caller, body):
@@ -350,7 +352,7 @@ def run(findings: Findings, rounds: int, until: float) -> Matrix:
     with start_secured_node() as node, matrix(node, random.Random(findings.seed), findings) as whole:
         while findings.next < rounds and time.monotonic() < until:
             whole.chance.seed(f"{findings.seed} {findings.next}")
-            whole.round()
+            whole.round(until)
             findings.next += 1
             findings.save()
         findings.figures.update({f"upgraded {way}": whole.upgraded[way] for way in WAYS})
