@@ -323,7 +323,8 @@ def matrix(node: SecuredNode, chance: random.Random, findings: Findings) -> Iter
         "index_patterns": [f"{PREFIX}*"],
         "allowed_actions": ["indices:admin/mappings/get", "indices:data/read/search", "indices:data/read/msearch"],
     }
-    node.add_user("matrix-bridge", companions, cluster=("indices:data/read/msearch",))
+    mappings = {"index_patterns": ["*"], "allowed_actions": ["indices:admin/mappings/get"]}
+    node.add_user("matrix-bridge", companions, mappings, cluster=("indices:data/read/msearch",))
     users = {_user(name): rights for name, rights in RIGHTS.items() if rights is not None}
     for user, rights in users.items():
         node.add_user(user, rights, cluster=("cluster_composite_ops_ro",))
