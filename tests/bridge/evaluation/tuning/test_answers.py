@@ -79,7 +79,7 @@ def test_all_legs_go_in_one_request_with_the_scope_of_the_search(
     [
         (
             json_reply({"responses": [leg("a"), {"status": 400, "error": {"type": "parsing_exception"}}]}),
-            "index products: the vector leg failed: parsing_exception",
+            "index products: the vector leg failed: malformed: parsing_exception",
         ),
         (Reply(503, b"busy"), "index products: the cluster answered _msearch with status 503: b'busy'"),
     ],
