@@ -1,4 +1,4 @@
-"""Leaks that the security matrix must see."""
+"""The security matrix in its short form, and leaks that it must see."""
 
 import json
 import random
@@ -8,11 +8,24 @@ import pytest
 import requests
 
 from tests.campaign.findings import Findings
-from tests.campaign.security import Asked, Caller, Matrix
+from tests.campaign.security import PATHS, RIGHTS, WAYS, Asked, Caller, Matrix, matrix
 from tests.proxy_stack import ProxyStack
 from tests.secured_node import SecuredNode
 
 BODY = {"query": {"match": {"title": "wing"}}}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_nobody_is_shown_more_than_the_node_shows_him(secured_node: SecuredNode, tmp_path: Any) -> None:
+    findings = Findings(tmp_path, "security", 1)
+
+    with matrix(secured_node, random.Random(1), findings) as whole:
+        whole.round()
+
+    assert findings.counts == {}, (tmp_path / "security.jsonl").read_text("utf-8")[:10_000]
+    assert whole.asked.keys() == {(name, path, way) for name in RIGHTS for path in PATHS for way in WAYS}
+    assert all(whole.upgraded[way] >= 30 for way in WAYS), whole.upgraded
 
 
 def answer(body: Any, status: int = 200) -> requests.Response:
