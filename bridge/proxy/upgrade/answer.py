@@ -96,7 +96,7 @@ class Composer:
         """The hits from `start` on: first of the ranking, then of the application's own results beyond it.
 
         Raises:
-            StageFailed: hits that the own answer lacks could not be had.
+            StageFailed: hits that the own answer lacks could not be had, or an alias moved to another index meanwhile.
         """
         request = plan.request
         ranking = ranked.ranking.hits
@@ -105,6 +105,7 @@ class Composer:
         end = request.start + request.size
         page = ranking[request.start : end]
         available = {hit.key: hit for hit in own.hits}
+        _refuse_mixture(plan, [*available, *(hit.key for hit in ranking)])
         if missing := [hit.key for hit in page if hit.key not in available]:
             available |= {hit.key: hit for hit in await self._searches.show(plan, legs.shown(request, missing))}
         matching: dict[Key, list[str]] = {}
@@ -126,13 +127,15 @@ class Composer:
         size = request.start + request.size - max(request.start, len(ranking))
         body = legs.tail(request, without=[hit.key for hit in ranking], start=start, size=size)
         first = len(ranking) + start + 1
+        hits = await self._searches.show(plan, body)
+        _refuse_mixture(plan, [*(hit.key for hit in ranking), *(hit.key for hit in hits)])
         return [
             shown_hit(
                 hit,
                 score=tail_score(hit.score),
                 explanation={"rank": rank, "legs": {}, "tail": True, "own_score": hit.score} if plan.explain else None,
             )
-            for rank, hit in enumerate(await self._searches.show(plan, body), start=first)
+            for rank, hit in enumerate(hits, start=first)
         ]
 
     async def _predicted_queries(self, plan: Plan, keys: Sequence[Key], ranked: Ranked) -> dict[Key, list[str]]:
@@ -170,6 +173,12 @@ class Composer:
             ranked.notes.failures.append(failed)
             return 0
         return len(keys) - len(matched)
+
+
+def _refuse_mixture(plan: Plan, keys: Sequence[Key]) -> None:
+    """Raises StageFailed if documents are of two indices though the search's name led to one."""
+    if plan.of_one_index and len({index for index, _ in keys}) > 1:
+        raise StageFailed("index_changed", f"{plan.expression} moved to another index meanwhile")
 
 
 def explained_answer(ranked: Ranked) -> dict[str, object]:

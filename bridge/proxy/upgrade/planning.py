@@ -13,7 +13,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self, TypeAlias, get_args
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
@@ -92,7 +92,8 @@ class Plan:
     """A search to be upgraded: what it asks, of which index, as whom, and how far to go.
 
     `expression` is the index or alias as in the request's path; `caller` the forwarded headers;
-    `deadline` on the event loop's clock. `hide`: the objects of the bridge that the answer leaves out. `explain`,
+    `deadline` on the event loop's clock. `hide`: the objects of the bridge that the answer leaves out. `of_one_index`:
+    the expression led to one index when the profile was read. `explain`,
     `passage` and `union` as in `Control`.
     """
 
@@ -107,6 +108,7 @@ class Plan:
     hide: frozenset[str] = frozenset()
     passage: bool = False
     union: bool = False
+    of_one_index: bool = False
 
 
 class Planner:
@@ -170,6 +172,12 @@ class Planner:
         known = self._known.get(callers) or self._known.get(everybodys)
         return self._every_object if known is None or known.objects is None else known.objects
 
+    def leads_to_one_index(self, searched: "Searched", caller: CIMultiDict[str]) -> bool:
+        """Whether these names led to one index when the profile was read."""
+        callers, everybodys = self._askers(searched, caller)
+        known = self._known.get(callers) or self._known.get(everybodys)
+        return known is not None and known.of_one_index
+
     def _askers(self, searched: "Searched", caller: CIMultiDict[str]) -> tuple[_Asked, _Asked]:
         """Under what the answer to this caller is remembered, and under what an answer to everybody."""
         return (searched, identity(caller, self._per_request_headers)), (searched, None)
@@ -207,6 +215,7 @@ class Planner:
                     known, indices = await self._read(searched, caller)
                     if known.profile == CLUSTER_UNAVAILABLE:
                         return known.profile
+                    known = replace(known, of_one_index=indices is not None and len(indices) == 1)
                     # Patterns and aliases lead each caller to the indices that he may read.
                     self._known[everybodys if indices == [unquote(searched.expression)] else callers] = known
                     self._every_object |= known.objects or frozenset()
@@ -356,6 +365,7 @@ class _Known:
 
     profile: IndexProfile | LeaveAlone
     objects: frozenset[str] | None = None
+    of_one_index: bool = False
 
 
 class _Mapping(msgspec.Struct):

@@ -247,11 +247,16 @@ class Search:
         deadline = started + self._planner.budget_s
         profiles = await self._planner.profiles(set(searched), inbound.headers, deadline=deadline)
         objects = {each: self._planner.objects(each, inbound.headers) for each in profiles}
+        of_one_index = {each for each in profiles if self._planner.leads_to_one_index(each, inbound.headers)}
 
         def planned() -> Plans:
-            return [
+            plans = [
                 self._plan(item, profiles[each], objects[each], inbound, control, started)
                 for item, each in zip(items, searched, strict=True)
+            ]
+            return [
+                replace(plan, of_one_index=True) if isinstance(plan, Plan) and each in of_one_index else plan
+                for plan, each in zip(plans, searched, strict=True)
             ]
 
         return await aside(sum(len(item.body) for item in items), planned)

@@ -7,13 +7,14 @@ import msgspec
 import pytest
 
 from bridge.profile import (
+    META_KEY,
     FusionSettings,
     PassageSettings,
 )
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex, kind_of_search
 from tests.bridge.proxy.searching import ids, scores, search
-from tests.fake_cluster import Received, Reply
+from tests.fake_cluster import Received, Reply, reply_json
 
 
 async def test_our_fields_are_hidden_unless_asked_for(make_stack: MakeStack) -> None:
@@ -228,3 +229,23 @@ async def test_an_answer_that_is_not_understood_is_still_without_our_object(make
 
     assert "degraded=answer_not_understood" in mark
     assert answer == {"hits": {"hits": [{"_index": "docs", "_id": 7, "_source": {"n": 1}}]}}
+
+
+@pytest.mark.case("P62")
+@pytest.mark.parametrize(("n_indices", "stages"), [(1, "lexical; degraded=index_changed"), (2, "hybrid")])
+async def test_an_alias_that_moves_meanwhile_mixes_no_two_indices(
+    make_stack: MakeStack, n_indices: int, stages: str
+) -> None:
+    meta = {META_KEY: PROFILE.to_meta()}
+    mappings = {f"docs-{n}": {"mappings": {"_meta": meta}} for n in range(n_indices)}
+    moved = {"hits": {"hits": [{"_index": "docs-1", "_id": "x", "_score": 9.0}]}, "status": 200}
+    stack = await make_stack(
+        ScriptedIndex(faults={"_mapping": reply_json(mappings)}, legs={"vector": moved, "exact": moved})
+    )
+
+    _, mark, answer = await search(stack, x_bridge="hybrid")
+
+    assert mark.rpartition("; took")[0] == stages
+    if n_indices == 1:
+        assert {hit["_index"] for hit in answer["hits"]["hits"]} == {"docs"}
+        assert ids(answer) == ["a", "b", "c"]
