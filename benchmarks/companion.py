@@ -199,6 +199,9 @@ def measured(
                     own_documents=queries.own_documents,
                 )
             ]
+        for result in results:
+            if result.run.degraded:
+                display.say(f"{way}, {result.name}: {result.run.degraded:,} searches were answered by an earlier stage")
         ndcg[way] = {result.name: result.figures()["ndcg@10"] for result in results}
         enriched = companion if way == "beside" else name
         added = _store_bytes(index.cluster, enriched) - (0 if way == "beside" else application)
