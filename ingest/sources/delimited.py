@@ -2,11 +2,9 @@
 
 Cells are texts, since the format knows nothing else; columns that are named as numbers become numbers, digit
 by digit as they were written. An empty cell is a field that the document lacks.
-
-Rows are read as RFC 4180 has them, and as Python's csv does if it is strict; that has one limit on the length of a cell
-for the whole process, which other libraries rely on.
 """
 
+import csv
 import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import BinaryIO
@@ -31,30 +29,24 @@ def row_entries(
 
     Raises:
         UsageError: the heading is missing or names a column twice or not at all, `numbers` names no column, or a
-            line or cell is longer than `max_bytes`.
+            line or row is longer than `max_bytes`.
     """
+    # One limit for the whole process: it is only ever raised, since the default of 131,072 is less than documents have.
+    csv.field_size_limit(max(max_bytes, csv.field_size_limit()))
     physical = _Lines(name, stream, max_bytes)
-    lines = iter(physical)
-    try:
-        heading = _heading(name, _row(lines, delimiter, max_bytes) or [], numbers)
-    except _RowProblem as problem:
-        raise UsageError(f"source {name}: the heading cannot be read: {problem}") from problem
+    reader = csv.reader(physical, delimiter=delimiter, strict=True)
+    heading = _heading(name, reader, numbers)
     keys = [(_encode(column) + b":", column in numbers) for column in heading]
     while True:
-        position = SourcePosition(name, physical.read + 1)
-        physical.since.clear()
+        position = SourcePosition(name, reader.line_num + 1)
+        physical.begin_row()
         try:
-            row = _row(lines, delimiter, max_bytes)
-            if row is None:
-                return
+            row = next(reader)
             if row:
                 yield Entry(position, _object(keys, row))
-        except _CellTooLong as problem:
-            raise UsageError(
-                f"source {name}: a cell that begins at line {position.offset} is longer than ingest.max_doc_bytes "
-                f"({max_bytes:,}): close its quotes, or raise the limit"
-            ) from problem
-        except _RowProblem as problem:
+        except StopIteration:
+            return
+        except (_RowProblem, csv.Error) as problem:
             raw = b"".join(physical.since)[:SAMPLE_BYTES]
             yield Unreadable(position, "invalid_row", f"the row cannot be read: {problem}", raw)
 
@@ -63,82 +55,47 @@ class _RowProblem(Exception):
     """Why a row is no document."""
 
 
-class _CellTooLong(_RowProblem):
-    """A cell, within quotes, goes on beyond the limit."""
-
-
 class _Lines:
-    """Lines as text; `since` holds the bytes of those that were read for the row at hand, `read` counts all."""
+    """Lines as text; `since` holds the bytes of those that were read for the row at hand."""
 
     def __init__(self, name: str, stream: BinaryIO, max_bytes: int) -> None:
         self._name = name
         self._stream = stream
         self._max_bytes = max_bytes
-        self.read = 0
+        self._number = 0
+        self._row_bytes = 0
         self.since: list[bytes] = []
+
+    def begin_row(self) -> None:
+        self._row_bytes = 0
+        self.since.clear()
 
     def __iter__(self) -> Iterator[str]:
         while line := self._stream.readline(self._max_bytes + 2):
-            self.read += 1
+            self._number += 1
             if len(line) > self._max_bytes:
                 raise UsageError(
-                    f"source {self._name}: line {self.read} is longer than ingest.max_doc_bytes "
+                    f"source {self._name}: line {self._number} is longer than ingest.max_doc_bytes "
                     f"({self._max_bytes:,}): raise it"
                 )
             self.since.append(line)
-            if self.read == 1:
+            self._row_bytes += len(line)
+            if self._row_bytes > self._max_bytes and len(self.since) > 1:
+                raise UsageError(
+                    f"source {self._name}: the row that begins at line {self._number - len(self.since) + 1} is longer "
+                    f"than ingest.max_doc_bytes ({self._max_bytes:,}): close its quotes, or raise the limit"
+                )
+            if self._number == 1:
                 line = line.removeprefix(BOM)
             # What is no UTF-8 is found when the row is made, so that only that row suffers.
             yield line.decode(errors="surrogateescape")
 
 
-def _row(lines: Iterator[str], delimiter: str, max_chars: int) -> list[str] | None:
-    """The cells of the next row: none of an empty line; None at the end."""
-    if (line := next(lines, None)) is None:
-        return None
-    cells: list[str] = []
-    at = 0
-    while True:
-        if line.startswith('"', at):
-            cell, line, at = _quoted(line, at + 1, lines, max_chars)
-        else:
-            end = line.find(delimiter, at)
-            cell = line[at:] if end < 0 else line[at:end]
-            at += len(cell)
-            cell = cell.rstrip("\r\n") if end < 0 else cell
-            if "\r" in cell:
-                raise _RowProblem("a carriage return stands in a cell without quotes")
-        cells.append(cell)
-        if line.startswith(delimiter, at):
-            at += len(delimiter)
-        elif line[at:].strip("\r\n"):
-            raise _RowProblem(f"a quoted cell goes on after its end: {line[at:][:50]!r}")
-        else:
-            return cells if cells != [""] or line.startswith('"') else []
-
-
-def _quoted(line: str, at: int, lines: Iterator[str], max_chars: int) -> tuple[str, str, int]:
-    """The cell whose quote opens before `at`; the line on which it closes, and where that goes on."""
-    parts: list[str] = []
-    n_chars = 0
-    while True:
-        end = line.find('"', at)
-        parts.append(line[at:] if end < 0 else line[at:end])
-        n_chars += len(parts[-1])
-        if n_chars > max_chars:
-            raise _CellTooLong("a cell is longer than ingest.max_doc_bytes")
-        if end < 0:
-            if (following := next(lines, None)) is None:
-                raise _RowProblem("a quote is never closed")
-            line, at = following, 0
-        elif line.startswith('"', end + 1):
-            parts.append('"')
-            at = end + 2
-        else:
-            return "".join(parts), line, end + 1
-
-
-def _heading(name: str, heading: Sequence[str], numbers: Collection[str]) -> Sequence[str]:
+def _heading(name: str, reader: Iterator[list[str]], numbers: Collection[str]) -> Sequence[str]:
+    try:
+        heading = next(reader, [])
+    except csv.Error as error:
+        raise UsageError(f"source {name}: the heading cannot be read: {error}") from error
     twice = sorted({column for column in heading if heading.count(column) > 1})
     if "" in heading or twice:
         named = f"column {heading.index('') + 1} no name" if "" in heading else f"several columns the name {twice[0]}"
