@@ -1,6 +1,7 @@
 """Where log events go: servers write JSON lines for machines, commands write warnings for people; both to stderr."""
 
 import sys
+from contextlib import suppress
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -28,8 +29,18 @@ def write_warnings() -> None:
     )
 
 
+class _Stderr(structlog.PrintLogger):
+    """A full disk, or a reader that is gone, costs the line, and not what the line is about."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = fatal = failure = err = error = critical = exception = msg
+
+
 def _to_stderr(*_: object) -> structlog.PrintLogger:
-    return structlog.PrintLogger(sys.stderr)
+    return _Stderr(sys.stderr)
 
 
 def _drop_debug(_: WrappedLogger, level: str, event: EventDict) -> EventDict:

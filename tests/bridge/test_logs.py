@@ -1,6 +1,9 @@
 """What reaches stderr of servers and of commands."""
 
 import json
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import structlog
@@ -28,3 +31,16 @@ def test_commands_write_warnings_as_sentences_that_a_terminal_may_show(capsys: p
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "warning: the cluster is slow (cluster=x\\x1b[31m, waited_s=3)\nerror: stopped\n"
+
+
+@pytest.mark.case("P63")
+def test_a_full_disk_costs_the_line_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full").open("w", encoding="utf-8", buffering=1)  # noqa: SIM115 its end fails, too
+    monkeypatch.setattr(sys, "stderr", full)
+    try:
+        logs.write_json_lines()
+        structlog.get_logger("tests").info("served", took_ms=3)
+    finally:
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.campaign.soak import AROUND_S, Outcome, Traffic
 
-SHORT = ("sidecar_lies", "disk_full", "poisoned_connections", "rolling_restart")
+SHORT = ("sidecar_lies", "poisoned_connections")
 
 
 @pytest.mark.node
