@@ -50,6 +50,7 @@ def test_every_ranking_is_told_with_what_made_it(ground: Ground, tmp_path: Path)
         "BM25",
         encoder,
         f"BM25 and {encoder}",
+        f"BM25 and {encoder}, smoothed",
         f"BM25 and {encoder}, {honest}",
         f"BM25 and {encoder}, {negated}",
     ]
