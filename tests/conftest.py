@@ -1,8 +1,8 @@
 """Fixtures that every test may ask for; `servers` holds what they start."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
-import hypothesis
 import pytest
 import structlog
 from opensearchpy import OpenSearch
@@ -11,9 +11,13 @@ from bridge.node.node import EmbeddedNode
 from tests import servers
 from tests.secured_node import SecuredNode, start_secured_node
 
-# How long an example takes is the machine's business.
-hypothesis.settings.register_profile("house", deadline=None)
-hypothesis.settings.load_profile("house")
+# The environment for training has no hypothesis, and its tests need none.
+with suppress(ImportError):
+    import hypothesis
+
+    # How long an example takes is the machine's business.
+    hypothesis.settings.register_profile("house", deadline=None)
+    hypothesis.settings.load_profile("house")
 
 _RAY_MARKS = (
     pytest.mark.slow,
