@@ -167,7 +167,10 @@ def command(
     with connect(settings.cluster) as client:
         state = indices.look(client, index)
         if state.profile is None:
-            raise IndexUnsuitable(f"index {index} is not enriched: start with `neural-bridge backfill {index}`")
+            raise IndexUnsuitable(
+                f"index {index} is not enriched in place, which adapting needs: start with `neural-bridge backfill "
+                f"{index} --in-place`"
+            )
         if state.profile.vector_type == "none" and "encoder" in options.kinds:
             raise IndexUnsuitable(
                 f"index {index} holds no vectors: adapt the cross-encoder alone, --model cross_encoder"
