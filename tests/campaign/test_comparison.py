@@ -55,6 +55,8 @@ def test_what_is_no_http_may_be_refused(target: bytes) -> None:
         (b'{"stack_trace":"a\\"b","x":1}', b'{"stack_trace":"c","x":1}'),
         (b'{"_id":"sIPSJaIBq0Sz_q_yddry"}', b'{"_id":"sYPSJaIBq0Sz_q_ydtoC"}'),
         (b"document with id 'sIPSJaIBq0Sz_q_yddry'", b"document with id 'sYPSJaIBq0Sz_q_ydtoC'"),
+        (b":)\n\x05\xfa\x8astack_trace\xe4a", b":)\n\x05\xfa\x8astack_trace\xe4bc"),
+        (b'{"num_reduce_phases":3,"x":1}', b'{"x":1}'),
         (b"for uri [/papers/_search?] and", b"for uri [/papers/_search] and"),
     ],
 )
