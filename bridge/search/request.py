@@ -8,7 +8,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_plus
 
 from bridge.profile import SearchRules
 from bridge.search import json_tree
@@ -176,6 +176,13 @@ _URL_KEYS = frozenset(
     | set(_URL_PRESENTATION)
     | set(_URL_OWN_ANSWER_ONLY)
 )
+_URL_OF_BODY = frozenset(
+    {"from", "size", "sort", "source", "source_content_type", "stats", "terminate_after", "timeout"}
+    | {"track_scores", "track_total_hits"}
+    | set(_URL_QUERY)
+    | set(_URL_PRESENTATION)
+)
+"""What a body could say as well."""
 _URL_REASONS = frozenset({"scroll", "search_pipeline", "terminate_after"})
 _MAX_PARAMETERS = 100
 
@@ -252,6 +259,12 @@ def _understood(
         explain=tree.get("explain") is True or is_set(parameters, "explain"),
         pretty=is_set(parameters, "pretty"),
     )
+
+
+def template_parameters(query_string: str) -> str:
+    """The parameters that count beside a search template: clusters replace what a body could say by the template."""
+    pairs = query_string.split("&")
+    return "&".join(pair for pair in pairs if unquote_plus(pair.partition("=")[0]) not in _URL_OF_BODY)
 
 
 def parameters_of(query_string: str) -> dict[str, str]:

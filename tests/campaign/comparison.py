@@ -16,13 +16,14 @@ _VOLATILE = re.compile(
     rb"build_leaf_collector|reduce|fetch|load_stored_fields\w*|load_source\w*|create_stored_fields_visitor\w*|"
     rb'build_sub_phase_processors\w*|get_next_reader\w*|process|set_next_reader)"\s*:\s*\d+'
     # In Smile and CBOR a number of any length stands between two names, and a byte before the second.
-    rb'|took[^e]{1,6}?(?=[\x00-\xff]timed_out)|"stack_trace"\s*:\s*"(?:[^"\\]|\\.)*"|"num_reduce_phases":\d+,'
+    rb'|took[^e]{1,6}?(?=[\x00-\xff](?:timed_out|hits))|"stack_trace"\s*:\s*"(?:[^"\\]|\\.)*"|"num_reduce_phases":\d+,'
     rb"|(?<=\"_id\":)\"[\w-]{20}\"|(?<=id ')[\w-]{20}"
     # An empty query string is the one part of a target that a proxy may lose.
     rb"|(?<=_search)\?(?=\])|(?<=@)[0-9a-f]{5,8}|(?<= in )\d+(?=\) \[)|\[\[[\w-]{22}\]\[|/[\w-]{22}\]"
     rb"|twin-[dp]",
     re.ASCII,
 )
+_HARD_TO_MASK = re.compile(rb"stack_trace|[\x00-\xff]Incorrect HTTP method|(?<=took)[\x00-\xff]{1,6}?responses")
 _NOT_COMPARED = frozenset(
     {"x-bridge", "server-timing", "connection", "keep-alive", "transfer-encoding", "content-length", "date"}
     | {"task_resource_usage"}
@@ -47,8 +48,8 @@ _WHOLE = ("aggregations", "suggest", "timed_out", "_shards", "terminated_early")
 def masked(body: bytes) -> bytes:
     """A body without what differs between any two answers."""
     if not body.startswith(b"{"):
-        # In Smile and CBOR nothing says where a stack trace ends.
-        body = body.partition(b"stack_trace")[0]
+        # In Smile and CBOR a trace, an address and the times of several answers are of any length.
+        body = _HARD_TO_MASK.split(body, maxsplit=1)[0]
     return _VOLATILE.sub(b"", body)
 
 
@@ -74,7 +75,9 @@ def passed_faults(request: Request, direct: Answer, proxied: Answer) -> list[str
 
 
 def _refused(request: Request, direct: Answer, proxied: Answer) -> bool:
-    """Whether the proxy refused by a rule of its own, or where the node itself gives no answer."""
+    """Whether the proxy refused by a rule of its own, or where the node gives no answer, or the node was full."""
+    if proxied.status == 429 and b"circuit_breaking_exception" in proxied.body:
+        return True
     if direct.status == NO_ANSWER and direct.fault != "late":
         return proxied.status >= 400
     # An answer to HEAD has no words.
@@ -95,7 +98,10 @@ def upgraded_faults(made: Made, direct: Answer, upgraded: Answer) -> list[str]:
     mark = upgraded.header("x-bridge")
     if direct.status >= 400:
         return _passed_or_repacked(made.request, direct, upgraded)
-    if any(reason in mark for reason in ("internal_error", "answer_not_understood", "rejected", "leg_failed")):
+    # What the node refuses of the application's own search, it refuses of the legs.
+    refused = any("error" in item for item in _items(direct) or ())
+    faulty = ("internal_error", "answer_not_understood", *(() if refused else ("rejected", "leg_failed")))
+    if any(reason in mark for reason in faulty):
         faults.append(f"mark {mark.partition('; took')[0]}")
     # In Smile, CBOR and YAML it stays: docs/reference/http-api.md says so.
     is_json = "json" in upgraded.header("content-type")
@@ -163,7 +169,8 @@ def _item_faults(own: dict[str, Any], ours: dict[str, Any], *, union: bool) -> l
         return [] if masked(json.dumps(own).encode()) == masked(json.dumps(ours).encode()) else ["an item's error"]
     faults += [f"{name} differs" for name in _WHOLE if _plain(own.get(name)) != _plain(ours.get(name))]
     # How often a node reduced is a matter of which shard came first.
-    if members := (own.keys() ^ ours.keys()) - {"_bridge", "num_reduce_phases"}:
+    # And a node that is to show ids alone shows nothing at all if it found none.
+    if members := (own.keys() ^ ours.keys()) - {"_bridge", "num_reduce_phases", *({"hits"} if not own else ())}:
         faults.append(f"members {sorted(members)}")
     own_hits, our_hits = own.get("hits"), ours.get("hits")
     if isinstance(own_hits, dict) and isinstance(our_hits, dict):

@@ -34,6 +34,7 @@ def page(*hits: Any, **more: Any) -> dict[str, Any]:
         (Answer(NO_ANSWER, fault="late"), ["status late for 200"]),
         (answer({"error": "proxy.max_headers_bytes"}, status=431), []),
         (answer({"error": "the request is malformed"}, status=400), ["status 400 for 200"]),
+        (answer({"error": {"type": "circuit_breaking_exception"}}, status=429), []),
     ],
 )
 def test_what_passes_has_to_be_the_nodes_own(proxied: Answer, faults: list[str]) -> None:
@@ -52,6 +53,9 @@ def test_what_is_no_http_may_be_refused(target: bytes) -> None:
     [
         (b":)\n\x05\xfa\x83took\xde\x88timed_out", b":)\n\x05\xfa\x83took$\xa2\x88timed_out"),
         (b"\xbfdtook\x18\x2aitimed_out", b"\xbfdtook\x03itimed_out"),
+        (b":)\n\x05\xfa\x83took\xc2\x88responses@1", b":)\n\x05\xfa\x83took\xc4\x88responses@2"),
+        (b":)\n\x05\xfa\x83took\xc0\x83hits", b":)\n\x05\xfa\x83took\xc2\x83hits"),
+        (b"\xbfxYIncorrect HTTP method for uri [/_search?]", b"\xbfxXIncorrect HTTP method for uri [/_search]"),
         (b'{"stack_trace":"a\\"b","x":1}', b'{"stack_trace":"c","x":1}'),
         (b'{"_id":"sIPSJaIBq0Sz_q_yddry"}', b'{"_id":"sYPSJaIBq0Sz_q_ydtoC"}'),
         (b"document with id 'sIPSJaIBq0Sz_q_yddry'", b"document with id 'sYPSJaIBq0Sz_q_ydtoC'"),

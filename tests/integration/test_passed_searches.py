@@ -105,6 +105,7 @@ def test_an_index_that_is_missing_is_the_clusters_own_error(
         ("/{0}%2Drich/_search/?pretty=true&error_trace=true", EVERYTHING, {}),
         ("/%3C{0}-rich%3E/_search", EVERYTHING, {}),
         ("/_all/_search", EVERYTHING, {}),
+        ("//_search", EVERYTHING, {}),
         ("/{0}-rich/_search", b'\xef\xbb\xbf/* comment */ {"query":{"match_all":{}}}', {}),
         ("/{0}-rich/_search", EVERYTHING, {"x-bridge": "lexical"}),
         ("/{0}-rich/_search", EVERYTHING, {"Accept-Encoding": "gzip, deflate"}),
@@ -117,7 +118,8 @@ def test_an_index_that_is_missing_is_the_clusters_own_error(
         ),
     ],
     ids=[
-        *("plain_beside", "alias", "pattern", "encoded", "date_math", "all", "comment", "lexical", "gzip", "signed"),
+        *("plain_beside", "alias", "pattern", "encoded", "date_math", "all", "no_name", "comment"),
+        *("lexical", "gzip", "signed"),
         *("several", "several_templates"),
     ],
 )

@@ -304,6 +304,21 @@ def test_a_search_template_is_upgraded(stack: ProxyStack, index: str) -> None:
     assert ids(answered.json()) == ["dress", "shoe"]
 
 
+@pytest.mark.case("P64")
+def test_a_template_replaces_what_the_url_says_of_a_search(stack: ProxyStack, node: EmbeddedNode, index: str) -> None:
+    template = {"source": {"query": {"match": {"title": "{{words}}"}}, "size": 2}, "params": {"words": "blue dress"}}
+    target = f"/{index}/_search/template?size=1&from=1&_source=false&explain=true&filter_path=hits.hits"
+
+    through, direct = (
+        requests.post(url + target, json=template, headers={"x-bridge": "expansion"}, timeout=120).json()
+        for url in (stack.url, node.url)
+    )
+
+    members = [{tuple(sorted(hit)) for hit in answer["hits"]["hits"]} for answer in (through, direct)]
+    assert members == [{("_id", "_index", "_score", "_source")}] * 2
+    assert len(through["hits"]["hits"]) == 2
+
+
 def test_explained_hits_tell_which_predicted_queries_match(stack: ProxyStack, index: str) -> None:
     answered = requests.post(
         f"{stack.url}/{index}/_search",

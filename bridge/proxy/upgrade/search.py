@@ -34,7 +34,7 @@ from bridge.proxy.upgrade.answer import Composer, is_filtered, readable
 from bridge.proxy.upgrade.cluster_client import AnswerMemory, Share
 from bridge.proxy.upgrade.planning import Control, Plan, Planner, Searched, left_alone, read_control
 from bridge.proxy.upgrade.ranking import Ranked, RankingCache
-from bridge.search.request import LeaveAlone, unasked
+from bridge.search.request import LeaveAlone, template_parameters, unasked
 from bridge.search.response import hidden
 from bridge.settings import ProxySettings
 
@@ -46,7 +46,8 @@ MAX_UPGRADES = 64
 _USUAL_PLANNING_S = 0.05
 """Within this time most mappings have come, and the request leaves as it is needed."""
 
-_SEARCH_PATH = re.compile(r"(?:/(?P<expression>[^/]+))?/(?P<endpoint>_search|_msearch)(?P<template>/template)?/*")
+# A path that begins with two slashes names no index, and means all of them.
+_SEARCH_PATH = re.compile(r"(?:/(?P<expression>[^/]*))?/(?P<endpoint>_search|_msearch)(?P<template>/template)?/*")
 
 Plans: TypeAlias = Sequence[Plan | LeaveAlone]
 """For each search of a request how it is upgraded, or why it is not; one reason alone if it is for all of them."""
@@ -278,14 +279,15 @@ class Search:
             return await aside(
                 len(body), lambda: multisearch.items(searches, target.query_string, expression=target.expression)
             )
+        query_string = target.query_string
         if target.template:
             rendered = await multisearch.rendered_template(
                 self._upstream, body, inbound.headers, timeout_s=self._planner.budget_s
             )
             if isinstance(rendered, LeaveAlone):
                 return rendered
-            body = rendered
-        return [multisearch.Item(target.expression, body, target.query_string)]
+            body, query_string = rendered, template_parameters(query_string)
+        return [multisearch.Item(target.expression, body, query_string)]
 
     def _plan(
         self,

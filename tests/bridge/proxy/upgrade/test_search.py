@@ -161,6 +161,7 @@ async def test_other_searches_pass_byte_for_byte(make_stack: MakeStack, target: 
     assert [request.path for request in before] in ([], ["/docs/_mapping"])
 
 
+@pytest.mark.case("P65")
 @pytest.mark.parametrize(
     ("target", "read"),
     [
@@ -170,7 +171,8 @@ async def test_other_searches_pass_byte_for_byte(make_stack: MakeStack, target: 
         ("/docs/_search//", SearchTarget("docs", "", several=False, template=False)),
         ("/docs/%5Fsearch", None),
         ("/docs/_msearch/template", SearchTarget("docs", "", several=True, template=True)),
-        ("//_search", None),
+        ("//_search", SearchTarget("", "", several=False, template=False)),
+        ("/docs//_search", None),
         ("/docs/_searches/", None),
     ],
 )
