@@ -55,7 +55,7 @@ def test_plan_and_backfill_in_place_name_the_same_obstacles_and_nothing_is_chang
     assert "total_fields.limit allows 5: raise it" in refusals[0]
     assert refusals[0] == refusals[1]
     assert indices.look(opensearch, fresh_index) == before
-    opensearch.indices.put_settings(index=fresh_index, body={"index.mapping.total_fields.limit": 7})
+    opensearch.indices.put_settings(index=fresh_index, body={"index.mapping.total_fields.limit": 8})
     done = printed(call("backfill", fresh_index, "--in-place", "--text-field", "title", "--json"))
     assert done["ledger"]["written"] == 30
 
