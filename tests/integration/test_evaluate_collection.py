@@ -72,7 +72,7 @@ def settings_file(tmp_path: Path) -> Path:
     return file
 
 
-ALL_STAGES = "bm25,expansion,vector,hybrid,rerank,cascade"
+ALL_STAGES = "bm25,expansion,vector,hybrid,smoothing,rerank,cascade"
 
 
 def evaluate(
@@ -97,7 +97,7 @@ def evaluate(
 def test_an_odd_collection_is_measured_and_kept_for_the_next_time(settings_file: Path, collection: Path) -> None:
     told, said = evaluate(settings_file, collection)
     assert (told["collection"], told["documents"], told["queries"]) == ("Odd Collection!", 6, 4)
-    assert list(told["stages"]) == ["bm25", "expansion", "vector", "hybrid", "smoothing", "rerank"]
+    assert list(told["stages"]) == ["bm25", "expansion", "vector", "hybrid", "smoothing", "rerank"], said
     figures = ["ndcg@10", "mrr@10", "recall@100", "p50_ms", "p95_ms"]
     assert all(list(stage) == figures for stage in told["stages"].values())
     # The query that is a document finds the other one that holds its words.
