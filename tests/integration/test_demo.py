@@ -73,6 +73,7 @@ def test_check_ends_with_one_json_line_and_a_second_run_finds_nothing_to_do() ->
         "mrr_expansion",
         "mrr_vector",
         "mrr_hybrid",
+        "mrr_smoothing",
         "mrr_rerank",
         *(["mrr_cascade"] if "rerank-tiny" in builtin_names() else []),
         "seconds",
