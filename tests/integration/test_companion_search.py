@@ -143,7 +143,8 @@ def several(node: EmbeddedNode, stack: ProxyStack) -> Iterator[tuple[str, str]]:
         "1": {doc_id: DOCUMENTS[doc_id] for doc_id in list(DOCUMENTS)[:140]},
         "2": {f"d{i - 100}": DOCUMENTS[f"d{i}"] for i in range(140, 240)},
     }
-    pairs = [[f"{unused_index_name()}-{part}" for part in parts] for _ in range(2)]
+    # Equal scores are ordered by the indices' names: both pairs have to be in one order.
+    pairs = [[f"{name}-{part}" for part in parts] for name in (unused_index_name(), unused_index_name())]
     settings = {"number_of_shards": 1, "number_of_replicas": 0}
     more: dict[str, Any] = {"properties": PROPERTIES, "rerank": RerankSettings(depth=20), "window": 30}
     with client(node.url) as direct:
