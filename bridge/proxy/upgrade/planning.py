@@ -168,15 +168,17 @@ class Planner:
     def objects(self, searched: "Searched", caller: CIMultiDict[str]) -> frozenset[str]:
         """The bridge's objects in documents of these indices: what their mappings say, or, if they have not been read,
         every name that any mapping gave such an object."""
-        callers, everybodys = self._askers(searched, caller)
-        known = self._known.get(callers) or self._known.get(everybodys)
+        known = self._remembered(searched, caller)
         return self._every_object if known is None or known.objects is None else known.objects
 
     def leads_to_one_index(self, searched: "Searched", caller: CIMultiDict[str]) -> bool:
         """Whether these names led to one index when the profile was read."""
-        callers, everybodys = self._askers(searched, caller)
-        known = self._known.get(callers) or self._known.get(everybodys)
+        known = self._remembered(searched, caller)
         return known is not None and known.of_one_index
+
+    def _remembered(self, searched: "Searched", caller: CIMultiDict[str]) -> "_Known | None":
+        callers, everybodys = self._askers(searched, caller)
+        return self._known.get(callers) or self._known.get(everybodys)
 
     def _askers(self, searched: "Searched", caller: CIMultiDict[str]) -> tuple[_Asked, _Asked]:
         """Under what the answer to this caller is remembered, and under what an answer to everybody."""

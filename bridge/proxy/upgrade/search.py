@@ -248,16 +248,12 @@ class Search:
         deadline = started + self._planner.budget_s
         profiles = await self._planner.profiles(set(searched), inbound.headers, deadline=deadline)
         objects = {each: self._planner.objects(each, inbound.headers) for each in profiles}
-        of_one_index = {each for each in profiles if self._planner.leads_to_one_index(each, inbound.headers)}
+        of_one_index = {each: self._planner.leads_to_one_index(each, inbound.headers) for each in profiles}
 
         def planned() -> Plans:
-            plans = [
-                self._plan(item, profiles[each], objects[each], inbound, control, started)
-                for item, each in zip(items, searched, strict=True)
-            ]
             return [
-                replace(plan, of_one_index=True) if isinstance(plan, Plan) and each in of_one_index else plan
-                for plan, each in zip(plans, searched, strict=True)
+                self._plan(item, profiles[each], objects[each], of_one_index[each], inbound, control, started)
+                for item, each in zip(items, searched, strict=True)
             ]
 
         return await aside(sum(len(item.body) for item in items), planned)
@@ -294,6 +290,7 @@ class Search:
         item: multisearch.Item,
         profile: IndexProfile | LeaveAlone,
         objects: frozenset[str],
+        of_one_index: bool,
         inbound: Inbound,
         control: Control,
         started: float,
@@ -312,7 +309,7 @@ class Search:
                 started=started,
             )
         if isinstance(plan, Plan):
-            return plan
+            return replace(plan, of_one_index=of_one_index)
         return replace(plan, hide=unasked(item.body, item.query_string, objects))
 
     async def _left_alone(
