@@ -8,6 +8,8 @@ import structlog
 from opensearchpy import OpenSearch
 
 from bridge.node.node import EmbeddedNode
+from bridge.profile import companion_of
+from bridge.settings import CompanionSettings
 from tests import servers
 from tests.secured_node import SecuredNode, start_secured_node
 
@@ -92,5 +94,13 @@ def opensearch(node: EmbeddedNode) -> Iterator[OpenSearch]:
 def fresh_index(opensearch: OpenSearch) -> Iterator[str]:
     """The name of an index that does not exist yet, and is removed afterwards."""
     name = servers.unused_index_name()
+    yield name
+    opensearch.indices.delete(index=name, params={"ignore_unavailable": "true"})
+
+
+@pytest.fixture
+def ours(fresh_index: str, opensearch: OpenSearch) -> Iterator[str]:
+    """The name of that index's companion, which is removed afterwards."""
+    name = companion_of(fresh_index, CompanionSettings().prefix)
     yield name
     opensearch.indices.delete(index=name, params={"ignore_unavailable": "true"})

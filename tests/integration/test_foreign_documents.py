@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.errors import IndexUnsuitable
 from bridge.node.node import EmbeddedNode
-from bridge.profile import IndexProfile, companion_of
+from bridge.profile import IndexProfile
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.follow.fields import followed_profile
 from ingest.follow.follower import Follower
@@ -38,14 +38,6 @@ CUT_QUERIES = ["what is Rain", "what is cape", "what is �."]
 @pytest.fixture
 def client(node: EmbeddedNode) -> OpenSearch:
     return connect(ClusterSettings(url=node.url))
-
-
-@pytest.fixture
-def ours(fresh_index: str, client: OpenSearch) -> Iterator[str]:
-    """The name of the index's companion, which goes afterwards."""
-    name = companion_of(fresh_index, PREFIX)
-    yield name
-    client.indices.delete(index=name, params={"ignore_unavailable": "true"})
 
 
 def made_for(client: OpenSearch, index: str, **properties: Any) -> None:

@@ -1,6 +1,6 @@
 """An application's index is enriched in its companion: nothing of the application's is lost, nor even touched."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from bridge.cluster.index import IndexState
 from bridge.cluster.shard_progress import index_progress
 from bridge.errors import IndexUnsuitable
 from bridge.node.node import EmbeddedNode
-from bridge.profile import PassageSettings, companion_of
+from bridge.profile import PassageSettings
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.job import Job
 from ingest.runs.backfill import run_backfill
@@ -32,14 +32,6 @@ SETTINGS = IngestSettings(queries_per_passage=3)
 @pytest.fixture
 def client(node: EmbeddedNode) -> OpenSearch:
     return connect(ClusterSettings(url=node.url))
-
-
-@pytest.fixture
-def ours(fresh_index: str, client: OpenSearch) -> Iterator[str]:
-    """The name of the index's companion, which goes afterwards."""
-    name = companion_of(fresh_index, PREFIX)
-    yield name
-    client.indices.delete(index=name, params={"ignore_unavailable": "true"})
 
 
 @pytest.fixture
