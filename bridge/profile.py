@@ -256,8 +256,8 @@ class IndexProfile(msgspec.Struct, frozen=True):
     - `generation`: which set of our fields, counted from 1; each has its own models.
     - `vector_type`: if it is none, the encoder is used only to measure passages.
     - `vector_encoding`: float if a profile does not name it, because older indices hold float32.
-    - `codes`: none if a profile does not name them, because documents of older indices have none: their scores are
-      not smoothed.
+    - `codes`: which codes documents have if they have embeddings; none if a profile does not name them, because
+      documents of older indices have none: their scores are not smoothed.
     - `filter_threshold`: which predicted queries are stored, if a share of all of them decides that.
     - `beside`: the application's index, if this profile is of its companion (`bridge.cluster.companion`); for a search
       of several, all of them with commas between.
@@ -311,6 +311,23 @@ class IndexProfile(msgspec.Struct, frozen=True):
     def embedding_bytes(self) -> int:
         """Bytes of one embedding in the index."""
         return self.dimension * (1 if self.vector_encoding == "byte" else 4)
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether documents have embeddings."""
+        return self.vector_type != "none"
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether documents have codes, which are made of their embeddings."""
+        return self.has_vectors and self.codes != "none"
+
+    @property
+    def fields_of_embeddings(self) -> list[str]:
+        """Full names of the fields that hold what is made of a document's embeddings."""
+        if not self.has_vectors:
+            return []
+        return [self.embedding_field, self.code_field] if self.has_codes else [self.embedding_field]
 
     @property
     def passages_field(self) -> str:

@@ -59,11 +59,10 @@ def new_companion(source: IndexState, profile: IndexProfile, dialect: Dialect, *
     put_field(properties, kept.entry_id_field, {"type": "keyword", "index": False})
     for name in kept.text_fields:
         put_field(properties, name, _text(source.mapping, name))
-    unstored = [*kept.text_fields, *([kept.embedding_field, kept.code_field] if kept.vector_type != "none" else [])]
     mapping: JsonObject = {
         "dynamic": "strict",
         "_meta": {key: kept.to_meta(), SOURCE_KEY: indices.identity(source)},
-        "_source": {"excludes": unstored},
+        "_source": {"excludes": [*kept.text_fields, *kept.fields_of_embeddings]},
         "properties": properties,
     }
     if "_routing" in source.mapping:

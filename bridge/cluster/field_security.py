@@ -62,11 +62,7 @@ def field_rules(roles: Mapping[str, Any]) -> Iterator[FieldRule]:
 
 def uncovered(rules: Iterator[FieldRule], index: str, profile: IndexProfile) -> Iterator[str]:
     """A sentence for each rule that protects a text field of the index but not what was made of it."""
-    made = [profile.predicted_queries_field]
-    if profile.vector_type != "none":
-        made.append(profile.embedding_field)
-    if profile.codes != "none":
-        made.append(profile.code_field)
+    made = [profile.predicted_queries_field, *profile.fields_of_embeddings]
     for rule in rules:
         if not any(fnmatchcase(index, pattern) for pattern in rule.indices):
             continue

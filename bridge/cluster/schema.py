@@ -28,7 +28,7 @@ def fitted(profile: IndexProfile, dialect: Dialect, engine: VectorEngine = "luce
         profile,
         vector_type=dialect.vector_type,
         vector_encoding=dialect.vector_encoding(engine),
-        codes="sign" if dialect.vector_type != "none" else "none",
+        codes="sign",
         stages=stages,
     )
 
@@ -128,7 +128,7 @@ def object_properties(
     if dialect.vector_type != "none":
         vector = dialect.vector_field(profile.dimension, engine, profile.vector_encoding)
         fields |= {"embedding": vector} if profile.passages.layout == "single" else {"passages": _passages(vector)}
-    if profile.codes != "none":
+    if profile.has_codes:
         fields["code"] = {"type": "binary", "doc_values": True}
     path = profile.generation_field.split(".")
     for name in reversed(path):
@@ -278,11 +278,7 @@ def _unmapped(profile: IndexProfile, mapping: Mapping[str, Any]) -> Iterator[str
 
 def missing_fields(profile: IndexProfile, mapping: Mapping[str, Any]) -> list[str]:
     """Full names of the fields of ours that the mapping lacks."""
-    ours = [profile.predicted_queries_field, profile.stamp_field]
-    if profile.vector_type != "none":
-        ours.append(profile.embedding_field)
-    if profile.codes != "none":
-        ours.append(profile.code_field)
+    ours = [profile.predicted_queries_field, profile.stamp_field, *profile.fields_of_embeddings]
     return [name for name in ours if field_mapping(mapping, name) is None]
 
 

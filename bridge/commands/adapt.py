@@ -171,7 +171,7 @@ def command(
                 f"index {index} is not enriched in place, which adapting needs: start with `neural-bridge backfill "
                 f"{index} --in-place`"
             )
-        if state.profile.vector_type == "none" and "encoder" in options.kinds:
+        if not state.profile.has_vectors and "encoder" in options.kinds:
             raise IndexUnsuitable(
                 f"index {index} holds no vectors: adapt the cross-encoder alone, --model cross_encoder"
             )

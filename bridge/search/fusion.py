@@ -43,14 +43,13 @@ def leg_weights(profile: IndexProfile, stage: Stage) -> dict[str, float]:
     If nothing was expanded, the application's own query takes the place of the expansion leg; where there
     are no vectors the texts rank alone.
     """
-    has_vectors = profile.vector_type != "none"
     text_leg = "expansion" if profile.generator is not None else "lexical"
     match stage:
         case "expansion" | "lexical":
             return {text_leg: 1.0}
-        case "vector" if has_vectors:
+        case "vector" if profile.has_vectors:
             return {"vector": 1.0}
-    weights = {leg: weight for leg, weight in profile.fusion.weights.items() if has_vectors or leg != "vector"}
+    weights = {leg: weight for leg, weight in profile.fusion.weights.items() if profile.has_vectors or leg != "vector"}
     if text_leg == "lexical":
         weights["lexical"] = max(weights.get("lexical", 0.0), weights.pop("expansion", 0.0))
     return {leg: weight for leg, weight in weights.items() if weight > 0} or {text_leg: 1.0}
@@ -58,7 +57,7 @@ def leg_weights(profile: IndexProfile, stage: Stage) -> dict[str, float]:
 
 def smooths(profile: IndexProfile, stage: Stage) -> bool:
     """Whether a search that stops at `stage` smooths the fused scores."""
-    if profile.codes == "none" or profile.fusion.smoothing == 0:
+    if not profile.has_codes or profile.fusion.smoothing == 0:
         return False
     return stage == "smoothing" or (stage in ("cascade", "rerank") and "smoothing" in profile.stages)
 

@@ -80,7 +80,7 @@ def coded(body: Json, profile: IndexProfile) -> Json:
 
 def code_fields(profile: IndexProfile) -> list[str]:
     """The field that holds the documents' codes; empty if they have none."""
-    return [profile.code_field] if profile.codes != "none" else []
+    return [profile.code_field] if profile.has_codes else []
 
 
 def allowed_by(request: SearchRequest, profile: IndexProfile, query: Json) -> Json:

@@ -46,7 +46,7 @@ class FollowedFields:
         if fields == "vectors":
             # A document whose queries fit its text has vectors that do.
             return cls(fields, without_queries, vectors, [whole, vectors])
-        added = profile if profile.beside else msgspec.structs.replace(profile, vector_type="none", codes="none")
+        added = profile if profile.beside else msgspec.structs.replace(profile, vector_type="none")
         return cls(fields, added, whole, [vectors], after=True)
 
     def needed(self, documents: Sequence[Document], stamps: Sequence[str | None]) -> list[Document]:
@@ -60,7 +60,7 @@ class FollowedFields:
 
 def steps(profile: IndexProfile) -> list[Fields]:
     """The fields of an index with this profile, in the order in which followers make them."""
-    both = profile.generator is not None and profile.vector_type != "none"
+    both = profile.generator is not None and profile.has_vectors
     return ["vectors", "predicted_queries"] if both else ["all"]
 
 

@@ -112,7 +112,7 @@ def plan(
     scale = n_stale / len(measured.documents) if measured.documents else 0.0
     n_passages = round(scale * sum(len(document.passages) for document in measured.documents))
     growth = sum(_stored_bytes(document, profile) for document in measured.documents)
-    n_vectors = n_passages if profile.vector_type != "none" else 0
+    n_vectors = n_passages if profile.has_vectors else 0
     chosen: Literal["in_place", "beside"] = "beside" if way.companion else "in_place"
     return Plan(
         index=state.name,

@@ -91,7 +91,7 @@ def verify(
         problems=[],
     )
     # A companion keeps no vector that could be read and compared.
-    readable = profile.vector_type != "none" and profile.beside is None
+    readable = profile.has_vectors and profile.beside is None
     problems = _problems(found, max_missing, min_recall, vectors=readable)
     return msgspec.structs.replace(found, problems=list(problems))
 

@@ -24,7 +24,7 @@ class Embedding:
     @classmethod
     def of(cls, profile: IndexProfile, models: Models, stamp: Callable[[Document], str]) -> Self:
         """The stage that makes the vectors of an index with this profile, if it has any."""
-        return cls(models.encoder if profile.vector_type != "none" else None, stamp=stamp)
+        return cls(models.encoder if profile.has_vectors else None, stamp=stamp)
 
     def __call__(self, documents: Sequence[ExpandedDocument]) -> list[EnrichedDocument]:
         """Completes a batch, in its order. A document without text has no embedding.

@@ -34,7 +34,7 @@ def recipe(profile: IndexProfile, settings: IngestSettings) -> str:
         "text_fields": profile.text_fields,
         "passages": msgspec.structs.asdict(profile.passages),
     }
-    if profile.vector_type == "none":
+    if not profile.has_vectors:
         made_by["vectors"] = False
     if profile.generator:
         made_by["queries"] = [settings.queries_per_passage, settings.max_query_tokens, settings.max_expansion_bytes]

@@ -68,9 +68,9 @@ def update_action(enriched: EnrichedDocument, profile: IndexProfile) -> BulkActi
         target["if_primary_term"] = document.version.primary_term
     # An update merges objects: what an earlier recipe wrote and this one does not is overwritten by null.
     cleared = ["predicted_queries"]
-    if profile.vector_type != "none":
+    if profile.has_vectors:
         cleared.append("embedding" if profile.passages.layout == "single" else "passages")
-    if profile.codes != "none":
+    if profile.has_codes:
         cleared.append("code")
     value = neural_object(enriched, profile, nulls=cleared)
     body = b'{"doc":{' + _encode(profile.object_field) + b":" + value + b"}}"
@@ -116,7 +116,7 @@ def neural_object(enriched: EnrichedDocument, profile: IndexProfile, *, nulls: C
         fields["embedding"] = _array(enriched.embeddings[0], profile)
     elif len(enriched.embeddings):
         fields["passages"] = _passages(enriched, profile)
-    if len(enriched.embeddings) and profile.codes != "none":
+    if len(enriched.embeddings) and profile.has_codes:
         fields["code"] = _encode(sign_code(enriched.embeddings))
     fields.update({name: b"null" for name in nulls if name not in fields})
     value = b"{" + b",".join(_encode(name) + b":" + value for name, value in fields.items()) + b"}"

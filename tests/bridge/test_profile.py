@@ -6,6 +6,7 @@ import pytest
 from bridge.errors import IndexUnsuitable
 from bridge.profile import (
     META_KEY,
+    Codes,
     GateRecord,
     IndexProfile,
     Measurement,
@@ -15,6 +16,7 @@ from bridge.profile import (
     StageVerdict,
     TunedPoint,
     TuningRecord,
+    VectorType,
     profile_of,
 )
 
@@ -58,6 +60,24 @@ def test_fields_follow_the_object_and_the_layout() -> None:
     single = msgspec.structs.replace(PROFILE, object_field="nb", passages=PassageSettings())
     assert single.embedding_field == "nb.embedding"
     assert single.predicted_queries_field == "nb.predicted_queries"
+
+
+@pytest.mark.parametrize(
+    ("vector_type", "codes", "fields"),
+    [
+        pytest.param("knn_vector", "sign", ["_neural.passages.embedding", "_neural.code"], id="codes"),
+        pytest.param("dense_vector", "none", ["_neural.passages.embedding"], id="no-codes"),
+        pytest.param("none", "sign", [], id="no-vectors"),
+        pytest.param("none", "none", [], id="neither"),
+    ],
+)
+def test_codes_are_made_of_embeddings_so_there_are_none_without_them(
+    vector_type: VectorType, codes: Codes, fields: list[str]
+) -> None:
+    profile = msgspec.structs.replace(PROFILE, vector_type=vector_type, codes=codes)
+    assert profile.fields_of_embeddings == fields
+    assert profile.has_vectors == bool(fields)
+    assert profile.has_codes == ("_neural.code" in fields)
 
 
 def test_a_newer_version_is_refused_by_name() -> None:

@@ -64,7 +64,7 @@ class ClusterAndSidecar:
     scope: Mapping[str, str]
 
     def embed(self, text: str) -> Sequence[float] | None:
-        if self.profile.vector_type == "none":
+        if not self.profile.has_vectors:
             return None
         return self.sidecar.embed(text, model=self.profile.encoder.identity)
 

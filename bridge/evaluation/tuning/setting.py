@@ -62,7 +62,7 @@ class Setting:
 
     def applied_to(self, profile: IndexProfile) -> IndexProfile:
         """The profile with these values; `stages` ends with the stage."""
-        unsmoothed = not self.smoothing and self.stage in RERANKED and profile.codes != "none"
+        unsmoothed = not self.smoothing and self.stage in RERANKED and profile.has_codes
         share = 0.0 if unsmoothed else self.smoothing or profile.fusion.smoothing
         used: list[Stage] = ["smoothing", self.stage] if self.smoothing and self.stage in RERANKED else [self.stage]
         return msgspec.structs.replace(

@@ -150,7 +150,7 @@ class Tuner:
     def _allowed(self) -> frozenset[Stage]:
         """Stages to choose from: those that passed the gate, or all that this sidecar can run."""
         reranked: list[Stage] = ["rerank", "cascade"] if self._sidecar.cascade_model is not None else ["rerank"]
-        smoothed: list[Stage] = ["smoothing"] if self._profile.codes != "none" else []
+        smoothed: list[Stage] = ["smoothing"] if self._profile.has_codes else []
         possible = frozenset({"lexical", "expansion", "hybrid", self.default.stage, *smoothed, *reranked})
         if self._profile.gate is not None:
             possible = frozenset(self._profile.stages)
