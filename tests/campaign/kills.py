@@ -8,7 +8,7 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +16,15 @@ from typing import Any
 
 from opensearchpy import NotFoundError, OpenSearch
 
+from bridge.cluster import companion
 from bridge.cluster import index as indices
 from bridge.cluster.dialects import compared
+from bridge.cluster.generations import Generations
+from bridge.cluster.index import IndexState
 from bridge.models.artifact import resolve
 from bridge.models.encoder import Encoder
 from bridge.node.node import EmbeddedNode
-from bridge.profile import IndexProfile, companion_of
+from bridge.profile import companion_of, companions_of
 from bridge.settings import CompanionSettings
 from bridge.text import enriched_text
 from tests.campaign.application import TEXT_FIELDS, Application, Written
@@ -39,6 +42,7 @@ SAME_VECTOR = 1.999
 """Of a score that is 1 + cosine."""
 MAX_RUNS_TO_COMPLETE = 3
 """Runs beside a writer may leave the last changes to the next run."""
+PREFIX = CompanionSettings().prefix
 FIELDS = tuple(word for name in TEXT_FIELDS for word in ("--text-field", name))
 
 
@@ -59,40 +63,49 @@ class Trial:
     done: list[str] = field(default_factory=list)
     """Commands that ran, with their exit codes."""
 
+    @property
+    def is_external(self) -> bool:
+        """Whether the application numbers its versions itself, where it may: every other time."""
+        return self.number // len(WAYS) % 2 == 0
+
     def application(self, **options: Any) -> Application:
         """The application of this trial, with an index of its own."""
         return Application(self.client, self.index, self.chance, **options)
 
-    def run(self, *arguments: str, kill_after_s: float | None = None) -> Ended:
-        """Runs a command on the index; notes an exit code that it must not have."""
+    def run(
+        self, *arguments: str, kill_after_s: float | None = None, is_over: Callable[[], bool] = lambda: False
+    ) -> Ended:
+        """Runs a command on the index; notes an exit code that it must not have. A command that a killed one made
+        superfluous may say so: what that one had requested last may take effect after its death."""
         ended = self.commands.run(arguments, kill_after_s=kill_after_s)
-        self.done.append(f"{arguments[0]} {ended.code}")
+        self.done.append(f"{_name(arguments)} {ended.code}")
         self.findings.figures["runs"] += 1
         if ended.code == KILLED:
             self.kills.append(round(ended.took_s, 3))
             self.findings.figures["kills"] += 1
-        elif ended.code != 0:
+        elif ended.code != 0 and not is_over():
             self.note(f"exit {ended.code}", command=arguments, said=ended.said)
         return ended
 
     def killed(self, *arguments: str, kills: int = KILLS_A_TRIAL, is_over: Callable[[], bool] = lambda: False) -> None:
         """Runs a command again and again, each time killed at a random moment, until so many kills hit."""
-        name, hits = arguments[0], 0
+        name, hits = _name(arguments), 0
         for _ in range(ATTEMPTS_A_KILL * kills):
             if hits == kills or is_over():
                 return
-            ended = self.run(*arguments, kill_after_s=self.chance.uniform(0, self.durations.get(name, 0.5)))
+            after_s = self.chance.uniform(0, self.durations.get(name, 0.5))
+            ended = self.run(*arguments, kill_after_s=after_s, is_over=is_over)
             hits += ended.code == KILLED
             if ended.code == 0:
                 self.durations[name] = 0.8 * self.durations.get(name, ended.took_s) + 0.2 * ended.took_s
 
-    def until_complete(self, *arguments: str) -> None:
+    def until_complete(self, *arguments: str, is_over: Callable[[], bool] = lambda: False) -> None:
         """Runs a command until it completes: once, as no application writes now."""
         began = time.monotonic()
         for _ in range(MAX_RUNS_TO_COMPLETE):
-            if self.run(*arguments).code == 0:
+            if self.run(*arguments, is_over=is_over).code == 0 or is_over():
                 break
-        self.durations[arguments[0]] = 1.3 * (time.monotonic() - began)
+        self.durations[_name(arguments)] = 1.3 * (time.monotonic() - began)
 
     def note(self, fault: str, **what: Any) -> None:
         """Writes a finding down."""
@@ -150,8 +163,12 @@ class Trial:
         self.compare("operations of others", 0, application.strangers)
 
     def companion_is(self, application: Application, *, encoder: str) -> None:
-        """The companion holds what is made of each document's present text, and nothing else."""
-        name = companion_of(self.index, CompanionSettings().prefix)
+        """The companion that serves holds what is made of each document's present text, and nothing else."""
+        serving = companion.find(self.client, self.index, PREFIX)
+        if serving is None:
+            self.note("no companion")
+            return
+        name = serving.name
         self.compare("ids of the companion", sorted(application.documents), sorted(_all(self.client, name)))
         self._are_enriched(name, application.documents, encoder)
 
@@ -176,7 +193,6 @@ class Trial:
 
 def ingest(trial: Trial) -> None:
     """`ingest` of a file into an index that an application writes to, with versions of its own every other time."""
-    external = trial.number // len(WAYS) % 2 == 0
     made = {f"f{number}": _document(trial.chance) for number in range(N_DOCUMENTS)}
     older = [(doc_id, _document(trial.chance)) for doc_id in trial.chance.sample(sorted(made), 5)]
     file = trial.folder / "corpus.jsonl"
@@ -187,7 +203,7 @@ def ingest(trial: Trial) -> None:
     if not trial.client.indices.exists(index=trial.index):
         trial.until_complete(*command)
     # After that the application's operations are its own: the file's documents are others.
-    application = trial.application(external=external, prefix="a")
+    application = trial.application(external=trial.is_external, prefix="a")
     with application.writing():
         trial.killed(*command)
     trial.until_complete(*command)
@@ -203,7 +219,7 @@ def backfill_in_place(trial: Trial) -> None:
     """`backfill --in-place` while the application writes."""
     application = trial.application()
     application.create(N_DOCUMENTS, knn=True)
-    command = ("backfill", trial.index, "--in-place", *FIELDS, "--encoder", trial.encoders[0], *_COMMON)
+    command = _backfill(trial, "--in-place", trial.encoders[0])
     with application.writing():
         trial.killed(*command)
     trial.until_complete(*command)
@@ -213,9 +229,9 @@ def backfill_in_place(trial: Trial) -> None:
 
 def backfill_beside(trial: Trial) -> None:
     """`backfill --beside` while the application writes, with versions of its own every other time."""
-    application = trial.application(external=trial.number // len(WAYS) % 2 == 0)
+    application = trial.application(external=trial.is_external)
     application.create(N_DOCUMENTS, knn=False)
-    command = ("backfill", trial.index, "--beside", *FIELDS, "--encoder", trial.encoders[0], *_COMMON)
+    command = _backfill(trial, "--beside", trial.encoders[0])
     with application.writing():
         trial.killed(*command)
     trial.until_complete(*command)
@@ -226,53 +242,89 @@ def backfill_beside(trial: Trial) -> None:
 def follow_in_place(trial: Trial) -> None:
     """`follow` of an index that was enriched in place."""
     application = trial.application()
-    application.create(N_DOCUMENTS, knn=True)
-    made = ("backfill", trial.index, "--in-place", *FIELDS, "--encoder", trial.encoders[0], *_COMMON)
-    trial.until_complete(*made)
-    command = ("follow", trial.index, "--encoder", trial.encoders[0], *_FOLLOW)
-    with application.writing():
-        trial.killed(*command)
-    trial.until_complete(*command, "--once")
+    _followed(trial, application, "--in-place")
     trial.documents_are(application.documents, encoder=trial.encoders[0])
     trial.versions_are(application, ours=1)
 
 
+def follow_beside(trial: Trial) -> None:
+    """`follow` of an index with a companion; the application has versions of its own every other time."""
+    application = trial.application(external=trial.is_external)
+    _followed(trial, application, "--beside")
+    trial.nobody_else_wrote(application)
+    trial.companion_is(application, encoder=trial.encoders[0])
+
+
+def _followed(trial: Trial, application: Application, where: str) -> None:
+    application.create(N_DOCUMENTS, knn=where == "--in-place")
+    trial.until_complete(*_backfill(trial, where, trial.encoders[0]))
+    command = ("follow", trial.index, "--encoder", trial.encoders[0], *_FOLLOW)
+    with application.writing():
+        trial.killed(*command)
+    trial.until_complete(*command, "--once")
+
+
 def generation_switch(trial: Trial) -> None:
-    """`generation fill`, `cutover` and `drop`, each killed, while the application writes."""
+    """`generation fill`, `cutover` and `drop`, each killed, while the application writes; in place."""
     application = trial.application()
-    application.create(N_DOCUMENTS, knn=True)
-    made = ("backfill", trial.index, "--in-place", *FIELDS, "--threads", "1", "--quiet", "--no-expansion")
-    trial.until_complete(*made, "--encoder", trial.encoders[0])
+    _switched(trial, application, "--in-place")
+    trial.documents_are(application.documents, encoder=trial.encoders[1], generation="generation_2")
+
+
+def generation_switch_beside(trial: Trial) -> None:
+    """The same with companions: the second takes the place of the first, which goes."""
+    application = trial.application(external=trial.is_external)
+    _switched(trial, application, "--beside")
+    there = indices.find_all(trial.client, companions_of(trial.index, PREFIX))
+    trial.compare("companions", [companion_of(trial.index, PREFIX, 2)], sorted(there))
+    trial.nobody_else_wrote(application)
+    trial.companion_is(application, encoder=trial.encoders[1])
+
+
+def _switched(trial: Trial, application: Application, where: str) -> None:
+    application.create(N_DOCUMENTS, knn=where == "--in-place")
+    trial.until_complete(*_backfill(trial, where, trial.encoders[0]))
     fill = ("generation", "fill", trial.index, "--encoder", trial.encoders[1], *_COMMON)
+    cutover = ("generation", "cutover", trial.index, "--force", "--max-missing", "1000", "--min-recall", "0")
     drop = ("generation", "drop", trial.index, "--yes")
 
-    def serving() -> IndexProfile | None:
-        return indices.look(trial.client, trial.index).profile
+    def standing() -> IndexState:
+        return Generations.of(trial.client, trial.index, PREFIX).state
 
     def is_cut_over() -> bool:
-        return (profile := serving()) is not None and profile.generation == 2
+        return (profile := standing().profile) is not None and profile.generation == 2
 
     def is_dropped() -> bool:
-        return indices.look(trial.client, trial.index).beside is None
+        return standing().beside is None
 
     with application.writing():
         trial.killed(*fill, kills=3)
     trial.until_complete(*fill)
-    cutover = ("generation", "cutover", trial.index, "--force", "--max-missing", "1000", "--min-recall", "0")
     with application.writing():
         trial.killed(*cutover, kills=1, is_over=is_cut_over)
         if not is_cut_over():
-            trial.until_complete(*cutover)
+            trial.until_complete(*cutover, is_over=is_cut_over)
         trial.killed(*drop, kills=1, is_over=is_dropped)
     if not is_dropped():
-        trial.until_complete(*drop)
-    trial.until_complete(*made, "--encoder", trial.encoders[1])
-    profile = serving()
+        trial.until_complete(*drop, is_over=is_dropped)
+    trial.until_complete(*_backfill(trial, where, trial.encoders[1]))
+    profile = standing().profile
     trial.compare("the serving generation", 2, profile.generation if profile else None)
-    trial.documents_are(application.documents, encoder=trial.encoders[1], generation="generation_2")
 
 
-WAYS = (ingest, backfill_in_place, backfill_beside, follow_in_place, generation_switch)
+def _backfill(trial: Trial, where: str, encoder: str) -> tuple[str, ...]:
+    return ("backfill", trial.index, where, *FIELDS, "--encoder", encoder, *_COMMON)
+
+
+WAYS = (
+    ingest,
+    backfill_in_place,
+    backfill_beside,
+    follow_in_place,
+    follow_beside,
+    generation_switch,
+    generation_switch_beside,
+)
 _COMMON = ("--threads", "1", "--quiet", "--no-expansion")
 _FOLLOW = ("--threads", "1", "--quiet")
 _ENCODERS: dict[str, Encoder] = {}
@@ -324,8 +376,7 @@ def _one(trial: Trial) -> None:
     except Exception as error:  # noqa: BLE001 it is a finding, and the next trial has an index of its own
         trial.note(f"broken off by {type(error).__name__}", error=str(error)[:2000])
     trial.findings.figures[f"kills of {way.__name__}"] += trial.findings.figures["kills"] - before
-    prefix = CompanionSettings().prefix
-    for name in (trial.index, companion_of(trial.index, prefix)):
+    for name in (trial.index, *companions_of(trial.index, PREFIX)):
         with suppress(NotFoundError):
             trial.client.indices.delete(index=name)
 
@@ -347,6 +398,11 @@ def _encoder(path: str) -> Encoder:
     if path not in _ENCODERS:
         _ENCODERS[path] = Encoder.load(resolve(path), threads=1)
     return _ENCODERS[path]
+
+
+def _name(arguments: Sequence[str]) -> str:
+    """A command's name, with that of its subcommand."""
+    return " ".join(arguments[: 2 if arguments[0] == "generation" else 1])
 
 
 def _document(chance: random.Random) -> dict[str, Any]:
