@@ -117,20 +117,20 @@ def find_both(client: OpenSearch, index: str, prefix: str) -> tuple[IndexState |
     return serving, other
 
 
-def serve_other(client: OpenSearch, index: str, prefix: str) -> IndexProfile:
-    """Lets the other companion serve searches in place of the one that does, in one mapping update; returns the profile
-    that serves now.
+def serve(client: OpenSearch, index: str, prefix: str, generation: int) -> None:
+    """Lets the companion of a generation serve searches, in one mapping update; nothing changes if it does already.
 
     Raises:
-        IndexUnsuitable: there is no other one.
+        IndexUnsuitable: there is no such companion.
     """
-    _, other = find_both(client, index, prefix)
-    if other is None or other.profile is None:
-        raise IndexUnsuitable(f"index {index} has no second companion: nothing to change to")
-    second = companions_of(index, prefix)[1]
-    old, new = (BESIDE_KEY, META_KEY) if other.name == second else (META_KEY, BESIDE_KEY)
+    serving, other = find_both(client, index, prefix)
+    if _is_at(serving, generation):
+        return
+    if not _is_at(other, generation):
+        raise IndexUnsuitable(f"index {index} has no companion of generation {generation}: nothing to change to")
+    first, second = companions_of(index, prefix)
+    old, new = (META_KEY, BESIDE_KEY) if other and other.name == first else (BESIDE_KEY, META_KEY)
     indices.put_meta(client, second, lambda meta: {new if key == old else key: each for key, each in meta.items()})
-    return other.profile
 
 
 def enriched(client: OpenSearch, index: str, prefix: str) -> IndexState:
@@ -201,16 +201,22 @@ def create(client: OpenSearch, source: IndexState, profile: IndexProfile, prefix
     return indices.look(client, name)
 
 
-def remove(client: OpenSearch, index: str, prefix: str, *, other: bool = False) -> int | None:
-    """Deletes the companions of an index, which may be gone itself, or only the one that serves no searches (`other`);
-    the number of their documents, None if there is none.
+def remove(client: OpenSearch, index: str, prefix: str, *, generation: int | None = None) -> int | None:
+    """Deletes the companions of an index, which may be gone itself, or only that of one generation; the number of their
+    documents, None if there is none.
 
     Raises:
-        IndexUnsuitable: see `find`.
+        IndexUnsuitable: that generation serves searches; or see `find`.
     """
     both = find_both(client, index, prefix)
-    there = [state for state in both[1 if other else 0 :] if state]
+    if generation is not None and _is_at(both[0], generation):
+        raise IndexUnsuitable(f"generation {generation} of {index} serves searches: it is not dropped")
+    there = [state for state in both if state and (generation is None or _is_at(state, generation))]
     return _delete(client, there) if there else None
+
+
+def _is_at(state: IndexState | None, generation: int) -> bool:
+    return state is not None and state.profile is not None and state.profile.generation == generation
 
 
 def _delete(client: OpenSearch, states: Sequence[IndexState]) -> int:

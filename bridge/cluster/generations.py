@@ -58,30 +58,29 @@ class Generations:
         """The name of the index that holds the fields of one of the generations."""
         return self.state.name if profile == self.state.profile else self.other
 
-    def serve_other(self, client: OpenSearch, prefix: str) -> IndexProfile:
-        """Swaps the serving generation with the other one in one mapping update; returns the profile that serves now.
+    def serve(self, client: OpenSearch, prefix: str, profile: IndexProfile) -> None:
+        """Lets one of the generations serve searches, in one mapping update; nothing changes if it does already.
 
         Raises:
-            IndexUnsuitable: none stands beside the serving one.
+            IndexUnsuitable: it is gone.
         """
-        other(self.state)
         if self.state.name == self.index:
-            return serve_other(client, self.index)
-        return companion.serve_other(client, self.index, prefix)
+            serve(client, self.index, profile.generation)
+        else:
+            companion.serve(client, self.index, prefix, profile.generation)
 
-    def drop(self, client: OpenSearch, prefix: str) -> tuple[IndexProfile, int, list[str]]:
-        """Removes the generation that serves no searches: its profile, the number of its documents, and the fields that
-        stay in the mapping, empty.
+    def drop(self, client: OpenSearch, prefix: str, profile: IndexProfile) -> tuple[int, list[str]]:
+        """Removes the generation of `profile`: the number of its documents, and the fields that stay in the mapping,
+        empty.
 
         Raises:
-            IndexUnsuitable: none stands beside the serving one.
+            IndexUnsuitable: it serves searches, or is gone.
             ClusterBlocked: as of `bridge.cluster.removal.undo`.
         """
-        gone = other(self.state)
         if self.state.name == self.index:
-            _, removed = drop_in_place(client, self.index)
-            return gone, removed.documents, removed.mapped_fields
-        return gone, companion.remove(client, self.index, prefix, other=True) or 0, []
+            removed = drop_in_place(client, self.index, profile.generation)
+            return removed.documents, removed.mapped_fields
+        return companion.remove(client, self.index, prefix, generation=profile.generation) or 0, []
 
 
 def next_generation(state: IndexState, made_by: IndexProfile) -> IndexProfile:
@@ -128,20 +127,22 @@ def next_generation(state: IndexState, made_by: IndexProfile) -> IndexProfile:
     )
 
 
-def serve_other(client: OpenSearch, index: str) -> IndexProfile:
-    """Swaps the serving generation with the other one in one mapping update; returns the profile that serves now.
+def serve(client: OpenSearch, index: str, generation: int) -> None:
+    """Lets a generation in the index itself serve searches, in one mapping update; nothing changes if it does already.
 
     Raises:
-        IndexUnsuitable: none stands beside the serving one.
+        IndexUnsuitable: the index has no such generation.
     """
-    state = look(client, index)
-    beside = other(state)
 
-    def swapped(meta: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {**meta, META_KEY: meta[BESIDE_KEY], BESIDE_KEY: meta[META_KEY]}
+    def serving(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+        now, beside = (meta[key].get("generation", 1) if key in meta else None for key in (META_KEY, BESIDE_KEY))
+        if now == generation:
+            return meta
+        if beside == generation:
+            return {**meta, META_KEY: meta[BESIDE_KEY], BESIDE_KEY: meta[META_KEY]}
+        raise IndexUnsuitable(f"index {index} has no generation {generation}: nothing to change to")
 
-    put_meta(client, state.name, swapped)
-    return beside
+    put_meta(client, index, serving)
 
 
 def other(state: IndexState) -> IndexProfile:

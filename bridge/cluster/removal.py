@@ -12,7 +12,7 @@ from opensearchpy import OpenSearch
 from bridge.cluster.index import IndexState, look, put_meta, refuse_companion
 from bridge.cluster.schema import field_mapping, our_fields, without_ours
 from bridge.errors import ClusterBlocked, IndexUnsuitable
-from bridge.profile import BESIDE_KEY, IndexProfile
+from bridge.profile import BESIDE_KEY
 
 OnProgress = Callable[[int, int], None]
 """Called with how many documents are done, and how many there were."""
@@ -58,17 +58,19 @@ def undo(client: OpenSearch, index: str, *, on_progress: OnProgress | None = Non
     return removed
 
 
-def drop(client: OpenSearch, index: str, *, on_progress: OnProgress | None = None) -> tuple[IndexProfile, Removed]:
-    """Removes the second generation from every document, then from `_meta`; returns its profile too.
+def drop(client: OpenSearch, index: str, generation: int, *, on_progress: OnProgress | None = None) -> Removed:
+    """Removes the generation that serves no searches from every document, then from `_meta`.
 
     Raises:
-        IndexUnsuitable: none stands beside the serving one.
+        IndexUnsuitable: the generation of this number serves searches, or is gone.
         ClusterBlocked: as of `undo`.
     """
     state = look(client, index)
     gone = state.beside
-    if gone is None:
-        raise IndexUnsuitable(f"index {state.name} has no generation beside the serving one: nothing to drop")
+    if gone is None or gone.generation != generation:
+        raise IndexUnsuitable(
+            f"index {state.name} has no generation {generation} beside the serving one: nothing to drop"
+        )
     every = our_fields(state.mapping, gone.object_field)
     if gone.generation == 1:
         later = f"{gone.object_field}.generation_"
@@ -78,7 +80,7 @@ def drop(client: OpenSearch, index: str, *, on_progress: OnProgress | None = Non
     names = sorted({name.removeprefix(f"{gone.object_field}.").split(".")[0] for name in ours})
     removed = _remove(client, state, ours, gone.object_field, names, on_progress)
     put_meta(client, state.name, lambda meta: {key: value for key, value in meta.items() if key != BESIDE_KEY})
-    return gone, removed
+    return removed
 
 
 def _remove(

@@ -201,7 +201,7 @@ def cutover(
             + "\n".join(f"  - {problem}" for problem in problems)
             + "\nFix this, or cut over anyway with --force"
         )
-    standing.serve_other(client, prefix)
+    standing.serve(client, prefix, profile)
     show(
         {**msgspec.to_builtins(verification), "serving": True},
         f"generation {profile.generation} serves searches now",
@@ -265,7 +265,7 @@ def rollback(ctx: click.Context, index: str, cluster_url: str | None, as_json: b
     from bridge.cluster.generations import older
 
     profile, name = older(standing.state), standing.index
-    standing.serve_other(client, prefix)
+    standing.serve(client, prefix, profile)
     enriched = indices.count_enriched(client, standing.holder(profile), profile)
     missing = max(0, indices.count(client, name) - enriched)
     lines = [f"generation {profile.generation} ({profile.encoder.identity}) serves searches of {name} again"]
@@ -293,10 +293,10 @@ def drop(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, as_
     if not yes:
         what = f"generation {beside.generation} ({beside.encoder.identity})"
         confirm(f"Remove {what} from {standing.holder(beside)}?")
-    gone, documents, mapped_fields = standing.drop(client, prefix)
+    documents, mapped_fields = standing.drop(client, prefix, beside)
     show(
-        {"generation": gone.generation, "documents": documents, "mapped_fields": mapped_fields},
-        f"{index}: generation {gone.generation} is out of {documents:,} documents",
+        {"generation": beside.generation, "documents": documents, "mapped_fields": mapped_fields},
+        f"{index}: generation {beside.generation} is out of {documents:,} documents",
         *([f"  still in the mapping, empty: {', '.join(mapped_fields)}"] if mapped_fields else []),
         as_json=as_json,
     )

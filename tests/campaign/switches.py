@@ -23,7 +23,7 @@ from typing import Any
 import aiohttp
 from opensearchpy import OpenSearch
 
-from bridge.cluster.generations import serve_other
+from bridge.cluster.generations import serve
 from bridge.node.node import EmbeddedNode
 from tests.campaign import shifted_clock
 from tests.campaign.application import TEXT_FIELDS
@@ -121,14 +121,14 @@ QUERIES = tuple(f"{one} {other}" for one, other in zip(WORDS[:8], WORDS[8:16], s
 async def generations(ground: Ground) -> None:
     """Searches change between two generations of vectors, back and forth."""
     steady: list[dict[tuple[str, str], Ranking]] = []
-    for _ in range(2):
+    for following in (2, 1):
         await asyncio.sleep(STEADY_S)
         rankings = {}
         for words in QUERIES:
             answer = await ground.search(ground.proxy.url, INDICES[0], words)
             rankings[words, answer.mark] = answer.ids
         steady.append(rankings)
-        await asyncio.to_thread(serve_other, ground.client, INDICES[0])
+        await asyncio.to_thread(serve, ground.client, INDICES[0], following)
     differing = sum(steady[1].get(key) not in (None, ids) for key, ids in steady[0].items())
     ground.findings.figures["rankings that tell generations apart"] += differing
 
@@ -138,8 +138,8 @@ async def generations(ground: Ground) -> None:
         return "a ranking of neither generation" if len(known) == 2 and answer.ids not in known else None
 
     async def switch() -> None:
-        for _ in range(6):
-            await asyncio.to_thread(serve_other, ground.client, INDICES[0])
+        for following in (2, 1) * 3:
+            await asyncio.to_thread(serve, ground.client, INDICES[0], following)
             await asyncio.sleep(ground.chance.uniform(PROFILE_TTL_S, 4 * PROFILE_TTL_S))
 
     await ground.under_load(INDICES[0], switch, judge)

@@ -49,7 +49,7 @@ def test_generations_are_followed_each_by_its_own_models(
 
     stop = StopRequest()
     with follower(client, enriched_index, tmp_path / "two", generation=2, models=wider_models(), stop=stop) as second:
-        drop(client, enriched_index)
+        drop(client, enriched_index, 2)
         client.update(index=enriched_index, id="d7", body={"doc": {"text": "after it was dropped"}})
         with pytest.raises(IndexUnsuitable, match=r"generation 2 of .* was dropped or undone"):
             second.follow()

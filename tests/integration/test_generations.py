@@ -11,7 +11,7 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
-from bridge.cluster.generations import newer, next_generation, older, serve_other
+from bridge.cluster.generations import newer, next_generation, older, serve
 from bridge.cluster.removal import drop, undo
 from bridge.errors import IndexUnsuitable
 from bridge.node.node import EmbeddedNode
@@ -86,7 +86,10 @@ def test_cutting_over_and_rolling_back_change_the_profile_and_no_document(
     document = client.get(index=fresh_index, id="d3")
 
     assert newer(before).generation == 2
-    cut_over = serve_other(client, fresh_index)
+    cut_over = newer(before)
+    for _ in range(2):
+        # Once more, as after a run that was killed when it had just requested this: it stays.
+        serve(client, fresh_index, 2)
     assert (cut_over.encoder.name, cut_over.embedding_field) == ("wider-encoder", "_neural.generation_2.embedding")
     assert serving(client, fresh_index) == cut_over
     assert len(ids_by_vector(client, fresh_index, cut_over, 15)) == 3
@@ -94,8 +97,10 @@ def test_cutting_over_and_rolling_back_change_the_profile_and_no_document(
         newer(indices.look(client, fresh_index))
 
     assert older(indices.look(client, fresh_index)).generation == 1
-    assert serve_other(client, fresh_index) == before.profile
+    serve(client, fresh_index, 1)
     assert indices.look(client, fresh_index) == before
+    with pytest.raises(IndexUnsuitable, match="no generation 3"):
+        serve(client, fresh_index, 3)
     assert client.get(index=fresh_index, id="d3") == document
     assert before.mapping["_meta"]["owner"] == "shop"
 
@@ -118,7 +123,8 @@ def test_documents_ingested_after_the_cut_over_get_the_fields_that_serve(
     old_application(client, fresh_index, 10)
     fill(toy_models())
     fill(wider_models())
-    profile = serve_other(client, fresh_index)
+    serve(client, fresh_index, 2)
+    profile = serving(client, fresh_index)
     texts = {"title": "new", "text": "ingested later"}
     documents = [Document("new", b'{"title":"new","text":"ingested later"}', texts, SourcePosition("test", 1))]
     report = run_ingest(
@@ -144,11 +150,12 @@ def test_dropping_removes_the_generation_that_serves_no_searches_and_proves_it(
     fill(toy_models())
     first = source(client, fresh_index, "d7")
     fill(wider_models())
-    gone, removed = drop(client, fresh_index)
-    assert (gone.generation, removed.documents) == (2, 50)
+    with pytest.raises(IndexUnsuitable, match="no generation 1 beside"):
+        drop(client, fresh_index, 1)
+    assert drop(client, fresh_index, 2).documents == 50
     assert source(client, fresh_index, "d7") == first
     with pytest.raises(IndexUnsuitable, match="nothing to drop"):
-        drop(client, fresh_index)
+        drop(client, fresh_index, 2)
 
 
 def test_the_first_generation_can_be_dropped_once_the_second_serves(
@@ -157,9 +164,11 @@ def test_the_first_generation_can_be_dropped_once_the_second_serves(
     old_application(client, fresh_index, 50)
     fill(toy_models())
     fill(wider_models())
-    profile = serve_other(client, fresh_index)
-    gone, removed = drop(client, fresh_index)
-    assert (gone.generation, removed.documents) == (1, 50)
+    serve(client, fresh_index, 2)
+    profile = serving(client, fresh_index)
+    with pytest.raises(IndexUnsuitable, match="no generation 2 beside"):
+        drop(client, fresh_index, 2)
+    assert drop(client, fresh_index, 1).documents == 50
     assert list(source(client, fresh_index, "d7")["_neural"]) == ["generation_2"]
     assert len(ids_by_vector(client, fresh_index, profile, 15)) == 3
     # Its number is not given again: the mapping remembers its fields, with their dimension.
@@ -206,7 +215,7 @@ def test_undo_removes_every_generation_also_where_a_document_has_but_one(
     fill(wider_models(), passages=PassageSettings("nested", 3, 1))
     remove = {"lang": "painless", "source": "ctx._source._neural.remove('generation_2')"}
     client.update(index=fresh_index, id="d3", body={"script": remove})
-    serve_other(client, fresh_index)
+    serve(client, fresh_index, 2)
     done = undo(client, fresh_index)
     assert done.documents == 40
     assert source(client, fresh_index, "d7") == untouched

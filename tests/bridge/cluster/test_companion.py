@@ -140,19 +140,22 @@ def test_one_of_two_companions_serves_and_one_change_switches_them(
         with pytest.raises(IndexUnsuitable, match=f"is the companion of {products.name}"):
             indices.refuse_companion(made)
     assert serving() == [1, 2]
-    for expected in ([2, 1], [1, 2], [2, 1]):
-        companion.serve_other(opensearch, products.name, PREFIX)
-        assert serving() == expected
-    assert companion.remove(opensearch, products.name, PREFIX, other=True) == 0
+    for generation, other in ((2, 1), (2, 1), (1, 2), (1, 2), (2, 1)):
+        companion.serve(opensearch, products.name, PREFIX, generation)
+        assert serving() == [generation, other]
+    with pytest.raises(IndexUnsuitable, match=r"generation 2 of .* serves searches"):
+        companion.remove(opensearch, products.name, PREFIX, generation=2)
+    assert companion.remove(opensearch, products.name, PREFIX, generation=1) == 0
+    assert companion.remove(opensearch, products.name, PREFIX, generation=1) is None
     assert serving() == [2, None]
     companion.create(opensearch, products, at(3), PREFIX)
     assert serving() == [2, 3]
-    companion.serve_other(opensearch, products.name, PREFIX)
+    companion.serve(opensearch, products.name, PREFIX, 3)
     assert serving() == [3, 2]
     companion.remove(opensearch, products.name, PREFIX)
     assert serving() == [None, None]
-    with pytest.raises(IndexUnsuitable, match="no second companion"):
-        companion.serve_other(opensearch, products.name, PREFIX)
+    with pytest.raises(IndexUnsuitable, match="no companion of generation 2"):
+        companion.serve(opensearch, products.name, PREFIX, 2)
 
 
 def test_another_index_of_a_companions_name_is_neither_used_nor_deleted(

@@ -69,7 +69,7 @@ def test_an_index_without_our_fields_has_nothing_to_undo_or_drop() -> None:
         shop = Shop(cluster, [0])
         with connect(ClusterSettings(url=shop.url)) as client:
             with pytest.raises(IndexUnsuitable, match="nothing to drop"):
-                drop(client, "shop")
+                drop(client, "shop", 2)
             shop.mapping["_meta"] = {}
             with pytest.raises(IndexUnsuitable, match="nothing to undo"):
                 undo(client, "shop")

@@ -7,7 +7,7 @@ import pytest
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
-from bridge.cluster.generations import Generations, newer, next_generation, serve_other
+from bridge.cluster.generations import Generations, newer, next_generation, serve
 from bridge.cluster.removal import drop
 from bridge.settings import IngestSettings
 from ingest.follow.fields import followed_profile
@@ -78,12 +78,11 @@ def test_models_change_and_back_again(client: OpenSearch, engine: Engine, index_
     found = verify(client, standing, beside)
     assert (found.enriched, found.made_alike, found.problems) == (30, 30, [])
 
-    serve_other(client, index_name)
+    serve(client, index_name, 2)
     assert indices.look(client, index_name).profile == beside
     assert beside.dimension == WIDER
-    serve_other(client, index_name)
+    serve(client, index_name, 1)
     assert indices.look(client, index_name).profile == state.profile
-    serve_other(client, index_name)
-    _, removed = drop(client, index_name)
-    assert removed.documents == 30
+    serve(client, index_name, 2)
+    assert drop(client, index_name, 1).documents == 30
     assert list(source(client, index_name, "d7")["_neural"]) == ["generation_2"]
