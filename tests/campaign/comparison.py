@@ -76,7 +76,7 @@ def passed_faults(request: Request, direct: Answer, proxied: Answer) -> list[str
 
 def _refused(request: Request, direct: Answer, proxied: Answer) -> bool:
     """Whether the proxy refused by a rule of its own, or where the node gives no answer, or the node was full."""
-    if proxied.status == 429 and b"circuit_breaking_exception" in proxied.body:
+    if any(each.status == 429 and b"circuit_breaking_exception" in each.body for each in (direct, proxied)):
         return True
     if direct.status == NO_ANSWER and direct.fault != "late":
         return proxied.status >= 400

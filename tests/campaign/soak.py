@@ -45,7 +45,10 @@ AROUND_S = 0.5
 SAMPLE_EVERY_S = 1.0
 GROWTH_MB, GROWTH = 15.0, 1.15
 """Memory at the end of a run is at most this much above, or this many times, that after the warm-up."""
-MORE_DESCRIPTORS = 30
+MORE_DESCRIPTORS = 10
+"""At rest after a run, beside the rest before it."""
+REST_S = 180
+"""In this time every connection that nobody uses is closed."""
 WARM_UP = 0.25
 """Share of the samples that are the warm-up."""
 FULL_BYTES = 1
@@ -263,11 +266,12 @@ FAULTS: tuple[Fault, ...] = (
 async def run(findings: Findings, minutes: float, rate: float, faults: Sequence[Fault] = FAULTS) -> dict[str, object]:
     """Searches and faults for so many minutes, or until it is cancelled; the figures that are no counts of findings."""
     chance = random.Random(findings.seed)
-    samples: list[tuple[float, int]] = []
+    samples: list[float] = []
     done: Counter[str] = Counter()
     async with _ground(chance) as ground, _session() as http:
         traffic = Traffic(http, ground.url, ground.node_url, random.Random(findings.seed))
         await reranked(traffic)
+        descriptors = ground.proxies[0].descriptors()
         for before in (traffic.direct, traffic.proxied, traffic.marks):
             before.clear()
         over = asyncio.Event()
@@ -282,7 +286,8 @@ async def run(findings: Findings, minutes: float, rate: float, faults: Sequence[
             await reranked(traffic)
         for task in (load, sampling):
             task.cancel()
-        return _judged(findings, traffic, samples, done, ground)
+        figures = _judged(findings, traffic, samples, done, ground)
+        return figures | await _rested(findings, ground.proxies[0], descriptors)
 
 
 async def _spoil(
@@ -305,7 +310,7 @@ def _progress(findings: Findings, traffic: Traffic, text: str) -> None:
 
 
 def _judged(
-    findings: Findings, traffic: Traffic, samples: list[tuple[float, int]], done: Counter[str], ground: Ground
+    findings: Findings, traffic: Traffic, samples: list[float], done: Counter[str], ground: Ground
 ) -> dict[str, object]:
     harmed = traffic.harmed()
     for outcome in harmed:
@@ -326,31 +331,37 @@ def _judged(
     }
     warm, last = _ends(samples)
     if warm and last:
-        memory = [statistics.median(mb for mb, _ in part) for part in (warm, last)]
-        open_files = [statistics.median(count for _, count in part) for part in (warm, last)]
+        memory = [statistics.median(part) for part in (warm, last)]
         bound = max(memory[0] + GROWTH_MB, memory[0] * GROWTH)
         figures |= {
             "memory_mb": [round(each, 1) for each in memory],
             "memory_bound_mb": round(bound, 1),
-            "descriptors": open_files,
-            "descriptors_bound": open_files[0] + MORE_DESCRIPTORS,
         }
         if memory[1] > bound:
             findings.note("memory grows", megabytes=memory, bound=bound)
-        if open_files[1] > open_files[0] + MORE_DESCRIPTORS:
-            findings.note("descriptors grow", descriptors=open_files)
     return figures
 
 
-def _ends(samples: list[tuple[float, int]]) -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
+async def _rested(findings: Findings, server: Server, before: int) -> dict[str, object]:
+    """Waits until a proxy that nobody asks has closed its connections: what stays open then has leaked."""
+    for _ in range(REST_S):
+        if (after := server.descriptors()) <= before + MORE_DESCRIPTORS:
+            break
+        await asyncio.sleep(1)
+    else:
+        findings.note("descriptors grow", before=before, after=after)
+    return {"descriptors": [before, after]}
+
+
+def _ends(samples: list[float]) -> tuple[list[float], list[float]]:
     """The samples of the quarter after the warm-up, and of the last quarter."""
     quarter = int(len(samples) * WARM_UP)
     return samples[quarter : 2 * quarter], samples[-quarter:] if quarter else []
 
 
-async def _sample(server: Server, samples: list[tuple[float, int]]) -> None:
+async def _sample(server: Server, samples: list[float]) -> None:
     while True:
-        samples.append((server.memory_mb(), server.descriptors()))
+        samples.append(server.memory_mb())
         await asyncio.sleep(SAMPLE_EVERY_S)
 
 

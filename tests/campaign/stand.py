@@ -35,13 +35,15 @@ PROPERTIES: dict[str, Any] = {
 }
 SETTINGS = {"number_of_replicas": 0}
 START_TIMEOUT_S = 600.0
+HEAP_MB = 2048
 TWINS = ("twin-d", "twin-p")
 """The indices that requests change: one side's directly, the other's through the proxy."""
 
 
 def campaign_node() -> AbstractContextManager[EmbeddedNode]:
-    """A node with fresh data; a busy machine may take minutes to start it."""
-    settings = load_settings().node.model_copy(update={"start_timeout_s": START_TIMEOUT_S})
+    """A node with fresh data and so much heap that no circuit breaker trips in a long run; a busy machine may take
+    minutes to start it."""
+    settings = load_settings().node.model_copy(update={"start_timeout_s": START_TIMEOUT_S, "heap_mb": HEAP_MB})
     return EmbeddedNode.owned("campaign", settings)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.campaign.soak import AROUND_S, Outcome, Traffic
 
-SHORT = ("sidecar_lies", "poisoned_connections")
+SHORT = ("sidecar_lies", "poisoned_connections", "disk_full", "rolling_restart")
 
 
 @pytest.mark.node
