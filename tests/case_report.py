@@ -17,11 +17,13 @@ LETTERS = {"I": 50, "R": 30, "P": 65, "S": 17, "M": 8, "N": 1}
 """Cases of each letter, in both catalogues."""
 CASES = [f"{letter}{number}" for letter, count in LETTERS.items() for number in range(1, count + 1)]
 
-_outcomes = pytest.StashKey[dict[str, dict[str, str]]]()
+PROPERTY = "case"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_outcomes] = {}
+    # Of several processes, only the one that the others report to.
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Gatherer())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,19 +37,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tells the report which cases it is of: a worker sends reports to the process that gathers them."""
     report = yield
     if report.when == "call" or report.outcome != "passed":
-        for mark in item.iter_markers("case"):
-            for name in mark.args:
-                item.config.stash[_outcomes].setdefault(name, {})[item.nodeid] = report.outcome
+        report.user_properties += [(PROPERTY, name) for mark in item.iter_markers("case") for name in mark.args]
     return report
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    outcomes = session.config.stash[_outcomes]
-    if outcomes:
-        REPORT.parent.mkdir(exist_ok=True)
-        REPORT.write_text(json.dumps(outcomes, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+class Gatherer:
+    """Gathers outcomes from reports, and writes them at the end."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, dict[str, str]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for key, name in report.user_properties:
+            if key == PROPERTY:
+                self.outcomes.setdefault(str(name), {})[report.nodeid] = report.outcome
+
+    def pytest_sessionfinish(self) -> None:
+        if self.outcomes:
+            REPORT.parent.mkdir(exist_ok=True)
+            REPORT.write_text(json.dumps(self.outcomes, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def lines(outcomes: dict[str, dict[str, str]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import structlog
@@ -21,6 +22,7 @@ with suppress(ImportError):
     hypothesis.settings.register_profile("house", deadline=None)
     hypothesis.settings.load_profile("house")
 
+ENGINES = "tests/integration/compatibility/"
 _RAY_MARKS = (
     pytest.mark.slow,
     pytest.mark.timeout(900),
@@ -47,6 +49,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "ray_here" in asked:
             for mark in _RAY_MARKS:
                 item.add_marker(mark)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each file's tests run on one worker, as they share what is dear to start; so do all tests of the engines."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return ENGINES if file.startswith(ENGINES) else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)
