@@ -16,9 +16,10 @@ from bridge.http_deadlines import FirstRequestDeadline
 from bridge.proxy.server.admin import admin_app
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.server.routing import ConnectionServer, Proxy
+from bridge.proxy.transport.answer_memory import AnswerMemory
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.answer import Composer
-from bridge.proxy.upgrade.cluster_client import AnswerMemory, OwnSearches
+from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.model_client import Sidecar
 from bridge.proxy.upgrade.planning import Planner
 from bridge.proxy.upgrade.ranking import Ranker, RankingCache
@@ -86,8 +87,8 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
             Upstream(settings.cluster, settings.proxy.further_nodes, read_timeout_s=settings.proxy.read_timeout_s)
         )
         sidecar = await stack.enter_async_context(Sidecar(settings))
-        planner = Planner(upstream, settings)
         memory = AnswerMemory(settings.proxy.upgrade_memory_bytes)
+        planner = Planner(upstream, memory, settings)
         searches = OwnSearches(upstream, memory, settings)
         ranker = Ranker(searches, sidecar)
         rankings = RankingCache(ranker, settings.proxy, metrics)
@@ -95,7 +96,7 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
         stack.push_async_callback(search.close)
         retrieval = Retrieval(planner, rankings, ranker)
         deadline = FirstRequestDeadline(settings.proxy.header_timeout_s)
-        proxy = Proxy(upstream, search, retrieval, deadline, settings.proxy, metrics, tracer)
+        proxy = Proxy(upstream, memory, search, retrieval, deadline, settings.proxy, metrics, tracer)
         server = _data_server(proxy, settings.proxy)
         data = web.ServerRunner(server, shutdown_timeout=settings.proxy.shutdown_timeout_s)
         operators = admin_app(upstream, sidecar, settings, metrics, proxy, server)

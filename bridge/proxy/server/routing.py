@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import structlog
 import structlog.contextvars
-from aiohttp import StreamReader, hdrs, web
+from aiohttp import ClientError, ClientResponse, StreamReader, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
@@ -26,6 +26,7 @@ from bridge.http_deadlines import FirstRequestDeadline, SlowClient
 from bridge.proxy.experiments.interleaving import CLICK_PATH, MAX_CLICK_BYTES, Interleaving
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.transport import elasticsearch_clients, passthrough
+from bridge.proxy.transport.answer_memory import AnswerMemory
 from bridge.proxy.transport.headers import MARK
 from bridge.proxy.transport.passthrough import Inbound, read_body
 from bridge.proxy.transport.refusals import Refused
@@ -51,6 +52,7 @@ class Proxy:
     def __init__(
         self,
         upstream: Upstream,
+        memory: AnswerMemory,
         search: Search,
         retrieval: Retrieval,
         deadline: FirstRequestDeadline,
@@ -59,6 +61,7 @@ class Proxy:
         tracer: Tracer | None,
     ) -> None:
         self._upstream = upstream
+        self._memory = memory
         self._tracer = tracer
         self._deadline = deadline
         self._search = search
@@ -186,7 +189,27 @@ class Proxy:
         if rewrite is None:
             return await passthrough.relay(request, await passthrough.send(self._upstream, inbound), {})
         inbound.headers.popall(hdrs.ACCEPT_ENCODING, None)
-        return await passthrough.relay_rewritten(request, await passthrough.send(self._upstream, inbound), rewrite)
+        return await self._rewritten(request, await passthrough.send(self._upstream, inbound), rewrite)
+
+    async def _rewritten(
+        self, request: web.BaseRequest, answer: ClientResponse, rewrite: Callable[[bytes], bytes]
+    ) -> web.StreamResponse:
+        """The cluster's answer with another body; one that is packed, or larger than memory is left for, as it is."""
+        if hdrs.CONTENT_ENCODING in answer.headers:
+            return await passthrough.relay(request, answer, {})
+        with self._memory.share() as share:
+            try:
+                body = await share.read(answer)
+            except ClientError as error:
+                answer.close()
+                raise Refused(
+                    502, "cluster_connection_exception", f"the cluster's answer broke off: {error}"
+                ) from error
+            if body is None:
+                return await passthrough.relay(request, answer, {}, begun=share.begun)
+            answer.release()
+            rewritten = await passthrough.aside(len(body), functools.partial(rewrite, body))
+            return await passthrough.relay_body(request, answer, rewritten, {})
 
     async def _translated(
         self, request: web.BaseRequest, inbound: Inbound

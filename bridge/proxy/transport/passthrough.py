@@ -201,24 +201,6 @@ async def relay(
     return response
 
 
-async def relay_rewritten(
-    request: web.BaseRequest, answer: aiohttp.ClientResponse, rewrite: Callable[[bytes], bytes]
-) -> web.StreamResponse:
-    """Gives the client the cluster's answer with another body; one that is packed, as it is.
-
-    Raises:
-        Refused: 502; the answer broke off.
-    """
-    if hdrs.CONTENT_ENCODING in answer.headers:
-        return await relay(request, answer, {})
-    async with answer:
-        try:
-            body = await answer.read()
-        except aiohttp.ClientError as error:
-            raise Refused(502, "cluster_connection_exception", f"the cluster's answer broke off: {error}") from error
-    return await relay_body(request, answer, await aside(len(body), functools.partial(rewrite, body)), {})
-
-
 async def relay_body(
     request: web.BaseRequest, answer: aiohttp.ClientResponse, body: bytes, marks: Mapping[str, str]
 ) -> web.StreamResponse:

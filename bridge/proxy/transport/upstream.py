@@ -38,6 +38,8 @@ _ADDED_HEADERS_BYTES = 512
 """What the proxy adds to a request's headers, or to those of a search of its own, at most."""
 _HEADER_SIZE_TARGET = "/_cluster/settings?include_defaults=true&filter_path=**.http.max_header_size"
 _HEADER_SIZE = re.compile(rb'"max_header_size"\s*:\s*"(\d+)(b|kb|mb)"')
+_HEADER_SIZE_BYTES = 64 * 1024
+"""Of the answer, far more than there is."""
 _UNIT_BYTES = {b"b": 1, b"kb": 1024, b"mb": 1024 * 1024}
 _OK = 200
 _PERHAPS_UNREAD = (400, 413, 431)
@@ -151,7 +153,8 @@ class Upstream:
                 async with asyncio.timeout(PROBE_TIMEOUT_S):
                     answer = await self.send("GET", _HEADER_SIZE_TARGET, own_identity(self._settings), None)
                     async with answer:
-                        size = _HEADER_SIZE.search(await answer.read()) if answer.status == _OK else None
+                        part = await answer.content.read(_HEADER_SIZE_BYTES)
+                        size = _HEADER_SIZE.search(part) if answer.status == _OK else None
             except (Refused, TimeoutError, aiohttp.ClientError):
                 return SAFE_HEADERS_BYTES
             limit = int(size[1]) * _UNIT_BYTES[size[2]] - _ADDED_HEADERS_BYTES if size else SAFE_HEADERS_BYTES

@@ -8,7 +8,9 @@ import aiohttp
 import msgspec
 from multidict import CIMultiDict
 
+from bridge.proxy.transport.answer_memory import AnswerMemory
 from bridge.proxy.transport.headers import of_a_leg
+from bridge.proxy.transport.passthrough import aside
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.planning import Searched
@@ -150,16 +152,18 @@ class _Rendered(msgspec.Struct):
 
 
 async def rendered_template(
-    upstream: Upstream, body: bytes, caller: CIMultiDict[str], *, timeout_s: float
+    upstream: Upstream, memory: AnswerMemory, body: bytes, caller: CIMultiDict[str], *, timeout_s: float
 ) -> bytes | LeaveAlone:
     """The search body that a request to `_search/template` comes to: the cluster renders it in the caller's name."""
     try:
         async with asyncio.timeout(timeout_s):
             answer = await upstream.send("POST", "/_render/template", of_a_leg(caller), body)
-            async with answer:
-                content = await answer.read()
-        if answer.status != 200:
+            with memory.share() as share:
+                async with answer:
+                    content = await share.read(answer)
+        if answer.status != 200 or content is None:
             return LeaveAlone("template_unreadable")
-        return bytes(decode(content, _Rendered).template_output)
+        rendered = await aside(len(content), lambda: decode(content, _Rendered))
+        return bytes(rendered.template_output)
     except (Refused, TimeoutError, aiohttp.ClientError, msgspec.DecodeError):
         return LeaveAlone("template_unreadable")

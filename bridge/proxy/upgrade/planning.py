@@ -25,6 +25,7 @@ from multidict import CIMultiDict
 
 from bridge.errors import IndexUnsuitable
 from bridge.profile import DEFAULT_OBJECT, IndexProfile, Stage, companions_of, object_of, profile_beside, profile_of
+from bridge.proxy.transport.answer_memory import AnswerMemory
 from bridge.proxy.transport.headers import CONTROL, accepts_json, identity, of_a_leg, own_identity, plain_media_type
 from bridge.proxy.transport.passthrough import aside
 from bridge.proxy.transport.refusals import Refused
@@ -41,6 +42,8 @@ _JSON_BODIES = ("application/json", "application/x-ndjson", "")
 _CACHED_INDICES = 10_000
 _COMPANION_SHARE = 0.5
 """Of the budget: what a search waits for the mapping of a companion that there may not be."""
+_SLOW_SHARE = 0.5
+"""Of the budget: a mapping that does not come in this time is waited for by nobody for a while."""
 _Asked: TypeAlias = "tuple[Searched, bytes | None]"
 """Which indices, and who asks; None for everybody."""
 _COMPANIONS_CHARS = 3_000
@@ -50,6 +53,7 @@ _NO_PROFILE = LeaveAlone("no_profile")
 _DIFFERENT = LeaveAlone("profiles_differ")
 MAPPINGS_AT_ONCE = 8
 """Of one `_msearch`."""
+_TOO_LARGE = 413
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
 CLUSTER_UNAVAILABLE = LeaveAlone("cluster_unavailable")
@@ -114,8 +118,16 @@ class Plan:
 class Planner:
     """Plans searches by the profiles of their indices. Remembers profiles for `proxy.profile_ttl_s`."""
 
-    def __init__(self, upstream: Upstream, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        memory: AnswerMemory,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._upstream = upstream
+        self._memory = memory
         self._own_identity = own_identity(settings.cluster)
         self._prefix = settings.companion.prefix
         self.budget_s = settings.proxy.budget_ms / 1000
@@ -209,6 +221,7 @@ class Planner:
         if not _NAMES.fullmatch(unquote(searched.expression)):
             return LeaveAlone("index_expression")
         callers, everybodys = self._askers(searched, caller)
+        began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout_at(deadline):
                 known = self._known.get(callers) or self._known.get(everybodys)
@@ -231,9 +244,11 @@ class Planner:
                     return _NO_PROFILE
                 return profile if all(map(shown.everywhere, profile.text_fields)) else LeaveAlone("fields_hidden")
         except TimeoutError:
-            # Whoever asks next need not wait as long, whoever it is: slowness is no matter of permissions.
+            # Whoever asks next need not wait as long, whoever it is: slowness is no matter of permissions. But a caller
+            # who asks for many at once has used up the time of the last ones himself.
+            is_slow = asyncio.get_running_loop().time() - began > self.budget_s * _SLOW_SHARE
             is_read = callers in self._known or everybodys in self._known
-            self._known[callers if is_read else everybodys] = _Known(CLUSTER_UNAVAILABLE)
+            self._known[everybodys if is_slow and not is_read else callers] = _Known(CLUSTER_UNAVAILABLE)
             return CLUSTER_UNAVAILABLE
         except (Refused, aiohttp.ClientError):
             # Whether the cluster can be searched is for the search itself to find out.
@@ -251,7 +266,7 @@ class Planner:
             if searched.options and len(indices) > 1 and isinstance(known.profile, LeaveAlone):
                 # A mapping is read of closed indices too, which the search leaves out.
                 open_ones = (await self._field_caps(searched, ["_id"], caller)).indices
-                known, indices = _common_profile(body, among=open_ones)
+                known, indices = await aside(len(body), lambda: _common_profile(body, among=open_ones))
             if known.profile != _NO_PROFILE:
                 return known, indices
         elif status not in (401, 403):
@@ -279,7 +294,9 @@ class Planner:
                 status, body = await self._get(f"/{companions}/_mapping?ignore_unavailable=true", self._own_identity)
         except (Refused, TimeoutError, aiohttp.ClientError):
             return None
-        profile = _profile_beside(body, sorted(indices), self._prefix) if status == 200 else _UNREADABLE
+        if status != 200:
+            return None
+        profile = await aside(len(body), lambda: _profile_beside(body, sorted(indices), self._prefix))
         return _Known(profile) if isinstance(profile, IndexProfile) or profile == _DIFFERENT else None
 
     async def _field_caps(self, searched: "Searched", fields: Sequence[str], caller: CIMultiDict[str]) -> "_Shown":
@@ -287,14 +304,17 @@ class Planner:
         target = searched.target("_field_caps", fields=",".join(fields), include_unmapped="true")
         status, body = await self._get(target, of_a_leg(caller))
         try:
-            return msgspec.json.decode(body, type=_Shown) if status == 200 else _Shown()
+            return await aside(len(body), lambda: decode(body, _Shown)) if status == 200 else _Shown()
         except msgspec.DecodeError:
             return _Shown()
 
     async def _get(self, target: str, headers: CIMultiDict[str]) -> tuple[int, bytes]:
+        """Status and body of an answer; 413 for one that is larger than memory is left for."""
         answer = await self._upstream.send("GET", target, headers, None)
-        async with answer:
-            return answer.status, await answer.read()
+        with self._memory.share() as share:
+            async with answer:
+                body = await share.read(answer)
+        return (answer.status, body) if body is not None else (_TOO_LARGE, b"")
 
 
 def read_control(header: str | None) -> Control:

@@ -25,13 +25,13 @@ from bridge.proxy.experiments.interleaving import Interleaving
 from bridge.proxy.experiments.shadow import Shadow
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.transport import elasticsearch_clients
+from bridge.proxy.transport.answer_memory import AnswerMemory, Share
 from bridge.proxy.transport.headers import CONTROL, IMPRESSION, MARK, is_served, plain_media_type
 from bridge.proxy.transport.passthrough import WANTS_TYPES, Inbound, aside, read_body, relay, relay_body, send
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade import multisearch
 from bridge.proxy.upgrade.answer import Composer, is_filtered, readable
-from bridge.proxy.upgrade.cluster_client import AnswerMemory, Share
 from bridge.proxy.upgrade.planning import Control, Plan, Planner, Searched, left_alone, read_control
 from bridge.proxy.upgrade.ranking import Ranked, RankingCache
 from bridge.search.request import LeaveAlone, template_parameters, unasked
@@ -196,9 +196,10 @@ class Search:
         Raises:
             Refused: the cluster cannot be reached, or the request's `x-bridge` header is wrong.
         """
-        started = asyncio.get_running_loop().time()
         control = read_control(request.headers.get(CONTROL))
         inbound, body = await read_body(inbound, limit=self._settings.max_search_body_bytes)
+        # What a client takes to send its request is no time that the bridge adds.
+        started = asyncio.get_running_loop().time()
         with self._memory.share() as share:
             made = await self._made(inbound, body, target, control, started, share)
             if request.get(WANTS_TYPES):
@@ -278,7 +279,7 @@ class Search:
         query_string = target.query_string
         if target.template:
             rendered = await multisearch.rendered_template(
-                self._upstream, body, inbound.headers, timeout_s=self._planner.budget_s
+                self._upstream, self._memory, body, inbound.headers, timeout_s=self._planner.budget_s
             )
             if isinstance(rendered, LeaveAlone):
                 return rendered

@@ -3,15 +3,12 @@
 import json
 from typing import Any
 
-import aiohttp
 import msgspec
 import pytest
 
-from bridge.proxy.upgrade.cluster_client import AnswerMemory
 from tests.bridge.proxy.conftest import MakeStack
 from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex, kind_of_search
 from tests.bridge.proxy.searching import ids, search
-from tests.fake_cluster import Reply, fake_cluster
 
 
 @pytest.mark.case("P23")
@@ -60,36 +57,3 @@ async def test_a_cluster_of_another_engine_is_asked_in_its_own_language_once_its
     assert mark.startswith("hybrid; took")
     asked = [request.body for request in stack.cluster.requests("_msearch")]
     assert [b'"query_vector"' in body for body in asked if b'"knn":{' in body] == [False, True]
-
-
-def test_a_share_is_half_of_what_others_leave_at_most() -> None:
-    memory = AnswerMemory(1_000)
-
-    with memory.share() as first, memory.share() as second:
-        assert first.fits(500)
-        assert not first.fits(501)
-        first.hold(500)
-        assert first.fits(500), "its own bytes are no others'"
-        assert second.fits(250)
-        assert not second.fits(251)
-        second.hold(900)
-        assert memory.free == -400, "what is there already counts, whether it fits or not"
-    assert memory.free == 1_000
-
-
-@pytest.mark.case("P39")
-@pytest.mark.parametrize(
-    "headers", [(("content-length", "600"),), (("transfer-encoding", "chunked"),)], ids=["announced", "chunked"]
-)
-@pytest.mark.parametrize(("limit", "read"), [(1_200, True), (1_199, False)])
-async def test_an_answer_is_read_as_far_as_it_fits(headers: tuple[tuple[str, str]], limit: int, read: bool) -> None:
-    content = b"x" * 600
-    body = b"258\r\n%s\r\n0\r\n\r\n" % content if "chunked" in headers[0] else content
-    memory = AnswerMemory(limit)
-
-    async with fake_cluster(lambda _: Reply(body=body, headers=headers)) as cluster, aiohttp.ClientSession() as client:
-        with memory.share() as share:
-            async with client.get(cluster.url) as answer:
-                assert await share.read(answer) == (content if read else None)
-            assert memory.held == (600 if read else 0)
-    assert memory.held == 0

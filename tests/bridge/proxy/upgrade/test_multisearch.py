@@ -1,5 +1,7 @@
 import asyncio
+import dataclasses
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from bridge.proxy.upgrade.search import MAX_RANKED_AT_ONCE
 from bridge.search.request import LeaveAlone
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import QUERY, ScriptedIndex
-from tests.fake_cluster import Reply, reply_json
+from tests.fake_cluster import Received, Reply, reply_json
 
 SORTED = {**QUERY, "sort": ["n"]}
 
@@ -205,3 +207,45 @@ async def test_the_applications_request_leaves_before_the_mappings_are_there(mak
     asking.cancel()
 
     assert [request.body for request in stack.cluster.requests("_msearch")] == [body]
+
+
+@pytest.mark.case("P42")
+async def test_who_asks_for_many_slow_indices_takes_no_others_from_anybody(make_stack: MakeStack) -> None:
+    slow = {f"/docs-{number}/_mapping" for number in range(20)}
+    index = ScriptedIndex(faults={"_msearch": Reply(body=b"as it is")})
+
+    def script(request: Received) -> Reply:
+        reply = index(request)
+        return dataclasses.replace(reply, delay_s=60.0) if request.path in slow else reply
+
+    stack = await make_stack(script, budget_ms=500, profile_ttl_s=600)
+    await msearch(stack, lines(*[({"index": f"docs-{number}"}, QUERY) for number in range(20)]))
+    asked = {request.path for request in stack.cluster.requests("_mapping")}
+    slow.clear()
+
+    async def reason(path: str) -> str:
+        headers = {"Authorization": "another", "Content-Type": "application/json"}
+        target = stack.proxy.url + path.replace("_mapping", "_search")
+        async with stack.client.post(target, data=json.dumps(QUERY), headers=headers) as answer:
+            return answer.headers["X-Bridge"]
+
+    others = [f"/docs-{number}/_mapping" for number in range(20) if f"/docs-{number}/_mapping" not in asked]
+    assert len(asked) == MAPPINGS_AT_ONCE
+    assert "cluster_unavailable" in await reason(next(iter(asked)))
+    assert "cluster_unavailable" not in await reason(others[0])
+
+
+@pytest.mark.case("P42")
+async def test_the_time_of_an_upload_is_the_clients_own(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(), budget_ms=1_000)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"query":'
+        await asyncio.sleep(1.2)  # longer than the budget
+        yield b'{"match":{"title":"red shoe"}}}'
+
+    headers = {"Content-Type": "application/json"}
+    async with stack.client.post(f"{stack.proxy.url}/docs/_search", data=slowly(), headers=headers) as answer:
+        assert answer.status == 200
+
+    assert len(stack.cluster.requests("_mapping")) == 1
