@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bridge.commands.options.signature import argument, option
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 cluster_option = click.option("--cluster", "cluster_url", help="Address of the cluster, including the scheme.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+
+# Records of options must give these the names that they have elsewhere: a dataclass writes the name into them.
+INDEX = argument()
+CLUSTER = option("--cluster", help="Address of the cluster, including the scheme.")
+JSON = option("--json", is_flag=True, help="Print one JSON object.")
+QUIET = option("--quiet", is_flag=True, help="Show no progress.")
+YES = option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from bridge.commands import cluster_option, display, json_option, require_packages, say, settings_of, show
-from bridge.commands.options.enrich import collected_as
+from bridge.commands import CLUSTER, INDEX, JSON, QUIET, display, require_packages, say, settings_of, show
+from bridge.commands.options.signature import cli_command, option
 from bridge.errors import IndexUnsuitable
 
 if TYPE_CHECKING:
@@ -28,118 +28,73 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @dataclass(frozen=True, slots=True)
 class AdaptOptions:
-    """The options of `neural-bridge adapt`; the fields are the options' names."""
+    """What is adapted, from what, and how."""
 
-    base: Path
-    rerank_base: Path | None
-    kinds: tuple[str, ...]
-    pooling: str
-    documents: int
-    queries_per_passage: int
-    learn: Path | None
-    judgements: Path | None
-    held_out: int
-    size: str
-    minutes: float
-    licence: str
-    min_gain: float
-
-
-_OPTIONS = [
-    click.option("--base", required=True, type=_FOLDER, help="Starting checkpoint (a BERT in transformers format)."),
-    click.option(
+    base: Path = option(
+        "--base", required=True, type=_FOLDER, help="Starting checkpoint (a BERT in transformers format)."
+    )
+    rerank_base: Path | None = option(
         "--rerank-base",
         type=_FOLDER,
         help="Starting checkpoint of the cross-encoder, if not --base: a trained one, in transformers format.",
-    ),
-    click.option(
+    )
+    kinds: tuple[str, ...] = option(
         "--model",
-        "kinds",
         type=click.Choice(["encoder", "cross_encoder"]),
         multiple=True,
         default=("encoder", "cross_encoder"),
-        show_default=True,
         help="What to adapt; repeatable.",
-    ),
-    click.option(
-        "--pooling",
-        type=click.Choice(["mean", "cls"]),
-        default="mean",
-        show_default=True,
-        help="How token vectors become one.",
-    ),
-    click.option(
-        "--documents", type=click.IntRange(1, 10_000), default=2000, show_default=True, help="Documents to learn from."
-    ),
-    click.option(
-        "--queries",
-        "queries_per_passage",
-        type=click.IntRange(min=1),
-        default=3,
-        show_default=True,
-        help="Queries to predict per passage.",
-    ),
-    click.option("--learn", type=_FILE, help="Judgements or clicks to learn from (CSV: query, docid, rating)."),
-    click.option("--judgements", type=_FILE, help="Judgements to measure with; never learnt from."),
-    click.option(
+    )
+    pooling: str = option(
+        "--pooling", type=click.Choice(["mean", "cls"]), default="mean", help="How token vectors become one."
+    )
+    documents: int = option(
+        "--documents", type=click.IntRange(1, 10_000), default=2000, help="Documents to learn from."
+    )
+    queries_per_passage: int = option(
+        "--queries", type=click.IntRange(min=1), default=3, help="Queries to predict per passage."
+    )
+    learn: Path | None = option(
+        "--learn", type=_FILE, help="Judgements or clicks to learn from (CSV: query, docid, rating)."
+    )
+    judgements: Path | None = option("--judgements", type=_FILE, help="Judgements to measure with; never learnt from.")
+    held_out: int = option(
         "--held-out",
         type=click.IntRange(min=10),
         default=200,
-        show_default=True,
         help="Without --judgements: predicted questions to measure with, from documents that are not learnt from.",
-    ),
-    click.option(
+    )
+    size: str = option(
         "--size",
         type=click.Choice(["smoke", "cpu", "gpu"]),
         default="cpu",
-        show_default=True,
         help="Batch sizes for this hardware; smoke only tests the setup.",
-    ),
-    click.option(
-        "--minutes",
-        type=click.FloatRange(min=0.1),
-        default=30.0,
-        show_default=True,
-        help="Training time of each model.",
-    ),
-    click.option("--licence", default="as its base", show_default=True, help="Licence of the adapted weights."),
-    click.option(
+    )
+    minutes: float = option(
+        "--minutes", type=click.FloatRange(min=0.1), default=30.0, help="Training time of each model."
+    )
+    licence: str = option("--licence", default="as its base", help="Licence of the adapted weights.")
+    min_gain: float = option(
         "--min-gain",
         type=click.FloatRange(0, 1),
         default=0.01,
-        show_default=True,
         help="Smallest gain of nDCG@10 that counts as help.",
-    ),
-]
+    )
 
 
-def _adaptation_options(command: Any) -> Any:
-    collected = collected_as(AdaptOptions, "options", command)
-    for option in reversed(_OPTIONS):
-        collected = option(collected)
-    return collected
-
-
-@click.command(name="adapt")
-@click.argument("index")
-@_adaptation_options
-@click.option("--no-install", is_flag=True, help="Write nothing to the cluster.")
-@click.option(
-    "--state-folder", type=click.Path(path_type=Path, file_okay=False), help="Folder for all files of the run."
-)
-@click.option("--quiet", is_flag=True, help="Show no progress.")
-@cluster_option
-@json_option
-@click.pass_context
+@cli_command("adapt")
 def command(
     ctx: click.Context,
-    index: str,
+    *,
+    index: str = INDEX,
     options: AdaptOptions,
-    no_install: bool,
-    state_folder: Path | None,
-    quiet: bool,
-    cluster_url: str | None,
-    as_json: bool,
+    no_install: bool = option("--no-install", is_flag=True, help="Write nothing to the cluster."),
+    state_folder: Path | None = option(
+        "--state-folder", type=click.Path(path_type=Path, file_okay=False), help="Folder for all files of the run."
+    ),
+    quiet: bool = QUIET,
+    cluster_url: str | None = CLUSTER,
+    as_json: bool = JSON,
 ) -> None:
     """Fine-tune encoder and cross-encoder on the documents of INDEX, and keep those that help (extra: train).
 

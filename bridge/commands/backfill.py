@@ -4,17 +4,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.commands import say, show
-from bridge.commands.options.enrich import (
-    EnrichOptions,
-    RunOptions,
-    end,
-    enrich_options,
-    run_options,
-    versions_option,
-    way_options,
-)
-from bridge.commands.options.ray import RayOptions, ray_options
+from bridge.commands import INDEX, say, show
+from bridge.commands.options.enrich import EXTERNAL_VERSIONS, WAY, EnrichOptions, RunOptions, end
+from bridge.commands.options.ray import RayOptions
+from bridge.commands.options.signature import cli_command
 
 if TYPE_CHECKING:
     from ingest.books.ledger import Report
@@ -23,21 +16,15 @@ if TYPE_CHECKING:
     from ingest.runs.way import Wanted, Way
 
 
-@click.command(name="backfill")
-@click.argument("index")
-@way_options
-@enrich_options
-@run_options
-@versions_option
-@ray_options
-@click.pass_context
+@cli_command("backfill")
 def command(
     ctx: click.Context,
-    index: str,
-    wanted: "Wanted | None",
+    *,
+    index: str = INDEX,
+    wanted: "Wanted | None" = WAY,
     enrich: EnrichOptions,
     run: RunOptions,
-    external_versions: str | None,
+    external_versions: str | None = EXTERNAL_VERSIONS,
     ray: RayOptions,
 ) -> None:
     """Enrich the documents of INDEX in place or beside it, while its application goes on writing.

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bridge.commands import JSON, settings_of, show
 from bridge.commands import display as progress_display
-from bridge.commands import json_option, settings_of, show
 from bridge.commands.evaluate import named_stages
 from bridge.commands.options.judgements import JudgementOptions, Subject, judged_index
+from bridge.commands.options.signature import cli_command, option
 from bridge.errors import UsageError
 from bridge.profile import Stage
 
@@ -25,42 +26,31 @@ def command() -> None:
     """Measure how fast searches are."""
 
 
-@command.command()
-@click.option(
-    "--collection",
-    "folder",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder in BEIR's layout whose queries to ask; it is written to the embedded node.",
-)
-@click.option("--split", default="test", show_default=True, help="Which queries of the collection to use.")
-@click.option(
-    "--stages", default=",".join(DEFAULT_STAGES), show_default=True, help="Stages to measure, comma-separated."
-)
-@click.option("--clients", default="1,4,16", show_default=True, help="Numbers of concurrent clients, comma-separated.")
-@click.option(
-    "--seconds", type=click.FloatRange(0.1, 600), default=5.0, show_default=True, help="Length of each measurement."
-)
-@click.option(
-    "--max-queries", type=click.IntRange(min=1), default=200, show_default=True, help="Number of different queries."
-)
-@click.option(
-    "--grow-to",
-    default="",
-    help="Measure also with synthetic documents up to these totals, for example 10000,100000,300000.",
-)
-@json_option
-@click.pass_context
+@cli_command(of=command)
 def search(
     ctx: click.Context,
-    folder: Path,
-    split: str,
-    stages: str,
-    clients: str,
-    seconds: float,
-    max_queries: int,
-    grow_to: str,
-    as_json: bool,
+    *,
+    folder: Path = option(
+        "--collection",
+        required=True,
+        type=click.Path(path_type=Path, file_okay=False, exists=True),
+        help="Folder in BEIR's layout whose queries to ask; it is written to the embedded node.",
+    ),
+    split: str = option("--split", default="test", help="Which queries of the collection to use."),
+    stages: str = option("--stages", default=",".join(DEFAULT_STAGES), help="Stages to measure, comma-separated."),
+    clients: str = option("--clients", default="1,4,16", help="Numbers of concurrent clients, comma-separated."),
+    seconds: float = option(
+        "--seconds", type=click.FloatRange(0.1, 600), default=5.0, help="Length of each measurement."
+    ),
+    max_queries: int = option(
+        "--max-queries", type=click.IntRange(min=1), default=200, help="Number of different queries."
+    ),
+    grow_to: str = option(
+        "--grow-to",
+        default="",
+        help="Measure also with synthetic documents up to these totals, for example 10000,100000,300000.",
+    ),
+    as_json: bool = JSON,
 ) -> None:
     """Load the proxy with searches, at each stage, with more and more clients.
 

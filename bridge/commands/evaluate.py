@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from bridge.commands import JSON, say, show
 from bridge.commands import display as progress_display
-from bridge.commands import json_option, say, show
-from bridge.commands.options.judgements import JudgementOptions, Subject, judged_index, judgement_options
+from bridge.commands.options.judgements import JudgementOptions, Subject, judged_index
+from bridge.commands.options.signature import cli_command, option
 from bridge.errors import UsageError
 from bridge.profile import Stage
 
@@ -23,29 +24,23 @@ REQUIREMENT_FAILED = 1
 """Exit code."""
 
 
-@click.command(name="evaluate")
-@judgement_options
-@click.option("--stages", default=",".join(STAGES), show_default=True, help="Stages to measure, comma-separated.")
-@click.option(
-    "--require",
-    "requirements",
-    multiple=True,
-    help="Exit with 1 unless this holds, for example ndcg@10>=bm25+0.01; repeatable.",
-)
-@click.option(
-    "--run-file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write a TREC run; with several stages, one file NAME-STAGE.SUFFIX for each.",
-)
-@json_option
-@click.pass_context
+@cli_command("evaluate")
 def command(
     ctx: click.Context,
+    *,
     judgements: JudgementOptions,
-    stages: str,
-    requirements: tuple[str, ...],
-    run_file: Path | None,
-    as_json: bool,
+    stages: str = option("--stages", default=",".join(STAGES), help="Stages to measure, comma-separated."),
+    requirements: tuple[str, ...] = option(
+        "--require",
+        multiple=True,
+        help="Exit with 1 unless this holds, for example ndcg@10>=bm25+0.01; repeatable.",
+    ),
+    run_file: Path | None = option(
+        "--run-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write a TREC run; with several stages, one file NAME-STAGE.SUFFIX for each.",
+    ),
+    as_json: bool = JSON,
 ) -> None:
     """Measure every stage on a collection or on your index, through the proxy.
 

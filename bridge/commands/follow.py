@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from bridge.commands import cluster_option, json_option, say, settings_of, show
-from bridge.commands.options.enrich import RunOptions, run_options, versions_option
+from bridge.commands import CLUSTER, INDEX, JSON, say, settings_of, show
+from bridge.commands.options.enrich import EXTERNAL_VERSIONS, RunOptions
+from bridge.commands.options.signature import cli_command, one_of, option
 
 if TYPE_CHECKING:
     from ingest.follow.state import FollowStatus
@@ -18,47 +19,39 @@ _LINE_EVERY_S = 10.0
 _WHAT = {"all": "all fields", "vectors": "vectors", "predicted_queries": "predicted queries"}
 
 
-@click.command(name="follow")
-@click.argument("index")
-@click.option(
-    "--in-place",
-    "wanted",
-    flag_value="in_place",
-    help="Refuse what is enriched beside, and extend the mapping of each index that comes.",
-)
-@click.option(
-    "--beside",
-    "wanted",
-    flag_value="beside",
-    help="Refuse what is enriched in place, and make a companion for each index that comes.",
-)
-@click.option("--generation", type=click.IntRange(min=1), help="Number of the generation. Defaults to the serving one.")
-@click.option("--once", is_flag=True, help="Process the writes so far, and end.")
-@click.option("--encoder", help="Encoder that made the generation: path or built-in.")
-@click.option("--generator", help="Generator that predicted its queries: path or built-in.")
-@click.option("--threads", type=click.IntRange(min=0), help="Compute threads; 0 takes all that may be used.")
-@click.option(
-    "--metrics-port", type=click.IntRange(0, 65535), help="Serve Prometheus metrics on this port of 127.0.0.1."
-)
-@run_options
-@versions_option
-@cluster_option
-@json_option
-@click.pass_context
+@cli_command("follow")
 def command(
     ctx: click.Context,
-    index: str,
-    wanted: str | None,
-    generation: int | None,
-    once: bool,
-    encoder: str | None,
-    generator: str | None,
-    threads: int | None,
-    metrics_port: int | None,
+    *,
+    index: str = INDEX,
+    wanted: str | None = one_of(
+        option(
+            "--in-place",
+            flag_value="in_place",
+            help="Refuse what is enriched beside, and extend the mapping of each index that comes.",
+        ),
+        option(
+            "--beside",
+            flag_value="beside",
+            help="Refuse what is enriched in place, and make a companion for each index that comes.",
+        ),
+    ),
+    generation: int | None = option(
+        "--generation", type=click.IntRange(min=1), help="Number of the generation. Defaults to the serving one."
+    ),
+    once: bool = option("--once", is_flag=True, help="Process the writes so far, and end."),
+    encoder: str | None = option("--encoder", help="Encoder that made the generation: path or built-in."),
+    generator: str | None = option("--generator", help="Generator that predicted its queries: path or built-in."),
+    threads: int | None = option(
+        "--threads", type=click.IntRange(min=0), help="Compute threads; 0 takes all that may be used."
+    ),
+    metrics_port: int | None = option(
+        "--metrics-port", type=click.IntRange(0, 65535), help="Serve Prometheus metrics on this port of 127.0.0.1."
+    ),
     run: RunOptions,
-    external_versions: str | None,
-    cluster_url: str | None,
-    as_json: bool,
+    external_versions: str | None = EXTERNAL_VERSIONS,
+    cluster_url: str | None = CLUSTER,
+    as_json: bool = JSON,
 ) -> None:
     """Enrich new and changed documents of INDEX, whoever writes them, until SIGTERM or SIGINT.
 

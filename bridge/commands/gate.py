@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bridge.commands import JSON, enriched, say, show
 from bridge.commands import display as progress_display
-from bridge.commands import enriched, json_option, say, show
 from bridge.commands.evaluate import STAGES, measure, named_stages
-from bridge.commands.options.judgements import JudgementOptions, judged_index, judgement_options
+from bridge.commands.options.judgements import JudgementOptions, judged_index
+from bridge.commands.options.signature import cli_command, option
 from bridge.errors import UsageError
 from bridge.profile import Stage
 
@@ -20,35 +21,27 @@ if TYPE_CHECKING:
 JUDGED_STAGES = ("expansion", "hybrid", "smoothing", "rerank", "cascade")
 
 
-@click.command(name="gate")
-@judgement_options
-@click.option(
-    "--stages",
-    default=",".join(JUDGED_STAGES),
-    show_default=True,
-    help="Stages to judge, each against the last one that passed; searches will stop at the last that passes.",
-)
-@click.option(
-    "--tolerance",
-    type=click.FloatRange(0, 1),
-    help="How far below zero the interval of the difference may reach. Defaults to 0.02 of nDCG@10.",
-)
-@click.option(
-    "--force", type=click.Choice(STAGES[1:]), multiple=True, help="Enable a stage whatever the measurement says."
-)
-@click.option("--reason", help="Why a stage is forced; stored in the index.")
-@click.option("--dry-run", is_flag=True, help="Show the verdict, and write nothing.")
-@json_option
-@click.pass_context
+@cli_command("gate")
 def command(
     ctx: click.Context,
+    *,
     judgements: JudgementOptions,
-    stages: str,
-    tolerance: float | None,
-    force: tuple[Stage, ...],
-    reason: str | None,
-    dry_run: bool,
-    as_json: bool,
+    stages: str = option(
+        "--stages",
+        default=",".join(JUDGED_STAGES),
+        help="Stages to judge, each against the last one that passed; searches will stop at the last that passes.",
+    ),
+    tolerance: float | None = option(
+        "--tolerance",
+        type=click.FloatRange(0, 1),
+        help="How far below zero the interval of the difference may reach. Defaults to 0.02 of nDCG@10.",
+    ),
+    force: tuple[Stage, ...] = option(
+        "--force", type=click.Choice(STAGES[1:]), multiple=True, help="Enable a stage whatever the measurement says."
+    ),
+    reason: str | None = option("--reason", help="Why a stage is forced; stored in the index."),
+    dry_run: bool = option("--dry-run", is_flag=True, help="Show the verdict, and write nothing."),
+    as_json: bool = JSON,
 ) -> None:
     """Judge each stage by its effect on an index, and enable those that do no harm.
 

@@ -9,17 +9,9 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from bridge.commands import (
-    cluster_option,
-    confirm,
-    json_option,
-    needs_extra,
-    say,
-    settings_of,
-    show,
-    yes_option,
-)
-from bridge.commands.options.enrich import EnrichOptions, RunOptions, end, enrich_options, passage_settings, run_options
+from bridge.commands import CLUSTER, INDEX, JSON, YES, confirm, needs_extra, say, settings_of, show
+from bridge.commands.options.enrich import EnrichOptions, RunOptions, end
+from bridge.commands.options.signature import cli_command, option
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -32,23 +24,19 @@ if TYPE_CHECKING:
 _PASSAGE_OPTIONS = ("layout", "max_tokens", "overlap_tokens")
 _SIDECAR_TIMEOUT_S = 5.0
 
-max_missing_option = click.option(
+_MAX_MISSING = option(
     "--max-missing",
     type=click.IntRange(min=0),
     default=0,
-    show_default=True,
     help="Documents that may lack its fields, or hold those of an older text.",
 )
-min_recall_option = click.option(
+_MIN_RECALL = option(
     "--min-recall",
     type=click.FloatRange(0, 1),
     default=0.9,
-    show_default=True,
     help="Share of the nearest neighbours that k-NN search must find.",
 )
-sidecar_option = click.option(
-    "--sidecar", "sidecar_url", help="Sidecar that must run the new encoder. Defaults to the proxy's."
-)
+_SIDECAR = option("--sidecar", help="Sidecar that must run the new encoder. Defaults to the proxy's.")
 
 
 @click.group(name="generation")
@@ -61,12 +49,8 @@ def command() -> None:
     """
 
 
-@command.command()
-@click.argument("index")
-@enrich_options
-@run_options
-@click.pass_context
-def fill(ctx: click.Context, index: str, enrich: EnrichOptions, run: RunOptions) -> None:
+@cli_command(of=command)
+def fill(ctx: click.Context, *, index: str = INDEX, enrich: EnrichOptions, run: RunOptions) -> None:
     """Fill a second generation beside the one that serves searches of INDEX.
 
     Starts a generation, or continues the one that is being filled: rerun the command after an interruption.
@@ -88,7 +72,7 @@ def fill(ctx: click.Context, index: str, enrich: EnrichOptions, run: RunOptions)
     state, source = standing.state, indices.look(client, standing.index)
     passages = state.profile.passages if state.profile else None
     if any(ctx.get_parameter_source(option) is not ParameterSource.DEFAULT for option in _PASSAGE_OPTIONS):
-        passages = passage_settings(enrich.layout, enrich.max_tokens, enrich.overlap_tokens)
+        passages = enrich.passages.settings()
     models = load_models(settings.ingest)
     wanted = profile_for(models, enrich.names_in(source, state.profile), passages=passages)
     profile = next_generation(state, wanted)
@@ -112,30 +96,22 @@ def fill(ctx: click.Context, index: str, enrich: EnrichOptions, run: RunOptions)
     end(ctx, request, report)
 
 
-@command.command()
-@click.argument("index")
-@click.option("--serving", is_flag=True, help="Verify the generation that serves searches instead.")
-@max_missing_option
-@min_recall_option
-@click.option(
-    "--judgements",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Judgement list (CSV of Quepid, JSON of the Search Relevance Workbench) to compare the vectors by.",
-)
-@sidecar_option
-@cluster_option
-@json_option
-@click.pass_context
+@cli_command(of=command)
 def verify(
     ctx: click.Context,
-    index: str,
-    serving: bool,
-    max_missing: int,
-    min_recall: float,
-    judgements: Path | None,
-    sidecar_url: str | None,
-    cluster_url: str | None,
-    as_json: bool,
+    *,
+    index: str = INDEX,
+    serving: bool = option("--serving", is_flag=True, help="Verify the generation that serves searches instead."),
+    max_missing: int = _MAX_MISSING,
+    min_recall: float = _MIN_RECALL,
+    judgements: Path | None = option(
+        "--judgements",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="Judgement list (CSV of Quepid, JSON of the Search Relevance Workbench) to compare the vectors by.",
+    ),
+    sidecar_url: str | None = _SIDECAR,
+    cluster_url: str | None = CLUSTER,
+    as_json: bool = JSON,
 ) -> None:
     """Check whether the new generation may serve searches of INDEX; writes nothing.
 
@@ -161,24 +137,19 @@ def verify(
     ctx.exit(1 if verification.problems or (quality is not None and quality.is_worse) else 0)
 
 
-@command.command()
-@click.argument("index")
-@max_missing_option
-@min_recall_option
-@sidecar_option
-@click.option("--force", is_flag=True, help="Cut over even if the verification or the sidecar reports a problem.")
-@cluster_option
-@json_option
-@click.pass_context
+@cli_command(of=command)
 def cutover(
     ctx: click.Context,
-    index: str,
-    max_missing: int,
-    min_recall: float,
-    sidecar_url: str | None,
-    force: bool,
-    cluster_url: str | None,
-    as_json: bool,
+    *,
+    index: str = INDEX,
+    max_missing: int = _MAX_MISSING,
+    min_recall: float = _MIN_RECALL,
+    sidecar_url: str | None = _SIDECAR,
+    force: bool = option(
+        "--force", is_flag=True, help="Cut over even if the verification or the sidecar reports a problem."
+    ),
+    cluster_url: str | None = CLUSTER,
+    as_json: bool = JSON,
 ) -> None:
     """Verify the newer generation, then let searches of INDEX use it.
 
@@ -210,12 +181,8 @@ def cutover(
     )
 
 
-@command.command()
-@click.argument("index")
-@cluster_option
-@json_option
-@click.pass_context
-def status(ctx: click.Context, index: str, cluster_url: str | None, as_json: bool) -> None:
+@cli_command(of=command)
+def status(ctx: click.Context, *, index: str = INDEX, cluster_url: str | None = CLUSTER, as_json: bool = JSON) -> None:
     """Show the generations of INDEX, which of them serves searches, and how full each is."""
     client, standing, _ = _standing(ctx, index, cluster_url)
     from bridge.cluster import index as indices
@@ -250,12 +217,10 @@ def status(ctx: click.Context, index: str, cluster_url: str | None, as_json: boo
     show({"index": standing.index, "documents": documents, "generations": generations}, *lines, as_json=as_json)
 
 
-@command.command()
-@click.argument("index")
-@cluster_option
-@json_option
-@click.pass_context
-def rollback(ctx: click.Context, index: str, cluster_url: str | None, as_json: bool) -> None:
+@cli_command(of=command)
+def rollback(
+    ctx: click.Context, *, index: str = INDEX, cluster_url: str | None = CLUSTER, as_json: bool = JSON
+) -> None:
     """Let searches of INDEX use the older generation again; the newer one stays.
 
     This happens at once, without verification. The command reports how many documents the older generation lacks.
@@ -275,13 +240,15 @@ def rollback(ctx: click.Context, index: str, cluster_url: str | None, as_json: b
     show({"index": name, "generation": profile.generation, "missing": missing}, *lines, as_json=as_json)
 
 
-@command.command()
-@click.argument("index")
-@yes_option
-@cluster_option
-@json_option
-@click.pass_context
-def drop(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, as_json: bool) -> None:
+@cli_command(of=command)
+def drop(
+    ctx: click.Context,
+    *,
+    index: str = INDEX,
+    yes: bool = YES,
+    cluster_url: str | None = CLUSTER,
+    as_json: bool = JSON,
+) -> None:
     """Remove the generation that serves no searches from every document of INDEX.
 
     This cannot be undone. Its fields stay in the mapping, empty, because no field can be removed from a mapping.

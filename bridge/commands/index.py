@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.commands import cluster_option, confirm, enriched, json_option, look_at, settings_of, show, yes_option
-from bridge.commands.options.enrich import passage_options, passage_settings
+from bridge.commands import CLUSTER, INDEX, JSON, YES, confirm, enriched, look_at, settings_of, show
+from bridge.commands.options.enrich import PassageOptions
+from bridge.commands.options.signature import cli_command, option
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,55 +24,39 @@ def command() -> None:
     """Create, show and delete enriched indices; set proxy rules."""
 
 
-@command.command()
-@click.argument("index")
-@click.option("--text-field", "text_fields", multiple=True, required=True, help="Field to enrich; repeatable.")
-@click.option("--analyzer", default="english", show_default=True, help="Analyzer of the text fields.")
-@click.option(
-    "--engine",
-    type=click.Choice(["lucene", "faiss"]),
-    default="lucene",
-    show_default=True,
-    help="Library for the vector graphs; faiss needs native libraries on the nodes.",
-)
-@click.option(
-    "--dynamic",
-    type=click.Choice(["true", "false", "strict"]),
-    default="true",
-    show_default=True,
-    help="How the cluster treats fields that are not in the mapping.",
-)
-@click.option(
-    "--mapping",
-    "mapping_file",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="JSON file with the `properties` of the application's other fields.",
-)
-@click.option("--shards", type=click.IntRange(min=1), help="Primary shards.")
-@click.option("--replicas", type=click.IntRange(min=0), help="Copies of each shard.")
-@passage_options
-@click.option("--encoder", help="Encoder of the vectors: path or built-in name.")
-@click.option("--generator", help="Generator of predicted queries: path or built-in name.")
-@cluster_option
-@json_option
-@click.pass_context
+@cli_command(of=command)
 def create(
     ctx: click.Context,
-    index: str,
-    text_fields: tuple[str, ...],
-    analyzer: str,
-    engine: "VectorEngine",
-    dynamic: "Dynamic",
-    mapping_file: Path | None,
-    shards: int | None,
-    replicas: int | None,
-    layout: str,
-    max_tokens: int | None,
-    overlap_tokens: int | None,
-    encoder: str | None,
-    generator: str | None,
-    cluster_url: str | None,
-    as_json: bool,
+    *,
+    index: str = INDEX,
+    text_fields: tuple[str, ...] = option(
+        "--text-field", multiple=True, required=True, help="Field to enrich; repeatable."
+    ),
+    analyzer: str = option("--analyzer", default="english", help="Analyzer of the text fields."),
+    engine: "VectorEngine" = option(
+        "--engine",
+        type=click.Choice(["lucene", "faiss"]),
+        default="lucene",
+        help="Library for the vector graphs; faiss needs native libraries on the nodes.",
+    ),
+    dynamic: "Dynamic" = option(
+        "--dynamic",
+        type=click.Choice(["true", "false", "strict"]),
+        default="true",
+        help="How the cluster treats fields that are not in the mapping.",
+    ),
+    mapping_file: Path | None = option(
+        "--mapping",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="JSON file with the `properties` of the application's other fields.",
+    ),
+    shards: int | None = option("--shards", type=click.IntRange(min=1), help="Primary shards."),
+    replicas: int | None = option("--replicas", type=click.IntRange(min=0), help="Copies of each shard."),
+    passages: PassageOptions,
+    encoder: str | None = option("--encoder", help="Encoder of the vectors: path or built-in name."),
+    generator: str | None = option("--generator", help="Generator of predicted queries: path or built-in name."),
+    cluster_url: str | None = CLUSTER,
+    as_json: bool = JSON,
 ) -> None:
     """Create INDEX with the bridge's fields in its mapping, ready for `neural-bridge ingest`."""
     settings = settings_of(ctx, cluster={"url": cluster_url}, ingest={"encoder": encoder, "generator": generator})
@@ -79,9 +64,7 @@ def create(
     from bridge.cluster.connection import connect
     from ingest.stages.models import planned_profile
 
-    profile = planned_profile(
-        settings.ingest, text_fields, passages=passage_settings(layout, max_tokens, overlap_tokens)
-    )
+    profile = planned_profile(settings.ingest, text_fields, passages=passages.settings())
     sizes = {"index.number_of_shards": shards, "index.number_of_replicas": replicas}
     indices.create(
         connect(settings.cluster),
@@ -100,12 +83,10 @@ def create(
     )
 
 
-@command.command(name="show")
-@click.argument("index")
-@cluster_option
-@json_option
-@click.pass_context
-def show_index(ctx: click.Context, index: str, cluster_url: str | None, as_json: bool) -> None:
+@cli_command("show", of=command)
+def show_index(
+    ctx: click.Context, *, index: str = INDEX, cluster_url: str | None = CLUSTER, as_json: bool = JSON
+) -> None:
     """Show what the bridge knows about INDEX: models, fields, and how many documents are enriched."""
     client, state = look_at(ctx, index, cluster_url)
     from bridge.cluster import companion
@@ -132,44 +113,37 @@ def show_index(ctx: click.Context, index: str, cluster_url: str | None, as_json:
     show({**shown, "profile": profile.to_meta() if profile else None}, *lines, as_json=as_json)
 
 
-@command.command()
-@click.argument("index")
-@click.option("--quoted", type=_RULE, help="Leave or upgrade searches with quotation marks.")
-@click.option(
-    "--identifiers",
-    type=_RULE,
-    help="Leave or upgrade single words with three digits or more, such as part numbers.",
-)
-@click.option(
-    "--sorted-ties",
-    type=_RULE,
-    help="Leave or upgrade searches sorted by score first, then by more; leave them if the application pages by "
-    "search_after.",
-)
-@click.option(
-    "--scripts",
-    help="Writing systems that the models read, such as latin,greek; leave searches in others. `any` upgrades all.",
-)
-@click.option(
-    "--confident-lead",
-    type=click.FloatRange(min=1),
-    help="Keep the application's own ranking if its first hit scores this many times the second.",
-)
-@click.option("--always", is_flag=True, help="Remove --confident-lead: always ask every leg and the reranker.")
-@cluster_option
-@json_option
-@click.pass_context
+@cli_command(of=command)
 def rules(
     ctx: click.Context,
-    index: str,
-    quoted: str | None,
-    identifiers: str | None,
-    sorted_ties: str | None,
-    scripts: str | None,
-    confident_lead: float | None,
-    always: bool,
-    cluster_url: str | None,
-    as_json: bool,
+    *,
+    index: str = INDEX,
+    quoted: str | None = option("--quoted", type=_RULE, help="Leave or upgrade searches with quotation marks."),
+    identifiers: str | None = option(
+        "--identifiers",
+        type=_RULE,
+        help="Leave or upgrade single words with three digits or more, such as part numbers.",
+    ),
+    sorted_ties: str | None = option(
+        "--sorted-ties",
+        type=_RULE,
+        help="Leave or upgrade searches sorted by score first, then by more; leave them if the application pages by "
+        "search_after.",
+    ),
+    scripts: str | None = option(
+        "--scripts",
+        help="Writing systems that the models read, such as latin,greek; leave searches in others. `any` upgrades all.",
+    ),
+    confident_lead: float | None = option(
+        "--confident-lead",
+        type=click.FloatRange(min=1),
+        help="Keep the application's own ranking if its first hit scores this many times the second.",
+    ),
+    always: bool = option(
+        "--always", is_flag=True, help="Remove --confident-lead: always ask every leg and the reranker."
+    ),
+    cluster_url: str | None = CLUSTER,
+    as_json: bool = JSON,
 ) -> None:
     """Set which searches of INDEX the proxy leaves unchanged, and show the rules.
 
@@ -208,13 +182,15 @@ def _in_words(rules: "SearchRules") -> dict[str, object]:
     }
 
 
-@command.command()
-@click.argument("index")
-@yes_option
-@cluster_option
-@json_option
-@click.pass_context
-def delete(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, as_json: bool) -> None:
+@cli_command(of=command)
+def delete(
+    ctx: click.Context,
+    *,
+    index: str = INDEX,
+    yes: bool = YES,
+    cluster_url: str | None = CLUSTER,
+    as_json: bool = JSON,
+) -> None:
     """Delete INDEX and all its documents."""
     client, state = look_at(ctx, index, cluster_url)
     from bridge.cluster import index as indices

@@ -12,18 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from bridge.commands import say, show
-from bridge.commands.options.enrich import (
-    Command,
-    EnrichOptions,
-    RunOptions,
-    check_names,
-    collected_as,
-    end,
-    enrich_options,
-    run_options,
-)
-from bridge.commands.options.ray import RayOptions, ray_options
+from bridge.commands import INDEX, say, show
+from bridge.commands.options.enrich import EnrichOptions, RunOptions, check_names, end
+from bridge.commands.options.ray import RayOptions
+from bridge.commands.options.signature import argument, cli_command, option
 
 if TYPE_CHECKING:
     from bridge.cluster.index import IndexState
@@ -42,12 +34,20 @@ _FORMATS = ["auto", "json", "bulk", "hits", "csv", "tsv", "parquet"]
 class _FieldOptions:
     """Which field of a source is what."""
 
-    fields_file: Path | None
-    id_field: str | None
-    routing_field: str | None
-    rename: tuple[str, ...]
-    drop: tuple[str, ...]
-    numbers: tuple[str, ...]
+    fields_file: Path | None = option(
+        "--fields",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="YAML file that says all of this: text_fields, id_field, routing_field, rename, drop, numbers.",
+    )
+    id_field: str | None = option("--id-field", help="Field that holds the document's id. Defaults to `_id`.")
+    routing_field: str | None = option("--routing-field", help="Field that holds the document's routing.")
+    rename: tuple[str, ...] = option(
+        "--rename", multiple=True, metavar="OLD=NEW", help="Field that has another name in the index; repeat it."
+    )
+    drop: tuple[str, ...] = option("--drop", multiple=True, help="Field that the index does not get; repeat it.")
+    numbers: tuple[str, ...] = option(
+        "--number", multiple=True, help="Column of CSV or TSV that holds numbers; repeat it."
+    )
 
     def choice(self) -> "FieldChoice":
         """What the file says, and over it what the options say."""
@@ -69,76 +69,42 @@ class _FieldOptions:
         return msgspec.structs.replace(choice, **{name: value for name, value in given.items() if value})
 
 
-def _field_options(command: Command) -> Command:
-    """Adds the options of `_FieldOptions`; the command gets them as `field_options`."""
-    command = collected_as(_FieldOptions, "field_options", command)
-    for option in (
-        click.option("--number", "numbers", multiple=True, help="Column of CSV or TSV that holds numbers; repeat it."),
-        click.option("--drop", multiple=True, help="Field that the index does not get; repeat it."),
-        click.option(
-            "--rename", multiple=True, metavar="OLD=NEW", help="Field that has another name in the index; repeat it."
-        ),
-        click.option("--routing-field", help="Field that holds the document's routing."),
-        click.option("--id-field", help="Field that holds the document's id. Defaults to `_id`."),
-        click.option(
-            "--fields",
-            "fields_file",
-            type=click.Path(path_type=Path, exists=True, dir_okay=False),
-            help="YAML file that says all of this: text_fields, id_field, routing_field, rename, drop, numbers.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-@click.command(name="ingest")
-@click.argument("index")
-@click.argument("sources", nargs=-1, required=True)
-@enrich_options
-@_field_options
-@click.option(
-    "--format",
-    "file_format",
-    type=click.Choice(_FORMATS),
-    default="auto",
-    show_default=True,
-    help="What the files hold: csv, tsv and parquet are known by their names, bulk bodies by their first line; hits "
-    "are search hits as elasticdump writes them.",
-)
-@click.option("--analyzer", default="english", show_default=True, help="Analyser of the text fields of a new index.")
-@click.option(
-    "--on-duplicate",
-    type=click.Choice(["last", "error"]),
-    help="If an id comes twice: the last document wins (default), or the second is a dead letter.",
-)
-@click.option(
-    "--max-expanded-bytes",
-    type=click.IntRange(min=1),
-    default=100_000_000_000,
-    show_default=True,
-    help="Limit of bytes in a compressed file, uncompressed.",
-)
-@run_options
-@ray_options
-@click.option("--from-start", is_flag=True, help="Ignore the checkpoint of an interrupted run.")
-@click.option("--strict", is_flag=True, help="Stop at the first document that cannot be written (exit code 3).")
-@click.option("--dry-run", is_flag=True, help="Read everything, print what would happen, and write nothing.")
-@click.pass_context
+@cli_command("ingest")
 def command(
     ctx: click.Context,
-    index: str,
-    sources: tuple[str, ...],
+    *,
+    index: str = INDEX,
+    sources: tuple[str, ...] = argument(nargs=-1, required=True),
     enrich: EnrichOptions,
-    file_format: "Format",
-    analyzer: str,
-    on_duplicate: str | None,
-    max_expanded_bytes: int,
+    field_options: _FieldOptions,
+    file_format: "Format" = option(
+        "--format",
+        type=click.Choice(_FORMATS),
+        default="auto",
+        help="What the files hold: csv, tsv and parquet are known by their names, bulk bodies by their first line; "
+        "hits are search hits as elasticdump writes them.",
+    ),
+    analyzer: str = option("--analyzer", default="english", help="Analyser of the text fields of a new index."),
+    on_duplicate: str | None = option(
+        "--on-duplicate",
+        type=click.Choice(["last", "error"]),
+        help="If an id comes twice: the last document wins (default), or the second is a dead letter.",
+    ),
+    max_expanded_bytes: int = option(
+        "--max-expanded-bytes",
+        type=click.IntRange(min=1),
+        default=100_000_000_000,
+        help="Limit of bytes in a compressed file, uncompressed.",
+    ),
     run: RunOptions,
     ray: RayOptions,
-    from_start: bool,
-    strict: bool,
-    dry_run: bool,
-    field_options: _FieldOptions,
+    from_start: bool = option("--from-start", is_flag=True, help="Ignore the checkpoint of an interrupted run."),
+    strict: bool = option(
+        "--strict", is_flag=True, help="Stop at the first document that cannot be written (exit code 3)."
+    ),
+    dry_run: bool = option(
+        "--dry-run", is_flag=True, help="Read everything, print what would happen, and write nothing."
+    ),
 ) -> None:
     """Enrich documents and write them to INDEX, which is made if it does not exist.
 

@@ -6,40 +6,26 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from bridge.commands import show
-from bridge.commands.options.enrich import (
-    EnrichOptions,
-    enrich_options,
-    repeated,
-    versions_option,
-    way_options,
-)
+from bridge.commands import INDEX, show
+from bridge.commands.options.enrich import EXTERNAL_VERSIONS, WAY, EnrichOptions, repeated
+from bridge.commands.options.signature import cli_command, option
 
 if TYPE_CHECKING:
     from ingest.runs.plan import Plan
     from ingest.runs.way import Wanted, Way
 
 
-@click.command(name="plan")
-@click.argument("index")
-@way_options
-@enrich_options
-@versions_option
-@click.option(
-    "--sample",
-    type=click.IntRange(1, 10_000),
-    default=1000,
-    show_default=True,
-    help="Number of documents in the sample.",
-)
-@click.pass_context
+@cli_command("plan")
 def command(
     ctx: click.Context,
-    index: str,
-    wanted: "Wanted | None",
+    *,
+    index: str = INDEX,
+    wanted: "Wanted | None" = WAY,
     enrich: EnrichOptions,
-    external_versions: str | None,
-    sample: int,
+    external_versions: str | None = EXTERNAL_VERSIONS,
+    sample: int = option(
+        "--sample", type=click.IntRange(1, 10_000), default=1000, help="Number of documents in the sample."
+    ),
 ) -> None:
     """Look at INDEX: which way it is enriched and why, how long this machine takes, how much it grows.
 

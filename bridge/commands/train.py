@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.commands import json_option, require_packages, show
-from bridge.commands.options.enrich import Command, collected_as
+from bridge.commands import JSON, require_packages, show
+from bridge.commands.options.signature import cli_command, option
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,18 +28,35 @@ def command() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """The options of `_run_options`."""
+    """What a model is trained from, for how long, and where it is written."""
 
-    data: Path
-    collection: Sequence[Path]
-    watch: Sequence[Path]
-    base: Path
-    size: str
-    minutes: float | None
-    seed: int
-    resume: bool
-    out: Path
-    as_json: bool
+    data: Path = option(
+        "--data", required=True, type=_FOLDER, help="Folder of NAME.jsonl[.gz] files with query, passage, label."
+    )
+    collection: Sequence[Path] = option(
+        "--collection", multiple=True, type=_FOLDER, help="Test collection whose train split to learn from; repeatable."
+    )
+    watch: Sequence[Path] = option(
+        "--watch", multiple=True, type=_FOLDER, help="Test collection for development figures only; repeatable."
+    )
+    base: Path = option(
+        "--base", required=True, type=_FOLDER, help="Starting checkpoint (a BERT in transformers format)."
+    )
+    size: str = option(
+        "--size",
+        type=click.Choice(["smoke", "cpu", "gpu"]),
+        default="cpu",
+        help="Batch sizes and training time for this hardware; smoke only tests the setup.",
+    )
+    minutes: float | None = option(
+        "--minutes", type=click.FloatRange(min=0.1), help="Stop training after this time at the latest."
+    )
+    seed: int = option("--seed", type=int, default=1, help="Seed of the random numbers.")
+    resume: bool = option("--resume", is_flag=True, help="Continue the run in --out.")
+    out: Path = option(
+        "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run."
+    )
+    as_json: bool = JSON
 
     def carry_out(self, kind: str, train: Callable[..., Path]) -> None:
         """Trains a model of this kind with `train`, a function of `bridge.training.recipes`, and prints its folder."""
@@ -77,83 +94,28 @@ class _Run:
         )
 
 
-def _run_options(command: Command) -> Command:
-    """Adds the options of `_Run`; the command gets them as `run`."""
-    collected = collected_as(_Run, "run", command)
-    for option in reversed(
-        (
-            click.option(
-                "--data",
-                required=True,
-                type=_FOLDER,
-                help="Folder of NAME.jsonl[.gz] files with query, passage, label.",
-            ),
-            click.option(
-                "--collection",
-                multiple=True,
-                type=_FOLDER,
-                help="Test collection whose train split to learn from; repeatable.",
-            ),
-            click.option(
-                "--watch", multiple=True, type=_FOLDER, help="Test collection for development figures only; repeatable."
-            ),
-            click.option(
-                "--base",
-                required=True,
-                type=_FOLDER,
-                help="Starting checkpoint (a BERT in transformers format).",
-            ),
-            click.option(
-                "--size",
-                type=click.Choice(["smoke", "cpu", "gpu"]),
-                default="cpu",
-                show_default=True,
-                help="Batch sizes and training time for this hardware; smoke only tests the setup.",
-            ),
-            click.option(
-                "--minutes", type=click.FloatRange(min=0.1), help="Stop training after this time at the latest."
-            ),
-            click.option("--seed", type=int, default=1, show_default=True, help="Seed of the random numbers."),
-            click.option("--resume", is_flag=True, help="Continue the run in --out."),
-            click.option(
-                "--out",
-                required=True,
-                type=click.Path(file_okay=False, path_type=Path),
-                help="Folder of the run.",
-            ),
-            json_option,
-        )
-    ):
-        collected = option(collected)
-    return collected
-
-
-_teacher_option = click.option(
+_TEACHERS = option(
     "--teacher",
-    "teachers",
     multiple=True,
     help="Encoder or cross-encoder to distil from: path, built-in or fetched; repeatable.",
 )
 
 
-@command.command(name="encoder")
-@_run_options
-@_teacher_option
-@click.option(
-    "--pooling",
-    type=click.Choice(["mean", "cls"]),
-    default="mean",
-    show_default=True,
-    help="How token vectors become one.",
-)
-@click.option(
-    "--base-share",
-    type=click.FloatRange(0.0, 1.0),
-    default=0.0,
-    show_default=True,
-    help="Share of the base's weights to average into the result; 0.5 forgets less about other texts.",
-)
-def encoder(run: _Run, teachers: Sequence[str], pooling: "Pooling", base_share: float) -> None:
+@cli_command(of=command)
+def encoder(
+    *,
+    run: _Run,
+    teachers: Sequence[str] = _TEACHERS,
+    pooling: "Pooling" = option(
+        "--pooling", type=click.Choice(["mean", "cls"]), default="mean", help="How token vectors become one."
+    ),
+    base_share: float = option(
+        "--base-share",
+        type=click.FloatRange(0.0, 1.0),
+        default=0.0,
+        help="Share of the base's weights to average into the result; 0.5 forgets less about other texts.",
+    ),
+) -> None:
     """Fine-tune a bi-encoder on mined negatives."""
     require_packages("training", ("torch", "transformers", "bm25s"), "train")
     from bridge.models.artifact import resolve
@@ -163,18 +125,21 @@ def encoder(run: _Run, teachers: Sequence[str], pooling: "Pooling", base_share: 
     run.carry_out("encoder", partial(train_encoder, pooling=pooling, teachers=imitated, base_share=base_share))
 
 
-@command.command(name="cross-encoder")
-@_run_options
-@click.option(
-    "--shape",
-    type=click.Choice(["base", "tiny"]),
-    default="base",
-    show_default=True,
-    help="base: as --base. tiny: 2 layers, 128 wide, from scratch, for the first stage of a cascade.",
-)
-@_teacher_option
-@click.option("--start", type=_FOLDER, help="Trained folder to continue from, of the same shape as --base.")
-def cross_encoder(run: _Run, shape: str, teachers: Sequence[str], start: Path | None) -> None:
+@cli_command("cross-encoder", of=command)
+def cross_encoder(
+    *,
+    run: _Run,
+    shape: str = option(
+        "--shape",
+        type=click.Choice(["base", "tiny"]),
+        default="base",
+        help="base: as --base. tiny: 2 layers, 128 wide, from scratch, for the first stage of a cascade.",
+    ),
+    teachers: Sequence[str] = _TEACHERS,
+    start: Path | None = option(
+        "--start", type=_FOLDER, help="Trained folder to continue from, of the same shape as --base."
+    ),
+) -> None:
     """Train a reranker on mined negatives."""
     require_packages("training", ("torch", "transformers", "bm25s"), "train")
     from bridge.models.artifact import resolve
@@ -189,8 +154,7 @@ def cross_encoder(run: _Run, shape: str, teachers: Sequence[str], start: Path | 
     )
 
 
-@command.command(name="query-generator")
-@_run_options
+@cli_command("query-generator", of=command)
 def query_generator(run: _Run) -> None:
     """Train a model that predicts the queries that a passage answers."""
     require_packages("training", ("torch", "transformers", "bm25s"), "train")

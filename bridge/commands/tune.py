@@ -5,40 +5,35 @@ from pathlib import Path
 
 import click
 
+from bridge.commands import JSON, require_packages, settings_of, show
 from bridge.commands import display as progress_display
-from bridge.commands import json_option, require_packages, settings_of, show
 from bridge.commands.evaluate import named_stages
-from bridge.commands.options.judgements import JudgementOptions, judged_index, judgement_options
+from bridge.commands.options.judgements import JudgementOptions, judged_index
+from bridge.commands.options.signature import cli_command, option
 
 MEASURES = ("ndcg@10", "mrr@10", "recall@100")
 
 
-@click.command(name="tune")
-@judgement_options
-@click.option("--measure", type=click.Choice(MEASURES), default="ndcg@10", show_default=True, help="What to maximise.")
-@click.option(
-    "--budget-ms",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Longest time of a search (estimated 95th percentile).",
-)
-@click.option("--stages", help="Stages to choose from, comma-separated. Defaults to all that the gate passed.")
-@click.option(
-    "--folds", type=click.IntRange(2, 20), default=5, show_default=True, help="Parts for the cross-validation."
-)
-@click.option("--plot", "plot_file", type=click.Path(path_type=Path, dir_okay=False), help="Write a picture (PNG).")
-@click.option("--apply", "apply_it", is_flag=True, help="Write the settings into the index.")
-@json_option
-@click.pass_context
+@cli_command("tune")
 def command(
     ctx: click.Context,
+    *,
     judgements: JudgementOptions,
-    measure: str,
-    budget_ms: float | None,
-    stages: str | None,
-    folds: int,
-    plot_file: Path | None,
-    apply_it: bool,
-    as_json: bool,
+    measure: str = option("--measure", type=click.Choice(MEASURES), default="ndcg@10", help="What to maximise."),
+    budget_ms: float | None = option(
+        "--budget-ms",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Longest time of a search (estimated 95th percentile).",
+    ),
+    stages: str | None = option(
+        "--stages", help="Stages to choose from, comma-separated. Defaults to all that the gate passed."
+    ),
+    folds: int = option("--folds", type=click.IntRange(2, 20), default=5, help="Parts for the cross-validation."),
+    plot_file: Path | None = option(
+        "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a picture (PNG)."
+    ),
+    apply_it: bool = option("--apply", is_flag=True, help="Write the settings into the index."),
+    as_json: bool = JSON,
 ) -> None:
     """Find the fusion, weights, window, rerank depth and blending that serve an index's judged queries best.
 

@@ -1,7 +1,6 @@
 """Options of the commands that enrich documents, how their runs show progress and stop, and their exit codes."""
 
 import difflib
-import functools
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -9,12 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import click
 from click.core import ParameterSource
 
-from bridge.commands import cluster_option, display, invocation_of, json_option, settings_of
+from bridge.commands import CLUSTER, JSON, QUIET, display, invocation_of, settings_of
+from bridge.commands.options.signature import one_of, option
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -29,8 +29,24 @@ if TYPE_CHECKING:
     from ingest.sources.source import SourceItem
     from ingest.stages.models import Models
 
-
-Command = Callable[..., None]
+EXTERNAL_VERSIONS = option(
+    "--external-versions",
+    type=click.Choice(["detect", "yes", "no"]),
+    help="Whether an application numbers the versions of documents itself: then INDEX is enriched beside.",
+)
+WAY = one_of(
+    option(
+        "--beside",
+        flag_value="beside",
+        help="Write to a hidden index of ours; INDEX is only read. By default if anything speaks against in place.",
+    ),
+    option(
+        "--in-place",
+        flag_value="in_place",
+        help="Set our object in the documents of INDEX. By default if nothing speaks against it.",
+    ),
+)
+"""See `ingest.runs.way.choose`."""
 
 
 def check_names(names: Iterable[str], known: Collection[str], *, owner: str) -> None:
@@ -52,59 +68,65 @@ def repeated(ctx: click.Context, command: str, *arguments: str, without: Collect
     """Another command with the options that this one was called with, `without` some of them, as a shell takes it."""
     config_file = invocation_of(ctx).config_file
     words: list[object] = ["neural-bridge", *(["--config", config_file] if config_file else []), command, *arguments]
-    for option in ctx.command.params:
-        name = option.name or ""
+    for each in ctx.command.params:
+        name = each.name or ""
         typed = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if not typed or name in without or not isinstance(option, click.Option):
+        if not typed or name in without or not isinstance(each, click.Option):
             continue
-        if isinstance(option.flag_value, str) and ctx.params[name] != option.flag_value:
+        if isinstance(each.flag_value, str) and ctx.params[name] != each.flag_value:
             continue  # Another option of this name was typed.
-        values = ctx.params[name] if option.multiple else [ctx.params[name]]
-        words += [option.opts[0]] if option.is_flag else [word for value in values for word in (option.opts[0], value)]
+        values = ctx.params[name] if each.multiple else [ctx.params[name]]
+        words += [each.opts[0]] if each.is_flag else [word for value in values for word in (each.opts[0], value)]
     return shlex.join(map(str, words))
 
 
-def passage_options(command: Command) -> Command:
-    """Adds the options that `passage_settings` takes."""
-    for option in (
-        click.option("--overlap-tokens", type=click.IntRange(min=0), help="Tokens that consecutive passages share."),
-        click.option("--max-tokens", type=click.IntRange(min=1), help="Longest passage, in tokens of the encoder."),
-        click.option(
-            "--passages",
-            "layout",
-            type=click.Choice(["single", "nested"]),
-            default="single",
-            show_default=True,
-            help="One vector per document, or one per passage of long documents.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def passage_settings(layout: str, max_tokens: int | None, overlap_tokens: int | None) -> "PassageSettings":
-    """The passage settings that the options choose; defaults for the rest."""
-    from bridge.profile import PassageSettings
-
-    chosen = {"layout": layout, "max_tokens": max_tokens, "overlap_tokens": overlap_tokens}
-    return PassageSettings(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
-
-
 @dataclass(frozen=True, slots=True)
-class EnrichOptions:
-    """How documents are enriched, from the options of `enrich_options`."""
+class PassageOptions:
+    """How documents are split into passages."""
 
-    text_fields: tuple[str, ...]
-    layout: str
-    max_tokens: int | None
-    overlap_tokens: int | None
-    cluster_url: str | None
-    encoder: str | None
-    generator: str | None
-    no_expansion: bool
-    queries_per_passage: int | None
-    threads: int | None
-    as_json: bool
+    layout: Literal["single", "nested"] = option(
+        "--passages",
+        type=click.Choice(["single", "nested"]),
+        default="single",
+        help="One vector per document, or one per passage of long documents.",
+    )
+    max_tokens: int | None = option(
+        "--max-tokens", type=click.IntRange(min=1), help="Longest passage, in tokens of the encoder."
+    )
+    overlap_tokens: int | None = option(
+        "--overlap-tokens", type=click.IntRange(min=0), help="Tokens that consecutive passages share."
+    )
+
+    def settings(self) -> "PassageSettings":
+        """The passage settings that the options choose; defaults for the rest."""
+        from bridge.profile import PassageSettings
+
+        chosen = {each.name: value for each in fields(self) if (value := getattr(self, each.name)) is not None}
+        return PassageSettings(**chosen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrichOptions:
+    """How documents are enriched."""
+
+    text_fields: tuple[str, ...] = option(
+        "--text-field",
+        multiple=True,
+        help="Field to enrich; repeatable, in reading order. Defaults to the index's own fields if it is already "
+        "enriched.",
+    )
+    passages: PassageOptions
+    cluster_url: str | None = CLUSTER
+    encoder: str | None = option("--encoder", help="Encoder of the vectors: path or built-in.")
+    generator: str | None = option("--generator", help="Generator of predicted queries: path or built-in.")
+    no_expansion: bool = option("--no-expansion", is_flag=True, help="Write no predicted queries.")
+    queries_per_passage: int | None = option(
+        "--queries", type=click.IntRange(min=1), help="Queries predicted per passage."
+    )
+    threads: int | None = option(
+        "--threads", type=click.IntRange(min=0), help="Compute threads; 0 takes all that may be used."
+    )
+    as_json: bool = JSON
 
     def settings(self, ctx: click.Context, **ingest: object) -> "Settings":
         """The settings of this call; `ingest` has the values of more options, None for those that were left out.
@@ -195,19 +217,29 @@ class EnrichOptions:
         from ingest.runs.query_filter import with_filter_threshold
         from ingest.stages.models import profile_for
 
-        passages = kept.passages if kept else passage_settings(self.layout, self.max_tokens, self.overlap_tokens)
+        passages = kept.passages if kept else self.passages.settings()
         profile = profile_for(models, names, passages=passages, object_field=settings.object_field, kept=kept)
         return with_filter_threshold(profile, kept, models, settings, sample)
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Limits and state of a run, from the options of `run_options`."""
+    """Limits and state of a run."""
 
-    state_folder: Path | None
-    max_documents_per_s: float | None
-    max_errors: int | None
-    quiet: bool
+    state_folder: Path | None = option(
+        "--state-folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder of the checkpoint and the dead letters. Defaults to one per task and index.",
+    )
+    max_documents_per_s: float | None = option(
+        "--max-docs-per-second",
+        type=click.FloatRange(min=0),
+        help="Limit of documents enriched and written per second.",
+    )
+    max_errors: int | None = option(
+        "--max-errors", type=click.IntRange(min=0), help="Dead letters after which the run stops."
+    )
+    quiet: bool = QUIET
 
     def limits(self) -> dict[str, object]:
         """The options that are settings of ingest."""
@@ -239,81 +271,6 @@ def shown_progress(title: str, *, quiet: bool) -> "Iterator[Callable[[Progress],
         )
 
 
-def enrich_options(command: Command) -> Command:
-    """Adds the options of `EnrichOptions`; the command gets them as `enrich`."""
-    collected = collected_as(EnrichOptions, "enrich", command)
-    for option in (
-        json_option,
-        click.option("--threads", type=click.IntRange(min=0), help="Compute threads; 0 takes all that may be used."),
-        click.option(
-            "--queries", "queries_per_passage", type=click.IntRange(min=1), help="Queries predicted per passage."
-        ),
-        click.option("--no-expansion", is_flag=True, help="Write no predicted queries."),
-        click.option("--generator", help="Generator of predicted queries: path or built-in."),
-        click.option("--encoder", help="Encoder of the vectors: path or built-in."),
-        cluster_option,
-        passage_options,
-        click.option(
-            "--text-field",
-            "text_fields",
-            multiple=True,
-            help="Field to enrich; repeatable, in reading order. Defaults to the index's own fields if it is already "
-            "enriched.",
-        ),
-    ):
-        collected = option(collected)
-    return collected
-
-
-def run_options(command: Command) -> Command:
-    """Adds the options of `RunOptions`; the command gets them as `run`."""
-    collected = collected_as(RunOptions, "run", command)
-    for option in (
-        click.option("--quiet", is_flag=True, help="Show no progress."),
-        click.option("--max-errors", type=click.IntRange(min=0), help="Dead letters after which the run stops."),
-        click.option(
-            "--max-docs-per-second",
-            "max_documents_per_s",
-            type=click.FloatRange(min=0),
-            help="Limit of documents enriched and written per second.",
-        ),
-        click.option(
-            "--state-folder",
-            type=click.Path(path_type=Path, file_okay=False),
-            help="Folder of the checkpoint and the dead letters. Defaults to one per task and index.",
-        ),
-    ):
-        collected = option(collected)
-    return collected
-
-
-versions_option = click.option(
-    "--external-versions",
-    type=click.Choice(["detect", "yes", "no"]),
-    help="Whether an application numbers the versions of documents itself: then INDEX is enriched beside.",
-)
-
-
-def way_options(command: Command) -> Command:
-    """Adds --beside and --in-place; the command gets them as `wanted`, see `ingest.runs.way.choose`."""
-    for option in (
-        click.option(
-            "--in-place",
-            "wanted",
-            flag_value="in_place",
-            help="Set our object in the documents of INDEX. By default if nothing speaks against it.",
-        ),
-        click.option(
-            "--beside",
-            "wanted",
-            flag_value="beside",
-            help="Write to a hidden index of ours; INDEX is only read. By default if anything speaks against in place.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
 def end(ctx: click.Context, request: "StopRequest", *reports: "Report", n_runs: int = 1) -> None:
     """Ends a command with the exit code of its run, as `neural-bridge ingest --help` lists them; of several, with the
     first that is not 0. `n_runs`: how many there are unless a signal stops them."""
@@ -322,15 +279,3 @@ def end(ctx: click.Context, request: "StopRequest", *reports: "Report", n_runs: 
         click.echo(f"stopped; go on with: neural-bridge {shlex.join(sys.argv[1:])}", err=True)
         ctx.exit(request.exit_code)
     ctx.exit(next((report.exit_code for report in reports if report.exit_code), 0))
-
-
-def collected_as(shape: type[Any], name: str, command: Command) -> Command:
-    """The command, which gets the options that are fields of the dataclass `shape` as one argument, `name`."""
-    names = [field.name for field in fields(shape)]
-
-    @functools.wraps(command)
-    def collecting(*args: Any, **options: Any) -> None:
-        values = {each: options.pop(each) for each in names}
-        command(*args, **options, **{name: shape(**values)})
-
-    return collecting

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.commands import invocation_of, needs_extra, settings_of
-from bridge.commands.options.enrich import Command, collected_as
+from bridge.commands import CLUSTER, invocation_of, needs_extra, settings_of
+from bridge.commands.options.signature import option
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,74 +22,54 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
-_OPTIONS = [
-    click.option(
+
+@dataclass(frozen=True, slots=True)
+class JudgementOptions:
+    """Which index is measured, and with whose judgements."""
+
+    folder: Path | None = option(
         "--collection",
-        "folder",
         type=click.Path(path_type=Path, file_okay=False, exists=True),
         help="Folder in BEIR's layout (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv), to write to the embedded node.",
-    ),
-    click.option("--split", default="test", show_default=True, help="Which judgements of the collection to use."),
-    click.option("--analyzer", default="english", show_default=True, help="Analyzer of the collection's text."),
-    click.option("--index", "index", help="An enriched index of your cluster, instead of a collection."),
-    click.option("--cluster", "cluster_url", help="Address of the cluster, including the scheme."),
-    click.option(
-        "--body", "body_file", type=_FILE, help="Your search body as JSON, with %SearchText% in place of the words."
-    ),
-    click.option("--queries", "queries_file", type=_FILE, help="TREC topics, JSON lines, or lines of id, tab, text."),
-    click.option("--qrels", "qrels_file", type=_FILE, help="TREC qrels, or three columns: query, document, grade."),
-    click.option(
+    )
+    split: str = option("--split", default="test", help="Which judgements of the collection to use.")
+    analyzer: str = option("--analyzer", default="english", help="Analyzer of the collection's text.")
+    index: str | None = option("--index", help="An enriched index of your cluster, instead of a collection.")
+    cluster_url: str | None = CLUSTER
+    body_file: Path | None = option(
+        "--body", type=_FILE, help="Your search body as JSON, with %SearchText% in place of the words."
+    )
+    queries_file: Path | None = option(
+        "--queries", type=_FILE, help="TREC topics, JSON lines, or lines of id, tab, text."
+    )
+    qrels_file: Path | None = option(
+        "--qrels", type=_FILE, help="TREC qrels, or three columns: query, document, grade."
+    )
+    judgements_file: Path | None = option(
         "--judgements",
-        "judgements_file",
         type=_FILE,
         help="CSV with query, docid, rating (Quepid), or JSON of the Search Relevance Workbench.",
-    ),
-    click.option(
+    )
+    clicks_file: Path | None = option(
         "--clicks",
-        "clicks_file",
         type=_FILE,
         help="The proxy's event log (proxy.event_log, with proxy.event_log_queries), to use clicks as judgements.",
-    ),
-    click.option(
+    )
+    label_free: int | None = option(
         "--label-free",
         type=click.IntRange(min=1),
         metavar="INTEGER",
         help="Without judgements: predict this many questions, each with the document that should come first.",
-    ),
-    click.option("--max-queries", type=click.IntRange(min=1), help="Use at most this many queries, evenly spread."),
-]
-
-
-@dataclass(frozen=True, slots=True)
-class JudgementOptions:
-    """The options of `judgement_options`; the fields are the options' names."""
-
-    folder: Path | None = None
-    split: str = "test"
-    analyzer: str = "english"
-    index: str | None = None
-    cluster_url: str | None = None
-    body_file: Path | None = None
-    queries_file: Path | None = None
-    qrels_file: Path | None = None
-    judgements_file: Path | None = None
-    clicks_file: Path | None = None
-    label_free: int | None = None
-    max_queries: int | None = None
+    )
+    max_queries: int | None = option(
+        "--max-queries", type=click.IntRange(min=1), help="Use at most this many queries, evenly spread."
+    )
 
     @property
     def n_sources(self) -> int:
         """How many kinds of judgements of an index the options name."""
         sources = (self.queries_file, self.judgements_file, self.clicks_file, self.label_free)
         return sum(source is not None for source in sources)
-
-
-def judgement_options(command: Command) -> Command:
-    """Adds the options of `JudgementOptions`; the command receives them as `judgements`."""
-    collected = collected_as(JudgementOptions, "judgements", command)
-    for option in reversed(_OPTIONS):
-        collected = option(collected)
-    return collected
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from bridge.commands import invocation_of
-from bridge.commands.options.enrich import Command, collected_as
+from bridge.commands.options.signature import option
 
 if TYPE_CHECKING:
     from bridge.settings import IngestSettings, Settings
@@ -15,12 +15,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RayOptions:
-    """Where the stages of a run work, from the options of `ray_options`."""
+    """Where the stages of a run work."""
 
-    runner: Literal["local", "ray"]
-    ray_address: str | None
-    workers: int
-    writers: int
+    runner: Literal["local", "ray"] = option(
+        "--runner",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        help="Run the stages in this process, or on the machines of a Ray cluster (extra: ray).",
+    )
+    ray_address: str | None = option(
+        "--ray-address",
+        help="Address of a Ray cluster (auto: the one on this machine). Without it, Ray is started here.",
+    )
+    workers: int = option(
+        "--workers",
+        type=click.IntRange(min=1),
+        default=1,
+        help="With Ray: most actors that run models, each on --threads CPUs (1 by default).",
+    )
+    writers: int = option(
+        "--writers",
+        type=click.IntRange(min=1),
+        default=2,
+        help="With Ray: actors that write; more of them put more load on the cluster.",
+    )
 
     def local_settings(self, settings: "IngestSettings") -> "IngestSettings":
         """The settings for models in this process. With Ray they only name the workers' models, which may need GPUs."""
@@ -53,37 +71,3 @@ class RayOptions:
             gpus=int(settings.ingest.providers[:1] != [CPU]),
             address=self.ray_address,
         )
-
-
-def ray_options(command: Command) -> Command:
-    """Adds the options of `RayOptions`; the command gets them as `ray`."""
-    collected = collected_as(RayOptions, "ray", command)
-    for option in (
-        click.option(
-            "--writers",
-            type=click.IntRange(min=1),
-            default=2,
-            show_default=True,
-            help="With Ray: actors that write; more of them put more load on the cluster.",
-        ),
-        click.option(
-            "--workers",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            help="With Ray: most actors that run models, each on --threads CPUs (1 by default).",
-        ),
-        click.option(
-            "--ray-address",
-            help="Address of a Ray cluster (auto: the one on this machine). Without it, Ray is started here.",
-        ),
-        click.option(
-            "--runner",
-            type=click.Choice(["local", "ray"]),
-            default="local",
-            show_default=True,
-            help="Run the stages in this process, or on the machines of a Ray cluster (extra: ray).",
-        ),
-    ):
-        collected = option(collected)
-    return collected

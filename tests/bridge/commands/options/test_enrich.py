@@ -10,14 +10,13 @@ from click.testing import CliRunner
 from bridge.commands import Invocation
 from bridge.commands.options.enrich import (
     EnrichOptions,
+    PassageOptions,
     RunOptions,
     check_names,
     end,
-    enrich_options,
-    passage_settings,
     repeated,
-    run_options,
 )
+from bridge.commands.options.signature import argument, cli_command
 from bridge.errors import EXIT_DEAD_LETTERS, UsageError
 from bridge.profile import IndexProfile, ModelReference, PassageSettings
 from ingest.books.ledger import Ledger, Report
@@ -31,12 +30,8 @@ def parsed(*words: str) -> tuple[EnrichOptions, RunOptions, str]:
     """What a command with these options gets, and its call as a command `other` would repeat it."""
     seen: list[tuple[EnrichOptions, RunOptions, str]] = []
 
-    @click.command()
-    @click.argument("index")
-    @enrich_options
-    @run_options
-    @click.pass_context
-    def command(ctx: click.Context, index: str, enrich: EnrichOptions, run: RunOptions) -> None:
+    @cli_command()
+    def command(ctx: click.Context, *, index: str = argument(), enrich: EnrichOptions, run: RunOptions) -> None:
         seen.append((enrich, run, repeated(ctx, "other", index, without=["quiet"])))
 
     done = CliRunner().invoke(command, list(words), obj=Invocation(None), catch_exceptions=False)
@@ -76,8 +71,8 @@ def test_a_name_that_nobody_has_is_refused_with_the_nearest_one(name: str, remed
 
 
 def test_passages_have_defaults_where_nothing_was_chosen() -> None:
-    assert passage_settings("nested", 100, None) == PassageSettings("nested", max_tokens=100)
-    assert passage_settings("single", None, None) == PassageSettings()
+    assert PassageOptions("nested", 100, None).settings() == PassageSettings("nested", max_tokens=100)
+    assert PassageOptions().settings() == PassageSettings()
 
 
 def test_a_run_has_a_folder_per_task_and_index_unless_one_is_named(

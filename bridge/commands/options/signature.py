@@ -1,0 +1,68 @@
+"""A command's options as defaults of its parameters: `quiet: bool = option("--quiet", is_flag=True, help="…")`.
+
+A parameter whose type is a dataclass gets the options that are its fields' defaults as one value, and one whose type is
+`click.Context` the command's context.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import Field, field, fields, is_dataclass
+from typing import Any
+
+import click
+
+_DECORATORS = "decorators"
+
+
+def option(*words: str, **attributes: Any) -> Any:
+    """An option, typed as `words`; `attributes` are those of `click.option`. Help shows its default."""
+    default = attributes.get("default", () if attributes.get("multiple") else None)
+    attributes = {"show_default": attributes.get("default") not in (None, ""), **attributes}
+    return field(default=default, metadata={_DECORATORS: [lambda name: click.option(*words, name, **attributes)]})
+
+
+def one_of(*options: Any) -> Any:
+    """Several options that set one parameter: the last one that is typed counts."""
+    return field(default=None, metadata={_DECORATORS: [each for of in options for each in of.metadata[_DECORATORS]]})
+
+
+def argument(**attributes: Any) -> Any:
+    """An argument; `attributes` are those of `click.argument`."""
+    return field(metadata={_DECORATORS: [lambda name: click.argument(name, **attributes)]})
+
+
+def cli_command(
+    name: str | None = None, *, of: click.Group | None = None
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Makes a function a command, of the group `of` if there is one; `name` is by default the function's."""
+
+    def made(function: Callable[..., None]) -> click.Command:
+        parameters = inspect.signature(function).parameters.values()
+
+        @functools.wraps(function)
+        def decorated(**values: Any) -> None:
+            function(**{each.name: _value(each.name, each.annotation, values) for each in parameters})
+
+        declared = [pair for each in parameters for pair in _decorators(each.name, each.annotation, each.default)]
+        for parameter, decorator in reversed(declared):
+            decorated = decorator(parameter)(decorated)
+        return (of.command if of else click.command)(name)(decorated)
+
+    return made
+
+
+def _decorators(name: str, shape: Any, default: Any) -> Iterator[tuple[str, Callable[[str], Any]]]:
+    if is_dataclass(shape):
+        for each in fields(shape):
+            yield from _decorators(each.name, each.type, each)
+    elif isinstance(default, Field):
+        yield from ((name, decorator) for decorator in default.metadata[_DECORATORS])
+
+
+def _value(name: str, shape: Any, values: dict[str, Any]) -> Any:
+    if shape is click.Context:
+        return click.get_current_context()
+    if isinstance(shape, type) and is_dataclass(shape):
+        return shape(**{each.name: _value(each.name, each.type, values) for each in fields(shape)})
+    return values[name]
