@@ -43,8 +43,8 @@ from ingest.stages.models import Models, load_models, profile_for
 
 NODE = "bench-companion"
 WAYS = ("beside", "in place", "in place, float")
-STAGES: tuple[Stage, ...] = ("lexical", "expansion", "vector", "hybrid")
-RERANKED: tuple[Stage, ...] = ("rerank",)
+STAGES: tuple[Stage, ...] = ("lexical", "expansion", "vector", "hybrid", "smoothing")
+RERANKED: tuple[Stage, ...] = ("rerank", "cascade")
 SHARES = (0.005, 0.02, 0.1, 0.3)
 """Of all documents: what a filter lets pass."""
 
@@ -122,10 +122,9 @@ def fill(client: OpenSearch, settings: Settings, models: Models, collection: Col
             report = run_beside(job, settings.companion.prefix).report if beside else run_backfill(job).report
         if report.ledger.dead_lettered:
             raise click.ClickException(f"{name}: documents are missing: {report.ledger}")
-        if report.ledger.written:
-            written = companion_of(name, settings.companion.prefix) if beside else name
-            for each in {name, written}:
-                _merge(client, each)
+        # Whether or not this run wrote them: deleted documents count in BM25 until a merge.
+        for each in {name, companion_of(name, settings.companion.prefix) if beside else name}:
+            _merge(client, each)
 
 
 def _merge(client: OpenSearch, index: str) -> None:

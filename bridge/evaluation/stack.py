@@ -176,10 +176,10 @@ class Filling:
                 f"{report.ledger.dead_lettered:,} documents could not be written and are missing from the index: "
                 f"{report.dead_letters} says why"
             )
-        if report.ledger.written:
-            # One segment holds one graph of vectors: every later search walks the same.
-            with self.display.step("Merge the index into one segment"):
-                self.client.indices.forcemerge(index=self.name, max_num_segments=1, request_timeout=MERGE_TIMEOUT_S)
+        # One segment holds one graph of vectors: every later search walks the same. A run that was cut off merged
+        # nothing.
+        with self.display.step("Merge the index into one segment"):
+            self.client.indices.forcemerge(index=self.name, max_num_segments=1, request_timeout=MERGE_TIMEOUT_S)
         self.display.done(f"{n_present:,} documents, {report.ledger.written:,} of them written now", report.seconds)
 
     def _make_index(
