@@ -243,11 +243,13 @@ def decode(body: bytes, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         readable = replace_lone_surrogates(body)
-        if readable == body:
-            raise
-        return msgspec.json.decode(readable, type=kind)
+        if readable != body:
+            return decode(readable, kind)
+        if isinstance(error, UnicodeDecodeError):
+            raise msgspec.DecodeError(f"it is not UTF-8: {error}") from error
+        raise
 
 
 def decodable(body: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:

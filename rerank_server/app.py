@@ -123,8 +123,7 @@ class Sidecar:
 
     async def _any_of_tei(self, request: web.Request, models: Models, deadline: float) -> bytes:
         """`POST /` of text-embeddings-inference does what its one model is for: here the body tells."""
-        body = await self._body(request)
-        asks_to_embed = b'"inputs"' in body and b'"query"' not in body
+        asks_to_embed = messages.asks_to_embed(await self._body(request))
         return await (self._embed if asks_to_embed else self._rerank)(request, models, deadline)
 
     async def _expand(self, request: web.Request, models: Models, deadline: float) -> bytes:

@@ -29,7 +29,7 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 
-from bridge.text import replace_lone_surrogates
+from bridge.text import decode, replace_lone_surrogates
 from rerank_server.errors import EmptyRequest, InvalidRequest, TooLarge
 
 
@@ -251,8 +251,8 @@ def parse(body: bytes, shape: type[Parsed]) -> Parsed:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in problem["loc"])
-        if shape is EmbeddingsRequest and problem["loc"][:1] == ("input",):
-            field = "input"  # of the two forms that it may have, pydantic names one
+        if problem["loc"][:1] in (("input",), ("inputs",)):
+            field = str(problem["loc"][0])  # of the two forms that it may have, pydantic names one
         if _holds_token_ids(body, shape):
             raise InvalidRequest(
                 "input: arrays of token ids belong to another model's vocabulary: send texts (LangChain: "
@@ -260,6 +260,15 @@ def parse(body: bytes, shape: type[Parsed]) -> Parsed:
                 field="input",
             ) from error
         raise InvalidRequest(f"{field or 'body'}: {problem['msg']}", field=field) from error
+
+
+def asks_to_embed(body: bytes) -> bool:
+    """Whether a request to the one address for everything has texts to embed, and none to rank."""
+    try:
+        members = decode(body, dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError):
+        return False  # `parse` says what is wrong with it
+    return "inputs" in members and bytes(members.get("query", b"null")) == b"null"
 
 
 def _holds_token_ids(body: bytes, shape: type[Message]) -> bool:

@@ -22,6 +22,7 @@ from bridge.errors import BridgeError, IndexUnsuitable
 from bridge.node.process import VECTOR_ENGINES_ATTRIBUTE
 from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, profile_of
 from bridge.settings import Settings, masked
+from bridge.text import decode
 
 Level = Literal["ok", "note", "problem"]
 """ok: as it should be. note: works, and could be better or should be known. problem: keeps the bridge from
@@ -95,7 +96,7 @@ class _Cluster:
         """Status and decoded JSON; None if the answer is no JSON."""
         answer = exchange(self.client, "GET", path)
         try:
-            return answer.status, msgspec.json.decode(answer.body)
+            return answer.status, decode(answer.body, Any)
         except msgspec.DecodeError:
             return answer.status, None
 

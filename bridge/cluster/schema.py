@@ -4,7 +4,7 @@ Pure: mappings and settings in; mappings, profiles and findings (one sentence ea
 to the cluster.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -190,6 +190,25 @@ def field_mapping(mapping: Mapping[str, Any], name: str) -> JsonObject | None:
             return None
         found = properties[part]
     return found
+
+
+_WITHOUT_TEXT = {
+    *("boolean", "binary", "geo_point", "geo_shape", "xy_point", "xy_shape", "point", "shape", "join", "percolator"),
+    *("knn_vector", "dense_vector", "sparse_vector", "rank_feature", "rank_features"),
+}
+"""Types of fields that hold no text in the documents themselves."""
+
+
+def without_text(mapping: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
+    """Which of these fields of a mapping hold no text, one sentence each."""
+    for name in names:
+        field = field_mapping(mapping, name) or {}
+        if field.get("type") == "alias":
+            yield f"field {name} is an alias: name {field.get('path')}, for which it stands"
+        elif "properties" in field:
+            yield f"field {name} is an object: name fields in it, such as {name}.{next(leaves(field), '…')}"
+        elif field.get("type") in _WITHOUT_TEXT:
+            yield f"field {name} is of type {field['type']}, which holds no text"
 
 
 def put_field(properties: JsonObject, name: str, mapping: JsonObject) -> None:

@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -125,6 +126,7 @@ def command(
     from ingest.runs.dry_run import dry_run_of
     from ingest.runs.ingest import run_ingest
     from ingest.runs.query_filter import sample_of_files
+    from ingest.sources.documents import FieldChoice
     from ingest.sources.files import PART_BYTES, FileDocuments
     from ingest.stages.models import load_models
 
@@ -138,14 +140,14 @@ def command(
     files = partial(
         FileDocuments,
         sources,
-        fields,
         max_doc_bytes=settings.ingest.max_doc_bytes,
         max_expanded_bytes=max_expanded_bytes,
         file_format=file_format,
     )
-    source = files()
+    source = files(fields)
     if source.resumable:
         _check_names(names, islice(source.items(), _CHECKED), existing)
+        _check_choice(choice, list(islice(files(FieldChoice()).items(), _CHECKED)))
     models = load_models(ray.local_settings(settings.ingest))
     profile = enrich.profile(models, names, kept, settings.ingest, lambda: sample_of_files(source))
     folder = run.folder("ingest", index)
@@ -157,7 +159,7 @@ def command(
     if existing is None and indices.create_unless_there(client, index, profile, analyzer=analyzer):
         say(f"index {index} is new: made for {', '.join(names)}", err=True)
     if ray.runner == "ray":
-        source = files(part_bytes=PART_BYTES)
+        source = files(fields, part_bytes=PART_BYTES)
     with run.started(f"ingest {index}", job) as (job, request):
         report = run_ingest(source, job, executor)
     show(report.to_json(), str(report), as_json=enrich.as_json)
@@ -182,6 +184,35 @@ def _check_names(names: Sequence[str], items: "Iterable[SourceItem]", state: "In
     almost = [name for name in missing if difflib.get_close_matches(name, known)]
     if documents and (almost or len(missing) == len(names)):
         check_names(almost or missing, known, owner=f"the source, in its first {len(documents):,} documents,")
+
+
+def _check_choice(choice: "FieldChoice", items: "Sequence[SourceItem]") -> None:
+    """Checks that some of these items, read as they are in the source, have the fields that the options name; warns of
+    fields to rename or to drop, which only some documents may have.
+
+    Raises:
+        UsageError: none has the field of ids or of routing, nor an id or routing beside the document.
+    """
+    from bridge.errors import UsageError
+    from bridge.records import Document
+    from ingest.sources.documents import METADATA_ID
+    from ingest.sources.json_bytes import JsonProblem, parse_object
+
+    known = {METADATA_ID}
+    for item in items:
+        with suppress(JsonProblem):
+            known.update(_names_in(parse_object(item.body if isinstance(item, Document) else item.raw)))
+    owner = f"the source, in its first {len(items):,} documents,"
+    if len(known) > 1:
+        if not any(item.doc_id for item in items):
+            check_names([choice.id_field], known, owner=owner)
+        if choice.routing_field and not any(isinstance(item, Document) and item.routing for item in items):
+            check_names([choice.routing_field], known, owner=owner)
+        for name in (*choice.rename, *choice.drop):
+            try:
+                check_names([name], known, owner=owner)
+            except UsageError as unknown:
+                say(f"warning: {unknown}", err=True)
 
 
 def _names_in(values: "Mapping[str, Any]", prefix: str = "") -> Iterator[str]:

@@ -16,7 +16,8 @@ from pathlib import Path
 import msgspec
 
 from bridge.errors import UsageError
-from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.evaluation.judged_queries import HIGHEST_GRADE, JudgedQueries
+from bridge.text import decode
 
 
 class _Query(msgspec.Struct):
@@ -68,21 +69,31 @@ def read_queries(file: Path) -> dict[str, str]:
     Raises:
         UsageError: a line is no query.
     """
-    queries = {}
+    queries: dict[str, str] = {}
     for number, line in _lines(file):
         try:
-            query = msgspec.json.decode(line, type=_Query)
+            query = decode(line, _Query)
         except msgspec.DecodeError as error:
             raise UsageError(f'{file}:{number}: not a query ({error}); expected {{"_id": …, "text": …}}') from error
-        queries[str(query.id)] = query.text
+        put_query(queries, str(query.id), query.text, f"{file}:{number}")
     return queries
+
+
+def put_query(queries: dict[str, str], query_id: str, text: str, where: str) -> None:
+    """Adds a query.
+
+    Raises:
+        UsageError: there is one of this id with another text.
+    """
+    if queries.setdefault(query_id, text) != text:
+        raise UsageError(f"{where}: query {query_id} is there already, with another text: give each an id of its own")
 
 
 def read_qrels(file: Path) -> dict[str, dict[str, int]]:
     """Judgements by query_id and doc_id: three columns as BEIR has them, or TREC's four.
 
     Raises:
-        UsageError: a line has other columns, or a grade is no whole number.
+        UsageError: a line has other columns, or a grade is no whole number, or beyond `HIGHEST_GRADE`.
     """
     qrels: dict[str, dict[str, int]] = {}
     for number, line in _lines(file):
@@ -93,8 +104,8 @@ def read_qrels(file: Path) -> dict[str, dict[str, int]]:
             continue  # the heading
         if len(cells) not in (3, 4) or grade is None:
             raise UsageError(
-                f"{file}:{number}: expected query-id, corpus-id and a whole number, tab-separated, or TREC's four "
-                f"columns; found {text[:80]!r}"
+                f"{file}:{number}: expected query-id, corpus-id and a whole number (at most {HIGHEST_GRADE:,}), "
+                f"tab-separated, or TREC's four columns; found {text[:80]!r}"
             )
         qrels.setdefault(cells[0].strip(), {})[cells[-2].strip()] = grade
     return qrels
@@ -102,10 +113,9 @@ def read_qrels(file: Path) -> dict[str, dict[str, int]]:
 
 def read_documents(corpus: Path) -> Iterator[tuple[str, str, str]]:
     """doc_id, title and text of each line that has an id. A title or text that is not a string is empty."""
-    decoder = msgspec.json.Decoder(_Document)
     for _, line in _lines(corpus):
         try:
-            document = decoder.decode(line)
+            document = decode(line, _Document)
         except msgspec.DecodeError:
             continue  # ingest says what is wrong with it
         if document.id is not None:
@@ -118,12 +128,11 @@ def _look_through(corpus: Path, queries: Mapping[str, str]) -> tuple[int, str, f
     digest = hashlib.sha256()
     n_documents = 0
     own_documents = set()
-    decoder = msgspec.json.Decoder(_Document)
     for _, line in _lines(corpus):
         digest.update(line)
         n_documents += 1
         try:
-            document = decoder.decode(line)
+            document = decode(line, _Document)
         except msgspec.DecodeError:
             continue  # ingest says what is wrong with it
         doc_id = str(document.id)
@@ -142,9 +151,9 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _grade(cell: str) -> int | None:
-    """An integer, also if written as 1.0; None for anything else."""
+    """An integer, also if written as 1.0; None for anything else, and beyond `HIGHEST_GRADE`."""
     try:
         value = float(cell)
     except ValueError:
         return None
-    return int(value) if value.is_integer() else None
+    return int(value) if value.is_integer() and abs(value) <= HIGHEST_GRADE else None

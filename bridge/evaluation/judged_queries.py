@@ -11,6 +11,10 @@ FEWEST_QUERIES = 20
 """With fewer, no figure tells a gain from chance: the gate decides nothing and tuning refuses."""
 
 
+HIGHEST_GRADE = 1_000
+"""Measures count by grades: scales of people and of clicks end far below."""
+
+
 @dataclass(frozen=True, slots=True)
 class JudgedQueries:
     """Queries with judgements.
@@ -28,11 +32,11 @@ class JudgedQueries:
 
     @classmethod
     def joined(cls, source: str, queries: Mapping[str, str], qrels: Mapping[str, Mapping[str, int]]) -> "JudgedQueries":
-        """The queries that have judgements, in the order of `queries`; queries and judgements without a counterpart are
-        left out.
+        """The queries that have judgements and words, in the order of `queries`; queries and judgements without a
+        counterpart are left out.
 
         Raises:
-            UsageError: no query has judgements.
+            UsageError: no query has judgements and words.
         """
         judged = {query_id: text for query_id, text in queries.items() if query_id in qrels}
         if not judged:
@@ -40,9 +44,16 @@ class JudgedQueries:
                 f"{source}: none of its {len(queries):,} queries is among the {len(qrels):,} that are judged: do both "
                 f"files belong together?"
             )
+        if strange := next((each for each in judged if "\0" in each or "\0" in "".join(qrels[each])), None):
+            raise UsageError(f"{source}: query {strange!r} or a document judged for it has a NUL character in its id")
         remarks = []
         if unknown := [query_id for query_id in qrels if query_id not in queries]:
             remarks.append(f"{len(unknown):,} judged queries have no text and are left out, first {unknown[0]}")
+        if empty := [query_id for query_id, text in judged.items() if not text.strip()]:
+            if len(empty) == len(judged):
+                raise UsageError(f"{source}: none of its {len(judged):,} judged queries has words")
+            remarks.append(f"{len(empty):,} judged queries have no words and are left out, first {empty[0]}")
+            judged = {query_id: text for query_id, text in judged.items() if text.strip()}
         return cls(source, judged, {query_id: qrels[query_id] for query_id in judged}, remarks=remarks)
 
     def of_index(self, index: str, present: Collection[str]) -> "JudgedQueries":

@@ -2,14 +2,19 @@
 Relevance Workbench."""
 
 import csv
+import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 
 from bridge.errors import UsageError
-from bridge.evaluation.collections import read_qrels, read_queries
-from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.evaluation.collections import put_query, read_qrels, read_queries
+from bridge.evaluation.judged_queries import HIGHEST_GRADE, JudgedQueries
+from bridge.text import decode
 
 _QUERY_COLUMNS = ("query", "query_text", "querytext", "search_query")
 _DOCUMENT_COLUMNS = ("docid", "doc_id", "document_id", "documentid", "document")
@@ -21,7 +26,7 @@ _TITLE = re.compile(r"<title>\s*(?:Topic:)?\s*(.*?)\s*(?=<|$)", re.DOTALL | re.I
 
 
 class _Rating(msgspec.Struct, rename="camel"):
-    doc_id: str
+    doc_id: str | int
     rating: str | int | float
 
 
@@ -70,7 +75,7 @@ def read_judgement_list(file: Path) -> JudgedQueries:
 
 def _from_csv(file: Path) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
-    with file.open(encoding="utf-8-sig", newline="") as lines:
+    with _readable(file) as lines:
         rows = csv.DictReader(lines, skipinitialspace=True)
         columns = {name.strip().lower(): name for name in rows.fieldnames or []}
         query, document, grade = (
@@ -82,52 +87,68 @@ def _from_csv(file: Path) -> dict[str, dict[str, int]]:
         for row in rows:
             if row[grade] in (None, ""):
                 continue  # Quepid writes hits that nobody has rated yet
+            if row[query] is None or row[document] is None:
+                raise UsageError(f"{file}:{rows.line_num}: expected {query}, {document} and {grade}, the line is short")
             qrels.setdefault(row[query].strip(), {})[row[document].strip()] = _whole(
                 row[grade], f"{file}:{rows.line_num}"
             )
     return qrels
 
 
+@contextmanager
+def _readable(file: Path) -> Iterator[TextIO]:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            yield lines
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{file} cannot be read: {error}; expected CSV in UTF-8") from error
+
+
 def _from_workbench(file: Path) -> dict[str, dict[str, int]]:
     try:
-        judged = msgspec.json.decode(file.read_bytes(), type=_JudgementList).judgment_ratings
+        judged = decode(file.read_bytes(), _JudgementList).judgment_ratings
     except msgspec.DecodeError as error:
         raise UsageError(f"{file}: no judgement list of the Search Relevance Workbench ({error})") from error
     return {
         rated.query: {
-            rating.doc_id: _whole(rating.rating, f"{file}, query {rated.query!r}") for rating in rated.ratings
+            str(rating.doc_id): _whole(rating.rating, f"{file}, query {rated.query!r}") for rating in rated.ratings
         }
         for rated in judged
     }
 
 
 def _trec_topics(text: str, file: Path) -> dict[str, str]:
-    topics = {}
+    topics: dict[str, str] = {}
     for topic in _TOPIC.findall(text):
         number, title = _NUMBER.search(topic), _TITLE.search(topic)
         if number is None or title is None:
             raise UsageError(f"{file}: a topic lacks <num> or <title>: {' '.join(topic.split())[:80]!r}")
-        topics[number[1]] = " ".join(title[1].split())
+        put_query(topics, number[1], " ".join(title[1].split()), str(file))
     return topics
 
 
 def _tabbed(text: str, file: Path) -> dict[str, str]:
-    queries = {}
+    queries: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         query_id, tab, query = line.partition("\t")
         if line.strip():
             if not tab:
                 raise UsageError(f"{file}:{number}: expected id, tab and text; or TREC topics, or JSON lines")
-            queries[query_id.strip()] = query.strip()
+            put_query(queries, query_id.strip(), query.strip(), f"{file}:{number}")
     return queries
 
 
 def _whole(grade: str | float, where: str) -> int:
     """Measures need integer grades: means of several judges or of clicks, such as 2.4, are rounded."""
     try:
-        return round(float(grade))
-    except ValueError as error:
-        raise UsageError(f"{where}: rating {grade!r} is no number") from error
+        value = float(grade)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise UsageError(f"{where}: rating {grade!r} is no number")
+    if abs(value) > HIGHEST_GRADE:
+        raise UsageError(f"{where}: rating {grade!r} is too high: expected one of at most {HIGHEST_GRADE:,}")
+    return round(value)
 
 
 def _must_exist(*files: Path) -> None:

@@ -1,6 +1,7 @@
 """Asks a model server over HTTP for callers that can wait: commands and ingest, which repeat what it cannot do yet."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -8,8 +9,9 @@ import msgspec
 import urllib3
 
 from bridge.errors import ModelError, SidecarError, SidecarUnreachable
-from bridge.model_servers.shapes import Score
+from bridge.model_servers.shapes import Score, in_order
 from bridge.settings import masked, without_secrets
+from bridge.text import decode
 
 MAX_ANSWER_BYTES = 64_000_000
 """The embeddings of a batch of texts are a few megabytes: whatever sends more is broken."""
@@ -21,9 +23,6 @@ _RETRIED = (429, 502, 503, 504)
 _UNREADABLE = (400, 413, 422)
 _POOL_CONNECTIONS = 4
 _SIDECAR_TIMEOUT_S = 120.0
-
-_EMBEDDINGS = msgspec.json.Decoder(list[list[float]])
-_SCORES = msgspec.json.Decoder(list[Score])
 
 T = TypeVar("T")
 
@@ -111,7 +110,7 @@ class ModelServer:
             SidecarError: it gives no answer, or is no sidecar.
         """
         try:
-            return msgspec.json.decode(self.ask("/info"), type=SidecarInfo)
+            return decode(self.ask("/info"), SidecarInfo)
         except (msgspec.DecodeError, ModelError) as error:
             raise SidecarError(f"what answers at {self.url} is no sidecar of ours: {error}") from error
 
@@ -147,16 +146,17 @@ class SidecarClient:
     def embed(self, query: str, *, model: str | None = None) -> list[float]:
         """The query's embedding, of unit length, by the encoder `model` (`name@digest`); None is the first one."""
         body = {"inputs": [query], "role": "query", **({"model": model} if model is not None else {})}
-        [embedding] = self._server.read("/embed", body, _EMBEDDINGS.decode)
-        return embedding
+        rows = self._server.read("/embed", body, partial(decode, kind=list[list[float]]))
+        if len(rows) != 1:
+            raise SidecarError(f"the model server {self._server.url} gave {len(rows)} embeddings for one text")
+        return rows[0]
 
     def rerank(self, query: str, passages: Sequence[str], *, model: str | None) -> list[float]:
         """Logits, input order; `model` None is the large cross-encoder."""
         body: dict[str, Any] = {"query": query, "texts": list(passages), "raw_scores": True}
         if model is not None:
             body["model"] = model
-        scores = {entry.index: entry.score for entry in self._server.read("/rerank", body, _SCORES.decode)}
-        return [scores[index] for index in range(len(passages))]
+        return self._server.read("/rerank", body, lambda answer: in_order(decode(answer, list[Score]), len(passages)))
 
 
 def _read(url: str, answer: urllib3.BaseHTTPResponse) -> bytes:

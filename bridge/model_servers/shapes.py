@@ -16,6 +16,7 @@ import msgspec
 
 from bridge.search.cascade import CascadeRequest
 from bridge.settings import RerankerSettings
+from bridge.text import decode
 
 _LEAST_PROBABILITY = 1e-6
 """Nearer to 0 or to 1 a probability's logit says nothing more."""
@@ -26,6 +27,18 @@ class Score(msgspec.Struct):
 
     index: int
     score: float
+
+
+def in_order(scores: Sequence[Score], n_passages: int) -> list[float]:
+    """The logits of an answer in the order of the passages.
+
+    Raises:
+        msgspec.ValidationError: a passage has no score or two.
+    """
+    logits = {score.index: score.score for score in scores}
+    if len(scores) != n_passages or logits.keys() != set(range(n_passages)):
+        raise msgspec.ValidationError(f"it has {len(logits)} usable scores for {n_passages} passages")
+    return [logits[place] for place in range(n_passages)]
 
 
 class RerankApi(Protocol):
@@ -89,7 +102,7 @@ class _Texts:
         return body
 
     def scores(self, answer: bytes) -> list[Score]:
-        return msgspec.json.decode(answer, type=list[Score])
+        return decode(answer, list[Score])
 
 
 class _Relevance(msgspec.Struct):
@@ -113,7 +126,7 @@ class _Documents:
         return {"model": self._model, "query": query, "documents": list(passages), "top_n": len(passages)}
 
     def scores(self, answer: bytes) -> list[Score]:
-        results = msgspec.json.decode(answer, type=_Results).results
+        results = decode(answer, _Results).results
         probabilities = all(0 <= result.relevance_score <= 1 for result in results)
         return [
             Score(result.index, _logit(result.relevance_score) if probabilities else result.relevance_score)
@@ -135,7 +148,7 @@ class _ByRole:
         return request if model is None else request | {"model": model}
 
     def embeddings(self, answer: bytes) -> list[list[float]]:
-        return msgspec.json.decode(answer, type=list[list[float]])
+        return decode(answer, list[list[float]])
 
 
 class _Inputs:
@@ -148,7 +161,7 @@ class _Inputs:
         return {"inputs": [self._prompt + text for text in texts], "normalize": True, "truncate": True}
 
     def embeddings(self, answer: bytes) -> list[list[float]]:
-        return [_of_unit_length(row) for row in msgspec.json.decode(answer, type=list[list[float]])]
+        return [_of_unit_length(row) for row in decode(answer, list[list[float]])]
 
 
 class _OpenAIRow(msgspec.Struct):
@@ -171,11 +184,16 @@ class _OpenAI:
         return {"model": self._model, "input": [self._prompt + text for text in texts], "encoding_format": "float"}
 
     def embeddings(self, answer: bytes) -> list[list[float]]:
-        rows = sorted(msgspec.json.decode(answer, type=_OpenAIRows).data, key=lambda row: row.index)
+        rows = decode(answer, _OpenAIRows).data
+        # Some servers of this shape leave the place out, or say 0 of every row: theirs is the order of the texts.
+        if any(row.index for row in rows):
+            rows = sorted(rows, key=lambda row: row.index)
+            if [row.index for row in rows] != list(range(len(rows))):
+                raise msgspec.ValidationError("its rows name a place in the request twice, or leave one out")
         return [_of_unit_length(row.embedding) for row in rows]
 
 
 def _of_unit_length(row: list[float]) -> list[float]:
     """Indices hold unit vectors; not every server gives them."""
-    length = math.sqrt(sum(x * x for x in row))
+    length = math.hypot(*row)  # whose squares do not overflow
     return [x / length for x in row] if length > 0 else row

@@ -16,6 +16,7 @@ import msgspec
 from bridge.errors import ModelError
 from bridge.folders import user_cache_folder
 from bridge.models import onnx_file
+from bridge.text import decode
 
 Kind = Literal["encoder", "cross_encoder", "query_generator"]
 
@@ -158,7 +159,7 @@ def read_folder(path: Path) -> ModelFolder:
     """
     file = path / MANIFEST
     try:
-        manifest = msgspec.json.decode(file.read_bytes(), type=Manifest)
+        manifest = decode(file.read_bytes(), Manifest)
     except (OSError, msgspec.DecodeError) as error:
         raise ModelError(f"model manifest {file} cannot be read ({error}): export the model anew") from error
     for name in (manifest.file, TOKENIZER):

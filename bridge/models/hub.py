@@ -10,7 +10,7 @@ import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import msgspec
 import yaml
@@ -19,6 +19,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidat
 
 from bridge.errors import ModelError
 from bridge.models.artifact import TOKENIZER, Kind, Manifest, ModelFolder, names_only, write_manifest
+from bridge.text import decode
 
 READY_GRAPHS = ("onnx/model.onnx", "model.onnx")
 """Where repositories keep an ONNX graph in float32, first found."""
@@ -197,7 +198,7 @@ class _Repository:
         if found is None:
             return None
         try:
-            return cast(dict[str, Any], msgspec.json.decode(found.read_bytes()))
+            return decode(found.read_bytes(), dict[str, Any])
         except msgspec.DecodeError as error:
             raise ModelError(f"model {self._name!r}: {path} is no JSON ({error}): report it to its owner") from error
 

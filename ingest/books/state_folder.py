@@ -20,6 +20,7 @@ import msgspec
 
 from bridge.errors import CheckpointUnusable, IngestError
 from bridge.records import Document
+from bridge.text import decode
 from ingest.books.ledger import Failure, Ledger
 from ingest.sources.source import SourceItem
 
@@ -92,7 +93,7 @@ def load_state(path: Path, kind: type[S]) -> S | None:
             f"already are recognised"
         )
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decode(body, kind)
     except msgspec.DecodeError as error:
         raise CheckpointUnusable(
             f"checkpoint {path} was written by another version: {error}; use --from-start"
@@ -260,12 +261,11 @@ def read_dead_letters(path: Path) -> Iterator[DeadLetter]:
     Raises:
         IngestError: the file cannot be read, or a line of it is no dead letter.
     """
-    decode = msgspec.json.Decoder(DeadLetter).decode
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    yield decode(line)
+                    yield decode(line, DeadLetter)
                 except msgspec.DecodeError as error:
                     raise IngestError(f"{path}:{number} is no dead letter: {error}") from error
     except OSError as error:

@@ -6,19 +6,20 @@ a text that it cannot read makes its document a dead letter.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from typing import TypeVar
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bridge.errors import SidecarError
 from bridge.model_servers.client import ModelServer
-from bridge.model_servers.shapes import EmbedApi, Role, Score, embed_api
+from bridge.model_servers.shapes import EmbedApi, Role, Score, embed_api, in_order
 from bridge.models.artifact import ModelFolder, resolve
 from bridge.models.tokenization import CHARACTERS_PER_TOKEN
 from bridge.settings import IngestSettings
+from bridge.text import decode
 
 _TEXTS_AT_ONCE = 32
 """The default limit of text-embeddings-inference."""
@@ -30,9 +31,6 @@ _PASSAGES_TO_EXPAND = 8
 """As many as the sidecar expands at once itself."""
 
 _TIMEOUT_S = 120.0
-
-_QUERIES = msgspec.json.Decoder(list[list[str]])
-_SCORES = msgspec.json.Decoder(list[Score])
 
 T = TypeVar("T")
 
@@ -135,8 +133,12 @@ class ServedGenerator:
                     "max_new_tokens": max_new_tokens,
                     "seed": seed + rows[0],
                 },
-                _QUERIES.decode,
+                partial(decode, kind=list[list[str]]),
             )
+            if len(predicted) != len(rows):
+                raise SidecarError(
+                    f"the model server {self._server.url} gave queries of {len(predicted)} passages for {len(rows)}"
+                )
             for row, its_queries in zip(rows, predicted, strict=True):
                 queries[row] = its_queries
         return queries
@@ -159,10 +161,8 @@ class ServedScorer:
         """
         texts = [passage[: self._read] for passage in passages]
         body = {"query": query, "texts": texts, "raw_scores": True, "model": self._model}
-        scores = np.zeros(len(passages), dtype=np.float32)
-        for scored in self._server.read("/rerank", body, _SCORES.decode):
-            scores[scored.index] = scored.score
-        return scores
+        scores = self._server.read("/rerank", body, lambda answer: in_order(decode(answer, list[Score]), len(texts)))
+        return np.array(scores, dtype=np.float32)
 
 
 def _chars_read(folder: ModelFolder) -> int:

@@ -2,6 +2,7 @@
 
 import re
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from bridge.models.artifact import resolve
 from bridge.models.tokenization import load_tokenizer
 from bridge.profile import PassageSettings
-from bridge.text import enriched_text, field_texts, is_foreign, scripts_of_words, split_passages
+from bridge.text import decode, enriched_text, field_texts, is_foreign, scripts_of_words, split_passages
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
@@ -139,3 +140,10 @@ def test_the_models_that_come_with_the_program_read_latin_script() -> None:
 def test_a_text_is_foreign_where_most_of_its_letters_are(text: str, foreign: bool) -> None:
     assert is_foreign(text, ["latin"]) is foreign
     assert not is_foreign(text, [])
+
+
+@pytest.mark.case("P54")
+@pytest.mark.parametrize("body", [b'{"a": "\xff"}', b'{"a": "\\ud83d", "b": "\xff"}', b"\xff", b'{"a": 1}', b"{"])
+def test_what_is_not_utf_8_or_no_such_json_is_one_error(body: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode(body, dict[str, str])

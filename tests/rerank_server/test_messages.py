@@ -100,6 +100,27 @@ async def test_the_root_answers_as_text_embeddings_inference_does(client: Client
     assert (await client.post("/", {})).status == 422
 
 
+@pytest.mark.case("R25")
+@pytest.mark.parametrize(
+    "more", [{"query": None}, {"inputs": ["query"]}, {"inputs": ['{"query": 1}']}, {"model": "query"}], ids=str
+)
+async def test_the_one_address_embeds_whatever_the_texts_say(client: Client, more: dict[str, object]) -> None:
+    body = {"inputs": ["coffee"], **more}
+    answer = await client.post("/", body)
+    assert (answer.status, answer.body) == (200, (await client.post("/embed", body)).body)
+
+
+async def test_the_one_address_ranks_texts_that_speak_of_inputs(client: Client) -> None:
+    body = {"query": "inputs", "texts": ['"inputs"'], "inputs": None}
+    assert (await client.post("/", body)).body == (await client.post("/rerank", body)).body
+
+
+@pytest.mark.parametrize("inputs", [[None], [["a", "b"]], [1], {"a": 1}], ids=str)
+async def test_texts_that_are_none_are_named_by_their_field(client: Client, inputs: object) -> None:
+    answer = await client.post("/embed", {"inputs": inputs})
+    assert (answer.status, answer.body["field"]) == (422, "inputs")
+
+
 @pytest.mark.case("R27")
 async def test_infinitys_path_embeds_as_litellm_asks_for_it(client: Client) -> None:
     answer = await client.post("/infinity/embeddings", {"model": "any", "input": ["cat", "dog"]})

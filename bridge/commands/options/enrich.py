@@ -159,12 +159,15 @@ class EnrichOptions:
         """The text fields, as `names` says, all of them in the mapping of an index.
 
         Raises:
-            UsageError: the index has no such field; the nearest one is named.
+            UsageError: the index has no such field, or one without text; the nearest one is named.
         """
-        from bridge.cluster.schema import leaves
+        from bridge.cluster.schema import leaves, without_text
+        from bridge.errors import UsageError
 
         names = self.names(state.name, kept)
         check_names(names, list(leaves(state.mapping)), owner=f"index {state.name}")
+        if found := list(without_text(state.mapping, names)):
+            raise UsageError(f"index {state.name}: {'; '.join(found)}")
         return names
 
     def chosen(

@@ -57,7 +57,7 @@ def read_events(file: Path) -> Iterator[Event]:
         for number, line in enumerate(lines, start=1):
             try:
                 yield msgspec.json.decode(line, type=Event)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 if line.endswith(b"\n"):
                     raise UsageError(
                         f"{file}:{number} is no event ({error}): expected proxy.event_log's file"

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from bridge import tracing
 from bridge.errors import CascadeMissing, NotTaken, StageFailed
-from bridge.model_servers.shapes import Score, embed_api, rerank_api
+from bridge.model_servers.shapes import embed_api, in_order, rerank_api
 from bridge.search.cascade import CascadeRequest
 from bridge.settings import Settings, masked, without_secrets
 
@@ -368,14 +368,11 @@ class Sidecar:
         self, query: str, passages: Sequence[str], deadline: float, cascade: CascadeRequest | None
     ) -> list[float]:
         body = self._rerank_api.body(query, passages, cascade)
-        scores: list[Score] = await self._reranker.ask(body, self._rerank_api.scores, deadline=deadline)
-        logits = {score.index: score.score for score in scores if math.isfinite(score.score)}
-        if len(scores) != len(passages) or logits.keys() != set(range(len(passages))):
-            self._reranker.fail(
-                "unusable", f"{self._reranker.url} gave {len(logits)} usable scores for {len(passages)} passages"
-            )
+        logits = await self._reranker.ask(
+            body, lambda answer: in_order(self._rerank_api.scores(answer), len(passages)), deadline=deadline
+        )
         self._reranker.succeeded()
-        return [logits[i] for i in range(len(passages))]
+        return logits
 
     async def _served_encoders(self, deadline: float) -> _Info:
         """The sidecar's encoders; empty if it does not say, or if another server embeds: then the operator

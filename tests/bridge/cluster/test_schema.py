@@ -13,6 +13,7 @@ from bridge.cluster.schema import (
     in_place_obstacles,
     new_index,
     read_profile,
+    without_text,
     write_blocks,
 )
 from bridge.profile import SEPARATE_BOOST, TOGETHER_BOOST, IndexProfile, ModelReference, PassageSettings
@@ -204,3 +205,28 @@ def test_a_source_that_is_put_together_anew_is_not_updated_in_place(settings: di
     plain = in_place_obstacles(SINGLE, ElasticsearchDialect((9, 4, 3)), mapping, {})
     found = in_place_obstacles(SINGLE, ElasticsearchDialect((9, 4, 3)), mapping, settings)
     assert next(sentence for sentence in found if sentence not in plain).endswith("start from a reconstruction")
+
+
+@pytest.mark.case("M4")
+@pytest.mark.parametrize(
+    ("name", "finding"),
+    [
+        ("label", "field label is an alias: name title, for which it stands"),
+        ("shop", "field shop is an object: name fields in it, such as shop.city"),
+        ("items", "field items is an object: name fields in it, such as items.name"),
+        ("sold", "field sold is of type boolean, which holds no text"),
+        ("place", "field place is of type geo_point, which holds no text"),
+    ],
+)
+def test_a_field_without_text_is_named(name: str, finding: str) -> None:
+    properties = {
+        "title": {"type": "text"},
+        "label": {"type": "alias", "path": "title"},
+        "shop": {"properties": {"city": {"type": "keyword"}}},
+        "items": {"type": "nested", "properties": {"name": {"type": "text"}}},
+        "sold": {"type": "boolean"},
+        "place": {"type": "geo_point"},
+        "price": {"type": "float"},
+    }
+    with_text = ["title", "shop.city", "items.name", "price"]
+    assert list(without_text({"properties": properties}, [*with_text, name])) == [finding]

@@ -164,6 +164,34 @@ def test_a_misspelt_text_field_is_refused_before_the_index_is_made(command: Comm
     assert not [request for request in command.cluster.requests if request.method in ("PUT", "POST")]
 
 
+@pytest.mark.case("M4")
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [(["--id-field", "skuu"], "skuu"), (["--id-field", "sku", "--routing-field", "shopp"], "shopp")],
+)
+def test_a_misspelt_field_of_ids_or_routing_is_refused_before_the_index_is_made(
+    command: Command, options: list[str], name: str
+) -> None:
+    command.corpus.write_text('{"sku": "1", "shop": "a", "text": "wing"}\n')
+    done = subprocess.run([*command.arguments, *options], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2
+    assert f"has no field {name}: did you mean {name[:-1]}?" in done.stderr
+    assert not [request for request in command.cluster.requests if request.method in ("PUT", "POST")]
+
+
+@pytest.mark.case("M4")
+def test_a_misspelt_field_to_drop_is_named_and_the_right_one_is_dropped(command: Command) -> None:
+    command.corpus.write_text('{"_id": "1", "text": "wing", "password": "x"}\n')
+    options = ["--drop", "pasword", "--drop", "password", "--rename", "Text=title", "--dry-run"]
+    done = subprocess.run([*command.arguments, *options], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    warned = [line for line in done.stderr.splitlines() if line.startswith("warning:")]
+    assert [line.partition("has no field ")[2] for line in warned] == [
+        "Text: did you mean text?",
+        "pasword: did you mean password?",
+    ]
+
+
 @pytest.mark.case("I46")
 def test_refused_documents_are_dead_letters_again_and_new_ones_are_written(command: Command) -> None:
     refused = {f"d{i}" for i in range(40)}

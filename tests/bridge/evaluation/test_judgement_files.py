@@ -58,7 +58,7 @@ def test_hits_that_nobody_rated_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_list_of_the_workbench_is_read(tmp_path: Path) -> None:
-    ratings = [{"docId": "7", "rating": "2.6"}, {"docId": "8", "rating": 0}]
+    ratings = [{"docId": "7", "rating": "2.6"}, {"docId": 8, "rating": 0}]
     content = {"name": "n", "type": "IMPORT_JUDGMENT", "judgmentRatings": [{"query": "tent", "ratings": ratings}]}
     (tmp_path / "judged.json").write_text(json.dumps(content), encoding="utf-8")
     assert read_judgement_list(tmp_path / "judged.json").qrels == {"tent": {"7": 3, "8": 0}}
@@ -72,12 +72,62 @@ def test_a_list_of_the_workbench_is_read(tmp_path: Path) -> None:
         ("a.csv", "", "columns are none"),
         ("a.json", "[]", "no judgement list"),
         ("a.csv", "query,docid,rating\n", "none of its 0 queries"),
+        ("a.csv", "query,docid,rating\nx,y,nan\n", r"a\.csv:2: rating 'nan' is no number"),
+        ("a.csv", "query,docid,rating\nx,y,inf\n", r"a\.csv:2: rating 'inf' is too high: .* at most 1,000"),
+        ("a.csv", "query,docid,rating\nx,y,1e300\n", "is too high"),
+        ("a.csv", "rating,query,docid\n1,x\n", r"a\.csv:2: expected query, docid and rating, the line is short"),
+        ("a.csv", f"query,docid,rating\n{'x' * 200_000},y,1\n", "field larger than field limit"),
+        ("a.csv", "query,docid,rating\n,y,1\n", "none of its 1 judged queries has words"),
+        ("a.csv", "query,docid,rating\nx\0,y,1\n", "NUL character"),
     ],
 )
 def test_a_wrong_list_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(UsageError, match=message):
         read_judgement_list(tmp_path / name)
+
+
+@pytest.mark.case("M1")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b"query,docid,rating\ncaf\xe9,7,1\n"),
+        ("a.json", b'{"judgmentRatings": [{"query": "caf\xe9", "ratings": []}]}'),
+    ],
+)
+def test_a_list_that_is_not_utf_8_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=f"{name}.*utf-8"):
+        read_judgement_list(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("queries", "message"),
+    [
+        (b'{"_id": "1", "text": "caf\xe9"}\n', "queries:1: not a query .*UTF-8"),
+        (b'{"_id": "1", "text": "cat"}\n{"_id": 1, "text": "dog"}\n', "queries:2: query 1 is there already"),
+        (b"1\tcat\n1\tdog\n", "queries:2: query 1 is there already"),
+        (b"<top><num>1</num><title>cat</title></top><top><num>1</num><title>dog</title></top>", "query 1 is there"),
+        (b"1\t\n", "none of its 1 judged queries has words"),
+    ],
+)
+def test_queries_that_cannot_be_told_apart_or_have_no_words_are_named(
+    tmp_path: Path, queries: bytes, message: str
+) -> None:
+    (tmp_path / "queries").write_bytes(queries)
+    (tmp_path / "qrels").write_text("1\t7\t1\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=message):
+        read_topics(tmp_path / "queries", tmp_path / "qrels")
+
+
+def test_queries_without_words_are_left_out_with_a_remark(tmp_path: Path) -> None:
+    (tmp_path / "queries").write_text("1\t \n2\tcat\n2\tcat\n", encoding="utf-8")
+    (tmp_path / "qrels").write_text("1\t7\t1\n2\t7\t1\n", encoding="utf-8")
+    judged = read_topics(tmp_path / "queries", tmp_path / "qrels")
+    assert (judged.queries, judged.remarks) == (
+        {"2": "cat"},
+        ["1 judged queries have no words and are left out, first 1"],
+    )
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 import math
 
+import msgspec
 import pytest
 
-from bridge.model_servers.shapes import embed_api, rerank_api
+from bridge.model_servers.shapes import Score, embed_api, in_order, rerank_api
 from bridge.search.cascade import CascadeRequest
 from bridge.settings import RerankerSettings
 
@@ -50,3 +51,46 @@ def test_a_prompt_stands_before_each_text_but_for_the_sidecar_which_has_its_own(
     prompted = ["query: cat", "query: dog"]
     assert embed_api("tei", model=None, prompt="query: ").body(texts, "query", model=None)["inputs"] == prompted
     assert embed_api("openai", model="m", prompt="query: ").body(texts, "query", model=None)["input"] == prompted
+
+
+@pytest.mark.case("R29")
+@pytest.mark.parametrize("number", [b"1e308", b"-1e308"])
+def test_embeddings_of_huge_numbers_have_unit_length(number: bytes) -> None:
+    [embedding] = embed_api("tei", model=None, prompt=None).embeddings(b"[[%s, %s]]" % (number, number))
+    assert math.hypot(*embedding) == pytest.approx(1.0)
+
+
+@pytest.mark.case("R29")
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e400", b"null", b'"1"'])
+def test_a_score_or_an_embedding_that_is_no_number_cannot_be_read(number: bytes) -> None:
+    cohere = rerank_api(RerankerSettings(api="cohere", url="http://x/v2/rerank", model="m"))
+    with pytest.raises(msgspec.DecodeError):
+        rerank_api(RerankerSettings()).scores(b'[{"index": 0, "score": %s}]' % number)
+    with pytest.raises(msgspec.DecodeError):
+        cohere.scores(b'{"results": [{"index": 0, "relevance_score": %s}]}' % number)
+    for api in ("sidecar", "tei", "openai"):
+        answer = b'{"data": [{"embedding": [%s]}]}' if api == "openai" else b"[[%s]]"
+        with pytest.raises(msgspec.DecodeError):
+            embed_api(api, model="m", prompt=None).embeddings(answer % number)
+
+
+def test_scores_come_in_the_order_of_the_passages() -> None:
+    assert in_order([Score(1, -2.5), Score(0, 1.5)], 2) == [1.5, -2.5]
+
+
+@pytest.mark.parametrize("places", [[0], [0, 0], [0, 2], [0, -1], [0, 1, 1]])
+def test_scores_that_name_a_passage_twice_or_not_cannot_be_read(places: list[int]) -> None:
+    with pytest.raises(msgspec.ValidationError, match="usable scores for 2 passages"):
+        in_order([Score(place, 0.5) for place in places], 2)
+
+
+def test_embeddings_without_places_are_in_the_order_of_the_texts() -> None:
+    openai = embed_api("openai", model="m", prompt=None)
+    assert openai.embeddings(b'{"data": [{"embedding": [1, 0]}, {"embedding": [0, 1]}]}') == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("places", [(0, 0, 1), (1, 2, 3), (0, 1, -1)])
+def test_embeddings_that_name_a_text_twice_or_not_cannot_be_read(places: tuple[int, ...]) -> None:
+    data = [{"index": place, "embedding": [1.0, 0.0]} for place in places]
+    with pytest.raises(msgspec.ValidationError, match="twice, or leave one out"):
+        embed_api("openai", model="m", prompt=None).embeddings(msgspec.json.encode({"data": data}))
