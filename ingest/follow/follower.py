@@ -33,6 +33,7 @@ from ingest.follow.fields import Fields, FollowedFields
 from ingest.follow.state import FollowState, FollowStatus, OnStatus
 from ingest.follow.sweep import Sweep
 from ingest.job import Job
+from ingest.runs.ingest import restore_settings
 from ingest.runs.run import Run
 from ingest.signals import StopRequest
 from ingest.sources.index import IndexDocuments
@@ -141,6 +142,7 @@ class Follower:
 
         Raises:
             IndexUnsuitable: the index or its generation is gone, or the name stands for another one now.
+            AccessDenied: a killed run changed the index's settings, and this user may not restore them.
             LedgerUnbalanced, IngestError: a document is unaccounted for, or too many are dead letters.
             BridgeError: with `once`, also what would pass by itself.
         """
@@ -162,6 +164,8 @@ class Follower:
             return False
         try:
             if self._run is None:
+                # A run that was killed may have turned refreshing off: no search would see what is written here.
+                restore_settings(self._job.client, self._run_job.index)
                 self._run = Run(self._run_job, self._books, in_place=self._in_place, made_by=self._made.recipe)
             caught_up = self._round(self._run)
         except PASSING as error:

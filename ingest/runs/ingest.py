@@ -79,10 +79,15 @@ def tuned_for_load(client: OpenSearch, index: str, *, is_empty: bool, replicas: 
         yield
     finally:
         if noted:
-            _restore(client, state.name)
+            restore_settings(client, state.name)
 
 
-def _restore(client: OpenSearch, index: str) -> None:
+def restore_settings(client: OpenSearch, index: str) -> None:
+    """Gives an index the settings back that `tuned_for_load` changed, if it has not got them back yet.
+
+    Raises:
+        AccessDenied: this user may not change the settings.
+    """
     meta = dict(indices.look(client, index).mapping.get("_meta", {}))
     note = meta.pop(NOTE_KEY, None)
     if note is not None:

@@ -13,14 +13,21 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import bridge.cli
-import bridge.commands.options.enrich
+import bridge.commands.backfill
+import bridge.commands.follow
+import bridge.commands.generation
+import bridge.commands.ingest
+import bridge.console
+import bridge.model_servers.client
 import bridge.models.encoder
-import ingest.follow.pair
+import ingest.follow.indices
+import ingest.follow.metrics
 import ingest.runs.backfill
 import ingest.runs.beside
 import ingest.runs.ingest
 import ingest.runs.query_filter
 import ingest.runs.verify
+import ingest.runs.way
 import ingest.sources.files
 import ingest.stages.models  # noqa: F401 commands import all of this when they run
 

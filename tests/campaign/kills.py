@@ -27,6 +27,7 @@ from bridge.node.node import EmbeddedNode
 from bridge.profile import companion_of, companions_of
 from bridge.settings import CompanionSettings
 from bridge.text import enriched_text
+from ingest.runs.ingest import NOTE_KEY
 from tests.campaign.application import TEXT_FIELDS, Application, Written
 from tests.campaign.commands import KILLED, Commands, Ended
 from tests.campaign.findings import Findings
@@ -173,11 +174,15 @@ class Trial:
         self._are_enriched(name, application.documents, encoder)
 
     def _are_enriched(self, index: str, documents: Mapping[str, Written], encoder: str) -> None:
-        """Whether each document has a stamp, and in the index the vector of its present text."""
-        profile = indices.look(self.client, index).profile
+        """Whether each document has a stamp, and in the index the vector of its present text, and searches see what is
+        written later."""
+        state = indices.look(self.client, index)
+        profile = state.profile
         if profile is None:
             self.note("no profile")
             return
+        self.compare("the refresh interval", None, state.settings.get("refresh_interval"))
+        self.compare("the note of settings to restore", None, state.mapping["_meta"].get(NOTE_KEY))
         texts = [enriched_text({name: written.body[name] for name in TEXT_FIELDS}) for written in documents.values()]
         lines: list[dict[str, Any]] = []
         for doc_id, vector in zip(documents, _encoder(encoder).encode(texts, role="passage").tolist(), strict=True):
@@ -257,7 +262,11 @@ def follow_beside(trial: Trial) -> None:
 
 def _followed(trial: Trial, application: Application, where: str) -> None:
     application.create(N_DOCUMENTS, knn=where == "--in-place")
-    trial.until_complete(*_backfill(trial, where, trial.encoders[0]))
+    made = _backfill(trial, where, trial.encoders[0])
+    # What a first run left undone is the follower's, as soon as there is a profile.
+    trial.killed(*made, kills=1)
+    if Generations.of(trial.client, trial.index, PREFIX).state.profile is None:
+        trial.until_complete(*made)
     command = ("follow", trial.index, "--encoder", trial.encoders[0], *_FOLLOW)
     with application.writing():
         trial.killed(*command)

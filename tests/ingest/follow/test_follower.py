@@ -21,6 +21,7 @@ from ingest.follow.follower import Follower
 from ingest.follow.state import FollowStatus
 from ingest.job import Job
 from ingest.runs.backfill import run_backfill
+from ingest.runs.ingest import tuned_for_load
 from ingest.signals import StopRequest
 from ingest.stages.models import Models, profile_for
 from tests.ingest.application import TEXT_FIELDS, old_application, source
@@ -174,6 +175,23 @@ def test_a_restart_goes_on_where_it_was_and_without_its_state_looks_at_everythin
     (state / "followed").write_bytes(b"damaged")
     rescanned = caught_up(client, enriched_index, state)
     assert (rescanned.ledger.written, rescanned.ledger.unchanged) == (0, 60)
+
+
+@pytest.mark.parametrize("interval", [None, "30s"])
+def test_what_is_written_shows_after_a_run_that_was_killed_while_it_had_turned_refreshing_off(
+    client: OpenSearch, enriched_index: str, tmp_path: Path, interval: str | None
+) -> None:
+    client.indices.put_settings(index=enriched_index, body={"index.refresh_interval": interval})
+    before = indices.look(client, enriched_index)
+    killed = tuned_for_load(client, enriched_index, is_empty=True)
+    killed.__enter__()
+    assert indices.look(client, enriched_index).settings["refresh_interval"] == "-1"
+
+    caught_up(client, enriched_index, tmp_path / "follow")
+
+    after = indices.look(client, enriched_index)
+    assert (after.settings.get("refresh_interval"), after.mapping["_meta"]) == (interval, before.mapping["_meta"])
+    killed.__exit__(None, None, None)
 
 
 def test_a_shard_that_was_not_read_to_its_end_is_gone_on_with(
