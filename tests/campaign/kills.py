@@ -140,6 +140,7 @@ class Trial:
             self.compare("a document", {doc_id: documents[doc_id].body}, {doc_id: body})
             if generation is not None:
                 self.compare("generations of a document", {doc_id: [generation]}, {doc_id: sorted(ours)})
+        self.settings_are_restored(self.index)
         self._are_enriched(self.index, documents, encoder)
 
     def versions_are(self, application: Application, *, ours: int) -> None:
@@ -171,18 +172,21 @@ class Trial:
             return
         name = serving.name
         self.compare("ids of the companion", sorted(application.documents), sorted(_all(self.client, name)))
+        self.settings_are_restored(name)
         self._are_enriched(name, application.documents, encoder)
 
-    def _are_enriched(self, index: str, documents: Mapping[str, Written], encoder: str) -> None:
-        """Whether each document has a stamp, and in the index the vector of its present text, and searches see what is
-        written later."""
+    def settings_are_restored(self, index: str) -> None:
+        """What a load changes of an index is as it was, so that searches see what is written later."""
         state = indices.look(self.client, index)
-        profile = state.profile
+        self.compare("the refresh interval", None, state.settings.get("refresh_interval"))
+        self.compare("the note of settings to restore", None, state.mapping.get("_meta", {}).get(NOTE_KEY))
+
+    def _are_enriched(self, index: str, documents: Mapping[str, Written], encoder: str) -> None:
+        """Whether each document has a stamp, and in the index the vector of its present text."""
+        profile = indices.look(self.client, index).profile
         if profile is None:
             self.note("no profile")
             return
-        self.compare("the refresh interval", None, state.settings.get("refresh_interval"))
-        self.compare("the note of settings to restore", None, state.mapping["_meta"].get(NOTE_KEY))
         texts = [enriched_text({name: written.body[name] for name in TEXT_FIELDS}) for written in documents.values()]
         lines: list[dict[str, Any]] = []
         for doc_id, vector in zip(documents, _encoder(encoder).encode(texts, role="passage").tolist(), strict=True):

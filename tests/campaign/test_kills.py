@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from opensearchpy import OpenSearch
 
+from ingest.runs.ingest import NOTE_KEY
 from tests.campaign.application import Application
 from tests.campaign.commands import Commands
 from tests.campaign.findings import Findings
@@ -39,10 +40,13 @@ def test_a_lost_document_and_another_writer_are_found(opensearch: OpenSearch, fr
     application = Application(opensearch, fresh_index, random.Random(1))
     application.create(5, knn=False)
     trial.nobody_else_wrote(application)
+    trial.settings_are_restored(fresh_index)
     assert not findings.counts
 
     opensearch.delete(index=fresh_index, id="d1")
     opensearch.update(index=fresh_index, id="d2", body={"doc": {"title": "of another"}})
+    opensearch.indices.put_settings(index=fresh_index, body={"index.refresh_interval": "-1"})
+    opensearch.indices.put_mapping(index=fresh_index, body={"_meta": {NOTE_KEY: {"refresh_interval": None}}})
     trial.nobody_else_wrote(application)
     trial.documents_are(application.documents, encoder="")
 
@@ -52,5 +56,7 @@ def test_a_lost_document_and_another_writer_are_found(opensearch: OpenSearch, fr
         "the last sequence number differs",
         "ids differs",
         "a document differs",
+        "the refresh interval differs",
+        "the note of settings to restore differs",
         "no profile",
     }
