@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.errors import ModelError
-from bridge.models.artifact import ModelFolder, resolve
+from bridge.models.artifact import ModelFolder
 from bridge.models.session import CPU, Session, compute_threads
 from bridge.models.text_model import ComputingThreads, open_text_model
 from bridge.models.tokenization import TextTokenizer, TokenArrays, padded
@@ -40,8 +40,7 @@ class CrossEncoder:
             ModelError: the folder is not what its manifest says, or the model fails its self-test.
             SettingsError: a provider does not start.
         """
-        folder = model if isinstance(model, ModelFolder) else resolve(model)
-        session, tokenizer, shape = open_text_model(folder, "cross_encoder", providers)
+        folder, session, tokenizer, shape = open_text_model(model, "cross_encoder", providers)
         if math.prod(shape) != 1:
             raise ModelError(
                 f"model {folder.path} gives an array of shape {shape}, expected one logit per pair: "

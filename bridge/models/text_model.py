@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from bridge.errors import ModelError
-from bridge.models.artifact import Kind, ModelFolder, verify
+from bridge.models.artifact import Kind, ModelFolder, resolve, verify
 from bridge.models.session import CPU, Session
 from bridge.models.tokenization import INPUT_NAMES, TextTokenizer, TokenArrays, load_tokenizer
 
@@ -13,16 +13,18 @@ Result = TypeVar("Result")
 
 
 def open_text_model(
-    folder: ModelFolder, kind: Kind, providers: Sequence[str] = (CPU,)
-) -> tuple[Session, TextTokenizer, tuple[int, ...]]:
-    """Verifies and opens a model folder, and runs the highest id of its vocabulary through the model as a self-test.
+    model: ModelFolder | str, kind: Kind, providers: Sequence[str] = (CPU,)
+) -> tuple[ModelFolder, Session, TextTokenizer, tuple[int, ...]]:
+    """Verifies and opens a model, and runs the highest id of its vocabulary through it as a self-test.
 
-    Returns the session, the tokenizer, and the shape of what the model gave for one sequence.
+    `model` is its folder, or what `resolve` takes. Returns the folder, the session, the tokenizer, and the shape of
+    what the model gave for one sequence.
 
     Raises:
         ModelError: the folder is not what its manifest says, or the model fails its self-test.
         SettingsError: a provider does not start.
     """
+    folder = model if isinstance(model, ModelFolder) else resolve(model)
     verify(folder, kind=kind)
     session = Session(folder.model_file, inputs=INPUT_NAMES, providers=providers)
     tokenizer = load_tokenizer(folder)
@@ -30,7 +32,7 @@ def open_text_model(
     [sequence] = tokenizer.pairs(text, [text]) if kind == "cross_encoder" else tokenizer.sequences([text])
     sequence["input_ids"][0, -1] = tokenizer.vocabulary_size - 1
     try:
-        return session, tokenizer, session.run(sequence).shape
+        return folder, session, tokenizer, session.run(sequence).shape
     except ModelError as error:
         raise ModelError(
             f"model {folder.path} fails its self-test; its tokenizer has {tokenizer.vocabulary_size:,} ids, perhaps "

@@ -6,7 +6,7 @@ higher one. A page counts only when it is whole. Several readers share one point
 the content of a slice never changes.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import Event
 from typing import Any, TypeVar
@@ -251,11 +251,8 @@ class IndexDocuments(Source[int]):
             AnswerNotUnderstood, ClusterError: as `read` says.
         """
         for begin in range(0, len(documents), self._page_documents):
-            wanted = [
-                {"_id": document.doc_id, **self._source_filter}
-                | ({"routing": document.routing} if document.routing else {})
-                for document in documents[begin : begin + self._page_documents]
-            ]
+            page = documents[begin : begin + self._page_documents]
+            wanted = [_wanted(document.doc_id, document.routing, **self._source_filter) for document in page]
             yield from (self._item(hit) for hit in self._get(wanted) if hit.found)
 
     def missing(self, documents: Sequence[Document]) -> Iterator[Document]:
@@ -266,11 +263,7 @@ class IndexDocuments(Source[int]):
         """
         for begin in range(0, len(documents), self._page_documents):
             page = documents[begin : begin + self._page_documents]
-            wanted = [
-                {"_id": document.doc_id, "_source": False} | ({"routing": document.routing} if document.routing else {})
-                for document in page
-            ]
-            found = self._get(wanted)
+            found = self._get([_wanted(document.doc_id, document.routing, _source=False) for document in page])
             if [hit.id for hit in found] != [document.doc_id for document in page]:
                 raise AnswerNotUnderstood(f"_mget of {self._index} answered for other documents than were requested")
             yield from (document for document, hit in zip(page, found, strict=True) if not hit.found)
@@ -328,13 +321,12 @@ class IndexDocuments(Source[int]):
             return page
 
     def _source_of(self, hit: _Hit) -> msgspec.Raw:
-        wanted = {"_id": hit.id, **self._source_filter} | ({"routing": hit.routing} if hit.routing else {})
         try:
-            return self._get([wanted])[0].source
+            return self._get([_wanted(hit.id, hit.routing, **self._source_filter)])[0].source
         except RecursionError:
             return msgspec.Raw()
 
-    def _get(self, wanted: Sequence[dict[str, Any]], params: dict[str, str] | None = None) -> list[_Hit]:
+    def _get(self, wanted: Sequence[Mapping[str, object]], params: dict[str, str] | None = None) -> list[_Hit]:
         path = f"/{quote(self._index, safe='')}/_mget"
         return self._ask("POST", path, _Documents, params=params, body={"docs": wanted}).docs
 
@@ -401,3 +393,7 @@ class IndexDocuments(Source[int]):
             return Unreadable(position, problem.kind, str(problem), body, hit.id)
         texts = field_texts(values, self._text_fields)
         return Document(hit.id, body, texts, position, hit.routing, DocumentVersion(hit.seq_no, hit.primary_term))
+
+
+def _wanted(doc_id: str, routing: str | None, **source: object) -> dict[str, object]:
+    return {"_id": doc_id, **source} | ({"routing": routing} if routing else {})
