@@ -57,9 +57,9 @@ def items(body: bytes, query_string: str, *, expression: str) -> list[Item] | Le
     parameters = dict(parse_qsl(query_string, keep_blank_values=True))
     if parameters.keys() - _SHARED_PARAMETERS - _DEFAULTS:
         return LeaveAlone("unknown_parameter")
-    lines = body.split(b"\n")
-    if len(lines) > 2 * MAX_SEARCHES + 1:
+    if body.count(b"\n") > 2 * MAX_SEARCHES:
         return LeaveAlone("too_many_searches")
+    lines = body.split(b"\n")
     if not body.endswith(b"\n") or len(lines) % 2 == 0:
         # Every search has two lines, and the last line ends too; an empty header line is one as well.
         return LeaveAlone("malformed")
@@ -95,17 +95,27 @@ def _item(header: dict[str, Json], body: bytes, expression: str) -> Item:
     if isinstance(named, list) and all(isinstance(name, str) for name in named):
         named = ",".join(named)
     # The cluster takes null for a parameter that is not set.
-    parameters = {name: _as_parameter(value) for name, value in header.items() if value is not None}
-    if named is not expression:
-        named = quote(named, safe="*,") if isinstance(named, str) else ""
-    return Item(named, body, urlencode(parameters))
+    parameters = {name: _as_parameter(name, value) for name, value in header.items() if value is not None}
+    if not isinstance(named, str) or None in parameters.values():
+        return Item("", body, "")
+    return Item(named if named is expression else quote(named, safe="*,"), body, urlencode(parameters))
 
 
-def _as_parameter(value: Json) -> Json:
-    """How a value of a header line stands in a URL."""
-    if isinstance(value, list):
-        return ",".join(str(_as_parameter(each)) for each in value)
-    return str(value).lower() if isinstance(value, bool) else value
+def _as_parameter(name: str, value: Json) -> str | None:
+    """How a value of a header line stands in a URL; None if the cluster may write it otherwise: a decimal number, an
+    object, or a list of anything but index states."""
+    match value:
+        case str():
+            return value
+        case bool():
+            return str(value).lower()
+        case int():
+            return str(value)
+        case msgspec.Raw() if bytes(value).removeprefix(b"-").isdigit():
+            return bytes(value).decode()
+        case list() if name == "expand_wildcards" and all(isinstance(each, str) for each in value):
+            return ",".join(value)
+    return None
 
 
 class Answers:

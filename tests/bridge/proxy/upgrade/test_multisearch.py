@@ -46,6 +46,26 @@ def test_a_header_line_is_read_as_the_cluster_reads_it(header: dict[str, object]
     ]
 
 
+@pytest.mark.case("P55")
+@pytest.mark.parametrize(
+    ("header", "parameters"),
+    [
+        ('{"routing":12345678901234567890}', "routing=12345678901234567890"),
+        ('{"routing":-7,"preference":"1.50"}', "routing=-7&preference=1.50"),
+        # The cluster writes these in its own way.
+        ('{"routing":1.50}', None),
+        ('{"routing":1e3}', None),
+        ('{"routing":{"a":1}}', None),
+        ('{"routing":["a","b"]}', None),
+        ('{"expand_wildcards":[1]}', None),
+    ],
+)
+def test_a_value_that_the_cluster_writes_in_its_own_way_is_not_guessed(header: str, parameters: str | None) -> None:
+    found = items(f"{header}\n{{}}\n".encode(), "", expression="docs")
+
+    assert found == [Item("docs" if parameters else "", b"{}", parameters or "")]
+
+
 @pytest.mark.case("P48")
 @pytest.mark.parametrize(
     ("name", "expression"),
