@@ -5,6 +5,7 @@ names, and a leading `-` takes parts out. Arrays are looked through. What is kep
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import unquote_plus
 
 import msgspec
@@ -28,8 +29,8 @@ def filtered(body: bytes, wanted: str) -> bytes:
 
 
 def _filtered(body: bytes, patterns: Sequence[str]) -> bytes:
-    included = [_path(pattern) for pattern in patterns if not pattern.startswith("-")]
-    excluded = [_path(pattern[1:]) for pattern in patterns if pattern.startswith("-")]
+    included = tuple(_path(pattern) for pattern in patterns if not pattern.startswith("-"))
+    excluded = tuple(_path(pattern[1:]) for pattern in patterns if pattern.startswith("-"))
     kept: msgspec.Raw | None = msgspec.Raw(body)
     if included:
         kept = _included(msgspec.Raw(body), included)
@@ -50,7 +51,7 @@ def without_parameter(target: str) -> str:
     return f"{path}?{'&'.join(kept)}" if kept else path
 
 
-def _included(value: msgspec.Raw, patterns: Sequence[Path]) -> msgspec.Raw | None:
+def _included(value: msgspec.Raw, patterns: tuple[Path, ...]) -> msgspec.Raw | None:
     """What the patterns name of a value; None if that is nothing."""
     if (items := _items(value)) is not None:
         found = [part for item in items if (part := _included(item, patterns)) is not None]
@@ -66,7 +67,7 @@ def _included(value: msgspec.Raw, patterns: Sequence[Path]) -> msgspec.Raw | Non
     return _raw(kept) if kept else None
 
 
-def _without(value: msgspec.Raw, patterns: Sequence[Path]) -> msgspec.Raw | None:
+def _without(value: msgspec.Raw, patterns: tuple[Path, ...]) -> msgspec.Raw | None:
     """A value without what the patterns name; None if nothing is left of it."""
     if (items := _items(value)) is not None:
         left = [part for item in items if (part := _without(item, patterns)) is not None]
@@ -88,8 +89,10 @@ def _path(pattern: str) -> Path:
     return tuple(name for name, before in zip(names, ["", *names], strict=False) if not name == before == "**")
 
 
-def _below(patterns: Sequence[Path], name: str) -> list[Path]:
+@lru_cache(maxsize=256)
+def _below(patterns: tuple[Path, ...], name: str) -> tuple[Path, ...]:
     """What is left of the patterns below a member of this name, each once; `()` if one ends here."""
+    # Names return with every hit: what was compared once is remembered.
     left: dict[Path, None] = {}
     for pattern in patterns:
         rest = pattern
@@ -100,7 +103,7 @@ def _below(patterns: Sequence[Path], name: str) -> list[Path]:
                 left[()] = None
         if rest and matches(rest[0], name):
             left[rest[1:]] = None
-    return list(left)
+    return tuple(left)
 
 
 def _items(value: msgspec.Raw) -> list[msgspec.Raw] | None:

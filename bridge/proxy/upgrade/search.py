@@ -411,9 +411,10 @@ class Search:
                 if ranking is not None:
                     ranking.notes.fall_back(StageFailed("answer_not_understood", "no answer to so many searches"))
             return own_body
-        for i, (plan, ranking) in enumerate(zip(plans, ranked, strict=True)):
-            if multisearch.succeeded(answers.responses[i]):
-                answers.responses[i] = await self._one(plan, ranking, answers.responses[i])
+        for i, (plan, ranking, response) in enumerate(zip(plans, ranked, answers.responses, strict=True)):
+            await asyncio.sleep(0)  # each may be small, and all of them take long
+            if await aside(len(response), functools.partial(multisearch.succeeded, response)):
+                answers.responses[i] = await self._one(plan, ranking, response)
         return await aside(len(own_body), answers.body)
 
     async def _one(

@@ -1,6 +1,8 @@
 import pytest
 
+from bridge.search import filter_path
 from bridge.search.filter_path import filtered, without_parameter
+from bridge.search.wildcards import matches
 
 ANSWER = (
     b'{"took":1,"hits":{"total":{"value":1},"hits":[{"_id":"1","_score":2.50,"_source":{"a":{"b":1.10,"c":2}}},'
@@ -39,3 +41,22 @@ def test_only_the_wanted_parts_are_kept(wanted: str) -> None:
 )
 def test_the_parameter_alone_is_taken_out_of_the_target(target: str, expected: str) -> None:
     assert without_parameter(target) == expected
+
+
+@pytest.mark.case("P43")
+def test_names_that_return_with_every_hit_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def counted(pattern: str, name: str) -> bool:
+        compared.append((pattern, name))
+        return matches(pattern, name)
+
+    monkeypatch.setattr(filter_path, "matches", counted)
+    hit = b'{"_id":"1","_source":{"a":{"b":1},"c":[{"d":2},{"d":3}]}}'
+    answer = b'{"hits":{"hits":[' + b",".join([hit] * 500) + b"]}}"
+    wanted = ",".join(f"**.once{number}*" for number in range(100)) + ",**.d"
+
+    kept = filtered(answer, wanted)
+
+    assert kept.count(b'{"_source":{"c":[{"d":2},{"d":3}]}}') == 500
+    assert len(compared) == 101 * len({"hits", "_id", "_source", "a", "b", "c", "d"})
