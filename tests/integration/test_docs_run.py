@@ -17,7 +17,7 @@ from tests.secured_node import SecuredNode
 pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(1200)]
 
 MADE_BY_PAGES = "products,neural-bridge.products,catalogue"
-OPERATOR = "bridge_operator"
+APPLICATION = "shop"
 RUN = [page for page in PAGES if script(page)]
 
 
@@ -68,42 +68,50 @@ def special(page: str, reason: str) -> str:
     return [block.text for block in blocks(DOCS / page) if block.not_run == reason][-1]
 
 
-def assert_upgraded(client: OpenSearch, printed: str) -> None:
-    stored = client.get(index=INDEX, id="boot")["_source"]
-    assert stored["title"] == "Rubber boots"
-    assert stored["_neural"]["predicted_queries"]
+def assert_upgraded(client: OpenSearch, printed: str, enriched: str = INDEX) -> None:
+    assert client.get(index=INDEX, id="boot")["_source"]["title"] == "Rubber boots"
+    assert client.get(index=enriched, id="boot")["_source"]["_neural"]["predicted_queries"]
     # Elasticsearch shows no vectors within a document, and keeps them all the same.
     with_vectors = {"query": {"exists": {"field": "_neural.embedding"}}}
-    assert client.count(index=INDEX, body=with_vectors)["count"] == len(DOCUMENTS)
-    meta = client.indices.get_mapping(index=INDEX)[INDEX]["mappings"]["_meta"]["neural_bridge"]
+    assert client.count(index=enriched, body=with_vectors)["count"] == len(DOCUMENTS)
+    meta = client.indices.get_mapping(index=enriched)[enriched]["mappings"]["_meta"]["neural_bridge"]
     assert meta["gate"]["measurement"]["queries"] == sum(map(len, QUERIES.values()))
     assert "searches will stop at" in printed
 
 
 @pytest.fixture
-def operator(secured_node: SecuredNode) -> Iterator[SecuredNode]:
-    role = roles()[OPERATOR]
-    secured_node.add_user(OPERATOR, *role["index_permissions"], cluster=tuple(role["cluster_permissions"]))
+def secured(secured_node: SecuredNode) -> Iterator[SecuredNode]:
+    """The node with a user of each role of the page, and one that could search the index before."""
+    for name, role in roles().items():
+        secured_node.add_user(name, *role["index_permissions"], cluster=tuple(role["cluster_permissions"]))
+    reading = {"index_patterns": [INDEX], "allowed_actions": ["read"]}
+    secured_node.add_user(APPLICATION, reading, cluster=("cluster_composite_ops_ro",))
     yield secured_node
-    secured_node.remove_user(OPERATOR)
+    for name in (*roles(), APPLICATION):
+        secured_node.remove_user(name)
     with secured_node.client() as admin:
-        admin.indices.delete(index=INDEX, params={"ignore_unavailable": "true"})
+        admin.indices.delete(index=f"{INDEX},neural-bridge.{INDEX}", params={"ignore_unavailable": "true"})
 
 
-def test_the_operators_role_leads_to_an_upgraded_search_on_a_secured_opensearch(
-    operator: SecuredNode, tmp_path: Path
+def test_the_pages_roles_lead_to_an_upgraded_search_of_an_ordinary_index_on_a_secured_opensearch(
+    secured: SecuredNode, tmp_path: Path
 ) -> None:
-    addresses = Addresses(operator.url)
+    addresses = Addresses(secured.url)
     write_files(tmp_path)
-    with operator.client() as admin:
-        write_as_an_application(admin, {"index.knn": True, "index.number_of_replicas": 0})
-        user = {
-            "BRIDGE_CLUSTER__USERNAME": OPERATOR,
-            "BRIDGE_CLUSTER__PASSWORD": operator.password,
-            "BRIDGE_SEARCH_PASSWORD": operator.password,
+    with secured.client() as admin:
+        write_as_an_application(admin, {"index.number_of_replicas": 0})
+        before = admin.indices.get(index=INDEX), index_progress(admin, INDEX).shards
+        users = {
+            "BRIDGE_CLUSTER__USERNAME": "bridge_operator",
+            "BRIDGE_CLUSTER__PASSWORD": secured.password,
+            "READER_PASSWORD": secured.password,
+            "BRIDGE_SEARCH_PASSWORD": secured.password,
         }
         commands = addresses.put_into(special("how-to/secure.md", "secured"))
-        assert_upgraded(admin, run(commands, tmp_path, {**addresses.environment(), **user}))
+        printed = run(commands, tmp_path, {**addresses.environment(), **users})
+        assert_upgraded(admin, printed, f"neural-bridge.{INDEX}")
+        assert "Rubber boots" in printed
+        assert (admin.indices.get(index=INDEX), index_progress(admin, INDEX).shards) == before
 
 
 def test_the_same_way_leads_to_an_upgraded_search_on_elasticsearch(
