@@ -135,9 +135,12 @@ def _merge(client: OpenSearch, index: str) -> None:
         if time.monotonic() > deadline:
             raise click.ClickException(f"{index}: its retention leases do not move on")
         time.sleep(1)
-    client.indices.forcemerge(index=index, max_num_segments=1, request_timeout=_MERGE_TIMEOUT_S)
+    # What a shard has not committed yet it keeps: replaced documents would survive the merge, and count in BM25.
     client.indices.flush(index=index)
+    client.indices.forcemerge(index=index, max_num_segments=1, request_timeout=_MERGE_TIMEOUT_S)
     client.indices.refresh(index=index)
+    if left := client.indices.stats(index=index, metric="docs")["_all"]["primaries"]["docs"]["deleted"]:
+        raise click.ClickException(f"{index}: {left} deleted documents are left, and count in BM25")
 
 
 def _is_retained_no_longer(client: OpenSearch, index: str) -> bool:
