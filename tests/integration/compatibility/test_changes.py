@@ -145,14 +145,14 @@ def test_models_change_by_a_second_companion(client: OpenSearch, beside: str, tm
         return Generations.of(client, beside, PREFIX)
 
     first, second = standing().state.profile, newer(standing().state)
+    assert first is not None
     found = verify(client, standing(), second)
     assert (found.enriched, found.made_alike, found.problems) == (30, 30, [])
     for serving, other in ((second, first), (first, second), (second, first)):
-        assert standing().serve_other(client, PREFIX) == serving
+        standing().serve(client, PREFIX, serving)
         assert (standing().state.profile, standing().state.beside) == (serving, other)
         assert companion.enriched(client, beside, PREFIX).profile == serving
-    gone, documents, _ = standing().drop(client, PREFIX)
-    assert (gone, documents) == (first, 30)
+    assert standing().drop(client, PREFIX, first) == (30, [])
     assert client.indices.exists(index=companion_of(beside, PREFIX, 2))
     assert not client.indices.exists(index=companion_of(beside, PREFIX, 1))
     assert (client.indices.get(index=beside), index_progress(client, beside).shards) == before
