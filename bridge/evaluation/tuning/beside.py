@@ -12,8 +12,8 @@ import msgspec
 from bridge.errors import AnswerNotUnderstood
 from bridge.evaluation.tuning.answers import ClusterAndSidecar
 from bridge.profile import IndexProfile
-from bridge.proxy.transport.answer_memory import AnswerMemory
 from bridge.proxy.transport.headers import own_identity
+from bridge.proxy.transport.passthrough import AnswerMemory
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.model_client import Sidecar

@@ -16,7 +16,7 @@ from bridge.http_deadlines import FirstRequestDeadline
 from bridge.proxy.server.admin import admin_app
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.server.routing import ConnectionServer, Proxy
-from bridge.proxy.transport.answer_memory import AnswerMemory
+from bridge.proxy.transport.passthrough import AnswerMemory
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.answer import Composer
 from bridge.proxy.upgrade.cluster_client import OwnSearches

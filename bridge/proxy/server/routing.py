@@ -26,9 +26,8 @@ from bridge.http_deadlines import FirstRequestDeadline, SlowClient
 from bridge.proxy.experiments.interleaving import CLICK_PATH, MAX_CLICK_BYTES, Interleaving
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.transport import elasticsearch_clients, passthrough
-from bridge.proxy.transport.answer_memory import AnswerMemory
 from bridge.proxy.transport.headers import MARK
-from bridge.proxy.transport.passthrough import Inbound, read_body
+from bridge.proxy.transport.passthrough import AnswerMemory, Inbound, read_body
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.retrieve import PATH as RETRIEVE_PATH

@@ -13,9 +13,8 @@ from cachetools import TTLCache
 from bridge import tracing
 from bridge.errors import AnswerNotUnderstood, StageFailed
 from bridge.profile import companion_of
-from bridge.proxy.transport.answer_memory import AnswerMemory
 from bridge.proxy.transport.headers import identity, of_a_leg, own_identity
-from bridge.proxy.transport.passthrough import aside
+from bridge.proxy.transport.passthrough import AnswerMemory, aside
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.planning import Plan

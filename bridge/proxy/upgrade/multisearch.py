@@ -8,9 +8,8 @@ import aiohttp
 import msgspec
 from multidict import CIMultiDict
 
-from bridge.proxy.transport.answer_memory import AnswerMemory
 from bridge.proxy.transport.headers import of_a_leg
-from bridge.proxy.transport.passthrough import aside
+from bridge.proxy.transport.passthrough import AnswerMemory, aside
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.planning import Searched

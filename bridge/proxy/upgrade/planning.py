@@ -25,9 +25,8 @@ from multidict import CIMultiDict
 
 from bridge.errors import IndexUnsuitable
 from bridge.profile import DEFAULT_OBJECT, IndexProfile, Stage, companions_of, object_of, profile_beside, profile_of
-from bridge.proxy.transport.answer_memory import AnswerMemory
 from bridge.proxy.transport.headers import CONTROL, accepts_json, identity, of_a_leg, own_identity, plain_media_type
-from bridge.proxy.transport.passthrough import aside
+from bridge.proxy.transport.passthrough import AnswerMemory, aside
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.search.request import LeaveAlone, SearchRequest, parse

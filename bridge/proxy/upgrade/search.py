@@ -25,9 +25,18 @@ from bridge.proxy.experiments.interleaving import Interleaving
 from bridge.proxy.experiments.shadow import Shadow
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.transport import elasticsearch_clients
-from bridge.proxy.transport.answer_memory import AnswerMemory, Share
 from bridge.proxy.transport.headers import CONTROL, IMPRESSION, MARK, is_served, plain_media_type
-from bridge.proxy.transport.passthrough import WANTS_TYPES, Inbound, aside, read_body, relay, relay_body, send
+from bridge.proxy.transport.passthrough import (
+    WANTS_TYPES,
+    AnswerMemory,
+    Inbound,
+    Share,
+    aside,
+    read_body,
+    relay,
+    relay_body,
+    send,
+)
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade import multisearch
