@@ -25,7 +25,7 @@ from bridge.cluster import dialects
 from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities, connect
 from bridge.cluster.schema import new_index
-from bridge.commands import display as progress_display
+from bridge.commands import progress_display
 from bridge.console import Display
 from bridge.evaluation.application_query import multi_match
 from bridge.evaluation.collections import Collection, load_collection, read_documents

@@ -16,7 +16,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 LINE_EVERY_S = 10.0
@@ -59,6 +59,11 @@ def wide_console(*, stderr: bool = False) -> Console:
     """A console as wide as its terminal, or as tables need it."""
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=TABLE_WIDTH)
+
+
+def number_columns(*headings: str) -> list[Column]:
+    """Columns of a table whose cells are numbers."""
+    return [Column(heading, justify="right") for heading in headings]
 
 
 class ShowProgress(Protocol):

@@ -19,14 +19,11 @@ from bridge.errors import UsageError
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
+    from rich.table import Table
 
     from bridge.cluster.index import IndexState
     from bridge.console import Display
     from bridge.settings import Settings
-
-cluster_option = click.option("--cluster", "cluster_url", help="Address of the cluster, including the scheme.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 # Records of options must give these the names that they have elsewhere: a dataclass writes the name into them.
 INDEX = argument()
@@ -84,7 +81,7 @@ def enriched(ctx: click.Context, index: str, cluster_url: str | None) -> "tuple[
     return client, companion.enriched(client, index, settings.companion.prefix)
 
 
-def display(*, quiet: bool = False) -> "Display":
+def progress_display(*, quiet: bool = False) -> "Display":
     """Progress on stderr."""
     from rich.console import Console
 
@@ -101,12 +98,18 @@ def say(*lines: str, err: bool = False) -> None:
         click.echo(safe_text(line, lines=True), err=err)
 
 
-def show(value: dict[str, Any], *lines: str, as_json: bool, indent: int | None = 2) -> None:
-    """Prints a result: `value` as one JSON object, on one line if `indent` is None, or `lines` for people."""
+def show(value: dict[str, Any], *parts: "str | Table", as_json: bool, indent: int | None = 2) -> None:
+    """Prints a result: `value` as one JSON object, on one line if `indent` is None, or lines and tables for people."""
     if as_json:
         click.echo(json.dumps(value, indent=indent))
-    else:
-        say(*lines)
+        return
+    from bridge.console import wide_console
+
+    for part in parts:
+        if isinstance(part, str):
+            say(part)
+        else:
+            wide_console().print(part)
 
 
 @contextmanager

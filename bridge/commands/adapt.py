@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.commands import CLUSTER, INDEX, JSON, QUIET, display, require_packages, say, settings_of, show
+from bridge.commands import CLUSTER, INDEX, JSON, QUIET, progress_display, require_packages, say, settings_of, show
 from bridge.commands.options.signature import cli_command, option
 from bridge.errors import IndexUnsuitable
 
@@ -132,7 +132,7 @@ def command(
             )
         folder = state_folder or default_state_folder("adapt", state.name)
         subject = _subject(client, state, state.profile, settings, options)
-        verdicts = Adaptation(folder, _choices(options), subject, display(quiet=quiet)).verdicts(
+        verdicts = Adaptation(folder, _choices(options), subject, progress_display(quiet=quiet)).verdicts(
             list(dict.fromkeys(options.kinds)),  # type: ignore[arg-type]  # click checked them
             min_gain=options.min_gain,
         )

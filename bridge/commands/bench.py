@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.commands import JSON, settings_of, show
-from bridge.commands import display as progress_display
+from bridge.commands import JSON, progress_display, settings_of, show
 from bridge.commands.evaluate import named_stages
 from bridge.commands.options.judgements import JudgementOptions, Subject, judged_index
 from bridge.commands.options.signature import cli_command, option
@@ -15,6 +14,8 @@ from bridge.errors import UsageError
 from bridge.profile import Stage
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from bridge.console import Display
     from bridge.evaluation.load import LoadResult
 
@@ -67,17 +68,15 @@ def search(
         for size in sizes:
             grown = _grow(subject, size, display)
             results[size] = _loaded(subject, grown, wanted, counts, seconds, display)
-    if as_json:
-        import msgspec
+    import msgspec
 
-        rows = [
-            {"documents": size, "synthetic": max(0, size - subject.index.n_documents), **msgspec.to_builtins(result)}
-            for size, of_size in results.items()
-            for result in of_size
-        ]
-        show({"collection": subject.name, "seconds": seconds, "results": rows}, as_json=True, indent=None)
-    else:
-        _print(subject, results)
+    rows = [
+        {"documents": size, "synthetic": max(0, size - subject.index.n_documents), **msgspec.to_builtins(result)}
+        for size, of_size in results.items()
+        for result in of_size
+    ]
+    summary = {"collection": subject.name, "seconds": seconds, "results": rows}
+    show(summary, _table(subject, results), as_json=as_json, indent=None)
 
 
 def _loaded(
@@ -134,17 +133,14 @@ def _numbers(option: str, text: str) -> list[int]:
     return numbers
 
 
-def _print(subject: Subject, results: "dict[int, list[LoadResult]]") -> None:
+def _table(subject: Subject, results: "dict[int, list[LoadResult]]") -> "Table":
     from rich.table import Table
 
-    from bridge.console import wide_console
+    from bridge.console import number_columns
     from bridge.evaluation.stages import shown_name
 
-    table = Table(title=f"{subject.name}: searches through the proxy")
-    table.add_column("documents", justify="right")
-    table.add_column("stage")
-    for heading in ("clients", "searches/s", "p50 ms", "p95 ms", "p99 ms", "degraded", "failed"):
-        table.add_column(heading, justify="right")
+    figures = number_columns("clients", "searches/s", "p50 ms", "p95 ms", "p99 ms", "degraded", "failed")
+    table = Table(*number_columns("documents"), "stage", *figures, title=f"{subject.name}: searches through the proxy")
     for size, of_size in results.items():
         synthetic = " (synthetic)" if size > subject.index.n_documents else ""
         for result in of_size:
@@ -157,4 +153,4 @@ def _print(subject: Subject, results: "dict[int, list[LoadResult]]") -> None:
                 f"{result.degraded / max(result.searches, 1):.0%}",
                 str(result.failed),
             )
-    wide_console().print(table)
+    return table

@@ -3,7 +3,8 @@
 import click
 from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
-from bridge.commands import json_option, settings_of
+from bridge.commands import JSON, settings_of
+from bridge.commands.options.signature import argument, cli_command
 
 _SHELLS = {"bash": BashComplete, "fish": FishComplete, "zsh": ZshComplete}
 
@@ -13,10 +14,8 @@ def command() -> None:
     """Show the settings in force, or list all settings."""
 
 
-@command.command()
-@json_option
-@click.pass_context
-def show(ctx: click.Context, as_json: bool) -> None:
+@cli_command(of=command)
+def show(ctx: click.Context, *, as_json: bool = JSON) -> None:
     """Print the settings in force; secrets are masked."""
     settings = settings_of(ctx)
     if as_json:
@@ -35,10 +34,8 @@ def reference() -> None:
     click.echo(settings_reference(), nl=False)
 
 
-@click.command()
-@click.argument("shell", type=click.Choice(sorted(_SHELLS)))
-@click.pass_context
-def completion(ctx: click.Context, shell: str) -> None:
+@cli_command()
+def completion(ctx: click.Context, *, shell: str = argument(type=click.Choice(sorted(_SHELLS)))) -> None:
     """Print a script that lets SHELL complete commands and options.
 
     \b

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import click
 
 from bridge.commands import settings_of
+from bridge.commands.options.signature import argument, cli_command, option
 
 KEY_PLACEHOLDER = "put the value of sidecar.api_key here"
 
@@ -20,23 +21,23 @@ _PATHS = {"rerank": "/v2/rerank", "embedding": "/v1/embeddings"}
 _PROCESSORS = {"rerank": "cohere.rerank", "embedding": "openai.embedding"}
 
 
-@click.command(name="connector")
-@click.argument("kind", type=click.Choice(["rerank", "embedding"]), default="rerank")
-@click.option(
-    "--url", help="Address of the sidecar as seen from the cluster. Defaults to the setting proxy.sidecar_url."
-)
-@click.option(
-    "--cascade-depth",
-    type=click.IntRange(min=1),
-    help="Rerank in a cascade; the number of documents that the large model reads.",
-)
-@click.option(
-    "--private/--public",
-    default=None,
-    help="Whether the address is in a private network. Guessed by default.",
-)
-@click.pass_context
-def command(ctx: click.Context, kind: str, url: str | None, cascade_depth: int | None, private: bool | None) -> None:
+@cli_command("connector")
+def command(
+    ctx: click.Context,
+    *,
+    kind: str = argument(type=click.Choice(["rerank", "embedding"]), default="rerank"),
+    url: str | None = option(
+        "--url", help="Address of the sidecar as seen from the cluster. Defaults to the setting proxy.sidecar_url."
+    ),
+    cascade_depth: int | None = option(
+        "--cascade-depth",
+        type=click.IntRange(min=1),
+        help="Rerank in a cascade; the number of documents that the large model reads.",
+    ),
+    private: bool | None = option(
+        "--private/--public", default=None, help="Whether the address is in a private network. Guessed by default."
+    ),
+) -> None:
     """Print the ML Commons connector for the sidecar, and the cluster settings that allow it.
 
     Prints one JSON object: requests to the cluster and their bodies. The last one returns the `connector_id` for

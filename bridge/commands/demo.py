@@ -6,18 +6,25 @@ from typing import TYPE_CHECKING
 import click
 
 from bridge.commands import invocation_of, needs_extra, settings_of
+from bridge.commands.options.signature import cli_command, option
 
 if TYPE_CHECKING:
     from bridge.demo.tour import Outcome
 
 
-@click.command(name="demo")
-@click.option("--keep", is_flag=True, help="Leave node, sidecar and proxy running, and print what to try.")
-@click.option("--stop", "stop_kept", is_flag=True, help="Stop what --keep left running; the data stay.")
-@click.option("--check", is_flag=True, help="End with one JSON line on stdout; everything else goes to stderr.")
-@click.option("--limit", type=click.IntRange(min=1), help="Use at most this many documents, evenly spread.")
-@click.pass_context
-def command(ctx: click.Context, keep: bool, stop_kept: bool, check: bool, limit: int | None) -> None:
+@cli_command("demo")
+def command(
+    ctx: click.Context,
+    *,
+    keep: bool = option("--keep", is_flag=True, help="Leave node, sidecar and proxy running, and print what to try."),
+    stop_kept: bool = option("--stop", is_flag=True, help="Stop what --keep left running; the data stay."),
+    check: bool = option(
+        "--check", is_flag=True, help="End with one JSON line on stdout; everything else goes to stderr."
+    ),
+    limit: int | None = option(
+        "--limit", type=click.IntRange(min=1), help="Use at most this many documents, evenly spread."
+    ),
+) -> None:
     """Show the whole bridge at work on real documents.
 
     Starts an OpenSearch node, enriches the documentation of the Python standard library, starts the rerank
@@ -46,9 +53,11 @@ def command(ctx: click.Context, keep: bool, stop_kept: bool, check: bool, limit:
 
 
 def _summary(outcome: "Outcome") -> dict[str, float]:
+    from bridge.demo.measurement import MRR
+
     return {
         "documents": outcome.n_documents,
-        **{f"mrr_{each.name}": round(each.mrr.mean, 4) for each in outcome.measures},
+        **{f"mrr_{each.name}": round(each.evaluation.mean(MRR), 4) for each in outcome.measures},
         "seconds": round(outcome.seconds, 1),
     }
 

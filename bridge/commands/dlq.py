@@ -5,13 +5,12 @@ from pathlib import Path
 
 import click
 
-from bridge.commands import cluster_option, json_option, look_at, settings_of
+from bridge.commands import CLUSTER, JSON, look_at, settings_of
 from bridge.commands import show as show_result
+from bridge.commands.options.signature import argument, cli_command, option
 from bridge.errors import UsageError
 
-file_argument = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-
-_SHOWN = 20
+_FILE = argument(type=click.Path(path_type=Path, exists=True, dir_okay=False))
 
 
 @click.group(name="dlq")
@@ -19,13 +18,13 @@ def command() -> None:
     """Inspect dead letters, and write them again once their cause is fixed."""
 
 
-@command.command()
-@file_argument
-@click.option(
-    "--limit", type=click.IntRange(min=0), default=_SHOWN, show_default=True, help="Number of letters to list."
-)
-@json_option
-def show(file: Path, limit: int, as_json: bool) -> None:
+@cli_command(of=command)
+def show(
+    *,
+    file: Path = _FILE,
+    limit: int = option("--limit", type=click.IntRange(min=0), default=20, help="Number of letters to list."),
+    as_json: bool = JSON,
+) -> None:
     """Count the letters of FILE by cause and list the first ones; prints no document text."""
     from ingest.books.state_folder import read_dead_letters
     from ingest.sources.replay import causes
@@ -41,15 +40,15 @@ def show(file: Path, limit: int, as_json: bool) -> None:
     )
 
 
-@command.command()
-@file_argument
-@click.option(
-    "--id-field", default="_id", show_default=True, help="Id field of lines that could not be read as documents."
-)
-@cluster_option
-@json_option
-@click.pass_context
-def replay(ctx: click.Context, file: Path, id_field: str, cluster_url: str | None, as_json: bool) -> None:
+@cli_command(of=command)
+def replay(
+    ctx: click.Context,
+    *,
+    file: Path = _FILE,
+    id_field: str = option("--id-field", default="_id", help="Id field of lines that could not be read as documents."),
+    cluster_url: str | None = CLUSTER,
+    as_json: bool = JSON,
+) -> None:
     """Enrich and write the documents of FILE again, into their index.
 
     When all of them are written, FILE is renamed to FILE.replayed. A document that fails again is written to a

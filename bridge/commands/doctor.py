@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.commands import json_option, settings_of, show
+from bridge.commands import JSON, settings_of, show
+from bridge.commands.options.signature import argument, cli_command
 
 if TYPE_CHECKING:
     from bridge.cluster.diagnosis import EnrichedIndex, Finding
@@ -15,11 +16,8 @@ _MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 _TIMEOUT_S = 5.0
 
 
-@click.command(name="doctor")
-@click.argument("url", required=False)
-@json_option
-@click.pass_context
-def command(ctx: click.Context, url: str | None, as_json: bool) -> None:
+@cli_command("doctor")
+def command(ctx: click.Context, *, url: str | None = argument(required=False), as_json: bool = JSON) -> None:
     """Check the cluster at URL (the setting cluster.url by default): what it can do and what to fix.
 
     Says of each index whether it is enriched in place or beside, and how well a companion matches its index. Also

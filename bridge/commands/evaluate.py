@@ -1,5 +1,6 @@
 """`neural-bridge evaluate`: measure every stage on a collection, or on an index of your own."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -7,14 +8,15 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from bridge.commands import JSON, say, show
-from bridge.commands import display as progress_display
+from bridge.commands import JSON, progress_display, say, show
 from bridge.commands.options.judgements import JudgementOptions, Subject, judged_index
 from bridge.commands.options.signature import cli_command, option
 from bridge.errors import UsageError
 from bridge.profile import Stage
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from bridge.console import Display
     from bridge.evaluation.stages import StageResult
 
@@ -71,11 +73,10 @@ def command(
     if run_file is not None:
         _write_runs(run_file, results)
     agreed = agreement(results, by_people) if by_people else None
-    if not as_json:
-        _print(subject, results, titles)
     show(
         report.to_json(subject.name, subject.index.n_documents, subject.judged, results)
         | (report.agreement_to_json(agreed) if agreed else {}),
+        *_tables(subject, results, titles),
         *([report.agreement_in_words(agreed)] if agreed else []),
         as_json=as_json,
         indent=None,
@@ -149,17 +150,15 @@ def _write_runs(file: Path, results: "list[StageResult]") -> None:
         write_run(run_file(file, result.name, several=len(results) > 1), result.run.rankings, result.name)
 
 
-def _print(subject: Subject, results: "list[StageResult]", titles: dict[str, str]) -> None:
-    from bridge.console import wide_console
+def _tables(subject: Subject, results: "list[StageResult]", titles: dict[str, str]) -> "Iterator[Table]":
     from bridge.evaluation import report
     from bridge.evaluation.losses import worst_losses
 
-    console = wide_console()
     judged = subject.judged
     title = (
         f"{subject.name}: {subject.index.n_documents:,} documents, {len(judged.queries):,} queries ({judged.source})"
     )
-    console.print(report.stages_table(title, results))
+    yield report.stages_table(title, results)
     first, last = results[0], results[-1]
     if losses := worst_losses(first, last, report.COMPARED):
-        console.print(report.losses_table(first.name, last.name, losses, judged, titles))
+        yield report.losses_table(first.name, last.name, losses, judged, titles)

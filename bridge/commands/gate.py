@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.commands import JSON, enriched, say, show
-from bridge.commands import display as progress_display
+from bridge.commands import JSON, enriched, progress_display, say, show
 from bridge.commands.evaluate import STAGES, measure, named_stages
 from bridge.commands.options.judgements import JudgementOptions, judged_index
 from bridge.commands.options.signature import cli_command, option
@@ -58,15 +57,12 @@ def command(
         record, profile = _judge(ctx, judgements, stages, tolerance, forced, dry_run=dry_run)
     import msgspec
 
-    from bridge.console import wide_console
-
-    if not as_json:
-        wide_console().print(_table(record))
     for verdict in record.verdicts:
         if verdict.undecided is not None:
             say(f"stage {verdict.stage} is as it was, nothing is proven: {verdict.undecided}", err=True)
     show(
         {**msgspec.to_builtins(record), "written": not dry_run},
+        _table(record),
         f"searches {'would' if dry_run else 'will'} stop at: {profile.stages[-1]}",
         as_json=as_json,
         indent=None,
@@ -130,16 +126,13 @@ def _forced(stages: tuple[Stage, ...], reason: str | None) -> "list[Forced]":
 def _table(record: "GateRecord") -> "Table":
     from rich.table import Table
 
-    from bridge.console import safe_cell
+    from bridge.console import number_columns, safe_cell
 
     title = None
     if measurement := record.measurement:
         title = safe_cell(f"{measurement.measure} of {measurement.queries:,} queries ({measurement.judgements})")
-    table = Table(title=title)
-    table.add_column("stage")
-    for heading in ("mean", "against", "difference [95 %]", "p50 ms", "p95 ms"):
-        table.add_column(heading, justify="right")
-    table.add_column("verdict")
+    figures = number_columns("mean", "against", "difference [95 %]", "p50 ms", "p95 ms")
+    table = Table("stage", *figures, "verdict", title=title)
     for verdict in record.verdicts:
         outcome = "passes" if verdict.enabled else "stays off"
         if verdict.undecided:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from bridge.commands import json_option, needs_extra, show
+from bridge.commands import JSON, needs_extra, show
+from bridge.commands.options.signature import argument, cli_command, option
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,9 +34,8 @@ def command() -> None:
     """Fetch, export, quantise, verify and list models."""
 
 
-@command.command("list")
-@json_option
-def list_models(as_json: bool) -> None:
+@cli_command("list", of=command)
+def list_models(*, as_json: bool = JSON) -> None:
     """List the built-in models."""
     from bridge.models.artifact import builtin_names, resolve
 
@@ -47,27 +47,28 @@ def list_models(as_json: bool) -> None:
         click.echo(f"{folder.identity:34} {folder.manifest.kind:16} {_megabytes(folder):6.1f} MB")
 
 
-@command.command("show")
-@click.argument("name")
-def show_model(name: str) -> None:
+@cli_command("show", of=command)
+def show_model(*, name: str = argument()) -> None:
     """Show the manifest of the model NAME: a path, a built-in, or a fetched model."""
     from bridge.models.artifact import resolve
 
     click.echo(json.dumps(_description(resolve(name)), indent=2))
 
 
-@command.command()
-@click.argument("name")
-@click.option(
-    "--against",
-    type=_FOLDER,
-    help="Model folder of the same model in another form, or its transformers folder (extra: train).",
-)
-@click.option(
-    "--texts", "texts_file", type=_FILE, help="JSON lines with `query` and `passage` to compare the two forms on."
-)
-@json_option
-def verify(name: str, against: Path | None, texts_file: Path | None, as_json: bool) -> None:
+@cli_command(of=command)
+def verify(
+    *,
+    name: str = argument(),
+    against: Path | None = option(
+        "--against",
+        type=_FOLDER,
+        help="Model folder of the same model in another form, or its transformers folder (extra: train).",
+    ),
+    texts_file: Path | None = option(
+        "--texts", type=_FILE, help="JSON lines with `query` and `passage` to compare the two forms on."
+    ),
+    as_json: bool = JSON,
+) -> None:
     """Check a model's files and digests, load it, and compare it with another form of itself.
 
     Prints the figures that were measured when the model was quantised. With --against, measures again, and fails
@@ -114,7 +115,7 @@ def verify(name: str, against: Path | None, texts_file: Path | None, as_json: bo
 )
 @click.option("--query-prefix", default="", help="Prefix that the encoder expects before a query.")
 @click.option("--passage-prefix", default="", help="Prefix that the encoder expects before a passage.")
-@json_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def export(source: Path, out: Path, kind: "Kind", engine: "Engine", as_json: bool, **card: Any) -> None:
     """Export a transformers folder SOURCE to a model folder OUT.
 
@@ -129,24 +130,21 @@ def export(source: Path, out: Path, kind: "Kind", engine: "Engine", as_json: boo
     _show_made(folder, out, as_json=as_json)
 
 
-@command.command()
-@click.argument("name")
-@click.option("--mirror", type=_FOLDER, help="Folder in the layout of the hub's own cache, to use without network.")
-@click.option("--out", type=_OUT, help="Model folder to write. Defaults to a folder in the cache.")
-@click.option("--kind", type=_KIND, help="What the model is, if its files do not say so.")
-@click.option("--graph", help="Path of the ONNX file to use, in the repository.")
-@click.option("--query-prefix", help="Prefix that the encoder expects before a query, if its files do not say so.")
-@click.option("--passage-prefix", help="Prefix that it expects before a passage.")
-@json_option
+@cli_command(of=command)
 def fetch(
-    name: str,
-    mirror: Path | None,
-    out: Path | None,
-    kind: "Kind | None",
-    graph: str | None,
-    query_prefix: str | None,
-    passage_prefix: str | None,
-    as_json: bool,
+    *,
+    name: str = argument(),
+    mirror: Path | None = option(
+        "--mirror", type=_FOLDER, help="Folder in the layout of the hub's own cache, to use without network."
+    ),
+    out: Path | None = option("--out", type=_OUT, help="Model folder to write. Defaults to a folder in the cache."),
+    kind: "Kind | None" = option("--kind", type=_KIND, help="What the model is, if its files do not say so."),
+    graph: str | None = option("--graph", help="Path of the ONNX file to use, in the repository."),
+    query_prefix: str | None = option(
+        "--query-prefix", help="Prefix that the encoder expects before a query, if its files do not say so."
+    ),
+    passage_prefix: str | None = option("--passage-prefix", help="Prefix that it expects before a passage."),
+    as_json: bool = JSON,
 ) -> None:
     """Download the hub model NAME (ORG/NAME); after that every option that names a model accepts it.
 
@@ -168,32 +166,28 @@ def fetch(
     _show_made(folder, out, as_json=as_json)
 
 
-@command.command()
-@click.argument("name")
-@click.argument("out", type=_OUT)
-@click.option(
-    "--texts",
-    "texts_file",
-    type=_FILE,
-    required=True,
-    help="JSON lines with `passage` and optionally `query`, typical of your documents, to calibrate int8 with.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["int8", "fp16"]),
-    default="int8",
-    show_default=True,
-    help="int8 for CPUs, fp16 for GPUs.",
-)
-@click.option(
-    "--keep-tokens",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="For a cross-encoder: share of a passage's tokens that the upper half of its layers reads.",
-)
-@json_option
-def quantize(name: str, out: Path, texts_file: Path, precision: "Precision", keep_tokens: float, as_json: bool) -> None:
+@cli_command(of=command)
+def quantize(
+    *,
+    name: str = argument(),
+    out: Path = argument(type=_OUT),
+    texts_file: Path = option(
+        "--texts",
+        type=_FILE,
+        required=True,
+        help="JSON lines with `passage` and optionally `query`, typical of your documents, to calibrate int8 with.",
+    ),
+    precision: "Precision" = option(
+        "--precision", type=click.Choice(["int8", "fp16"]), default="int8", help="int8 for CPUs, fp16 for GPUs."
+    ),
+    keep_tokens: float = option(
+        "--keep-tokens",
+        type=click.FloatRange(0, 1, min_open=True),
+        default=1.0,
+        help="For a cross-encoder: share of a passage's tokens that the upper half of its layers reads.",
+    ),
+    as_json: bool = JSON,
+) -> None:
     """Write an int8 or float16 version OUT of the float32 model NAME, and measure the difference."""
     from bridge.models.artifact import resolve
     from bridge.training.quantization import quantize_folder

@@ -4,14 +4,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.commands import json_option, settings_of, show
+from bridge.commands import JSON, settings_of, show
+from bridge.commands.options.signature import cli_command, option
 
 if TYPE_CHECKING:
     from bridge.node.node import EmbeddedNode
 
-name_option = click.option(
-    "--name", default="default", show_default=True, help="Instance; each has its own data and port."
-)
+_NAME = option("--name", default="default", help="Instance; each has its own data and port.")
 
 
 @click.group(name="node")
@@ -23,15 +22,17 @@ def command() -> None:
     """
 
 
-@command.command()
-@name_option
-@click.option("--version", help="OpenSearch version. Defaults to the newest that the installed Java can run.")
-@click.option("--port", type=click.IntRange(0, 65535), help="HTTP port; 0 takes a free one.")
-@click.option("--heap-mb", type=click.IntRange(min=256), help="Java heap, in MiB.")
-@json_option
-@click.pass_context
+@cli_command(of=command)
 def start(
-    ctx: click.Context, name: str, version: str | None, port: int | None, heap_mb: int | None, as_json: bool
+    ctx: click.Context,
+    *,
+    name: str = _NAME,
+    version: str | None = option(
+        "--version", help="OpenSearch version. Defaults to the newest that the installed Java can run."
+    ),
+    port: int | None = option("--port", type=click.IntRange(0, 65535), help="HTTP port; 0 takes a free one."),
+    heap_mb: int | None = option("--heap-mb", type=click.IntRange(min=256), help="Java heap, in MiB."),
+    as_json: bool = JSON,
 ) -> None:
     """Start an instance and wait until it is ready; a running one is left as it is."""
     from bridge.node.node import EmbeddedNode
@@ -40,11 +41,8 @@ def start(
     _show_node(EmbeddedNode.start(name, settings, version), as_json=as_json)
 
 
-@command.command()
-@name_option
-@json_option
-@click.pass_context
-def stop(ctx: click.Context, name: str, as_json: bool) -> None:
+@cli_command(of=command)
+def stop(ctx: click.Context, *, name: str = _NAME, as_json: bool = JSON) -> None:
     """Stop an instance; its data stay."""
     from bridge.node import node
 
@@ -53,11 +51,8 @@ def stop(ctx: click.Context, name: str, as_json: bool) -> None:
     show({"name": name, "stopped": ran}, line, as_json=as_json)
 
 
-@command.command()
-@name_option
-@json_option
-@click.pass_context
-def status(ctx: click.Context, name: str, as_json: bool) -> None:
+@cli_command(of=command)
+def status(ctx: click.Context, *, name: str = _NAME, as_json: bool = JSON) -> None:
     """Show an instance's address; exit code 1 if it does not answer."""
     from bridge.node.node import EmbeddedNode, find_process
 
@@ -74,11 +69,8 @@ def status(ctx: click.Context, name: str, as_json: bool) -> None:
     ctx.exit(1)
 
 
-@command.command()
-@name_option
-@json_option
-@click.pass_context
-def clean(ctx: click.Context, name: str, as_json: bool) -> None:
+@cli_command(of=command)
+def clean(ctx: click.Context, *, name: str = _NAME, as_json: bool = JSON) -> None:
     """Stop an instance and remove its data and logs."""
     from bridge.node import node
 

@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 import click
 
-from bridge.commands import settings_of
+from bridge.commands import INDEX, settings_of
+from bridge.commands.options.signature import argument, cli_command, option
 from bridge.errors import (
     AccessDenied,
     AnswerNotUnderstood,
@@ -29,30 +30,26 @@ _WIDE = 120
 _FEWEST_TITLE_COLUMNS = 30
 
 
-@click.command(name="search")
-@click.argument("index")
-@click.argument("words")
-@click.option("--url", help="Address of the proxy. Defaults to the one in the settings.")
-@click.option("--fields", help="Fields to search, comma-separated, boosts allowed. Defaults to the enriched ones.")
-@click.option("--size", default=10, show_default=True, type=click.IntRange(1, 100), help="Number of hits to show.")
-@click.option(
-    "--stage",
-    type=click.Choice(["off", *get_args(Stage)]),
-    help="Stage to stop at. Defaults to the last one that the index allows.",
-)
-@click.option("--user", envvar="BRIDGE_SEARCH_USER", help="User name; BRIDGE_SEARCH_PASSWORD holds the password.")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
-@click.pass_context
+@cli_command("search")
 def command(
     ctx: click.Context,
-    index: str,
-    words: str,
-    url: str | None,
-    fields: str | None,
-    size: int,
-    stage: str | None,
-    user: str | None,
-    as_json: bool,
+    *,
+    index: str = INDEX,
+    words: str = argument(),
+    url: str | None = option("--url", help="Address of the proxy. Defaults to the one in the settings."),
+    fields: str | None = option(
+        "--fields", help="Fields to search, comma-separated, boosts allowed. Defaults to the enriched ones."
+    ),
+    size: int = option("--size", default=10, type=click.IntRange(1, 100), help="Number of hits to show."),
+    stage: str | None = option(
+        "--stage",
+        type=click.Choice(["off", *get_args(Stage)]),
+        help="Stage to stop at. Defaults to the last one that the index allows.",
+    ),
+    user: str | None = option(
+        "--user", envvar="BRIDGE_SEARCH_USER", help="User name; BRIDGE_SEARCH_PASSWORD holds the password."
+    ),
+    as_json: bool = option("--json", is_flag=True, help="Print the answer as one JSON object."),
 ) -> None:
     """Search INDEX for WORDS through the proxy, and show what each stage did.
 

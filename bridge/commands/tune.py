@@ -5,8 +5,7 @@ from pathlib import Path
 
 import click
 
-from bridge.commands import JSON, require_packages, settings_of, show
-from bridge.commands import display as progress_display
+from bridge.commands import JSON, progress_display, require_packages, settings_of, show
 from bridge.commands.evaluate import named_stages
 from bridge.commands.options.judgements import JudgementOptions, judged_index
 from bridge.commands.options.signature import cli_command, option
@@ -46,7 +45,6 @@ def command(
         require_packages("--plot", ["matplotlib"], "plot")
     import msgspec
 
-    from bridge.console import wide_console
     from bridge.processes.services import small_model_by_name
 
     display = progress_display()
@@ -82,11 +80,10 @@ def command(
             put_profile(index.cluster, index.profile_in, lambda profile: tuned(profile, chosen.setting, record))
     if plot_file is not None:
         plot_front(plot_file, f"{subject.name}: what time buys", REPORTED[measure], front, chosen)
-    if not as_json:
-        wide_console().print(front_table(front, record))
     summary = {"index": index.name, "setting": str(chosen.setting), "p_value": round(chosen.p_value, 4)}
     show(
         {**summary, **msgspec.to_builtins(record), "written": apply_it},
+        front_table(front, record),
         in_words(tuner.default, chosen, record),
         "written to the index" if apply_it else "nothing was written; --apply writes the chosen setting",
         as_json=as_json,

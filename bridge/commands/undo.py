@@ -4,19 +4,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.commands import cluster_option, confirm, json_option, settings_of, show, yes_option
+from bridge.commands import CLUSTER, INDEX, JSON, YES, confirm, settings_of, show
+from bridge.commands.options.signature import cli_command
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 
-@click.command(name="undo")
-@click.argument("index")
-@yes_option
-@cluster_option
-@json_option
-@click.pass_context
-def command(ctx: click.Context, index: str, yes: bool, cluster_url: str | None, as_json: bool) -> None:
+@cli_command("undo")
+def command(
+    ctx: click.Context,
+    *,
+    index: str = INDEX,
+    yes: bool = YES,
+    cluster_url: str | None = CLUSTER,
+    as_json: bool = JSON,
+) -> None:
     """Delete the companion of INDEX, or remove the bridge's fields from its documents and its profile from the mapping.
 
     An index that is enriched beside was never written: nothing stays behind. One that is enriched in place keeps its

@@ -13,7 +13,7 @@ import pkgutil
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal
@@ -23,9 +23,6 @@ import msgspec
 from bridge.records import Document, SourcePosition
 
 Kind = Literal["module", "class", "function", "method"]
-
-TEXT_FIELDS = ("name", "signature", "text")
-"""The fields that an application searches."""
 
 ENRICHED_FIELDS = ("name", "text")
 """The fields that are expanded and embedded: signatures are no sentences."""
@@ -77,17 +74,10 @@ class DocumentationEntry:
 
     def to_document(self, offset: int) -> Document:
         """The entry as a document to ingest, at position `offset` of the collection."""
-        body = {
-            "name": self.name,
-            "kind": self.kind,
-            "signature": self.signature,
-            "text": self.text,
-            "module": self.module,
-        }
         return Document(
             doc_id=self.name,
-            body=msgspec.json.encode(body),
-            texts={field: str(body[field]) for field in ENRICHED_FIELDS},
+            body=msgspec.json.encode(self),
+            texts={field: getattr(self, field) for field in ENRICHED_FIELDS},
             position=SourcePosition("python-standard-library", offset),
         )
 
@@ -98,11 +88,11 @@ def standard_library() -> list[DocumentationEntry]:
     An object listed by several modules counts once, see `_Listing.preference`. Docstrings that a class
     inherits or repeats from its base count for the base alone.
     """
-    modules = list(_public_modules())
+    modules = dict(_public_modules())
     entries: dict[str, DocumentationEntry] = {}
-    for module in modules:
-        if text := _docstring(module.value):
-            entries[module.name] = DocumentationEntry(module.name, "module", "", text, module.name)
+    for name, module in modules.items():
+        if text := _docstring(module):
+            entries[name] = DocumentationEntry(name, "module", "", text, name)
     listings = _listings(modules)
     for listing in listings.values():
         kind: Kind = "class" if inspect.isclass(listing.value) else "function"
@@ -122,26 +112,19 @@ def documents(entries: Sequence[DocumentationEntry]) -> Iterator[Document]:
         yield entry.to_document(offset)
 
 
-@dataclass(frozen=True, slots=True)
-class _Module:
-    """A public module under the name that people import it by."""
-
-    name: str
-    value: ModuleType
-
-
-def _public_modules() -> Iterator[_Module]:
-    """The public modules that this platform can import, packages before their parts."""
+def _public_modules() -> Iterator[tuple[str, ModuleType]]:
+    """The public modules that this platform can import, by the names that people import them by, packages before their
+    parts."""
     for name in sorted(sys.stdlib_module_names - _SKIPPED_MODULES):
         if not name.startswith("_"):
             yield from _module_tree(name)
 
 
-def _module_tree(name: str) -> Iterator[_Module]:
+def _module_tree(name: str) -> Iterator[tuple[str, ModuleType]]:
     module = _import_module(name)
     if module is None:
         return
-    yield _Module(name, module)
+    yield name, module
     if name in _WITHOUT_PARTS:
         return
     parts = {part.name for part in pkgutil.iter_modules(getattr(module, "__path__", []))}
@@ -186,15 +169,15 @@ class _Listing:
         return (self.module != "builtins", not at_home, not own_name, depth, self.module, self.name)
 
 
-def _listings(modules: Sequence[_Module]) -> dict[int, _Listing]:
+def _listings(modules: Mapping[str, ModuleType]) -> dict[int, _Listing]:
     """The best listing of each public class and function, by the object's identity."""
     best: dict[int, _Listing] = {}
-    for module in modules:
-        for name in _listed_names(module.value):
-            value = getattr(module.value, name, None)
+    for module_name, module in modules.items():
+        for name in _listed_names(module):
+            value = getattr(module, name, None)
             if not (inspect.isclass(value) or inspect.isroutine(value)):
                 continue
-            listing = _Listing(module.name, name, value)
+            listing = _Listing(module_name, name, value)
             key = _identity(value)
             if key not in best or listing.preference < best[key].preference:
                 best[key] = listing

@@ -16,20 +16,12 @@ from bridge.console import Display
 from bridge.demo.collection import INDEX, application_query, make_index
 from bridge.demo.comparison import QUESTIONS, compare, comparisons_table
 from bridge.demo.documents import ENRICHED_FIELDS, DocumentationEntry, documents, standard_library
-from bridge.demo.measurement import (
-    StageMeasure,
-    advice,
-    measure,
-    measure_served,
-    measures_table,
-    restricted,
-    stage_measures,
-)
+from bridge.demo.measurement import advice, measure, measure_served, measures_table, restricted
 from bridge.demo.stack import PROFILE_TTL_S, folder_of, is_kept, running_node, running_servers
 from bridge.errors import IngestError
 from bridge.evaluation import gate
 from bridge.evaluation.judged_queries import FEWEST_QUERIES, JudgedQueries
-from bridge.evaluation.known_items import joined, known_items
+from bridge.evaluation.known_items import KnownItems, joined, known_items
 from bridge.evaluation.stages import STAGES, StageResult
 from bridge.evaluation.tuning.setting import Setting
 from bridge.evaluation.tuning.tuner import Tuner, tuned
@@ -53,7 +45,7 @@ class Outcome:
     """The result of a demo. `measures`: on the questions that chose nothing. `kept`: the stack that goes on, if any."""
 
     n_documents: int
-    measures: Sequence[StageMeasure]
+    measures: Sequence[StageResult]
     seconds: float
     index: str
     kept: Stack | None
@@ -84,34 +76,33 @@ def run(settings: Settings, display: Display, *, config_file: Path | None, keep:
         with display.step(f"Ask {len(QUESTIONS)} questions, past the bridge and through it"):
             comparisons = [compare(proxy, index, question) for question in QUESTIONS]
         display.table(comparisons_table(comparisons))
-        measures = _Measuring(cluster, proxy, stack, index, {entry.name for entry in entries}, display).run()
+        items = known_items({entry.name for entry in entries})
+        measures = _Measuring(cluster, proxy, stack, index, items, display).run()
     return Outcome(len(entries), measures, time.perf_counter() - started, index, stack if keep else None)
 
 
+@dataclass(frozen=True, slots=True)
 class _Measuring:
     """Measures every stage; gates and tunes the index on one half of the questions, and shows the other half."""
 
-    def __init__(
-        self, cluster: OpenSearch, proxy: OpenSearch, stack: Stack, index: str, doc_ids: set[str], display: Display
-    ) -> None:
-        self._cluster = cluster
-        self._proxy = proxy
-        self._stack = stack
-        self._index = index
-        self._items = known_items(doc_ids)
-        self._display = display
+    cluster: OpenSearch
+    proxy: OpenSearch
+    stack: Stack
+    index: str
+    items: KnownItems
+    display: Display
 
-    def run(self) -> list[StageMeasure]:
+    def run(self) -> list[StageResult]:
         """Prints both tables, and returns the figures of the first."""
-        display, items = self._display, self._items
+        display, items = self.display, self.items
         chosen_by, shown = items.halves()
         other_words = items.in_other_words().spread(OTHER_WORDS)
         judged = joined(chosen_by, shown, other_words)
         with display.progress("Measure every stage", len(judged.queries) * len(STAGES)) as on_search:
             searches = count(1)
             results = measure(
-                self._proxy,
-                self._index,
+                self.proxy,
+                self.index,
                 judged,
                 STAGES,
                 on_search=lambda: on_search(next(searches)),
@@ -122,11 +113,10 @@ class _Measuring:
         if setting is not None:
             with display.step("Measure the index as it is served"):
                 shown_too = joined(shown, other_words)
-                served = [measure_served(self._proxy, self._index, shown_too, setting.stage, say=display.say)]
+                served = [measure_served(self.proxy, self.index, shown_too, setting.stage, say=display.say)]
         results_in_other_words = restricted([*results, *served], other_words)
         results = restricted([*results, *served], shown)
-        measures = stage_measures(results)
-        display.table(measures_table(f"{len(shown.queries)} questions as people type them", measures))
+        display.table(measures_table(f"{len(shown.queries)} questions as people type them", results))
         if setting is not None:
             display.say(f"Chosen by {len(chosen_by.queries)} other questions: {setting}.")
         if (line := advice(results)) is not None:
@@ -135,17 +125,17 @@ class _Measuring:
             display.table(
                 measures_table(
                     f"{len(other_words.queries)} questions in words that no right document uses",
-                    stage_measures(results_in_other_words),
+                    results_in_other_words,
                 )
             )
         if items.dropped:
             display.say(f"{items.dropped} questions left out: this Python documents no answer.")
-        return measures
+        return results
 
     def _serve_best(self, judged: JudgedQueries, results: Sequence[StageResult]) -> Setting | None:
         """Does what `neural-bridge gate` and `tune --apply` do, by some of the questions; None if they are too few."""
         if len(judged.queries) < FEWEST_QUERIES:
-            self._display.say(f"{len(judged.queries)} questions are too few to gate and tune the index by.")
+            self.display.say(f"{len(judged.queries)} questions are too few to gate and tune the index by.")
             return None
 
         def gated(profile: IndexProfile) -> IndexProfile:
@@ -157,21 +147,21 @@ class _Measuring:
             )
             return gate.gated(profile, record)
 
-        profile = indices.put_profile(self._cluster, self._index, gated)
-        with self._display.step("Tune the index"), SidecarClient(self._stack.sidecar_url) as sidecar:
+        profile = indices.put_profile(self.cluster, self.index, gated)
+        with self.display.step("Tune the index"), SidecarClient(self.stack.sidecar_url) as sidecar:
             tuner = Tuner(
-                self._cluster,
+                self.cluster,
                 sidecar,
-                self._index,
+                self.index,
                 profile,
                 judged,
                 application_query,
                 measure=gate.MEASURE,
-                display=self._display,
+                display=self.display,
             )
             # No slower than the slowest stage of the table, however busy the machine is.
             setting = tuner.choose(max(result.latencies()[1] for result in results)).setting
-        indices.put_profile(self._cluster, self._index, lambda old: tuned(old, setting, None))
+        indices.put_profile(self.cluster, self.index, lambda old: tuned(old, setting, None))
         time.sleep(PROFILE_TTL_S)  # then the proxy reads the new profile
         return setting
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
-from bridge.console import safe_cell
+from bridge.console import number_columns, safe_cell
 from bridge.evaluation.agreement import Agreement
 from bridge.evaluation.judged_queries import FEWEST_QUERIES, JudgedQueries
 from bridge.evaluation.losses import Loss, marked, won_and_lost
@@ -28,10 +28,9 @@ def to_json(name: str, n_documents: int, judged: JudgedQueries, results: Sequenc
 
 def stages_table(title: str, results: Sequence[StageResult]) -> Table:
     """Means with 95 % bootstrap intervals; p, won and lost against the first stage."""
-    table = Table(title=safe_cell(title))
-    table.add_column("stage")
-    for heading in (*(f"{name} [95 %]" for name in REPORTED), "p (nDCG@10)", "won", "lost", "p50 ms", "p95 ms"):
-        table.add_column(heading, justify="right")
+    estimated = (f"{name} [95 %]" for name in REPORTED)
+    figures = number_columns(*estimated, "p (nDCG@10)", "won", "lost", "p50 ms", "p95 ms")
+    table = Table("stage", *figures, title=safe_cell(title))
     for result in results:
         estimates = [result.evaluation.estimate(measure) for measure in REPORTED.values()]
         p50, p95 = result.latencies()
@@ -53,11 +52,13 @@ def losses_table(
     before: str, after: str, losses: Sequence[Loss], judged: JudgedQueries, titles: Mapping[str, str]
 ) -> Table:
     """The worst losses side by side; `titles` has the first words of documents, if known."""
-    table = Table(title=f"Where {after} answers worst, beside {before} (+ judged relevant)", show_lines=True)
-    table.add_column("query", overflow="fold", max_width=40)
-    table.add_column("nDCG@10", justify="right")
-    table.add_column(before, overflow="fold")
-    table.add_column(after, overflow="fold")
+    table = Table(
+        Column("query", overflow="fold", max_width=40),
+        *number_columns("nDCG@10"),
+        *(Column(stage, overflow="fold") for stage in (before, after)),
+        title=f"Where {after} answers worst, beside {before} (+ judged relevant)",
+        show_lines=True,
+    )
     for loss in losses:
         grades = judged.qrels[loss.query_id]
         table.add_row(

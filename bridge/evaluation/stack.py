@@ -91,23 +91,8 @@ def collection_index(
             Filling(client, name, collection, settings, folder / name, display).fill(analyzer)
         served = settings.model_copy(update={"cluster": at})
         yield running.enter_context(
-            _served(name, served, display, config_file=config_file, folder=folder, servers=servers)
+            own_index(name, served, display, config_file=config_file, folder=folder, servers=servers)
         )
-
-
-@contextmanager
-def own_index(
-    name: str, settings: Settings, display: Display, *, config_file: Path | None, servers: Overrides | None = None
-) -> Iterator[MeasuredIndex]:
-    """Serves an index of the operator's cluster read-only. `servers` as in `collection_index`.
-
-    Raises:
-        IndexUnsuitable: the index does not exist or is not enriched.
-        BridgeError: sidecar or proxy do not start.
-    """
-    folder = logs_folder(settings)
-    with _served(name, settings, display, config_file=config_file, folder=folder, servers=servers) as index:
-        yield index
 
 
 def logs_folder(settings: Settings) -> Path:
@@ -118,15 +103,22 @@ def logs_folder(settings: Settings) -> Path:
 
 
 @contextmanager
-def _served(
+def own_index(
     name: str,
     settings: Settings,
     display: Display,
     *,
     config_file: Path | None,
-    folder: Path,
+    folder: Path | None = None,
     servers: Overrides | None = None,
 ) -> Iterator[MeasuredIndex]:
+    """Serves an index of the cluster in the settings, read-only. `servers` as in `collection_index`; `folder` for logs.
+
+    Raises:
+        IndexUnsuitable: the index does not exist or is not enriched.
+        BridgeError: sidecar or proxy do not start.
+    """
+    folder = folder or logs_folder(settings)
     with ExitStack() as running:
         client = running.enter_context(connect(settings.cluster))
         state = companion.enriched(client, name, settings.companion.prefix)

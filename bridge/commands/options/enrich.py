@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 from click.core import ParameterSource
 
-from bridge.commands import CLUSTER, JSON, QUIET, display, invocation_of, settings_of
+from bridge.commands import CLUSTER, JSON, QUIET, invocation_of, progress_display, settings_of
 from bridge.commands.options.signature import one_of, option
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ class RunOptions:
 @contextmanager
 def shown_progress(title: str, *, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
     """Shows a run's progress on stderr: a bar on a terminal, else a line every ten seconds."""
-    with display(quiet=quiet).progress(title) as show:
+    with progress_display(quiet=quiet).progress(title) as show:
         yield lambda progress: show(
             progress.answered,
             progress.total,

@@ -17,7 +17,8 @@ _DECORATORS = "decorators"
 
 def option(*words: str, **attributes: Any) -> Any:
     """An option, typed as `words`; `attributes` are those of `click.option`. Help shows its default."""
-    default = attributes.get("default", () if attributes.get("multiple") else None)
+    unset = False if attributes.get("is_flag") else () if attributes.get("multiple") else None
+    default = attributes.get("default", unset)
     attributes = {"show_default": attributes.get("default") not in (None, ""), **attributes}
     return field(default=default, metadata={_DECORATORS: [lambda name: click.option(*words, name, **attributes)]})
 

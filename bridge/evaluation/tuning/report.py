@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Column, Table
 
-from bridge.console import safe_cell
+from bridge.console import number_columns, safe_cell
 from bridge.evaluation.tuning.search import CrossValidated
 from bridge.evaluation.tuning.setting import Setting
 from bridge.profile import TuningRecord
@@ -15,10 +15,8 @@ def front_table(points: Sequence[CrossValidated], record: TuningRecord) -> Table
     """The best quality for each time budget, quickest first."""
     measurement = record.measurement
     title = f"What time buys: {measurement.queries:,} queries ({measurement.judgements}), held out"
-    table = Table(title=safe_cell(title))
-    for heading in ("p95 ms, estimated", measurement.measure, "difference [95 %]"):
-        table.add_column(heading, justify="right")
-    table.add_column("setting", overflow="fold")
+    figures = number_columns("p95 ms, estimated", measurement.measure, "difference [95 %]")
+    table = Table(*figures, Column("setting", overflow="fold"), title=safe_cell(title))
     for point in points:
         table.add_row(f"{point.p95_ms:.0f}", f"{point.tuned:.3f}", _difference(point, digits=3), str(point.setting))
     return table

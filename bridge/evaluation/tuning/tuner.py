@@ -1,7 +1,7 @@
 """Tunes an index: runs every leg once for its judged queries, evaluates settings on the answers, and chooses one."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 
 import msgspec
@@ -23,49 +23,36 @@ from bridge.search import json_tree
 from bridge.search.request import LeaveAlone, parse
 
 
+@dataclass(frozen=True, slots=True)
 class Tuner:
-    """One tuning of one index.
+    """One tuning of one index, whose `searches` are the proxy's if the index has a companion.
 
-    Attributes:
-        default: the present settings of the index.
+    `measure`: in the notation of ir-measures. `stages`: the stages to choose from; None means all that the gate allows.
     """
 
-    def __init__(
-        self,
-        cluster: OpenSearch,
-        sidecar: SidecarClient,
-        index: str,
-        profile: IndexProfile,
-        judged: JudgedQueries,
-        body_of: BodyOf,
-        *,
-        measure: str,
-        display: Display,
-        stages: frozenset[Stage] | None = None,
-        folds: int = FOLDS,
-        searches: ProxySearches | None = None,
-    ) -> None:
-        """`measure`: in the notation of ir-measures. `stages`: the stages to choose from; None means all that the gate
-        allows. `searches`: if the index has a companion.
+    cluster: OpenSearch
+    sidecar: SidecarClient
+    index: str
+    profile: IndexProfile
+    judged: JudgedQueries
+    body_of: BodyOf
+    measure: str
+    display: Display
+    stages: frozenset[Stage] | None = None
+    folds: int = FOLDS
+    searches: ProxySearches | None = None
+
+    @property
+    def default(self) -> Setting:
+        """The present settings of the index.
 
         Raises:
             UsageError: none of `stages` serves the index.
         """
-        self._cluster = cluster
-        self._sidecar = sidecar
-        self._index = index
-        self._body_of = body_of
-        self._profile = profile
-        self._judged = judged
-        self._measure = measure
-        self._display = display
-        self._stages = stages
-        self._folds = folds
-        self._searches = searches
-        serving = [stage for stage in profile.stages if stages is None or stage in stages]
+        serving = [stage for stage in self.profile.stages if self.stages is None or stage in self.stages]
         if not serving:
-            raise UsageError(f"--stages: none of them serves the index, which has {', '.join(profile.stages)}")
-        self.default = Setting.of(profile, serving[-1])
+            raise UsageError(f"--stages: none of them serves the index, which has {', '.join(self.profile.stages)}")
+        return Setting.of(self.profile, serving[-1])
 
     def run(self, budget_ms: float | None) -> tuple[CrossValidated, list[CrossValidated]]:
         """The best setting within the budget, cross-validated, and the best settings of other budgets.
@@ -74,9 +61,9 @@ class Tuner:
             UsageError: there are fewer than `FEWEST_QUERIES` queries.
             BridgeError: cluster or sidecar do not answer.
         """
-        trials, allowed = self._trials(), self._allowed()
+        allowed, trials = self._allowed(), self._trials()
         seeds = self._seeds(allowed)
-        with self._display.progress("Choose without each fold", self._folds + 1) as show:
+        with self.display.progress("Choose without each fold", self.folds + 1) as show:
             choices = count(1)
             chosen = cross_validate(
                 trials,
@@ -84,25 +71,25 @@ class Tuner:
                 seeds,
                 budget_ms=budget_ms,
                 allowed=allowed,
-                folds=self._folds,
+                folds=self.folds,
                 on_fold=lambda: show(next(choices)),
             )
-        with self._display.step("Weigh quality against time"):
-            points = front(trials, self.default, seeds, allowed=allowed, folds=self._folds)
-        self._display.say(f"{len(trials.tried()):,} settings tried on {len(trials.searches):,} queries")
+        with self.display.step("Weigh quality against time"):
+            points = front(trials, self.default, seeds, allowed=allowed, folds=self.folds)
+        self.display.say(f"{len(trials.tried()):,} settings tried on {len(trials.searches):,} queries")
         return chosen, points
 
     def choose(self, budget_ms: float | None) -> Trial:
         """The best setting within the budget by all queries, to be measured on others. Raises as `run`."""
-        trials, allowed = self._trials(), self._allowed()
+        allowed, trials = self._allowed(), self._trials()
         rows = np.arange(len(trials.searches))
         return choose(trials, self._seeds(allowed), rows, budget_ms=budget_ms, allowed=allowed)
 
     def record(self, chosen: CrossValidated, points: Sequence[CrossValidated]) -> TuningRecord:
         """The evidence for the profile."""
         return TuningRecord(
-            measurement=self._judged.measurement(self._measure),
-            folds=self._folds,
+            measurement=self.judged.measurement(self.measure),
+            folds=self.folds,
             budget_p95_ms=chosen.budget_ms,
             default_mean=round(chosen.default, 4),
             tuned_mean=round(chosen.tuned, 4),
@@ -113,24 +100,24 @@ class Tuner:
 
     def _trials(self) -> Trials:
         searches = []
-        with self._display.progress("Ask every leg once", len(self._judged.queries)) as show:
-            for done, (query_id, text) in enumerate(self._judged.queries.items(), start=1):
+        with self.display.progress("Ask every leg once", len(self.judged.queries)) as show:
+            for done, (query_id, text) in enumerate(self.judged.queries.items(), start=1):
                 if (search := self._remembered(query_id, text)) is not None:
-                    search.measure(self._profile)
+                    search.measure(self.profile)
                     searches.append(search)
                 show(done)
         if len(searches) < FEWEST_QUERIES:
             raise UsageError(
                 f"{len(searches)} queries to tune with, expected at least {FEWEST_QUERIES}: judge more queries; the "
-                f"proxy leaves {len(self._judged.queries) - len(searches)} unchanged whatever the settings"
+                f"proxy leaves {len(self.judged.queries) - len(searches)} unchanged whatever the settings"
             )
-        return Trials(searches, self._profile, self._judged, measure=self._measure)
+        return Trials(searches, self.profile, self.judged, measure=self.measure)
 
     def _remembered(self, query_id: str, text: str) -> RememberedSearch | None:
         """The search that the application sends for a query; None if the proxy passes it."""
-        profile = self._profile
+        profile = self.profile
         request = parse(
-            json_tree.write(self._body_of(text)),
+            json_tree.write(self.body_of(text)),
             "",
             text_fields=profile.text_fields,
             object_field=profile.object_field,
@@ -138,23 +125,23 @@ class Tuner:
         )
         if isinstance(request, LeaveAlone):
             return None
-        asked = (self._cluster, self._sidecar, self._index, profile, request.scope)
+        asked = (self.cluster, self.sidecar, self.index, profile, request.scope)
         return RememberedSearch(
             query_id,
             request,
-            CompanionAndSidecar(*asked, request, self._searches) if self._searches else ClusterAndSidecar(*asked),
+            CompanionAndSidecar(*asked, request, self.searches) if self.searches else ClusterAndSidecar(*asked),
             most_hits=max(*WINDOWS, profile.window),
             most_passages=max(MOST_PASSAGES, profile.rerank.passages),
         )
 
     def _allowed(self) -> frozenset[Stage]:
         """Stages to choose from: those that passed the gate, or all that this sidecar can run."""
-        reranked: list[Stage] = ["rerank", "cascade"] if self._sidecar.cascade_model is not None else ["rerank"]
-        smoothed: list[Stage] = ["smoothing"] if self._profile.has_codes else []
+        reranked: list[Stage] = ["rerank", "cascade"] if self.sidecar.cascade_model is not None else ["rerank"]
+        smoothed: list[Stage] = ["smoothing"] if self.profile.has_codes else []
         possible = frozenset({"lexical", "expansion", "hybrid", self.default.stage, *smoothed, *reranked})
-        if self._profile.gate is not None:
-            possible = frozenset(self._profile.stages)
-        return possible if self._stages is None else possible & self._stages
+        if self.profile.gate is not None:
+            possible = frozenset(self.profile.stages)
+        return possible if self.stages is None else possible & self.stages
 
     def _seeds(self, allowed: frozenset[Stage]) -> list[Setting]:
         """The present setting first, then the same at the earlier stages."""

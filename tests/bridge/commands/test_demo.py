@@ -2,15 +2,19 @@
 
 import json
 
+import numpy as np
+
 from bridge.commands.demo import _summary, _what_to_try
-from bridge.demo.measurement import StageMeasure
+from bridge.demo.measurement import MRR
 from bridge.demo.tour import Outcome
-from bridge.evaluation.measures import Estimate
+from bridge.evaluation.measures import Evaluation
+from bridge.evaluation.stages import StageResult, StageRun
 from tests.command_line import output
 
 
 def test_the_last_line_holds_the_figures_of_every_stage() -> None:
-    stage = StageMeasure("bm25", Estimate(0.25678, 0.2, 0.3), Estimate(0.5, 0.4, 0.6), None, 12.4)
+    run = StageRun("lexical", {}, np.array([12.4]))
+    stage = StageResult("bm25", run, Evaluation(["q"], {MRR: np.array([0.25678])}), None)
     summary = _summary(Outcome(5142, [stage], 153.26, "docs", None))
     assert json.dumps(summary) == '{"documents": 5142, "mrr_bm25": 0.2568, "seconds": 153.3}'
 

@@ -5,31 +5,27 @@ import io
 import numpy as np
 from rich.console import Console
 
-from bridge.demo.measurement import MRR, SERVED, STAGE_TITLES, StageMeasure, advice, measures_table
-from bridge.evaluation.measures import Estimate, Evaluation
+from bridge.demo.measurement import MRR, RECALL, SERVED, STAGE_TITLES, advice, measures_table
+from bridge.evaluation.measures import Evaluation
 from bridge.evaluation.stages import StageResult, StageRun
-
-
-def measured(name: str, mrr: float, *, p_value: float | None = 0.0001) -> StageMeasure:
-    return StageMeasure(name, Estimate(mrr, mrr - 0.05, mrr + 0.05), Estimate(0.5, 0.4, 0.6), p_value, 301.4)
-
-
-def test_table_shows_interval_and_p_value_in_80_columns() -> None:
-    output = io.StringIO()
-    measures = [measured(name, 0.25, p_value=None if name == "bm25" else 0.0001) for name in STAGE_TITLES]
-    Console(file=output, width=80).print(measures_table("126 questions as people type them", measures))
-    text = output.getvalue()
-    for shown in ("0.250 [0.200, 0.300]", "0.500", "0.0001", "301", *STAGE_TITLES.values()):
-        assert shown in text
-    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
 
 
 def result(name: str, mrr: float) -> StageResult:
     """A stage whose reciprocal ranks are all `mrr`."""
     query_ids = [f"q{n}" for n in range(40)]
-    values = {MRR: np.full(len(query_ids), mrr)}
-    run = StageRun("lexical", {}, np.ones(len(query_ids)))
+    values = {MRR: np.full(len(query_ids), mrr), RECALL: np.full(len(query_ids), 0.5)}
+    run = StageRun("lexical", {}, np.full(len(query_ids), 301.4))
     return StageResult(name, run, Evaluation(query_ids, values), None)
+
+
+def test_table_shows_interval_and_p_value_in_80_columns() -> None:
+    output = io.StringIO()
+    results = [result(name, 0.25 if name == "bm25" else 0.75) for name in STAGE_TITLES]
+    Console(file=output, width=80).print(measures_table("126 questions as people type them", results))
+    text = output.getvalue()
+    for shown in ("0.250 [0.250, 0.250]", "0.750 [0.750, 0.750]", "0.500", "0.0001", "301", *STAGE_TITLES.values()):
+        assert shown in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
 
 
 def test_a_part_that_beats_the_whole_is_named_with_what_to_do() -> None:

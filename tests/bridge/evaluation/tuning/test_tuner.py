@@ -108,9 +108,10 @@ def test_stages_that_the_gate_did_not_pass_are_not_chosen(cluster: FakeCluster, 
 def test_stages_that_do_not_serve_the_index_are_refused(cluster: FakeCluster, sidecar: SidecarClient) -> None:
     with (
         pytest.raises(UsageError, match="none of them serves the index, which has lexical, expansion, vector"),
-        tuner(cluster, sidecar, judged(FEWEST_QUERIES), "cascade"),
+        tuner(cluster, sidecar, judged(FEWEST_QUERIES), "cascade") as running,
     ):
-        pass
+        running.run(None)
+    assert not cluster.requests
 
 
 @pytest.mark.parametrize(
