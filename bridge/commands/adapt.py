@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bridge.commands import CLUSTER, INDEX, JSON, QUIET, progress_display, require_packages, say, settings_of, show
-from bridge.commands.options.signature import cli_command, option
+from bridge.commands.options.signature import EXISTING_FILE, EXISTING_FOLDER, FOLDER, cli_command, option
 from bridge.errors import IndexUnsuitable
 
 if TYPE_CHECKING:
@@ -22,20 +22,17 @@ if TYPE_CHECKING:
 NONE_HELPS = 1
 """Exit code."""
 
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
 
 @dataclass(frozen=True, slots=True)
 class AdaptOptions:
     """What is adapted, from what, and how."""
 
     base: Path = option(
-        "--base", required=True, type=_FOLDER, help="Starting checkpoint (a BERT in transformers format)."
+        "--base", required=True, type=EXISTING_FOLDER, help="Starting checkpoint (a BERT in transformers format)."
     )
     rerank_base: Path | None = option(
         "--rerank-base",
-        type=_FOLDER,
+        type=EXISTING_FOLDER,
         help="Starting checkpoint of the cross-encoder, if not --base: a trained one, in transformers format.",
     )
     kinds: tuple[str, ...] = option(
@@ -55,9 +52,11 @@ class AdaptOptions:
         "--queries", type=click.IntRange(min=1), default=3, help="Queries to predict per passage."
     )
     learn: Path | None = option(
-        "--learn", type=_FILE, help="Judgements or clicks to learn from (CSV: query, docid, rating)."
+        "--learn", type=EXISTING_FILE, help="Judgements or clicks to learn from (CSV: query, docid, rating)."
     )
-    judgements: Path | None = option("--judgements", type=_FILE, help="Judgements to measure with; never learnt from.")
+    judgements: Path | None = option(
+        "--judgements", type=EXISTING_FILE, help="Judgements to measure with; never learnt from."
+    )
     held_out: int = option(
         "--held-out",
         type=click.IntRange(min=10),
@@ -75,10 +74,7 @@ class AdaptOptions:
     )
     licence: str = option("--licence", default="as its base", help="Licence of the adapted weights.")
     min_gain: float = option(
-        "--min-gain",
-        type=click.FloatRange(0, 1),
-        default=0.01,
-        help="Smallest gain of nDCG@10 that counts as help.",
+        "--min-gain", type=click.FloatRange(0, 1), default=0.01, help="Smallest gain of nDCG@10 that counts as help."
     )
 
 
@@ -89,9 +85,7 @@ def command(
     index: str = INDEX,
     options: AdaptOptions,
     no_install: bool = option("--no-install", is_flag=True, help="Write nothing to the cluster."),
-    state_folder: Path | None = option(
-        "--state-folder", type=click.Path(path_type=Path, file_okay=False), help="Folder for all files of the run."
-    ),
+    state_folder: Path | None = option("--state-folder", type=FOLDER, help="Folder for all files of the run."),
     quiet: bool = QUIET,
     cluster_url: str | None = CLUSTER,
     as_json: bool = JSON,

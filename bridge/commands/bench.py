@@ -9,7 +9,7 @@ import click
 from bridge.commands import JSON, progress_display, settings_of, show
 from bridge.commands.evaluate import named_stages
 from bridge.commands.options.judgements import JudgementOptions, Subject, judged_index
-from bridge.commands.options.signature import cli_command, option
+from bridge.commands.options.signature import EXISTING_FOLDER, cli_command, option
 from bridge.errors import UsageError
 from bridge.profile import Stage
 
@@ -34,7 +34,7 @@ def search(
     folder: Path = option(
         "--collection",
         required=True,
-        type=click.Path(path_type=Path, file_okay=False, exists=True),
+        type=EXISTING_FOLDER,
         help="Folder in BEIR's layout whose queries to ask; it is written to the embedded node.",
     ),
     split: str = option("--split", default="test", help="Which queries of the collection to use."),

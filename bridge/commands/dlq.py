@@ -7,10 +7,10 @@ import click
 
 from bridge.commands import CLUSTER, JSON, look_at, settings_of
 from bridge.commands import show as show_result
-from bridge.commands.options.signature import argument, cli_command, option
+from bridge.commands.options.signature import EXISTING_FILE, argument, cli_command, option
 from bridge.errors import UsageError
 
-_FILE = argument(type=click.Path(path_type=Path, exists=True, dir_okay=False))
+_FILE = argument(type=EXISTING_FILE)
 
 
 @click.group(name="dlq")

@@ -1,6 +1,5 @@
 """`neural-bridge evaluate`: measure every stage on a collection, or on an index of your own."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -10,7 +9,7 @@ import click
 
 from bridge.commands import JSON, progress_display, say, show
 from bridge.commands.options.judgements import JudgementOptions, Subject, judged_index
-from bridge.commands.options.signature import cli_command, option
+from bridge.commands.options.signature import FILE, cli_command, option
 from bridge.errors import UsageError
 from bridge.profile import Stage
 
@@ -33,14 +32,10 @@ def command(
     judgements: JudgementOptions,
     stages: str = option("--stages", default=",".join(STAGES), help="Stages to measure, comma-separated."),
     requirements: tuple[str, ...] = option(
-        "--require",
-        multiple=True,
-        help="Exit with 1 unless this holds, for example ndcg@10>=bm25+0.01; repeatable.",
+        "--require", multiple=True, help="Exit with 1 unless this holds, for example ndcg@10>=bm25+0.01; repeatable."
     ),
     run_file: Path | None = option(
-        "--run-file",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help="Write a TREC run; with several stages, one file NAME-STAGE.SUFFIX for each.",
+        "--run-file", type=FILE, help="Write a TREC run; with several stages, one file NAME-STAGE.SUFFIX for each."
     ),
     as_json: bool = JSON,
 ) -> None:
@@ -64,7 +59,7 @@ def command(
     display = progress_display()
     with judged_index(ctx, judgements, display) as subject:
         results = measure(subject, wanted, display)
-        titles = _titles(subject, results)
+        tables = _tables(subject, results)
         by_people = measure(replace(subject, judged=subject.people), wanted, display) if subject.people else None
     from bridge.evaluation import report
     from bridge.evaluation.agreement import agreement
@@ -76,7 +71,7 @@ def command(
     show(
         report.to_json(subject.name, subject.index.n_documents, subject.judged, results)
         | (report.agreement_to_json(agreed) if agreed else {}),
-        *_tables(subject, results, titles),
+        *tables,
         *([report.agreement_in_words(agreed)] if agreed else []),
         as_json=as_json,
         indent=None,
@@ -132,17 +127,6 @@ def named_stages(stages: str) -> list[Stage]:
     return list(dict.fromkeys(known[name] for name in names))
 
 
-def _titles(subject: Subject, results: "list[StageResult]") -> dict[str, str]:
-    """A few words of each document that the table of losses shows."""
-    from bridge.evaluation.losses import document_titles, worst_losses
-    from bridge.evaluation.report import COMPARED
-
-    losses = worst_losses(results[0], results[-1], COMPARED)
-    shown = {doc_id for loss in losses for doc_id in (*loss.ranking_before, *loss.ranking_after)}
-    fields = subject.index.profile.text_fields
-    return document_titles(subject.index.cluster, subject.index.name, sorted(shown), fields)
-
-
 def _write_runs(file: Path, results: "list[StageResult]") -> None:
     from bridge.evaluation.report import run_file, write_run
 
@@ -150,15 +134,17 @@ def _write_runs(file: Path, results: "list[StageResult]") -> None:
         write_run(run_file(file, result.name, several=len(results) > 1), result.run.rankings, result.name)
 
 
-def _tables(subject: Subject, results: "list[StageResult]", titles: dict[str, str]) -> "Iterator[Table]":
+def _tables(subject: Subject, results: "list[StageResult]") -> "list[Table]":
+    """The stages' figures, and the worst losses of the last stage with a few words of each document."""
     from bridge.evaluation import report
-    from bridge.evaluation.losses import worst_losses
+    from bridge.evaluation.losses import document_titles, worst_losses
 
-    judged = subject.judged
-    title = (
-        f"{subject.name}: {subject.index.n_documents:,} documents, {len(judged.queries):,} queries ({judged.source})"
-    )
-    yield report.stages_table(title, results)
+    judged, index = subject.judged, subject.index
+    title = f"{subject.name}: {index.n_documents:,} documents, {len(judged.queries):,} queries ({judged.source})"
+    tables = [report.stages_table(title, results)]
     first, last = results[0], results[-1]
     if losses := worst_losses(first, last, report.COMPARED):
-        yield report.losses_table(first.name, last.name, losses, judged, titles)
+        shown = {doc_id for loss in losses for doc_id in (*loss.ranking_before, *loss.ranking_after)}
+        titles = document_titles(index.cluster, index.name, sorted(shown), index.profile.text_fields)
+        tables.append(report.losses_table(first.name, last.name, losses, judged, titles))
+    return tables

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from bridge.commands import CLUSTER, INDEX, JSON, YES, confirm, needs_extra, say, settings_of, show
 from bridge.commands.options.enrich import EnrichOptions, RunOptions, end
-from bridge.commands.options.signature import cli_command, option
+from bridge.commands.options.signature import EXISTING_FILE, cli_command, option
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -106,7 +106,7 @@ def verify(
     min_recall: float = _MIN_RECALL,
     judgements: Path | None = option(
         "--judgements",
-        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        type=EXISTING_FILE,
         help="Judgement list (CSV of Quepid, JSON of the Search Relevance Workbench) to compare the vectors by.",
     ),
     sidecar_url: str | None = _SIDECAR,
@@ -242,12 +242,7 @@ def rollback(
 
 @cli_command(of=command)
 def drop(
-    ctx: click.Context,
-    *,
-    index: str = INDEX,
-    yes: bool = YES,
-    cluster_url: str | None = CLUSTER,
-    as_json: bool = JSON,
+    ctx: click.Context, *, index: str = INDEX, yes: bool = YES, cluster_url: str | None = CLUSTER, as_json: bool = JSON
 ) -> None:
     """Remove the generation that serves no searches from every document of INDEX.
 

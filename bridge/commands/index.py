@@ -8,7 +8,7 @@ import click
 
 from bridge.commands import CLUSTER, INDEX, JSON, YES, confirm, enriched, look_at, settings_of, show
 from bridge.commands.options.enrich import PassageOptions
-from bridge.commands.options.signature import cli_command, option
+from bridge.commands.options.signature import EXISTING_FILE, cli_command, option
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ def create(
         help="How the cluster treats fields that are not in the mapping.",
     ),
     mapping_file: Path | None = option(
-        "--mapping",
-        type=click.Path(path_type=Path, exists=True, dir_okay=False),
-        help="JSON file with the `properties` of the application's other fields.",
+        "--mapping", type=EXISTING_FILE, help="JSON file with the `properties` of the application's other fields."
     ),
     shards: int | None = option("--shards", type=click.IntRange(min=1), help="Primary shards."),
     replicas: int | None = option("--replicas", type=click.IntRange(min=0), help="Copies of each shard."),
@@ -184,12 +182,7 @@ def _in_words(rules: "SearchRules") -> dict[str, object]:
 
 @cli_command(of=command)
 def delete(
-    ctx: click.Context,
-    *,
-    index: str = INDEX,
-    yes: bool = YES,
-    cluster_url: str | None = CLUSTER,
-    as_json: bool = JSON,
+    ctx: click.Context, *, index: str = INDEX, yes: bool = YES, cluster_url: str | None = CLUSTER, as_json: bool = JSON
 ) -> None:
     """Delete INDEX and all its documents."""
     client, state = look_at(ctx, index, cluster_url)

@@ -16,7 +16,7 @@ import msgspec
 from bridge.commands import INDEX, say, show
 from bridge.commands.options.enrich import EnrichOptions, RunOptions, check_names, end
 from bridge.commands.options.ray import RayOptions
-from bridge.commands.options.signature import argument, cli_command, option
+from bridge.commands.options.signature import EXISTING_FILE, argument, cli_command, option
 
 if TYPE_CHECKING:
     from bridge.cluster.index import IndexState
@@ -37,7 +37,7 @@ class _FieldOptions:
 
     fields_file: Path | None = option(
         "--fields",
-        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        type=EXISTING_FILE,
         help="YAML file that says all of this: text_fields, id_field, routing_field, rename, drop, numbers.",
     )
     id_field: str | None = option("--id-field", help="Field that holds the document's id. Defaults to `_id`.")

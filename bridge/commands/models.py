@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from bridge.commands import JSON, needs_extra, show
-from bridge.commands.options.signature import argument, cli_command, option
+from bridge.commands.options.signature import EXISTING_FILE, EXISTING_FOLDER, FOLDER, argument, cli_command, option
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 CALIBRATION_TEXTS = 128
 
 _KIND = click.Choice(["encoder", "cross_encoder", "query_generator"])
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_OUT = click.Path(file_okay=False, path_type=Path)
 
 
 @click.group(name="models")
@@ -61,11 +58,11 @@ def verify(
     name: str = argument(),
     against: Path | None = option(
         "--against",
-        type=_FOLDER,
+        type=EXISTING_FOLDER,
         help="Model folder of the same model in another form, or its transformers folder (extra: train).",
     ),
     texts_file: Path | None = option(
-        "--texts", type=_FILE, help="JSON lines with `query` and `passage` to compare the two forms on."
+        "--texts", type=EXISTING_FILE, help="JSON lines with `query` and `passage` to compare the two forms on."
     ),
     as_json: bool = JSON,
 ) -> None:
@@ -92,8 +89,8 @@ def verify(
 
 
 @command.command()
-@click.argument("source", type=_FOLDER)
-@click.argument("out", type=_OUT)
+@click.argument("source", type=EXISTING_FOLDER)
+@click.argument("out", type=FOLDER)
 @click.option("--kind", type=_KIND, required=True, help="What the model is.")
 @click.option("--name", required=True, help="The model's name in stamps, profiles and logs.")
 @click.option("--licence", required=True, help="Licence of the weights, as an SPDX expression.")
@@ -135,9 +132,9 @@ def fetch(
     *,
     name: str = argument(),
     mirror: Path | None = option(
-        "--mirror", type=_FOLDER, help="Folder in the layout of the hub's own cache, to use without network."
+        "--mirror", type=EXISTING_FOLDER, help="Folder in the layout of the hub's own cache, to use without network."
     ),
-    out: Path | None = option("--out", type=_OUT, help="Model folder to write. Defaults to a folder in the cache."),
+    out: Path | None = option("--out", type=FOLDER, help="Model folder to write. Defaults to a folder in the cache."),
     kind: "Kind | None" = option("--kind", type=_KIND, help="What the model is, if its files do not say so."),
     graph: str | None = option("--graph", help="Path of the ONNX file to use, in the repository."),
     query_prefix: str | None = option(
@@ -170,10 +167,10 @@ def fetch(
 def quantize(
     *,
     name: str = argument(),
-    out: Path = argument(type=_OUT),
+    out: Path = argument(type=FOLDER),
     texts_file: Path = option(
         "--texts",
-        type=_FILE,
+        type=EXISTING_FILE,
         required=True,
         help="JSON lines with `passage` and optionally `query`, typical of your documents, to calibrate int8 with.",
     ),

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import click
-
 from bridge.commands import JSON, say, show
-from bridge.commands.options.signature import argument, cli_command
+from bridge.commands.options.signature import EXISTING_FILE, argument, cli_command
 
 _COLUMNS = (
     *("searches", "overlap", "rank-biased overlap", "p50 ms", "p95 ms"),
@@ -14,9 +12,7 @@ _COLUMNS = (
 
 
 @cli_command("report")
-def command(
-    *, event_log: Path = argument(type=click.Path(path_type=Path, exists=True, dir_okay=False)), as_json: bool = JSON
-) -> None:
+def command(*, event_log: Path = argument(type=EXISTING_FILE), as_json: bool = JSON) -> None:
     """Summarise EVENT_LOG, the file that the setting proxy.event_log names.
 
     For each index: how far the bridge's ranking differs from the application's own, what it costs in time, and on

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bridge.commands import JSON, require_packages, show
-from bridge.commands.options.signature import cli_command, option
+from bridge.commands.options.signature import EXISTING_FOLDER, FOLDER, cli_command, option
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from bridge.training.encoder import Pooling
     from bridge.training.recipes import TrainingData
     from bridge.training.sizes import Size
-
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.group(name="train")
@@ -31,16 +29,22 @@ class _Run:
     """What a model is trained from, for how long, and where it is written."""
 
     data: Path = option(
-        "--data", required=True, type=_FOLDER, help="Folder of NAME.jsonl[.gz] files with query, passage, label."
+        "--data",
+        required=True,
+        type=EXISTING_FOLDER,
+        help="Folder of NAME.jsonl[.gz] files with query, passage, label.",
     )
     collection: Sequence[Path] = option(
-        "--collection", multiple=True, type=_FOLDER, help="Test collection whose train split to learn from; repeatable."
+        "--collection",
+        multiple=True,
+        type=EXISTING_FOLDER,
+        help="Test collection whose train split to learn from; repeatable.",
     )
     watch: Sequence[Path] = option(
-        "--watch", multiple=True, type=_FOLDER, help="Test collection for development figures only; repeatable."
+        "--watch", multiple=True, type=EXISTING_FOLDER, help="Test collection for development figures only; repeatable."
     )
     base: Path = option(
-        "--base", required=True, type=_FOLDER, help="Starting checkpoint (a BERT in transformers format)."
+        "--base", required=True, type=EXISTING_FOLDER, help="Starting checkpoint (a BERT in transformers format)."
     )
     size: str = option(
         "--size",
@@ -53,9 +57,7 @@ class _Run:
     )
     seed: int = option("--seed", type=int, default=1, help="Seed of the random numbers.")
     resume: bool = option("--resume", is_flag=True, help="Continue the run in --out.")
-    out: Path = option(
-        "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run."
-    )
+    out: Path = option("--out", required=True, type=FOLDER, help="Folder of the run.")
     as_json: bool = JSON
 
     def carry_out(self, kind: str, train: Callable[..., Path]) -> None:
@@ -95,9 +97,7 @@ class _Run:
 
 
 _TEACHERS = option(
-    "--teacher",
-    multiple=True,
-    help="Encoder or cross-encoder to distil from: path, built-in or fetched; repeatable.",
+    "--teacher", multiple=True, help="Encoder or cross-encoder to distil from: path, built-in or fetched; repeatable."
 )
 
 
@@ -137,7 +137,7 @@ def cross_encoder(
     ),
     teachers: Sequence[str] = _TEACHERS,
     start: Path | None = option(
-        "--start", type=_FOLDER, help="Trained folder to continue from, of the same shape as --base."
+        "--start", type=EXISTING_FOLDER, help="Trained folder to continue from, of the same shape as --base."
     ),
 ) -> None:
     """Train a reranker on mined negatives."""

@@ -8,7 +8,7 @@ import click
 from bridge.commands import JSON, progress_display, require_packages, settings_of, show
 from bridge.commands.evaluate import named_stages
 from bridge.commands.options.judgements import JudgementOptions, judged_index
-from bridge.commands.options.signature import cli_command, option
+from bridge.commands.options.signature import FILE, cli_command, option
 
 MEASURES = ("ndcg@10", "mrr@10", "recall@100")
 
@@ -28,9 +28,7 @@ def command(
         "--stages", help="Stages to choose from, comma-separated. Defaults to all that the gate passed."
     ),
     folds: int = option("--folds", type=click.IntRange(2, 20), default=5, help="Parts for the cross-validation."),
-    plot_file: Path | None = option(
-        "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a picture (PNG)."
-    ),
+    plot_file: Path | None = option("--plot", type=FILE, help="Write a picture (PNG)."),
     apply_it: bool = option("--apply", is_flag=True, help="Write the settings into the index."),
     as_json: bool = JSON,
 ) -> None:

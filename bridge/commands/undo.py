@@ -13,12 +13,7 @@ if TYPE_CHECKING:
 
 @cli_command("undo")
 def command(
-    ctx: click.Context,
-    *,
-    index: str = INDEX,
-    yes: bool = YES,
-    cluster_url: str | None = CLUSTER,
-    as_json: bool = JSON,
+    ctx: click.Context, *, index: str = INDEX, yes: bool = YES, cluster_url: str | None = CLUSTER, as_json: bool = JSON
 ) -> None:
     """Delete the companion of INDEX, or remove the bridge's fields from its documents and its profile from the mapping.
 

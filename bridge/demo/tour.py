@@ -101,12 +101,7 @@ class _Measuring:
         with display.progress("Measure every stage", len(judged.queries) * len(STAGES)) as on_search:
             searches = count(1)
             results = measure(
-                self.proxy,
-                self.index,
-                judged,
-                STAGES,
-                on_search=lambda: on_search(next(searches)),
-                say=display.say,
+                self.proxy, self.index, judged, STAGES, on_search=lambda: on_search(next(searches)), say=display.say
             )
         setting = self._serve_best(chosen_by, restricted(results, chosen_by))
         served = []
@@ -124,8 +119,7 @@ class _Measuring:
         if other_words.queries:
             display.table(
                 measures_table(
-                    f"{len(other_words.queries)} questions in words that no right document uses",
-                    results_in_other_words,
+                    f"{len(other_words.queries)} questions in words that no right document uses", results_in_other_words
                 )
             )
         if items.dropped:

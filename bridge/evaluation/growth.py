@@ -5,13 +5,12 @@ of both, and the vectors half-way between. Good for timings; the rankings mean n
 """
 
 import random
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
-import msgspec
 import numpy as np
-from opensearchpy import OpenSearch, TransportError
+from opensearchpy import OpenSearch, TransportError, helpers
 
 from bridge.cluster import index as indices
 from bridge.cluster.companion import copied_settings
@@ -23,11 +22,7 @@ from ingest.runs.ingest import tuned_for_load
 
 SEED = 11
 
-_READ_AT_ONCE = 500
-_WRITTEN_AT_ONCE = 250
 _MOST_PARENTS = 20_000
-_TOO_BUSY = 429
-_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
 def grow(
@@ -47,45 +42,24 @@ def grow(
     like = indices.look(client, source)
     settings = {**copied_settings(like.settings), **dialect_of(capabilities(client)).vector_settings()}
     indices.create_index(client, target, {"settings": settings, "mappings": like.mapping})
-    parents = list(_documents(client, source))
-    written = 0
+    parents = [hit["_source"] for hit in islice(helpers.scan(client, index=source, size=500), _MOST_PARENTS)]
+    grown = _grown(parents, profile, n_documents)
+    actions = ({"_index": target, "_id": doc_id, "_source": document} for doc_id, document in grown)
+    refused = f"index {target} refused synthetic documents: give the node more room (BRIDGE_NODE__HEAP_MB, disk)"
     with tuned_for_load(client, target, is_empty=True):
-        for batch in _batches(_grown(parents, profile, n_documents)):
-            lines = [line for doc_id, document in batch for line in ({"index": {"_id": doc_id}}, document)]
-            _write(client, target, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
-            written += len(batch)
-            on_written(written)
+        # Writes again what a busy node refused (429).
+        done = helpers.streaming_bulk(
+            client, actions, chunk_size=250, raise_on_error=False, max_retries=6, initial_backoff=1
+        )
+        try:
+            for written, (ok, item) in enumerate(done, start=1):
+                if not ok:
+                    raise ClusterBlocked(f"{refused}: {item['index'].get('error')}")
+                on_written(written)
+        except TransportError as error:
+            raise ClusterBlocked(f"{refused}: {error}") from error
     client.indices.refresh(index=target)
     client.indices.forcemerge(index=target, max_num_segments=1, request_timeout=7200)
-
-
-def _write(client: OpenSearch, index: str, body: bytes) -> None:
-    """Retries what a busy node refused. The ids are fixed, so no document is written twice."""
-    refused = f"index {index} refused synthetic documents: give the node more room (BRIDGE_NODE__HEAP_MB, disk)"
-    for pause_s in _PAUSES_S:
-        try:
-            answer = client.bulk(index=index, body=body, params={"filter_path": "errors"})
-        except TransportError as error:
-            if error.status_code != _TOO_BUSY:
-                raise ClusterBlocked(f"{refused}: {error}") from error
-        else:
-            if not answer.get("errors"):
-                return
-        time.sleep(pause_s)
-    raise ClusterBlocked(refused)
-
-
-def _documents(client: OpenSearch, index: str) -> Iterator[dict[str, Any]]:
-    """Documents as stored, in index order, up to `_MOST_PARENTS`."""
-    query: dict[str, Any] = {"size": _READ_AT_ONCE, "sort": [{"_doc": "asc"}], "query": {"match_all": {}}}
-    answer = client.search(index=index, body=query, params={"scroll": "5m"})
-    n_read = 0
-    while (hits := answer["hits"]["hits"]) and n_read < _MOST_PARENTS:
-        for hit in hits:
-            yield hit["_source"]
-        n_read += len(hits)
-        answer = client.scroll(body={"scroll_id": answer["_scroll_id"], "scroll": "5m"})
-    client.clear_scroll(body={"scroll_id": [answer["_scroll_id"]]})
 
 
 def _grown(
@@ -123,14 +97,3 @@ def _half_way(one: Sequence[float], other: Sequence[float], profile: IndexProfil
     mean = np.asarray(one, dtype=np.float64) + np.asarray(other, dtype=np.float64)
     length = float(np.linalg.norm(mean))
     return list(one) if length < 1e-6 else components(profile, [round(float(value), 6) for value in mean / length])
-
-
-def _batches(documents: Iterator[tuple[str, Mapping[str, Any]]]) -> Iterator[list[tuple[str, Mapping[str, Any]]]]:
-    batch = []
-    for document in documents:
-        batch.append(document)
-        if len(batch) == _WRITTEN_AT_ONCE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

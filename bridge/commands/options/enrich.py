@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from bridge.commands import CLUSTER, JSON, QUIET, invocation_of, progress_display, settings_of
-from bridge.commands.options.signature import one_of, option
+from bridge.commands.options.signature import FOLDER, one_of, option
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -231,7 +231,7 @@ class RunOptions:
 
     state_folder: Path | None = option(
         "--state-folder",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FOLDER,
         help="Folder of the checkpoint and the dead letters. Defaults to one per task and index.",
     )
     max_documents_per_s: float | None = option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bridge.commands import CLUSTER, invocation_of, needs_extra, settings_of
-from bridge.commands.options.signature import option
+from bridge.commands.options.signature import EXISTING_FOLDER, FILE, option
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from bridge.processes.services import Overrides
     from bridge.settings import Settings
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-
 
 @dataclass(frozen=True, slots=True)
 class JudgementOptions:
@@ -29,7 +27,7 @@ class JudgementOptions:
 
     folder: Path | None = option(
         "--collection",
-        type=click.Path(path_type=Path, file_okay=False, exists=True),
+        type=EXISTING_FOLDER,
         help="Folder in BEIR's layout (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv), to write to the embedded node.",
     )
     split: str = option("--split", default="test", help="Which judgements of the collection to use.")
@@ -37,22 +35,20 @@ class JudgementOptions:
     index: str | None = option("--index", help="An enriched index of your cluster, instead of a collection.")
     cluster_url: str | None = CLUSTER
     body_file: Path | None = option(
-        "--body", type=_FILE, help="Your search body as JSON, with %SearchText% in place of the words."
+        "--body", type=FILE, help="Your search body as JSON, with %SearchText% in place of the words."
     )
     queries_file: Path | None = option(
-        "--queries", type=_FILE, help="TREC topics, JSON lines, or lines of id, tab, text."
+        "--queries", type=FILE, help="TREC topics, JSON lines, or lines of id, tab, text."
     )
-    qrels_file: Path | None = option(
-        "--qrels", type=_FILE, help="TREC qrels, or three columns: query, document, grade."
-    )
+    qrels_file: Path | None = option("--qrels", type=FILE, help="TREC qrels, or three columns: query, document, grade.")
     judgements_file: Path | None = option(
         "--judgements",
-        type=_FILE,
+        type=FILE,
         help="CSV with query, docid, rating (Quepid), or JSON of the Search Relevance Workbench.",
     )
     clicks_file: Path | None = option(
         "--clicks",
-        type=_FILE,
+        type=FILE,
         help="The proxy's event log (proxy.event_log, with proxy.event_log_queries), to use clicks as judgements.",
     )
     label_free: int | None = option(

@@ -8,9 +8,15 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import Field, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import click
+
+EXISTING_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+EXISTING_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
 _DECORATORS = "decorators"
 
