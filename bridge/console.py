@@ -109,7 +109,7 @@ class Display:
             yield self._lines(title, total)
             return
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
@@ -118,7 +118,7 @@ class Display:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._console, transient=True) as bars:
-            task = bars.add_task(title, total=total, detail="")
+            task = bars.add_task(safe_text(title), total=total, detail="")
             yield lambda done, of=None, detail="": bars.update(task, completed=done, total=of, detail=detail)
 
     def _lines(self, title: str, total: int | None) -> ShowProgress:

@@ -61,4 +61,4 @@ def _line(_: WrappedLogger, level: str, event: EventDict) -> str:
     message, exception = event.pop("event"), event.pop("exception", None)
     fields = ", ".join(f"{name}={value}" for name, value in event.items())
     line = safe_text(f"{level}: {message} ({fields})" if fields else f"{level}: {message}")
-    return f"{line}\n{exception}" if exception else line
+    return f"{line}\n{safe_text(exception, lines=True)}" if exception else line

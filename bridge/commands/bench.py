@@ -136,11 +136,13 @@ def _numbers(option: str, text: str) -> list[int]:
 def _table(subject: Subject, results: "dict[int, list[LoadResult]]") -> "Table":
     from rich.table import Table
 
-    from bridge.console import number_columns
+    from bridge.console import number_columns, safe_cell
     from bridge.evaluation.stages import shown_name
 
     figures = number_columns("clients", "searches/s", "p50 ms", "p95 ms", "p99 ms", "degraded", "failed")
-    table = Table(*number_columns("documents"), "stage", *figures, title=f"{subject.name}: searches through the proxy")
+    table = Table(
+        *number_columns("documents"), "stage", *figures, title=safe_cell(f"{subject.name}: searches through the proxy")
+    )
     for size, of_size in results.items():
         synthetic = " (synthetic)" if size > subject.index.n_documents else ""
         for result in of_size:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from bridge.commands import JSON, needs_extra, show
+from bridge.commands import JSON, needs_extra, say, show
 from bridge.commands.options.signature import EXISTING_FILE, EXISTING_FOLDER, FOLDER, argument, cli_command, option
 from bridge.errors import UsageError
 
@@ -41,7 +41,7 @@ def list_models(*, as_json: bool = JSON) -> None:
         click.echo(json.dumps([_description(folder) for folder in folders], indent=2))
         return
     for folder in folders:
-        click.echo(f"{folder.identity:34} {folder.manifest.kind:16} {_megabytes(folder):6.1f} MB")
+        say(f"{folder.identity:34} {folder.manifest.kind:16} {_megabytes(folder):6.1f} MB")
 
 
 @cli_command("show", of=command)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 from click.core import ParameterSource
 
-from bridge.commands import CLUSTER, JSON, QUIET, invocation_of, progress_display, settings_of
+from bridge.commands import CLUSTER, JSON, QUIET, invocation_of, progress_display, say, settings_of
 from bridge.commands.options.signature import FOLDER, one_of, option
 
 if TYPE_CHECKING:
@@ -279,6 +279,6 @@ def end(ctx: click.Context, request: "StopRequest", *reports: "Report", n_runs: 
     first that is not 0. `n_runs`: how many there are unless a signal stops them."""
     complete = len(reports) == n_runs and all(report.complete for report in reports)
     if request.number is not None and not complete:
-        click.echo(f"stopped; go on with: neural-bridge {shlex.join(sys.argv[1:])}", err=True)
+        say(f"stopped; go on with: neural-bridge {shlex.join(sys.argv[1:])}", err=True)
         ctx.exit(request.exit_code)
     ctx.exit(next((report.exit_code for report in reports if report.exit_code), 0))
