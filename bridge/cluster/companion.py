@@ -49,6 +49,9 @@ _COPIED = (
     *("analysis", "similarity", "max_ngram_diff", "max_shingle_diff"),
 )
 
+_OURS_ALONE = {"index.hidden": True, "index.default_pipeline": "_none", "index.final_pipeline": "_none"}
+"""Whatever the index templates of the cluster say of such names."""
+
 
 def new_companion(source: IndexState, profile: IndexProfile, dialect: Dialect, *, key: str = META_KEY) -> JsonObject:
     """The body that creates the companion of `source`, enriched for `profile`, which `_meta` holds under `key`."""
@@ -67,7 +70,7 @@ def new_companion(source: IndexState, profile: IndexProfile, dialect: Dialect, *
     }
     if "_routing" in source.mapping:
         mapping["_routing"] = source.mapping["_routing"]
-    settings = {**copied_settings(source.settings), **dialect.vector_settings(), "index.hidden": True}
+    settings = {**copied_settings(source.settings), **dialect.vector_settings(), **_OURS_ALONE}
     return {"settings": settings, "mappings": mapping}
 
 
@@ -198,6 +201,9 @@ def create(client: OpenSearch, source: IndexState, profile: IndexProfile, prefix
     key = META_KEY if serves else BESIDE_KEY
     body = new_companion(source, profile, dialect_of(capabilities(client)), key=key)
     indices.create_index(client, name, body)
+    # An index template may have made it a part of an application's alias.
+    if aliases := client.indices.get(index=name)[name]["aliases"]:
+        client.indices.delete_alias(index=name, name=",".join(aliases))
     return indices.look(client, name)
 
 

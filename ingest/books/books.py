@@ -16,7 +16,7 @@ import msgspec
 from bridge.errors import CheckpointUnusable, IngestError
 from bridge.records import Document
 from ingest.books.ledger import Failure, Ledger, Outcome, Progress, Report
-from ingest.books.state_folder import Checkpoint, DeadLetters, load, locked, save
+from ingest.books.state_folder import Checkpoint, DeadLetters, load, locked, remove, save
 from ingest.job import Job
 from ingest.sources.source import Source, SourceItem
 
@@ -156,7 +156,7 @@ class Books:
         """
         if not self._job.stopped.is_set():
             self.ledger.check()
-            (self._folder / CHECKPOINT).unlink(missing_ok=True)
+            remove(self._folder / CHECKPOINT)
 
     def report(self) -> Report:
         """How the run ended."""

@@ -127,6 +127,21 @@ def save(path: Path, state: msgspec.Struct) -> None:
         ) from error
 
 
+def remove(path: Path) -> None:
+    """Removes a file that `save` wrote, if it is there.
+
+    Raises:
+        IngestError: the folder refuses it.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise IngestError(
+            f"checkpoint {path} cannot be removed ({error.strerror}), though the run is complete: remove it, or name "
+            f"another --state-folder next time"
+        ) from error
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Locks a state folder for one run; the lock ends with the process, however that ends.
@@ -189,8 +204,9 @@ class DeadLetters:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("r+b" if path.exists() else "w+b")
-            self._file.truncate(keep_bytes)
-            self._file.seek(keep_bytes)
+            # Somebody may have taken letters away meanwhile: nothing stands in for them.
+            self._file.truncate(min(keep_bytes, self._file.seek(0, os.SEEK_END)))
+            self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -201,7 +217,8 @@ class DeadLetters:
         with suppress(OSError):
             self._file.close()
         if empty:
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.unlink()
 
     @property
     def size(self) -> int:

@@ -69,6 +69,8 @@ def test_a_companion_takes_of_the_settings_what_decides_where_documents_lie_and_
         "index.knn": True,
         "index.knn.derived_source.enabled": False,
         "index.hidden": True,
+        "index.default_pipeline": "_none",
+        "index.final_pipeline": "_none",
     }
     assert body["mappings"]["_routing"] == {"required": True}
     profile = msgspec.convert(body["mappings"]["_meta"][META_KEY], IndexProfile)
@@ -175,6 +177,23 @@ def test_a_companion_cannot_be_made_twice(opensearch: OpenSearch, products: Inde
     companion.create(opensearch, products, PROFILE, PREFIX)
     with pytest.raises(IndexUnsuitable, match="exists already"):
         companion.create(opensearch, products, PROFILE, PREFIX)
+
+
+@pytest.mark.case("I43")
+# The node says that the template counts more than its own one for all indices.
+@pytest.mark.filterwarnings("ignore:index template:opensearchpy.exceptions.OpenSearchWarning")
+def test_no_template_of_the_cluster_puts_a_companion_behind_an_alias_or_a_pipeline(
+    opensearch: OpenSearch, products: IndexState
+) -> None:
+    made_of = {"aliases": {f"{products.name}-all": {}}, "settings": {"default_pipeline": "x", "final_pipeline": "x"}}
+    template = {"index_patterns": [f"*{products.name}"], "priority": 500, "template": made_of}
+    opensearch.indices.put_index_template(name=products.name, body=template)
+    try:
+        name = companion.create(opensearch, products, PROFILE, PREFIX).name
+    finally:
+        opensearch.indices.delete_index_template(name=products.name)
+    assert opensearch.indices.get(index=name)[name]["aliases"] == {}
+    assert opensearch.index(index=name, id="d1", body={"title": "shoes"})["result"] == "created"
 
 
 def test_words_of_the_text_are_found_though_they_are_not_stored(opensearch: OpenSearch, products: IndexState) -> None:

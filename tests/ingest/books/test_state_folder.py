@@ -56,6 +56,14 @@ def test_bytes_that_no_checkpoint_covers_are_removed_and_an_empty_file_too(tmp_p
     assert not path.exists()
 
 
+@pytest.mark.case("I46")
+def test_a_run_goes_on_though_its_dead_letters_were_taken_away(tmp_path: Path) -> None:
+    letters = DeadLetters(tmp_path / "dead", "things", keep_bytes=1000)
+    assert letters.size == 0
+    letters.close()
+    assert not (tmp_path / "dead").exists()
+
+
 def test_a_line_that_is_no_dead_letter_is_named(tmp_path: Path) -> None:
     (tmp_path / "dead").write_text("{}\n")
     with pytest.raises(IngestError, match=r"dead:1 is no dead letter"):
