@@ -19,6 +19,7 @@ from opensearchpy import (
     ConnectionTimeout,
     JSONSerializer,
     OpenSearch,
+    RequestError,
     Urllib3HttpConnection,
 )
 from opensearchpy.exceptions import ConnectionError as TransportFailed
@@ -26,7 +27,7 @@ from opensearchpy.exceptions import TransportError
 
 from bridge.certificates import Authorities
 from bridge.cluster.dialects import Capabilities, read_capabilities
-from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, SettingsError
+from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterBlocked, ClusterUnreachable, SettingsError
 from bridge.settings import ClusterSettings, masked
 from bridge.text import decode
 
@@ -198,11 +199,19 @@ class _OneAttempt(Urllib3HttpConnection):
             ) from error
         except AuthorizationException as error:
             if _error_type(error) == "cluster_block_exception":
-                raise
+                raise ClusterBlocked(
+                    f"{self.host} blocks {method} {url}: {error.info['error'].get('reason')}: lift the block first"
+                ) from error
             raise AccessDenied(
                 f"{self.host} lets this user in, but not {method} {url} (403): grant the permission, or use "
                 f"another cluster.username"
             ) from error
+        except RequestError as error:
+            if _error_type(error) == "index_closed_exception":
+                raise ClusterBlocked(
+                    f"{self.host} refused {method} {url}: the index is closed: open it first"
+                ) from error
+            raise
         _, answer_headers, text = answer
         content_type = answer_headers.get("content-type", "")
         if text and not ignore and content_type.startswith("text/html"):

@@ -17,7 +17,7 @@ from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import dialect_of, graph_bytes
 from bridge.cluster.index import IndexState
 from bridge.cluster.schema import field_mapping, missing_fields, object_properties, pipeline_risks
-from bridge.errors import AccessDenied
+from bridge.errors import AccessDenied, ClusterBlocked
 from bridge.profile import IndexProfile
 from bridge.records import Document, EnrichedDocument
 from bridge.settings import IngestSettings
@@ -147,7 +147,7 @@ def _store_bytes(client: OpenSearch, index: str) -> int | None:
     """Bytes on disk of one copy of an index; None if this user may not know."""
     try:
         stats = client.indices.stats(index=index, metric="store")
-    except (AccessDenied, TransportError):
+    except (AccessDenied, ClusterBlocked, TransportError):
         return None
     return int(stats["_all"]["primaries"]["store"]["size_in_bytes"])
 

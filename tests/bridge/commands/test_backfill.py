@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from opensearchpy import OpenSearch
 
+from bridge.errors import ClusterBlocked
 from tests.bridge.commands.products import Call, make_products, printed, refusal
 
 SETTINGS: dict[str, Any] = {
@@ -39,6 +40,29 @@ def test_documents_without_text_are_not_counted_as_enriched(call: Call, opensear
     opensearch.indices.refresh(index=products)
     shown = printed(call("index", "show", products, "--json"))
     assert (shown["documents"], shown["enriched"]) == (31, 30)
+
+
+@pytest.mark.case("I44")
+@pytest.mark.parametrize("block", ["closed", "read", "metadata"])
+def test_an_index_that_is_closed_or_blocked_is_said_to_be(
+    call: Call, opensearch: OpenSearch, products: str, block: str
+) -> None:
+    if block == "closed":
+        opensearch.indices.close(index=products)
+    else:
+        opensearch.indices.put_settings(index=products, body={f"index.blocks.{block}": True})
+    refused = [
+        call("plan", products, "--text-field", "title"),
+        call("backfill", products, "--text-field", "title"),
+        call("index", "show", products),
+    ]
+    if block != "closed":
+        opensearch.indices.put_settings(index=products, body={f"index.blocks.{block}": False})
+
+    words = "the index is closed" if block == "closed" else f"index {block} (api)"
+    for result in refused:
+        assert isinstance(result.exception, ClusterBlocked), result.output
+        assert words in str(result.exception)
 
 
 def test_beside_reads_the_index_only_and_undo_leaves_nothing(
