@@ -200,7 +200,7 @@ class _OneAttempt(Urllib3HttpConnection):
         except AuthorizationException as error:
             if _error_type(error) == "cluster_block_exception":
                 raise ClusterBlocked(
-                    f"{self.host} blocks {method} {url}: {error.info['error'].get('reason')}: lift the block first"
+                    f"{self.host} blocks {method} {url}: {_reason(error)}: lift the block first"
                 ) from error
             raise AccessDenied(
                 f"{self.host} lets this user in, but not {method} {url} (403): grant the permission, or use "
@@ -245,6 +245,13 @@ def _error_type(error: TransportError) -> object:
         case {"error": {"type": kind}}:
             return kind
     return None
+
+
+def _reason(error: TransportError) -> object:
+    match error.info:
+        case {"error": {"reason": reason}}:
+            return reason
+    return error.error
 
 
 def _short(cause: object) -> str:
