@@ -65,8 +65,6 @@ class ShowProgress(Protocol):
 
 
 class _Rate(ProgressColumn):
-    """Items per second so far."""
-
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text(f"{speed:,.0f}/s" if speed else "–/s", style="progress.data.speed")

@@ -57,13 +57,19 @@ def settings_of(ctx: click.Context, **flags: dict[str, Any]) -> "Settings":
     return load_settings(invocation_of(ctx).config_file, **flags)
 
 
-def look_at(ctx: click.Context, index: str, cluster_url: str | None) -> "tuple[OpenSearch, IndexState]":
-    """A client of the cluster, and the present state of `index`."""
+def connected(ctx: click.Context, cluster_url: str | None) -> "tuple[OpenSearch, Settings]":
+    """A client of the cluster, and the settings of this call."""
     settings = settings_of(ctx, cluster={"url": cluster_url})
     from bridge.cluster.connection import connect
+
+    return connect(settings.cluster), settings
+
+
+def look_at(ctx: click.Context, index: str, cluster_url: str | None) -> "tuple[OpenSearch, IndexState]":
+    """A client of the cluster, and the present state of `index`."""
+    client, _ = connected(ctx, cluster_url)
     from bridge.cluster.index import look
 
-    client = connect(settings.cluster)
     return client, look(client, index)
 
 
@@ -73,11 +79,9 @@ def enriched(ctx: click.Context, index: str, cluster_url: str | None) -> "tuple[
     Raises:
         IndexUnsuitable: see `bridge.cluster.companion.enriched`.
     """
-    settings = settings_of(ctx, cluster={"url": cluster_url})
+    client, settings = connected(ctx, cluster_url)
     from bridge.cluster import companion
-    from bridge.cluster.connection import connect
 
-    client = connect(settings.cluster)
     return client, companion.enriched(client, index, settings.companion.prefix)
 
 

@@ -66,7 +66,9 @@ def command(
 
     say(*report.remarks(subject.judged, results), err=True)
     if run_file is not None:
-        _write_runs(run_file, results)
+        for result in results:
+            file = report.run_file(run_file, result.name, several=len(results) > 1)
+            report.write_run(file, result.run.rankings, result.name)
     agreed = agreement(results, by_people) if by_people else None
     show(
         report.to_json(subject.name, subject.index.n_documents, subject.judged, results)
@@ -125,13 +127,6 @@ def named_stages(stages: str) -> list[Stage]:
             f"--stages {stages}: no stage {', '.join(unknown) or 'at all'}; choose from {', '.join(STAGES)}"
         )
     return list(dict.fromkeys(known[name] for name in names))
-
-
-def _write_runs(file: Path, results: "list[StageResult]") -> None:
-    from bridge.evaluation.report import run_file, write_run
-
-    for result in results:
-        write_run(run_file(file, result.name, several=len(results) > 1), result.run.rankings, result.name)
 
 
 def _tables(subject: Subject, results: "list[StageResult]") -> "list[Table]":

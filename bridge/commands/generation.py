@@ -1,6 +1,5 @@
 """`neural-bridge generation`: another encoder for an index in use, and the way back."""
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +8,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from bridge.commands import CLUSTER, INDEX, JSON, YES, confirm, needs_extra, say, settings_of, show
+from bridge.commands import CLUSTER, INDEX, JSON, YES, confirm, connected, needs_extra, say, settings_of, show
 from bridge.commands.options.enrich import EnrichOptions, RunOptions, end
 from bridge.commands.options.signature import EXISTING_FILE, cli_command, option
 
@@ -266,24 +265,21 @@ def drop(
 
 def _standing(ctx: click.Context, index: str, cluster_url: str | None) -> "tuple[OpenSearch, Generations, str]":
     """A client, the generations of an index, and the prefix of companions."""
-    settings = settings_of(ctx, cluster={"url": cluster_url})
-    from bridge.cluster.connection import connect
+    client, settings = connected(ctx, cluster_url)
     from bridge.cluster.generations import Generations
 
-    client, prefix = connect(settings.cluster), settings.companion.prefix
+    prefix = settings.companion.prefix
     return client, Generations.of(client, index, prefix), prefix
 
 
-@dataclass(frozen=True, slots=True)
-class _Sidecar:
-    url: str
-    key: str | None
+_Sidecar = tuple[str, str | None]
+"""Its address, and its API key."""
 
 
 def _sidecar(ctx: click.Context, url: str | None) -> _Sidecar:
     settings = settings_of(ctx)
     key = settings.sidecar.api_key
-    return _Sidecar(url or settings.proxy.sidecar_url, key.get_secret_value() if key else None)
+    return url or settings.proxy.sidecar_url, key.get_secret_value() if key else None
 
 
 def _sidecar_problems(sidecar: _Sidecar, profile: "IndexProfile") -> list[str]:
@@ -292,15 +288,15 @@ def _sidecar_problems(sidecar: _Sidecar, profile: "IndexProfile") -> list[str]:
     from bridge.model_servers.client import ModelServer
     from bridge.settings import masked
 
+    url, key = sidecar
     try:
-        server = ModelServer(sidecar.url, api_key=sidecar.key, timeout_s=_SIDECAR_TIMEOUT_S)
-        encoders = server.info().embedding_model_ids
+        encoders = ModelServer(url, api_key=key, timeout_s=_SIDECAR_TIMEOUT_S).info().embedding_model_ids
     except SidecarError as error:
         return [f"{error}, or name another one with --sidecar"]
     if profile.encoder.identity in encoders:
         return []
     return [
-        f"the sidecar at {masked(sidecar.url)} runs {', '.join(encoders)}, not {profile.encoder.identity}: name both "
+        f"the sidecar at {masked(url)} runs {', '.join(encoders)}, not {profile.encoder.identity}: name both "
         f"in its settings (sidecar.more_encoders), or searches have no vectors until it runs the new one"
     ]
 
@@ -314,7 +310,8 @@ def _quality(client: "OpenSearch", standing: "Generations", judgements: Path, si
         from bridge.model_servers.client import SidecarClient
     beside = other(standing.state)
     serving = standing.state.profile or beside
-    with SidecarClient(sidecar.url, api_key=sidecar.key) as client_of_sidecar:
+    url, key = sidecar
+    with SidecarClient(url, api_key=key) as client_of_sidecar:
         return compare_generations(
             client,
             read_judgement_list(judgements),

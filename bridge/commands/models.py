@@ -228,11 +228,7 @@ def _load(folder: "ModelFolder") -> None:
 
 
 def _compared(folder: "ModelFolder", against: Path, pairs: list[tuple[str, str]]) -> dict[str, float]:
-    """Figures of `folder` beside the model in `against`.
-
-    Raises:
-        ModelError: they differ by more than rounding.
-    """
+    """Figures of `folder` beside the model in `against`, if they differ by rounding only."""
     from bridge.models.artifact import MANIFEST, read_folder
     from bridge.models.fidelity import check, fidelity
 
@@ -250,11 +246,6 @@ def _compared(folder: "ModelFolder", against: Path, pairs: list[tuple[str, str]]
 
 
 def _exported(model: "HubModel", out: Path) -> "ModelFolder":
-    """Makes a model folder of a repository's safetensors.
-
-    Raises:
-        UsageError: the train extra is not installed.
-    """
     purpose = f"model {model.name!r} has no ONNX graph (or name another file with --graph): exporting it"
     with needs_extra(purpose, "train"):
         from bridge.training.export import export_model

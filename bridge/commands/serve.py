@@ -90,7 +90,6 @@ def proxy(ctx: click.Context, /, cluster_url: str | None, **proxy: Any) -> None:
 
 
 def _supervise(services: "list[Service]", settings: "Settings", message: str) -> None:
-    """Runs the services until a signal ends this process."""
     from bridge.processes.lifecycle import ended_by_signals
     from bridge.processes.services import stop_timeout_s
     from bridge.processes.supervisor import Supervisor

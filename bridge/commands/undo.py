@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.commands import CLUSTER, INDEX, JSON, YES, confirm, settings_of, show
+from bridge.commands import CLUSTER, INDEX, JSON, YES, confirm, connected, show
 from bridge.commands.options.signature import cli_command
 
 if TYPE_CHECKING:
@@ -21,12 +21,11 @@ def command(
     documents as they are otherwise. No field can be removed from a mapping: the command lists those that stay, empty.
     If INDEX is an alias or a data stream, the companions of all its indices are deleted.
     """
-    settings = settings_of(ctx, cluster={"url": cluster_url})
+    client, settings = connected(ctx, cluster_url)
     from bridge.cluster import companion
     from bridge.cluster import index as indices
-    from bridge.cluster.connection import connect
 
-    client, prefix = connect(settings.cluster), settings.companion.prefix
+    prefix = settings.companion.prefix
     names = sorted(indices.resolve(client, index)) or [index]
     in_place = [name for name in names if (state := indices.find(client, name)) is not None and state.profile]
     found = {} if in_place else {name: companion.find(client, name, prefix) for name in names}

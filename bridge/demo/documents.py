@@ -135,7 +135,6 @@ def _module_tree(name: str) -> Iterator[tuple[str, ModuleType]]:
 
 
 def _import_module(name: str) -> ModuleType | None:
-    """Imports a module; None if it fails on this platform."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a deprecated module is documented all the same
         try:

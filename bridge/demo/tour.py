@@ -163,11 +163,7 @@ class _Measuring:
 def _fill(
     cluster: OpenSearch, index: str, entries: Sequence[DocumentationEntry], settings: Settings, display: Display
 ) -> None:
-    """Enriches and writes what the index does not hold yet.
-
-    Raises:
-        IngestError: not every document is in the index afterwards.
-    """
+    """Enriches and writes what the index does not hold yet."""
     with display.step("Load the models that enrich documents"):
         models = load_models(settings.ingest)
     profile = profile_for(models, ENRICHED_FIELDS)

@@ -15,15 +15,6 @@ _SHOWN_CHARS = 50
 
 
 @dataclass(frozen=True, slots=True)
-class WonAndLost:
-    """Numbers of queries whose measure rose, fell, or stayed equal."""
-
-    won: int
-    lost: int
-    same: int
-
-
-@dataclass(frozen=True, slots=True)
 class Loss:
     """A query that got worse: its measure before and after, and the first doc_ids of both rankings."""
 
@@ -34,11 +25,10 @@ class Loss:
     ranking_after: Sequence[str]
 
 
-def won_and_lost(before: StageResult, after: StageResult, measure: str) -> WonAndLost:
-    """Counts by the sign of each query's difference."""
+def won_and_lost(before: StageResult, after: StageResult, measure: str) -> tuple[int, int]:
+    """Numbers of queries whose measure rose, and of those whose measure fell."""
     differences = after.evaluation.values[measure] - before.evaluation.values[measure]
-    won, lost = int((differences > 0).sum()), int((differences < 0).sum())
-    return WonAndLost(won, lost, len(differences) - won - lost)
+    return int((differences > 0).sum()), int((differences < 0).sum())
 
 
 def worst_losses(before: StageResult, after: StageResult, measure: str, *, most: int = 10) -> list[Loss]:

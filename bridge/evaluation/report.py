@@ -36,8 +36,7 @@ def stages_table(title: str, results: Sequence[StageResult]) -> Table:
         p50, p95 = result.latencies()
         compared = ["", "", ""]
         if result.p_value is not None:
-            counts = won_and_lost(results[0], result, COMPARED)
-            compared = [f"{result.p_value:.4f}", str(counts.won), str(counts.lost)]
+            compared = [f"{result.p_value:.4f}", *map(str, won_and_lost(results[0], result, COMPARED))]
         table.add_row(
             result.name,
             *(f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]" for estimate in estimates),

@@ -6,7 +6,7 @@ The index is either the operator's own, or a collection on the embedded node, wh
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from opensearchpy import OpenSearch
@@ -207,27 +207,20 @@ class Filling:
         settings = self.settings.ingest.model_copy(
             update={"max_errors": max(self.settings.ingest.max_errors, self.collection.n_documents)}
         )
-
-        def run(*, from_start: bool) -> Report:
-            return run_ingest(
-                source,
-                Job(
-                    index=self.name,
-                    profile=profile,
-                    models=models,
-                    client=self.client,
-                    settings=settings,
-                    state_folder=self.state_folder,
-                    on_progress=lambda progress: show(progress.answered),
-                    from_start=from_start,
-                ),
-            )
-
+        job = Job(
+            index=self.name,
+            profile=profile,
+            models=models,
+            client=self.client,
+            settings=settings,
+            state_folder=self.state_folder,
+            on_progress=lambda progress: show(progress.answered),
+        )
         try:
-            return run(from_start=False)
+            return run_ingest(source, job)
         except CheckpointUnusable:
             # It is from other models or settings, or from a deleted index. A new run skips unchanged documents.
-            return run(from_start=True)
+            return run_ingest(source, replace(job, from_start=True))
 
 
 def _was_chosen(profile: IndexProfile | None) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from opensearchpy import OpenSearch
 
 from bridge.cluster.connection import connect
-from bridge.evaluation.losses import WonAndLost, document_titles, marked, won_and_lost, worst_losses
+from bridge.evaluation.losses import document_titles, marked, won_and_lost, worst_losses
 from bridge.evaluation.measures import evaluate
 from bridge.evaluation.stages import StageResult, StageRun
 from bridge.settings import ClusterSettings
@@ -30,8 +30,8 @@ AFTER = result({"q0": 2, "q1": 1, "q2": 4, "q3": 3, "q4": 2})
 
 
 def test_queries_are_counted_by_the_sign_of_their_difference() -> None:
-    assert won_and_lost(BEFORE, AFTER, "RR@10") == WonAndLost(won=1, lost=3, same=1)
-    assert won_and_lost(AFTER, BEFORE, "RR@10") == WonAndLost(won=3, lost=1, same=1)
+    assert won_and_lost(BEFORE, AFTER, "RR@10") == (1, 3)
+    assert won_and_lost(AFTER, BEFORE, "RR@10") == (3, 1)
 
 
 def test_the_worst_losses_come_first_and_equal_ones_in_the_order_of_the_queries() -> None:
