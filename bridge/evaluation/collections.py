@@ -113,11 +113,7 @@ def read_qrels(file: Path) -> dict[str, dict[str, int]]:
 
 def read_documents(corpus: Path) -> Iterator[tuple[str, str, str]]:
     """doc_id, title and text of each line that has an id. A title or text that is not a string is empty."""
-    for _, line in _lines(corpus):
-        try:
-            document = decode(line, _Document)
-        except msgspec.DecodeError:
-            continue  # ingest says what is wrong with it
+    for _, document in _documents(corpus):
         if document.id is not None:
             title, text = (each if isinstance(each, str) else "" for each in (document.title, document.text))
             yield str(document.id), title, text
@@ -128,17 +124,22 @@ def _look_through(corpus: Path, queries: Mapping[str, str]) -> tuple[int, str, f
     digest = hashlib.sha256()
     n_documents = 0
     own_documents = set()
-    for _, line in _lines(corpus):
+    for line, document in _documents(corpus):
         digest.update(line)
         n_documents += 1
-        try:
-            document = decode(line, _Document)
-        except msgspec.DecodeError:
-            continue  # ingest says what is wrong with it
         doc_id = str(document.id)
         if doc_id in queries and document.text == queries[doc_id]:
             own_documents.add(doc_id)
     return n_documents, digest.hexdigest()[:12], frozenset(own_documents)
+
+
+def _documents(corpus: Path) -> Iterator[tuple[bytes, _Document]]:
+    """Each line that is not blank, and its document: an empty one if it has none, since ingest says what is wrong."""
+    for _, line in _lines(corpus):
+        try:
+            yield line, decode(line, _Document)
+        except msgspec.DecodeError:
+            yield line, _Document()
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:

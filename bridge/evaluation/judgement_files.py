@@ -4,10 +4,7 @@ Relevance Workbench."""
 import csv
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 import msgspec
 
@@ -74,34 +71,30 @@ def read_judgement_list(file: Path) -> JudgedQueries:
 
 
 def _from_csv(file: Path) -> dict[str, dict[str, int]]:
-    qrels: dict[str, dict[str, int]] = {}
-    with _readable(file) as lines:
-        rows = csv.DictReader(lines, skipinitialspace=True)
-        columns = {name.strip().lower(): name for name in rows.fieldnames or []}
-        query, document, grade = (
-            next((columns[name] for name in names if name in columns), None)
-            for names in (_QUERY_COLUMNS, _DOCUMENT_COLUMNS, _GRADE_COLUMNS)
-        )
-        if query is None or document is None or grade is None:
-            raise UsageError(f"{file}: its columns are {', '.join(columns) or 'none'}; expected query, docid, rating")
-        for row in rows:
-            if row[grade] in (None, ""):
-                continue  # Quepid writes hits that nobody has rated yet
-            if row[query] is None or row[document] is None:
-                raise UsageError(f"{file}:{rows.line_num}: expected {query}, {document} and {grade}, the line is short")
-            qrels.setdefault(row[query].strip(), {})[row[document].strip()] = _whole(
-                row[grade], f"{file}:{rows.line_num}"
-            )
-    return qrels
-
-
-@contextmanager
-def _readable(file: Path) -> Iterator[TextIO]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            yield lines
+            return _rated(csv.DictReader(lines, skipinitialspace=True), file)
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{file} cannot be read: {error}; expected CSV in UTF-8") from error
+
+
+def _rated(rows: "csv.DictReader[str]", file: Path) -> dict[str, dict[str, int]]:
+    columns = {name.strip().lower(): name for name in rows.fieldnames or []}
+    query, document, grade = (
+        next((columns[name] for name in names if name in columns), None)
+        for names in (_QUERY_COLUMNS, _DOCUMENT_COLUMNS, _GRADE_COLUMNS)
+    )
+    if query is None or document is None or grade is None:
+        raise UsageError(f"{file}: its columns are {', '.join(columns) or 'none'}; expected query, docid, rating")
+    qrels: dict[str, dict[str, int]] = {}
+    for row in rows:
+        if row[grade] in (None, ""):
+            continue  # Quepid writes hits that nobody has rated yet
+        if row[query] is None or row[document] is None:
+            raise UsageError(f"{file}:{rows.line_num}: expected {query}, {document} and {grade}, the line is short")
+        rating = _whole(row[grade], f"{file}:{rows.line_num}")
+        qrels.setdefault(row[query].strip(), {})[row[document].strip()] = rating
+    return qrels
 
 
 def _from_workbench(file: Path) -> dict[str, dict[str, int]]:

@@ -51,18 +51,6 @@ class StageUnavailable(BridgeError):
     """No search reached the requested stage."""
 
 
-class _Hit(msgspec.Struct):
-    id: str = msgspec.field(name="_id")
-
-
-class _Hits(msgspec.Struct):
-    hits: list[_Hit]
-
-
-class _SearchAnswer(msgspec.Struct):
-    hits: _Hits
-
-
 @dataclass(frozen=True, slots=True)
 class StageRun:
     """The answers of a stage.
@@ -168,8 +156,8 @@ def _search(client: OpenSearch, index: str, stage: Stage, body: dict[str, Any]) 
     marker = answer.headers.get(MARKER_HEADER, "")
     if answer.status != 200:
         return _Search(answer.status, marker, None, took_ms)
-    hits = msgspec.json.decode(answer.body, type=_SearchAnswer).hits.hits
-    return _Search(answer.status, marker, [hit.id for hit in hits], took_ms)
+    hits = msgspec.json.decode(answer.body)["hits"]["hits"]
+    return _Search(answer.status, marker, [hit["_id"] for hit in hits], took_ms)
 
 
 def shown_name(stage: Stage) -> str:
