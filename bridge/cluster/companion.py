@@ -31,7 +31,7 @@ from bridge.cluster.schema import (
     put_field,
     scored_together,
 )
-from bridge.errors import AccessDenied, IndexUnsuitable
+from bridge.errors import AccessDenied, ClusterBlocked, IndexUnsuitable
 from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile, companion_of, companions_of
 
 SOURCE_KEY = "neural_bridge_source"
@@ -229,8 +229,10 @@ def _delete(client: OpenSearch, states: Sequence[IndexState]) -> int:
     """Deletes indices; the number of their documents."""
     documents = 0
     for state in states:
-        with suppress(NotFoundError):
+        # It may be going away already: a command that was killed asked for that.
+        with suppress(NotFoundError, ClusterBlocked):
             documents += indices.count(client, state.name)
+        with suppress(NotFoundError):
             client.indices.delete(index=state.name)
     return documents
 

@@ -32,6 +32,7 @@ from bridge.settings import ClusterSettings, masked
 from bridge.text import decode
 
 _ANY_STATUS = range(100, 600)
+_AWAY = (502, 503, 504)
 _POOL_CONNECTIONS = 8
 
 _TLS_REMEDIES: list[tuple[str, str]] = [
@@ -212,6 +213,13 @@ class _OneAttempt(Urllib3HttpConnection):
                     f"{self.host} refused {method} {url}: the index is closed: open it first"
                 ) from error
             raise
+        except TransportError as error:
+            if error.status_code not in _AWAY:
+                raise
+            raise ClusterBlocked(
+                f"{self.host} cannot carry out {method} {url} now ({error.status_code}: {_reason(error)}): see to its "
+                f"health (GET /_cluster/health), then try again"
+            ) from error
         _, answer_headers, text = answer
         content_type = answer_headers.get("content-type", "")
         if text and not ignore and content_type.startswith("text/html"):

@@ -9,10 +9,13 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster import companion
 from bridge.cluster import index as indices
+from bridge.cluster.connection import connect
 from bridge.cluster.dialects import OpenSearchDialect
 from bridge.cluster.index import IndexState
 from bridge.errors import IndexUnsuitable
+from bridge.node.node import EmbeddedNode
 from bridge.profile import META_KEY, IndexProfile, ModelReference, PassageSettings, companion_of
+from bridge.settings import ClusterSettings
 from tests import servers
 
 PROFILE = IndexProfile(["title", "body.en", "sku"], ModelReference("toy", "0" * 12), 4)
@@ -119,6 +122,15 @@ def test_the_profile_of_an_index_is_its_own_or_its_companions(opensearch: OpenSe
         companion.enriched(opensearch, products.name, PREFIX)
     opensearch.indices.put_mapping(index=products.name, body={"_meta": {META_KEY: PROFILE.to_meta()}})
     assert companion.enriched(opensearch, products.name, PREFIX).name == products.name
+
+
+@pytest.mark.case("I51")
+def test_a_companion_that_cannot_be_counted_is_removed(node: EmbeddedNode, products: IndexState) -> None:
+    with connect(ClusterSettings(url=node.url)) as client:
+        made = companion.create(client, products, PROFILE, PREFIX)
+        client.indices.close(index=made.name)
+        assert companion.remove(client, products.name, PREFIX) == 0
+        assert companion.find(client, products.name, PREFIX) is None
 
 
 def test_one_of_two_companions_serves_and_one_change_switches_them(

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from bridge.cluster.connection import capabilities, connect, exchange
-from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, SettingsError
+from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterBlocked, ClusterUnreachable, SettingsError
 from bridge.settings import ClusterSettings
 from tests.fake_bulk import FakeCluster, Reply, error_body, fake_cluster
 
@@ -60,6 +60,14 @@ def test_refused_credentials_and_missing_permission_read_differently(cluster: Fa
     cluster.on_request = lambda _: Reply(403, error_body(403, "security_exception"))
     with pytest.raises(AccessDenied, match="grant the permission"):
         client.info()
+
+
+@pytest.mark.case("I51")
+def test_a_cluster_that_cannot_answer_now_says_what_to_look_at(cluster: FakeCluster) -> None:
+    client = connect(ClusterSettings(url=cluster.url))
+    cluster.on_request = lambda _: Reply(503, error_body(503, "search_phase_execution_exception"))
+    with pytest.raises(ClusterBlocked, match=r"POST /products/_count now \(503: .*_cluster/health"):
+        client.count(index="products", body={})
 
 
 @pytest.mark.case("I32")
