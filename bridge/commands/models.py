@@ -119,8 +119,9 @@ def export(source: Path, out: Path, kind: "Kind", engine: "Engine", as_json: boo
     Encoders and cross-encoders are written in float32; `quantize` makes them small and fast. Query generators are
     written in int8 directly.
     """
-    from bridge.training.export import export_model
-    from bridge.training.transformers_folder import Card
+    with needs_extra("exporting a model", "train"):
+        from bridge.training.export import export_model
+        from bridge.training.transformers_folder import Card
 
     card["sources"] = list(card["sources"])
     folder = export_model(kind, source, out, msgspec.convert(card, Card), engine=engine)
@@ -187,7 +188,9 @@ def quantize(
 ) -> None:
     """Write an int8 or float16 version OUT of the float32 model NAME, and measure the difference."""
     from bridge.models.artifact import resolve
-    from bridge.training.quantization import quantize_folder
+
+    with needs_extra("quantising a model", "train"):
+        from bridge.training.quantization import quantize_folder
 
     pairs = read_pairs(texts_file)
     folder = quantize_folder(resolve(name), out, pairs, precision=precision, keep_tokens=keep_tokens)
@@ -236,7 +239,8 @@ def _compared(folder: "ModelFolder", against: Path, pairs: list[tuple[str, str]]
         if (against / MANIFEST).is_file():
             reference = read_folder(against)
         else:
-            from bridge.training import export as exporting  # which compares its graph with torch
+            with needs_extra(f"{against} is no model folder: exporting it", "train"):
+                from bridge.training import export as exporting  # which compares its graph with torch
 
             export = exporting.export_encoder if folder.manifest.kind == "encoder" else exporting.export_cross_encoder
             reference = export(against, Path(scratch), _card(folder.manifest))

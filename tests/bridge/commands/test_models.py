@@ -1,6 +1,7 @@
 """`neural-bridge models`, as it is typed."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,24 @@ def test_texts_for_quantisation_name_the_line_that_is_wrong(tmp_path: Path) -> N
         read_pairs(file)
     file.write_text('{"passage": "a", "query": "b"}\n{"passage": "c"}\n')
     assert read_pairs(file) == [("b", "a"), ("", "c")]
+
+
+@pytest.mark.parametrize(
+    ("words", "purpose"),
+    [
+        (["export", ".", "out", "--kind", "encoder", "--name", "a", "--licence", "MIT"], "exporting a model"),
+        (["quantize", "embed-base", "out", "--texts", "texts.jsonl"], "quantising a model"),
+        (["verify", "embed-base", "--against", ".", "--texts", "texts.jsonl"], r"\. is no model folder: exporting it"),
+    ],
+)
+def test_a_command_that_needs_the_training_extra_names_it(
+    words: list[str], purpose: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("texts.jsonl").write_text('{"query": "a", "passage": "b"}\n')
+    for module in ("export", "quantization", "transformers_folder"):
+        monkeypatch.delitem(sys.modules, f"bridge.training.{module}", raising=False)
+        monkeypatch.delattr(f"bridge.training.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UsageError, match=rf"{purpose} needs the package onnx: pip install '.*\[train\]'"):
+        CliRunner().invoke(command, words, catch_exceptions=False)
