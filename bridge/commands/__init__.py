@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 # Records of options must give these the names that they have elsewhere: a dataclass writes the name into them.
 INDEX = argument()
 CLUSTER = option("--cluster", help="Address of the cluster, including the scheme.")
-JSON = option("--json", is_flag=True, help="Print one JSON object.")
-QUIET = option("--quiet", is_flag=True, help="Show no progress.")
-YES = option("--yes", is_flag=True, help="Do not ask for confirmation.")
+JSON = option("--json", help="Print one JSON object.")
+QUIET = option("--quiet", help="Show no progress.")
+YES = option("--yes", help="Do not ask for confirmation.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def command(
     *,
     index: str = INDEX,
     options: AdaptOptions,
-    no_install: bool = option("--no-install", is_flag=True, help="Write nothing to the cluster."),
+    no_install: bool = option("--no-install", help="Write nothing to the cluster."),
     state_folder: Path | None = option("--state-folder", type=FOLDER, help="Folder for all files of the run."),
     quiet: bool = QUIET,
     cluster_url: str | None = CLUSTER,

@@ -16,11 +16,9 @@ if TYPE_CHECKING:
 def command(
     ctx: click.Context,
     *,
-    keep: bool = option("--keep", is_flag=True, help="Leave node, sidecar and proxy running, and print what to try."),
-    stop_kept: bool = option("--stop", is_flag=True, help="Stop what --keep left running; the data stay."),
-    check: bool = option(
-        "--check", is_flag=True, help="End with one JSON line on stdout; everything else goes to stderr."
-    ),
+    keep: bool = option("--keep", help="Leave node, sidecar and proxy running, and print what to try."),
+    stop_kept: bool = option("--stop", help="Stop what --keep left running; the data stay."),
+    check: bool = option("--check", help="End with one JSON line on stdout; everything else goes to stderr."),
     limit: int | None = option(
         "--limit", type=click.IntRange(min=1), help="Use at most this many documents, evenly spread."
     ),

@@ -39,7 +39,7 @@ def command(
     generation: int | None = option(
         "--generation", type=click.IntRange(min=1), help="Number of the generation. Defaults to the serving one."
     ),
-    once: bool = option("--once", is_flag=True, help="Process the writes so far, and end."),
+    once: bool = option("--once", help="Process the writes so far, and end."),
     encoder: str | None = option("--encoder", help="Encoder that made the generation: path or built-in."),
     generator: str | None = option("--generator", help="Generator that predicted its queries: path or built-in."),
     threads: int | None = option(

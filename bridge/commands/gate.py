@@ -39,7 +39,7 @@ def command(
         "--force", type=click.Choice(STAGES[1:]), multiple=True, help="Enable a stage whatever the measurement says."
     ),
     reason: str | None = option("--reason", help="Why a stage is forced; stored in the index."),
-    dry_run: bool = option("--dry-run", is_flag=True, help="Show the verdict, and write nothing."),
+    dry_run: bool = option("--dry-run", help="Show the verdict, and write nothing."),
     as_json: bool = JSON,
 ) -> None:
     """Judge each stage by its effect on an index, and enable those that do no harm.

@@ -100,7 +100,7 @@ def verify(
     ctx: click.Context,
     *,
     index: str = INDEX,
-    serving: bool = option("--serving", is_flag=True, help="Verify the generation that serves searches instead."),
+    serving: bool = option("--serving", help="Verify the generation that serves searches instead."),
     max_missing: int = _MAX_MISSING,
     min_recall: float = _MIN_RECALL,
     judgements: Path | None = option(
@@ -144,9 +144,7 @@ def cutover(
     max_missing: int = _MAX_MISSING,
     min_recall: float = _MIN_RECALL,
     sidecar_url: str | None = _SIDECAR,
-    force: bool = option(
-        "--force", is_flag=True, help="Cut over even if the verification or the sidecar reports a problem."
-    ),
+    force: bool = option("--force", help="Cut over even if the verification or the sidecar reports a problem."),
     cluster_url: str | None = CLUSTER,
     as_json: bool = JSON,
 ) -> None:

@@ -137,9 +137,7 @@ def rules(
         type=click.FloatRange(min=1),
         help="Keep the application's own ranking if its first hit scores this many times the second.",
     ),
-    always: bool = option(
-        "--always", is_flag=True, help="Remove --confident-lead: always ask every leg and the reranker."
-    ),
+    always: bool = option("--always", help="Remove --confident-lead: always ask every leg and the reranker."),
     cluster_url: str | None = CLUSTER,
     as_json: bool = JSON,
 ) -> None:

@@ -99,13 +99,9 @@ def command(
     ),
     run: RunOptions,
     ray: RayOptions,
-    from_start: bool = option("--from-start", is_flag=True, help="Ignore the checkpoint of an interrupted run."),
-    strict: bool = option(
-        "--strict", is_flag=True, help="Stop at the first document that cannot be written (exit code 3)."
-    ),
-    dry_run: bool = option(
-        "--dry-run", is_flag=True, help="Read everything, print what would happen, and write nothing."
-    ),
+    from_start: bool = option("--from-start", help="Ignore the checkpoint of an interrupted run."),
+    strict: bool = option("--strict", help="Stop at the first document that cannot be written (exit code 3)."),
+    dry_run: bool = option("--dry-run", help="Read everything, print what would happen, and write nothing."),
 ) -> None:
     """Enrich documents and write them to INDEX, which is made if it does not exist.
 

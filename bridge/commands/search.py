@@ -49,7 +49,7 @@ def command(
     user: str | None = option(
         "--user", envvar="BRIDGE_SEARCH_USER", help="User name; BRIDGE_SEARCH_PASSWORD holds the password."
     ),
-    as_json: bool = option("--json", is_flag=True, help="Print the answer as one JSON object."),
+    as_json: bool = option("--json", help="Print the answer as one JSON object."),
 ) -> None:
     """Search INDEX for WORDS through the proxy, and show what each stage did.
 

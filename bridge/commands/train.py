@@ -56,7 +56,7 @@ class _Run:
         "--minutes", type=click.FloatRange(min=0.1), help="Stop training after this time at the latest."
     )
     seed: int = option("--seed", type=int, default=1, help="Seed of the random numbers.")
-    resume: bool = option("--resume", is_flag=True, help="Continue the run in --out.")
+    resume: bool = option("--resume", help="Continue the run in --out.")
     out: Path = option("--out", required=True, type=FOLDER, help="Folder of the run.")
     as_json: bool = JSON
 

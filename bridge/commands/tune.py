@@ -29,7 +29,7 @@ def command(
     ),
     folds: int = option("--folds", type=click.IntRange(2, 20), default=5, help="Parts for the cross-validation."),
     plot_file: Path | None = option("--plot", type=FILE, help="Write a picture (PNG)."),
-    apply_it: bool = option("--apply", is_flag=True, help="Write the settings into the index."),
+    apply_it: bool = option("--apply", help="Write the settings into the index."),
     as_json: bool = JSON,
 ) -> None:
     """Find the fusion, weights, window, rerank depth and blending that serve an index's judged queries best.

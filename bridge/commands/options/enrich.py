@@ -119,7 +119,7 @@ class EnrichOptions:
     cluster_url: str | None = CLUSTER
     encoder: str | None = option("--encoder", help="Encoder of the vectors: path or built-in.")
     generator: str | None = option("--generator", help="Generator of predicted queries: path or built-in.")
-    no_expansion: bool = option("--no-expansion", is_flag=True, help="Write no predicted queries.")
+    no_expansion: bool = option("--no-expansion", help="Write no predicted queries.")
     queries_per_passage: int | None = option(
         "--queries", type=click.IntRange(min=1), help="Queries predicted per passage."
     )

@@ -1,4 +1,4 @@
-"""A command's options as defaults of its parameters: `quiet: bool = option("--quiet", is_flag=True, help="…")`.
+"""A command's options as defaults of its parameters: `quiet: bool = option("--quiet", help="…")`.
 
 A parameter whose type is a dataclass gets the options that are its fields' defaults as one value, and one whose type is
 `click.Context` the command's context.
@@ -22,11 +22,14 @@ _DECORATORS = "decorators"
 
 
 def option(*words: str, **attributes: Any) -> Any:
-    """An option, typed as `words`; `attributes` are those of `click.option`. Help shows its default."""
-    unset = False if attributes.get("is_flag") else () if attributes.get("multiple") else None
-    default = attributes.get("default", unset)
+    """An option, typed as `words`, of a `bool` a flag; `attributes` as of `click.option`. Help shows its default."""
+    default = attributes.get("default", () if attributes.get("multiple") else None)
     attributes = {"show_default": attributes.get("default") not in (None, ""), **attributes}
-    return field(default=default, metadata={_DECORATORS: [lambda name: click.option(*words, name, **attributes)]})
+
+    def declared(name: str, shape: object) -> Any:
+        return click.option(*words, name, is_flag=shape is bool or None, **attributes)
+
+    return field(default=default, metadata={_DECORATORS: [declared]})
 
 
 def one_of(*options: Any) -> Any:
@@ -36,7 +39,7 @@ def one_of(*options: Any) -> Any:
 
 def argument(**attributes: Any) -> Any:
     """An argument; `attributes` are those of `click.argument`."""
-    return field(metadata={_DECORATORS: [lambda name: click.argument(name, **attributes)]})
+    return field(metadata={_DECORATORS: [lambda name, _: click.argument(name, **attributes)]})
 
 
 def cli_command(
@@ -51,20 +54,20 @@ def cli_command(
         def decorated(**values: Any) -> None:
             function(**{each.name: _value(each.name, each.annotation, values) for each in parameters})
 
-        declared = [pair for each in parameters for pair in _decorators(each.name, each.annotation, each.default)]
-        for parameter, decorator in reversed(declared):
-            decorated = decorator(parameter)(decorated)
+        declared = [one for each in parameters for one in _decorators(each.name, each.annotation, each.default)]
+        for decorator in reversed(declared):
+            decorated = decorator(decorated)
         return (of.command if of else click.command)(name)(decorated)
 
     return made
 
 
-def _decorators(name: str, shape: Any, default: Any) -> Iterator[tuple[str, Callable[[str], Any]]]:
+def _decorators(name: str, shape: Any, default: Any) -> Iterator[Callable[..., Any]]:
     if is_dataclass(shape):
         for each in fields(shape):
             yield from _decorators(each.name, each.type, each)
     elif isinstance(default, Field):
-        yield from ((name, decorator) for decorator in default.metadata[_DECORATORS])
+        yield from (decorator(name, shape) for decorator in default.metadata[_DECORATORS])
 
 
 def _value(name: str, shape: Any, values: dict[str, Any]) -> Any:

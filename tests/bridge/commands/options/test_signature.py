@@ -38,9 +38,10 @@ def draw(
     picture: Picture,
     way: str | None = one_of(option("--up", flag_value="up"), option("--down", flag_value="down")),
     prefix: str = option("--prefix", default=""),
+    loud: bool = option("--loud"),
 ) -> None:
     """Draw it."""
-    click.echo(f"{ctx.info_name} {file} {picture} {way} {prefix!r}")
+    click.echo(f"{ctx.info_name} {file} {picture} {way} {prefix!r}{'!' * loud}")
 
 
 def drawn(*words: str) -> str:
@@ -57,6 +58,10 @@ def test_records_get_the_options_of_their_fields() -> None:
 @pytest.mark.parametrize(("words", "way"), [([], "None"), (["--down"], "down"), (["--down", "--up"], "up")])
 def test_of_several_options_that_set_one_parameter_the_last_one_counts(words: list[str], way: str) -> None:
     assert f" {way} " in drawn("x.png", *words)
+
+
+def test_a_bool_is_a_flag() -> None:
+    assert drawn("x.png", "--loud") == drawn("x.png").replace("\n", "!\n")
 
 
 def test_help_lists_options_in_the_order_of_the_signature_with_their_defaults() -> None:
