@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,12 +36,7 @@ class Recipe(msgspec.Struct, frozen=True):
 
     def preset(self) -> Size:
         """The size, with its time limit."""
-        size, limit = SIZES[self.size], self.minutes * 60
-        return replace(
-            size,
-            ranking_loop=replace(size.ranking_loop, time_limit_s=limit),
-            embedding_loop=replace(size.embedding_loop, time_limit_s=limit),
-        )
+        return SIZES[self.size].within(self.minutes)
 
 
 def make(

@@ -1,7 +1,7 @@
 """`neural-bridge train`: train encoders, cross-encoders and query generators on your own data."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,16 +84,8 @@ class _Run:
     def _preset(self) -> "Size":
         from bridge.training.sizes import SIZES
 
-        preset = SIZES[self.size]
-        if self.minutes is None:
-            return preset
-        limit_s = self.minutes * 60
-        return replace(
-            preset,
-            ranking_loop=replace(preset.ranking_loop, time_limit_s=limit_s),
-            embedding_loop=replace(preset.embedding_loop, time_limit_s=limit_s),
-            generation_loop=replace(preset.generation_loop, time_limit_s=limit_s),
-        )
+        size = SIZES[self.size]
+        return size if self.minutes is None else size.within(self.minutes)
 
 
 _TEACHERS = option(

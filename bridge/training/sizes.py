@@ -33,6 +33,11 @@ class Size:
     watched_queries: int
     watched_depth: int
 
+    def within(self, minutes: float) -> "Size":
+        """The same, but each run ends after `minutes` at the latest."""
+        loops = {name: getattr(self, name) for name in ("ranking_loop", "embedding_loop", "generation_loop")}
+        return replace(self, **{name: replace(loop, time_limit_s=minutes * 60) for name, loop in loops.items()})
+
 
 _CPU = Size(
     ranking=RankingSettings(),
