@@ -211,7 +211,7 @@ def _lock_file(folder: Path) -> Path:
 
 def _answering(name: str, process: NodeProcess, settings: NodeSettings) -> EmbeddedNode:
     url = process.wait_until_ready(settings.start_timeout_s)
-    process.compare_vectors_without_graphs(url)
+    process.compare_vectors_without_graphs(url, settings.start_timeout_s)
     return _node(name, process, url)
 
 

@@ -105,7 +105,7 @@ class NodeProcess:
             time.sleep(POLL_S)
         return url
 
-    def compare_vectors_without_graphs(self, url: str) -> None:
+    def compare_vectors_without_graphs(self, url: str, timeout_s: float) -> None:
         """Makes indices of the k-NN engines faiss and nmslib compare every vector instead of building graphs.
 
         Those need native libraries, and a node that does not find them ends. Lucene's graphs are built as ever. A
@@ -113,7 +113,7 @@ class NodeProcess:
         template of a user's own replaces as a whole: that one is applied as it is written, and has to say this itself
         if it makes indices of those engines.
         """
-        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=ANSWER_TIMEOUT_S)
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout_s)
         settings = {"index.knn.advanced.approximate_threshold": -1}
         template = {"index_patterns": ["*"], "order": -1, "settings": settings}
         try:

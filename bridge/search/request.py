@@ -240,7 +240,7 @@ def _understood(
     start, size = _page(tree, parameters)
     presentation = {key: tree[key] for key in _PRESENTATION if key in tree} | ties
     url_presentation = {key: parameters[key] for key in _URL_PRESENTATION if key in parameters}
-    if "_none_" in (presentation.get("stored_fields"), url_presentation.get("stored_fields")):
+    if any("_none_" in _names(each.get("stored_fields")) for each in (presentation, url_presentation)):
         # Then hits come without their ids.
         raise NotUnderstood("stored_fields")
     return SearchRequest(
@@ -362,6 +362,11 @@ def _check_text(text: str, rules: SearchRules) -> None:
     if is_foreign(stripped, rules.scripts):
         # Models that cannot read the words would rank by noise.
         raise NotUnderstood("script")
+
+
+def _names(value: object) -> list[object]:
+    """What a member names that is one name or a list of them."""
+    return value if isinstance(value, list) else [value]
 
 
 def _page(tree: Mapping[str, Json], parameters: Mapping[str, str]) -> tuple[int, int]:

@@ -98,8 +98,9 @@ def upgraded_faults(made: Made, direct: Answer, upgraded: Answer) -> list[str]:
     mark = upgraded.header("x-bridge")
     if direct.status >= 400:
         return _passed_or_repacked(made.request, direct, upgraded)
-    # What the node refuses of the application's own search, it refuses of the legs.
-    refused = any("error" in item for item in _items(direct) or ())
+    # What the node refuses of the application's own search, it refuses of the legs; what it would refuse of hits, such
+    # as a format, it says only once there are some.
+    refused = any("error" in item or not _hits(item) for item in _items(direct) or ())
     faulty = ("internal_error", "answer_not_understood", *(() if refused else ("rejected", "leg_failed")))
     if any(reason in mark for reason in faulty):
         faults.append(f"mark {mark.partition('; took')[0]}")

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from bridge.errors import BridgeError
 from bridge.models.artifact import resolve
 from bridge.models.encoder import Encoder
 from bridge.node import node as nodes
@@ -279,7 +280,7 @@ async def run(findings: Findings, minutes: float, rate: float, faults: Sequence[
         sampling = asyncio.create_task(_sample(ground.proxies[0], samples))
         # Ctrl-C cancels this task: what was seen until then is judged.
         with suppress(asyncio.CancelledError):
-            await _spoil(ground, faults, minutes * 60, done, lambda text: _progress(findings, traffic, text))
+            await _spoil(ground, faults, minutes * 60, done, findings, traffic)
             over.set()
             await load
             # Once everything is well again, everything is ranked again.
@@ -291,7 +292,12 @@ async def run(findings: Findings, minutes: float, rate: float, faults: Sequence[
 
 
 async def _spoil(
-    ground: Ground, faults: Sequence[Fault], seconds: float, done: Counter[str], tell: Callable[[str], None]
+    ground: Ground,
+    faults: Sequence[Fault],
+    seconds: float,
+    done: Counter[str],
+    findings: Findings,
+    traffic: Traffic,
 ) -> None:
     """Lets faults come and go, each of them once before any comes again."""
     until = time.monotonic() + seconds
@@ -299,14 +305,14 @@ async def _spoil(
         for fault in ground.chance.sample(faults, k=len(faults)):
             if (left := until - time.monotonic()) <= 0:
                 break
-            tell(f"{fault.__name__}, {left:.0f} s left")
-            await fault(ground, min(ground.chance.uniform(2, 12), max(2.0, seconds / 20)))
+            findings.progress(f"{traffic.searches} searches, {fault.__name__}, {left:.0f} s left")
+            try:
+                await fault(ground, min(ground.chance.uniform(2, 12), max(2.0, seconds / 20)))
+            except BridgeError as error:
+                findings.note(f"{fault.__name__} did not come to its end", error=str(error))
+                return
             done[fault.__name__] += 1
             await asyncio.sleep(min(ground.chance.uniform(1, 4), seconds / 40))
-
-
-def _progress(findings: Findings, traffic: Traffic, text: str) -> None:
-    findings.progress(f"{traffic.searches} searches, {text}")
 
 
 def _judged(

@@ -34,7 +34,6 @@ LEFT_ALONE: dict[str, tuple[Any, str, str]] = {
     "counts only": ({"query": MATCH, "size": 0}, "", "size_0"),
     "suggestions only": ({"suggest": {}}, "", "no_text"),
     "beyond the cluster's window": ({"query": MATCH, "from": 9_995}, "", "window"),
-    "hits without ids": ({"query": MATCH, "stored_fields": "_none_"}, "", "stored_fields"),
     "yaml wanted": ({"query": MATCH}, "format=yaml", "format"),
     "an unknown key": ({"query": MATCH, "new_key": 1}, "", "unknown_key"),
     "an unknown parameter": ({"query": MATCH}, "new_parameter=1", "unknown_parameter"),
@@ -101,6 +100,17 @@ def test_page_presentation_and_conditions_are_read() -> None:
     assert understood.presentation == {"_source": ["title"], "highlight": {"fields": {"title": {}}}}
     assert understood.scope == {"routing": "r1"}
     assert not understood.asks_for_ours
+
+
+@pytest.mark.case("P66")
+@pytest.mark.parametrize(
+    ("body", "query_string"),
+    [({"stored_fields": "_none_"}, ""), ({"stored_fields": ["_none_"]}, ""), ({}, "stored_fields=_none_")],
+)
+def test_hits_without_ids_are_left_as_they_are(body: dict[str, object], query_string: str) -> None:
+    left = understand({"query": MATCH, **body}, query_string)
+    assert isinstance(left, LeaveAlone)
+    assert left.reason == "stored_fields"
 
 
 def test_url_overrides_the_body_as_the_cluster_does() -> None:
