@@ -3,7 +3,8 @@
 Document side: `Document` (as read) → `ExpandedDocument` (predicted queries added) → `EnrichedDocument`
 (embeddings added, ready to write). A half-finished document has another type, so nobody writes it by
 mistake. Query side: `Hit`, `RankedHit`. A search makes hundreds of hits and an ingest millions of documents, so
-these are msgspec's structs, which cost a fraction of a dataclass to make.
+these are msgspec's structs, which cost a fraction of a dataclass to make. Those that no cycle can hold are none of
+the garbage collector's business: a proxy keeps rankings, and each look through them would hold everybody up.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class SourcePosition(msgspec.Struct, frozen=True):
+class SourcePosition(msgspec.Struct, frozen=True, gc=False):
     """The place of a document in its source, for messages and dead letters: file and line, or index and `_id`."""
 
     source: str
@@ -23,7 +24,7 @@ class SourcePosition(msgspec.Struct, frozen=True):
         return f"{self.source}:{self.offset}"
 
 
-class DocumentVersion(msgspec.Struct, frozen=True):
+class DocumentVersion(msgspec.Struct, frozen=True, gc=False):
     """The version of a document in an index: a write may require that it is still the latest."""
 
     seq_no: int
@@ -103,7 +104,7 @@ class LegScore(msgspec.Struct, frozen=True, gc=False):
     score: float
 
 
-class Smoothed(msgspec.Struct, frozen=True):
+class Smoothed(msgspec.Struct, frozen=True, gc=False):
     """How smoothing changed a document's fused score: the score before, and the neighbours' shares in the new one; with
     the document's own share they add up to 1."""
 
@@ -111,7 +112,7 @@ class Smoothed(msgspec.Struct, frozen=True):
     neighbours: Mapping[Key, float]
 
 
-class RankedHit(msgspec.Struct, frozen=True):
+class RankedHit(msgspec.Struct, frozen=True, gc=False):
     """A document in a ranking, with what each stage said of it.
 
     `legs` holds the legs that found it; `fused_score` is smoothed if `smoothed` is set. `rerank_score` is the

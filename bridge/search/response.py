@@ -38,7 +38,7 @@ _TEXT = msgspec.json.Decoder(str)
 _SCORE = msgspec.json.Decoder(float | None)
 
 
-class _Identity(msgspec.Struct):
+class _Identity(msgspec.Struct, gc=False):
     """What tells a hit apart; every other member is ignored here."""
 
     index: str = msgspec.field(name="_index")
@@ -136,15 +136,15 @@ class _InnerHits(msgspec.Struct):
     hits: Envelope
 
 
-class _Leg(msgspec.Struct):
+class _Leg(msgspec.Struct, gc=False):
     """One item of a `_msearch` answer, with what a leg needs."""
 
-    class Hits(msgspec.Struct):
+    class Hits(msgspec.Struct, gc=False):
         """The envelope of its hits."""
 
         hits: list[_Identity]
 
-    class Shards(msgspec.Struct):
+    class Shards(msgspec.Struct, gc=False):
         """How many shards failed."""
 
         failed: int = 0
@@ -155,7 +155,7 @@ class _Leg(msgspec.Struct):
     shards: Shards = msgspec.field(name="_shards", default_factory=Shards)
 
 
-class _Legs(msgspec.Struct):
+class _Legs(msgspec.Struct, gc=False):
     responses: list[_Leg]
 
 

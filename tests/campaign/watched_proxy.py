@@ -8,6 +8,7 @@ second thread saw while it lasted.
 
 import asyncio
 import functools
+import gc
 import json
 import sys
 import threading
@@ -37,6 +38,8 @@ class Watch:
         self._clock = time.monotonic()
         self._computed = time.thread_time()
         self._stack: list[str] = []
+        self._collecting = self._collected_s = 0.0
+        gc.callbacks.append(self._collect)
         loop.call_later(BEAT_S, self._beat)
         threading.Thread(target=self._look, daemon=True).start()
 
@@ -45,12 +48,19 @@ class Watch:
         held = computed - self._computed
         if held > NOTED_S:
             stretch = {"at": clock, "cpu_ms": round(held * 1000, 1), "clock_ms": round((clock - self._clock) * 1000, 1)}
+            stretch["collector_ms"] = round(self._collected_s * 1000, 1)
             self._log.write(json.dumps({**stretch, "stack": self._stack}) + "\n")
             self._log.flush()
-        self._stack = []
+        self._stack, self._collected_s = [], 0.0
         # Not what writing the line took.
         self._clock, self._computed = time.monotonic(), time.thread_time()
         self._loop.call_later(BEAT_S, self._beat)
+
+    def _collect(self, phase: str, _: object) -> None:
+        if threading.get_ident() == self._thread:
+            if phase == "stop":
+                self._collected_s += time.thread_time() - self._collecting
+            self._collecting = time.thread_time()
 
     def _look(self) -> None:
         while True:
