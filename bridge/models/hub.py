@@ -88,7 +88,7 @@ def download(name: str, *, mirror: Path | None = None, kind: Kind | None = None,
     if found is None:
         repository.required(SAFE_WEIGHTS, "weights saved by pickle are never opened; ask its owner for safetensors")
         repository.file(GENERATION_CONFIGURATION)
-    modules: Any = repository.json(_MODULES_FILE) or []
+    modules = repository.json(_MODULES_FILE, list[dict[str, Any]]) or []
     prompts = (repository.json(_PROMPTS_FILE) or {}).get("prompts") or {}
     length = (repository.json(_LENGTH_FILE) or {}).get("max_seq_length") or _MOST_TOKENS
     return HubModel(
@@ -192,13 +192,17 @@ class _Repository:
             raise ModelError(f"model {self._name!r} has no {path}: {remedy}")
         return found
 
-    def json(self, path: str) -> dict[str, Any] | None:
-        """A JSON file's content, or None if there is no such file."""
+    def json(self, path: str, kind: Any = dict[str, Any]) -> Any:
+        """A JSON file's content, which is of this kind, or None if there is no such file.
+
+        Raises:
+            ModelError: as `file`, or the content is of another kind.
+        """
         found = self.file(path)
         if found is None:
             return None
         try:
-            return decode(found.read_bytes(), dict[str, Any])
+            return decode(found.read_bytes(), kind)
         except msgspec.DecodeError as error:
             raise ModelError(f"model {self._name!r}: {path} is no JSON ({error}): report it to its owner") from error
 
