@@ -199,8 +199,11 @@ class Proxy:
         with self._memory.share() as share:
             try:
                 body = await share.read(answer)
-            except ClientError as error:
+            except BaseException as error:
+                # Also if the client leaves.
                 answer.close()
+                if not isinstance(error, ClientError):
+                    raise
                 raise Refused(
                     502, "cluster_connection_exception", f"the cluster's answer broke off: {error}"
                 ) from error
