@@ -201,7 +201,7 @@ class _OneAttempt(Urllib3HttpConnection):
         except AuthorizationException as error:
             if _error_type(error) == "cluster_block_exception":
                 raise ClusterBlocked(
-                    f"{self.host} blocks {method} {url}: {_reason(error)}: lift the block first"
+                    f"{self.host} blocks {method} {url}: {reason_of(error)}: lift the block first"
                 ) from error
             raise AccessDenied(
                 f"{self.host} lets this user in, but not {method} {url} (403): grant the permission, or use "
@@ -217,8 +217,8 @@ class _OneAttempt(Urllib3HttpConnection):
             if error.status_code not in _AWAY:
                 raise
             raise ClusterBlocked(
-                f"{self.host} cannot carry out {method} {url} now ({error.status_code}: {_reason(error)}): see to its "
-                f"health (GET /_cluster/health), then try again"
+                f"{self.host} cannot carry out {method} {url} now ({error.status_code}: {reason_of(error)}): see to "
+                f"its health (GET /_cluster/health), then try again"
             ) from error
         _, answer_headers, text = answer
         content_type = answer_headers.get("content-type", "")
@@ -255,11 +255,12 @@ def _error_type(error: TransportError) -> object:
     return None
 
 
-def _reason(error: TransportError) -> object:
+def reason_of(error: TransportError) -> str:
+    """The reason that the cluster gave, innermost first."""
     match error.info:
-        case {"error": {"reason": reason}}:
+        case {"error": {"root_cause": [{"reason": str(reason)}, *_]}} | {"error": {"reason": str(reason)}}:
             return reason
-    return error.error
+    return str(error.error)
 
 
 def _short(cause: object) -> str:

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 from opensearchpy import NotFoundError, OpenSearch, RequestError
 
-from bridge.cluster.connection import capabilities
+from bridge.cluster.connection import capabilities, reason_of
 from bridge.cluster.dialects import VectorEngine, dialect_of
 from bridge.cluster.field_security import refuse_restricted
 from bridge.cluster.schema import (
@@ -433,14 +433,6 @@ def count_enriched(client: OpenSearch, index: str, profile: IndexProfile) -> int
         vectors = {"nested": {"path": profile.passages_field, "query": vectors, "ignore_unmapped": True}}
     query = {"bool": {"should": [queries, vectors], "minimum_should_match": 1}}
     return int(client.count(index=index, body={"query": query})["count"])
-
-
-def reason_of(error: RequestError) -> str:
-    """The reason that the cluster gave, innermost first."""
-    match error.info:
-        case {"error": {"root_cause": [{"reason": str(reason)}, *_]}} | {"error": {"reason": str(reason)}}:
-            return reason
-    return str(error.error)
 
 
 def _contradictions(kept: IndexProfile, wanted: IndexProfile) -> Iterator[str]:

@@ -14,7 +14,7 @@ from bridge.profile import SearchRules
 from bridge.search import json_tree
 from bridge.search.filter_path import patterns_of
 from bridge.search.json_tree import Json
-from bridge.search.text_clause import NotUnderstood, TextClause, find_text, refuse_many
+from bridge.search.text_clause import NotUnderstood, TextClause, as_list, find_text, refuse_many
 from bridge.text import is_foreign
 
 DEFAULT_SIZE = 10
@@ -240,7 +240,7 @@ def _understood(
     start, size = _page(tree, parameters)
     presentation = {key: tree[key] for key in _PRESENTATION if key in tree} | ties
     url_presentation = {key: parameters[key] for key in _URL_PRESENTATION if key in parameters}
-    if any("_none_" in _names(each.get("stored_fields")) for each in (presentation, url_presentation)):
+    if any("_none_" in as_list(each.get("stored_fields")) for each in (presentation, url_presentation)):
         # Then hits come without their ids.
         raise NotUnderstood("stored_fields")
     return SearchRequest(
@@ -362,11 +362,6 @@ def _check_text(text: str, rules: SearchRules) -> None:
     if is_foreign(stripped, rules.scripts):
         # Models that cannot read the words would rank by noise.
         raise NotUnderstood("script")
-
-
-def _names(value: object) -> list[object]:
-    """What a member names that is one name or a list of them."""
-    return value if isinstance(value, list) else [value]
 
 
 def _page(tree: Mapping[str, Json], parameters: Mapping[str, str]) -> tuple[int, int]:
