@@ -237,7 +237,11 @@ def shown_certificate(server: Server) -> str:
 
 
 def _renew(folder: Path, name: str, part: str) -> None:
-    shutil.copy(folder / f"{name}-next-{part}.pem", folder / f"{name}-{part}.pem")
+    """Exchanges both files' contents, so that the next renewal has another pair to show too."""
+    served, following = folder / f"{name}-{part}.pem", folder / f"{name}-next-{part}.pem"
+    content = following.read_bytes()
+    following.write_bytes(served.read_bytes())
+    served.write_bytes(content)
 
 
 def make_certificates(folder: Path, name: str) -> list[Path]:
