@@ -102,13 +102,20 @@ class MemoryBackend(Backend):
             leg: self._nearest(body["size"]) if leg == "vector" else self.lexical[: body["size"]]
             for leg, body in bodies.items()
         }
-        return {leg: self._coded(hits) if "docvalue_fields" in bodies[leg] else hits for leg, hits in found.items()}
+        name = self.corpus.code_field
+        return {
+            leg: self._coded(hits) if name in bodies[leg].get("docvalue_fields", ()) else hits
+            for leg, hits in found.items()
+        }
 
     def _coded(self, hits: Sequence[Hit]) -> list[Hit]:
         """The hits with their codes as a cluster gives them."""
         embeddings, spans, name = self.vectors.passages, self.corpus.spans, self.corpus.code_field
         codes = [b64encode(sign_code(embeddings[spans[hit.key]])).decode() for hit in hits]
-        return [msgspec.structs.replace(hit, fields={name: [code]}) for hit, code in zip(hits, codes, strict=True)]
+        return [
+            msgspec.structs.replace(hit, fields={**hit.fields, name: [code]})
+            for hit, code in zip(hits, codes, strict=True)
+        ]
 
     def _nearest(self, n_documents: int) -> list[Hit]:
         """A document is as near as its nearest passage."""

@@ -18,6 +18,7 @@ from bridge.profile import IndexProfile, Stage
 from bridge.records import Hit, Key, Passage, RankedHit
 from bridge.search import legs
 from bridge.search.cascade import CascadeRequest
+from bridge.search.collapse import Group, first_of_each, groups_of
 from bridge.search.fusion import (
     LegRankings,
     cascade,
@@ -53,8 +54,8 @@ class Backend(Protocol):
         """The query's embedding, of unit length."""
 
     async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
-        """Runs one search body per leg. Returns leg → hits, best first, each document once; with the codes of documents
-        that have one, if the bodies ask for them (`bridge.search.legs.coded`)."""
+        """Runs one search body per leg. Returns leg → hits, best first, each document once; with the doc values
+        that the bodies ask for: codes (`bridge.search.legs.coded`), and the field by which hits are grouped."""
 
     async def read(
         self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
@@ -84,18 +85,26 @@ class Backend(Protocol):
 class Ranking:
     """A ranking and how it came about.
 
-    `hits`: best first, each document once; empty if no leg answered. `complete`: every document that the application's
-    own query matches is among them. `stages`: what took part, for example `hybrid+rerank`. `legs`: the hits of each
-    leg. `passages`: of documents with several, the one that the cross-encoder scored best. `embedding`: the query's;
-    None if there is none, or if the caller may not see the vectors to compare it with.
+    `hits`: best first, each document once, or each group if the search is collapsed; empty if no leg answered.
+    `complete`: every document that the application's own query matches is among them, or one of its group. `stages`:
+    what took part, for example `hybrid+rerank`. `legs`: the hits of each leg. `groups`: the group of each document,
+    empty if the search is not collapsed. `passages`: of documents with several, the one that the cross-encoder scored
+    best. `embedding`: the query's; None if there is none, or if the caller may not see the vectors to compare it with.
     """
 
     hits: Sequence[RankedHit] = ()
     complete: bool = False
     stages: str = "lexical"
     legs: LegRankings = field(default_factory=dict)
+    groups: Mapping[Key, Group] = field(default_factory=dict)
     passages: Mapping[Key, Passage] = field(default_factory=dict)
     embedding: Sequence[float] | None = None
+
+    @property
+    def own(self) -> list[Key]:
+        """What the application's own query found, best first and one of each group; empty if it was no leg."""
+        found = self.legs.get("lexical", ())
+        return [hit.key for hit in (first_of_each(found, self.groups) if self.groups else found)]
 
 
 async def rank(
@@ -103,8 +112,20 @@ async def rank(
 ) -> Ranking:
     """Ranks by all stages up to `stage`, without those that the backend has no answers for.
 
-    `explain` also runs the application's own query as a leg if it has no weight, so that its ranks can be shown.
+    `explain` also runs the application's own query as a leg if it has no weight, so that its ranks can be shown. If the
+    search is collapsed, all documents that the legs found are ranked, the best of each group stays, and the window is
+    cut last: every page is of the same groups.
     """
+    ranking = await _rank_documents(request, profile, stage, backend, explain)
+    if request.collapse is None:
+        return ranking
+    groups = groups_of((hit for hits in ranking.legs.values() for hit in hits), request.collapse)
+    return replace(ranking, hits=first_of_each(ranking.hits, groups)[: profile.window], groups=groups)
+
+
+async def _rank_documents(
+    request: SearchRequest, profile: IndexProfile, stage: Stage, backend: Backend, explain: bool
+) -> Ranking:
     weights = leg_weights(profile, stage)
     wanted = weights.keys() | {"lexical"} if explain else weights.keys()
     smoothing = smooths(profile, stage)
@@ -117,7 +138,7 @@ async def rank(
         return Ranking(legs=hits_of, embedding=embedding)
     fusion = msgspec.structs.replace(profile.fusion, weights=weights)
     codes = codes_of(counting, profile) if smoothing and confident is None else {}
-    fused = fuse(hits_of, fusion, window=profile.window, codes=codes)
+    fused = fuse(hits_of, fusion, window=profile.window, codes=codes, cut=request.collapse is None)
     ranking = Ranking(
         hits=first_stage(fused),
         complete=_holds_all_matches(counting, profile.window),

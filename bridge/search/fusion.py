@@ -63,9 +63,14 @@ def smooths(profile: IndexProfile, stage: Stage) -> bool:
 
 
 def fuse(
-    rankings: LegRankings, settings: FusionSettings, *, window: int, codes: Mapping[Key, bytes] | None = None
+    rankings: LegRankings,
+    settings: FusionSettings,
+    *,
+    window: int,
+    codes: Mapping[Key, bytes] | None = None,
+    cut: bool = True,
 ) -> list[RankedHit]:
-    """The first `window` documents of the fused ranking.
+    """The first `window` documents of the fused ranking, or all of them unless it is `cut`.
 
     A document's fused score is the weighted mean of what the legs give it; a leg that did not find it
     gives it `absent`. A leg whose weight is zero (or that `weights` lacks) neither adds documents nor
@@ -85,7 +90,7 @@ def fuse(
         shares.append((weight / total, given, absent))
     found = {key for _, given, _ in shares for key in given}
     fused = {key: sum([share * given.get(key, absent) for share, given, absent in shares]) for key in found}
-    best = sorted(fused, key=lambda key: (-fused[key], key))[:window]
+    best = sorted(fused, key=lambda key: (-fused[key], key))[: window if cut else None]
     final = dict(fused)
     neighbours = _neighbours(best[:N_SMOOTHED], codes or {})
     for key, near in neighbours.items():

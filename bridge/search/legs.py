@@ -1,8 +1,8 @@
 """The searches that the bridge sends beside the application's own: bodies only, nothing is sent here.
 
-Each leg asks for ids and scores alone. The application's conditions hold in each: filters, exclusions,
-`post_filter` and `min_score`; for k-NN they stand inside the k-NN query, so that the nearest documents
-among the allowed ones are found and not the allowed ones among the nearest.
+Each leg asks for ids and scores alone, and for documents' groups if the search is collapsed. The application's
+conditions hold in each: filters, exclusions, `post_filter` and `min_score`; for k-NN they stand inside the k-NN
+query, so that the nearest documents among the allowed ones are found and not the allowed ones among the nearest.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +12,7 @@ from bridge.cluster import dialects
 from bridge.profile import IndexProfile
 from bridge.records import Key
 from bridge.search import json_tree
+from bridge.search.collapse import Collapse, Group
 from bridge.search.json_tree import Json
 from bridge.search.request import SearchRequest
 from bridge.search.text_clause import Path
@@ -75,7 +76,9 @@ def exact_vector(request: SearchRequest, profile: IndexProfile, embedding: Seque
 def coded(body: Json, profile: IndexProfile) -> Json:
     """A leg's search that also asks for the documents' codes, unless a companion has them."""
     names = code_fields(profile)
-    return {**body, "docvalue_fields": names} if names and profile.beside is None else body
+    if not names or profile.beside is not None:
+        return body
+    return {**body, "docvalue_fields": list(dict.fromkeys([*body.get("docvalue_fields", ()), *names]))}
 
 
 def code_fields(profile: IndexProfile) -> list[str]:
@@ -123,17 +126,43 @@ def shown(request: SearchRequest, keys: Sequence[Key]) -> Json:
     Its own query stands beside the ids as an optional clause: highlights, named queries and inner hits
     come out as they would in its own answer.
     """
-    filters = [documents(keys)]
-    if conditions := allowed(replace(request, post_filter=None)):
-        # The query holds the conditions too, and names its inner hits once.
-        filters.append(_without_inner_hits({"bool": conditions}))
     body: dict[str, Json] = {
         **request.presentation,
         "size": len(keys),
-        "query": {"bool": {"filter": filters, "should": [request.query]}},
+        "query": _allowed_among(request, documents(keys)),
+        "track_total_hits": False,
+    }
+    if request.collapse is not None:
+        # No two are of one group, so that none is dropped; and the cluster shows the group among the fields.
+        body["collapse"] = {"field": request.collapse.field}
+    return body if request.post_filter is None else body | {"post_filter": request.post_filter}
+
+
+def groups_expanded(request: SearchRequest, collapse: Collapse, groups: Sequence[Group], *, matching: bool) -> Json:
+    """A hit of each of these groups, with the inner hits that the application wants of the group.
+
+    `matching`: of the documents that its own query matches, as in its own answer. Else of all documents that its
+    conditions allow, for groups in which the words match nothing.
+    """
+    among = collapse.clause(groups)
+    query = {"bool": {"must": [request.query], "filter": [among]}} if matching else _allowed_among(request, among)
+    body: dict[str, Json] = {
+        "size": len(groups),
+        "_source": False,
+        "query": query,
+        "collapse": collapse.body,
         "track_total_hits": False,
     }
     return body if request.post_filter is None else body | {"post_filter": request.post_filter}
+
+
+def _allowed_among(request: SearchRequest, among: Json) -> Json:
+    """Those of the documents that `among` finds which the application's conditions allow, scored by its query."""
+    filters = [among]
+    if conditions := allowed(replace(request, post_filter=None)):
+        # The query holds the conditions too, and names its inner hits once.
+        filters.append(_without_inner_hits({"bool": conditions}))
+    return {"bool": {"filter": filters, "should": [request.query]}}
 
 
 def matched(request: SearchRequest, keys: Sequence[Key]) -> Json:
@@ -156,16 +185,18 @@ def matching_predictions(request: SearchRequest, profile: IndexProfile, keys: Se
     }
 
 
-def tail(request: SearchRequest, *, without: Sequence[Key], start: int, size: int) -> Json:
+def tail(request: SearchRequest, *, without: Json, start: int, size: int) -> Json:
     """The application's own results after those of the ranking, in its own order: `size` of them from
-    `start`, documents of the ranking left out."""
+    `start`, without what the clause `without` finds: documents of the ranking, or its groups."""
     body: dict[str, Json] = {
         **request.presentation,
         "from": start,
         "size": size,
-        "query": {"bool": {"must": [request.query], "must_not": [documents(without)]}} if without else request.query,
+        "query": {"bool": {"must": [request.query], "must_not": [without]}},
         "track_total_hits": False,
     }
+    if request.collapse is not None:
+        body["collapse"] = request.collapse.body
     return body | _conditions(request)
 
 
@@ -179,6 +210,8 @@ def _ids_only(request: SearchRequest, size: int, query: Json, *, keep_conditions
     body: dict[str, Json] = {"size": size, "_source": False, "track_total_hits": False, "query": query}
     if keep_conditions:
         body |= _conditions(request)
+    if request.collapse is not None:
+        body["docvalue_fields"] = [request.collapse.field]
     if request.timeout is not None:
         body["timeout"] = request.timeout
     return body

@@ -38,7 +38,7 @@ REASONS: dict[str, str] = {
     "profile_unreadable": "`_meta.neural_bridge` cannot be read, or a newer version wrote it",
     "profiles_differ": "several indices that were enriched in different ways",
     # What is asked
-    "collapse": "hits are grouped",
+    "collapse": "hits are grouped in a way that the bridge does not know",
     "derived": "fields are derived at search time",
     "ext": "a plugin's extension of the search",
     "indices_boost": "indices count differently",

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote_plus
 
 from bridge.profile import SearchRules
 from bridge.search import json_tree
+from bridge.search.collapse import Collapse
 from bridge.search.filter_path import patterns_of
 from bridge.search.json_tree import Json
 from bridge.search.text_clause import NotUnderstood, TextClause, as_list, find_text, refuse_many
@@ -35,6 +36,7 @@ class SearchRequest:
     members and URL parameters that a search for further hits must repeat. `scope` holds the URL
     parameters that decide which shards are asked. `filter_path`: which parts of the answer are wanted, all
     where it is None. `asks_for_ours`: fields of the bridge's object are asked for by name.
+    `collapse` is set if hits are the heads of groups.
     """
 
     query: Json
@@ -43,6 +45,7 @@ class SearchRequest:
     size: int = DEFAULT_SIZE
     post_filter: Json = None
     min_score: Json = None
+    collapse: Collapse | None = None
     timeout: Json = None
     presentation: Mapping[str, Json] = field(default_factory=dict)
     url_presentation: Mapping[str, str] = field(default_factory=dict)
@@ -94,13 +97,12 @@ _PRESENTATION = (
 _OWN_ANSWER_ONLY = ("aggregations", "aggs", "profile", "stats", "suggest", "track_scores", "track_total_hits")
 """What the answer to the application's own request already holds, or what makes no difference to hits."""
 _BODY_KEYS = frozenset(
-    {"query", "from", "size", "post_filter", "min_score", "timeout", "sort"}
+    {"query", "from", "size", "post_filter", "min_score", "timeout", "sort", "collapse"}
     | set(_PRESENTATION)
     | set(_OWN_ANSWER_ONLY)
 )
 _BODY_REASONS = frozenset(
     {
-        "collapse",
         "derived",
         "ext",
         "indices_boost",
@@ -162,15 +164,17 @@ _URL_OWN_ANSWER_ONLY = (
     "phase_took",
     "pre_filter_shard_size",
     "request_cache",
-    "rest_total_hits_as_int",
     "stats",
     "track_scores",
     "track_total_hits",
     "typed_keys",
 )
 
+_TOTALS = "rest_total_hits_as_int"
+"""How totals are written, those of inner hits too, whatever a body says."""
+
 _URL_KEYS = frozenset(
-    {"filter_path", "format", "from", "pretty", "size", "sort", "source", "source_content_type", "timeout"}
+    {_TOTALS, "filter_path", "format", "from", "pretty", "size", "sort", "source", "source_content_type", "timeout"}
     | set(_URL_QUERY)
     | set(_URL_SCOPE)
     | set(_URL_PRESENTATION)
@@ -238,8 +242,9 @@ def _understood(
     clause = find_text(query, text_fields)
     _check_text(clause.text, rules)
     start, size = _page(tree, parameters)
+    collapse = Collapse.of(tree["collapse"]) if "collapse" in tree else None
     presentation = {key: tree[key] for key in _PRESENTATION if key in tree} | ties
-    url_presentation = {key: parameters[key] for key in _URL_PRESENTATION if key in parameters}
+    url_presentation = {key: parameters[key] for key in (*_URL_PRESENTATION, _TOTALS) if key in parameters}
     if any("_none_" in as_list(each.get("stored_fields")) for each in (presentation, url_presentation)):
         # Then hits come without their ids.
         raise NotUnderstood("stored_fields")
@@ -250,12 +255,13 @@ def _understood(
         size=size,
         post_filter=tree.get("post_filter"),
         min_score=tree.get("min_score"),
+        collapse=collapse,
         timeout=parameters.get("timeout", tree.get("timeout")),
         presentation=presentation,
         url_presentation=url_presentation,
         scope={key: parameters[key] for key in _URL_SCOPE if key in parameters},
         filter_path=parameters.get("filter_path") or None,
-        asks_for_ours=names_any(presentation, object_field) or names_any(url_presentation, object_field),
+        asks_for_ours=names_any([presentation, url_presentation, tree.get("collapse")], object_field),
         explain=tree.get("explain") is True or is_set(parameters, "explain"),
         pretty=is_set(parameters, "pretty"),
     )

@@ -5,7 +5,7 @@ cluster's, byte for byte but for `_score`, the bridge's object and the explanati
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -227,6 +227,32 @@ def highlighted(hit: ShownHit, field: str) -> list[str]:
     if "highlight" not in hit.members:
         return []
     return decode(bytes(hit.members["highlight"]), dict[str, list[str]]).get(field, [])
+
+
+def inner_hits(hit: ShownHit, names: Sequence[str]) -> bytes:
+    """The inner hits of these names, as the cluster wrote them: a JSON object."""
+
+    def named(section: bytes) -> bytes:
+        members = msgspec.json.decode(section, type=RawObject)
+        return msgspec.json.encode({name: members[name] for name in names if name in members})
+
+    return changed(bytes(hit.members.get("inner_hits", b"{}")), named)
+
+
+def with_inner_hits(hit: ShownHit, added: bytes) -> ShownHit:
+    """A hit with more inner hits, `added` as `inner_hits` gives them."""
+
+    def joined(both: bytes) -> bytes:
+        own, more = msgspec.json.decode(both, type=tuple[RawObject, RawObject])
+        return msgspec.json.encode({**own, **more})
+
+    own = bytes(hit.members.get("inner_hits", b"{}"))
+    return replace(hit, members={**hit.members, "inner_hits": msgspec.Raw(changed(b"[%b,%b]" % (own, added), joined))})
+
+
+def doc_values(hit: ShownHit) -> Mapping[str, Sequence[object]]:
+    """The hit's fields, each with its values."""
+    return decode(bytes(hit.members.get("fields", b"{}")), dict[str, list[object]])
 
 
 def passages_to_read(hits: Sequence[ShownHit], keys: Sequence[Key], profile: IndexProfile) -> dict[Key, list[Passage]]:

@@ -15,6 +15,7 @@ from bridge.evaluation.tuning.setting import Setting
 from bridge.profile import IndexProfile
 from bridge.records import Key
 from bridge.search import flow
+from bridge.search.collapse import first_of_each, groups_of
 from bridge.search.flow import CONFIDENT
 
 
@@ -81,15 +82,16 @@ class Trials:
 async def _rank(setting: Setting, profile: IndexProfile, search: RememberedSearch) -> tuple[Sequence[Key], float]:
     """The first documents in the order of the proxy's answer, the ranking first and then the application's own results;
     and the estimated time in milliseconds."""
-    own = [hit.key for hit in search.own]
+    groups = groups_of(search.own, search.request.collapse)
+    own = [hit.key for hit in first_of_each(search.own, groups)]
     if setting.stage == "lexical":
         return own[:DEPTH], estimated_ms(setting, search.costs)
     ranking = await flow.rank(search.request, profile, setting.stage, search.by(profile))
     ranked = [hit.key for hit in ranking.hits]
-    inside = set(ranked)
+    inside = {ranking.groups.get(key, key) for key in ranked}
     # A confident text leg needs no cross-encoder.
     reached = replace(setting, stage="hybrid") if ranking.stages.endswith(CONFIDENT) else setting
-    return [*ranked, *(key for key in own if key not in inside)][:DEPTH], estimated_ms(reached, search.costs)
+    return [*ranked, *(key for key in own if groups[key] not in inside)][:DEPTH], estimated_ms(reached, search.costs)
 
 
 def estimated_ms(setting: Setting, costs: Costs) -> float:

@@ -6,8 +6,9 @@ each pair of picks.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
@@ -18,6 +19,7 @@ from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.ranking import Ranked, RankingCache
 from bridge.records import Key, RankedHit
+from bridge.search.collapse import Group
 
 CLICK_PATH = "/_bridge/click"
 MAX_CLICK_BYTES = 4096
@@ -48,12 +50,13 @@ class Interleaving:
         """The mixed ranking; the bridge's alone if the own one cannot be had. Never fails."""
         # An explained ranking runs the application's own query as a leg too.
         ranked = await self._rankings.rank(replace(plan, explain=True))
-        own = [hit.key for hit in ranked.ranking.legs.get("lexical", ())]
+        own = ranked.ranking.own
         bridge = {hit.key: hit for hit in ranked.ranking.hits}
         if not own or not bridge:
             return ranked
         # The same draft for every page of a query, so that pages neither repeat nor skip.
-        drafted = list(team_draft(own, list(bridge), seed=f"{plan.expression}\0{plan.request.text}"))
+        seed = f"{plan.expression}\0{plan.request.text}"
+        drafted = list(team_draft(own, list(bridge), seed=seed, groups=ranked.ranking.groups))
         n = len(drafted)
         hits = [
             msgspec.structs.replace(bridge.get(key) or RankedHit(*key, score=0.0), score=1 + (n - i) / n)
@@ -99,20 +102,23 @@ class Interleaving:
             self._events.append(Click(time=now(), impression=click.impression, document=click.document))
 
 
-def team_draft(own: Sequence[Key], bridge: Sequence[Key], *, seed: str) -> Iterator[tuple[Key, Side]]:
-    """Every document of both rankings once, with the side that picked it; the same for the same seed."""
+def team_draft(
+    own: Sequence[Key], bridge: Sequence[Key], *, seed: str, groups: Mapping[Key, Group] = MappingProxyType({})
+) -> Iterator[tuple[Key, Side]]:
+    """Every document of both rankings once, or one of each of the `groups`, with the side that picked it; the same for
+    the same seed."""
     chance = random.Random(seed)
     sides: dict[Side, Iterator[Key]] = {"own": iter(own), "bridge": iter(bridge)}
-    picked: set[Key] = set()
+    picked: set[Group] = set()
     while sides:
         turn: list[Side] = ["own", "bridge"]
         chance.shuffle(turn)
         for side in turn:
             if side not in sides:
                 continue
-            choice = next((key for key in sides[side] if key not in picked), None)
+            choice = next((key for key in sides[side] if groups.get(key, key) not in picked), None)
             if choice is None:
                 del sides[side]
                 continue
-            picked.add(choice)
+            picked.add(groups.get(choice, choice))
             yield choice, side

@@ -41,7 +41,7 @@ class Shadow:
     async def _compare(self, plan: Plan) -> None:
         # An explained ranking runs the application's own query as a leg too.
         ranked = await self._rankings.rank(replace(plan, explain=True))
-        own = [hit.key for hit in ranked.ranking.legs.get("lexical", ())][:DEPTH]
+        own = ranked.ranking.own[:DEPTH]
         upgraded = [hit.key for hit in ranked.ranking.hits][:DEPTH]
         for reason in ranked.notes.degraded:
             self._metrics.degraded.labels(reason).inc()

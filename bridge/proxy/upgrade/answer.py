@@ -1,5 +1,7 @@
 """From a ranking and the cluster's own answer to the answer's body; missing hits are fetched."""
 
+import asyncio
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,10 +17,23 @@ from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.ranking import Ranked, internal_error
 from bridge.records import Key, Passage, RankedHit, Smoothed
 from bridge.search import legs
+from bridge.search.collapse import Collapse, Group
 from bridge.search.filter_path import filtered, without_parameter
+from bridge.search.flow import Ranking
 from bridge.search.fusion import tail_score
 from bridge.search.request import LeaveAlone
-from bridge.search.response import OwnAnswer, RawObject, ShownHit, hidden, highlighted, hit_without, shown_hit
+from bridge.search.response import (
+    OwnAnswer,
+    RawObject,
+    ShownHit,
+    doc_values,
+    hidden,
+    highlighted,
+    hit_without,
+    inner_hits,
+    shown_hit,
+    with_inner_hits,
+)
 from bridge.text import changed
 
 log = structlog.get_logger(__name__)
@@ -107,7 +122,7 @@ class Composer:
         available = {hit.key: hit for hit in own.hits}
         _refuse_mixture(plan, [*available, *(hit.key for hit in ranking)])
         if missing := [hit.key for hit in page if hit.key not in available]:
-            available |= {hit.key: hit for hit in await self._searches.show(plan, legs.shown(request, missing))}
+            available |= await self._missing(plan, ranked.ranking, missing, own)
         matching: dict[Key, list[str]] = {}
         if plan.explain:
             matching = await self._predicted_queries(plan, [hit.key for hit in page], ranked)
@@ -117,18 +132,54 @@ class Composer:
             if hit.key in available
         ]
         if end > len(ranking) and not ranked.ranking.complete:
-            shown += await self._tail(plan, ranking)
+            shown += await self._tail(plan, ranked.ranking)
         return shown
 
-    async def _tail(self, plan: Plan, ranking: Sequence[RankedHit]) -> list[RawObject]:
+    async def _missing(self, plan: Plan, ranking: Ranking, keys: Sequence[Key], own: OwnAnswer) -> dict[Key, ShownHit]:
+        """Hits of the ranking that the own answer lacks, those that there are still."""
+        request, collapse = plan.request, plan.request.collapse
+        showing = self._searches.show(plan, legs.shown(request, keys))
+        if collapse is None or not collapse.inner_hits:
+            return {hit.key: hit for hit in await showing}
+        groups = [ranking.groups[key] for key in keys]
+        hits, inner = await asyncio.gather(showing, self._inner_hits(plan, collapse, groups, own))
+        group_of = dict(zip(keys, groups, strict=True))
+        return {hit.key: with_inner_hits(hit, inner[group_of[hit.key]]) for hit in hits if group_of[hit.key] in inner}
+
+    async def _inner_hits(
+        self, plan: Plan, collapse: Collapse, groups: Sequence[Group], own: OwnAnswer
+    ) -> dict[Group, bytes]:
+        """The inner hits of each group: those in the own answer if it shows the group by another document."""
+
+        found: dict[Group, bytes] = {}
+
+        def read(hits: Sequence[ShownHit]) -> None:
+            for hit in hits:
+                # In the own answer the field may be shown once more, as the application wants it.
+                with contextlib.suppress(ValueError):
+                    found[collapse.group(doc_values(hit))] = inner_hits(hit, collapse.inner_hits)
+
+        read(own.hits)
+        for matching in (True, False):
+            if unknown := [group for group in groups if group not in found]:
+                body = legs.groups_expanded(plan.request, collapse, unknown, matching=matching)
+                read(await self._searches.show(plan, body))
+        return found
+
+    async def _tail(self, plan: Plan, ranked: Ranking) -> list[RawObject]:
         """The application's own results that are not in the ranking."""
-        request = plan.request
+        request, ranking = plan.request, ranked.hits
         start = max(request.start - len(ranking), 0)
         size = request.start + request.size - max(request.start, len(ranking))
-        body = legs.tail(request, without=[hit.key for hit in ranking], start=start, size=size)
+        keys = [hit.key for hit in ranking]
+        if request.collapse is None:
+            without = legs.documents(keys)
+        else:
+            without = request.collapse.clause(ranked.groups[key] for key in keys)
+        body = legs.tail(request, without=without, start=start, size=size)
         first = len(ranking) + start + 1
         hits = await self._searches.show(plan, body)
-        _refuse_mixture(plan, [*(hit.key for hit in ranking), *(hit.key for hit in hits)])
+        _refuse_mixture(plan, [*keys, *(hit.key for hit in hits)])
         return [
             shown_hit(
                 hit,

@@ -237,7 +237,7 @@ class CompanionLegs:
         code = self._entries.values.get(hit.key, {}).get(code_field)
         if code is None or not self._entries.count(hit.key):
             return hit
-        return msgspec.structs.replace(hit, fields={code_field: code})
+        return msgspec.structs.replace(hit, fields={**hit.fields, code_field: code})
 
     async def _shown(self, candidates: Mapping[str, _Candidates]) -> dict[str, list[Hit] | str]:
         """The legs' hits in the application's index; their texts are noted."""

@@ -272,9 +272,11 @@ class _Kept:
     @property
     def size(self) -> int:
         """Bytes in memory, the profile aside, which all rankings of an index share."""
-        return sum(map(sys.getsizeof, (self, self.state, self.ranking, self.ranking.hits))) + sum(
-            sum(map(sys.getsizeof, (hit, hit.index, hit.doc_id, hit.score))) for hit in self.ranking.hits
-        )
+        ranking = self.ranking
+        parts = (self, self.state, ranking, ranking.hits, ranking.groups)
+        groups = (part for key, group in ranking.groups.items() for part in (key, group))
+        hits = (part for hit in ranking.hits for part in (hit, hit.index, hit.doc_id, hit.score))
+        return sum(map(sys.getsizeof, (*parts, *groups, *hits)))
 
 
 class RankingCache:
@@ -335,8 +337,10 @@ class RankingCache:
             ranking = ranked.ranking
             if ranking.hits and not ranked.notes.failures and (state := _state(await own_body)) is not None:
                 hits = tuple(RankedHit(hit.index, hit.doc_id, hit.score) for hit in ranking.hits)
+                groups = {hit.key: ranking.groups[hit.key] for hit in hits} if ranking.groups else {}
+                kept = Ranking(hits, ranking.complete, ranking.stages, groups=groups)
                 with contextlib.suppress(ValueError):  # larger than all that may be kept
-                    self._kept[key] = _Kept(state, plan.profile, Ranking(hits, ranking.complete, ranking.stages))
+                    self._kept[key] = _Kept(state, plan.profile, kept)
             return ranked
         finally:
             ended.set()
@@ -348,7 +352,7 @@ class RankingCache:
         depth may reuse a reranked entry."""
         request = plan.request
         search = (plan.expression, plan.stage, reranks, request.query, request.post_filter, request.min_score)
-        more = (request.timeout, dict(request.scope))
+        more = (request.timeout, dict(request.scope), request.collapse and request.collapse.field)
         caller = identity(plan.caller, self._per_request_headers)
         return caller + hashlib.sha256(msgspec.json.encode((search, more))).digest()
 

@@ -48,6 +48,8 @@ class ScriptedIndex:
     """Ids that the caller may not see, where they are asked for by id."""
     codes: Mapping[str, str] = field(default_factory=dict)
     """Id → its code in base64, where a leg asks for codes."""
+    groups: Mapping[str, Any] = field(default_factory=dict)
+    """Id → the value of the field by which a search is collapsed; a document without one is of the group of nulls."""
     rendered: Mapping[str, Any] = field(default_factory=dict)
     """What every template comes to."""
 
@@ -79,25 +81,34 @@ class ScriptedIndex:
             ids = found[leg][: search.get("size", 10)]
             source = search.get("_source", True)
             hits = [self._hit(doc_id, 10.0 - rank, source) for rank, doc_id in enumerate(ids)]
-            for hit in hits if search.get("docvalue_fields") == ["_neural.code"] else ():
-                if (code := self.codes.get(hit["_id"])) is not None:
-                    hit["fields"] = {"_neural.code": [code]}
+            for hit in hits:
+                for name in search.get("docvalue_fields", ()):
+                    value = (self.codes if name == "_neural.code" else self.groups).get(hit["_id"])
+                    hit.setdefault("fields", {})[name] = [] if value is None else [value]
             items.append(self.legs.get(leg) or {"took": 1, "hits": {"hits": hits}, "status": 200})
         return reply_json({"took": 1, "responses": items})
 
     def _search(self, kind: str, body: dict[str, Any]) -> Reply:
         start, size = body.get("from", 0), body.get("size", 10)
+        matching: Sequence[str] = self.own
         if kind == "own":
-            ids = self.own[start : start + size]
+            ids = self._collapsed(self.own, body)[start : start + size]
+        elif kind == "groups":
+            matching = self.own if "must" in body["query"]["bool"] else sorted(self.groups)
+            ids = self._collapsed(self._in_groups(matching, body["query"]["bool"]["filter"][0]), body)
         elif kind == "matched":
             ids = sorted(_ids(body["query"]["bool"]["filter"]) & set(self.own))
         elif kind == "tail":
-            excluded = _ids(body["query"]["bool"]["must_not"])
-            ids = [doc_id for doc_id in self.own if doc_id not in excluded][start : start + size]
+            [clause] = body["query"]["bool"]["must_not"]
+            excluded = self._in_groups(self.own, clause) if "collapse" in body else _ids([clause])
+            remaining = [doc_id for doc_id in self.own if doc_id not in excluded]
+            ids = self._collapsed(remaining, body)[start : start + size]
         else:
             # Out of order, as an ids query answers.
             ids = sorted(_ids(body["query"]["bool"].get("filter") or [body["query"]]) - self.hidden)
         hits = [self._hit(doc_id, 5.0 - rank / 10, body.get("_source", True)) for rank, doc_id in enumerate(ids, start)]
+        for hit in hits if "collapse" in body else ():
+            hit |= self._group_of(hit["_id"], body["collapse"], matching)
         for hit in hits if kind == "texts" else ():
             hit["inner_hits"] = {"_neural.passages": {"hits": {"hits": self._inner(hit["_id"])}}}
         if kind == "predictions":
@@ -114,6 +125,25 @@ class ScriptedIndex:
             answer["aggregations"] = {"n": {"value": len(self.own)}}
         return reply_json(answer)
 
+    def _collapsed(self, ids: Sequence[str], body: dict[str, Any]) -> Sequence[str]:
+        heads = {self.groups.get(doc_id): doc_id for doc_id in reversed(ids)} if "collapse" in body else {}
+        return [doc_id for doc_id in ids if not heads or heads[self.groups.get(doc_id)] == doc_id]
+
+    def _in_groups(self, ids: Sequence[str], clause: dict[str, Any]) -> list[str]:
+        values: list[Any] = []
+        for each in clause["bool"]["should"]:
+            values += [None] if "bool" in each else next(iter(each["terms"].values()))
+        return [doc_id for doc_id in ids if self.groups.get(doc_id) in values]
+
+    def _group_of(self, doc_id: str, collapse: dict[str, Any], matching: Sequence[str]) -> dict[str, Any]:
+        """What a collapsed search adds to the head of a group."""
+        group = self.groups.get(doc_id)
+        members: dict[str, Any] = {"fields": {collapse["field"]: [group]}}
+        if (wanted := collapse.get("inner_hits")) is not None:
+            found = [{"_index": "docs", "_id": each} for each in matching if self.groups.get(each) == group]
+            members["inner_hits"] = {wanted["name"]: {"hits": {"hits": found[: wanted.get("size", 3)]}}}
+        return members
+
     def _inner(self, doc_id: str) -> list[dict[str, Any]]:
         names = ("_neural.passages.start", "_neural.passages.end")
         offsets = self.passages.get(doc_id, ())
@@ -128,8 +158,10 @@ class ScriptedIndex:
 
 
 def kind_of_search(body: dict[str, Any]) -> str:
-    """Which search of the bridge's a body is: own, texts, shown, tail, predictions, matched."""
+    """Which search of the bridge's a body is: own, texts, shown, tail, predictions, matched, groups."""
     query = body.get("query", {}).get("bool", {})
+    if "collapse" in body and body.get("_source") is False and "filter" in query:
+        return "groups"
     if "_neural.predicted_queries" in body.get("highlight", {}).get("fields", {}):
         return "predictions"
     if "must" in query and "ids" in json.dumps(query.get("filter")):

@@ -44,6 +44,16 @@ def test_an_admission_has_all_conditions_and_shows_texts(leg: str) -> None:
     assert (query["filter"], query["must_not"]) == ([PUBLIC], [PUBLIC])
 
 
+@pytest.mark.parametrize("leg", ["expansion", "vector"])
+def test_an_admission_of_a_collapsed_search_asks_for_groups(leg: str) -> None:
+    request = understood({"query": MATCH, "collapse": {"field": "brand"}})
+
+    body = beside.admission(request, PROFILE, leg, HITS)
+
+    assert (body["docvalue_fields"], "collapse" in body) == (["brand"], False)
+    assert "brand" not in str(beside.expansion(request, PROFILE, size=7))
+
+
 def test_an_admission_of_texts_has_a_clause_for_each_score() -> None:
     body = beside.admission(REQUEST, PROFILE, "expansion", HITS)
 

@@ -34,6 +34,7 @@ from bridge.proxy.upgrade.ranking import CallersBackend, Notes
 from bridge.records import Hit, Key, Passage
 from bridge.search import json_tree, legs
 from bridge.search.cascade import CascadeRequest, merge_scores, select_for_large_model
+from bridge.search.collapse import first_of_each
 from bridge.search.flow import READ_CHARS, Backend, Ranking, codes_of, rank
 from bridge.search.fusion import blended
 from bridge.search.json_tree import Json
@@ -299,6 +300,49 @@ def test_every_page_is_of_the_same_smoothed_ranking() -> None:
     assert first.hits == later.hits
 
 
+# --- collapse ---------------------------------------------------------------------------------------------------
+
+
+BY_BRAND: dict[str, Json] = {"collapse": {"field": "brand"}}
+BRANDS = {"a": ["acme"], "b": ["acme"], "c": ["other"], "d": [], "e": ["other"]}
+
+
+def grouped(found: Sequence[Hit], brands: Mapping[str, Sequence[object]] = MappingProxyType(BRANDS)) -> list[Hit]:
+    return [msgspec.structs.replace(hit, fields={"brand": brands[hit.doc_id]}) for hit in found]
+
+
+def collapsing(stage: Stage, profile: IndexProfile = PROFILE, **scores: float) -> Ranking:
+    text, near = grouped(hits("a", "b", "c")), grouped(hits("e", "d", "a"))
+    script = Script(lexical=text, expansion=text, vector=near, exact=near, scores=scores)
+    return ranked(script, stage, BY_BRAND, profile=profile, explain=True)
+
+
+def test_the_best_of_each_group_after_all_stages_stays() -> None:
+    deep = msgspec.structs.replace(PROFILE, rerank=RerankSettings(depth=3, blend=0.0))
+    assert ids(collapsing("hybrid")) == "aed"
+    assert ids(collapsing("rerank", e=5.0)) == "ead"
+    assert ids(collapsing("rerank", deep, b=5.0, e=4.0)) == "bed"
+
+
+def test_the_window_is_cut_when_only_one_of_each_group_is_left() -> None:
+    """Of the first three documents two are of one group."""
+    assert ids(ranked(Script(), "hybrid")) == "aeb"
+    assert len(collapsing("hybrid").hits) == 3
+    assert ids(collapsing("hybrid", msgspec.structs.replace(PROFILE, window=2))) == "ae"
+
+
+def test_the_applications_own_ranking_is_collapsed_to_be_compared() -> None:
+    assert [doc_id for _, doc_id in collapsing("hybrid").own] == ["a", "c"]
+    plain = ranked(Script(), "hybrid", explain=True)
+    assert [doc_id for _, doc_id in plain.own] == ["a", "b", "c"]
+
+
+def test_what_the_cluster_cannot_collapse_is_not_found() -> None:
+    several = {**BRANDS, "e": ["acme", "other"]}
+    script = Script(expansion=grouped(hits("a", "b", "c")), vector=grouped(hits("e", "d", "a"), several))
+    assert ids(ranked(script, "hybrid", BY_BRAND)) == "adc"
+
+
 # --- the same search, whoever answers ---------------------------------------------------------------------------
 
 
@@ -316,13 +360,19 @@ class World:
     stage: Stage
     body: Mapping[str, Json]
     failing: frozenset[str] = frozenset()
+    brands: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    """The doc values by which a search is collapsed."""
 
     def search(self, body: Json) -> Sequence[Hit]:
         kind = kind_of(body)
         found = {"lexical": self.lexical, "expansion": self.expansion}.get(kind, self.near)[: body["size"]]
-        if body.get("docvalue_fields") != [self.profile.code_field]:
-            return found
-        return [with_code(hit, self.codes[hit.doc_id]) for hit in found]
+        wanted = body.get("docvalue_fields", ())
+        if self.profile.code_field in wanted:
+            found = [with_code(hit, self.codes[hit.doc_id]) for hit in found]
+        return [self.with_brand(hit) for hit in found] if "brand" in wanted else found
+
+    def with_brand(self, hit: Hit) -> Hit:
+        return msgspec.structs.replace(hit, fields={**hit.fields, "brand": self.brands[hit.doc_id]})
 
     @property
     def codes(self) -> Mapping[str, bytes]:
@@ -377,7 +427,12 @@ def worlds(draw: st.DrawFn, *, may_fail: Sequence[str] = ()) -> World:
         body["min_score"] = 0.5
     if draw(st.booleans()):
         body["query"] = {"bool": {"must": [QUERY["query"]], "filter": [{"term": {"public": True}}]}}
+    if draw(st.booleans()):
+        body |= BY_BRAND
+    brands: list[Sequence[object]] = [[], [None], ["x"], ["y"], [3], ["x", "y"]]
+    brand = st.sampled_from(brands)
     return World(
+        brands=draw(st.fixed_dictionaries(dict.fromkeys(doc_ids, brand))),
         lexical=some_hits(draw(shuffled)[: draw(some)], draw(numbers)),
         expansion=some_hits(draw(shuffled)[: draw(some)], draw(numbers)),
         near=some_hits(draw(shuffled), [cosine / 256 for cosine in cosines]),
@@ -503,8 +558,13 @@ def in_memory(world: World) -> Ranking:
         def score(self, query: str, passages: Sequence[str]) -> "np.typing.NDArray[np.float32]":
             return np.array([world.large[passage] for passage in passages], dtype=np.float32)
 
+    class Branded(MemoryBackend):
+        async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
+            found = await super().search(bodies)
+            return {leg: [world.with_brand(hit) for hit in hits] for leg, hits in found.items()}
+
     scorer = None if "score" in world.failing else Large()
-    backend = MemoryBackend(corpus, world.lexical, Vectors(rows, query[None]), query, scorer)
+    backend = Branded(corpus, world.lexical, Vectors(rows, query[None]), query, scorer)
     return asyncio.run(rank(understood(**world.body), world.profile, world.stage, backend))
 
 
@@ -524,6 +584,24 @@ def test_adapt_and_the_benchmark_of_models_rank_as_the_proxy_does_without_expans
     plain = msgspec.structs.replace(world.profile, generator=None)
     world = replace(world, profile=plain)
     assert order(in_memory(world)) == order(by_proxy(world))
+
+
+@given(worlds())
+def test_a_collapsed_ranking_is_the_first_of_each_group_of_the_whole_one(world: World) -> None:
+    world = replace(world, profile=msgspec.structs.replace(world.profile, window=12))
+    plain = by_proxy(replace(world, body={name: each for name, each in world.body.items() if name != "collapse"}))
+    collapsed = by_proxy(replace(world, body={**world.body, **BY_BRAND}))
+    brands = {("i", doc_id): [each for each in brand if each is not None] for doc_id, brand in world.brands.items()}
+    single = {key: brand[0] if brand else None for key, brand in brands.items() if len(brand) < 2}
+    assert list(collapsed.hits) == first_of_each(plain.hits, single)
+    assert len({single[hit.key] for hit in collapsed.hits}) == len(collapsed.hits)
+
+
+@given(worlds().filter(lambda world: "collapse" in world.body), st.integers(0, 8))
+def test_every_page_is_of_the_same_groups(world: World, start: int) -> None:
+    first, later = (by_proxy(replace(world, body={**world.body, "from": at})) for at in (0, start))
+    assert len(first.hits) == len(later.hits) <= world.profile.window
+    assert [hit.key for hit in first.hits][start:] == [hit.key for hit in later.hits][start:]
 
 
 @given(worlds(may_fail=["embed", "lexical", "expansion", "vector", "read", "score", "small"]))

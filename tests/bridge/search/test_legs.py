@@ -173,9 +173,64 @@ def test_shown_hits_meet_the_conditions_of_the_moment() -> None:
     assert body["query"]["bool"]["should"] == [query]
 
 
+BY_BRAND: dict[str, Any] = {"field": "brand", "inner_hits": {"name": "all"}, "max_concurrent_group_searches": 2}
+COLLAPSED: dict[str, Any] = {"query": MATCH, "collapse": BY_BRAND, "post_filter": PUBLIC, "_source": ["title"]}
+
+
+def test_legs_of_a_collapsed_search_ask_for_groups_and_do_not_collapse() -> None:
+    request = understood(COLLAPSED)
+    coded = msgspec.structs.replace(PROFILE, codes="sign")
+
+    for body in (
+        legs.lexical(request, PROFILE),
+        legs.expansion(request, PROFILE),
+        legs.vector(request, PROFILE, [1.0, 0.0]),
+        legs.exact_vector(request, PROFILE, [1.0, 0.0]),
+    ):
+        assert body["docvalue_fields"] == ["brand"]
+        assert "collapse" not in body
+        once = legs.coded(body, coded)
+        assert once["docvalue_fields"] == ["brand", "_neural.code"]
+        assert legs.coded(once, coded) == once
+
+
+def test_hits_of_a_collapsed_search_are_shown_as_heads() -> None:
+    body = legs.shown(understood(COLLAPSED), [("docs", "1")])
+
+    assert (body["collapse"], body["_source"]) == ({"field": "brand"}, ["title"])
+
+
+def test_groups_are_expanded_as_the_applications_query_expands_them() -> None:
+    request = understood({**COLLAPSED, "query": {"bool": {"must": [MATCH], "filter": [PUBLIC]}}})
+    assert request.collapse is not None
+    groups = {"bool": {"should": [{"terms": {"brand": ["acme"]}}]}}
+
+    matching, allowed = (
+        legs.groups_expanded(request, request.collapse, ["acme"], matching=matching) for matching in (True, False)
+    )
+
+    assert matching["query"] == {"bool": {"must": [request.query], "filter": [groups]}}
+    assert allowed["query"] == {"bool": {"filter": [groups, {"bool": {"filter": [PUBLIC]}}], "should": [request.query]}}
+    for body in (matching, allowed):
+        assert (body["collapse"], body["post_filter"], body["size"]) == (BY_BRAND, PUBLIC, 1)
+
+
+def test_the_tail_of_a_collapsed_search_is_of_groups_too() -> None:
+    request = understood(COLLAPSED)
+    assert request.collapse is not None
+    without = request.collapse.clause(["acme", None])
+
+    body = legs.tail(request, without=without, start=0, size=5)
+
+    assert (body["collapse"], body["query"]["bool"]["must_not"]) == (BY_BRAND, [without])
+
+
 def test_tail_leaves_out_the_ranking_and_keeps_conditions() -> None:
     body = legs.tail(
-        understood({"query": MATCH, "post_filter": PUBLIC, "min_score": 2}), without=[("docs", "1")], start=3, size=7
+        understood({"query": MATCH, "post_filter": PUBLIC, "min_score": 2}),
+        without=legs.documents([("docs", "1")]),
+        start=3,
+        size=7,
     )
 
     assert (body["from"], body["size"], body["post_filter"], body["min_score"]) == (3, 7, PUBLIC, 2)

@@ -26,7 +26,15 @@ LEFT_ALONE: dict[str, tuple[Any, str, str]] = {
     "search_after": ({"query": MATCH, "search_after": [1]}, "", "search_after"),
     "scroll": ({"query": MATCH}, "scroll=1m", "scroll"),
     "point in time": ({"query": MATCH, "pit": {"id": "x"}}, "", "pit"),
-    "collapse": ({"query": MATCH, "collapse": {"field": "brand"}}, "", "collapse"),
+    "collapse": ({"query": MATCH, "collapse": {"field": "brand", "new_member": 1}}, "", "collapse"),
+    "collapsed, and sorted by a field": ({"query": MATCH, "collapse": {"field": "a"}, "sort": ["price"]}, "", "sort"),
+    "collapsed, after sort values": (
+        {"query": MATCH, "collapse": {"field": "a"}, "search_after": [1]},
+        "",
+        "search_after",
+    ),
+    "collapsed and rescored": ({"query": MATCH, "collapse": {"field": "a"}, "rescore": {}}, "", "rescore"),
+    "collapsed in a scroll": ({"query": MATCH, "collapse": {"field": "a"}}, "scroll=1m", "scroll"),
     "rescore": ({"query": MATCH, "rescore": {}}, "", "rescore"),
     "vectors beside": ({"query": MATCH, "knn": {}}, "", "knn"),
     "its own pipeline": ({"query": MATCH}, "search_pipeline=mine", "search_pipeline"),
@@ -111,6 +119,30 @@ def test_hits_without_ids_are_left_as_they_are(body: dict[str, object], query_st
     left = understand({"query": MATCH, **body}, query_string)
     assert isinstance(left, LeaveAlone)
     assert left.reason == "stored_fields"
+
+
+def test_a_collapsed_search_is_read() -> None:
+    inner = [{"name": "newest", "sort": ["n"], "collapse": {"field": "b"}}, {"name": "best", "size": 5}]
+    collapse = {"field": "brand", "inner_hits": inner, "max_concurrent_group_searches": 4}
+
+    understood = understand({"query": MATCH, "collapse": collapse}, "rest_total_hits_as_int=true")
+
+    assert isinstance(understood, SearchRequest)
+    assert understood.collapse is not None
+    assert (understood.collapse.field, understood.collapse.inner_hits) == ("brand", ["newest", "best"])
+    assert understood.collapse.body == collapse
+    # Of the totals of inner hits.
+    assert understood.url_presentation == {"rest_total_hits_as_int": "true"}
+    assert not understood.asks_for_ours
+
+
+def test_inner_hits_of_groups_may_ask_for_the_bridges_object() -> None:
+    inner = {"name": "all", "_source": ["neural.stamp"]}
+
+    understood = understand({"query": MATCH, "collapse": {"field": "brand", "inner_hits": inner}})
+
+    assert isinstance(understood, SearchRequest)
+    assert understood.asks_for_ours
 
 
 def test_url_overrides_the_body_as_the_cluster_does() -> None:

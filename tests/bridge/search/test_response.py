@@ -13,14 +13,17 @@ from bridge.search.response import (
     PASSAGE_HIGHLIGHT,
     OwnAnswer,
     ShownHit,
+    doc_values,
     hidden,
     highlighted,
     hit_without,
+    inner_hits,
     leg_rankings,
     nearest_passages,
     passages_to_read,
     shown_hit,
     source_texts,
+    with_inner_hits,
     without_member,
 )
 from bridge.text import digest_in_stamp, field_texts, replace_lone_surrogates, source_digest
@@ -252,6 +255,24 @@ HALF_HIT = (
     b'{"_index":"docs","_id":"1","_score":1.0,"_source":{"t":"rain \\ud83d","neural":{"stamp":"s"}},'
     b'"highlight":{"t":["<em>rain</em> \\ud83d"]},"sort":["\\uDE00"]}'
 )
+
+
+def test_inner_hits_of_a_group_stand_beside_those_of_the_query() -> None:
+    [of_group, head] = OwnAnswer(
+        answer(
+            b'{"_index":"d","_id":"1","fields":{"n":[7]},"inner_hits":{"nested":{"a":1},"all":{"b": 2.0}}}',
+            b'{"_index":"d","_id":"2","inner_hits":{"nested":{"c":"\\ud83d"}}}',
+        )
+    ).hits
+
+    inner = inner_hits(of_group, ["all", "newest"])
+
+    assert doc_values(of_group) == {"n": [7]}
+    assert inner == b'{"all":{"b": 2.0}}'
+    assert with_inner_hits(head, inner).members["inner_hits"] == msgspec.Raw(
+        b'{"nested":{"c":"\\ud83d"},"all":{"b": 2.0}}'
+    )
+    assert (inner_hits(head, ["all"]), doc_values(head)) == (b"{}", {})
 
 
 @pytest.mark.case("P54")

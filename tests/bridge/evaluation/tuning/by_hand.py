@@ -1,13 +1,16 @@
 """Legs and scores that were written by hand, and trials of settings on them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.evaluation.tuning.answers import AverageTime, Costs, RememberedSearch, Source
 from bridge.evaluation.tuning.trials import Trials
 from bridge.profile import IndexProfile, ModelReference, RerankSettings
 from bridge.records import Hit, Key, Passage
+from bridge.search.collapse import Collapse
 from bridge.search.json_tree import Json
 from bridge.search.request import words_request
 
@@ -68,9 +71,11 @@ def search(
     vector_rank: int | None,
     large: Mapping[str, float] = GOOD,
     small: Mapping[str, float] | None = None,
+    brands: Mapping[str, str] | None = None,
 ) -> RememberedSearch:
     """A query whose right document stands at these ranks (first is 1) among wrong ones of each leg; None: the leg
-    does not find it. `small` is as `large` if it is not given. Reading a document costs 6 ms."""
+    does not find it. `small` is as `large` if it is not given. Reading a document costs 6 ms. With `brands`, documents
+    that have one, the search is collapsed by it."""
     text = [f"t{n}" for n in range(12)]
     near = [f"v{n}" for n in range(12)]
     if text_rank is not None:
@@ -78,7 +83,14 @@ def search(
     if vector_rank is not None:
         near.insert(vector_rank - 1, RIGHT)
     words = words_request("words", ["body"], size=100)
-    source = Written(hits(*text), hits(*near), large, large if small is None else small)
+    of_text, of_near = hits(*text), hits(*near)
+    if brands is not None:
+        words = replace(words, collapse=Collapse.of({"field": "brand"}))
+        of_text, of_near = (
+            [msgspec.structs.replace(hit, fields={"brand": [brands.get(hit.doc_id)]}) for hit in found]
+            for found in (of_text, of_near)
+        )
+    source = Written(of_text, of_near, large, large if small is None else small)
     remembered = RememberedSearch(query_id, words, source, most_hits=200, most_passages=3)
     remembered.measure(PROFILE)
     remembered.costs = costs()

@@ -18,6 +18,15 @@ def test_the_applications_own_results_follow_the_window() -> None:
     assert tried.of(first_alone).values.tolist() == [0.25]
 
 
+def test_groups_of_the_ranking_do_not_follow_it_once_more() -> None:
+    """The right document is third of its leg; the two before it are of one group."""
+    brands = {"t0": "x", "t1": "x", RIGHT: "y"}
+    tried = trials([search("q0", text_rank=3, vector_rank=None, brands=brands)])
+    first_alone = replace(Setting.of(PROFILE, "hybrid").weighing(vector=0.0), window=1)
+    assert tried.of(first_alone).values.tolist() == [0.5]
+    assert tried.of(Setting.of(PROFILE, "lexical")).values.tolist() == [0.5]
+
+
 def test_a_confident_text_leg_ranks_alone_and_saves_the_time_of_reading() -> None:
     """The first hit of twelve scores twelve elevenths of the second."""
     tried = trials([search("q0", text_rank=1, vector_rank=None, large=BAD)])

@@ -35,6 +35,15 @@ def test_a_draft_holds_every_document_once_in_each_sides_order(own: list[Key], b
     assert drafted == list(team_draft(own, bridge, seed=seed))
 
 
+@given(own=keys, bridge=keys, seed=st.text())
+def test_a_draft_holds_one_document_of_each_group(own: list[Key], bridge: list[Key], seed: str) -> None:
+    groups = {("docs", doc_id): "vowels" if doc_id in "aei" else None for doc_id in "abcdefghij"}
+
+    drafted = [groups[key] for key, _ in team_draft(own, bridge, seed=seed, groups=groups)]
+
+    assert Counter(drafted) == Counter({groups[key] for key in (*own, *bridge)})
+
+
 def test_a_draft_lets_each_side_pick_once_in_two_and_begin_half_the_time() -> None:
     own, bridge = ([(side, str(i)) for i in range(5)] for side in ("own", "bridge"))
     first: Counter[str] = Counter()

@@ -249,3 +249,135 @@ async def test_an_alias_that_moves_meanwhile_mixes_no_two_indices(
     if n_indices == 1:
         assert {hit["_index"] for hit in answer["hits"]["hits"]} == {"docs"}
         assert ids(answer) == ["a", "b", "c"]
+
+
+# --- collapse ---------------------------------------------------------------------------------------------------
+
+
+BRANDS = {"a": "x", "b": "x", "c": "y", "d": "y", "e": "z"}
+"""The application's query matches none of brand z."""
+COLLAPSED: dict[str, Any] = {
+    **QUERY,
+    "collapse": {"field": "brand", "inner_hits": {"name": "all", "size": 5}, "max_concurrent_group_searches": 2},
+}
+
+
+def heads(found: list[str], groups: dict[str, Any]) -> list[str]:
+    """The first document of each group."""
+    firsts = {groups.get(doc_id): doc_id for doc_id in reversed(found)}
+    return [doc_id for doc_id in found if firsts[groups.get(doc_id)] == doc_id]
+
+
+def inner(answer: Any) -> dict[str, list[str]]:
+    """The inner hits of each head."""
+    return {
+        hit["_id"]: [each["_id"] for each in hit["inner_hits"]["all"]["hits"]["hits"]] for hit in answer["hits"]["hits"]
+    }
+
+
+async def test_a_collapsed_search_shows_the_best_of_each_group(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(titles={"d": "red shoe"}, groups=BRANDS))
+    _, _, plain = await search(stack, {**QUERY, "aggs": {"n": {"sum": {"field": "n"}}}})
+
+    _, mark, answer = await search(stack, {**COLLAPSED, "aggs": {"n": {"sum": {"field": "n"}}}})
+
+    assert mark.startswith("hybrid+rerank; took")
+    assert ids(answer) == heads(ids(plain), BRANDS) == ["d", "a", "e"]
+    assert [hit["fields"] for hit in answer["hits"]["hits"]] == [{"brand": [BRANDS[each]]} for each in ids(answer)]
+    assert (answer["hits"]["total"], answer["aggregations"]) == (plain["hits"]["total"], plain["aggregations"])
+    assert "_neural" not in json.dumps(answer)
+
+
+async def test_inner_hits_are_those_of_the_applications_query(make_stack: MakeStack) -> None:
+    """Of d's group the own answer shows c, with all inner hits; e's group has no document that the query matches."""
+    stack = await make_stack(ScriptedIndex(titles={"d": "red shoe"}, groups=BRANDS))
+
+    _, _, answer = await search(stack, COLLAPSED)
+
+    assert inner(answer) == {"d": ["c"], "a": ["a", "b"], "e": ["e"]}
+    expanding = [body for body in own_searches(stack) if kind_of_search(body) == "groups"]
+    assert ["must" in body["query"]["bool"] for body in expanding] == [True, False]
+    assert all(
+        body["query"]["bool"]["filter"][0] == {"bool": {"should": [{"terms": {"brand": ["z"]}}]}} for body in expanding
+    )
+
+
+async def test_without_inner_hits_no_group_is_expanded(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(groups=BRANDS))
+
+    _, _, answer = await search(stack, {**QUERY, "collapse": {"field": "brand"}})
+
+    assert sorted(BRANDS[doc_id] for doc_id in ids(answer)) == ["x", "y", "z"]
+    assert not [body for body in own_searches(stack) if kind_of_search(body) == "groups"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+async def test_pages_show_every_group_once_inside_the_window_and_beyond(make_stack: MakeStack, size: int) -> None:
+    own = [f"o{i}" for i in range(50)]
+    groups: dict[str, Any] = {doc_id: f"g{i * 7 % 20}" for i, doc_id in enumerate(own) if i % 9} | {"x": "g3", "v1": 7}
+    index = ScriptedIndex(
+        own=own,
+        expanded=[*own[2:6], "x", *own[6:]],
+        near=["v1", "o3", "v2"],
+        compared=["v1", "o3", "v2"],
+        groups=groups,
+    )
+    stack = await make_stack(index)
+    _, _, whole = await search(stack, {**COLLAPSED, "size": 40})
+
+    pages: list[str] = []
+    for start in range(0, 40, size):
+        _, _, answer = await search(stack, {**COLLAPSED, "from": start, "size": size})
+        pages += ids(answer)
+        for doc_id, shown in inner(answer).items():
+            matching = [each for each in own if groups.get(each) == groups.get(doc_id)]
+            assert shown == (matching or [doc_id])[:5]
+
+    assert pages == ids(whole)
+    found = [groups.get(doc_id) for doc_id in pages]
+    assert len(found) == len(set(found))
+    assert set(found) == {groups.get(doc_id) for doc_id in own} | {7}
+
+
+async def test_a_head_that_is_gone_is_left_out(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(groups=BRANDS, hidden=frozenset("e")))
+
+    _, _, answer = await search(stack, COLLAPSED)
+
+    assert sorted(BRANDS[doc_id] for doc_id in ids(answer)) == ["x", "y"]
+
+
+@pytest.mark.parametrize("kind", ["groups", "shown"])
+async def test_groups_that_cannot_be_shown_leave_the_own_answer(make_stack: MakeStack, kind: str) -> None:
+    stack = await make_stack(ScriptedIndex(groups=BRANDS, faults={kind: Reply(500, b"{}")}))
+
+    _, mark, answer = await search(stack, COLLAPSED)
+
+    assert mark.startswith("lexical; degraded=hits_unavailable")
+    assert inner(answer) == {"a": ["a", "b"], "c": ["c"]}
+
+
+async def test_totals_of_inner_hits_are_written_as_the_application_wants_them(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(groups=BRANDS))
+
+    await search(stack, COLLAPSED, target="/docs/_search?rest_total_hits_as_int=true")
+
+    expanding = [
+        each for each in stack.cluster.requests("_search") if kind_of_search(json.loads(each.body)) == "groups"
+    ]
+    assert expanding
+    assert all("rest_total_hits_as_int=true" in request.target for request in expanding)
+
+
+async def test_a_collapsed_template_and_filter_path_are_served(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(titles={"d": "red shoe"}, groups=BRANDS, rendered=COLLAPSED))
+
+    _, mark, answer = await search(
+        stack,
+        {"id": "mine"},
+        target="/docs/_search/template?filter_path=hits.hits._id,hits.hits.inner_hits.all.hits.hits._id",
+    )
+
+    assert mark.startswith("hybrid+rerank; took")
+    assert inner(answer) == {"d": ["c"], "a": ["a", "b"], "e": ["e"]}
+    assert answer.keys() == {"hits"}

@@ -71,8 +71,10 @@ class IndexWithCompanion:
     def _admission(self, body: Any) -> list[dict[str, Any]]:
         candidates = json.dumps(body)
         found = [doc_id for doc_id in self.admitted if f'"{doc_id}"' in candidates]
+        groups = self.index.groups if body.get("docvalue_fields") == ["brand"] else {}
         return [
             {"_index": "docs", "_id": doc_id, "_score": 1.0, "_source": {"title": f"title of {doc_id}"}}
+            | ({"fields": {"brand": [groups[doc_id]]}} if doc_id in groups else {})
             for doc_id in found
         ]
 
@@ -124,6 +126,21 @@ async def test_documents_are_smoothed_by_the_codes_of_entries_that_count(make_st
     assert mark.startswith("hybrid+smoothing; took")
     smoothed = {hit["_id"] for hit in answer["hits"]["hits"] if "smoothed" in hit.get("_bridge", {})}
     assert smoothed == {"e", "a"}
+
+
+async def test_groups_are_those_of_the_applications_index(make_stack: MakeStack) -> None:
+    """They come with admission, and documents are smoothed all the same."""
+    groups = {"a": "x", "b": "y", "c": "x", "d": "x", "e": "y"}
+    stack = await make_stack(IndexWithCompanion(index=ScriptedIndex(profile=None, groups=groups)))
+
+    _, mark, answer = await search(stack, {**QUERY, "collapse": {"field": "brand"}}, x_bridge="smoothing, explain")
+
+    assert mark.startswith("hybrid+smoothing; took")
+    assert sorted(groups[doc_id] for doc_id in ids(answer)) == ["x", "y"]
+    assert any("smoothed" in hit["_bridge"] for hit in answer["hits"]["hits"])
+    assert not [
+        asked for asked in stack.cluster.requests("_msearch") if COMPANION in asked.path and b"brand" in asked.body
+    ]
 
 
 async def test_only_the_companion_is_asked_by_the_bridges_own_identity(make_stack: MakeStack) -> None:

@@ -108,7 +108,20 @@ CHANGES: dict[str, dict[str, Any]] = {
     "post_filter": {**QUERY, "post_filter": {"term": {"n": 1}}},
     "min_score": {**QUERY, "min_score": 0.5},
     "timeout": {**QUERY, "timeout": "1s"},
+    "collapse": {**QUERY, "collapse": {"field": "brand"}},
 }
+
+
+async def test_pages_of_a_kept_ranking_repeat_no_group(make_stack: MakeStack) -> None:
+    groups = {"a": "x", "b": "y", "c": "x", "d": "y", "e": "x", "f": "z", "g": "z"}
+    stack = await make_stack(ScriptedIndex(own=list("abcfg"), groups=groups), **LONG)
+    collapsed = {**QUERY, "collapse": {"field": "brand"}, "size": 1}
+
+    pages = [await search(stack, {**collapsed, "from": start}) for start in range(4)]
+
+    assert rankings(stack) == 1
+    assert [[groups[doc_id] for doc_id in found] for _, found in pages] == [["x"], ["y"], ["z"], []]
+    assert all("kept" in mark for mark, _ in pages[1:])
 
 
 @pytest.mark.parametrize("name", CHANGES)
