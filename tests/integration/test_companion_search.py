@@ -32,11 +32,17 @@ def _document(i: int) -> tuple[dict[str, Any], list[str]]:
     title = f"{WORDS[i % 13]} {WORDS[i // 3 % 13]}"
     body = " ".join(WORDS[(i * k + k) % 13] for k in range(1, 4 + i % 5))
     predicted = [f"{WORDS[(i + 5) % 13]} {WORDS[(i * 3) % 13]}"] if i % 3 else []
-    return {"title": title, "body": body, "kind": KINDS[i % 3], "n": i, "rare": i % 37 == 0}, predicted
+    document = {"title": title, "body": body, "kind": KINDS[i % 3], "n": i, "rare": i % 37 == 0}
+    return document | ({"variant_of": i // 5} if i % 8 else {}), predicted
 
 
 DOCUMENTS = {f"d{i}": _document(i) for i in range(240)}
-PROPERTIES = {"kind": {"type": "keyword"}, "n": {"type": "integer"}, "rare": {"type": "boolean"}}
+PROPERTIES = {
+    "kind": {"type": "keyword"},
+    "n": {"type": "integer"},
+    "rare": {"type": "boolean"},
+    "variant_of": {"type": "long"},
+}
 JSON = {"Content-Type": "application/json"}
 STAGES = ["expansion", "vector", "hybrid", "smoothing", "cascade", "rerank"]
 
@@ -69,6 +75,11 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     "dis_max": {"query": {"dis_max": {"queries": [{"match": {"title": "heat"}}, {"match": {"body": "heat"}}]}}},
     "min_score": {"query": WING, "min_score": 0.5},
+    "collapse": {"query": WING, "collapse": {"field": "variant_of", "inner_hits": {"name": "all", "size": 5}}},
+    "collapse and filter": {
+        "query": {"bool": {"must": [WING], "filter": [{"term": {"kind": "paper"}}]}},
+        "collapse": {"field": "kind"},
+    },
 }
 
 
@@ -125,13 +136,13 @@ def test_both_ways_rank_alike(stack: ProxyStack, ways: tuple[str, str], stage: s
 
 
 @pytest.mark.parametrize("stage", ["hybrid", "smoothing", "rerank"])
-@pytest.mark.parametrize("body", [BODIES["plain"], BODIES["filter"]], ids=["plain", "filter"])
-def test_pages_are_parts_of_the_whole(
-    stack: ProxyStack, ways: tuple[str, str], stage: str, body: dict[str, Any]
-) -> None:
-    _, whole = search(stack, ways[1], {**body, "size": 60}, stage)
+@pytest.mark.parametrize("body", ["plain", "filter", "collapse"])
+def test_pages_are_parts_of_the_whole(stack: ProxyStack, ways: tuple[str, str], stage: str, body: str) -> None:
+    _, whole = search(stack, ways[1], {**BODIES[body], "size": 60}, stage)
 
-    pages = [search(stack, ways[1], {**body, "from": start, "size": 12}, stage)[1] for start in range(0, 60, 12)]
+    pages = [
+        search(stack, ways[1], {**BODIES[body], "from": start, "size": 12}, stage)[1] for start in range(0, 60, 12)
+    ]
 
     assert [doc_id for page in pages for doc_id in ranked(page)] == list(ranked(whole))
 

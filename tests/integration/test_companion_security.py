@@ -36,6 +36,7 @@ def secured(
         "dls": READ | {"dls": json.dumps(PUBLIC)},
         "fls": READ | {"fls": ["~body"]},
         "mask": READ | {"masked_fields": ["title"]},
+        "no_n": READ | {"fls": ["~n"]},
         "reader": READ,
     }
     secured_node.add_user("companions", companions, cluster=("indices:data/read/msearch",))
@@ -115,6 +116,20 @@ def test_who_does_not_see_every_text_is_answered_as_without_us(
     assert _untimed(through) == _untimed(direct)
     if user == "fls":
         assert through.headers["X-Bridge"] == "pass; reason=fields_hidden"
+
+
+@pytest.mark.parametrize("stage", UPGRADED)
+def test_who_does_not_see_the_collapse_field_gets_the_groups_that_the_cluster_gives_him(
+    secured: tuple[SecuredNode, ProxyStack], stage: str
+) -> None:
+    body = {"query": QUESTION, "collapse": {"field": "n", "inner_hits": {"name": "all", "size": 100}}, "size": 50}
+
+    through, direct = ask(secured, "no_n", body, stage=stage), ask(secured, "no_n", body, direct=True).json()
+
+    hits = through.json()["hits"]["hits"]
+    assert len(hits) == len(direct["hits"]["hits"])
+    assert [hit["inner_hits"] for hit in hits] == [hit["inner_hits"] for hit in direct["hits"]["hits"]]
+    assert len(ask(secured, "reader", body, stage=stage).json()["hits"]["hits"]) > 1
 
 
 @pytest.mark.parametrize("stage", UPGRADED)
