@@ -113,8 +113,9 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 async def test_pages_of_a_kept_ranking_repeat_no_group(make_stack: MakeStack) -> None:
-    groups = {"a": "x", "b": "y", "c": "x", "d": "y", "e": "x", "f": "z", "g": "z"}
-    stack = await make_stack(ScriptedIndex(own=list("abcfg"), groups=groups), **LONG)
+    groups = dict.fromkeys("aceghi", "x") | dict.fromkeys("bd", "y") | dict.fromkeys("yz", "z")
+    index = ScriptedIndex(own=list("abcdghiyz"), expanded=list("abcdghie"), groups=groups)
+    stack = await make_stack(index, **LONG)
     collapsed = {**QUERY, "collapse": {"field": "brand"}, "size": 1}
 
     pages = [await search(stack, {**collapsed, "from": start}) for start in range(4)]
