@@ -4,7 +4,7 @@ Documents with the same value of a field are one group, and so are all that have
 those that the cluster returns as doc values of the field, to the caller: it groups by the same.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeAlias, TypeVar
 
@@ -12,8 +12,8 @@ from bridge.records import Hit, Key, RankedHit
 from bridge.search.json_tree import Json
 from bridge.search.text_clause import NotUnderstood
 
-Group: TypeAlias = object
-"""A value of the field, hashable; None for the documents without one."""
+Group: TypeAlias = Hashable
+"""A value of the field; None for the documents without one."""
 
 _MEMBERS = frozenset({"field", "inner_hits", "max_concurrent_group_searches"})
 
@@ -47,16 +47,20 @@ class Collapse:
             raise NotUnderstood("collapse")
         return cls(field, names, body)
 
-    def group(self, fields: Mapping[str, Sequence[Group]]) -> Group:
+    def group(self, fields: Mapping[str, Sequence[object]]) -> Group:
         """The group of a document with these doc values.
 
         Raises:
-            ValueError: it has several values; the cluster groups no such document.
+            ValueError: it has several values, or one that is neither text nor a number: the cluster groups no such
+                document.
         """
-        values = [value for value in fields.get(self.field, ()) if value is not None]
-        if len(values) > 1:
-            raise ValueError(f"{self.field} has {len(values)} values, expected one")
-        return values[0] if values else None
+        match [value for value in fields.get(self.field, ()) if value is not None]:
+            case []:
+                return None
+            case [str() | int() | float() as value]:
+                return value
+            case values:
+                raise ValueError(f"{self.field} has the values {values}, expected one text or number")
 
     def clause(self, groups: Iterable[Group]) -> Json:
         """Finds the documents of these groups, one at least."""

@@ -103,8 +103,8 @@ class Ranking:
     @property
     def own(self) -> list[Key]:
         """What the application's own query found, best first and one of each group; empty if it was no leg."""
-        found = self.legs.get("lexical", ())
-        return [hit.key for hit in (first_of_each(found, self.groups) if self.groups else found)]
+        hits = self.legs.get("lexical", ())
+        return [hit.key for hit in (first_of_each(hits, self.groups) if self.groups else hits)]
 
 
 async def rank(

@@ -122,7 +122,7 @@ class Composer:
         available = {hit.key: hit for hit in own.hits}
         _refuse_mixture(plan, [*available, *(hit.key for hit in ranking)])
         if missing := [hit.key for hit in page if hit.key not in available]:
-            available |= await self._missing(plan, ranked.ranking, missing, own)
+            available |= await self._missing_hits(plan, ranked.ranking, missing, own)
         matching: dict[Key, list[str]] = {}
         if plan.explain:
             matching = await self._predicted_queries(plan, [hit.key for hit in page], ranked)
@@ -135,8 +135,10 @@ class Composer:
             shown += await self._tail(plan, ranked.ranking)
         return shown
 
-    async def _missing(self, plan: Plan, ranking: Ranking, keys: Sequence[Key], own: OwnAnswer) -> dict[Key, ShownHit]:
-        """Hits of the ranking that the own answer lacks, those that there are still."""
+    async def _missing_hits(
+        self, plan: Plan, ranking: Ranking, keys: Sequence[Key], own: OwnAnswer
+    ) -> dict[Key, ShownHit]:
+        """Hits of the ranking that the own answer lacks, without documents that are gone meanwhile."""
         request, collapse = plan.request, plan.request.collapse
         showing = self._searches.show(plan, legs.shown(request, keys))
         if collapse is None or not collapse.inner_hits:
@@ -149,22 +151,21 @@ class Composer:
     async def _inner_hits(
         self, plan: Plan, collapse: Collapse, groups: Sequence[Group], own: OwnAnswer
     ) -> dict[Group, bytes]:
-        """The inner hits of each group: those in the own answer if it shows the group by another document."""
-
-        found: dict[Group, bytes] = {}
+        """The inner hits of each group. The own answer has them if another document is the group's head there."""
+        inner_of: dict[Group, bytes] = {}
 
         def read(hits: Sequence[ShownHit]) -> None:
             for hit in hits:
-                # In the own answer the field may be shown once more, as the application wants it.
+                # The application may want the same field among `fields`, and then its value comes twice.
                 with contextlib.suppress(ValueError):
-                    found[collapse.group(doc_values(hit))] = inner_hits(hit, collapse.inner_hits)
+                    inner_of[collapse.group(doc_values(hit))] = inner_hits(hit, collapse.inner_hits)
 
         read(own.hits)
         for matching in (True, False):
-            if unknown := [group for group in groups if group not in found]:
+            if unknown := [group for group in groups if group not in inner_of]:
                 body = legs.groups_expanded(plan.request, collapse, unknown, matching=matching)
                 read(await self._searches.show(plan, body))
-        return found
+        return inner_of
 
     async def _tail(self, plan: Plan, ranked: Ranking) -> list[RawObject]:
         """The application's own results that are not in the ranking."""

@@ -338,9 +338,9 @@ class RankingCache:
             if ranking.hits and not ranked.notes.failures and (state := _state(await own_body)) is not None:
                 hits = tuple(RankedHit(hit.index, hit.doc_id, hit.score) for hit in ranking.hits)
                 groups = {hit.key: ranking.groups[hit.key] for hit in hits} if ranking.groups else {}
-                kept = Ranking(hits, ranking.complete, ranking.stages, groups=groups)
+                without_legs = Ranking(hits, ranking.complete, ranking.stages, groups=groups)
                 with contextlib.suppress(ValueError):  # larger than all that may be kept
-                    self._kept[key] = _Kept(state, plan.profile, kept)
+                    self._kept[key] = _Kept(state, plan.profile, without_legs)
             return ranked
         finally:
             ended.set()

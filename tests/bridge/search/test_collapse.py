@@ -55,9 +55,10 @@ def test_documents_without_a_value_are_one_group() -> None:
     assert [each.doc_id for each in first_of_each(found, groups)] == ["a", "b"]
 
 
-def test_a_document_with_several_values_has_no_group() -> None:
-    """The cluster refuses to collapse it, and so would refuse to show it."""
-    found = [hit("a", "acme", "other"), hit("b", "acme")]
+@pytest.mark.parametrize("values", [["acme", "other"], [{"lat": 1.0, "lon": 2.0}], [[1]]])
+def test_a_document_that_the_cluster_does_not_group_has_no_group(values: list[object]) -> None:
+    """The cluster would refuse to show it in a collapsed search."""
+    found = [hit("a", *values), hit("b", "acme")]
 
     assert [each.doc_id for each in first_of_each(found, groups_of(found, BY_BRAND))] == ["b"]
 
