@@ -55,6 +55,7 @@ def secured(
     secured_node.add_user("tlq", both | {"dls": lookup}, cluster=SEARCHER)
     secured_node.add_user("fls", READ | {"fls": ["~body", "~_neural", "~_neural.*"]}, cluster=SEARCHER)
     secured_node.add_user("fls_leaky", READ | {"fls": ["~body"]}, cluster=SEARCHER)
+    secured_node.add_user("no_n", READ | {"fls": ["~n"]}, cluster=SEARCHER)
     secured_node.add_user("mask", READ | {"masked_fields": ["title"]}, cluster=SEARCHER)
     secured_node.add_user("nothing", cluster=SEARCHER)
     cluster = ClusterSettings(url=secured_node.url, username="mapper", password=SecretStr(secured_node.password))
@@ -74,7 +75,7 @@ def secured(
         yield secured_node, stack
         with secured_node.client() as admin:
             admin.indices.delete(index=f"{INDEX},allowed")
-        for user in ("mapper", "dls", "bare", "tlq", "fls", "fls_leaky", "mask", "nothing"):
+        for user in ("mapper", "dls", "bare", "tlq", "fls", "fls_leaky", "no_n", "mask", "nothing"):
             secured_node.remove_user(user)
 
 
@@ -101,6 +102,21 @@ def ask(
 def ids(answered: requests.Response) -> list[str]:
     assert answered.status_code == 200, answered.text
     return [hit["_id"] for hit in answered.json()["hits"]["hits"]]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_groups_are_of_what_the_caller_sees(secured: tuple[SecuredNode, ProxyStack], stage: str) -> None:
+    """No hidden document is among inner hits; and documents whose field is hidden are one group."""
+    inner = {"name": "all", "size": 100, "_source": ["title"]}
+    body = {"query": QUESTION, "collapse": {"field": "n", "inner_hits": inner}, "size": 50}
+
+    allowed, without_field = (ask(secured, user, body, stage=stage) for user in ("dls", "no_n"))
+    direct = ask(secured, "no_n", body, direct=True).json()["hits"]["hits"]
+
+    assert set(ids(allowed)) == VISIBLE.keys()
+    assert "secret" not in allowed.text
+    hits = without_field.json()["hits"]["hits"]
+    assert [hit["inner_hits"] for hit in hits] == [hit["inner_hits"] for hit in direct]
 
 
 @pytest.mark.case("S1")
