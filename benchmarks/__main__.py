@@ -14,6 +14,7 @@ PROGRAMS = {
         "beside": "benchmarks.beside",
         "rerank": "benchmarks.rerank.engines",
         "replicas": "benchmarks.replicas",
+        "collapse": "benchmarks.collapse",
     },
     "Documents": {
         "ingest": "benchmarks.ingest",

@@ -91,7 +91,7 @@ def command(folders: tuple[Path, ...], split: str, max_queries: int, reranked_qu
         node = running.enter_context(EmbeddedNode.kept(NODE, settings.node))
         settings = settings.model_copy(update={"cluster": ClusterSettings(url=node.url)})
         client = running.enter_context(connect(settings.cluster))
-        models = _remembering(load_models(settings.ingest))
+        models = remembering(load_models(settings.ingest))
         for folder in folders:
             collection = load_collection(folder, split)
             judged = collection.judged.spread(max_queries)
@@ -304,7 +304,8 @@ class _RememberingGenerator:
         return [self._read[text] for text in passages]
 
 
-def _remembering(models: Models) -> Models:
+def remembering(models: Models) -> Models:
+    """Models that read each text once."""
     generator = _RememberingGenerator(models.generator) if models.generator else None
     return replace(models, encoder=_RememberingEncoder(models.encoder), generator=generator)
 
