@@ -115,8 +115,10 @@ def upgraded_faults(made: Made, direct: Answer, upgraded: Answer) -> list[str]:
         return faults if (own is None) == (ours is None) else [*faults, "not JSON"]
     if len(own) != len(ours):
         return [*faults, f"{len(ours)} answers for {len(own)}"]
-    for expected, got in zip(own, ours, strict=True):
+    bodies = [body for _, body, _ in made.searches] if len(made.searches) == len(own) else [{}] * len(own)
+    for body, expected, got in zip(bodies, own, ours, strict=True):
         faults += _item_faults(expected, got, union="union" in made.stage)
+        faults += _group_faults(body.get("collapse"), expected, got)
     return list(dict.fromkeys(faults))
 
 
@@ -189,6 +191,33 @@ def _item_faults(own: dict[str, Any], ours: dict[str, Any], *, union: bool) -> l
         if twin is not None and "_id" in hit:
             faults += _hit_faults(hit, twin)
     return faults
+
+
+def _group_faults(collapse: Any, own: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """Of a collapsed search: a group shown twice, or with other inner hits than the node's."""
+    field = collapse.get("field") if isinstance(collapse, dict) else None
+    if not isinstance(field, str):
+        return []
+    heads = [(_group(hit, field), hit) for hit in _hits(ours)]
+    faults = ["a group twice"] if len({group for group, _ in heads}) < len(heads) else []
+    own_heads = {_group(hit, field): hit for hit in _hits(own)}
+    for group, hit in heads:
+        expected, got = (each.get("inner_hits") or {} for each in (own_heads.get(group, hit), hit))
+        # Those of the query's own clauses are of the document.
+        if any(_plain(expected.get(name)) != _plain(got.get(name)) for name in _names(collapse.get("inner_hits"))):
+            faults.append("inner hits of a group differ")
+    return faults
+
+
+def _names(inner_hits: Any) -> list[str]:
+    each = inner_hits if isinstance(inner_hits, list) else [inner_hits]
+    return [one["name"] for one in each if isinstance(one, dict) and isinstance(one.get("name"), str)]
+
+
+def _group(hit: dict[str, Any], field: str) -> str:
+    # An application may want the same field among `fields`, and then its value comes twice.
+    values = [value for value in hit.get("fields", {}).get(field, []) if value is not None]
+    return repr(values[:1])
 
 
 def _hit_faults(own: dict[str, Any], ours: dict[str, Any]) -> list[str]:

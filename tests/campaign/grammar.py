@@ -57,6 +57,8 @@ class Grammar:
         if self._chance.random() < 0.15:
             tree["post_filter"] = self.condition()
             conditions = [*conditions, tree["post_filter"]]
+        if self._chance.random() < 0.15:
+            tree["collapse"] = self._collapse()
         for _ in range(self._one((0, 1, 1, 2, 3))):
             tree |= self._member()
         return Body(tree, conditions)
@@ -196,6 +198,13 @@ class Grammar:
             )
         )
 
+    def _collapse(self) -> Json:
+        """By one of a few kinds, by a number of each document's own, or by one that half of them lack."""
+        more = {"name": "more", "size": self._one((1, 3))}
+        newest = {"name": "newest", "size": 2, "sort": [{"n": "desc"}], "_source": ["title"]}
+        inner = self._one((None, more, [more, newest], {**more, "collapse": {"field": "kind"}}, {"size": 2}))
+        return {"field": self._one(("kind", "n", "price"))} | ({"inner_hits": inner} if inner else {})
+
     def _aggregations(self) -> Json:
         return self._one(
             (
@@ -210,7 +219,7 @@ class Grammar:
     def _rare_member(self) -> dict[str, Json]:
         return self._one(
             (
-                {"collapse": {"field": "kind", "inner_hits": {"name": "more", "size": 2}}},
+                {"collapse": self._one((self._collapse(), {"field": self._one(("tags", "day", "body", "_id", "k*"))}))},
                 {"rescore": {"window_size": 20, "query": {"rescore_query": {"match": {"body": "flow"}}}}},
                 {"search_after": [7], "sort": ["n"]},
                 {"slice": {"id": 0, "max": 2}},

@@ -101,3 +101,25 @@ def test_hits_are_told_by_index_and_id_for_each_search() -> None:
     both = answer({"responses": [page(HIT), page(OTHER, HIT)]})
 
     assert shown_ids(both) == [[("papers", "1")], [("papers", "2"), ("papers", "1")]]
+
+
+def head(doc_id: str, kind: str | None, *variants: str) -> dict[str, Any]:
+    inner = {"more": {"hits": {"hits": [{"_id": variant} for variant in variants]}}}
+    return {"_index": "papers", "_id": doc_id, "fields": {"kind": [kind]}, "inner_hits": inner}
+
+
+@pytest.mark.parametrize(
+    ("hits", "faults"),
+    [
+        ([head("4", "ad", "1", "4"), head("2", None, "2")], []),
+        ([head("4", "ad", "4"), head("2", None, "2")], ["inner hits of a group differ"]),
+        ([head("1", "ad", "1", "4"), head("4", "ad", "1", "4")], ["a group twice"]),
+        ([head("3", "note", "3"), head("2", None, "2")], []),
+    ],
+)
+def test_groups_are_shown_once_and_with_the_nodes_inner_hits(hits: list[Any], faults: list[str]) -> None:
+    search = ("papers", {"collapse": {"field": "kind", "inner_hits": {"name": "more"}}}, [])
+    asked = Made(ASKED.request, upgrades=True, searches=(search,))
+    direct = answer(page(head("1", "ad", "1", "4"), head("2", None, "2")))
+
+    assert upgraded_faults(asked, direct, answer(page(*hits), ("x-bridge", "hybrid; took_ms=4"))) == faults
