@@ -180,6 +180,23 @@ def test_pages_fit_together(stack: ProxyStack, enriched: str) -> None:
     assert len(set(ids(whole))) == 40
 
 
+@pytest.mark.feature("collapse: one document of each group, with the cluster's own inner_hits")
+@pytest.mark.parametrize("field", ["kind", "n"])
+def test_groups_are_the_clusters_own(stack: ProxyStack, enriched: str, field: str) -> None:
+    body = match("shoe file", size=60, collapse={"field": field, "inner_hits": {"name": "all", "size": 50}})
+    _, own = staged(stack, enriched, "lexical", body)
+    mark, answer = staged(stack, enriched, "rerank", body)
+    assert mark.startswith("hybrid+rerank;")
+    own_groups, groups = (
+        [(hit["fields"][field][0], hit["inner_hits"]) for hit in each["hits"]["hits"]] for each in (own, answer)
+    )
+    assert len(dict(groups)) == len(groups) > len(own_groups) > 1
+    assert dict(own_groups).items() <= dict(groups).items()
+    for group, inner in groups:
+        assert {DOCUMENTS[hit["_id"]][0][field] for hit in inner["all"]["hits"]["hits"]} == {group}
+    assert answer["hits"]["total"] == own["hits"]["total"]
+
+
 @pytest.mark.feature("several searches in one request (_msearch)")
 def test_searches_of_one_request_are_answered_each_in_its_place(through: OpenSearch, enriched: str) -> None:
     searches = [{"index": enriched}, match("blue dress"), {"index": enriched}, match("wing", sort=["n"], size=2)]
