@@ -118,8 +118,8 @@ def head(doc_id: str, kind: str | None, *variants: str) -> dict[str, Any]:
     ],
 )
 def test_groups_are_shown_once_and_with_the_nodes_inner_hits(hits: list[Any], faults: list[str]) -> None:
-    search = ("papers", {"collapse": {"field": "kind", "inner_hits": {"name": "more"}}}, [])
-    asked = Made(ASKED.request, upgrades=True, searches=(search,))
+    body = {"collapse": {"field": "kind", "inner_hits": {"name": "more"}}}
+    asked = Made(ASKED.request, upgrades=True, searches=(("papers", body, []),))
     direct = answer(page(head("1", "ad", "1", "4"), head("2", None, "2")))
 
     assert upgraded_faults(asked, direct, answer(page(*hits), ("x-bridge", "hybrid; took_ms=4"))) == faults
