@@ -39,6 +39,12 @@ class Server:
         assert self.process is not None
         return self.process.pid
 
+    @property
+    def last_words(self) -> str | None:
+        """How it ended, and the end of its log; None while it runs."""
+        code = self.process.returncode if self.process is not None else None
+        return None if code is None else f"{self.name} ended with {code}: {self.log.read_text()[-2000:]}"
+
     async def start(self) -> None:
         """Returns when it is ready.
 
@@ -48,12 +54,12 @@ class Server:
         words = [sys.executable, str(owned.__file__), str(os.getpid()), *self.command]
         with self.log.open("a") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *words, env={**os.environ, **self.environment}, stdout=log, stderr=log
+                *words, env={**os.environ, "PYTHONFAULTHANDLER": "1", **self.environment}, stdout=log, stderr=log
             )
         async with asyncio.timeout(START_TIMEOUT_S):
             while await self.status() != 200:
-                if self.process.returncode is not None:
-                    raise RuntimeError(f"{self.name} ended: {self.log.read_text()[-2000:]}")
+                if self.last_words:
+                    raise RuntimeError(self.last_words)
                 await asyncio.sleep(0.1)
 
     async def status(self) -> int | None:

@@ -213,15 +213,19 @@ async def run(findings: Findings, minutes: float | None) -> dict[str, Any]:
                 for switch in SWITCHES:
                     findings.progress(f"{switch.__name__}, {findings.figures['searches']} searches")
                     await switch(ground)
+                    if words := ground.proxy.last_words or ground.sidecar.last_words:
+                        findings.note("a server ended by itself", why=words)
+                        return {"switches": dict(done), "marks": dict(marks.most_common(6))}
                     done[switch.__name__] += 1
     return {"switches": dict(done), "marks": dict(marks.most_common(6))}
 
 
 async def reranked(ground: Ground) -> None:
-    """Returns when a search has come through all stages."""
+    """Returns when a search has come through all stages, or a server has ended."""
     async with asyncio.timeout(START_TIMEOUT_S):
-        while "rerank" not in (await ground.search(ground.proxy.url, INDICES[0], QUERIES[0])).mark:
-            pass
+        while not ground.proxy.last_words and not ground.sidecar.last_words:
+            if "rerank" in (await ground.search(ground.proxy.url, INDICES[0], QUERIES[0])).mark:
+                return
 
 
 async def _clock_of(ground: Ground) -> float:

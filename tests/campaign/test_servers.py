@@ -1,5 +1,6 @@
 """Processes that a campaign starts, ends and limits."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -36,9 +37,11 @@ async def test_a_server_starts_meets_a_full_disk_and_ends(tmp_path: Path) -> Non
         assert await server.status() == 507
         server.limit_files(-1)
         assert await server.status() == 200
+        assert server.last_words is None
     finally:
         await server.end()
     assert await server.status() is None
+    assert server.last_words == f"appending ended with {-signal.SIGTERM}: "
 
 
 def test_nginx_balances_proxies_alone(tmp_path: Path) -> None:
