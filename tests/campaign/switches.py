@@ -187,7 +187,7 @@ async def clock(ground: Ground) -> None:
 
     async def switch() -> None:
         for shift in (HOUR_S, 0.0, -HOUR_S, 0.0):
-            ground.clock.write_bytes(shifted_clock.SHIFT.pack(shift))
+            shifted_clock.shift(ground.clock, shift)
             await asyncio.sleep(STEADY_S)
             if abs(await _clock_of(ground) - time.time() - shift) < HOUR_S / 2:
                 ground.findings.figures["clock jumps seen"] += 1
