@@ -55,6 +55,7 @@ class Authorities:
         self._settings = settings
         self._files = [settings.ca_file] if settings.ca_file is not None else []
         self._seen = _state(self._files)
+        self._failed = False
         self._looked_at = time.monotonic()
         self._looking = threading.Lock()
         self.context = cluster_context(settings)
@@ -65,14 +66,17 @@ class Authorities:
             if not self._files or time.monotonic() - self._looked_at < LOOK_EVERY_S:
                 return None
             self._looked_at = time.monotonic()
-            if (now := _state(self._files)) == self._seen:
+            is_new = (now := _state(self._files)) != self._seen
+            if not is_new and not self._failed:
                 return None
             self._seen = now
             try:
                 self.context = cluster_context(self._settings)
             except SettingsError as error:
-                log.warning(_KEPT, files=[str(file) for file in self._files], detail=str(error))
+                self._failed = True
+                _warn(self._files, error, is_new=is_new)
                 return None
+            self._failed = False
             return self.context
 
 
@@ -137,23 +141,31 @@ class ServerCertificate:
 
 
 async def renew(files: Sequence[Path], load: Callable[[], None]) -> None:
-    """Calls `load` whenever one of `files` has changed, until cancelled; what it cannot load waits for the next change.
+    """Calls `load` whenever one of `files` has changed, until cancelled; what it cannot load it tries at each look.
 
     `load` raises `SettingsError`.
     """
-    seen = _state(files)
+    seen, failed = _state(files), False
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
-        if (now := _state(files)) == seen:
+        is_new = (now := _state(files)) != seen
+        if not is_new and not failed:
             continue
         seen = now
-        names = [str(file) for file in files]
         try:
             load()
         except SettingsError as error:
-            log.warning(_KEPT, files=names, detail=str(error))
+            failed = True
+            _warn(files, error, is_new=is_new)
         else:
-            log.info("certificates read again", files=names)
+            failed = False
+            log.info("certificates read again", files=[str(file) for file in files])
+
+
+def _warn(files: Sequence[Path], error: SettingsError, *, is_new: bool) -> None:
+    """Once for each change, though a file that was read half-written may look the same when it is whole."""
+    if is_new:
+        log.warning(_KEPT, files=[str(file) for file in files], detail=str(error))
 
 
 def _state(files: Sequence[Path]) -> list[tuple[int, ...]]:

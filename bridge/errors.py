@@ -16,7 +16,7 @@
     │   ├── SidecarUnreachable      no connection, wrong API key               exit 4
     │   └── StageFailed             one stage of one search (proxy: left out)
     │       ├── CascadeMissing      the reranker has no small cross-encoder
-    │       └── NotTaken            the server is well and refuses such requests
+    │       └── NotTaken            the server refuses this one request
     └── IngestError
         ├── CheckpointUnusable      damaged, or of another run                 exit 2
         └── LedgerUnbalanced        documents unaccounted for                  exit 1
@@ -99,7 +99,12 @@ class CascadeMissing(StageFailed):
 
 
 class NotTaken(StageFailed):
-    """The model server is well, and refuses such a request."""
+    """The model server refuses this one request, which says nothing of its health."""
+
+    def __init__(self, reason: str, detail: str, *, status: int) -> None:
+        """`status`: HTTP's, from 400 to 499."""
+        super().__init__(reason, detail)
+        self.status = status
 
 
 class IngestError(BridgeError):

@@ -228,8 +228,8 @@ class ProxySettings(Section):
     upgrade_memory_bytes: int = Field(
         128 * 1024 * 1024,
         gt=0,
-        description="Memory, in bytes, for the answers of all upgraded searches together, until their clients have "
-        "them; an answer beyond half of what is free passes.",
+        description="Memory, in bytes, for all searches together: their bodies, and the answers that are read to be "
+        "upgraded, until their clients have them; what is beyond half of what is free passes.",
     )
     drain_s: float = Field(
         5.0,

@@ -10,6 +10,7 @@ import unicodedata
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import msgspec
@@ -41,6 +42,16 @@ _ESCAPE = re.compile(
     rb"|\\[\s\S]"  # any other escape: also of a backslash, behind which a `u` is only a letter
     rb"|(?P<raw>\xed[\xa0-\xbf][\x80-\xbf])"  # a half that was encoded like a character
 )
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\[\s\S])*+"?|[\[{}\]]')
+"""A string, or a bracket outside of one."""
+
+READABLE_LEVELS = 150
+"""Of JSON that is taken apart by recursion: Python follows a thousand calls, of which one level may take several."""
+
+_UNDECODED = re.compile("[\udc80-\udcff]")
+_BEFORE_UNDECODED = 0xDC00
+"""What Python adds to a byte that is no UTF-8."""
 
 DIGEST_DIGITS = 16
 """64 bits: among a billion documents, one wrong "unchanged" in 18 billion runs."""
@@ -94,7 +105,7 @@ def texts_in(source: bytes, names: Sequence[str]) -> dict[str, str]:
         ValueError: this is no JSON.
         RecursionError: it is nested too deeply.
     """
-    return field_texts(_NUMBERS_AS_TEXT.decode(replace_lone_surrogates(source).decode()), names)
+    return field_texts(_NUMBERS_AS_TEXT.decode(as_utf_8(source).decode()), names)
 
 
 def field_texts(values: Mapping[str, object], names: Sequence[str]) -> dict[str, str]:
@@ -232,6 +243,10 @@ def is_foreign(text: str, scripts: Sequence[str]) -> bool:
     return bool(scripts) and 2 * sum(script_of(letter) not in scripts for letter in letters) > len(letters)
 
 
+class NestedTooDeeply(msgspec.DecodeError, ValueError):
+    """JSON of more levels than can be followed."""
+
+
 def decode(body: bytes, kind: type[T]) -> T:
     r"""Decodes JSON as `msgspec.json.decode` does; halves of surrogate pairs become replacement characters.
 
@@ -239,10 +254,13 @@ def decode(body: bytes, kind: type[T]) -> T:
     units, as JavaScript and Java do: `"Rain cape \ud83d"`.
 
     Raises:
-        msgspec.DecodeError: this is no JSON, or not a `kind`.
+        NestedTooDeeply: it has too many levels.
+        msgspec.DecodeError: this is no JSON in UTF-8, or not a `kind`.
     """
     try:
         return msgspec.json.decode(body, type=kind)
+    except RecursionError as error:
+        raise NestedTooDeeply("it is nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         readable = replace_lone_surrogates(body)
         if readable != body:
@@ -252,33 +270,88 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise
 
 
-def decodable(body: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
-    """JSON that decoders take, of the same length, and what gives any stretch of it its own bytes back.
+def decode_answer(body: bytes, kind: type[T]) -> T:
+    """`decode` for answers of a cluster: bytes that are no UTF-8 become replacement characters too, and values below
+    `READABLE_LEVELS` strings.
 
-    A character that `body` does not hold stands for the backslash and the `u` of each escaped half.
+    Nodes check how characters are encoded less strictly than decoders do, and return a document's bytes as they came.
+
+    Raises:
+        msgspec.DecodeError: this is no JSON, or not a `kind`.
     """
-    unused = next((mark for mark in _MARKS if mark not in body), None)
-    if unused is None:
-        return replace_lone_surrogates(body), bytes
-    return (
-        _ESCAPE.sub(lambda escape: unused + escape["half"][2:] if escape["half"] else escape[0], body),
-        lambda stretch: stretch.replace(unused, b"\\u"),
-    )
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return decode(decodable(as_utf_8(body))[0], kind)
+
+
+def as_utf_8(body: bytes) -> bytes:
+    """JSON with U+FFFD in place of each half of a surrogate pair, and of whatever else is no UTF-8."""
+    return replace_lone_surrogates(body).decode("utf-8", "replace").encode()
+
+
+def decodable(body: bytes) -> tuple[bytes, Callable[[bytes], bytes]]:
+    """JSON that decoders take, and what gives any stretch of it its own bytes back.
+
+    Characters that `body` does not hold stand for what decoders refuse: one for the backslash and the `u` of each
+    escaped half of a pair, one before the digits of each byte that is no UTF-8, one before the number of each value
+    below `READABLE_LEVELS`, which becomes a string.
+    """
+    marks = list(islice((mark for mark in _MARKS if mark not in body), 3))
+    if len(marks) < 3:
+        return as_utf_8(body), bytes
+    half, byte, deep = marks
+    text = _ESCAPE.sub(lambda escape: half + escape["half"][2:] if escape["half"] else escape[0], body)
+    text = _UNDECODED.sub(
+        lambda found: f"{byte.decode()}{ord(found[0]) - _BEFORE_UNDECODED:02x}", text.decode("utf-8", "surrogateescape")
+    ).encode()
+    parts: list[bytes] = []
+    values: list[bytes] = []
+    at = 0
+    for start, end in deep_values(text, READABLE_LEVELS):
+        parts += (text[at:start], b'"%b%d"' % (deep, len(values)))
+        values.append(text[start:end])
+        at = end
+    of_value, of_byte = re.compile(b'"%b([0-9]+)"' % deep), re.compile(b"%b(..)" % byte)
+
+    def restored(stretch: bytes) -> bytes:
+        whole = of_value.sub(lambda found: values[int(found[1])], stretch).replace(half, b"\\u")
+        return of_byte.sub(lambda found: bytes.fromhex(found[1].decode()), whole)
+
+    return b"".join((*parts, text[at:])), restored
+
+
+def deep_values(body: bytes, levels: int) -> Iterator[tuple[int, int]]:
+    """Where the arrays and objects stand, `[start, end)`, that lie below so many levels of JSON, the outermost ones."""
+    if body.count(b"{") + body.count(b"[") <= levels:
+        return
+    level = start = 0
+    for token in _TOKEN.finditer(body):
+        if token[0] in (b"{", b"["):
+            level += 1
+            start = token.start() if level == levels + 1 else start
+        elif token[0] in (b"}", b"]"):
+            if level == levels + 1:
+                yield start, token.end()
+            level -= 1
+    if level > levels:
+        yield start, len(body)
 
 
 def changed(body: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """`change(body)`, for a change that decodes JSON and adds nothing to it; halves of surrogate pairs stay.
+    """`change(body)`, for a change that decodes JSON and adds nothing to it; what cannot be decoded stays as it is.
 
     Raises:
         msgspec.DecodeError: as `change` does for a body that is no JSON.
     """
     try:
         return change(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         readable, restored = decodable(body)
-        if readable == body:
-            raise
-        return restored(change(readable))
+        try:
+            return restored(change(readable))
+        except RecursionError as error:
+            raise NestedTooDeeply("it is nested too deeply") from error
 
 
 def replace_lone_surrogates(body: bytes) -> bytes:

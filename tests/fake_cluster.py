@@ -81,6 +81,11 @@ class FakeCluster:
             self._arrived.clear()
             await self._arrived.wait()
 
+    async def has_lost(self, connection: int) -> None:
+        """Returns when a connection, as `Received.connection` numbers it, has ended."""
+        if (task := self._tasks[connection - 1]) is not None:
+            await asyncio.wait([task])
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serves one connection."""
         self._tasks.append(asyncio.current_task())

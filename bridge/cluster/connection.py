@@ -29,7 +29,7 @@ from bridge.certificates import Authorities
 from bridge.cluster.dialects import Capabilities, read_capabilities
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterBlocked, ClusterUnreachable, SettingsError
 from bridge.settings import ClusterSettings, masked
-from bridge.text import decode
+from bridge.text import as_utf_8, decode
 
 _ANY_STATUS = range(100, 600)
 _AWAY = (502, 503, 504)
@@ -175,6 +175,7 @@ class _OneAttempt(Urllib3HttpConnection):
         super().__init__(*args, **kwargs)
         self._given = args, kwargs
         self._authorities = authorities
+        self.pool = _readable(self.pool)
 
     def perform_request(
         self,
@@ -189,7 +190,7 @@ class _OneAttempt(Urllib3HttpConnection):
         if self._authorities is not None and (context := self._authorities.renewed()) is not None:
             args, kwargs = self._given
             # Requests under way hold the pool before, which closes its connections when they are done.
-            self.pool = Urllib3HttpConnection(*args, **{**kwargs, "ssl_context": context}).pool
+            self.pool = _readable(Urllib3HttpConnection(*args, **{**kwargs, "ssl_context": context}).pool)
         try:
             answer = super().perform_request(method, url, params, body, timeout, ignore, headers)
         except TransportFailed as error:
@@ -228,6 +229,32 @@ class _OneAttempt(Urllib3HttpConnection):
                 f"a login page or a gateway is in between"
             )
         return answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Readable:
+    """An answer of urllib3's as opensearch-py reads it."""
+
+    status: int
+    headers: Any
+    data: bytes
+
+
+def _readable(pool: Any) -> Any:
+    """The pool with answers that can be decoded: a document holds its bytes as they came, UTF-8 or not."""
+    send = pool.urlopen
+
+    def sent(*args: Any, **kwargs: Any) -> _Readable:
+        answer = send(*args, **kwargs)
+        data: bytes = answer.data
+        try:
+            data.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            data = as_utf_8(data)
+        return _Readable(answer.status, answer.headers, data)
+
+    pool.urlopen = sent
+    return pool
 
 
 def _raise_unreachable(host: str, error: TransportFailed) -> NoReturn:

@@ -14,7 +14,8 @@ REASONS: dict[str, str] = {
     "lexical": "the request, or the index's profile, stops at the application's own query",
     # The request
     "accept": "the request takes no JSON, or names YAML, Smile or CBOR as well",
-    "body": "the body is larger than `proxy.max_search_body_bytes`, or compressed in a way that is not known",
+    "body": "the body is larger than `proxy.max_search_body_bytes` or than `proxy.upgrade_memory_bytes` has room for, "
+    "or compressed in a way that is not known",
     "content_type": "the body is not JSON by its `Content-Type`",
     "format": "`format` wants another answer than JSON",
     "malformed": "the body is JSON, but not a search",

@@ -16,7 +16,7 @@ from bridge.search.collapse import Collapse
 from bridge.search.filter_path import patterns_of
 from bridge.search.json_tree import Json
 from bridge.search.text_clause import NotUnderstood, TextClause, as_list, find_text, refuse_many
-from bridge.text import is_foreign
+from bridge.text import NestedTooDeeply, is_foreign
 
 DEFAULT_SIZE = 10
 MAX_RESULT_WINDOW = 10_000
@@ -228,8 +228,6 @@ def parse(
         return _understood(body, query_string, text_fields, object_field, rules)
     except NotUnderstood as error:
         return LeaveAlone(error.reason)
-    except RecursionError:
-        return LeaveAlone("too_deep")
 
 
 def _understood(
@@ -310,6 +308,8 @@ def _body(body: bytes, parameters: Mapping[str, str]) -> dict[str, Json]:
         return {}
     try:
         tree = json_tree.read(body)
+    except NestedTooDeeply:
+        raise NotUnderstood("too_deep") from None
     except ValueError:
         raise NotUnderstood("not_json") from None
     if not isinstance(tree, dict):
@@ -405,7 +405,7 @@ def unasked(body: bytes, query_string: str, objects: frozenset[str]) -> frozense
             return frozenset()
         shown = [given[key] for given in (tree, parameters) for key in _SHOWING if key in given]
         return frozenset(name for name in objects if not names_any(shown, name))
-    except (ValueError, RecursionError):
+    except ValueError:
         named = body + query_string.encode("utf-8", "surrogateescape")
         return frozenset(name for name in objects if name.encode() not in named)
 

@@ -15,7 +15,7 @@ from bridge.records import Hit, Key, Passage
 from bridge.text import (
     changed,
     decodable,
-    decode,
+    decode_answer,
     enriched_text,
     texts_in,
 )
@@ -75,7 +75,7 @@ class OwnAnswer:
         try:
             try:
                 self.members, self._hits, self.hits = _taken_apart(body, is_partial)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 readable, restored = decodable(body)
                 self.members, self._hits, hits = _taken_apart(readable, is_partial)
                 for members in (self.members, self._hits, *(hit.members for hit in hits)):
@@ -169,7 +169,7 @@ def leg_rankings(body: bytes, names: Sequence[str], *, id_field: str | None = No
         AnswerNotUnderstood: no such answer, or another number of items than `names`.
     """
     try:
-        answers = decode(body, _Legs).responses
+        answers = decode_answer(body, _Legs).responses
     except msgspec.DecodeError as error:
         raise AnswerNotUnderstood(f"the cluster's answer to _msearch cannot be read: {error}") from error
     if len(answers) != len(names):
@@ -177,7 +177,7 @@ def leg_rankings(body: bytes, names: Sequence[str], *, id_field: str | None = No
     rankings: dict[str, list[Hit] | str] = {}
     for name, answer in zip(names, answers, strict=True):
         if answer.hits is None:
-            kinds = ", ".join(dict.fromkeys(_kinds_of_error(decode(bytes(answer.error), object)))) or "no hits"
+            kinds = ", ".join(dict.fromkeys(_kinds_of_error(decode_answer(bytes(answer.error), object)))) or "no hits"
             rankings[name] = f"{REJECTED}: {kinds}" if answer.status == _BAD_REQUEST else kinds
         elif answer.shards.failed and not answer.hits.hits:
             rankings[name] = f"{answer.shards.failed} shards failed"
@@ -215,7 +215,7 @@ def found_hits(body: bytes) -> list[ShownHit]:
 def nearest_passages(hit: ShownHit, passages_field: str) -> list[tuple[int, int]]:
     """Character offsets of the passages that came with a document's text, nearest first; empty if none came."""
     try:
-        inner = decode(bytes(hit.members["inner_hits"]), dict[str, _InnerHits])
+        inner = decode_answer(bytes(hit.members["inner_hits"]), dict[str, _InnerHits])
         fields = [passage.fields for passage in inner[passages_field].hits.hits]
         return [(each[f"{passages_field}.start"][0], each[f"{passages_field}.end"][0]) for each in fields]
     except (msgspec.DecodeError, KeyError, IndexError):
@@ -226,7 +226,7 @@ def highlighted(hit: ShownHit, field: str) -> list[str]:
     """The highlights of one field; empty if the hit has none."""
     if "highlight" not in hit.members:
         return []
-    return decode(bytes(hit.members["highlight"]), dict[str, list[str]]).get(field, [])
+    return decode_answer(bytes(hit.members["highlight"]), dict[str, list[str]]).get(field, [])
 
 
 def inner_hits(hit: ShownHit, names: Sequence[str]) -> bytes:
@@ -252,7 +252,7 @@ def with_inner_hits(hit: ShownHit, added: bytes) -> ShownHit:
 
 def doc_values(hit: ShownHit) -> Mapping[str, Sequence[object]]:
     """The hit's fields, each with its values."""
-    return decode(bytes(hit.members.get("fields", b"{}")), dict[str, list[object]])
+    return decode_answer(bytes(hit.members.get("fields", b"{}")), dict[str, list[object]])
 
 
 def passages_to_read(hits: Sequence[ShownHit], keys: Sequence[Key], profile: IndexProfile) -> dict[Key, list[Passage]]:
@@ -331,7 +331,7 @@ def _without_object(body: bytes, object_field: str) -> bytes:
         return body
     try:
         return changed(body, lambda readable: _hidden(readable, object_field, name))
-    except (msgspec.DecodeError, RecursionError):
+    except msgspec.DecodeError:
         return body
 
 

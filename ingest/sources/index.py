@@ -21,7 +21,7 @@ from bridge.cluster.connection import Answer, capabilities, exchange
 from bridge.cluster.dialects import dialect_of
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, IndexUnsuitable, IngestError
 from bridge.records import Document, DocumentVersion, SourcePosition
-from bridge.text import decode, field_texts, replace_lone_surrogates
+from bridge.text import NestedTooDeeply, decode, field_texts, replace_lone_surrogates
 from ingest.sources.json_bytes import JsonProblem, parse_object
 from ingest.sources.source import Source, SourceItem, Unreadable
 from ingest.sources.versions import is_external, refusal, version_obstacle
@@ -313,7 +313,7 @@ class IndexDocuments(Source[int]):
     def _search(self, path: str, body: dict[str, Any]) -> _Page:
         try:
             return self._ask("POST", path, _Page, body=body)
-        except RecursionError:
+        except NestedTooDeeply:
             # One document nests too deeply to be decoded: the others are read one by one, by the page's own versions.
             page = self._ask("POST", path, _Page, body={**body, "_source": False})
             for hit in page.hits.hits:
@@ -323,7 +323,7 @@ class IndexDocuments(Source[int]):
     def _source_of(self, hit: _Hit) -> msgspec.Raw:
         try:
             return self._get([_wanted(hit.id, hit.routing, **self._source_filter)])[0].source
-        except RecursionError:
+        except NestedTooDeeply:
             return msgspec.Raw()
 
     def _get(self, wanted: Sequence[Mapping[str, object]], params: dict[str, str] | None = None) -> list[_Hit]:
@@ -366,6 +366,8 @@ class IndexDocuments(Source[int]):
             raise AnswerNotUnderstood(f"reading {self._index} was answered {answer.status}, again and again")
         try:
             decoded = decode(answer.body, answer_type)
+        except NestedTooDeeply:
+            raise
         except msgspec.DecodeError as error:
             raise AnswerNotUnderstood(f"reading {self._index} gave no OpenSearch answer: {error}") from error
         if isinstance(decoded, _Page) and (decoded.timed_out or decoded.shards.failed):

@@ -1,6 +1,7 @@
 """Certificates are verified, shown and renewed without a restart."""
 
 import asyncio
+import os
 import shutil
 import ssl
 import subprocess
@@ -14,7 +15,7 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from bridge import certificates
-from bridge.certificates import ServerCertificate
+from bridge.certificates import Authorities, ServerCertificate
 from bridge.cluster.connection import connect
 from bridge.errors import ClusterUnreachable, SettingsError
 from bridge.proxy.server.app import running
@@ -243,3 +244,59 @@ async def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path, given:
     with pytest.raises(SettingsError, match=r"proxy\.tls_certificate_file"):
         async with running(Settings(cluster=ClusterSettings(url="http://127.0.0.1:9"), proxy=proxy)):
             pass
+
+
+@pytest.mark.case("S18")
+@pytest.mark.parametrize("first", ["half", "empty"])
+async def test_a_file_that_was_read_half_written_is_read_again_though_it_looks_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    monkeypatch.setattr(certificates, "LOOK_EVERY_S", 0.01)
+    shown = make_certificate(tmp_path)
+    whole = shown.read_bytes()
+    tried = asyncio.Queue[bool]()
+
+    def load() -> None:
+        try:
+            ServerCertificate(shown, tmp_path / "key.pem", section="proxy")
+        except SettingsError:
+            tried.put_nowait(False)
+            raise
+        tried.put_nowait(True)
+
+    with capture_logs() as lines:
+        watch = asyncio.create_task(certificates.renew([shown], load))
+        await asyncio.sleep(0)
+        shown.write_bytes(whole[:100].ljust(len(whole)) if first == "half" else b" " * len(whole))
+        seen = shown.stat()
+        async with asyncio.timeout(30):
+            assert [await tried.get() for _ in range(3)] == [False] * 3
+            # The rest arrives with the same size, within the same tick of the clock.
+            with shown.open("r+b") as file:
+                file.write(whole)
+            os.utime(shown, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+            while not await tried.get():
+                pass
+        watch.cancel()
+
+    assert [line["log_level"] for line in lines] == ["warning", "info"]
+
+
+@pytest.mark.case("S18")
+def test_authorities_that_were_read_half_written_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificates, "LOOK_EVERY_S", 0.0)
+    shown = make_certificate(tmp_path)
+    whole = shown.read_bytes()
+    authorities = Authorities(ClusterSettings(url="https://127.0.0.1:1", ca_file=shown))
+    with capture_logs() as lines:
+        shown.write_bytes(b" " * len(whole))
+        seen = shown.stat()
+        assert [authorities.renewed(), authorities.renewed()] == [None, None]
+        shown.write_bytes(whole)
+        os.utime(shown, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+        assert authorities.renewed() is not None
+        assert authorities.renewed() is None
+
+    assert [line["log_level"] for line in lines] == ["warning"]

@@ -20,6 +20,7 @@ from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.ranking import Ranked, RankingCache
 from bridge.records import Key, RankedHit
 from bridge.search.collapse import Group
+from bridge.text import decode
 
 CLICK_PATH = "/_bridge/click"
 MAX_CLICK_BYTES = 4096
@@ -90,7 +91,7 @@ class Interleaving:
             Refused: 400; the body is no click on a page that was shown. 429; the page has had too many.
         """
         try:
-            click = msgspec.json.decode(body, type=_ClickBody)
+            click = decode(body, _ClickBody)
         except msgspec.DecodeError as error:
             raise Refused(
                 400,

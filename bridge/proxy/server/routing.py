@@ -27,7 +27,7 @@ from bridge.proxy.experiments.interleaving import CLICK_PATH, MAX_CLICK_BYTES, I
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.transport import elasticsearch_clients, passthrough
 from bridge.proxy.transport.headers import MARK
-from bridge.proxy.transport.passthrough import AnswerMemory, Inbound, read_body
+from bridge.proxy.transport.passthrough import AnswerMemory, Inbound, Share, read_body
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.retrieve import PATH as RETRIEVE_PATH
@@ -163,15 +163,21 @@ class Proxy:
                 return self._refusal(refused)
 
     async def _retrieved(self, request: web.BaseRequest, inbound: Inbound) -> web.StreamResponse:
-        inbound, body = await read_body(inbound, limit=self._settings.max_search_body_bytes)
-        if body is None:
-            raise Refused(413, "illegal_argument_exception", "the body is larger than proxy.max_search_body_bytes")
-        answer = await self._retrieval.answer(body, inbound.headers)
+        with self._memory.share() as share:
+            inbound, body = await read_body(inbound, share, limit=self._settings.max_search_body_bytes)
+            if body is None:
+                raise Refused(
+                    413,
+                    "illegal_argument_exception",
+                    "the body is larger than proxy.max_search_body_bytes, or than proxy.upgrade_memory_bytes has room "
+                    "for: ask for fewer texts at once",
+                )
+            answer = await self._retrieval.answer(body, inbound.headers)
         return web.Response(body=answer, content_type="application/json")
 
-    @staticmethod
-    async def _clicked(inbound: Inbound, interleaving: Interleaving) -> web.Response:
-        _, body = await read_body(inbound, limit=MAX_CLICK_BYTES)
+    async def _clicked(self, inbound: Inbound, interleaving: Interleaving) -> web.Response:
+        with self._memory.share() as share:
+            _, body = await read_body(inbound, share, limit=MAX_CLICK_BYTES)
         if body is None:
             raise Refused(413, "illegal_argument_exception", f"a click has at most {MAX_CLICK_BYTES} bytes")
         interleaving.clicked(body)
@@ -179,16 +185,17 @@ class Proxy:
 
     async def _passed(self, request: web.BaseRequest, inbound: Inbound) -> web.StreamResponse:
         """The cluster's own answer; where it says who the cluster is and where, that it is here."""
-        rewrite: Callable[[bytes], bytes] | None = None
-        is_get = inbound.method == hdrs.METH_GET
-        if is_get and self._settings.keep_sniffing_clients and elasticsearch_clients.asks_for_nodes(inbound.target):
-            rewrite = functools.partial(elasticsearch_clients.with_address, address=_address(request))
-        elif self._settings.es_compat:
-            inbound, rewrite = await self._translated(request, inbound)
-        if rewrite is None:
-            return await passthrough.relay(request, await passthrough.send(self._upstream, inbound), {})
-        inbound.headers.popall(hdrs.ACCEPT_ENCODING, None)
-        return await self._rewritten(request, await passthrough.send(self._upstream, inbound), rewrite)
+        with self._memory.share() as sent:
+            rewrite: Callable[[bytes], bytes] | None = None
+            is_get = inbound.method == hdrs.METH_GET
+            if is_get and self._settings.keep_sniffing_clients and elasticsearch_clients.asks_for_nodes(inbound.target):
+                rewrite = functools.partial(elasticsearch_clients.with_address, address=_address(request))
+            elif self._settings.es_compat:
+                inbound, rewrite = await self._translated(request, inbound, sent)
+            if rewrite is None:
+                return await passthrough.relay(request, await passthrough.send(self._upstream, inbound), {})
+            inbound.headers.popall(hdrs.ACCEPT_ENCODING, None)
+            return await self._rewritten(request, await passthrough.send(self._upstream, inbound), rewrite)
 
     async def _rewritten(
         self, request: web.BaseRequest, answer: ClientResponse, rewrite: Callable[[bytes], bytes]
@@ -199,11 +206,7 @@ class Proxy:
         with self._memory.share() as share:
             try:
                 body = await share.read(answer)
-            except BaseException as error:
-                # Also if the client leaves.
-                answer.close()
-                if not isinstance(error, ClientError):
-                    raise
+            except ClientError as error:
                 raise Refused(
                     502, "cluster_connection_exception", f"the cluster's answer broke off: {error}"
                 ) from error
@@ -214,13 +217,13 @@ class Proxy:
             return await passthrough.relay_body(request, answer, rewritten, {})
 
     async def _translated(
-        self, request: web.BaseRequest, inbound: Inbound
+        self, request: web.BaseRequest, inbound: Inbound, sent: Share
     ) -> tuple[Inbound, Callable[[bytes], bytes] | None]:
         """The request of a client of Elasticsearch's as OpenSearch takes it, and what its answer becomes."""
         if inbound.method == hdrs.METH_GET and inbound.target == "/":
             return inbound, elasticsearch_clients.introduced
         if elasticsearch_clients.may_be_translated(inbound.target):
-            inbound, body = await read_body(inbound, limit=self._settings.max_search_body_bytes)
+            inbound, body = await read_body(inbound, sent, limit=self._settings.max_search_body_bytes)
             if body is not None and (
                 translation := elasticsearch_clients.translated(inbound.method, inbound.target, body)
             ):

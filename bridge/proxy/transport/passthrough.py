@@ -229,8 +229,8 @@ async def aside(n_bytes: int, compute: Callable[[], T]) -> T:
 
 
 class AnswerMemory:
-    """Memory of `limit` bytes for the answers that are read whole, of which each answer has a share from its first
-    byte until the client has it."""
+    """Memory of `limit` bytes for the requests and answers that are read whole, of which each has a share from its
+    first byte until the client has the answer."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -252,7 +252,7 @@ class AnswerMemory:
 
 
 class Share:
-    """What one answer holds."""
+    """What one request, or one answer, holds."""
 
     def __init__(self, memory: AnswerMemory) -> None:
         self._memory = memory
@@ -270,7 +270,8 @@ class Share:
         self._held = n_bytes
 
     async def read(self, answer: aiohttp.ClientResponse) -> bytes | None:
-        """The whole body of an answer; None if it does not fit, and then `begun` is what was read of it.
+        """The whole body of an answer; None if it does not fit, and then `begun` is what was read of it. The connection
+        is closed if the answer breaks off, or the client that it is for leaves.
 
         Raises:
             aiohttp.ClientError: it broke off.
@@ -281,13 +282,17 @@ class Share:
             return None
         self.hold(announced)
         body = bytearray()
-        async for chunk in answer.content.iter_any():
-            body += chunk
-            if len(body) > announced:
-                if not self.fits(len(body)):
-                    self.begun = bytes(body)
-                    return None
-                self.hold(len(body))
+        try:
+            async for chunk in answer.content.iter_any():
+                body += chunk
+                if len(body) > announced:
+                    if not self.fits(len(body)):
+                        self.begun = bytes(body)
+                        return None
+                    self.hold(len(body))
+        except BaseException:
+            answer.close()
+            raise
         return bytes(body)
 
     async def unpacked(self, body: bytes, coding: str) -> bytes | None:
@@ -349,18 +354,22 @@ class RelayedResponse(web.StreamResponse):
                 self.headers.pop(name, None)
 
 
-async def read_body(inbound: Inbound, *, limit: int) -> tuple[Inbound, bytes | None]:
-    """The request with its body read, and that body decompressed; None if it is larger than `limit` bytes, or
-    compressed in a way that is not known."""
+async def read_body(inbound: Inbound, share: Share, *, limit: int) -> tuple[Inbound, bytes | None]:
+    """The request with its body read, and that body decompressed; None if it is larger than `limit` bytes or does not
+    fit, or is compressed in a way that is not known."""
     if inbound.body is None or isinstance(inbound.body, bytes):
         return inbound, inbound.body or b""
     read = bytearray()
     async for chunk in inbound.body:
         read += chunk
-        if len(read) > limit:
+        if len(read) > limit or not share.fits(len(read)):
             return replace(inbound, body=_chained(bytes(read), inbound.body)), None
+        share.hold(len(read))
     body = bytes(read)
-    return replace(inbound, body=body), _decompressed(body, inbound.headers, limit)
+    plain = _decompressed(body, inbound.headers, limit)
+    if plain is not None and plain is not body:
+        share.hold(len(body) + len(plain))
+    return replace(inbound, body=body), plain
 
 
 def _decompressed(body: bytes, sent: CIMultiDict[str], limit: int) -> bytes | None:

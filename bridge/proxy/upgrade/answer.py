@@ -80,7 +80,7 @@ class Composer:
             ranked.notes.fall_back(internal_error())
         try:
             return await aside(len(own_body), lambda: _finished(plan, own_body))
-        except (msgspec.DecodeError, RecursionError):
+        except msgspec.DecodeError:
             return own_body
 
     async def _composed(self, plan: Plan, ranked: Ranked, own: OwnAnswer) -> Callable[[], bytes]:

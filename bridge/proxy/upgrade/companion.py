@@ -20,7 +20,7 @@ from bridge.records import Hit, Key
 from bridge.search import beside, legs
 from bridge.search.json_tree import Json
 from bridge.search.response import ShownHit, leg_rankings
-from bridge.text import source_digest
+from bridge.text import decode_answer, source_digest
 
 _UNKNOWN = "unknown"
 """Beside the legs: the predicted queries of documents that the companion was not asked about."""
@@ -298,7 +298,9 @@ async def companion_texts(
     if isinstance(found, BaseException):
         raise found
     entries.sources |= {hit.key: bytes(hit.members.get("_source", b"{}")) for hit in read}
-    entries.values |= {hit.key: msgspec.json.decode(hit.members.get("fields", b"{}")) for hit in found}
+    entries.values |= {
+        hit.key: decode_answer(bytes(hit.members.get("fields", b"{}")), dict[str, list[object]]) for hit in found
+    }
     offsets = {
         hit.key: hit.members["inner_hits"] for hit in found if "inner_hits" in hit.members and entries.count(hit.key)
     }

@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import NoReturn, Self, TypeVar
+from typing import NoReturn, Self, TypeAlias, TypeVar
 
 import aiohttp
 import msgspec
@@ -23,6 +23,7 @@ from bridge.errors import CascadeMissing, NotTaken, StageFailed
 from bridge.model_servers.shapes import embed_api, in_order, rerank_api
 from bridge.search.cascade import CascadeRequest
 from bridge.settings import Settings, masked, without_secrets
+from bridge.text import decode
 
 DEADLINE_HEADER = "x-request-timeout-ms"
 """Tells the sidecar how many milliseconds its answer is worth waiting for."""
@@ -32,14 +33,19 @@ MAX_ANSWER_BYTES = 8_000_000
 
 _READY_TIMEOUT = aiohttp.ClientTimeout(total=3.0)
 
-_NOT_TAKEN = (400, 404, 422)
+_ILL = (401, 403, 408, 424, 429)
+"""What of 4xx a server answers whatever the request holds; the others refuse this one alone."""
+_TOO_LARGE = 413
+_MISFITS = 1000
 _REMEDIES = {
     401: "it wants another API key",
     403: "it wants another API key",
-    413: "it takes fewer texts at once, see reranker.max_passages",
+    413: "it takes fewer texts at once, see rerank.depth of the index, sidecar.max_documents, reranker.max_passages",
     424: "its model failed",
     429: "it has too much to do",
 }
+_Embedded: TypeAlias = tuple[str, int, str]
+"""An encoder's identity, the length of its embeddings that an index wants, and a text."""
 _T = TypeVar("_T")
 
 
@@ -47,7 +53,7 @@ class CircuitBreaker:
     """Leaves a server alone after several failures in a row; then one caller at a time may try it.
 
     So a dead or drowning server costs searches nothing, and is used again within seconds of its recovery. Call
-    `allows` before a request, and `succeeded` or `failed` after it.
+    `allows` before a request, and `succeeded`, `failed` or `refused` after it.
     """
 
     def __init__(self, *, failures: int, reset_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -83,6 +89,11 @@ class CircuitBreaker:
         self._failures += 1
         if self._failures >= self._limit:
             self._open_until = self._clock() + self._reset_s
+
+    def refused(self) -> None:
+        """The server refused this one request, which says nothing of the next: while open, another may try at once."""
+        if self._open_until is not None:
+            self._open_until = self._clock()
 
 
 class OversizedAnswer(Exception):
@@ -193,9 +204,9 @@ class ModelStage:
     def _refused(self, status: int) -> NoReturn:
         remedy = f" ({_REMEDIES[status]})" if status in _REMEDIES else ""
         message = f"{self.url} answered with status {status}{remedy}"
-        if status in _NOT_TAKEN:
-            self._breaker.failed()
-            raise NotTaken(f"{self._stage}_unavailable", message)
+        if 400 <= status < 500 and status not in _ILL:
+            self._breaker.refused()
+            raise NotTaken(f"{self._stage}_unavailable", message, status=status)
         self.fail("overloaded" if status == 429 else "unavailable", message)
 
 
@@ -214,10 +225,10 @@ class EmbeddingCache:
 
     def __init__(self, size: int) -> None:
         # A list of 384 numbers takes 12 KB, an array 3.
-        self._known: LRUCache[tuple[str, str], array[float]] = LRUCache(size)
-        self._under_way: dict[tuple[str, str], asyncio.Future[list[float]]] = {}
+        self._known: LRUCache[_Embedded, array[float]] = LRUCache(size)
+        self._under_way: dict[_Embedded, asyncio.Future[list[float]]] = {}
 
-    async def get(self, key: tuple[str, str], make: Callable[[], Awaitable[list[float]]]) -> list[float]:
+    async def get(self, key: _Embedded, make: Callable[[], Awaitable[list[float]]]) -> list[float]:
         """The embedding, by `make` if it is not known yet; what that raises, all raise that wait for it.
 
         A search that is given up leaves the making to those that wait, and to the next.
@@ -229,7 +240,7 @@ class EmbeddingCache:
             under_way.add_done_callback(lambda made: self._made(key, made))
         return await asyncio.shield(under_way)
 
-    def _made(self, key: tuple[str, str], made: asyncio.Future[list[float]]) -> None:
+    def _made(self, key: _Embedded, made: asyncio.Future[list[float]]) -> None:
         del self._under_way[key]
         if not made.cancelled() and made.exception() is None:
             self._known[key] = array("d", made.result())
@@ -247,6 +258,8 @@ class Sidecar:
             settings.embedder.api, model=settings.embedder.model, prompt=settings.embedder.prompt
         )
         self._embeddings = EmbeddingCache(proxy.cached_embeddings)
+        # What does not fit one index's settings is no fault of the server's, and stays that index's.
+        self._misfits: TTLCache[tuple[str, int], str] = TTLCache(_MISFITS, proxy.profile_ttl_s)
         # Another encoder may be there after a restart; nothing tells of it but the sidecar itself.
         self._encoders: TTLCache[str, _Info] = TTLCache(1, proxy.profile_ttl_s)
         # One that lacks a small cross-encoder may have been given one by its next start.
@@ -303,8 +316,11 @@ class Sidecar:
                 `embedder_unusable` for an answer that is no such embedding, or `encoder_mismatch` if
                 the sidecar says that it runs another encoder.
         """
+        if (misfit := self._misfits.get((identity, dimension))) is not None:
+            raise StageFailed("embedder_unusable", misfit)
         return await self._embeddings.get(
-            (identity, text), lambda: self._embedded(text, dimension=dimension, identity=identity, deadline=deadline)
+            (identity, dimension, text),
+            lambda: self._embedded(text, dimension=dimension, identity=identity, deadline=deadline),
         )
 
     async def _embedded(self, text: str, *, dimension: int, identity: str, deadline: float) -> list[float]:
@@ -318,12 +334,16 @@ class Sidecar:
         # It may have restarted with another encoder: naming the model makes it refuse, so that vectors do not mix.
         body = self._embed_api.body([text], "query", model=identity if served.embedding_model_ids else None)
         embeddings = await self._embedder.ask(body, self._embed_api.embeddings, deadline=deadline)
-        if len(embeddings) != 1 or len(embeddings[0]) != dimension or not all(map(math.isfinite, embeddings[0])):
-            self._embedder.fail(
-                "unusable",
-                f"the embedding of {self._embedder.url} is not one row of {dimension} numbers: does it run {identity}?",
-            )
+        if len(embeddings) != 1 or not all(map(math.isfinite, embeddings[0])):
+            self._embedder.fail("unusable", f"the answer of {self._embedder.url} is not one row of finite numbers")
         self._embedder.succeeded()
+        if (length := len(embeddings[0])) != dimension:
+            misfit = (
+                f"{self._embedder.url} gives embeddings of {length} numbers, and the index has some of {dimension}: "
+                f"does it run {identity}?"
+            )
+            self._misfits[identity, dimension] = misfit
+            raise StageFailed("embedder_unusable", misfit)
         return embeddings[0]
 
     def check_cascade(self) -> None:
@@ -361,7 +381,8 @@ class Sidecar:
             if cascade is None:
                 raise
             message = f"the sidecar at {masked(self.url)} takes no cascade_depth: {refusal}"
-            self._cascade_refusal[self.url] = message
+            if refusal.status != _TOO_LARGE:
+                self._cascade_refusal[self.url] = message
             raise CascadeMissing(message) from refusal
 
     async def _logits(
@@ -386,7 +407,7 @@ class Sidecar:
                 asyncio.timeout_at(deadline),
                 self._session.get(f"{self.url}/info", headers=self._own_headers) as answer,
             ):
-                served = msgspec.json.decode(await read_answer(answer), type=_Info) if answer.status == 200 else _Info()
+                served = decode(await read_answer(answer), _Info) if answer.status == 200 else _Info()
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, OversizedAnswer):
             # Whether it can embed is found out by asking it to.
             return _Info()

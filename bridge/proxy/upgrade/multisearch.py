@@ -16,7 +16,7 @@ from bridge.proxy.upgrade.planning import Searched
 from bridge.search import json_tree
 from bridge.search.json_tree import Json
 from bridge.search.request import LeaveAlone
-from bridge.text import decodable, decode
+from bridge.text import decodable, decode_answer
 
 MAX_SEARCHES = 2_000
 """Of one `_msearch`; one with more passes."""
@@ -135,7 +135,7 @@ def answers(body: bytes, n_searches: int) -> Answers | None:
     try:
         try:
             members, responses = _taken_apart(body)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             readable, restored = decodable(body)
             members, responses = _taken_apart(readable)
             members = {name: msgspec.Raw(restored(bytes(value))) for name, value in members.items()}
@@ -153,7 +153,7 @@ def _taken_apart(body: bytes) -> tuple[dict[str, msgspec.Raw], list[bytes]]:
 
 def succeeded(response: bytes) -> bool:
     """Whether an item is an answer and no error."""
-    return "error" not in decode(response, dict[str, msgspec.Raw])
+    return "error" not in decode_answer(response, dict[str, msgspec.Raw])
 
 
 class _Rendered(msgspec.Struct):
@@ -172,7 +172,7 @@ async def rendered_template(
                     content = await share.read(answer)
         if answer.status != 200 or content is None:
             return LeaveAlone("template_unreadable")
-        rendered = await aside(len(content), lambda: decode(content, _Rendered))
+        rendered = await aside(len(content), lambda: decode_answer(content, _Rendered))
         return bytes(rendered.template_output)
     except (Refused, TimeoutError, aiohttp.ClientError, msgspec.DecodeError):
         return LeaveAlone("template_unreadable")

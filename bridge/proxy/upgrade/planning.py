@@ -31,7 +31,7 @@ from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.search.request import LeaveAlone, SearchRequest, parse
 from bridge.settings import Settings
-from bridge.text import decode
+from bridge.text import decode_answer
 
 _STAGES: dict[str, Stage] = {stage: stage for stage in get_args(Stage)}
 _WORDS = ("off", "explain", "passage", "union")
@@ -303,7 +303,7 @@ class Planner:
         target = searched.target("_field_caps", fields=",".join(fields), include_unmapped="true")
         status, body = await self._get(target, of_a_leg(caller))
         try:
-            return await aside(len(body), lambda: decode(body, _Shown)) if status == 200 else _Shown()
+            return await aside(len(body), lambda: decode_answer(body, _Shown)) if status == 200 else _Shown()
         except msgspec.DecodeError:
             return _Shown()
 
@@ -412,7 +412,7 @@ def _common_profile(body: bytes, *, among: Collection[str] | None = None) -> tup
     The profile of a companion is none of its own.
     """
     try:
-        mappings = decode(body, dict[str, _Mapping])
+        mappings = decode_answer(body, dict[str, _Mapping])
     except msgspec.DecodeError:
         return _Known(LeaveAlone("profile_unreadable")), []
     metas = {index: mapping.mappings.meta for index, mapping in mappings.items() if among is None or index in among}
@@ -429,7 +429,7 @@ def _common_profile(body: bytes, *, among: Collection[str] | None = None) -> tup
 def _profile_beside(body: bytes, indices: Sequence[str], prefix: str) -> IndexProfile | LeaveAlone:
     """The one profile of the companions of all these indices in the answer to a request for mappings."""
     try:
-        metas = {name: mapping.mappings.meta for name, mapping in decode(body, dict[str, _Mapping]).items()}
+        metas = {name: mapping.mappings.meta for name, mapping in decode_answer(body, dict[str, _Mapping]).items()}
         profiles = [profile_beside(metas, index, prefix) for index in indices]
     except (msgspec.DecodeError, IndexUnsuitable):
         return LeaveAlone("profile_unreadable")

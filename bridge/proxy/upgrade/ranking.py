@@ -33,7 +33,7 @@ from bridge.search.flow import Ranking, reranked_documents
 from bridge.search.json_tree import Json
 from bridge.search.response import leg_rankings, passages_to_read
 from bridge.settings import ProxySettings
-from bridge.text import decode
+from bridge.text import decode_answer
 
 log = structlog.get_logger(__name__)
 
@@ -360,7 +360,7 @@ class RankingCache:
 def _state(own_body: bytes) -> bytes | None:
     """Total and best score; None if the answer tells too little to notice a change."""
     try:
-        answer = decode(own_body, _Answer)
+        answer = decode_answer(own_body, _Answer)
     except msgspec.DecodeError:
         return None
     if answer.hits.max_score is None or answer.timed_out or answer.shards.failed:

@@ -206,10 +206,10 @@ class Search:
             Refused: the cluster cannot be reached, or the request's `x-bridge` header is wrong.
         """
         control = read_control(request.headers.get(CONTROL))
-        inbound, body = await read_body(inbound, limit=self._settings.max_search_body_bytes)
-        # What a client takes to send its request is no time that the bridge adds.
-        started = asyncio.get_running_loop().time()
-        with self._memory.share() as share:
+        with self._memory.share() as sent, self._memory.share() as share:
+            inbound, body = await read_body(inbound, sent, limit=self._settings.max_search_body_bytes)
+            # What a client takes to send its request is no time that the bridge adds.
+            started = asyncio.get_running_loop().time()
             made = await self._made(inbound, body, target, control, started, share)
             if request.get(WANTS_TYPES):
                 made = await _typed(made, share)

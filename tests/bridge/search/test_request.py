@@ -340,3 +340,14 @@ def test_a_flag_without_a_value_is_set(value: str, expected: bool) -> None:
 )
 def test_our_object_is_left_out_if_nobody_will_miss_it(body: bytes, query_string: str, is_left_out: bool) -> None:
     assert unasked(body, query_string, frozenset({"neural"})) == ({"neural"} if is_left_out else set())
+
+
+@pytest.mark.case("P70")
+@pytest.mark.parametrize("member", ["post_filter", "aggs", "highlight", "_source", "min_score", "sort", "unknown"])
+@pytest.mark.parametrize("levels", [101, 300, 600, 900, 990])
+def test_what_is_nested_too_deeply_for_a_leg_passes_wherever_it_stands(member: str, levels: int) -> None:
+    deep = b'{"bool":' * levels + b"{}" + b"}" * levels
+    body = b'{"query":{"match":{"title":"red shoe"}},"%b":%b}' % (member.encode(), deep)
+
+    assert understand(body) == LeaveAlone("too_deep")
+    assert unasked(body, "", frozenset({"neural"})) == {"neural"}

@@ -1,18 +1,21 @@
 import asyncio
 import gzip
 import io
+import json
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 from yarl import URL
 
 from bridge.proxy.server.app import running
-from bridge.proxy.transport.passthrough import AnswerMemory
+from bridge.proxy.transport.passthrough import AnswerMemory, Inbound, read_body
 from bridge.settings import ClusterSettings, ProxySettings, Settings
 from tests.bridge.proxy.conftest import MakeStack, closed
-from tests.bridge.proxy.scripted_index import ScriptedIndex
+from tests.bridge.proxy.scripted_index import QUERY, ScriptedIndex
 from tests.bridge.proxy.searching import ids, search
 from tests.fake_cluster import Received, Reply, fake_cluster, reply_json
 
@@ -557,3 +560,79 @@ async def test_a_translated_answer_that_does_not_fit_is_streamed_as_it_is(make_s
 
     assert document.pop("_type", None) == ("_doc" if limit > 400_000 else None)
     assert document == documents["docs"][0]
+
+
+@pytest.mark.case("P71")
+@pytest.mark.parametrize(
+    ("target", "settings", "x_bridge"),
+    [
+        ("/_nodes/http", {}, "off"),
+        ("/", {"es_compat": True}, "off"),
+        ("/docs/_search", {"es_compat": True}, "off"),
+        ("/docs/_search", {}, "hybrid"),
+        ("/docs/_search", {}, "lexical"),
+        ("/docs/_search", {}, "off"),
+        ("/docs/_msearch", {}, "hybrid"),
+        ("/docs/_msearch", {}, "lexical"),
+    ],
+)
+async def test_a_client_that_leaves_while_its_answer_is_read_takes_the_connection_with_it(
+    make_stack: MakeStack, target: str, settings: dict[str, Any], x_bridge: str
+) -> None:
+    sent = json.dumps(QUERY).encode()
+    sent = b"{}\n%b\n" % sent if target.endswith("_msearch") else sent
+    index = ScriptedIndex()
+    half = Reply(body=b'{"took":1,', headers=(("content-type", "application/json"), ("content-length", "100000")))
+
+    def script(request: Received) -> Reply:
+        return half if is_own(request) else index(request)
+
+    def is_own(request: Received) -> bool:
+        return (request.path, request.body) == (target, sent)
+
+    stack = await make_stack(script, **settings)
+    request = (
+        f"{'POST' if 'search' in target else 'GET'} {target} HTTP/1.1\r\nHost: x\r\nx-bridge: {x_bridge}\r\n"
+        f"X-Elastic-Client-Meta: es=7.17.0\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(sent)}\r\n\r\n".encode()
+    )
+    asking = asyncio.create_task(stack.raw(request + sent, timeout_s=600))
+    while not (own := [each for each in stack.cluster.received if is_own(each)]):
+        await stack.cluster.has_received(len(stack.cluster.received) + 1)
+
+    asking.cancel()
+
+    async with asyncio.timeout(60):
+        await stack.cluster.has_lost(own[0].connection)
+        await asyncio.wait([asking])
+
+
+@pytest.mark.case("P69")
+@pytest.mark.parametrize("packed", [False, True])
+async def test_a_body_counts_from_its_first_byte_unpacked_or_not(packed: bool) -> None:
+    plain = b"x" * 600
+    body = gzip.compress(plain) if packed else plain
+    memory = AnswerMemory(2_000)
+    held: list[int] = []
+
+    async def arriving() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 10):
+            yield body[start : start + 10]
+            held.append(memory.held)
+
+    headers = CIMultiDict({"Content-Encoding": "gzip"} if packed else {})
+    request = Inbound("POST", "/docs/_search", headers, arriving())
+    with memory.share() as first, memory.share() as second:
+        assert (await read_body(request, first, limit=1_000))[1] == plain
+        assert held == [min(10 * (i + 1), len(body)) for i in range(len(held))]
+        assert memory.held == len(body) + (600 if packed else 0)
+        rest, read = await read_body(Inbound("POST", "/", CIMultiDict(), _whole(b"y" * 800)), second, limit=1_000)
+        assert read is None
+        assert rest.body is not None
+        assert not isinstance(rest.body, bytes)
+        assert b"".join([chunk async for chunk in rest.body]) == b"y" * 800
+    assert memory.held == 0
+
+
+async def _whole(body: bytes) -> AsyncIterator[bytes]:
+    yield body

@@ -22,7 +22,7 @@ from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex
 from tests.bridge.proxy.scripted_models import API_KEY, MODEL, ScriptedModels, logit, scripted_models
 from tests.bridge.proxy.searching import search
-from tests.fake_cluster import kind_sidecar
+from tests.fake_cluster import Received, Reply, kind_sidecar
 
 TITLES = {"d": "red shoe", "e": "shoe", "a": "bread"}
 RERANKERS = {"tei": "/tei/rerank", "cohere": "/v2/rerank", "jina": "/v1/rerank"}
@@ -310,11 +310,81 @@ async def test_every_failure_has_a_reason_and_repeated_ones_open_the_breaker() -
         stage = _stage(session, f"{models.url}/tei/embed")
         assert (await _failure(stage, within_s=-1.0)).reason == "embedder_slow"
         assert (await _failure(stage)).reason == "embedder_overloaded"
-        models.failing = (422, {"error": "no", "error_type": "Validation"})
-        assert isinstance(await _failure(stage), NotTaken)
+        models.failing = (500, {"error": "no", "error_type": "Backend"})
+        assert (await _failure(stage)).reason == "embedder_unavailable"
         models.failing = None
         assert "left alone" in str(await _failure(stage))
         assert len(models.received) == 2
+
+
+@pytest.mark.case("P41", "P68")
+@pytest.mark.parametrize("status", [400, 404, 405, 411, 413, 414, 415, 422, 451])
+async def test_a_refusal_of_one_request_opens_no_breaker_and_closes_none(status: int) -> None:
+    async with scripted_models() as models, aiohttp.ClientSession() as session:
+        models.failing = (status, {"error": "no"})
+        stage = _stage(session, f"{models.url}/tei/embed")
+        refusals = [await _failure(stage) for _ in range(5)]
+        assert all(isinstance(refusal, NotTaken) and refusal.status == status for refusal in refusals)
+        assert len(models.received) == 5
+        for failing in (503, status, 503):
+            models.failing = (failing, {})
+            await _failure(stage)
+        assert "left alone" in str(await _failure(stage)), "the refusal between two failures is no success"
+
+
+@pytest.mark.case("P68")
+@pytest.mark.parametrize("status", [401, 403, 408, 424, 429, 500, 502, 503, 504, 302])
+async def test_what_a_server_answers_whoever_asks_opens_the_breaker(status: int) -> None:
+    async with scripted_models() as models, aiohttp.ClientSession() as session:
+        models.failing = (status, {"error": "no"})
+        stage = _stage(session, f"{models.url}/tei/embed")
+        for _ in range(5):
+            assert not isinstance(await _failure(stage), NotTaken)
+        assert len(models.received) == 2
+
+
+@pytest.mark.case("P68")
+def test_the_breaker_lets_another_try_after_a_refusal() -> None:
+    now = 0.0
+    breaker = CircuitBreaker(failures=1, reset_s=5.0, clock=lambda: now)
+    breaker.refused()
+    assert [breaker.open, breaker.allows()] == [False, True]
+    breaker.failed()
+    now = 5.0
+    assert [breaker.allows(), breaker.allows()] == [True, False]
+    breaker.refused()
+    assert [breaker.open, breaker.allows(), breaker.allows()] == [True, True, False]
+
+
+@pytest.mark.case("P41", "P68")
+async def test_an_index_that_asks_for_too_much_costs_other_indices_nothing(make_stack: MakeStack) -> None:
+    greedy = msgspec.structs.replace(PROFILE, rerank=RerankSettings(depth=8, blend=0.0))
+    profiles = {"greedy": greedy, "docs": PROFILE, "misfit": msgspec.structs.replace(PROFILE, dimension=7)}
+    indices = {name: ScriptedIndex(profile=profile) for name, profile in profiles.items()}
+    indices["docs"].expanded = indices["docs"].near = indices["docs"].compared = ("a", "b", "c")
+
+    def script(request: Received) -> Reply:
+        return indices[request.path.split("/")[1]](request)
+
+    async def sidecar(path: str, body: dict[str, Any]) -> web.Response:
+        if len(body.get("texts", ())) > 4:
+            return web.json_response({"error": "texts: 5 texts came, one request may hold 4"}, status=413)
+        return await kind_sidecar(path, body)
+
+    stack = await make_stack(script, sidecar, breaker_failures=2)
+    for x_bridge in ("rerank", "rerank", "cascade", "cascade"):
+        _, mark, _ = await search(stack, target="/greedy/_search", x_bridge=x_bridge)
+        assert "degraded=" in mark
+    for _ in range(3):
+        _, mark, _ = await search(stack, target="/misfit/_search", x_bridge="hybrid")
+        assert "embedder_unusable" in mark
+    embedded = [path for path, _ in stack.sidecar.received].count("/embed")
+    _, mark, _ = await search(stack, target="/docs/_search", x_bridge="rerank")
+    _, cascade, _ = await search(stack, target="/docs/_search", x_bridge="cascade")
+
+    assert mark.startswith("hybrid+rerank; took")
+    assert cascade.startswith("hybrid+cascade; took")
+    assert embedded == 2, "the misfit's settings are asked for once"
 
 
 @pytest.mark.case("P44")

@@ -520,3 +520,70 @@ async def test_a_large_body_is_read_while_others_are_served(
 
     assert mark.startswith("hybrid+rerank;")
     assert [thread != threading.get_ident() for thread in threads] == [is_aside]
+
+
+@pytest.mark.case("P67")
+@pytest.mark.parametrize("x_bridge", ["hybrid", "lexical"])
+@pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
+@pytest.mark.parametrize(
+    "held",
+    [
+        b'"\xc0\xaf"',
+        b'"\xff"',
+        b'"\xf7\xbf\xbf\xbf"',
+        b'"\xed\xa0\xbd"',
+        b'{"\xe9":1}',
+        b'{"a":' * 994 + b"1" + b"}" * 994,
+    ],
+    ids=["overlong", "ff", "beyond", "raw-half", "key", "deep"],
+)
+async def test_one_document_that_cannot_be_decoded_costs_a_page_nothing(
+    make_stack: MakeStack, held: bytes, several: bool, x_bridge: str
+) -> None:
+    hit = b'{"_index":"docs","_id":"%b","_score":%d.5,"_source":{"title":"red shoe","held":%b%b}}'
+    ours = b',"_neural":{"predicted_queries":["shoes"],"held":%b}' % held
+    own = b'{"took":1,"hits":{"total":{"value":2,"relation":"eq"},"max_score":3.5,"hits":[%b]}}'
+    if several:
+        own = b'{"took":1,"responses":[' + own + b"]}"
+    full = own % b",".join(hit % (doc_id, score, held, ours) for doc_id, score in [(b"b", 3), (b"a", 2)])
+    index = ScriptedIndex(own=("b", "a"), expanded=("b", "a"), near=("a",), compared=("a",))
+
+    query = json.dumps({**QUERY, "size": 2}).encode()
+    sent = b"{}\n%b\n" % query if several else query
+
+    def script(request: Received) -> Reply:
+        return Reply(body=full) if request.body == sent else index(request)
+
+    stack = await make_stack(script)
+    async with stack.client.post(
+        f"{stack.proxy.url}/docs/{'_msearch' if several else '_search'}",
+        data=sent,
+        headers={"Content-Type": "application/json", "x-bridge": x_bridge},
+    ) as answer:
+        body = await answer.read()
+        mark = answer.headers["X-Bridge"]
+
+    assert answer.status == 200
+    assert b"_neural" not in body
+    assert body.count(b'"_source":{"title":"red shoe","held":%b}}' % held) == 2
+    if x_bridge == "lexical":
+        assert mark == "pass; reason=lexical"
+    else:
+        assert mark.startswith("hybrid; took")
+        assert body.index(b'"_id":"a"') < body.index(b'"_id":"b"')
+
+
+@pytest.mark.case("P69")
+@pytest.mark.parametrize(("limit", "mark"), [(1_000_000, "pass; reason=body"), (10_000_000, "hybrid")])
+async def test_a_body_that_does_not_fit_passes_and_gives_its_memory_back(
+    make_stack: MakeStack, limit: int, mark: str
+) -> None:
+    stack = await make_stack(ScriptedIndex(), upgrade_memory_bytes=limit, max_search_body_bytes=1_000_000)
+    large = {**QUERY, "stats": ["x" * 600_000]}
+
+    marks = [await search(stack, body, x_bridge="hybrid") for body in [large] * 20 + [QUERY]]
+
+    assert {status for status, _, _ in marks} == {200}
+    assert {shown.partition("; took")[0] for _, shown, _ in marks[:-1]} == {mark}
+    assert marks[-1][1].startswith("hybrid")
+    assert len(max((each.body for each in stack.cluster.received), key=len)) > 600_000
