@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from bridge.models.artifact import TOKENIZER, Kind, Manifest, ModelFolder, names_only, write_manifest
+from bridge.models.token_vectors import VECTORS_FILE, save
 
 _WORDS = (
     "wing pressure flow heat shock boundary layer supersonic plate cylinder "
@@ -59,6 +60,25 @@ def make_toy_encoder(folder: Path, words: Sequence[str] = WORDS, *, max_tokens: 
         [numpy_helper.from_array(table, "table")],
     )
     return _write(folder, graph, "encoder", words, max_tokens=max_tokens, dimension=len(words))
+
+
+def make_toy_static_encoder(folder: Path, words: Sequence[str] = WORDS, *, max_tokens: int = 64) -> ModelFolder:
+    """Writes into `folder` a static encoder that embeds as the toy encoder does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = np.zeros((len(SPECIAL_TOKENS) + len(words), len(words)), dtype=np.float32)
+    table[len(SPECIAL_TOKENS) :] = np.eye(len(words), dtype=np.float32)
+    save(table, folder / VECTORS_FILE)
+    toy_tokenizer(words).save(str(folder / TOKENIZER))
+    manifest = Manifest(
+        kind="static_encoder",
+        name="toy-static-encoder",
+        licence="Apache-2.0",
+        max_tokens=max_tokens,
+        dimension=len(words),
+        files=names_only([VECTORS_FILE, TOKENIZER]),
+        file=VECTORS_FILE,
+    )
+    return write_manifest(folder, manifest)
 
 
 def make_toy_cross_encoder(

@@ -1,8 +1,10 @@
-"""`neural-bridge models`: list, inspect, fetch, export and quantise model folders."""
+"""`neural-bridge models`: list, inspect, fetch, export, quantise and distil model folders."""
 
+import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -22,13 +24,15 @@ if TYPE_CHECKING:
     from bridge.training.transformers_folder import Card
 
 CALIBRATION_TEXTS = 128
+COUNTED_TEXTS = 10_000
+"""Texts of one file in which pieces of words are counted; more would let a large file outweigh the others."""
 
 _KIND = click.Choice(["encoder", "cross_encoder", "query_generator"])
 
 
 @click.group(name="models")
 def command() -> None:
-    """Fetch, export, quantise, verify and list models."""
+    """Fetch, export, quantise, distil, verify and list models."""
 
 
 @cli_command("list", of=command)
@@ -197,6 +201,58 @@ def quantize(
     _show_made(folder, out, as_json=as_json)
 
 
+@cli_command(of=command)
+def static(
+    *,
+    encoder: str = argument(),
+    out: Path = argument(type=FOLDER),
+    files: tuple[Path, ...] = option(
+        "--texts",
+        type=EXISTING_FILE,
+        multiple=True,
+        required=True,
+        help="JSON lines (.gz too) with `text` or `passage`, in which pieces of words are counted; repeatable.",
+    ),
+    name: str = option("--name", required=True, help="The model's name in stamps, profiles and logs."),
+    dimension: int = option(
+        "--dimension", type=click.IntRange(min=1), default=256, help="Numbers in an embedding, at most ENCODER's."
+    ),
+    as_json: bool = JSON,
+) -> None:
+    """Write a static encoder OUT made of the encoder ENCODER: a path, a built-in, or a fetched model.
+
+    A static encoder runs no neural network: it adds up one vector for each piece of a word, so it fills an index many
+    times faster, and finds less. Of each file at most 10,000 texts are read.
+    """
+    from bridge.models.artifact import resolve
+    from bridge.models.distillation import make_static_encoder
+
+    texts = list(dict.fromkeys(text for file in files for text in read_texts(file)))
+    counted = f"its pieces counted in {len(texts):,} texts of {', '.join(file.name for file in files)}"
+    folder = make_static_encoder(resolve(encoder), out, name=name, dimension=dimension, texts=texts, sources=[counted])
+    _load(folder)
+    _show_made(folder, out, as_json=as_json)
+
+
+def read_texts(file: Path) -> list[str]:
+    """`text` or `passage` of the first `COUNTED_TEXTS` lines of a JSON lines file, gzipped if its name ends so.
+
+    Raises:
+        UsageError: a line is no object with one of them, or the file is not gzipped.
+    """
+    texts: list[str] = []
+    try:
+        with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as lines:
+            for line in islice(lines, COUNTED_TEXTS):
+                row = msgspec.json.decode(line, type=dict[str, Any])
+                texts.append(msgspec.convert(row.get("text", row.get("passage")), str))
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        raise UsageError(
+            f"{file}:{len(texts) + 1}: expected a JSON object with `text` or `passage` ({error})"
+        ) from error
+    return texts
+
+
 def read_pairs(file: Path) -> list[tuple[str, str]]:
     """Query (may be empty) and passage of the first `CALIBRATION_TEXTS` lines of a JSON lines file.
 
@@ -224,6 +280,7 @@ def _load(folder: "ModelFolder") -> None:
 
     loaders: dict[str, Callable[..., object]] = {
         "encoder": Encoder.load,
+        "static_encoder": Encoder.load,
         "cross_encoder": CrossEncoder.load,
         "query_generator": QueryGenerator.load,
     }

@@ -18,7 +18,7 @@ from bridge.folders import user_cache_folder
 from bridge.models import onnx_file
 from bridge.text import decode
 
-Kind = Literal["encoder", "cross_encoder", "query_generator"]
+Kind = Literal["encoder", "static_encoder", "cross_encoder", "query_generator"]
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
@@ -170,7 +170,7 @@ def read_folder(path: Path) -> ModelFolder:
             raise ModelError(f"model manifest {file}: file {name!r} must be a plain name inside the folder")
     if len(manifest.prompt) not in (0, 3):
         raise ModelError(f"model manifest {file}: `prompt` has {len(manifest.prompt)} texts, three are needed or none")
-    if manifest.kind == "encoder" and not manifest.dimension:
+    if manifest.kind in ("encoder", "static_encoder") and not manifest.dimension:
         raise ModelError(f"model manifest {file}: an encoder needs `dimension`")
     return ModelFolder(path=path, manifest=manifest)
 

@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.errors import ModelError
-from bridge.models.artifact import ModelFolder
+from bridge.models.artifact import ModelFolder, resolve, verify
 from bridge.models.session import CPU, Session, compute_threads
 from bridge.models.text_model import ComputingThreads, open_text_model
-from bridge.models.tokenization import TextTokenizer, TokenArrays, padded
+from bridge.models.token_vectors import TokenVectors
+from bridge.models.tokenization import TextTokenizer, TokenArrays, load_tokenizer, padded
 
 Role = Literal["query", "passage"]
 
@@ -26,16 +27,18 @@ _POOLING: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
 
 
 class Encoder:
-    """A bi-encoder. Safe to use from several threads.
+    """A bi-encoder, static ones included. Safe to use from several threads.
 
     `encode` does a whole list; `sequences` and `embed_sequences` are its two halves, for a server that shares
     its threads among requests.
     """
 
-    def __init__(self, folder: ModelFolder, session: Session, tokenizer: TextTokenizer, *, threads: int) -> None:
+    def __init__(
+        self, folder: ModelFolder, engine: Session | TokenVectors, tokenizer: TextTokenizer, *, threads: int
+    ) -> None:
         """See `load`, which also verifies the folder."""
         self._manifest = folder.manifest
-        self._session = session
+        self._engine = engine
         self._threads = ComputingThreads(threads, name="encoder")
         self.tokenizer = tokenizer
         self.dimension: int = folder.manifest.dimension or 0
@@ -51,7 +54,10 @@ class Encoder:
             ModelError: the folder is not what its manifest says, or the model fails its self-test.
             SettingsError: a provider does not start.
         """
-        folder, session, tokenizer, shape = open_text_model(model, "encoder", providers)
+        folder = model if isinstance(model, ModelFolder) else resolve(model)
+        if folder.manifest.kind == "static_encoder":
+            return cls(folder, *_open_static(folder), threads=1)
+        folder, session, tokenizer, shape = open_text_model(folder, "encoder", providers)
         dimension = folder.manifest.dimension
         if len(shape) != 3 or shape[2] != dimension:
             raise ModelError(
@@ -66,13 +72,14 @@ class Encoder:
         Raises:
             ModelError: the model failed or gave a value that is not finite.
         """
+        if isinstance(self._engine, TokenVectors):
+            return self._engine.embed(self.tokenizer.ids(self._prefixed(texts, role)))
         embeddings = self._threads.map(self.embed_sequence, self.sequences(texts, role))
         return np.stack(embeddings) if embeddings else np.zeros((0, self.dimension), dtype=np.float32)
 
     def sequences(self, texts: Sequence[str], role: Role = "query") -> list[TokenArrays]:
         """`texts` with the prefix that the model wants for their role, tokenised."""
-        prefix = self._manifest.query_prefix if role == "query" else self._manifest.passage_prefix
-        return self.tokenizer.sequences([prefix + text for text in texts])
+        return self.tokenizer.sequences(self._prefixed(texts, role))
 
     def embed_sequence(self, sequence: TokenArrays) -> NDArray[np.float32]:
         """One embedding, float32 (dimension,), computed on the calling thread.
@@ -80,7 +87,7 @@ class Encoder:
         Raises:
             ModelError: the model failed or gave a value that is not finite.
         """
-        return self._pooled(self._session.run(sequence)[0])
+        return self.embed_sequences([sequence])[0]
 
     def embed_sequences(self, sequences: Sequence[TokenArrays]) -> list[NDArray[np.float32]]:
         """One embedding for each of `sequences`, input order: one by one on a CPU, in one padded batch on what needs
@@ -89,13 +96,19 @@ class Encoder:
         Raises:
             ModelError: the model failed or gave a value that is not finite.
         """
-        if not self._session.wants_batches:
-            return [self.embed_sequence(sequence) for sequence in sequences]
-        states = self._session.run(padded(sequences))
+        if isinstance(self._engine, TokenVectors):
+            return list(self._engine.embed([sequence["input_ids"][0] for sequence in sequences]))
+        if not self._engine.wants_batches:
+            return [self._pooled(self._engine.run(sequence)[0]) for sequence in sequences]
+        states = self._engine.run(padded(sequences))
         return [
             self._pooled(of_text[: sequence["input_ids"].size])
             for of_text, sequence in zip(states, sequences, strict=True)
         ]
+
+    def _prefixed(self, texts: Sequence[str], role: Role) -> list[str]:
+        prefix = self._manifest.query_prefix if role == "query" else self._manifest.passage_prefix
+        return [prefix + text for text in texts]
 
     def _pooled(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
         """One text's embedding, float32 (dimension,), from the states of its tokens."""
@@ -107,3 +120,10 @@ class Encoder:
     def close(self) -> None:
         """Ends the threads; the encoder cannot embed afterwards."""
         self._threads.close()
+
+
+def _open_static(folder: ModelFolder) -> tuple[TokenVectors, TextTokenizer]:
+    verify(folder, kind="static_encoder")
+    tokenizer = load_tokenizer(folder)
+    dimension = folder.manifest.dimension or 0
+    return TokenVectors.load(folder.model_file, n_ids=tokenizer.vocabulary_size, dimension=dimension), tokenizer

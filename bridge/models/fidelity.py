@@ -33,7 +33,7 @@ def fidelity(reference: ModelFolder, model: ModelFolder, pairs: Sequence[tuple[s
         ModelError: the two are of different kinds, or of one that has no comparison.
     """
     kinds = {reference.manifest.kind, model.manifest.kind}
-    if kinds == {"encoder"}:
+    if kinds in ({"encoder"}, {"static_encoder"}):
         return _encoders(reference, model, pairs)
     if kinds == {"cross_encoder"}:
         return _cross_encoders(reference, model, pairs)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
+from tokenizers import AddedToken, Encoding, Tokenizer
 
 from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder
@@ -45,18 +45,23 @@ class TextTokenizer:
         return size
 
     @property
+    def special_ids(self) -> list[int]:
+        """Ids that stand for no text: of padding, unknown words, a text's beginning and end."""
+        added: dict[int, AddedToken] = self._tokenizer.get_added_tokens_decoder()
+        return [number for number, token in added.items() if token.special]
+
+    @property
     def words(self) -> list[str]:
         """Every entry of the vocabulary, in no order."""
         return list(self._tokenizer.get_vocab(with_added_tokens=False))
 
     def sequences(self, texts: Sequence[str], *, max_tokens: int | None = None) -> list[TokenArrays]:
         """Each text alone, special tokens added, cut to `max_tokens` (by default the model's limit)."""
-        limit = min(max_tokens or self.max_tokens, self.max_tokens)
-        room = limit - self._tokenizer.num_special_tokens_to_add(is_pair=False)
-        encodings = self._tokenizer.encode_batch_fast(
-            [_bounded(text, limit) for text in texts], add_special_tokens=False
-        )
-        return [_arrays(self._finished(_cut(encoding, room), None)) for encoding in encodings]
+        return [_arrays(self._finished(encoding, None)) for encoding in self._encodings(texts, max_tokens)]
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text without special tokens, cut as in `sequences`, in half of its time."""
+        return [encoding.ids for encoding in self._encodings(texts, None)]
 
     def pairs(self, query: str, passages: Sequence[str], *, max_tokens: int | None = None) -> list[TokenArrays]:
         """The query beside each passage, as one sequence of at most `max_tokens`.
@@ -103,6 +108,14 @@ class TextTokenizer:
         """The text of `ids`, special tokens left out."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
+
+    def _encodings(self, texts: Sequence[str], max_tokens: int | None) -> list[Encoding]:
+        limit = min(max_tokens or self.max_tokens, self.max_tokens)
+        room = limit - self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        encodings = self._tokenizer.encode_batch_fast(
+            [_bounded(text, limit) for text in texts], add_special_tokens=False
+        )
+        return [_cut(encoding, room) for encoding in encodings]
 
     def _limit_and_room(self, max_tokens: int | None) -> tuple[int, int]:
         """Tokens of a whole pair, and those of them that query and passage share."""

@@ -65,8 +65,8 @@ def quantize_folder(
         ModelError: not an encoder or a cross-encoder, too few pairs, or a model that needs all tokens.
     """
     verify(folder, kind=folder.manifest.kind)
-    if folder.manifest.kind == "query_generator":
-        raise ModelError(f"model {folder.path} is a query generator: its export is int8 already")
+    if folder.manifest.kind in ("query_generator", "static_encoder"):
+        raise ModelError(f"model {folder.path} is of kind {folder.manifest.kind}, whose weights are int8 already")
     if len(pairs) < 2 * _FEWEST_PAIRS:
         raise ModelError(f"{len(pairs)} texts are too few to quantise model {folder.path}: give {2 * _FEWEST_PAIRS}")
     if keep_tokens < 1 and (folder.manifest.kind != "cross_encoder" or precision != "int8"):

@@ -5,18 +5,19 @@ import base64
 import gzip
 import json
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bridge.models.artifact import ModelFolder
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from rerank_server import app, server
 from rerank_server.models import Models
 from tests.rerank_server.running import Client, running, toy_models
-from tests.toys import WORDS, make_faulty_cross_encoder, make_toy_encoder
+from tests.toys import WORDS, make_faulty_cross_encoder, make_toy_encoder, make_toy_static_encoder
 
 PASSAGES = ["a bird", "dog and cat", "cat", "nothing", "the cat, the dog, the fish"]
 QUERY = {"query": "cat dog fish"}
@@ -411,9 +412,12 @@ async def test_texts_are_embedded_in_both_dialects(client: Client) -> None:
     assert list(struct.unpack(f"<{len(WORDS)}f", base64.b64decode(packed["data"][0]["embedding"]))) == vectors[0]
 
 
-async def test_several_encoders_are_served_each_by_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [make_toy_encoder, make_toy_static_encoder])
+async def test_several_encoders_are_served_each_by_its_name(
+    tmp_path: Path, make: Callable[[Path, Sequence[str]], ModelFolder]
+) -> None:
     models = toy_models(tmp_path)
-    other = Encoder.load(make_toy_encoder(tmp_path / "other", WORDS[:10]), threads=1)
+    other = Encoder.load(make(tmp_path / "other", WORDS[:10]), threads=1)
     async with running(replace(models, more_encoders=(other,))) as client:
         info = (await client.get("/info")).body
         assert info["embedding_model_ids"] == [models.encoder.identity, other.identity]

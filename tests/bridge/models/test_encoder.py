@@ -1,15 +1,17 @@
 """Texts to embeddings."""
 
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
 
 from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder, builtin_names, resolve, write_manifest
-from bridge.models.encoder import Encoder
+from bridge.models.encoder import Encoder, Role
 from bridge.models.session import CPU
 from tests.bridge.models.batching_provider import IN_BATCHES
-from tests.toys import WORDS, make_toy_encoder, toy_tokenizer
+from tests.toys import WORDS, make_toy_encoder, make_toy_static_encoder, toy_tokenizer
 
 TEXTS = [
     "sorted(iterable): return a new sorted list from the items in iterable",
@@ -82,6 +84,43 @@ def test_a_wrong_dimension_is_refused(toy: ModelFolder) -> None:
         Encoder.load(ModelFolder(toy.path, manifest))
 
 
+class TestStatic:
+    """An encoder without a neural network does what the toy encoder, which has one, does with the same vectors."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> ModelFolder:
+        return make_toy_static_encoder(tmp_path, max_tokens=6)
+
+    def test_it_embeds_as_the_model_with_the_same_vectors(self, folder: ModelFolder, toy: ModelFolder) -> None:
+        texts = ["cat", "cat dog bird", "dog, dog. unheard-of", "CAT"]
+        assert Encoder.load(folder, threads=2).encode(texts) == pytest.approx(Encoder.load(toy).encode(texts))
+
+    def test_a_servers_halves_give_the_same_as_the_whole(self, folder: ModelFolder) -> None:
+        encoder = Encoder.load(ModelFolder(folder.path, msgspec.structs.replace(folder.manifest, query_prefix="fish ")))
+        texts = ["cat dog", "", "cat dog bird horse cow", "\ud800 bee"]
+        roles: tuple[Role, ...] = ("query", "passage")
+        for role in roles:
+            rows = encoder.embed_sequences(encoder.sequences(texts, role))
+            assert np.stack(rows) == pytest.approx(encoder.encode(texts, role), abs=1e-6)
+
+    def test_words_beyond_the_limit_count_for_nothing(self, folder: ModelFolder) -> None:
+        encoder = Encoder.load(folder)
+        assert encoder.encode(["cat dog bird fish"]) == pytest.approx(encoder.encode(["cat dog bird fish horse"]))
+        assert encoder.encode([]).shape == (0, len(WORDS))
+
+    @pytest.mark.case("R17")
+    def test_a_tokenizer_with_more_words_than_the_model_is_refused(self, folder: ModelFolder) -> None:
+        toy_tokenizer([*WORDS, "one-too-many"]).save(str(folder.tokenizer_file))
+        changed = write_manifest(folder.path, folder.manifest)
+        with pytest.raises(ModelError, match=f"its tokenizer has {len(WORDS) + 5} ids: make the model anew"):
+            Encoder.load(changed)
+
+    def test_a_changed_file_is_refused(self, folder: ModelFolder) -> None:
+        folder.model_file.write_bytes(folder.model_file.read_bytes() + b" ")
+        with pytest.raises(ModelError, match="has SHA-256"):
+            Encoder.load(folder)
+
+
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     return Encoder.load(resolve("embed-base"), threads=2)
@@ -108,3 +147,13 @@ class TestEmbedBase:
         """Cosines of float32 weights in torch; int8 may differ by what the manifest's figures tell."""
         embeddings = encoder.encode(TEXTS[:3])
         assert embeddings @ embeddings[0] == pytest.approx([1.0, 0.7007, 0.0241], abs=0.03)
+
+
+@pytest.mark.skipif("embed-static" not in builtin_names(), reason="embed-static's weights are not in this checkout")
+def test_the_builtin_static_encoder_knows_what_belongs_together() -> None:
+    encoder = Encoder.load("embed-static")
+    embeddings = encoder.encode(TEXTS)
+    assert encoder.dimension == 256
+    assert np.linalg.norm(embeddings, axis=1) == pytest.approx(1)
+    similarities = embeddings @ embeddings.T
+    assert similarities[0, 1] > similarities[0, 2] + 0.3

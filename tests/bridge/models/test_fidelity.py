@@ -14,7 +14,7 @@ from bridge.commands.models import command
 from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder, write_manifest
 from bridge.models.fidelity import check, fidelity, kendall_tau
-from tests.toys import WORDS, make_toy_cross_encoder, make_toy_encoder
+from tests.toys import WORDS, make_toy_cross_encoder, make_toy_encoder, make_toy_static_encoder
 
 PAIRS = [(" ".join(WORDS[start : start + 3]), " ".join(WORDS[start + 1 : start + 6])) for start in range(0, 40, 2)]
 
@@ -36,6 +36,8 @@ def test_a_model_is_true_to_itself(tmp_path: Path) -> None:
     assert figures["nearest_shared"] == 1.0
     assert figures["speed_ratio"] > 0
     check(figures, encoder)
+    static = make_toy_static_encoder(tmp_path / "static")
+    assert fidelity(static, static, PAIRS)["nearest_shared"] == 1.0
     cross_encoder = make_toy_cross_encoder(tmp_path / "cross-encoder")
     assert fidelity(cross_encoder, cross_encoder, PAIRS)["logit_difference"] == 0.0
 

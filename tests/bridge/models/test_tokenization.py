@@ -37,6 +37,21 @@ def test_a_text_is_what_the_tokenizer_itself_makes_of_it(tokenizer: TextTokenize
     assert tokenizer.sequences(["cat dog"])[0]["input_ids"].tolist() == [toy_tokenizer().encode("cat dog").ids]
 
 
+def test_the_ids_are_those_of_the_sequence_without_special_tokens(tokenizer: TextTokenizer) -> None:
+    texts = ["cat dog", "", "\ud800 cat", LONG]
+    sequences = [sequence["input_ids"][0, 1:-1].tolist() for sequence in tokenizer.sequences(texts)]
+    assert tokenizer.ids(texts) == sequences
+    assert [len(ids) for ids in tokenizer.ids(texts)] == [2, 0, 2, 14]
+
+
+def test_special_ids_are_those_that_the_file_calls_special() -> None:
+    given = toy_tokenizer()
+    assert TextTokenizer(given, max_tokens=16).special_ids == []
+    given.add_special_tokens(["[PAD]", "[MASK]"])
+    given.add_tokens(["c++"])
+    assert TextTokenizer(given, max_tokens=16).special_ids == [0, given.token_to_id("[MASK]")]
+
+
 def test_a_batch_holds_each_sequence_with_zeros_after_its_end(tokenizer: TextTokenizer) -> None:
     short, long = tokenizer.pairs("cat", ["fish", "red fish"])
     batch = padded([short, long])
