@@ -1,12 +1,13 @@
 """`scripts/bench models COLLECTION...`: encoders and rerankers beside each other, in memory, over the same BM25.
 
 What the models are worth by themselves: nothing is enriched, no proxy is asked, every vector is compared. Texts are
-cut to what a model reads.
+cut to what a model reads. An encoder's speed is that of documents and queries together, on all CPUs.
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -63,7 +64,8 @@ def command(
     blend: float,
     as_json: bool,
 ) -> None:
-    """Prints nDCG@10 of BM25, of each encoder alone and fused with BM25, and of each reranker after that."""
+    """Prints nDCG@10 of BM25, of each encoder alone and fused with BM25, and of each reranker after that; and how many
+    texts each encoder embeds in a second."""
     figures: dict[str, dict[str, float]] = {}
     settings = RerankSettings(depth=depth, blend=blend)
     with (
@@ -77,17 +79,22 @@ def command(
             for name, rankings in ground.compared(encoders, rerankers, settings):
                 found[name] = worth(ground.judged, rankings)
                 click.echo(f"  {name:<50} {found[name]:.3f}")
+            for name, speed in ground.texts_per_second.items():
+                found[f"{name}, texts/s"] = speed
+                click.echo(f"  {f'{name}, texts/s':<50} {speed:,.0f}")
     if as_json:
         click.echo(json.dumps(figures))
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What every model is compared on: texts by doc_id, judged queries, and what BM25 found for them."""
+    """What every model is compared on: texts by doc_id, judged queries, and what BM25 found for them.
+    `texts_per_second` is filled as encoders are compared."""
 
     documents: Mapping[str, str]
     judged: JudgedQueries
     lexical: Mapping[str, Sequence[Hit]]
+    texts_per_second: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, client: OpenSearch, collection: Collection, max_queries: int | None) -> "Ground":
@@ -117,7 +124,10 @@ class Ground:
         embedded = {}
         for name in encoders:
             encoder = Encoder.load(resolve(name))
+            began = time.perf_counter()
             vectors = embedded[name] = corpus.embed(encoder)
+            n_texts = len(self.documents) + len(self.judged.queries)
+            self.texts_per_second[name] = n_texts / (time.perf_counter() - began)
             encoder.close()
             yield name, corpus.rank("vector", vectors)
             yield f"BM25 and {name}", corpus.rank("hybrid", vectors)

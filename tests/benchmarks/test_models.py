@@ -10,7 +10,7 @@ from benchmarks.plain_index import worth
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.profile import RerankSettings
 from bridge.records import Hit
-from tests.toys import make_negated_cross_encoder, make_toy_cross_encoder, make_toy_encoder
+from tests.toys import make_negated_cross_encoder, make_toy_cross_encoder, make_toy_encoder, make_toy_static_encoder
 
 DOCUMENTS = {
     "wing": "wing pressure of a supersonic wing",
@@ -57,3 +57,11 @@ def test_every_ranking_is_told_with_what_made_it(ground: Ground, tmp_path: Path)
     figures = {name: worth(JUDGED, rankings) for name, rankings in compared.items()}
     assert figures[f"BM25 and {encoder}, {honest}"] > figures["BM25"]
     assert figures[f"BM25 and {encoder}, {negated}"] < figures[f"BM25 and {encoder}, {honest}"]
+
+
+def test_encoders_of_both_kinds_rank_alike_and_their_speed_is_told(ground: Ground, tmp_path: Path) -> None:
+    encoders = [str(make(tmp_path / make.__name__).path) for make in (make_toy_encoder, make_toy_static_encoder)]
+    compared = dict(ground.compared(encoders, [], RerankSettings()))
+    assert order(compared[encoders[0]]) == order(compared[encoders[1]]) == ["dress", "wing", "heat"]
+    assert set(ground.texts_per_second) == set(encoders)
+    assert min(ground.texts_per_second.values()) > 0

@@ -24,9 +24,9 @@ NOT_RUN = {
     "install": 3,
     "interleave": 2,
     "kubernetes": 2,
-    "long": 1,
+    "long": 3,
     "secured": 2,
-    "serve": 1,
+    "serve": 2,
     "systemd": 3,
     "train": 4,
 }

@@ -27,7 +27,7 @@ from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings
 from tests.ingest.follow.test_follower import eventually
 from tests.proxy_stack import ProxyStack, proxy_stack
-from tests.toys import WORDS, make_toy_encoder
+from tests.toys import WORDS, make_toy_encoder, make_toy_static_encoder
 
 DOCUMENTS = {word: {"title": f"about {word}", "body": f"{word} {word} and more"} for word in WORDS[:20]}
 
@@ -39,11 +39,17 @@ def new_encoder(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def stack(node: EmbeddedNode, tmp_path: Path, new_encoder: str) -> Iterator[ProxyStack]:
-    """A proxy and a sidecar with both encoders."""
-    encoder = Encoder.load(resolve(new_encoder), threads=1)
+def static_encoder(tmp_path: Path) -> str:
+    """The folder of an encoder without a neural network, of half the dimensions."""
+    return str(make_toy_static_encoder(tmp_path / "static-encoder", WORDS[:20]).path)
+
+
+@pytest.fixture
+def stack(node: EmbeddedNode, tmp_path: Path, new_encoder: str, static_encoder: str) -> Iterator[ProxyStack]:
+    """A proxy and a sidecar with all three encoders."""
+    more = [Encoder.load(resolve(folder), threads=1) for folder in (new_encoder, static_encoder)]
     settings = ClusterSettings(url=node.url)
-    with proxy_stack(settings, tmp_path, more_encoders=[encoder], profile_ttl_s=0.2, budget_ms=20_000) as running:
+    with proxy_stack(settings, tmp_path, more_encoders=more, profile_ttl_s=0.2, budget_ms=20_000) as running:
         yield running
 
 
@@ -82,9 +88,9 @@ def printed(result: Result) -> Any:
     return json.JSONDecoder().raw_decode(result.stdout[result.stdout.index("{\n") :])[0]
 
 
-def backfill(environment: dict[str, str], index: str, way: str = "--in-place") -> Result:
+def backfill(environment: dict[str, str], index: str, way: str = "--in-place", *options: str) -> Result:
     fields = ("--text-field", "title", "--text-field", "body")
-    return neural_bridge(environment, "backfill", index, way, *fields, "--quiet")
+    return neural_bridge(environment, "backfill", index, way, *fields, "--quiet", *options)
 
 
 class Searching:
@@ -177,6 +183,31 @@ def test_searches_keep_their_vectors_while_an_index_changes_its_models(
         assert neural_bridge(environment, "undo", application_index, "--yes").exit_code == 0
         assert opensearch.indices.get(index=companions, params={"expand_wildcards": "all"}) == {}
         assert shown() == before
+
+
+@pytest.mark.parametrize("way", ["--in-place", "--beside"])
+def test_an_index_that_a_static_encoder_filled_gets_better_vectors_while_it_is_searched(
+    application_index: str, stack: ProxyStack, environment: dict[str, str], static_encoder: str, way: str
+) -> None:
+    def generation(command: str, *options: str) -> Result:
+        return neural_bridge(environment, "generation", command, application_index, *options)
+
+    def encoders() -> dict[int, tuple[str, bool]]:
+        standing = printed(generation("status", "--json"))["generations"]
+        return {one["generation"]: (one["encoder"].partition("@")[0], one["serves"]) for one in standing}
+
+    assert backfill(environment, application_index, way, "--encoder", static_encoder).exit_code == 0
+    assert encoders() == {1: ("toy-static-encoder", True)}
+    with Searching(stack.url, application_index) as searching:
+        eventually(partial(searching.have_answered, 5))
+        assert generation("fill", "--quiet").exit_code == 0
+        assert generation("verify").exit_code == 0
+        assert generation("cutover").exit_code == 0
+        assert encoders() == {1: ("toy-static-encoder", False), 2: ("toy-encoder", True)}
+        eventually(partial(searching.have_answered, searching.answers.total() + 5))
+    assert set(searching.answers) == {("wing", "vector")}
+    assert generation("drop", "--yes").exit_code == 0
+    assert encoders() == {2: ("toy-encoder", True)}
 
 
 def test_a_follower_is_a_service_that_tells_its_lag_and_ends_when_it_is_told(
