@@ -21,6 +21,8 @@ from bridge.models.tokenization import TextTokenizer, TokenArrays
 SMOOTHING = 1e-3
 """A piece as frequent as this weighs half of what a rare one does (Arora et al. 2017, Model2Vec)."""
 
+_TEXTS_AT_ONCE = 1_000
+
 
 def make_static_encoder(
     model: ModelFolder, out: Path, *, name: str, dimension: int, texts: Sequence[str], sources: Sequence[str] = ()
@@ -73,8 +75,10 @@ def inverse_frequency(counts: NDArray[np.int64]) -> NDArray[np.float32]:
 
 def _counts(tokenizer: TextTokenizer, texts: Sequence[str]) -> NDArray[np.int64]:
     """How often each id stands in the texts: int64 (n_ids,)."""
-    ids = np.fromiter(chain.from_iterable(tokenizer.ids(texts)), dtype=np.int64)
-    counts = np.bincount(ids, minlength=tokenizer.vocabulary_size)
+    counts = np.zeros(tokenizer.vocabulary_size, dtype=np.int64)
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        ids = chain.from_iterable(tokenizer.ids(texts[start : start + _TEXTS_AT_ONCE]))
+        counts += np.bincount(np.fromiter(ids, dtype=np.int64), minlength=len(counts))
     counts[tokenizer.special_ids] = 0
     return counts
 
