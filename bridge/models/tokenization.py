@@ -60,7 +60,7 @@ class TextTokenizer:
         return [_arrays(self._finished(encoding, None)) for encoding in self._encodings(texts, max_tokens)]
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text without special tokens, cut as in `sequences`, in half of its time."""
+        """The ids of each text without special tokens, cut as in `sequences`."""
         return [encoding.ids for encoding in self._encodings(texts, None)]
 
     def pairs(self, query: str, passages: Sequence[str], *, max_tokens: int | None = None) -> list[TokenArrays]:

@@ -13,7 +13,7 @@ from bridge.errors import ModelError
 from bridge.models.artifact import TOKENIZER, Manifest, ModelFolder, names_only, write_manifest
 from bridge.models.tokenization import TokenArrays, load_tokenizer
 from bridge.training import quantization
-from tests.toys import WORDS, save_model, toy_tokenizer
+from tests.toys import WORDS, make_toy_static_encoder, save_model, toy_tokenizer
 
 N_WORDS, WIDTH, INNER = 2000, 32, 64
 LOUD_CHANNEL = 3
@@ -180,3 +180,8 @@ def test_only_cross_encoders_can_leave_out_tokens(
     pairs = [("cat", "dog")] * 16
     with pytest.raises(ModelError, match=r"keep_tokens is 0\.4, and only cross-encoders in int8"):
         quantization.quantize_folder(folder, tmp_path, pairs, precision=precision, keep_tokens=0.4)
+
+
+def test_a_static_encoder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is of kind static_encoder, whose weights are int8 already"):
+        quantization.quantize_folder(make_toy_static_encoder(tmp_path / "static"), tmp_path / "out", [])
