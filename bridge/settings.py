@@ -9,9 +9,11 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import yaml
 from pydantic import (
@@ -45,13 +47,26 @@ def _with_hyphens(header: str) -> str:
     return header.lower().replace("_", "-")
 
 
+def http_address(url: str) -> SplitResult:
+    """The parts of an HTTP server's address.
+
+    Raises:
+        ValueError: it is none; the message does not hold it.
+    """
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        in_brackets = parts.netloc.endswith("]") or "]:" in parts.netloc
+        host = str(ip_address(parts.hostname or "")) if in_brackets else parts.hostname
+        # Reading a port checks it.
+        if parts.scheme in ("http", "https") and host and parts.port != 0 and not _UNFIT.search(url):
+            return parts
+    raise ValueError("expected http://HOST:PORT or https://HOST:PORT")
+
+
 def _without_credentials(url: str) -> str:
     """Raises ValueError if `url` is not that of an HTTP server, or holds credentials: what we report of a server
     that fails names its address."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("expected http://HOST:PORT or https://HOST:PORT")
-    if parts.username is not None:
+    if http_address(url).username is not None:
         raise ValueError("it may not hold credentials: give the server's API key in the setting beside it")
     return url
 
@@ -59,13 +74,19 @@ def _without_credentials(url: str) -> str:
 def masked(url: str) -> str:
     """An address as it may be shown: without the credentials in it, and without the values of its parameters."""
     address, mark, parameters = re.sub(r"^(\w*:?/*).*@", r"\1…@", url).partition("?")
-    return address + mark + re.sub(r"((?:^|[&;])(?:[^=&;#]*=)?)[^&;#]+", r"\1…", parameters)
+    shown = address + mark + re.sub(r"((?:^|[&;])(?:[^=&;#]*=)?)[^&;#]+", r"\1…", parameters)
+    return re.sub("#.*", "#…", shown)
 
 
 def without_secrets(text: str, url: str) -> str:
     """A message about `url` with the address as it may be shown."""
-    query = urlsplit(url).query
+    address, _, query = url.partition("?")
+    text = text.replace(url, masked(url)).replace(address, masked(address))
     return text.replace(query, masked(f"?{query}")[1:]) if query else text
+
+
+_UNFIT = re.compile(r"[\s\x00-\x20\x7f#\\]")
+"""What stands in no address of a server, and URL parsers leave out silently or refuse each in its own way."""
 
 
 _SHOWN_MASKED = PlainSerializer(masked, when_used="json")

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 import msgspec
 import urllib3
@@ -28,7 +27,7 @@ from opensearchpy.exceptions import TransportError
 from bridge.certificates import Authorities
 from bridge.cluster.dialects import Capabilities, read_capabilities
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterBlocked, ClusterUnreachable, SettingsError
-from bridge.settings import ClusterSettings, masked
+from bridge.settings import ClusterSettings, http_address, masked
 from bridge.text import as_utf_8, decode
 
 _ANY_STATUS = range(100, 600)
@@ -65,9 +64,10 @@ def connect(settings: ClusterSettings) -> OpenSearch:
     Raises:
         SettingsError: the address has no scheme or host, or holds credentials; the CA file is missing.
     """
-    parts = urlsplit(settings.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingsError(f"cluster.url is {masked(settings.url)!r}: expected http://HOST:PORT or https://HOST:PORT")
+    try:
+        parts = http_address(settings.url)
+    except ValueError as error:
+        raise SettingsError(f"cluster.url is {masked(settings.url)!r}: {error}") from error
     if parts.username or parts.password:
         raise SettingsError(
             "cluster.url holds credentials, which logs would show: use cluster.username and cluster.password"

@@ -57,10 +57,12 @@ def command(
     """
     settings = settings_of(ctx)
     url = url or f"http://{settings.proxy.host}:{settings.proxy.port}"
-    from bridge.settings import masked
+    from bridge.settings import http_address, masked
 
-    if not url.startswith(("http://", "https://")):
-        raise UsageError(f"--url is {masked(url)}: expected http://HOST:PORT")
+    try:
+        http_address(url)
+    except ValueError as error:
+        raise UsageError(f"--url is {masked(url)!r}: {error}") from error
     proxy = _Proxy(url.rstrip("/"), user, index)
     searched = fields.split(",") if fields else proxy.enriched_fields(settings.companion.prefix)
     control = ", ".join(["explain", *([stage] if stage else [])])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from urllib.parse import quote
 
 from bridge.errors import UsageError
+from bridge.settings import masked, without_secrets
 
 if sys.version_info >= (3, 14):
     from compression import zstd as zstd
@@ -140,12 +141,13 @@ def _stored(url: str) -> Iterator[SourceFile]:
         folder, _, name = path.rpartition("/")
         infos = store.get_file_info(fs.FileSelector(folder) if "*" in name else [path])
     except (OSError, ValueError) as error:
-        raise UsageError(f"source {address} cannot be reached: {error}") from error
+        cause = without_secrets(str(error), url)
+        raise UsageError(f"source {masked(address)} cannot be reached: {cause}") from error
     files = [info for info in infos if info.type is fs.FileType.File]
     if "*" in name:
         files = sorted((info for info in files if fnmatchcase(info.base_name, name)), key=lambda info: info.path)
     if not files:
-        raise UsageError(f"source {address} names no file: give a file's URL, or a pattern of its name")
+        raise UsageError(f"source {masked(address)} names no file: give a file's URL, or a pattern of its name")
     for info in files:
         its_url = f"{address.rpartition('/')[0]}/{quote(info.base_name)}" + (f"?{query}" if query else "")
         its_name = f"{store.type_name}://{info.path.lstrip('/')}"

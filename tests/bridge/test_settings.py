@@ -4,8 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from bridge.cluster.connection import connect
 from bridge.errors import SettingsError
-from bridge.settings import Settings, load_settings, masked, settings_reference, without_secrets
+from bridge.proxy.transport.upstream import Upstream
+from bridge.settings import (
+    ClusterSettings,
+    Settings,
+    http_address,
+    load_settings,
+    masked,
+    settings_reference,
+    without_secrets,
+)
 
 
 @pytest.fixture
@@ -80,6 +90,7 @@ def test_a_wrong_value_is_named_and_what_may_be_secret_is_not(
         ("https://h/v1?key=s3cret&model=m", "https://h/v1?key=…&model=…"),
         ("https://h/?s3cret", "https://h/?…"),
         ("h?", "h?"),
+        ("http://h#s3cret", "http://h#…"),
     ],
 )
 def test_an_address_is_shown_without_credentials(url: str, shown: str) -> None:
@@ -195,3 +206,55 @@ def test_the_server_of_ingest_has_a_section_and_its_older_names_still_work(monke
     assert load_settings(None, ingest=older).ingest.server.url == "http://new"
     with pytest.raises(SettingsError, match=r"ingest\.server: .*api tei and url is not set|api is tei"):
         load_settings(None, ingest={"server_api": "tei", "server": {"url": None}})
+
+
+NO_ADDRESSES = [
+    "http://u:s3cret@[::1",
+    "http://u:s3cret@h:99999",
+    "http://u:s3cret@h:x",
+    "http://u:s3cret@h:0",
+    "http://u:s3cret@[zz]:9200",
+    "http://u:s3cret@a b:9200",
+    "http://u:s3cret@h:9200#s3cret",
+    "http://u:s3cret@h\n:9200",
+    "http://u:s3cret@h\\x:9200",
+    "http://u:s3cret@:9200",
+    "//u:s3cret@h:9200",
+    "u:s3cret@h:9200",
+    "",
+]
+
+
+@pytest.mark.case("S19")
+@pytest.mark.parametrize("url", NO_ADDRESSES)
+def test_what_is_no_address_is_one_error_wherever_it_is_used_and_shows_no_secret(url: str) -> None:
+    for use in (lambda: connect(ClusterSettings(url=url)), lambda: Upstream(ClusterSettings(url=url))):
+        with pytest.raises(SettingsError, match=r"cluster\.url is .*: expected http://HOST:PORT") as refused:
+            use()
+        assert "s3cret" not in str(refused.value)
+    with pytest.raises(SettingsError, match=r"proxy\.sidecar_url is .*expected http://HOST:PORT") as refused:
+        load_settings(proxy={"sidecar_url": url})
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.case("S19")
+@pytest.mark.parametrize(
+    "url", ["http://h", "https://h:9200/x?y=1", "http://[::1]:9200", "http://[fe80::1%25lo]:1", "HTTP://bücher:1"]
+)
+def test_addresses_of_servers_are_taken(url: str) -> None:
+    assert http_address(url).hostname
+
+
+@pytest.mark.case("S19")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://AK:s3cret@bucket/docs.jsonl",
+        "s3://bucket/d?access_key=AK&secret_key=s3cret",
+        "https://h/d.jsonl?sig=s3cret#s3cret",
+    ],
+)
+def test_a_message_about_an_address_shows_none_of_its_secrets(url: str) -> None:
+    message = without_secrets(f"cannot resolve {url}: no such host in '{url.partition('?')[0]}'", url)
+    assert "s3cret" not in message
+    assert message.startswith("cannot resolve ")

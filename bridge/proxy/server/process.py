@@ -13,7 +13,7 @@ from opentelemetry.trace import Tracer
 from bridge.logs import write_json_lines
 from bridge.proxy.server import trace_export
 from bridge.proxy.server.app import running
-from bridge.settings import Settings
+from bridge.settings import Settings, masked
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ async def _serve_until(signals: asyncio.Queue[signal.Signals], settings: Setting
         # What is there now stays: the collector need not look through it again while a request waits.
         gc.collect()
         gc.freeze()
-        log.info("proxy ready", url=proxy.url, admin_url=proxy.admin_url, cluster=settings.cluster.url)
+        log.info("proxy ready", url=proxy.url, admin_url=proxy.admin_url, cluster=masked(settings.cluster.url))
         first = await signals.get()
         # Nobody sends the next request to a proxy that nobody ever asked.
         drain_s = settings.proxy.drain_s if first == signal.SIGTERM and proxy.was_asked else 0.0

@@ -21,7 +21,7 @@ from bridge.certificates import cluster_context, renew
 from bridge.errors import SettingsError
 from bridge.proxy.transport.headers import own_identity
 from bridge.proxy.transport.refusals import Refused
-from bridge.settings import ClusterSettings
+from bridge.settings import ClusterSettings, http_address, masked
 
 log = structlog.get_logger(__name__)
 
@@ -303,9 +303,11 @@ def _url(origin: URL, target: str) -> URL:
 
 
 def _origin(url: str) -> URL:
+    try:
+        http_address(url)
+    except ValueError as error:
+        raise SettingsError(f"cluster.url is {masked(url)!r}: {error}") from error
     parsed = URL(url)
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise SettingsError(f"cluster.url is {url}: expected http://HOST:PORT or https://HOST:PORT")
     if parsed.raw_path_qs != "/" or parsed.user:
         raise SettingsError(
             "cluster.url may hold neither a path nor credentials: "

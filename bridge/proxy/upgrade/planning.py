@@ -24,7 +24,16 @@ from cachetools import TTLCache
 from multidict import CIMultiDict
 
 from bridge.errors import IndexUnsuitable
-from bridge.profile import DEFAULT_OBJECT, IndexProfile, Stage, companions_of, object_of, profile_beside, profile_of
+from bridge.profile import (
+    DEFAULT_OBJECT,
+    META_KEY,
+    IndexProfile,
+    Stage,
+    companions_of,
+    object_of,
+    profile_beside,
+    profile_of,
+)
 from bridge.proxy.transport.headers import CONTROL, accepts_json, identity, of_a_leg, own_identity, plain_media_type
 from bridge.proxy.transport.passthrough import AnswerMemory, aside
 from bridge.proxy.transport.refusals import Refused
@@ -45,6 +54,8 @@ _SLOW_SHARE = 0.5
 """Of the budget: a mapping that does not come in this time is waited for by nobody for a while."""
 _Asked: TypeAlias = "tuple[Searched, bytes | None]"
 """Which indices, and who asks; None for everybody."""
+_PROFILE_BYTES = 500_000
+"""Of a profile in a mapping; decoding one takes the interpreter from everybody else."""
 _COMPANIONS_CHARS = 3_000
 """In a request's path; clusters take lines of 4,096 bytes."""
 _UNREADABLE = LeaveAlone("mapping_unreadable")
@@ -390,10 +401,23 @@ class _Known:
 
 
 class _Mapping(msgspec.Struct):
+    """A mapping. Its fields, and what an application keeps in `_meta`, may be megabytes: they are not decoded."""
+
     class Body(msgspec.Struct):
-        meta: object = msgspec.field(name="_meta", default=None)
+        class Meta(msgspec.Struct):
+            profile: msgspec.Raw = msgspec.field(name=META_KEY, default_factory=msgspec.Raw)
+
+        meta: Meta | None = msgspec.field(name="_meta", default=None)
 
     mappings: Body
+
+    @property
+    def meta(self) -> dict[str, object]:
+        """What of `_meta` is the bridge's; null in place of what is too long for a profile."""
+        profile = bytes(self.mappings.meta.profile) if self.mappings.meta is not None else b""
+        if not profile:
+            return {}
+        return {META_KEY: decode_answer(profile, object) if len(profile) <= _PROFILE_BYTES else None}
 
 
 class _Shown(msgspec.Struct):
@@ -415,7 +439,7 @@ def _common_profile(body: bytes, *, among: Collection[str] | None = None) -> tup
         mappings = decode_answer(body, dict[str, _Mapping])
     except msgspec.DecodeError:
         return _Known(LeaveAlone("profile_unreadable")), []
-    metas = {index: mapping.mappings.meta for index, mapping in mappings.items() if among is None or index in among}
+    metas = {index: mapping.meta for index, mapping in mappings.items() if among is None or index in among}
     indices = list(metas)
     objects = frozenset(name for meta in metas.values() if (name := object_of(meta)) is not None)
     try:
@@ -429,7 +453,7 @@ def _common_profile(body: bytes, *, among: Collection[str] | None = None) -> tup
 def _profile_beside(body: bytes, indices: Sequence[str], prefix: str) -> IndexProfile | LeaveAlone:
     """The one profile of the companions of all these indices in the answer to a request for mappings."""
     try:
-        metas = {name: mapping.mappings.meta for name, mapping in decode_answer(body, dict[str, _Mapping]).items()}
+        metas = {name: mapping.meta for name, mapping in decode_answer(body, dict[str, _Mapping]).items()}
         profiles = [profile_beside(metas, index, prefix) for index in indices]
     except (msgspec.DecodeError, IndexUnsuitable):
         return LeaveAlone("profile_unreadable")

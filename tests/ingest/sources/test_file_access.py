@@ -118,3 +118,19 @@ def test_a_zstd_bomb_is_stopped_at_the_limit(tmp_path: Path) -> None:
     source = FileDocuments([str(file)], FIELDS, max_doc_bytes=1000, max_expanded_bytes=20_000_000)
     with pytest.raises(UsageError, match="grows beyond 20,000,000 bytes"):
         list(source.items())
+
+
+@pytest.mark.case("S19")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://u:s3cret@h/docs.jsonl",
+        "https://h/docs.jsonl?sig=s3cret",
+        "nothing://u:s3cret@h/*.jsonl?key=s3cret",
+        "file://u:s3cret@/docs.jsonl",
+    ],
+)
+def test_an_address_that_cannot_be_reached_is_shown_without_its_secrets(url: str) -> None:
+    with pytest.raises(UsageError, match=r"cannot be reached|names no file") as refused:
+        FileDocuments([url], FIELDS, max_doc_bytes=1000)
+    assert "s3cret" not in str(refused.value)

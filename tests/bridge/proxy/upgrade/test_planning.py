@@ -1,5 +1,7 @@
 """Which requests are left alone whatever their bodies say, by their headers."""
 
+import json
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -8,7 +10,7 @@ from multidict import CIMultiDict
 
 from bridge.profile import BESIDE_KEY, META_KEY
 from bridge.proxy.transport.refusals import Refused
-from bridge.proxy.upgrade.planning import Control, left_alone, read_control
+from bridge.proxy.upgrade.planning import Control, _common_profile, left_alone, read_control
 from tests.bridge.proxy.conftest import MakeStack
 from tests.bridge.proxy.scripted_index import PROFILE, ScriptedIndex
 from tests.bridge.proxy.searching import ids, search
@@ -316,3 +318,36 @@ async def test_several_indices_are_upgraded_if_each_has_a_companion_and_shows_it
 
     assert shown.partition("; took")[0] == mark
     assert ids(answer) == ["a", "b", "c"]
+
+
+@pytest.mark.case("P72")
+def test_what_an_application_keeps_in_a_mapping_is_not_decoded() -> None:
+    theirs = {f"k{i}": {"note": "x" * 40, "values": [i, {"a": i}]} for i in range(20_000)}
+    fields = {f"field_{i}": {"type": "keyword"} for i in range(20_000)}
+    meta = {"theirs": theirs, META_KEY: PROFILE.to_meta(), "more": theirs}
+    body = json.dumps({"docs": {"mappings": {"_meta": meta, "properties": fields}}}).encode()
+    tracemalloc.start()
+    try:
+        known, indices = _common_profile(body)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (known.profile, indices) == (PROFILE, ["docs"])
+    assert len(body) > 4_000_000
+    assert most < 200_000, "objects of its megabytes were made"
+
+
+@pytest.mark.case("P72")
+@pytest.mark.parametrize("note", ["x" * 600_000, [{}] * 300_000], ids=["long", "many"])
+async def test_a_profile_that_is_too_long_to_be_one_is_not_decoded(make_stack: MakeStack, note: Any) -> None:
+    meta = {META_KEY: {**PROFILE.to_meta(), "note": note}}
+    index = ScriptedIndex()
+
+    def script(request: Received) -> Reply:
+        return reply_json({"docs": {"mappings": {"_meta": meta}}}) if "_mapping" in request.path else index(request)
+
+    stack = await make_stack(script)
+    status, mark, _ = await search(stack)
+
+    assert (status, mark) == (200, "pass; reason=profile_unreadable")
