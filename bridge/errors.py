@@ -18,6 +18,7 @@
     │       ├── CascadeMissing      the reranker has no small cross-encoder
     │       └── NotTaken            the server refuses this one request
     └── IngestError
+        ├── SourceUnreachable       no connection to a database, or it broke   exit 4
         ├── CheckpointUnusable      damaged, or of another run                 exit 2
         └── LedgerUnbalanced        documents unaccounted for                  exit 1
 
@@ -111,6 +112,10 @@ class IngestError(BridgeError):
     """An ingest run cannot go on."""
 
 
+class SourceUnreachable(IngestError):
+    """The database that holds the rows gives no connection, or the connection was lost."""
+
+
 class CheckpointUnusable(IngestError):
     """A checkpoint is damaged or belongs to another source, model or index."""
 
@@ -126,6 +131,7 @@ EXIT_CODES: dict[type[BridgeError], int] = {
     ClusterUnreachable: 4,
     AccessDenied: 4,
     SidecarUnreachable: 4,
+    SourceUnreachable: 4,
     ClusterBlocked: 5,
     BridgeError: 1,
 }

@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 
 
 class SourcePosition(msgspec.Struct, frozen=True, gc=False):
-    """The place of a document in its source, for messages and dead letters: file and line, or index and `_id`."""
+    """The place of a document in its source, for messages and dead letters: file and line, or index and `_id`.
+
+    `mark` is set by sources whose items move while they are read, such as the rows of a table: reading goes on there.
+    """
 
     source: str
     offset: int
+    mark: str | None = None
 
     def __str__(self) -> str:
         return f"{self.source}:{self.offset}"
@@ -36,7 +40,8 @@ class Document(msgspec.Struct, frozen=True):
 
     `body` is the JSON object exactly as it came, UTF-8 encoded: numbers and unknown fields reach the
     index byte for byte. `texts` maps each text field that is enriched to its text, in profile order.
-    `version` is set only for documents read from an index.
+    `version` is set only for documents read from an index. `origin` names the source whose documents are
+    removed with what they were made from, if it is one.
     """
 
     doc_id: str
@@ -45,6 +50,7 @@ class Document(msgspec.Struct, frozen=True):
     position: SourcePosition
     routing: str | None = None
     version: DocumentVersion | None = None
+    origin: str | None = None
 
 
 class Passage(msgspec.Struct, frozen=True):

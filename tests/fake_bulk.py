@@ -160,6 +160,10 @@ class FakeCluster:
         refused = self.on_item(action, self._seen[action.doc_id])
         if refused is not None:
             return refused
+        if action.op == "delete":
+            found = self.documents.pop(action.doc_id, None) is not None
+            self._seq_nos.pop(action.doc_id, None)
+            return {"status": 200 if found else 404, "result": "deleted" if found else "not_found"}
         result = "updated" if action.doc_id in self.documents else "created"
         self.put(action.doc_id, action.body)
         return {"status": 200 if result == "updated" else 201, "result": result, "_version": 1}

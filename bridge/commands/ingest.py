@@ -1,4 +1,4 @@
-"""`neural-bridge ingest`: documents from files into an index, enriched."""
+"""`neural-bridge ingest`: documents from files, rows or facts into an index, enriched."""
 
 import difflib
 import json
@@ -17,13 +17,14 @@ from bridge.commands import INDEX, say, show
 from bridge.commands.options.enrich import EnrichOptions, RunOptions, check_names, end
 from bridge.commands.options.ray import RayOptions
 from bridge.commands.options.signature import EXISTING_FILE, argument, cli_command, option
+from bridge.commands.options.sources import FactOptions, RowOptions
 
 if TYPE_CHECKING:
     from bridge.cluster.index import IndexState
     from ingest.runs.dry_run import DryRun
     from ingest.sources.documents import FieldChoice
     from ingest.sources.files import Format
-    from ingest.sources.source import SourceItem
+    from ingest.sources.source import Source, SourceItem
 
 _CHECKED = 1000
 """Documents that are looked at for their fields before the run."""
@@ -75,9 +76,11 @@ def command(
     ctx: click.Context,
     *,
     index: str = INDEX,
-    sources: tuple[str, ...] = argument(nargs=-1, required=True),
+    sources: tuple[str, ...] = argument(nargs=-1),
     enrich: EnrichOptions,
     field_options: _FieldOptions,
+    rows: RowOptions,
+    facts: FactOptions,
     file_format: "Format" = option(
         "--format",
         type=click.Choice(_FORMATS),
@@ -89,7 +92,8 @@ def command(
     on_duplicate: str | None = option(
         "--on-duplicate",
         type=click.Choice(["last", "error"]),
-        help="If an id comes twice: the last document wins (default), or the second is a dead letter.",
+        help="If an id comes twice: the last document wins (default), or the second is a dead letter "
+        "(default of --sql).",
     ),
     max_expanded_bytes: int = option(
         "--max-expanded-bytes",
@@ -106,15 +110,19 @@ def command(
     """Enrich documents and write them to INDEX, which is made if it does not exist.
 
     SOURCES are files, globs, URLs (s3://, gs://, abfss://; extra: parquet) or `-` for standard input, plain or
-    compressed by gzip or zstd: JSON lines, one array of objects, bulk bodies, CSV, TSV, Parquet. Documents that
-    the index already holds, unchanged, are left alone, so a second run costs little; a run that was stopped goes
-    on from its checkpoint.
+    compressed by gzip or zstd: JSON lines, one array of objects, bulk bodies, CSV, TSV, Parquet. In place of
+    SOURCES, --sql reads the rows of a database and --triples facts about things. Documents that the index already
+    holds, unchanged, are left alone, so a second run costs little; a run that was stopped goes on from its
+    checkpoint, one of rows from the last value of --watermark.
 
     Exit codes: 0 every document is in the index; 3 some are dead letters or were dropped by a pipeline of
     the cluster; 1 unexpected; 2 usage; 4 no connection or no permission; 5 the cluster takes no documents;
     130 and 143 stopped by a signal.
     """
-    settings = enrich.settings(ctx, on_duplicate=on_duplicate, **run.limits())
+    _check_sources(sources, rows, facts, runner=ray.runner)
+    # Rows come in no order of their own: which of two is the last says nothing.
+    unordered = "error" if rows.sql else None
+    settings = enrich.settings(ctx, on_duplicate=on_duplicate or unordered, **run.limits())
     # Models and clients take a while to import, which `--help` has no use for.
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
@@ -131,21 +139,26 @@ def command(
     existing = indices.find(client, index)
     kept = existing.profile if existing else None
     choice = field_options.choice()
-    names = enrich.text_fields or tuple(choice.text_fields) or enrich.names(index, kept)
-    fields = msgspec.structs.replace(choice, text_fields=names)
-    files = partial(
-        FileDocuments,
-        sources,
-        max_doc_bytes=settings.ingest.max_doc_bytes,
-        max_expanded_bytes=max_expanded_bytes,
-        file_format=file_format,
-    )
-    source = files(fields)
-    if source.resumable:
-        _check_names(names, islice(source.items(), _CHECKED), existing)
-        _check_choice(choice, list(islice(files(FieldChoice()).items(), _CHECKED)))
+    names = enrich.text_fields or tuple(choice.text_fields) or tuple(kept.text_fields if kept else ())
+    limits = {"max_doc_bytes": settings.ingest.max_doc_bytes, "max_expanded_bytes": max_expanded_bytes}
+    files = partial(FileDocuments, sources, **limits, file_format=file_format)
+    remove_gone = None
+    source: Source[Any]
+    if rows.sql:
+        source = found_rows = rows.source(choice, names, max_doc_bytes=settings.ingest.max_doc_bytes)
+        names, sample, remove_gone = found_rows.text_fields, source.items, rows.removal(found_rows)
+    elif facts.triples:
+        source = found_facts = facts.source(names, **limits)
+        names, sample = found_facts.text_fields, source.items
+    else:
+        names = names or enrich.names(index, kept)
+        source = files(msgspec.structs.replace(choice, text_fields=names))
+        sample = partial(sample_of_files, source)
+        if source.resumable:
+            _check_names(names, islice(source.items(), _CHECKED), existing)
+            _check_choice(choice, list(islice(files(FieldChoice()).items(), _CHECKED)))
     models = load_models(ray.local_settings(settings.ingest))
-    profile = enrich.profile(models, names, kept, settings.ingest, lambda: sample_of_files(source))
+    profile = enrich.profile(models, names, kept, settings.ingest, sample)
     folder = run.folder("ingest", index)
     job = Job(index, profile, models, client, settings.ingest, folder, from_start=from_start, strict=strict)
     if dry_run:
@@ -155,11 +168,30 @@ def command(
     if existing is None and indices.create_unless_there(client, index, profile, analyzer=analyzer):
         say(f"index {index} is new: made for {', '.join(names)}", err=True)
     if ray.runner == "ray":
-        source = files(fields, part_bytes=PART_BYTES)
+        source = files(msgspec.structs.replace(choice, text_fields=names), part_bytes=PART_BYTES)
     with run.started(f"ingest {index}", job) as (job, request):
-        report = run_ingest(source, job, executor)
+        report = run_ingest(source, job, executor, remove_gone=remove_gone)
     show(report.to_json(), str(report), as_json=enrich.as_json)
     end(ctx, request, report)
+
+
+def _check_sources(sources: Sequence[str], rows: RowOptions, facts: FactOptions, *, runner: str) -> None:
+    """Checks that one kind of source is named, and that the runner can read it.
+
+    Raises:
+        UsageError: it is not.
+    """
+    from bridge.errors import UsageError
+
+    rows.check()
+    named = [kind for kind, value in (("files", sources), ("--sql", rows.sql), ("--triples", facts.triples)) if value]
+    if len(named) != 1:
+        found = f"{' and '.join(named)} are named" if named else "nothing to read is named"
+        raise UsageError(f"{found}: expected SOURCES (files, or - for standard input), --sql QUERY or --triples FILE")
+    if facts.languages and not facts.triples:
+        raise UsageError("--language needs --triples FILE")
+    if runner == "ray" and not sources:
+        raise UsageError(f"{named[0]} is read by one process: leave out --runner ray")
 
 
 def _check_names(names: Sequence[str], items: "Iterable[SourceItem]", state: "IndexState | None") -> None:

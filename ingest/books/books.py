@@ -15,8 +15,18 @@ import msgspec
 
 from bridge.errors import CheckpointUnusable, IngestError
 from bridge.records import Document
+from bridge.text import digest
 from ingest.books.ledger import Failure, Ledger, Outcome, Progress, Report
-from ingest.books.state_folder import Checkpoint, DeadLetters, load, locked, remove, save
+from ingest.books.state_folder import (
+    Checkpoint,
+    DeadLetters,
+    Watermark,
+    load,
+    load_state,
+    locked,
+    remove,
+    save,
+)
 from ingest.job import Job
 from ingest.sources.source import Source, SourceItem
 
@@ -60,7 +70,8 @@ class Books:
         self._from_start = job.from_start or not in_order
         self._save_every_s = save_every_s
         self._saved_at = self._began = time.monotonic()
-        self.without_text = self.duplicates = self.sent_again = 0
+        self._watermark = job.state_folder / f"watermark-{digest(source.identity.encode())}"
+        self.without_text = self.duplicates = self.sent_again = self.removed = 0
         self.conflicts: list[Document] = []
         """Documents that somebody else changed between reading and writing."""
 
@@ -76,6 +87,7 @@ class Books:
             self._checkpoint = self._begin()
             self.ledger = msgspec.structs.replace(self._checkpoint.ledger)
             self.skipped = self.ledger.answered
+            self.mark = self._checkpoint.mark
             self._letters = DeadLetters(
                 self._folder / self._checkpoint.dead_letters,
                 self._job.profile.beside or self._job.index,
@@ -114,6 +126,10 @@ class Books:
             self.ledger.add(outcome.kind)
             if outcome.failure and outcome.failure.kind == _VERSION_CONFLICT and isinstance(item, Document):
                 self.conflicts.append(item)
+        # A batch is a stretch of the source, and its positions grow.
+        last = max((item.position for item, _ in ended), key=lambda position: position.offset, default=None)
+        if last is not None and last.mark is not None:
+            self.mark = last.mark
         if time.monotonic() - self._saved_at >= self._save_every_s:
             self.save()
         self._check_dead_letters()
@@ -143,7 +159,7 @@ class Books:
         if self._resumable:
             booked = msgspec.structs.replace(self.ledger, read=self.ledger.answered)
             self._checkpoint = msgspec.structs.replace(
-                self._checkpoint, ledger=booked, dead_letters_bytes=self._letters.size
+                self._checkpoint, ledger=booked, dead_letters_bytes=self._letters.size, mark=self.mark
             )
             save(self._folder / CHECKPOINT, self._checkpoint)
         self._saved_at = time.monotonic()
@@ -153,9 +169,13 @@ class Books:
 
         Raises:
             LedgerUnbalanced: items are unaccounted for; the checkpoint stays.
+            IngestError: the disk refuses the watermark; the checkpoint stays.
         """
         if not self._job.stopped.is_set():
             self.ledger.check()
+            if self._resumable and self.mark is not None:
+                belongs_to = self._source.identity, self._index_identity, self._recipe
+                save(self._watermark, Watermark(*belongs_to, self.mark, self.ledger))
             remove(self._folder / CHECKPOINT)
 
     def report(self) -> Report:
@@ -171,6 +191,8 @@ class Books:
             without_text=self.without_text,
             duplicates=self.duplicates,
             sent_again=self.sent_again,
+            removed=self.removed,
+            watermark=self.mark,
             dead_letters=str(self.dead_letters) if self.ledger.dead_lettered else None,
             models=[model.identity for model in (profile.generator, profile.encoder) if model],
         )
@@ -193,7 +215,16 @@ class Books:
             recipe=self._recipe,
             ledger=Ledger(),
             dead_letters=f"dead-letters-{run}.jsonl",
+            mark=self._mark_of_the_last_run(),
         )
+
+    def _mark_of_the_last_run(self) -> str | None:
+        """None also if another index has this name now, or everything is to be enriched anew."""
+        if self._from_start or not self._resumable:
+            return None
+        last = load_state(self._watermark, Watermark)
+        here = self._source.identity, self._index_identity, self._recipe
+        return last.mark if last and (last.source, last.index, last.recipe) == here else None
 
     def _refuse_uniform_failure(self, outcomes: Sequence[Outcome]) -> None:
         dead = [outcome.failure for outcome in outcomes if outcome.failure and outcome.kind == "dead_lettered"]

@@ -93,7 +93,8 @@ class Report(msgspec.Struct, frozen=True):
 
     `complete`: every item of the source has ended. `without_text`: documents written without vectors, since they have
     no text. `duplicates`: ids that came more than once, of which the last won. `sent_again`: actions that the cluster
-    did not take at once. `dead_letters`: their file, if there are any.
+    did not take at once. `removed`: documents whose rows are gone. `watermark`: where the next run begins, if the
+    source has one. `dead_letters`: their file, if there are any.
     """
 
     index: str
@@ -105,6 +106,8 @@ class Report(msgspec.Struct, frozen=True):
     without_text: int = 0
     duplicates: int = 0
     sent_again: int = 0
+    removed: int = 0
+    watermark: str | None = None
     dead_letters: str | None = None
     models: list[str] = []
 
@@ -134,8 +137,10 @@ class Report(msgspec.Struct, frozen=True):
             lines.append(f"  {self.without_text:,} have no text, and so no vector")
         if self.duplicates:
             lines.append(f"  {self.duplicates:,} ids came more than once: the last one won")
+        if self.removed:
+            lines.append(f"  removed {self.removed:,}, since their rows are gone")
         if self.dead_letters:
             lines.append(f"  why documents are dead letters: {self.dead_letters}")
-        if self.complete and not ledger.written and not ledger.dead_lettered:
+        if self.complete and not ledger.written and not ledger.dead_lettered and not self.removed:
             lines.append("  nothing to do")
         return "\n".join(lines)

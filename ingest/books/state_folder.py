@@ -33,7 +33,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """The state of a run: the first `ledger.answered` items of the source have ended.
 
     It belongs to `source`, `index` and `recipe`. `dead_letters` is the name of the run's file, of which the first
-    `dead_letters_bytes` count.
+    `dead_letters_bytes` count. `mark` is that of the last item that has one: see `bridge.records.SourcePosition`.
     """
 
     run: str
@@ -43,6 +43,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     ledger: Ledger
     dead_letters: str
     dead_letters_bytes: int = 0
+    mark: str | None = None
     version: int = _VERSION
 
     def belongs_to(self, *, source: str, index: str, recipe: str) -> None:
@@ -58,6 +59,17 @@ class Checkpoint(msgspec.Struct, frozen=True):
                     f"the checkpoint belongs to another {name} ({saved}; this run: {wanted}): name another "
                     f"--state-folder, or begin anew with --from-start"
                 )
+
+
+class Watermark(msgspec.Struct, frozen=True):
+    """How far the complete runs of a source have come, which the next one begins at: see `Checkpoint`. `ledger` is
+    that of the last of them."""
+
+    source: str
+    index: str
+    recipe: str
+    mark: str
+    ledger: Ledger
 
 
 def load(path: Path) -> Checkpoint | None:

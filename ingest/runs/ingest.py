@@ -1,6 +1,6 @@
 """Ingest: from a source of documents into an index that is made for them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,9 +19,12 @@ NOTE_KEY = "neural_bridge_restore"
 """The key under the mapping's `_meta`; its value maps settings to what they were, null for the default."""
 
 
-def run_ingest(source: Source[Any], job: Job, executor: Executor = LOCAL) -> Report:
+def run_ingest(
+    source: Source[Any], job: Job, executor: Executor = LOCAL, *, remove_gone: Callable[[Job], int] | None = None
+) -> Report:
     """Enriches the documents of a source and writes them to an index that exists; those that the index holds
-    already, unchanged, are left alone. A run that was cut off goes on from its checkpoint.
+    already, unchanged, are left alone. A run that was cut off goes on from its checkpoint. `remove_gone` then removes
+    from the index what the source has no longer, and gives the number of documents.
 
     Raises:
         IndexUnsuitable: the index cannot hold what the profile makes; nothing was written.
@@ -48,6 +51,8 @@ def run_ingest(source: Source[Any], job: Job, executor: Executor = LOCAL) -> Rep
         is_empty = indices.count(client, state.name) == 0
         with tuned_for_load(client, state.name, is_empty=is_empty, replicas=job.settings.load_replicas):
             run.send(source, is_empty=is_empty)
+        if remove_gone is not None and not job.stopped.is_set():
+            books.removed = remove_gone(job)
         books.complete()
         if not job.stopped.is_set():
             client.indices.refresh(index=state.name)

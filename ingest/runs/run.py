@@ -98,7 +98,9 @@ class Run:
 
     def send(self, source: Source[Any], *, is_empty: bool = False) -> None:
         """See `StartedRun`."""
-        self.send_items(source.items(self._books.skipped), changed=None if is_empty else self._changed)
+        self.send_items(
+            source.items(self._books.skipped, self._books.mark), changed=None if is_empty else self._changed
+        )
 
     def send_again(self, source: IndexDocuments, documents: Sequence[Document]) -> None:
         """See `StartedRun`."""

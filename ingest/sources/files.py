@@ -96,7 +96,7 @@ class FileDocuments(Source[FilePart]):
         """See `Source`."""
         return map(self._item, self._entries(part))
 
-    def items(self, skip: int = 0) -> Iterator[SourceItem]:
+    def items(self, skip: int = 0, mark: str | None = None) -> Iterator[SourceItem]:
         """See `Source`; the entries that are skipped are not parsed."""
         return map(self._item, islice(chain.from_iterable(map(self._entries, self._parts)), skip, None))
 

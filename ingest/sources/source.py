@@ -56,8 +56,8 @@ class Source(ABC, Generic[P]):
             UsageError: the source cannot be read.
         """
 
-    def items(self, skip: int = 0) -> Iterator[SourceItem]:
-        """The items of all parts but the first `skip`.
+    def items(self, skip: int = 0, mark: str | None = None) -> Iterator[SourceItem]:
+        """The items of all parts but the first `skip`; or those from `mark` on, if positions have marks.
 
         Raises:
             UsageError: the source cannot be read.

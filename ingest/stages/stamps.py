@@ -1,7 +1,8 @@
 """Does a document need work? Each enriched one carries a stamp that names what it was made from.
 
-A stamp is one keyword, `RECIPE.TEXTS` or `RECIPE.TEXTS.BODY`: hashes of how our fields are made, of the texts that they
-are made from, and of the whole document. A second run compares stamps instead of doing everything again.
+A stamp is one keyword, `RECIPE.TEXTS`, `RECIPE.TEXTS.BODY` or `RECIPE.TEXTS.BODY.ORIGIN`: hashes of how our fields are
+made, of the texts that they are made from, of the whole document, and of the source that removes it again. A second run
+compares stamps instead of doing everything again.
 """
 
 from collections.abc import Sequence
@@ -52,8 +53,16 @@ def text_stamp(recipe: str, document: Document) -> str:
 
 
 def stamp(recipe: str, document: Document) -> str:
-    """`RECIPE.TEXTS.BODY`: shows in addition whether the rest of a source's document changed."""
-    return f"{text_stamp(recipe, document)}.{digest(document.body)}"
+    """`RECIPE.TEXTS.BODY`, and `.ORIGIN` if the document has one: shows in addition whether the rest of a source's
+    document changed."""
+    origin = f".{document.origin}" if document.origin else ""
+    return f"{text_stamp(recipe, document)}.{digest(document.body)}{origin}"
+
+
+def origin_of(stamp: str) -> str | None:
+    """The origin that a stamp names."""
+    _, _, _, origin, *_ = *stamp.split("."), *[None] * 4
+    return origin
 
 
 def is_current(stamp: str | None, recipe: str, document: Document) -> bool:

@@ -279,6 +279,9 @@ def end(ctx: click.Context, request: "StopRequest", *reports: "Report", n_runs: 
     first that is not 0. `n_runs`: how many there are unless a signal stops them."""
     complete = len(reports) == n_runs and all(report.complete for report in reports)
     if request.number is not None and not complete:
-        say(f"stopped; go on with: neural-bridge {shlex.join(sys.argv[1:])}", err=True)
+        from bridge.settings import masked
+
+        words = [masked(word) if "://" in word else word for word in sys.argv[1:]]
+        say(f"stopped; go on with: neural-bridge {shlex.join(words)}", err=True)
         ctx.exit(request.exit_code)
     ctx.exit(next((report.exit_code for report in reports if report.exit_code), 0))

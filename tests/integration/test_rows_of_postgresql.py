@@ -1,0 +1,178 @@
+"""Rows of a real PostgreSQL: each type without loss, and no row lost while others write, runs die, connections break."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("sqlalchemy", reason="needs the sql extra")
+psycopg = pytest.importorskip("psycopg", reason="needs a driver of PostgreSQL")
+
+from bridge.errors import SourceUnreachable, UsageError
+from bridge.records import Document
+from ingest.sources.database import Database
+from ingest.sources.documents import FieldChoice
+from ingest.sources.rows import RowChoice, RowDocuments
+from tests.fake_bulk import fake_cluster
+from tests.postgresql import postgresql
+from tests.row_command import RowCommand
+
+pytestmark = [pytest.mark.slow, pytest.mark.node]
+
+N_ROWS = 2000
+MARKED = ("--watermark", "changed")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with postgresql() as found:
+        yield found
+
+
+@pytest.fixture
+def connection(address: str) -> Iterator[Any]:
+    with psycopg.connect(address.replace("+psycopg", ""), autocommit=True) as opened:
+        opened.execute("DROP TABLE IF EXISTS item")
+        opened.execute("CREATE TABLE item (id bigint PRIMARY KEY, words text, changed timestamptz DEFAULT now())")
+        opened.execute(
+            "INSERT INTO item SELECT n, 'wing ' || n, now() - interval '1 day' + (n / 10) * interval '1 second' "
+            "FROM generate_series(1, %s) n",
+            [N_ROWS],
+        )
+        yield opened
+
+
+@pytest.fixture
+def command(address: str, connection: Any, tmp_path: Path) -> Iterator[RowCommand]:
+    with fake_cluster() as cluster:
+        yield RowCommand(cluster, tmp_path, address)
+
+
+def expected(connection: Any) -> dict[str, str]:
+    return {str(key): words for key, words in connection.execute("SELECT id, words FROM item")}
+
+
+TYPES = """SELECT 1 AS id, 12.50::numeric AS amount, 123456789012345678901234567890.0001::numeric AS exact,
+9223372036854775807 AS large, 0.1::float8 AS third, true AS yes, NULL::text AS nothing,
+ARRAY[ARRAY[1, 2], ARRAY[3, NULL]] AS grid, ARRAY['a', NULL] AS tags, '\\x00ff'::bytea AS photo,
+'2026-01-02'::date AS day, '03:04:05.000006'::time AS hour, '2026-01-02 03:04:05.000006'::timestamp AS local,
+'2026-01-02 03:04:05+02'::timestamptz AS moment, '1 day 00:00:01'::interval AS span,
+'00000000-0000-0000-0000-000000000001'::uuid AS key, '{"a": [1.10, {"b": null}]}'::jsonb AS detail,
+'10.0.0.1'::inet AS host, '100% :x ?' AS odd"""
+
+
+def test_every_type_reaches_the_document_without_loss(address: str) -> None:
+    rows = RowDocuments(
+        Database(address), RowChoice(TYPES, text_field="text"), FieldChoice(["text"], "id"), max_doc_bytes=10_000
+    )
+    (item,) = rows.items()
+    assert isinstance(item, Document)
+    found = json.loads(item.body, parse_float=str)
+    text = found.pop("text")
+    moment = found.pop("moment")
+    assert moment[:10] == "2026-01-02"
+    assert found == {
+        "id": 1,
+        "amount": "12.50",
+        "exact": "123456789012345678901234567890.0001",
+        "large": 2**63 - 1,
+        "third": "0.1",
+        "yes": True,
+        "nothing": None,
+        "grid": [[1, 2], [3, None]],
+        "tags": ["a", None],
+        "photo": "AP8=",
+        "day": "2026-01-02",
+        "hour": "03:04:05.000006",
+        "local": "2026-01-02T03:04:05.000006",
+        "span": "P1DT1S",
+        "key": "00000000-0000-0000-0000-000000000001",
+        "detail": {"a": ["1.10", {"b": None}]},
+        "host": "10.0.0.1",
+        "odd": "100% :x ?",
+    }
+    assert "amount: 12.50\n" in text
+
+
+@pytest.mark.parametrize("column", ["'NaN'::numeric", "'Infinity'::float8", "int4range(1, 2)"])
+def test_what_json_cannot_express_is_one_dead_letter(address: str, column: str) -> None:
+    query = " UNION ALL ".join([f"SELECT 1 AS id, {column} AS value", "SELECT 2, NULL"])
+    rows = RowDocuments(
+        Database(address), RowChoice(query, text_field="text"), FieldChoice(["text"], "id"), max_doc_bytes=10_000
+    )
+    bad, good = rows.items()
+    assert (getattr(bad, "kind", None), good.doc_id) == ("invalid_row", "2")
+
+
+def test_nothing_is_written(address: str, connection: Any) -> None:
+    for query in ("DELETE FROM item RETURNING *", "SELECT setval(pg_get_serial_sequence('item', 'id'), 1)"):
+        with pytest.raises(UsageError, match="refused the query"):
+            list(
+                RowDocuments(
+                    Database(address), RowChoice(query), FieldChoice(["words"], "id"), max_doc_bytes=10_000
+                ).items()
+            )
+    assert len(expected(connection)) == N_ROWS
+
+
+def test_rows_are_streamed_and_a_lost_connection_is_named(address: str, connection: Any) -> None:
+    """The server ends the connection in the middle of the rows."""
+    database = Database(address)
+    with (
+        pytest.raises(SourceUnreachable, match=r"was lost after row [\d,]+ .*run it again"),
+        database.reading("SELECT id, repeat('x', 10000) FROM item") as (_, rows),
+    ):
+        next(rows)
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+            "AND backend_type = 'client backend'"
+        )
+        list(rows)
+
+
+def test_a_wrong_password_is_not_shown(address: str) -> None:
+    wrong = address.replace("sesame:", "sesame:hunter2")
+    with pytest.raises(SourceUnreachable) as raised:
+        Database(wrong).columns("SELECT 1")
+    assert "hunter2" not in str(raised.value)
+
+
+def test_kills_and_concurrent_writes_leave_exactly_the_rows(command: RowCommand, connection: Any, address: str) -> None:
+    done = threading.Event()
+
+    def write() -> None:
+        with psycopg.connect(address.replace("+psycopg", ""), autocommit=True) as writer:
+            number = N_ROWS
+            while not done.wait(0.005):
+                number += 1
+                writer.execute("INSERT INTO item VALUES (%s, 'new')", [number])
+                writer.execute(
+                    "UPDATE item SET words = words || '.', changed = now() WHERE id = %s", [number * 7 % N_ROWS + 1]
+                )
+
+    # Its rows get their watermark now, and nobody sees them before the last run.
+    late = psycopg.connect(address.replace("+psycopg", ""))
+    late.execute("INSERT INTO item VALUES (-1, 'committed late')")
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        command.slow(0.15)
+        for _ in range(3):
+            command.kill_after_bulks(3, *MARKED)
+        command.slow(0)
+        command.finish(*MARKED)
+    finally:
+        done.set()
+        writer.join()
+        late.commit()
+        late.close()
+    report = command.finish(*MARKED)
+    assert command.written() == expected(connection)
+    ledger = report["ledger"]
+    assert ledger["read"] == sum(value for kind, value in ledger.items() if kind != "read")
+    connection.execute("DELETE FROM item WHERE id % 3 = 0")
+    command.finish(*MARKED, "--remove-gone")
+    assert command.written() == expected(connection)
