@@ -123,8 +123,10 @@ def _turtle(name: str, stream: Peekable, file_number: int) -> Iterator[Triple]:
     rdflib = _rdflib()
     graph = rdflib.Graph()
     try:
-        graph.parse(file=stream, format="turtle", publicID=f"file:///{PurePath(name).name}")
-    except (rdflib.exceptions.ParserError, rdflib.plugins.parsers.notation3.BadSyntax, ValueError) as error:
+        graph.parse(data=stream.read(), format="turtle", publicID=f"file:///{PurePath(name).name}")
+    except UsageError:
+        raise
+    except Exception as error:  # rdflib's parser raises whatever its own code runs into
         raise UsageError(f"{name} is no Turtle: {' '.join(str(error).split())[:SAMPLE_BYTES]}") from error
 
     def named(node: Any) -> str:
@@ -142,7 +144,6 @@ def _turtle(name: str, stream: Peekable, file_number: int) -> Iterator[Triple]:
 def _rdflib() -> Any:
     try:
         import rdflib  # an optional package, which takes a while to import
-        import rdflib.plugins.parsers.notation3
     except ImportError as missing:
         raise UsageError(
             "Turtle needs rdflib, which is not installed: pip install 'opensearch-neural-bridge[facts]', or convert "

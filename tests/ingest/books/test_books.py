@@ -294,3 +294,50 @@ def test_more_dead_letters_than_allowed_end_the_run(tmp_path: Path) -> None:
         pytest.raises(IngestError, match=r"2 dead letters, ingest\.max_errors allows 1"),
     ):
         books.book(ended(list(items.items()), ["written", "dead_lettered", "dead_lettered"]))
+
+
+def marked(n: int) -> Resumable:
+    """Items whose positions have marks, but for every third one."""
+    positions = [SourcePosition("table", i, None if i % 3 == 2 else f"int {i}") for i in range(n)]
+    return Resumable([Document(str(at.offset), b"{}", {}, at) for at in positions], identity="a table")
+
+
+def test_a_run_that_was_cut_off_goes_on_at_the_mark_of_the_last_item_that_was_booked(tmp_path: Path) -> None:
+    items = list(marked(6).items())
+    with books_of(tmp_path, marked(6)) as books:
+        assert books.mark is None
+        # Within a batch, items that needed no work come first.
+        books.book(ended([items[1], items[0]], ["unchanged", "written"]))
+        books.save()
+        books.book(ended(items[2:5], ["written"] * 3))
+    with books_of(tmp_path, marked(6)) as books:
+        assert (books.mark, books.skipped) == ("int 1", 2)
+
+
+def test_a_run_begins_at_the_watermark_of_the_last_complete_one(tmp_path: Path) -> None:
+    items = list(marked(6).items())
+    with books_of(tmp_path, marked(6)) as books:
+        books.book(ended(items, ["written"] * 6))
+        books.count_read(6)
+        books.complete()
+        assert books.report().watermark == "int 4"
+    with books_of(tmp_path, marked(6)) as books:
+        assert (books.mark, books.skipped, books.ledger.read) == ("int 4", 0, 0)
+        books.complete()
+    with books_of(tmp_path, marked(6), recipe="s") as books:
+        assert books.mark is None
+        books.complete()
+    with books_of(tmp_path, marked(6), from_start=True) as books:
+        assert books.mark is None
+        books.complete()
+    with books_of(tmp_path, source(6)) as books:
+        assert books.mark is None
+
+
+def test_a_run_that_was_stopped_leaves_the_watermark_as_it_was(tmp_path: Path) -> None:
+    items = list(marked(6).items())
+    with books_of(tmp_path, marked(6)) as books:
+        books.book(ended(items[:2], ["written"] * 2))
+        books._job.stopped.set()
+        books.complete()
+    assert not list(tmp_path.glob("watermark-*"))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("sqlalchemy", reason="needs the sql extra")
-
 from bridge.errors import BridgeError, SourceUnreachable, UsageError
 from ingest.sources.database import PLACEHOLDER, Database
+
+pytest.importorskip("sqlalchemy", reason="needs the sql extra")
 
 
 @pytest.fixture

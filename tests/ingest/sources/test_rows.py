@@ -13,8 +13,6 @@ from uuid import UUID
 
 import pytest
 
-pytest.importorskip("sqlalchemy", reason="needs the sql extra")
-
 from bridge.errors import UsageError
 from bridge.records import Document
 from ingest.sources import rows as module
@@ -22,6 +20,8 @@ from ingest.sources.database import Database
 from ingest.sources.documents import FieldChoice
 from ingest.sources.rows import RowChoice, RowDocuments, require_columns, words
 from ingest.sources.source import SourceItem, Unreadable
+
+pytest.importorskip("sqlalchemy", reason="needs the sql extra")
 
 QUERY = "SELECT * FROM item"
 

@@ -106,7 +106,8 @@ def test_turtle_says_the_same(tmp_path: Path) -> None:
     assert blank.object in {each.subject for each in found if isinstance(each, Triple)}
 
 
-def test_what_is_no_turtle_is_a_usage_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"<x:a> <x:b>", b"<x:a> ??? <x:b> .", b"\xff", b"x:a x:b x:c ."])
+def test_what_is_no_turtle_is_a_usage_error(tmp_path: Path, content: bytes) -> None:
     pytest.importorskip("rdflib", reason="needs the facts extra")
-    with pytest.raises(UsageError, match=r"a\.ttl is no Turtle: .*line 1"):
-        read(tmp_path / "a.ttl", b"<x:a> <x:b>")
+    with pytest.raises(UsageError, match=r"a\.ttl is no Turtle: "):
+        read(tmp_path / "a.ttl", content)

@@ -12,7 +12,17 @@ from bridge.profile import ModelReference, PassageSettings
 from bridge.records import Document, SourcePosition
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.stages.models import profile_for
-from ingest.stages.stamps import ChangeFilter, is_current, recipe, recipe_of, stale, stamp, stamp_within, text_stamp
+from ingest.stages.stamps import (
+    ChangeFilter,
+    is_current,
+    origin_of,
+    recipe,
+    recipe_of,
+    stale,
+    stamp,
+    stamp_within,
+    text_stamp,
+)
 from tests.fake_bulk import FakeCluster, Reply, fake_cluster
 from tests.ingest.toys import toy_models
 
@@ -63,6 +73,15 @@ def test_both_kinds_of_stamp_hold_while_the_text_does() -> None:
         assert not is_current(made, RECIPE, renamed)
         assert not is_current(made, "another recipe", old)
     assert stamp(RECIPE, old) != stamp(RECIPE, other_price)
+
+
+def test_a_stamp_names_the_source_that_removes_the_document_again() -> None:
+    removed = replace(document("1", "a"), origin="0123456789abcdef")
+    assert origin_of(stamp(RECIPE, removed)) == removed.origin
+    assert stamp(RECIPE, removed).startswith(stamp(RECIPE, document("1", "a")))
+    assert is_current(stamp(RECIPE, removed), RECIPE, removed)
+    for other in (stamp(RECIPE, document("1", "a")), text_stamp(RECIPE, removed), "", "of somebody else"):
+        assert origin_of(other) is None
 
 
 def test_a_value_of_somebody_else_under_our_name_is_no_stamp() -> None:
