@@ -47,10 +47,28 @@ def postgresql() -> Iterator[str]:
         if account is not None:
             for path in (folder, folder / "password"):
                 os.chown(path, pwd.getpwnam(account).pw_uid, pwd.getpwnam(account).pw_gid)
-        made = [found / "initdb", "--pgdata", folder / "data", "--username", "sesame", "--auth", "scram-sha-256"]
+        made: list[str | Path] = [
+            found / "initdb",
+            "--pgdata",
+            folder / "data",
+            "--username",
+            "sesame",
+            "--auth",
+            "scram-sha-256",
+        ]
         made += ["--pwfile", folder / "password", "--encoding", "UTF8", "--no-sync"]
         subprocess.run(made, check=True, capture_output=True, user=account, cwd=folder, timeout=_START_S)
-        served = [found / "postgres", "-D", folder / "data", "-p", str(port), "-h", "127.0.0.1", "-k", folder]
+        served: list[str | Path] = [
+            found / "postgres",
+            "-D",
+            folder / "data",
+            "-p",
+            str(port),
+            "-h",
+            "127.0.0.1",
+            "-k",
+            folder,
+        ]
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen([*served, "-F"], stdout=log, stderr=log, user=account, cwd=folder)
         try:

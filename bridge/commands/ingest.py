@@ -131,6 +131,7 @@ def command(
     from ingest.runs.ingest import run_ingest
     from ingest.runs.query_filter import sample_of_files
     from ingest.sources.documents import FieldChoice
+    from ingest.sources.facts import TEXT_FIELDS
     from ingest.sources.files import PART_BYTES, FileDocuments
     from ingest.stages.models import load_models
 
@@ -140,16 +141,24 @@ def command(
     kept = existing.profile if existing else None
     choice = field_options.choice()
     names = enrich.text_fields or tuple(choice.text_fields) or tuple(kept.text_fields if kept else ())
-    limits = {"max_doc_bytes": settings.ingest.max_doc_bytes, "max_expanded_bytes": max_expanded_bytes}
-    files = partial(FileDocuments, sources, **limits, file_format=file_format)
+    max_doc_bytes = settings.ingest.max_doc_bytes
+    files = partial(
+        FileDocuments,
+        sources,
+        max_doc_bytes=max_doc_bytes,
+        max_expanded_bytes=max_expanded_bytes,
+        file_format=file_format,
+    )
     remove_gone = None
     source: Source[Any]
     if rows.sql:
-        source = found_rows = rows.source(choice, names, max_doc_bytes=settings.ingest.max_doc_bytes)
+        source = found_rows = rows.source(choice, names, max_doc_bytes=max_doc_bytes)
         names, sample, remove_gone = found_rows.text_fields, source.items, rows.removal(found_rows)
     elif facts.triples:
-        source = found_facts = facts.source(names, **limits)
-        names, sample = found_facts.text_fields, source.items
+        names = names or TEXT_FIELDS
+        fields = msgspec.structs.replace(choice, text_fields=names)
+        source = facts.source(fields, max_doc_bytes=max_doc_bytes, max_expanded_bytes=max_expanded_bytes)
+        sample = source.items
     else:
         names = names or enrich.names(index, kept)
         source = files(msgspec.structs.replace(choice, text_fields=names))

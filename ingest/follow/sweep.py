@@ -9,7 +9,7 @@ from itertools import islice
 from bridge.records import Document
 from ingest.follow.state import FollowState
 from ingest.job import Job
-from ingest.runs.beside import documents_of_companion, remove
+from ingest.runs.beside import documents_by_stamp, remove
 from ingest.sources.index import IndexDocuments
 from ingest.writing.writer import BulkLimits, BulkWriter
 
@@ -24,7 +24,7 @@ class Sweep:
         self._job = job
         self._source = source
         self._state = state
-        self._companion = documents_of_companion(job)
+        self._companion = documents_by_stamp(job)
         self._writer = BulkWriter(job.client, job.index, BulkLimits.of(job.settings), stopped=job.stopped)
         self.removed = 0
         """Documents that left the companion."""

@@ -105,7 +105,7 @@ def _remove_deleted(job: Job, source: IndexDocuments, run: StartedRun) -> int:
     limits = BulkLimits.of(job.settings)
     job.client.indices.refresh(index=job.index)
     writer = BulkWriter(job.client, job.index, limits, stopped=job.stopped)
-    documents = (item for item in documents_of_companion(job).items() if isinstance(item, Document))
+    documents = (item for item in documents_by_stamp(job).items() if isinstance(item, Document))
     removed = 0
     while page := list(islice(documents, limits.bulk_documents)):
         gone = list(source.missing(page))
@@ -116,8 +116,8 @@ def _remove_deleted(job: Job, source: IndexDocuments, run: StartedRun) -> int:
     return removed
 
 
-def documents_of_companion(job: Job) -> IndexDocuments:
-    """The documents of the companion, the index of `job`, as far as one must know them to delete them.
+def documents_by_stamp(job: Job) -> IndexDocuments:
+    """The documents of the index of `job` with nothing but their stamps: enough to delete them.
 
     Raises:
         IndexUnsuitable: there is no such index.
@@ -128,7 +128,7 @@ def documents_of_companion(job: Job) -> IndexDocuments:
 
 
 def remove(documents: Sequence[Document], writer: BulkWriter) -> int:
-    """Deletes documents of a companion, unless they were made anew since they were read; the number of those deleted.
+    """Deletes documents, unless they were written since they were read; the number of those deleted.
 
     Raises:
         BridgeError: what `BulkWriter` says.

@@ -9,7 +9,7 @@ from itertools import islice
 from bridge.errors import IngestError
 from bridge.records import Document
 from ingest.job import Job
-from ingest.runs.beside import documents_of_companion, remove
+from ingest.runs.beside import documents_by_stamp, remove
 from ingest.sources.rows import RowDocuments
 from ingest.stages.stamps import origin_of, stamp_within
 from ingest.writing.writer import BulkLimits, BulkWriter
@@ -26,7 +26,7 @@ def remove_gone(job: Job, source: RowDocuments) -> int:
     limits = BulkLimits.of(job.settings)
     writer = BulkWriter(job.client, job.index, limits, stopped=job.stopped)
     job.client.indices.refresh(index=job.index)
-    documents = documents_of_companion(job)
+    documents = documents_by_stamp(job)
     removed = 0
     with documents.point_in_time() as pit:
         # A hash takes an eighth of a key's memory; two keys of one hash leave a document that is gone.

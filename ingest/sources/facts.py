@@ -9,11 +9,10 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import lru_cache
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
 from urllib.parse import unquote
 
 import msgspec
@@ -24,7 +23,10 @@ from ingest.sources.documents import FieldChoice, document_of
 from ingest.sources.file_access import source_files
 from ingest.sources.json_bytes import Entry, sized
 from ingest.sources.source import Source, SourceItem, Unreadable
-from ingest.sources.triples import UNTAGGED, Triple, triples_of
+from ingest.sources.triples import UNTAGGED, triples_of
+
+TEXT_FIELDS = ("name", "facts")
+"""Fields that are embedded unless others are named."""
 
 _LABELS = frozenset(
     {
@@ -70,25 +72,24 @@ class FactDocuments(Source[None]):
     each. Blank nodes are no documents: their facts stand in brackets with those who speak of them.
     """
 
-    TEXT_FIELDS: ClassVar[tuple[str, ...]] = ("name", "facts")
-
     def __init__(
         self,
         patterns: Sequence[str],
-        text_fields: Sequence[str] = TEXT_FIELDS,
+        fields: FieldChoice,
         *,
         languages: Sequence[str] = (),
         max_doc_bytes: int,
         max_expanded_bytes: int,
     ) -> None:
-        """`patterns` are paths, globs or URLs. `languages`: those of labels and texts, best first, all if it is empty;
-        `en` stands for `en-GB` too, and texts without a language always count.
+        """`patterns` are paths, globs or URLs; ids are IRIs, whatever `fields` says of them. `languages`: those of
+        labels and texts, best first, all if it is empty; `en` stands for `en-GB` too, and texts without a language
+        always count.
 
         Raises:
             UsageError: a file does not exist, is a folder, cannot be reached, or a glob matches nothing.
         """
         self._files = source_files(patterns)
-        self.text_fields = tuple(text_fields)
+        self._fields = fields
         self._languages = [language.lower() for language in languages]
         self._max_doc_bytes = max_doc_bytes
         self._max_expanded_bytes = max_expanded_bytes
@@ -124,36 +125,33 @@ class FactDocuments(Source[None]):
         """See `Source`."""
 
     def _fill(self, database: sqlite3.Connection) -> None:
+        labels: list[tuple[object, ...]] = []
+
+        def facts() -> Iterator[tuple[str, ...]]:
+            for number, file in enumerate(self._files):
+                for each in triples_of(file, number, self._max_doc_bytes, self._max_expanded_bytes):
+                    if isinstance(each, Unreadable):
+                        at = each.position
+                        problem = (at.source, at.offset, each.kind, each.reason, each.raw)
+                        database.execute("INSERT INTO problem VALUES (?, ?, ?, ?, ?)", problem)
+                    elif (choice := self._choice(each.language)) is None:
+                        yield (each.subject, "", "", "", "")  # The thing exists all the same.
+                    else:
+                        if each.kind == "text" and each.predicate in _LABELS and each.object.strip():
+                            labels.append((each.subject, choice, each.object))
+                        yield (each.subject, each.predicate, each.object, each.kind, each.language or "")
+
         database.executescript(_TABLES)
-        limits = {"max_bytes": self._max_doc_bytes, "max_expanded_bytes": self._max_expanded_bytes}
-        triples = chain.from_iterable(triples_of(file, n, **limits) for n, file in enumerate(self._files))
-        for of_kind, group in groupby(triples, type):
-            if of_kind is Unreadable:
-                problems = ((p.position.source, p.position.offset, p.kind, p.reason, p.raw) for p in group)
-                database.executemany("INSERT INTO problem VALUES (?, ?, ?, ?, ?)", problems)
-            else:
-                self._add(database, group)
-        database.execute(_OF_BLANKS)
-
-    def _add(self, database: sqlite3.Connection, triples: Iterator[Triple]) -> None:
-        labels: list[tuple[str, int, str]] = []
-
-        def taken() -> Iterator[tuple[str, ...]]:
-            for each in triples:
-                choice = self._choice(each.language)
-                if choice is None:
-                    # The thing exists all the same.
-                    yield (each.subject, "", "", "", "")
-                    continue
-                if each.kind == "text" and each.predicate in _LABELS and each.object.strip():
-                    labels.append((each.subject, choice, each.object))
-                yield (each.subject, each.predicate, each.object, each.kind, each.language or "")
-
-        rows = taken()
-        while batch := list(islice(rows, _INSERTED)):
+        database.execute("BEGIN")
+        rows = facts()
+        batch: list[tuple[str, ...]] | None = None
+        while batch != []:
+            batch = list(islice(rows, _INSERTED))
             database.executemany("INSERT INTO fact VALUES (?, ?, ?, ?, ?)", batch)
             database.executemany(_BEST_LABEL, labels)
             labels.clear()
+        database.execute("COMMIT")
+        database.execute(_OF_BLANKS)
 
     def _choice(self, language: str | None) -> int | None:
         """How good a language is, 0 the best; None if it is not taken."""
@@ -170,7 +168,6 @@ class FactDocuments(Source[None]):
 
     def _documents(self, database: sqlite3.Connection) -> Iterator[SourceItem]:
         words = _Words(database)
-        fields = FieldChoice(self.text_fields)
         name = "; ".join(file.name for file in self._files)
         subjects = groupby(database.execute(_OF_SUBJECTS), itemgetter(0))
         for number, (subject, rows) in enumerate(subjects, 1):
@@ -189,7 +186,7 @@ class FactDocuments(Source[None]):
                 {"name": words.of(subject), "label": _by_language(labels), "facts": sorted(facts)}, order="sorted"
             )
             entry = sized(Entry(position, body, subject), self._max_doc_bytes)
-            yield document_of(entry, fields) if isinstance(entry, Entry) else entry
+            yield document_of(entry, self._fields) if isinstance(entry, Entry) else entry
 
 
 def _problems(database: sqlite3.Connection) -> Iterator[SourceItem]:

@@ -46,9 +46,7 @@ class Triple(msgspec.Struct, frozen=True):
     language: str | None = None
 
 
-def triples_of(
-    file: SourceFile, number: int, *, max_bytes: int, max_expanded_bytes: int
-) -> Iterator[Triple | Unreadable]:
+def triples_of(file: SourceFile, number: int, max_bytes: int, max_expanded_bytes: int) -> Iterator[Triple | Unreadable]:
     """The statements of the file of this number, in its order, plain or compressed (gzip, zstd). No line of N-Triples
     may be longer than `max_bytes`, and no compressed file larger than `max_expanded_bytes`.
 

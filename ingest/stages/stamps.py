@@ -61,8 +61,8 @@ def stamp(recipe: str, document: Document) -> str:
 
 def origin_of(stamp: str) -> str | None:
     """The origin that a stamp names."""
-    _, _, _, origin, *_ = *stamp.split("."), *[None] * 4
-    return origin
+    parts = stamp.split(".")
+    return parts[3] if len(parts) == 4 else None
 
 
 def is_current(stamp: str | None, recipe: str, document: Document) -> bool:

@@ -119,8 +119,8 @@ class FactOptions:
         help="Language of labels and texts that are taken from --triples, best first; repeat it. Defaults to all.",
     )
 
-    def source(self, names: Sequence[str], *, max_doc_bytes: int, max_expanded_bytes: int) -> "FactDocuments":
-        """The facts; `names` are the text fields.
+    def source(self, fields: "FieldChoice", *, max_doc_bytes: int, max_expanded_bytes: int) -> "FactDocuments":
+        """The facts.
 
         Raises:
             UsageError: see `FactDocuments`.
@@ -129,7 +129,7 @@ class FactOptions:
 
         return FactDocuments(
             self.triples,
-            names or FactDocuments.TEXT_FIELDS,
+            fields,
             languages=self.languages,
             max_doc_bytes=max_doc_bytes,
             max_expanded_bytes=max_expanded_bytes,

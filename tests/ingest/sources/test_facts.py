@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bridge.records import Document
-from ingest.sources.facts import FactDocuments
+from ingest.sources.documents import FieldChoice
+from ingest.sources.facts import TEXT_FIELDS, FactDocuments
 from ingest.sources.source import SourceItem, Unreadable
 
 X = "http://example.org/"
@@ -30,7 +31,9 @@ _:s <{X}city> <{X}Q90> .
 
 def source(folder: Path, lines: list[str], **options: Any) -> FactDocuments:
     (folder / "facts.nt").write_text("\n".join(lines))
-    return FactDocuments([str(folder / "facts.nt")], max_doc_bytes=2000, max_expanded_bytes=10_000, **options)
+    return FactDocuments(
+        [str(folder / "facts.nt")], FieldChoice(TEXT_FIELDS), max_doc_bytes=2000, max_expanded_bytes=10_000, **options
+    )
 
 
 def bodies(items: list[SourceItem]) -> dict[str, dict[str, Any]]:
@@ -123,5 +126,7 @@ def test_turtle_gives_the_same_documents(tmp_path: Path) -> None:
     pytest.importorskip("rdflib", reason="needs the facts extra")
     expected = bodies(list(source(tmp_path, FRANCE).items()))
     (tmp_path / "facts.ttl").write_text("\n".join(FRANCE))
-    turtle = FactDocuments([str(tmp_path / "facts.ttl")], max_doc_bytes=2000, max_expanded_bytes=10_000)
+    turtle = FactDocuments(
+        [str(tmp_path / "facts.ttl")], FieldChoice(TEXT_FIELDS), max_doc_bytes=2000, max_expanded_bytes=10_000
+    )
     assert bodies(list(turtle.items())) == expected

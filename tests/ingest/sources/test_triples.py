@@ -14,7 +14,7 @@ from ingest.sources.triples import Triple, triples_of
 def read(path: Path, content: bytes, number: int = 0) -> list[Triple | Unreadable]:
     path.write_bytes(content)
     (file,) = source_files([str(path)])
-    return list(triples_of(file, number, max_bytes=1000, max_expanded_bytes=10_000))
+    return list(triples_of(file, number, 1000, 10_000))
 
 
 def one(folder: Path, line: str) -> Triple | Unreadable:

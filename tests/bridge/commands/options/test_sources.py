@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from bridge.cli import cli
 from bridge.errors import UsageError
-from ingest.sources.facts import FactDocuments
+from ingest.sources.facts import TEXT_FIELDS
 from tests.fake_bulk import fake_cluster
 from tests.row_command import RowCommand
 
@@ -184,7 +184,7 @@ def test_facts_are_written_by_the_command(tmp_path: Path) -> None:
         "no triple\n"
     )
     with fake_cluster() as cluster:
-        command = RowCommand(cluster, tmp_path, "", FactDocuments.TEXT_FIELDS)
+        command = RowCommand(cluster, tmp_path, "", TEXT_FIELDS)
         kept = command.arguments[: command.arguments.index("--sql")]
         done = subprocess.run(
             [*kept, "--triples", str(tmp_path / "facts.nt")],
