@@ -4,6 +4,7 @@ SQLite, PostgreSQL, MySQL and MariaDB, by SQLAlchemy. Whatever is shown or kept 
 """
 
 import json
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -108,7 +109,7 @@ class Database:
 
     @contextmanager
     def reading(self, query: str, value: object = None) -> Iterator[tuple[list[str], Iterator[Sequence[Any]]]]:
-        """The columns and the rows of a query in which each `?` that `placeholder` gave stands for `value`.
+        """The columns and the rows of a query in which `PLACEHOLDER` stands for `value`.
 
         Raises:
             UsageError: the database refuses the query, or cannot give one of its rows.
@@ -139,7 +140,7 @@ class Database:
             try:
                 result = connection.execution_options(stream_results=True, yield_per=_ROWS).execute(statement)
                 yield list(result.keys()), rows()
-            except sqlalchemy.exc.SQLAlchemyError as error:
+            except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Warning) as error:  # the latter of two statements in one
                 raise self._failed(error, n_read) from None
 
     def _prepare(self, connection: Any, _: object) -> None:

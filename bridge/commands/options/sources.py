@@ -146,7 +146,7 @@ def _made(names: Sequence[str], columns: Sequence[str], *, has_template: bool) -
         raise UsageError(
             f"the query has a column {names[0]} already: name the field that the text becomes with --text-field"
         )
-    # Without a template, one that is almost a column is misspelt.
-    almost = absent if len(absent) > 1 or difflib.get_close_matches("".join(absent), columns) else []
-    require_columns(absent[1:] if has_template else almost, columns)
+    # Without a template, a name that is almost a column's is misspelt; the one that we give ourselves is not.
+    misspelt = absent != [_TEXT] and any(difflib.get_close_matches(name, columns) for name in absent)
+    require_columns(absent if misspelt and not has_template else absent[1:], columns)
     return absent[0] if absent else None

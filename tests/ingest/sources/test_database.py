@@ -68,6 +68,12 @@ def test_a_refused_query_is_named_with_the_reason(database: Database) -> None:
         database.columns("SELECT * FROM itms")
 
 
+@pytest.mark.parametrize("query", ["SELECT 1; SELECT 2", "", ";", "SELECT", "no SQL \0"])
+def test_what_is_no_single_query_is_refused(database: Database, query: str) -> None:
+    with pytest.raises(UsageError, match="refused the query"):
+        database.columns(query)
+
+
 def test_a_file_that_does_not_exist_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         Database(f"sqlite:///{tmp_path / 'no.sqlite'}")
@@ -95,13 +101,11 @@ WRONG = [
 
 
 @pytest.mark.parametrize("address", WRONG)
-def test_no_message_holds_a_user_or_a_password(address: str) -> None:
+def test_no_message_holds_a_password(address: str) -> None:
     with pytest.raises(BridgeError) as raised:
         Database(address).columns("SELECT 1")
-    for secret in ("sesame", PASSWORD):
-        assert secret not in str(raised.value)
-        # What --debug shows of it.
-        assert secret not in "".join(traceback.format_exception(raised.value)).replace(repr(address), "")
+    # What --debug shows, which begins with the message.
+    assert PASSWORD not in "".join(traceback.format_exception(raised.value))
 
 
 def test_a_driver_that_is_missing_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
