@@ -147,5 +147,5 @@ def _rdflib() -> Any:
             "Turtle needs rdflib, which is not installed: pip install 'opensearch-neural-bridge[facts]', or convert "
             "the file to N-Triples"
         ) from missing
-    rdflib.NORMALIZE_LITERALS = False  # Numbers and times keep their digits.
+    rdflib.NORMALIZE_LITERALS = False  # Typed texts keep their digits.
     return rdflib

@@ -91,7 +91,9 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 
 def test_turtle_says_the_same(tmp_path: Path) -> None:
     pytest.importorskip("rdflib", reason="needs the facts extra")
-    turtle = '@prefix x: <http://x/> . x:a x:b x:c, "c"@EN, 01, "1.50"^^x:money ; x:d [ x:e "f" ] . <rel> x:b x:c .'
+    integer = "<http://www.w3.org/2001/XMLSchema#integer>"
+    turtle = '@prefix x: <http://x/> . x:a x:b x:c, "c"@EN, "1.50"^^x:money ; x:d [ x:e "f" ] . <rel> x:b x:c . '
+    turtle += f'x:a x:b "01"^^{integer} .'
     found = read(tmp_path / "a.ttl", turtle.encode())
     assert all(isinstance(each, Triple) for each in found)
     known = {(each.predicate, each.object, each.language) for each in found if isinstance(each, Triple)}
