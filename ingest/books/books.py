@@ -126,10 +126,10 @@ class Books:
             self.ledger.add(outcome.kind)
             if outcome.failure and outcome.failure.kind == _VERSION_CONFLICT and isinstance(item, Document):
                 self.conflicts.append(item)
-        # A batch is a stretch of the source, and its positions grow.
-        last = max((item.position for item, _ in ended), key=lambda position: position.offset, default=None)
-        if last is not None and last.mark is not None:
-            self.mark = last.mark
+        # A batch is a stretch of the source, in which items that needed no work come first.
+        marked = [item.position for item, _ in ended if item.position.mark is not None]
+        if marked:
+            self.mark = max(marked, key=lambda position: position.offset).mark
         if time.monotonic() - self._saved_at >= self._save_every_s:
             self.save()
         self._check_dead_letters()
