@@ -17,6 +17,7 @@ ROOT = DOCS.parent
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 NOT_RUN = {
     "collection": 2,
+    "database": 1,
     "docker": 2,
     "elasticsearch": 1,
     "gpu": 1,
