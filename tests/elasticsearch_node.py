@@ -22,10 +22,11 @@ import requests
 import yaml
 
 from bridge.node import guard as node_guard
-from bridge.node.assembly import cache_folder, fetch, locked, make_folder
+from bridge.node.assembly import cache_folder, make_folder
 from bridge.node.blueprint import Artifact, Java, find_javas
 from bridge.node.launch import UNPRIVILEGED_USER
 from bridge.settings import load_settings
+from tests.servers import unpacked_home
 
 START_TIMEOUT_S = 600
 STOP_TIMEOUT_S = 40
@@ -81,7 +82,7 @@ def start_elasticsearch(version: str) -> Iterator[ElasticsearchNode]:
     if java is None:
         needed = f"{release.javas.start} to {release.javas.stop - 1}"
         pytest.skip(f"Elasticsearch {version} needs a Java of {needed}; here: {', '.join(map(str, find_javas()))}")
-    home = _home(version, release)
+    home = unpacked_home(f"elasticsearch-{version}", release.archive, _unpacked)
     nodes = cache_folder(load_settings().node.cache_dir) / "nodes"
     make_folder(nodes)
     folder = Path(tempfile.mkdtemp(prefix=f"elasticsearch-{version}-", dir=nodes))
@@ -95,26 +96,6 @@ def start_elasticsearch(version: str) -> Iterator[ElasticsearchNode]:
             guard.wait(STOP_TIMEOUT_S)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _home(version: str, release: Release) -> Path:
-    """The unpacked distribution, shared by all runs on this machine."""
-    settings = load_settings().node
-    cache = cache_folder(settings.cache_dir)
-    home = cache / "homes" / f"elasticsearch-{version}"
-    make_folder(home.parent)
-    with locked(cache / "assembly.lock"):
-        if home.is_dir():
-            return home
-        downloads = cache / "downloads"
-        local = [folder for folder in (settings.mirror_dir, Path.home() / ".m2" / "repository") if folder]
-        fetch([release.archive], downloads, local)
-        archive = downloads / release.archive.repository_path
-        with tempfile.TemporaryDirectory(dir=home.parent, prefix=".unpacking-") as unfinished:
-            target = _unpacked(archive, Path(unfinished))
-            target.rename(home)
-        archive.unlink()  # 0.9 GB that nobody reads again.
-    return home
 
 
 def _unpacked(archive: Path, folder: Path) -> Path:

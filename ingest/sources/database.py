@@ -138,8 +138,9 @@ class Database:
                     n_read += 1
 
             try:
-                result = connection.execution_options(stream_results=True, yield_per=_ROWS).execute(statement)
-                yield list(result.keys()), rows()
+                streamed = connection.execution_options(stream_results=True, yield_per=_ROWS)
+                with streamed.execute(statement) as result:
+                    yield list(result.keys()), rows()
             except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Warning) as error:  # the latter of two statements in one
                 raise self._failed(error, n_read) from None
 
@@ -184,7 +185,8 @@ def _sqlalchemy() -> Any:
         import sqlalchemy  # an optional package, which takes a while to import
     except ImportError as missing:
         raise UsageError(
-            "rows of a database need SQLAlchemy, which is not installed: pip install 'opensearch-neural-bridge[sql]'"
+            "rows of a database need SQLAlchemy, which is not installed: "
+            "pip install 'opensearch-neural-bridge[sources]'"
         ) from missing
     return sqlalchemy
 

@@ -144,7 +144,7 @@ def _rdflib() -> Any:
         import rdflib  # an optional package, which takes a while to import
     except ImportError as missing:
         raise UsageError(
-            "Turtle needs rdflib, which is not installed: pip install 'opensearch-neural-bridge[facts]', or convert "
+            "Turtle needs rdflib, which is not installed: pip install 'opensearch-neural-bridge[sources]', or convert "
             "the file to N-Triples"
         ) from missing
     rdflib.NORMALIZE_LITERALS = False  # Typed texts keep their digits.

@@ -17,7 +17,7 @@ from tests.fake_bulk import fake_cluster
 from tests.postgresql import postgresql
 from tests.row_command import RowCommand
 
-pytest.importorskip("sqlalchemy", reason="needs the sql extra")
+pytest.importorskip("sqlalchemy", reason="needs the sources extra")
 psycopg = pytest.importorskip("psycopg", reason="needs a driver of PostgreSQL")
 
 pytestmark = [pytest.mark.slow, pytest.mark.node]

@@ -26,7 +26,7 @@ class RowOptions:
     """Which rows are read, and what is made of them."""
 
     sql: str | None = option(
-        "--sql", metavar="QUERY", help="Read the rows of this query, in place of files (extra: sql)."
+        "--sql", metavar="QUERY", help="Read the rows of this query, in place of files (extra: sources)."
     )
     database: str | None = option(
         "--database",
@@ -52,9 +52,7 @@ class RowOptions:
         help="How far before the watermark a run begins, for rows that were committed late: seconds of a time, units "
         "of a number. Defaults to 300.",
     )
-    remove_gone: bool = option(
-        "--remove-gone", is_flag=True, help="Remove documents that this query wrote and whose rows are gone."
-    )
+    remove_gone: bool = option("--remove-gone", help="Remove documents that this query wrote and whose rows are gone.")
 
     def check(self) -> None:
         """Checks that the options make sense together.
@@ -109,8 +107,8 @@ class FactOptions:
         "--triples",
         multiple=True,
         metavar="FILE",
-        help="Read facts from N-Triples or Turtle (extra: facts), in place of files of documents: each subject becomes "
-        "one document; repeat it.",
+        help="Read facts from N-Triples or Turtle (extra: sources), in place of files of documents: each subject "
+        "becomes one document; repeat it.",
     )
     languages: tuple[str, ...] = option(
         "--language",

@@ -21,7 +21,7 @@ from ingest.stages.models import profile_for
 from tests.fake_bulk import FakeCluster, fake_cluster
 from tests.ingest.toys import toy_models
 
-pytest.importorskip("sqlalchemy", reason="needs the sql extra")
+pytest.importorskip("sqlalchemy", reason="needs the sources extra")
 
 
 class Setting:

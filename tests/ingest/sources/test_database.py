@@ -11,7 +11,7 @@ import pytest
 from bridge.errors import BridgeError, SourceUnreachable, UsageError
 from ingest.sources.database import PLACEHOLDER, Database
 
-pytest.importorskip("sqlalchemy", reason="needs the sql extra")
+pytest.importorskip("sqlalchemy", reason="needs the sources extra")
 
 
 @pytest.fixture

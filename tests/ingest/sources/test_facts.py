@@ -123,7 +123,7 @@ def test_nothing_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_turtle_gives_the_same_documents(tmp_path: Path) -> None:
-    pytest.importorskip("rdflib", reason="needs the facts extra")
+    pytest.importorskip("rdflib", reason="needs the sources extra")
     expected = bodies(list(source(tmp_path, FRANCE).items()))
     (tmp_path / "facts.ttl").write_text("\n".join(FRANCE))
     turtle = FactDocuments(

@@ -21,7 +21,7 @@ from ingest.sources.documents import FieldChoice
 from ingest.sources.rows import RowChoice, RowDocuments, require_columns, words
 from ingest.sources.source import SourceItem, Unreadable
 
-pytest.importorskip("sqlalchemy", reason="needs the sql extra")
+pytest.importorskip("sqlalchemy", reason="needs the sources extra")
 
 QUERY = "SELECT * FROM item"
 

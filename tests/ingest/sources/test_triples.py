@@ -90,7 +90,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 
 
 def test_turtle_says_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("rdflib", reason="needs the facts extra")
+    pytest.importorskip("rdflib", reason="needs the sources extra")
     integer = "<http://www.w3.org/2001/XMLSchema#integer>"
     turtle = '@prefix x: <http://x/> . x:a x:b x:c, "c"@EN, "1.50"^^x:money ; x:d [ x:e "f" ] . <rel> x:b x:c . '
     turtle += f'x:a x:b "01"^^{integer} .'
@@ -110,6 +110,6 @@ def test_turtle_says_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"<x:a> <x:b>", b"<x:a> ??? <x:b> .", b"\xff", b"x:a x:b x:c ."])
 def test_what_is_no_turtle_is_a_usage_error(tmp_path: Path, content: bytes) -> None:
-    pytest.importorskip("rdflib", reason="needs the facts extra")
+    pytest.importorskip("rdflib", reason="needs the sources extra")
     with pytest.raises(UsageError, match=r"a\.ttl is no Turtle: "):
         read(tmp_path / "a.ttl", content)

@@ -47,7 +47,7 @@ def test_options_that_make_no_sense_are_refused(arguments: list[str], message: s
 
 @pytest.fixture
 def table(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    pytest.importorskip("sqlalchemy", reason="needs the sql extra")
+    pytest.importorskip("sqlalchemy", reason="needs the sources extra")
     with closing(sqlite3.connect(tmp_path / "shop.sqlite", isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("CREATE TABLE item (id INTEGER PRIMARY KEY, words TEXT, changed INTEGER)")
