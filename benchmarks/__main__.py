@@ -22,6 +22,7 @@ PROGRAMS = {
         "follow": "benchmarks.follow",
         "plan": "benchmarks.plan",
         "companion": "benchmarks.companion",
+        "sources": "benchmarks.sources",
     },
     "Models": {
         "expansion": "benchmarks.expansion",

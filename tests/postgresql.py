@@ -47,10 +47,10 @@ def postgresql() -> Iterator[str]:
         if account is not None:
             for path in (folder, folder / "password"):
                 shutil.chown(path, account)
-        options = f"--pgdata={folder}/data --pwfile={folder}/password --username=sesame --auth=scram-sha-256 --no-sync"
-        made = [programs / "initdb", *options.split(), "--encoding=UTF8", "--locale=C.UTF-8"]
-        subprocess.run(made, check=True, capture_output=True, user=account, cwd=folder, timeout=_START_S)
-        served = [programs / "postgres", *f"-D {folder}/data -p {port} -h 127.0.0.1 -k {folder} -F".split()]
+        made = f"{programs}/initdb --pgdata={folder}/data --pwfile={folder}/password --username=sesame"
+        made += " --auth=scram-sha-256 --encoding=UTF8 --locale=C.UTF-8 --no-sync"
+        subprocess.run(made.split(), check=True, capture_output=True, user=account, cwd=folder, timeout=_START_S)
+        served = f"{programs}/postgres -D {folder}/data -p {port} -h 127.0.0.1 -k {folder} -F".split()
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen(served, stdout=log, stderr=log, user=account, cwd=folder)
         try:

@@ -20,14 +20,17 @@ _ROWS = 500
 
 _AT_CONNECT = {
     "sqlite": ["PRAGMA query_only = ON"],
-    "postgresql": ["SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"],
+    "postgresql": [
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+        "SET SESSION intervalstyle = iso_8601",
+        "SET SESSION extra_float_digits = 3",  # all digits, whatever its version and configuration
+    ],
     # The server waits a minute by default for a reader, which may itself wait for models and a busy cluster.
     "mysql": ["SET SESSION TRANSACTION READ ONLY", "SET SESSION net_write_timeout = 86400"],
     "mariadb": ["SET SESSION TRANSACTION READ ONLY", "SET SESSION net_write_timeout = 86400"],
 }
 _DRIVERS = {"sqlite": "pysqlite", "postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
-_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""Of drivers whose package has another name."""
+"""Those whose types are known to come without loss, whichever an address names."""
 
 _PLACES = ("host", "port", "unix_socket")
 """Parameters of an address that say which database it is."""
@@ -63,8 +66,7 @@ class Database:
             ) from None
         if dialect not in _AT_CONNECT:
             raise UsageError(f"a database of kind {dialect} cannot be read: expected one of {', '.join(_AT_CONNECT)}")
-        if "+" not in url.drivername:
-            url = url.set(drivername=f"{dialect}+{_DRIVERS[dialect]}")
+        url = url.set(drivername=f"{dialect}+{_DRIVERS[dialect]}")
         places = {name: value for name, value in url.query.items() if name in _PLACES}
         shown = sqlalchemy.URL.create(dialect, host=url.host, port=url.port, database=url.database, query=places)
         self.address = str(shown)
@@ -74,10 +76,8 @@ class Database:
         _require_file(url)
         try:
             self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, json_deserializer=_exact)
-        except sqlalchemy.exc.NoSuchModuleError:
-            raise UsageError(f"SQLAlchemy knows no driver {url.drivername}: see its list of dialects") from None
-        except ModuleNotFoundError as missing:
-            package = _PACKAGES.get(missing.name or "", missing.name)
+        except ImportError as missing:
+            package = "psycopg[binary]" if missing.name == "psycopg" else missing.name
             raise UsageError(
                 f"{self.address} needs the driver {missing.name}, which is not installed: pip install '{package}'"
             ) from missing
@@ -148,6 +148,8 @@ class Database:
         if self.dialect == "sqlite":
             # What is not UTF-8 is found when its row is made, so that only that row suffers.
             connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+        elif self.dialect == "postgresql":
+            _keep_all_times(connection.adapters)
         cursor = connection.cursor()
         for statement in _AT_CONNECT[self.dialect]:
             cursor.execute(statement)
@@ -189,6 +191,40 @@ def _sqlalchemy() -> Any:
             "pip install 'opensearch-neural-bridge[sources]'"
         ) from missing
     return sqlalchemy
+
+
+class UnplacedTime(str):
+    """A time of PostgreSQL that Python has no value for, as the database writes it: `infinity`, `0044-03-15 BC`."""
+
+    __slots__ = ()
+
+
+def _keep_all_times(adapters: Any) -> None:
+    """Intervals stay texts, which psycopg would count in days of which a month has 30, and so does an `UnplacedTime`,
+    which would end the reading."""
+    from psycopg import DataError
+    from psycopg.adapt import Loader
+    from psycopg.pq import Format
+    from psycopg.types.string import TextLoader
+
+    def lenient(known: Any) -> type[Loader]:
+        class Lenient(Loader):
+            def __init__(self, oid: int, context: Any = None) -> None:
+                super().__init__(oid, context)
+                self._known = known(oid, context)
+
+            def load(self, data: Any) -> Any:
+                try:
+                    return self._known.load(data)
+                except DataError:
+                    return UnplacedTime(bytes(data), "utf-8")
+
+        return Lenient
+
+    adapters.register_loader("interval", TextLoader)
+    for name in ("date", "time", "timetz", "timestamp", "timestamptz"):
+        oid = adapters.types[name].oid
+        adapters.register_loader(oid, lenient(adapters.get_loader(oid, Format.TEXT)))
 
 
 def _secrets(url: Any) -> list[str]:

@@ -21,7 +21,7 @@ import msgspec
 from bridge.errors import UsageError
 from bridge.records import Document, SourcePosition
 from bridge.text import digest
-from ingest.sources.database import PLACEHOLDER, Database
+from ingest.sources.database import PLACEHOLDER, Database, UnplacedTime
 from ingest.sources.documents import FieldChoice, document_of
 from ingest.sources.json_bytes import Entry, sized
 from ingest.sources.source import SAMPLE_BYTES, Source, SourceItem, Unreadable
@@ -112,8 +112,10 @@ class RowDocuments(Source[str | None]):
         with self._database.reading(query, value) as (names, rows):
             for number, row in enumerate(rows, 1):
                 values = dict(zip(names, row, strict=True))
-                if watermark is not None and not _is_before(values[watermark], begin):
-                    mark = _mark_of(values[watermark], watermark) or mark
+                if watermark is not None:
+                    reached = _mark_of(values[watermark], watermark)
+                    if reached is not None and not _is_before(values[watermark], begin):
+                        mark = reached
                 yield self._item(SourcePosition(self._database.address, number, mark), values)
 
     def items(self, skip: int = 0, mark: str | None = None) -> Iterator[SourceItem]:
@@ -209,18 +211,23 @@ def _json(value: Any) -> bytes:
         return b"[" + b",".join(map(_json, value)) + b"]"
     if isinstance(value, dict):
         return b"{" + b",".join(_json(str(key)) + b":" + _json(each) for key, each in value.items()) + b"}"
-    if isinstance(value, float | Decimal) and not math.isfinite(value):
+    if not _is_finite(value):
         raise ValueError(f"{value} is no number of JSON")
     return _encode(value)
 
 
+def _is_finite(value: Any) -> bool:
+    return value.is_finite() if isinstance(value, Decimal) else not isinstance(value, float) or math.isfinite(value)
+
+
 def _other(value: Any) -> str:
-    if isinstance(value, _ADDRESSES):
+    if isinstance(value, _AS_TEXT):
         return str(value)
     raise TypeError(f"a value of type {type(value).__name__}; cast the column to text in the query")
 
 
-_ADDRESSES = (
+_AS_TEXT = (
+    UnplacedTime,
     ipaddress.IPv4Address,
     ipaddress.IPv6Address,
     ipaddress.IPv4Interface,
@@ -232,15 +239,18 @@ _encode = msgspec.json.Encoder(decimal_format="number", enc_hook=_other).encode
 
 
 def _mark_of(value: Any, column: str) -> str | None:
-    """A watermark as text; None if it is null, or lies in the future and would hide the changes until then."""
-    if value is None:
+    """A watermark as text; None if it is null, or would hide changes: infinite, no number, or a time in the future."""
+    if value is None or isinstance(value, UnplacedTime) or not _is_finite(value):
         return None
     kind = type(value).__name__.lower()
     if kind not in _MARKS:
         raise UsageError(f"watermark {column} holds {kind}: expected numbers, times or texts")
-    if isinstance(value, datetime) and value > datetime.now(UTC if value.tzinfo else None) + _TOMORROW:
-        return None
-    return f"{kind} {value.isoformat() if isinstance(value, date) else value}"
+    if isinstance(value, date):
+        latest = datetime.now(UTC) + _TOMORROW
+        if value > (latest.replace(tzinfo=value.tzinfo and UTC) if isinstance(value, datetime) else latest.date()):
+            return None
+        return f"{kind} {value.isoformat()}"
+    return f"{kind} {value}"
 
 
 def _value_of(mark: str) -> Any:

@@ -59,9 +59,10 @@ TYPES = """SELECT 1 AS id, 12.50::numeric AS amount, 123456789012345678901234567
 9223372036854775807 AS large, 0.1::float8 AS third, true AS yes, NULL::text AS nothing,
 ARRAY[ARRAY[1, 2], ARRAY[3, NULL]] AS grid, ARRAY['a', NULL] AS tags, '\\x00ff'::bytea AS photo,
 '2026-01-02'::date AS day, '03:04:05.000006'::time AS hour, '2026-01-02 03:04:05.000006'::timestamp AS local,
-'2026-01-02 03:04:05+02'::timestamptz AS moment, '1 day 00:00:01'::interval AS span,
+'2026-01-02 03:04:05+02'::timestamptz AS moment, '1 month 2 days 00:00:01'::interval AS span,
 '00000000-0000-0000-0000-000000000001'::uuid AS key, '{"a": [1.10, {"b": null}]}'::jsonb AS detail,
-'10.0.0.1'::inet AS host, '100% :x ?' AS odd"""
+'10.0.0.1'::inet AS host, '100% :x ?' AS odd, 'infinity'::timestamptz AS forever, '0044-03-15 BC'::date AS ides,
+ARRAY['10000-01-01'::date, '2026-01-02'] AS days, '24:00'::time AS midnight, 1e400::numeric + 1 AS vast"""
 
 
 def test_every_type_reaches_the_document_without_loss(address: str) -> None:
@@ -88,11 +89,16 @@ def test_every_type_reaches_the_document_without_loss(address: str) -> None:
         "day": "2026-01-02",
         "hour": "03:04:05.000006",
         "local": "2026-01-02T03:04:05.000006",
-        "span": "P1DT1S",
+        "span": "P1M2DT1S",
         "key": "00000000-0000-0000-0000-000000000001",
         "detail": {"a": ["1.10", {"b": None}]},
         "host": "10.0.0.1",
         "odd": "100% :x ?",
+        "forever": "infinity",
+        "ides": "0044-03-15 BC",
+        "days": ["10000-01-01", "2026-01-02"],
+        "midnight": "24:00:00",
+        "vast": 10**400 + 1,
     }
     assert "amount: 12.50\n" in text
 
@@ -105,6 +111,28 @@ def test_what_json_cannot_express_is_one_dead_letter(address: str, column: str) 
     )
     bad, good = rows.items()
     assert (getattr(bad, "kind", None), good.doc_id) == ("invalid_row", "2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "last", "beyond"),
+    [
+        ("numeric", "2", ["Infinity", "NaN"]),
+        ("float8", "2", ["Infinity", "NaN"]),
+        ("date", "2026-01-02", ["2999-01-01", "infinity"]),
+        ("timestamptz", "2026-01-02", ["2999-01-01", "infinity"]),
+        ("timestamp", "2026-01-02", ["2999-01-01", "infinity"]),
+    ],
+)
+def test_a_watermark_that_would_hide_changes_is_none(address: str, kind: str, last: str, beyond: list[str]) -> None:
+    values = ", ".join(f"('{value}'::{kind})" for value in [last, *beyond])
+    query = f"SELECT row_number() OVER () AS id, at FROM (VALUES {values}, (NULL)) AS v (at)"  # noqa: S608
+    choice = RowChoice(query, watermark="at", lag=0, text_field="text")
+    rows = RowDocuments(Database(address), choice, FieldChoice(["text"], "id"), max_doc_bytes=10_000)
+    first = list(rows.items())
+    mark = first[-1].position.mark
+    assert mark is not None
+    assert last in mark
+    assert len(list(rows.items(mark=mark))) == len(first) == 4
 
 
 def test_nothing_is_written(address: str, connection: Any) -> None:
