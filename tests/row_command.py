@@ -1,11 +1,11 @@
-"""`neural-bridge ingest --sql` as a process on a fake cluster: what tests of every kind of database share."""
+"""`neural-bridge ingest --sql` as a process: what tests of every kind of database share."""
 
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,17 @@ from tests.toys import make_toy_encoder
 class RowCommand:
     """The command, whose rows have the columns `id`, `words` and `changed`."""
 
-    def __init__(
-        self, cluster: FakeCluster, folder: Path, address: str, text_fields: Sequence[str] = ("text",)
-    ) -> None:
-        self.cluster = cluster
+    def __init__(self, cluster_url: str, index: str, folder: Path, address: str) -> None:
         self.address = address
-        encoder = folder / "encoder"
-        encoder.mkdir()
-        make_toy_encoder(encoder)
+        self.state = folder / "state"
+        self.encoder = folder / "encoder"
+        self.encoder.mkdir()
+        make_toy_encoder(self.encoder)
         self.arguments = [
-            *(sys.executable, "-m", "bridge.cli", "ingest", "things", "--cluster", cluster.url, "--json"),
-            *("--encoder", str(encoder), "--no-expansion", "--threads", "1", "--state-folder", str(folder / "state")),
+            *(sys.executable, "-m", "bridge.cli", "ingest", index, "--cluster", cluster_url, "--json"),
+            *("--encoder", str(self.encoder), "--no-expansion", "--threads", "1", "--state-folder", str(self.state)),
             *("--sql", "SELECT * FROM item", "--id-field", "id", "--text-template", "{words}"),
         ]
-        profile = planned_profile(IngestSettings(encoder=str(encoder), generator=None), text_fields)
-        cluster.mapping = new_index(profile, OpenSearchDialect((3, 6, 0)))["mappings"]
-        cluster.settings = {"index": {"knn": "true", "uuid": "u1"}}
 
     def start(self, *more: str) -> "subprocess.Popen[str]":
         environment = {**os.environ, "BRIDGE_INGEST_DATABASE": self.address}
@@ -55,6 +50,33 @@ class RowCommand:
         report: dict[str, Any] = json.loads(out)
         return report
 
+    def kill_when(self, reached: Callable[[], bool], *more: str) -> None:
+        """Starts the command and kills it in the middle, as soon as `reached` says so."""
+        with self.start(*more) as process:
+            self.wait(process, reached)
+            process.kill()
+
+    def wait(self, process: "subprocess.Popen[str]", reached: Callable[[], bool]) -> None:
+        """Waits for what happens while the process runs."""
+        deadline = time.monotonic() + 300
+        while not reached():
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline, "it never happened"
+            time.sleep(0.01)
+
+
+class FakeRowCommand(RowCommand):
+    """The command on a fake cluster, which can be slow."""
+
+    def __init__(
+        self, cluster: FakeCluster, folder: Path, address: str, text_fields: Sequence[str] = ("text",)
+    ) -> None:
+        super().__init__(cluster.url, "things", folder, address)
+        self.cluster = cluster
+        profile = planned_profile(IngestSettings(encoder=str(self.encoder), generator=None), text_fields)
+        cluster.mapping = new_index(profile, OpenSearchDialect((3, 6, 0)))["mappings"]
+        cluster.settings = {"index": {"knn": "true", "uuid": "u1"}}
+
     def slow(self, seconds: float) -> None:
         """Makes every bulk request take so long."""
 
@@ -63,20 +85,10 @@ class RowCommand:
 
         self.cluster.on_bulk = wait
 
-    def wait_for_bulks(self, process: "subprocess.Popen[str]", n: int = 1) -> None:
-        """Waits until so many more bulk requests have come."""
+    def bulks(self, n: int = 1) -> Callable[[], bool]:
+        """Whether so many more bulk requests have come since now."""
         wanted = len(self.cluster.bulk_requests()) + n
-        deadline = time.monotonic() + 300
-        while len(self.cluster.bulk_requests()) < wanted:
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < deadline, "no bulk request came"
-            time.sleep(0.01)
-
-    def kill_after_bulks(self, n: int, *more: str) -> None:
-        """Starts the command and kills it when so many more bulk requests have come."""
-        with self.start(*more) as process:
-            self.wait_for_bulks(process, n)
-            process.kill()
+        return lambda: len(self.cluster.bulk_requests()) >= wanted
 
     def written(self) -> dict[str, str]:
         """The texts in the index, by id."""

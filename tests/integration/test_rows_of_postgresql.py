@@ -3,17 +3,19 @@
 import json
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opensearchpy import OpenSearch
 
 from bridge.errors import SourceUnreachable, UsageError
+from bridge.node.node import EmbeddedNode
 from bridge.records import Document
 from ingest.sources.database import Database
 from ingest.sources.documents import FieldChoice
 from ingest.sources.rows import RowChoice, RowDocuments
-from tests.fake_bulk import fake_cluster
 from tests.postgresql import postgresql
 from tests.row_command import RowCommand
 
@@ -46,9 +48,14 @@ def connection(address: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def command(address: str, connection: Any, tmp_path: Path) -> Iterator[RowCommand]:
-    with fake_cluster() as cluster:
-        yield RowCommand(cluster, tmp_path, address)
+def command(node: EmbeddedNode, fresh_index: str, address: str, connection: Any, tmp_path: Path) -> RowCommand:
+    return RowCommand(node.url, fresh_index, tmp_path, address)
+
+
+def written(client: OpenSearch, index: str) -> dict[str, str]:
+    client.indices.refresh(index=index)
+    found = client.search(index=index, body={"size": 10_000, "_source": ["words"]})
+    return {hit["_id"]: hit["_source"]["words"] for hit in found["hits"]["hits"]}
 
 
 def expected(connection: Any) -> dict[str, str]:
@@ -166,7 +173,9 @@ def test_a_wrong_password_is_not_shown(address: str) -> None:
     assert "hunter2" not in str(raised.value)
 
 
-def test_kills_and_concurrent_writes_leave_exactly_the_rows(command: RowCommand, connection: Any, address: str) -> None:
+def test_kills_and_concurrent_writes_leave_exactly_the_rows(
+    command: RowCommand, connection: Any, address: str, opensearch: OpenSearch, fresh_index: str
+) -> None:
     done = threading.Event()
 
     def write() -> None:
@@ -185,10 +194,9 @@ def test_kills_and_concurrent_writes_leave_exactly_the_rows(command: RowCommand,
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        command.slow(0.15)
-        for _ in range(3):
-            command.kill_after_bulks(3, *MARKED)
-        command.slow(0)
+        for n in (300, 600, 900):
+            reached = partial(_has_documents, opensearch, fresh_index, n)
+            command.kill_when(reached, *MARKED, "--max-docs-per-second", "100")
         command.finish(*MARKED)
     finally:
         done.set()
@@ -196,9 +204,28 @@ def test_kills_and_concurrent_writes_leave_exactly_the_rows(command: RowCommand,
         late.commit()
         late.close()
     report = command.finish(*MARKED)
-    assert command.written() == expected(connection)
+    assert written(opensearch, fresh_index) == expected(connection)
     ledger = report["ledger"]
     assert ledger["read"] == sum(value for kind, value in ledger.items() if kind != "read")
     connection.execute("DELETE FROM item WHERE id % 3 = 0")
     command.finish(*MARKED, "--remove-gone")
-    assert command.written() == expected(connection)
+    assert written(opensearch, fresh_index) == expected(connection)
+
+
+def _has_documents(client: OpenSearch, index: str, n: int) -> bool:
+    client.indices.refresh(index=index, params={"ignore_unavailable": "true"})
+    count: int = client.count(index=index, params={"ignore_unavailable": "true"})["count"]
+    return count >= n
+
+
+def test_neither_what_is_printed_nor_what_stays_on_disk_holds_the_password(command: RowCommand) -> None:
+    query = "SELECT id, words, changed, CASE id WHEN 1 THEN 'NaN'::float8 END AS odd FROM item WHERE id < 9"
+    printed = [*command.run("--sql", query, *MARKED)[1:]]
+    command.address = command.address.replace("sesame:", "sesame:x")
+    code, out, err = command.run("--sql", query)
+    assert (code, "password authentication failed" in err) == (4, True)
+    files = [file for file in command.state.rglob("*") if file.is_file()]
+    assert [file for file in files if "dead-letters" in file.name and file.stat().st_size]
+    assert [file for file in files if "watermark" in file.name]
+    password = command.address.partition("sesame:x")[2].partition("@")[0]
+    assert password not in "".join([*printed, out, err, *(file.read_text(errors="replace") for file in files)])

@@ -15,7 +15,7 @@ from bridge.cli import cli
 from bridge.errors import UsageError
 from ingest.sources.facts import TEXT_FIELDS
 from tests.fake_bulk import fake_cluster
-from tests.row_command import RowCommand
+from tests.row_command import FakeRowCommand
 
 N_ROWS = 600
 
@@ -58,9 +58,9 @@ def table(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @pytest.fixture
-def command(table: sqlite3.Connection, tmp_path: Path) -> Iterator[RowCommand]:
+def command(table: sqlite3.Connection, tmp_path: Path) -> Iterator[FakeRowCommand]:
     with fake_cluster() as cluster:
-        yield RowCommand(cluster, tmp_path, f"sqlite:///{tmp_path / 'shop.sqlite'}")
+        yield FakeRowCommand(cluster, tmp_path, f"sqlite:///{tmp_path / 'shop.sqlite'}")
 
 
 def expected(table: sqlite3.Connection) -> dict[str, str]:
@@ -73,11 +73,11 @@ MARKED = ("--watermark", "changed", "--watermark-lag", "0")
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [MARKED, ()], ids=["watermark", "all rows"])
 def test_killed_runs_lose_no_row_though_the_table_changes_meanwhile(
-    command: RowCommand, table: sqlite3.Connection, options: tuple[str, ...]
+    command: FakeRowCommand, table: sqlite3.Connection, options: tuple[str, ...]
 ) -> None:
     command.slow(0.15)
     for kill in range(3):
-        command.kill_after_bulks(2, *options)
+        command.kill_when(command.bulks(2), *options)
         now = N_ROWS + kill
         table.execute("UPDATE item SET words = words || ' changed', changed = ? WHERE id IN (1, 300)", [now])
         table.execute("INSERT INTO item VALUES (?, 'new', ?)", [10_000 - kill, now])
@@ -94,7 +94,7 @@ def test_killed_runs_lose_no_row_though_the_table_changes_meanwhile(
 
 @pytest.mark.slow
 def test_a_second_run_reads_what_changed_and_ties_of_the_watermark(
-    command: RowCommand, table: sqlite3.Connection
+    command: FakeRowCommand, table: sqlite3.Connection
 ) -> None:
     first = command.finish(*MARKED)
     assert (first["ledger"]["written"], first["watermark"]) == (N_ROWS, f"int {N_ROWS // 10 - 1}")
@@ -112,7 +112,7 @@ def test_a_second_run_reads_what_changed_and_ties_of_the_watermark(
 
 @pytest.mark.slow
 def test_documents_of_rows_that_are_gone_leave_only_when_asked_and_only_ours(
-    command: RowCommand, table: sqlite3.Connection
+    command: FakeRowCommand, table: sqlite3.Connection
 ) -> None:
     command.finish(*MARKED)
     foreign = json.dumps({"words": "of an application", "_neural": {"stamp": "a.b.c.0123456789abcdef"}}).encode()
@@ -130,7 +130,7 @@ def test_documents_of_rows_that_are_gone_leave_only_when_asked_and_only_ours(
 
 
 @pytest.mark.slow
-def test_an_id_that_comes_twice_is_a_dead_letter(command: RowCommand) -> None:
+def test_an_id_that_comes_twice_is_a_dead_letter(command: FakeRowCommand) -> None:
     twice = ["SELECT id % 599 AS id, words FROM item" if a.startswith("SELECT") else a for a in command.arguments]
     command.arguments = twice
     code, out, _ = command.run()
@@ -153,7 +153,7 @@ def test_an_id_that_comes_twice_is_a_dead_letter(command: RowCommand) -> None:
     ],
 )
 def test_a_wrong_column_is_refused_before_anything_is_written(
-    command: RowCommand, options: list[str], message: str
+    command: FakeRowCommand, options: list[str], message: str
 ) -> None:
     if options[1] == "word":
         at = command.arguments.index("--text-template")
@@ -165,10 +165,10 @@ def test_a_wrong_column_is_refused_before_anything_is_written(
 
 
 @pytest.mark.slow
-def test_a_signal_names_the_command_to_go_on_without_the_credentials(command: RowCommand) -> None:
+def test_a_signal_names_the_command_to_go_on_without_the_credentials(command: FakeRowCommand) -> None:
     command.slow(0.2)
     with command.start("--database", f"{command.address}?timeout=77.25", *MARKED) as process:
-        command.wait_for_bulks(process)
+        command.wait(process, command.bulks())
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=300)
     assert process.returncode == 143
@@ -184,7 +184,7 @@ def test_facts_are_written_by_the_command(tmp_path: Path) -> None:
         "no triple\n"
     )
     with fake_cluster() as cluster:
-        command = RowCommand(cluster, tmp_path, "", TEXT_FIELDS)
+        command = FakeRowCommand(cluster, tmp_path, "", TEXT_FIELDS)
         kept = command.arguments[: command.arguments.index("--sql")]
         done = subprocess.run(
             [*kept, "--triples", str(tmp_path / "facts.nt")],
