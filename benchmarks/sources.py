@@ -23,7 +23,7 @@ import click
 from benchmarks.ingest import cluster_at
 
 SEED = 21
-STAGES = ("bm25", "expansion", "hybrid", "rerank")
+STAGES = ("bm25", "hybrid", "rerank")
 ROWS, THINGS = "bench-rows", "bench-things"
 SAME, OTHER = "the document's words", "other words"
 
