@@ -126,7 +126,7 @@ class RowDocuments(Source[str | None]):
         """See `Source`."""
 
     def keys(self) -> Iterator[str]:
-        """The ids of all rows, as documents have them.
+        """The ids of all rows that have one, as documents have them.
 
         Raises:
             UsageError, SourceUnreachable: as `read` says.
@@ -134,8 +134,12 @@ class RowDocuments(Source[str | None]):
         column = self._database.quoted(self._fields.id_field)
         with self._database.reading(self._database.wrapped(self._choice.query, "", column)) as (_, rows):
             for (value,) in rows:
-                if value is not None:
-                    yield words(_json(value))
+                try:
+                    key = words(_json(value))
+                except (TypeError, ValueError):  # That row became a dead letter.
+                    continue
+                if key:
+                    yield key
 
     def _item(self, position: SourcePosition, values: dict[str, Any]) -> SourceItem:
         cells = {}

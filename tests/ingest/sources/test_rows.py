@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -244,7 +245,7 @@ def test_without_a_watermark_every_reading_begins_anew(table: sqlite3.Connection
 
 
 def test_keys_are_the_ids_of_the_documents(table: sqlite3.Connection) -> None:
-    put(table, *((key, "a", None, None, None, None) for key in (1, "x'y", 2.5, None, 10**12)))
+    put(table, *((key, "a", None, None, None, None) for key in (1, "x'y", 2.5, None, "", math.inf, b"\xff", 10**12)))
     rows = source(table)
     assert sorted(rows.keys()) == sorted(item.doc_id for item in rows.items() if isinstance(item, Document))
 
