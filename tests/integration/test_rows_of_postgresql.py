@@ -22,7 +22,7 @@ from tests.row_command import RowCommand
 pytest.importorskip("sqlalchemy", reason="needs the sources extra")
 psycopg = pytest.importorskip("psycopg", reason="needs a driver of PostgreSQL")
 
-pytestmark = [pytest.mark.slow, pytest.mark.node]
+pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(1200)]
 
 N_ROWS = 2000
 MARKED = ("--watermark", "changed")
