@@ -36,9 +36,10 @@ Count = Annotated[int, Meta(ge=1, le=MAX_WINDOW)]
 
 Weight = Annotated[float, Meta(ge=0, le=1_000_000)]
 
-Stage = Literal["lexical", "expansion", "vector", "hybrid", "smoothing", "cascade", "rerank"]
+Stage = Literal["lexical", "expansion", "vector", "sparse", "hybrid", "smoothing", "cascade", "rerank"]
 """The last stage of a search. lexical: the application's own query; expansion: it and the predicted queries;
-vector: k-NN alone; hybrid: expansion and vector fused; smoothing: hybrid, then similar documents get similar scores;
+vector: k-NN alone; sparse: weighted terms alone; hybrid: all legs that have a weight, fused; smoothing: hybrid, then
+similar documents get similar scores;
 cascade: then a small cross-encoder over many candidates and the large one over the best of them; rerank: the large one
 alone instead. Both are preceded by smoothing if that is among the profile's stages."""
 
@@ -54,6 +55,10 @@ divided by the largest of them, times 127: cosine, by which they are compared, d
 Codes = Literal["none", "sign"]
 """Which codes documents have for smoothing. sign: one bit per dimension of the mean of a document's embeddings, 1 if
 the component is above zero."""
+
+
+TermsType = Literal["rank_features", "sparse_vector"]
+"""How an index holds a document's terms and their weights; the second is Elasticsearch's own from 8.15."""
 
 
 class ModelReference(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
@@ -80,10 +85,34 @@ class PassageSettings(msgspec.Struct, frozen=True):
     overlap_tokens: Annotated[int, Meta(ge=0)] = 32
 
 
+class SparseSettings(msgspec.Struct, frozen=True):
+    """How documents and queries get weighted terms (Formal et al. 2021, "SPLADE").
+
+    - `encoder`: the sparse encoder.
+    - `top_terms`: how many of a document's terms are stored, the largest.
+    - `queries`: idf weights the query's own word pieces by their inverse document frequency, without a model at
+      query time; model weights terms as the encoder does for documents.
+    - `terms_type`: the field type, which the cluster decides when the field is made.
+    """
+
+    encoder: ModelReference
+    top_terms: Annotated[int, Meta(ge=1, le=128)] = 128
+    queries: Literal["idf", "model"] = "idf"
+    terms_type: TermsType = "rank_features"
+
+
+LEGS = ("lexical", "expansion", "vector", "sparse")
+"""The searches whose rankings are fused, in the order in which they are shown."""
+
+SPARSE_WEIGHTS = {"lexical": 0.0, "expansion": 0.6, "sparse": 0.4}
+"""The legs' weights if documents have terms and no vectors. Beside vectors, terms weigh nothing unless a profile says
+so: there they add little."""
+
+
 class FusionSettings(msgspec.Struct, frozen=True):
     """How the legs' rankings become one; docs/decisions/0004-fusion.md says why standard scores are the default.
 
-    - `weights`: weight of each leg, by its name.
+    - `weights`: weight of each leg, by its name; a leg without one does not count.
     - `k`: the rank constant of RRF.
     - `smoothing`: the share of a document's neighbours in its smoothed score.
     """
@@ -258,6 +287,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
     - `vector_encoding`: float if a profile does not name it, because older indices hold float32.
     - `codes`: which codes documents have if they have embeddings; none if a profile does not name them, because
       documents of older indices have none: their scores are not smoothed.
+    - `sparse`: how documents have weighted terms; None if they have none.
     - `filter_threshold`: which predicted queries are stored, if a share of all of them decides that.
     - `beside`: the application's index, if this profile is of its companion (`bridge.cluster.companion`); for a search
       of several, all of them with commas between.
@@ -284,6 +314,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
     vector_type: VectorType = "knn_vector"
     vector_encoding: VectorEncoding = "float"
     codes: Codes = "none"
+    sparse: SparseSettings | None = None
     filter_threshold: FilterThreshold | None = None
     beside: str | None = None
     version: int = PROFILE_VERSION
@@ -323,11 +354,22 @@ class IndexProfile(msgspec.Struct, frozen=True):
         return self.has_vectors and self.codes != "none"
 
     @property
-    def fields_of_embeddings(self) -> list[str]:
-        """Full names of the fields that hold what is made of a document's embeddings."""
-        if not self.has_vectors:
-            return []
-        return [self.embedding_field, self.code_field] if self.has_codes else [self.embedding_field]
+    def encoded_fields(self) -> list[str]:
+        """Full names of the fields that hold what encoders make of a document."""
+        vectors = [self.embedding_field] if self.has_vectors else []
+        codes = [self.code_field] if self.has_codes else []
+        terms = [self.terms_field] if self.has_terms else []
+        return [*vectors, *codes, *terms]
+
+    @property
+    def has_terms(self) -> bool:
+        """Whether documents have weighted terms."""
+        return self.sparse is not None
+
+    @property
+    def terms_field(self) -> str:
+        """Full name of the field that holds a document's terms and their weights."""
+        return f"{self.generation_field}.terms"
 
     @property
     def passages_field(self) -> str:

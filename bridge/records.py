@@ -69,16 +69,22 @@ class ExpandedDocument(msgspec.Struct, frozen=True):
     predicted_queries: Sequence[str]
 
 
+Terms = Mapping[str, float]
+"""Word pieces of a sparse encoder's vocabulary (`wing`, `##s`) and their weights, all above zero, the largest first.
+Special tokens and pieces with a dot, which would be a path in the index, are never among them."""
+
+
 class EnrichedDocument(msgspec.Struct, frozen=True):
     """A document ready to write. `embeddings`: float32, (n_passages, dimension), rows of unit length,
     in the order of `passages`; no row if the text is empty. `stamp`: hash of the source text and
-    identities of the models."""
+    identities of the models. `terms`: the document's weighted terms; empty if no sparse encoder serves."""
 
     document: Document
     passages: Sequence[Passage]
     predicted_queries: Sequence[str]
     embeddings: NDArray[np.float32]
     stamp: str
+    terms: Terms = {}
 
 
 Key = tuple[str, str]

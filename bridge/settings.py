@@ -262,7 +262,7 @@ class ProxySettings(Section):
     log_searches: bool = Field(
         False, description="Write a log line for each search: what was decided and why, and its time; never its words."
     )
-    cached_embeddings: int = Field(10_000, gt=0, description="Embeddings of queries that are remembered.")
+    cached_embeddings: int = Field(10_000, gt=0, description="Queries whose embeddings and terms are remembered.")
     ranking_ttl_s: float = Field(
         0.0,
         ge=0,
@@ -295,6 +295,11 @@ class SidecarSettings(Section):
         [],
         description="Further encoders, for indices whose vectors they made, as during a change of models; a JSON array "
         "in the environment.",
+    )
+    sparse_encoders: list[str] = Field(
+        [],
+        description="Sparse encoders for /embed_sparse, the default one first: paths, built-in or hub names; a JSON "
+        "array in the environment.",
     )
     generator: str | None = Field(None, description="Query generator for /expand; none by default.")
     providers: list[str] = Field(
@@ -398,6 +403,17 @@ class IngestSettings(Section):
 
     encoder: str = Field("embed-base", description="Encoder of the vectors: path, built-in or hub name.")
     generator: str | None = Field("doc2query-small", description="Generator of predicted queries; empty writes none.")
+    sparse_encoder: str | None = Field(
+        None,
+        description="Sparse encoder, which gives documents weighted terms: path, built-in or hub name; none by "
+        "default.",
+    )
+    top_terms: int = Field(128, ge=1, le=128, description="Most weighted terms of a document; the largest stay.")
+    sparse_queries: Literal["idf", "model"] = Field(
+        "idf",
+        description="How searches of a new index weight a query's terms: idf, by how rare its word pieces are, or "
+        "model, by the sparse encoder, which costs time and adds terms.",
+    )
     server: IngestServerSettings = IngestServerSettings()
     object_field: str = Field(
         "_neural",

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from bridge.errors import ModelError
 from bridge.http_deadlines import SlowClient, read_body
-from bridge.models.encoder import Encoder, Role
+from bridge.models.artifact import Role
+from bridge.models.encoder import Encoder
 from bridge.models.session import compute_threads
 from bridge.settings import SidecarSettings
 from rerank_server import messages, metrics, operations
@@ -74,6 +75,7 @@ class Sidecar:
         app.router.add_post("/infinity/rerank", self._computing(partial(self._rerank, plain_documents=True)))
         app.router.add_post("/opensearch/rerank", self._computing(self._opensearch_rerank))
         app.router.add_post("/embed", self._computing(self._embed))
+        app.router.add_post("/embed_sparse", self._computing(self._embed_sparse))
         for path in OPENAI_PATHS:
             app.router.add_post(path, self._computing(self._embeddings))
         app.router.add_post("/", self._computing(self._any_of_tei))
@@ -109,6 +111,18 @@ class Sidecar:
         encoder = models.encoder_called(parsed.model)
         embeddings, _ = await self._embedded(parsed.inputs, parsed.role, encoder, deadline, field="inputs")
         return messages.embed_answer(embeddings)
+
+    async def _embed_sparse(self, request: web.Request, models: Models, deadline: float) -> bytes:
+        parsed = messages.parse(await self._body(request), messages.SparseEmbedRequest)
+        encoder = models.sparse_encoder_called(parsed.model)
+        texts = messages.checked_texts(parsed.texts, field="inputs", most=self.settings.max_documents)
+        with self.queue.admitted(len(texts)):
+            if parsed.role == "query" and parsed.queries == "idf":
+                terms = await self.queue.prepared(lambda: [encoder.query_terms(text) for text in texts])
+            else:
+                sequences = await self.queue.prepared(partial(encoder.sequences, texts, parsed.role))
+                terms = await self.queue.run(sequences, encoder.terms_of_sequences, deadline=deadline)
+        return messages.sparse_answer(terms, encoder.ids)
 
     async def _embeddings(self, request: web.Request, models: Models, deadline: float) -> bytes:
         parsed = messages.parse(await self._body(request), messages.EmbeddingsRequest)

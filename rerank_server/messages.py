@@ -9,7 +9,7 @@ are ignored, since each client library sends some of its own. Values are never c
 import base64
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -29,6 +29,8 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 
+from bridge.model_servers.shapes import Term
+from bridge.records import Terms
 from bridge.text import decode, replace_lone_surrogates
 from rerank_server.errors import EmptyRequest, InvalidRequest, TooLarge
 
@@ -199,12 +201,32 @@ _Texts = str | Annotated[list[str], WithJsonSchema({"type": "array", "items": {"
 """One text or several; `checked_texts` refuses an empty list, with a status of its own."""
 
 
-class EmbedRequest(Message):
-    """Embeds texts, in the dialect of text-embeddings-inference."""
+class TextsRequest(Message):
+    """Texts to do something with."""
 
     inputs: _Texts
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts, be it one."""
+        return [self.inputs] if isinstance(self.inputs, str) else self.inputs
+
+
+class EmbedRequest(TextsRequest):
+    """Embeds texts, in the dialect of text-embeddings-inference."""
+
     role: Literal["query", "passage"] = Field("query", description="What the texts are; some models tell them apart.")
     model: str | None = Field(None, description=_ENCODER)
+
+
+class SparseEmbedRequest(EmbedRequest):
+    """Gives texts weighted terms, in the dialect of text-embeddings-inference."""
+
+    queries: Literal["idf", "model"] = Field(
+        "idf",
+        description="idf weights a query's own word pieces by how rare they are, without the model.",
+    )
+    model: str | None = Field(None, description=_ENCODER.replace("encoders", "sparse encoders"))
 
 
 class EmbeddingsRequest(Message):
@@ -221,20 +243,14 @@ class EmbeddingsRequest(Message):
     model: str | None = Field(None, description=_ENCODER)
 
 
-class ExpandRequest(Message):
+class ExpandRequest(TextsRequest):
     """Predicts queries that texts may answer; the same request gives the same queries."""
 
-    inputs: _Texts
     n_queries: Annotated[int, Field(ge=1, le=100), WHOLE] = Field(
         3, description="Queries sampled per text; equal ones count once."
     )
     max_new_tokens: Annotated[int, Field(ge=1, le=256), WHOLE] = Field(20, description="Longest query, in tokens.")
     seed: Annotated[int, Field(ge=0, le=2**31), WHOLE] = Field(0, description="Another seed gives other samples.")
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts, be it one."""
-        return [self.inputs] if isinstance(self.inputs, str) else self.inputs
 
 
 Parsed = TypeVar("Parsed", bound=Message)
@@ -334,6 +350,13 @@ def opensearch_rerank_answer(request: RerankRequest, scored: Scored) -> bytes:
 def embed_answer(embeddings: NDArray[np.float32]) -> bytes:
     """One array of numbers per text, input order."""
     return msgspec.json.encode(embeddings.tolist())
+
+
+def sparse_answer(terms: Sequence[Terms], ids: Mapping[str, int]) -> bytes:
+    """One array of terms per text, input order, the largest weight first."""
+    return msgspec.json.encode(
+        [[Term(ids[token], value, token) for token, value in of_text.items()] for of_text in terms]
+    )
 
 
 def embeddings_answer(request: EmbeddingsRequest, embeddings: NDArray[np.float32], *, model: str, tokens: int) -> bytes:

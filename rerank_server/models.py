@@ -1,9 +1,9 @@
 """The models that a sidecar serves, and which of them a request means."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Self, TypeVar
 
 import structlog
 
@@ -12,6 +12,7 @@ from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.models.query_generator import QueryGenerator
 from bridge.models.session import check_providers
+from bridge.models.sparse_encoder import SparseEncoder
 from bridge.settings import SidecarSettings
 from rerank_server.errors import NotServed
 
@@ -23,7 +24,8 @@ class Models:
     """The loaded models.
 
     `cross_encoder` reranks unless a request names one of `more`; `cascade` is the small one that reads all passages
-    before it. `encoder` embeds unless a request names one of `more_encoders`.
+    before it. `encoder` embeds unless a request names one of `more_encoders`. The first of `sparse_encoders` gives
+    terms unless a request names another.
     """
 
     cross_encoder: CrossEncoder
@@ -32,6 +34,7 @@ class Models:
     more: tuple[CrossEncoder, ...] = ()
     generator: QueryGenerator | None = None
     more_encoders: tuple[Encoder, ...] = ()
+    sparse_encoders: tuple[SparseEncoder, ...] = ()
 
     @classmethod
     def load(cls, settings: SidecarSettings) -> Self:
@@ -55,6 +58,10 @@ class Models:
             if settings.generator
             else None,
             more_encoders=tuple(encoder(resolve(name)) for name in settings.more_encoders),
+            sparse_encoders=tuple(
+                SparseEncoder.load(resolve(name), threads=1, providers=settings.providers)
+                for name in settings.sparse_encoders
+            ),
         )
 
     @property
@@ -73,8 +80,9 @@ class Models:
     @property
     def identities(self) -> list[str]:
         """`name@digest` of every model."""
-        identities = [model.identity for model in self.cross_encoders] + [model.identity for model in self.encoders]
-        return list(dict.fromkeys(identities + ([self.generator.identity] if self.generator else [])))
+        generators = [self.generator] if self.generator else []
+        kinds = (self.cross_encoders, self.encoders, self.sparse_encoders, generators)
+        return list(dict.fromkeys(model.identity for models in kinds for model in models))
 
     def reranker(self, name: str | None) -> CrossEncoder:
         """The cross-encoder called `name` (`name` or `name@digest`), or the default one.
@@ -93,13 +101,30 @@ class Models:
         Raises:
             NotServed: an unknown name has a digest: its caller compares the embedding with others of that encoder.
         """
-        for encoder in self.encoders:
-            if name in (encoder.identity, encoder.identity.partition("@")[0]):
-                return encoder
-        if name is not None and "@" in name:
-            ours = ", ".join(encoder.identity for encoder in self.encoders)
-            raise NotServed(f"there is no encoder {name} here, but {ours}", field="model")
-        return self.encoder
+        return _called(name, self.encoders, kind="encoder")
+
+    def sparse_encoder_called(self, name: str | None) -> SparseEncoder:
+        """The sparse encoder called `name`, or the default one, as in `encoder_called`.
+
+        Raises:
+            NotServed: there is none, or as in `encoder_called`.
+        """
+        if not self.sparse_encoders:
+            raise NotServed("no sparse encoder runs here: name one in sidecar.sparse_encoders", field="model")
+        return _called(name, self.sparse_encoders, kind="sparse encoder")
+
+
+AnyEncoder = TypeVar("AnyEncoder", Encoder, SparseEncoder)
+
+
+def _called(name: str | None, encoders: Sequence[AnyEncoder], *, kind: str) -> AnyEncoder:
+    for encoder in encoders:
+        if name in (encoder.identity, encoder.identity.partition("@")[0]):
+            return encoder
+    if name is not None and "@" in name:
+        ours = ", ".join(encoder.identity for encoder in encoders)
+        raise NotServed(f"there is no {kind} {name} here, but {ours}", field="model")
+    return encoders[0]
 
 
 def cascade_folder(settings: SidecarSettings) -> ModelFolder | None:

@@ -4,7 +4,14 @@ from typing import Any
 
 from bridge import __version__
 from rerank_server.errors import OPENAI_PATHS
-from rerank_server.messages import EmbeddingsRequest, EmbedRequest, ExpandRequest, Message, RerankRequest
+from rerank_server.messages import (
+    EmbeddingsRequest,
+    EmbedRequest,
+    ExpandRequest,
+    Message,
+    RerankRequest,
+    SparseEmbedRequest,
+)
 
 _NUMBER, _STRING, _INTEGER = {"type": "number"}, {"type": "string"}, {"type": "integer"}
 
@@ -55,6 +62,11 @@ _SHAPES: dict[str, tuple[str, type[Message], dict[str, Any]]] = {
         _array(_object(index=_INTEGER, relevance_score=_NUMBER)),
     ),
     "/embed": ("Embeds texts.", EmbedRequest, _array(_array(_NUMBER))),
+    "/embed_sparse": (
+        "Gives texts weighted terms, the largest first.",
+        SparseEmbedRequest,
+        _array(_array(_object(index=_INTEGER, value=_NUMBER, token=_STRING))),
+    ),
     "/expand": ("Predicts queries that texts may answer.", ExpandRequest, _array(_array(_STRING))),
     "/v1/embeddings": ("Embeds texts; the shape of OpenAI's clients.", EmbeddingsRequest, _OPENAI_EMBEDDINGS),
     "/embeddings": (

@@ -38,6 +38,7 @@ async def _info(sidecar: "Sidecar", _request: web.Request) -> web.Response:
             "embedding_model_id": models.encoder.identity,
             "embedding_model_ids": [encoder.identity for encoder in models.encoders],
             "embedding_dimension": models.encoder.dimension,
+            "sparse_model_ids": [encoder.identity for encoder in models.sparse_encoders],
             "generator_model_id": models.generator.identity if models.generator else None,
             "providers": models.cross_encoder.providers,
             "threads": sidecar.queue.n_threads,

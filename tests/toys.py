@@ -4,6 +4,8 @@ The toy encoder's embedding of a text is a count of its words, at unit length: e
 has a dimension of its own. So the cosine of two texts tells how many words they share, and words that the
 vocabulary lacks count for nothing.
 
+The toy sparse encoder's terms are the words of a text, each with its number of occurrences as weight.
+
 The toy cross-encoder's score is the number of the query's words (each occurrence) that the passage holds.
 
 The toy query generator writes words of the passage, in any order.
@@ -14,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from msgspec import structs
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from bridge.models.artifact import TOKENIZER, Kind, Manifest, ModelFolder, names_only, write_manifest
+from bridge.models.artifact import IDF, TOKENIZER, Kind, Manifest, ModelFolder, names_only, write_manifest
 from bridge.models.token_vectors import VECTORS_FILE, save
 
 _WORDS = (
@@ -79,6 +82,44 @@ def make_toy_static_encoder(folder: Path, words: Sequence[str] = WORDS, *, max_t
         file=VECTORS_FILE,
     )
     return write_manifest(folder, manifest)
+
+
+def make_toy_sparse_encoder(
+    folder: Path,
+    words: Sequence[str] = WORDS,
+    *,
+    max_tokens: int = 64,
+    idf: Mapping[str, float] | None = None,
+    outputs: Sequence[str] = ("weights", "ids"),
+) -> ModelFolder:
+    """Writes the toy sparse encoder into `folder`; `idf` weights the words of queries, those that it lacks by 0."""
+    tokens = [*SPECIAL_TOKENS, *words]
+    table = np.eye(len(tokens), dtype=np.float32)
+    table[: len(SPECIAL_TOKENS)] = 0
+    weights, ids = outputs
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
+            helper.make_node("ReduceSum", ["rows", "axis_1"], ["counts"], keepdims=0),
+            helper.make_node("TopK", ["counts", "n_terms"], [weights, ids]),
+        ],
+        "toy_sparse_encoder",
+        [_tokens("input_ids"), _tokens("attention_mask")],
+        [
+            helper.make_tensor_value_info(weights, TensorProto.FLOAT, ["batch", 16]),
+            helper.make_tensor_value_info(ids, TensorProto.INT64, ["batch", 16]),
+        ],
+        [
+            numpy_helper.from_array(table, "table"),
+            numpy_helper.from_array(np.array([1], dtype=np.int64), "axis_1"),
+            numpy_helper.from_array(np.array([16], dtype=np.int64), "n_terms"),
+        ],
+    )
+    made = _write(folder, graph, "sparse_encoder", words, max_tokens=max_tokens)
+    if idf is None:
+        return made
+    np.save(folder / IDF, np.array([idf.get(token, 0.0) for token in tokens], dtype=np.float32))
+    return write_manifest(folder, structs.replace(made.manifest, files={**made.manifest.files, IDF: ""}))
 
 
 def make_toy_cross_encoder(

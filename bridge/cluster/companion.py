@@ -65,7 +65,7 @@ def new_companion(source: IndexState, profile: IndexProfile, dialect: Dialect, *
     mapping: JsonObject = {
         "dynamic": "strict",
         "_meta": {key: kept.to_meta(), SOURCE_KEY: indices.identity(source)},
-        "_source": {"excludes": [*kept.text_fields, *kept.fields_of_embeddings]},
+        "_source": {"excludes": [*kept.text_fields, *kept.encoded_fields]},
         "properties": properties,
     }
     if "_routing" in source.mapping:

@@ -63,6 +63,7 @@ class EnrichedIndex(msgspec.Struct, frozen=True):
     generation: int = 1
     beside: Beside | None = None
     companion: str | None = None
+    sparse_encoder: str | None = None
     completeness: Completeness | None = None
 
 
@@ -150,7 +151,7 @@ def _vectors(cluster: _Cluster) -> Iterator[Finding]:
             if found.distribution == "opensearch"
             else "upgrade to Elasticsearch 8.12 or later"
         )
-        message = "cannot search vectors: predicted queries and reranking work, without vectors"
+        message = "cannot search vectors: weighted terms, predicted queries and reranking work, without vectors"
         yield Finding("note", "vectors", message, f"{remedy}; then enrich its indices anew, after `undo`")
         return
     message = f"can be searched; engines: {', '.join(_loadable_engines(cluster))}"
@@ -305,6 +306,7 @@ def _counted(
         list(profile.stages),
         profile.generation,
         Beside(beside.generation, also, beside.encoder.identity) if beside else None,
+        sparse_encoder=profile.sparse.encoder.identity if profile.sparse else None,
     )
     return counted, Finding("note" if remedy else "ok", f"index {name}", message, remedy)
 
@@ -335,6 +337,7 @@ def _compared(cluster: _Cluster, profile: IndexProfile, index: str, name: str) -
         list(profile.stages),
         profile.generation,
         companion=name,
+        sparse_encoder=profile.sparse.encoder.identity if profile.sparse else None,
         completeness=compared,
     )
     if not companion.is_of(state, source):

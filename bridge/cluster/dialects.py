@@ -9,11 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.errors import AnswerNotUnderstood
-from bridge.profile import IndexProfile, VectorEncoding, VectorType
+from bridge.profile import IndexProfile, TermsType, VectorEncoding, VectorType
+from bridge.records import Terms
 
 _KNN = "opensearch-knn"
 _FIRST_KNN_QUERY = (8, 12, 0)
 """Elasticsearch's `knn` query, which can stand in a `nested` query, with filters inside."""
+
+_FIRST_SPARSE_FIELD = (8, 15, 0)
+"""Elasticsearch's field type `sparse_vector`, from when it says whether a document has it."""
 
 _PRETENDED = (7, 10, 2)
 """The version that OpenSearch reports if `compatibility.override_main_response_version` is set."""
@@ -95,6 +99,9 @@ VectorEngine = Literal["lucene", "faiss"]
 """Which library builds OpenSearch's vector graphs. Lucene's is part of every distribution; faiss takes less
 memory for many vectors and needs native libraries on the nodes."""
 
+MAX_QUERY_TERMS = 64
+"""So many clauses cost little; a longer query's smallest terms say little."""
+
 _HNSW = {"m": 16, "ef_construction": 128}
 
 
@@ -104,6 +111,10 @@ class Dialect(Protocol):
     @property
     def vector_type(self) -> VectorType:
         """How the cluster's indices hold embeddings."""
+
+    @property
+    def terms_type(self) -> TermsType:
+        """How a new index of the cluster holds weighted terms."""
 
     @property
     def combines_fields(self) -> bool:
@@ -138,6 +149,11 @@ class OpenSearchDialect:
 
     version: tuple[int, int, int]
     vector_type: VectorType = "knn_vector"
+
+    @property
+    def terms_type(self) -> TermsType:
+        """See `Dialect`."""
+        return "rank_features"
 
     @property
     def combines_fields(self) -> bool:
@@ -194,6 +210,11 @@ class ElasticsearchDialect:
 
     version: tuple[int, int, int]
     vector_type: VectorType = "dense_vector"
+
+    @property
+    def terms_type(self) -> TermsType:
+        """See `Dialect`."""
+        return "sparse_vector" if self.version >= _FIRST_SPARSE_FIELD else "rank_features"
 
     @property
     def combines_fields(self) -> bool:
@@ -298,6 +319,22 @@ def compared(profile: IndexProfile, embedding: Sequence[float]) -> dict[str, Any
         script = {"lang": "knn", "source": "knn_score", "params": parameters}
     scored = {"script_score": {"query": {"bool": {"filter": [{"exists": {"field": field}}]}}, "script": script}}
     return _over_passages(profile, scored)
+
+
+def weighed(profile: IndexProfile, terms: Terms) -> dict[str, Any]:
+    """The query that scores documents by the dot product of their terms' weights and the query's: its `MAX_QUERY_TERMS`
+    largest terms count."""
+    field = profile.terms_field
+    largest = sorted(terms.items(), key=lambda term: -term[1])[:MAX_QUERY_TERMS]
+    scored: list[dict[str, Any]]
+    if profile.sparse is not None and profile.sparse.terms_type == "sparse_vector":
+        # As the query `sparse_vector` does, which is not in every distribution and leaves frequent terms out.
+        scored = [{"term": {field: {"value": term, "boost": weight}}} for term, weight in largest]
+    else:
+        scored = [
+            {"rank_feature": {"field": f"{field}.{term}", "linear": {}, "boost": weight}} for term, weight in largest
+        ]
+    return {"bool": {"should": scored}} if scored else {"match_none": {}}
 
 
 def graph_bytes(profile: IndexProfile) -> float:

@@ -62,7 +62,7 @@ def field_rules(roles: Mapping[str, Any]) -> Iterator[FieldRule]:
 
 def uncovered(rules: Iterator[FieldRule], index: str, profile: IndexProfile) -> Iterator[str]:
     """A sentence for each rule that protects a text field of the index but not what was made of it."""
-    made = [profile.predicted_queries_field, *profile.fields_of_embeddings]
+    made = [profile.predicted_queries_field, *profile.encoded_fields]
     for rule in rules:
         if not any(fnmatchcase(index, pattern) for pattern in rule.indices):
             continue

@@ -102,7 +102,8 @@ def next_generation(state: IndexState, made_by: IndexProfile) -> IndexProfile:
     if _alike(serving, made_by):
         raise IndexUnsuitable(
             f"generation {serving.generation} of {name}, which serves searches, is made by {_models(serving)} "
-            f"already: name the models to change to with --encoder and --generator"
+            f"already: name the models to change to with --encoder, --generator and "
+            f"--sparse-encoder"
         )
     if beside is not None:
         if _alike(beside, made_by):
@@ -119,6 +120,7 @@ def next_generation(state: IndexState, made_by: IndexProfile) -> IndexProfile:
         dimension=made_by.dimension,
         generator=made_by.generator,
         passages=made_by.passages,
+        sparse=made_by.sparse,
         rules=msgspec.structs.replace(serving.rules, scripts=made_by.rules.scripts),
         expanded_fields=serving.expanded_fields if serving.text_fields == made_by.text_fields else [],
         gate=None,
@@ -191,8 +193,8 @@ def older(state: IndexState) -> IndexProfile:
 
 
 def _alike(one: IndexProfile, other: IndexProfile) -> bool:
-    """Whether two profiles give documents the same vectors and predicted queries."""
-    pairs = ((p.encoder, p.generator, p.passages, p.text_fields) for p in (one, other))
+    """Whether two profiles give documents the same vectors, terms and predicted queries."""
+    pairs = ((p.encoder, p.generator, p.sparse and p.sparse.encoder, p.passages, p.text_fields) for p in (one, other))
     return next(pairs) == next(pairs)
 
 
@@ -202,7 +204,8 @@ def _name(state: IndexState) -> str:
 
 
 def _models(profile: IndexProfile) -> str:
-    return " and ".join(model.identity for model in (profile.encoder, profile.generator) if model)
+    models = (profile.encoder, profile.generator, profile.sparse and profile.sparse.encoder)
+    return " and ".join(model.identity for model in models if model)
 
 
 def _highest(state: IndexState) -> int:

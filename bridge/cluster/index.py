@@ -75,18 +75,22 @@ def fitted(client: OpenSearch, profile: IndexProfile) -> IndexProfile:
     if not cluster.has_knn:
         log.warning(
             "the cluster cannot search vectors: documents get predicted queries, and searches are reranked, without "
-            "them; `neural-bridge doctor` says what is missing",
+            "them; weighted terms take their place if --sparse-encoder makes them; `neural-bridge doctor` says what is "
+            "missing",
             cluster=str(cluster),
         )
     return schema_fitted(profile, dialect_of(cluster))
 
 
 def as_kept(profile: IndexProfile, state: IndexState) -> IndexProfile:
-    """The profile with its vectors and codes encoded as the index holds those of its generation already."""
+    """The profile with its vectors, codes and terms held as the index holds those of its generation already."""
     kept = state.generation(profile.generation)
     if kept is None:
         return profile
-    return msgspec.structs.replace(profile, vector_encoding=kept.vector_encoding, codes=kept.codes)
+    sparse = profile.sparse
+    if sparse and kept.sparse:
+        sparse = msgspec.structs.replace(sparse, terms_type=kept.sparse.terms_type)
+    return msgspec.structs.replace(profile, vector_encoding=kept.vector_encoding, codes=kept.codes, sparse=sparse)
 
 
 def create(
@@ -223,10 +227,11 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
     state = check_in_place(client, index, profile)
     dialect = dialect_of(capabilities(client))
     kept = state.generation(profile.generation)
-    if kept is None or missing_fields(as_kept(profile, state), state.mapping):
+    gets_terms = kept is not None and kept.sparse is None and profile.sparse is not None
+    if kept is None or gets_terms or missing_fields(as_kept(profile, state), state.mapping):
         first = field_mapping(state.mapping, profile.text_fields[0]) or {}
         analyzer = first.get("analyzer")
-        served = as_kept(schema_fitted(kept or profile, dialect), state)
+        served = as_kept(schema_fitted(_with_terms(kept, profile) if kept else profile, dialect), state)
         new = scored_together(served, dialect, state.mapping, analyzer=analyzer)
         body = {
             "_meta": {**state.mapping.get("_meta", {}), _meta_key(state, profile): new.to_meta()},
@@ -237,6 +242,15 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
         except RequestError as error:
             raise IndexUnsuitable(f"the mapping of {state.name} cannot be extended: {reason_of(error)}") from error
     return check(client, state.name, profile)
+
+
+def _with_terms(kept: IndexProfile, profile: IndexProfile) -> IndexProfile:
+    """The profile that an index has already, with terms if this run makes them."""
+    if kept.sparse is not None or profile.sparse is None:
+        return kept
+    # Without vectors there was nothing to fuse.
+    stages = kept.stages if kept.has_vectors or kept.gate else profile.stages
+    return msgspec.structs.replace(kept, sparse=profile.sparse, stages=stages)
 
 
 def check_in_place(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
@@ -426,7 +440,10 @@ def count_stamped(client: OpenSearch, index: str, profile: IndexProfile) -> int:
 
 
 def count_enriched(client: OpenSearch, index: str, profile: IndexProfile) -> int:
-    """Documents with a vector or with predicted queries, and that a search can see."""
+    """Documents with a vector or with predicted queries, and that a search can see; or those that were ever written, if
+    they have terms and no vectors: clusters do not count what has terms."""
+    if profile.has_terms and not profile.has_vectors:
+        return count_stamped(client, index, profile)
     queries: dict[str, Any] = {"exists": {"field": profile.predicted_queries_field}}
     vectors: dict[str, Any] = {"exists": {"field": profile.embedding_field}}
     if profile.passages.layout == "nested":
@@ -443,6 +460,9 @@ def _contradictions(kept: IndexProfile, wanted: IndexProfile) -> Iterator[str]:
         ("passage layout", kept.passages.layout, wanted.passages.layout),
         ("text fields", kept.text_fields, wanted.text_fields),
     ]
+    if kept.sparse or kept.beside:  # in place, terms may be added to documents that have none
+        first, second = (one.sparse.encoder.identity if one.sparse else "none" for one in (kept, wanted))
+        pairs.append(("sparse encoder", first, second))
     for name, has, wants in pairs:
         if has != wants:
             yield f"its profile says {name} {has}, this run {wants}: searches would mix the two"

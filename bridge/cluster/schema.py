@@ -10,7 +10,15 @@ from typing import Any, Literal
 import msgspec
 
 from bridge.cluster.dialects import Dialect, VectorEngine
-from bridge.profile import BESIDE_KEY, META_KEY, SEPARATE_BOOST, TOGETHER_BOOST, IndexProfile, profile_of
+from bridge.profile import (
+    BESIDE_KEY,
+    META_KEY,
+    SEPARATE_BOOST,
+    SPARSE_WEIGHTS,
+    TOGETHER_BOOST,
+    IndexProfile,
+    profile_of,
+)
 
 Dynamic = Literal["true", "false", "strict"]
 """What the cluster does with fields that the mapping lacks: add them, keep them unsearchable, refuse them."""
@@ -21,15 +29,23 @@ _VECTOR_STAGES = ("vector", "hybrid", "smoothing")
 
 
 def fitted(profile: IndexProfile, dialect: Dialect, engine: VectorEngine = "lucene") -> IndexProfile:
-    """The profile as a new index of this cluster serves it: how vectors are held, the documents' codes, and without
-    vectors no stage that needs them."""
-    stages = [stage for stage in profile.stages if dialect.vector_type != "none" or stage not in _VECTOR_STAGES]
-    return msgspec.structs.replace(
+    """The profile as a new index of this cluster serves it: how vectors and terms are held, the documents' codes, and
+    without vectors no stage that needs them. Terms then take their place."""
+    made = msgspec.structs.replace(
         profile,
         vector_type=dialect.vector_type,
         vector_encoding=dialect.vector_encoding(engine),
         codes="sign",
-        stages=stages,
+        sparse=profile.sparse and msgspec.structs.replace(profile.sparse, terms_type=dialect.terms_type),
+    )
+    if made.has_vectors:
+        return made
+    left_out = ("vector", "smoothing") if made.has_terms else _VECTOR_STAGES
+    fusion = made.fusion
+    if made.has_terms and "sparse" not in fusion.weights:
+        fusion = msgspec.structs.replace(fusion, weights={**fusion.weights, **SPARSE_WEIGHTS})
+    return msgspec.structs.replace(
+        made, stages=[stage for stage in profile.stages if stage not in left_out], fusion=fusion
     )
 
 
@@ -130,6 +146,8 @@ def object_properties(
         fields |= {"embedding": vector} if profile.passages.layout == "single" else {"passages": _passages(vector)}
     if profile.has_codes:
         fields["code"] = {"type": "binary", "doc_values": True}
+    if profile.sparse:
+        fields["terms"] = {"type": profile.sparse.terms_type}
     path = profile.generation_field.split(".")
     for name in reversed(path):
         fields = {name: {"type": "object", "dynamic": "strict", "properties": fields}}
@@ -289,15 +307,16 @@ def _unmapped(profile: IndexProfile, mapping: Mapping[str, Any]) -> Iterator[str
     for name in profile.text_fields:
         if field_mapping(mapping, name) is None:
             yield f"text field {name} is not in the mapping"
-    # After `undo` the fields stay in the mapping without a profile: then they are ours; older ones have no codes.
+    # After `undo` the fields stay in the mapping without a profile: then they are ours; older ones have no codes and
+    # no terms.
     taken = field_mapping(mapping, profile.object_field) is not None and META_KEY not in mapping.get("_meta", {})
-    if taken and missing_fields(msgspec.structs.replace(profile, codes="none"), mapping):
+    if taken and missing_fields(msgspec.structs.replace(profile, codes="none", sparse=None), mapping):
         yield f"field {profile.object_field} is there already, and is the application's"
 
 
 def missing_fields(profile: IndexProfile, mapping: Mapping[str, Any]) -> list[str]:
     """Full names of the fields of ours that the mapping lacks."""
-    ours = [profile.predicted_queries_field, profile.stamp_field, *profile.fields_of_embeddings]
+    ours = [profile.predicted_queries_field, profile.stamp_field, *profile.encoded_fields]
     return [name for name in ours if field_mapping(mapping, name) is None]
 
 
@@ -309,6 +328,7 @@ def _wrong_fields(profile: IndexProfile, mapping: Mapping[str, Any]) -> Iterator
         profile.stamp_field: ("keyword",),
         profile.embedding_field: _VECTOR_TYPES,
         profile.code_field: ("binary",),
+        profile.terms_field: (profile.sparse.terms_type,) if profile.sparse else ("rank_features", "sparse_vector"),
     }
     for name, types in expected.items():
         found = field_mapping(mapping, name)

@@ -89,6 +89,10 @@ def encoder_findings(url: str, info: "SidecarInfo", indices: "list[EnrichedIndex
         reranker = next(iter(info.rerank_model_ids), "no model")
         message = f"answers at {url}; embeds with {', '.join(encoders)}, reranks with {reranker}"
         findings.append(Finding("ok", "sidecar", message))
+    for each in indices:
+        if each.sparse_encoder and each.sparse_encoder not in info.sparse_model_ids:
+            message = f"does not run {each.sparse_encoder}: searches of {each.name} do not use its weighted terms"
+            findings.append(Finding("note", "sidecar", message, "name it in sidecar.sparse_encoders"))
     for each in with_vectors:
         if each.beside and each.beside.encoder not in encoders:
             message = (

@@ -41,6 +41,7 @@ def command(
     ),
     once: bool = option("--once", help="Process the writes so far, and end."),
     encoder: str | None = option("--encoder", help="Encoder that made the generation: path or built-in."),
+    sparse_encoder: str | None = option("--sparse-encoder", help="Sparse encoder that made it: path or built-in."),
     generator: str | None = option("--generator", help="Generator that predicted its queries: path or built-in."),
     threads: int | None = option(
         "--threads", type=click.IntRange(min=0), help="Compute threads; 0 takes all that may be used."
@@ -67,6 +68,7 @@ def command(
         cluster={"url": cluster_url},
         ingest={
             "encoder": encoder,
+            "sparse_encoder": sparse_encoder,
             "generator": generator,
             "threads": threads,
             "external_versions": external_versions,

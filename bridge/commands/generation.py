@@ -192,12 +192,14 @@ def status(ctx: click.Context, *, index: str = INDEX, cluster_url: str | None = 
         serves = profile is state.profile
         enriched = indices.count_enriched(client, standing.holder(profile), profile)
         generator = profile.generator.identity if profile.generator else None
+        sparse_encoder = profile.sparse.encoder.identity if profile.sparse else None
         generations.append(
             {
                 "generation": profile.generation,
                 "serves": serves,
                 "enriched": enriched,
                 "encoder": profile.encoder.identity,
+                "sparse_encoder": sparse_encoder,
                 "generator": generator,
                 "object": profile.generation_field,
                 "companion": standing.holder(profile) if profile.beside else None,
@@ -207,7 +209,8 @@ def status(ctx: click.Context, *, index: str = INDEX, cluster_url: str | None = 
         role = "serves searches" if serves else "serves no searches"
         lines += [
             f"  generation {profile.generation} {role}: in {enriched:,} documents, under {where}",
-            f"    models  {profile.encoder.identity}, {generator or 'no generator'}",
+            f"    models  {', '.join(filter(None, (profile.encoder.identity, sparse_encoder)))}, "
+            f"{generator or 'no generator'}",
         ]
     if not generations:
         lines.append("  not enriched by the bridge")

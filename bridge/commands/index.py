@@ -52,12 +52,16 @@ def create(
     replicas: int | None = option("--replicas", type=click.IntRange(min=0), help="Copies of each shard."),
     passages: PassageOptions,
     encoder: str | None = option("--encoder", help="Encoder of the vectors: path or built-in name."),
+    sparse_encoder: str | None = option(
+        "--sparse-encoder", help="Sparse encoder that gives documents weighted terms: path or built-in name."
+    ),
     generator: str | None = option("--generator", help="Generator of predicted queries: path or built-in name."),
     cluster_url: str | None = CLUSTER,
     as_json: bool = JSON,
 ) -> None:
     """Create INDEX with the bridge's fields in its mapping, ready for `neural-bridge ingest`."""
-    settings = settings_of(ctx, cluster={"url": cluster_url}, ingest={"encoder": encoder, "generator": generator})
+    made_by = {"encoder": encoder, "sparse_encoder": sparse_encoder, "generator": generator}
+    settings = settings_of(ctx, cluster={"url": cluster_url}, ingest=made_by)
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from ingest.stages.models import planned_profile
@@ -102,6 +106,7 @@ def show_index(
             *([f"  companion    {ours.name}"] if ours else []),
             f"  text fields  {', '.join(profile.text_fields)}",
             f"  encoder      {profile.encoder.identity}, {profile.dimension} dimensions",
+            *([f"  terms        {profile.sparse.encoder.identity}"] if profile.sparse else []),
             f"  generator    {profile.generator.identity if profile.generator else 'none'}",
             f"  passages     {profile.passages.layout}",
             f"  stages       {', '.join(profile.stages)}",

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from bridge.models.hub import HubModel
     from bridge.training.export import Engine
     from bridge.training.quantization import Precision
-    from bridge.training.transformers_folder import Card
 
 CALIBRATION_TEXTS = 128
 COUNTED_TEXTS = 10_000
 """Texts of one file in which pieces of words are counted; more would let a large file outweigh the others."""
 
-_KIND = click.Choice(["encoder", "cross_encoder", "query_generator"])
+_KIND = click.Choice(["encoder", "cross_encoder", "query_generator", "sparse_encoder"])
+
+_IDF_TEXTS = 100_000
+"""So many texts tell well enough how rare word pieces are."""
 
 
 @click.group(name="models")
@@ -116,19 +118,24 @@ def verify(
 )
 @click.option("--query-prefix", default="", help="Prefix that the encoder expects before a query.")
 @click.option("--passage-prefix", default="", help="Prefix that the encoder expects before a passage.")
+@click.option(
+    "--texts",
+    "texts_file",
+    type=EXISTING_FILE,
+    help="JSON lines with `passage`, typical of your documents: how rare the word pieces are in them is how much they "
+    "weigh in queries of a sparse encoder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def export(source: Path, out: Path, kind: "Kind", engine: "Engine", as_json: bool, **card: Any) -> None:
+def export(
+    source: Path, out: Path, kind: "Kind", engine: "Engine", texts_file: Path | None, as_json: bool, **card: Any
+) -> None:
     """Export a transformers folder SOURCE to a model folder OUT.
 
-    Encoders and cross-encoders are written in float32; `quantize` makes them small and fast. Query generators are
-    written in int8 directly.
+    Encoders of both kinds and cross-encoders are written in float32; `quantize` makes them small and fast. Query
+    generators are written in int8 directly.
     """
-    with needs_extra("exporting a model", "train"):
-        from bridge.training.export import export_model
-        from bridge.training.transformers_folder import Card
-
-    card["sources"] = list(card["sources"])
-    folder = export_model(kind, source, out, msgspec.convert(card, Card), engine=engine)
+    texts = [passage for _, passage in read_pairs(texts_file, most=_IDF_TEXTS)] if texts_file else []
+    folder = _export("exporting a model", kind, source, out, card, engine=engine, texts=texts)
     _show_made(folder, out, as_json=as_json)
 
 
@@ -253,8 +260,8 @@ def read_texts(file: Path) -> list[str]:
     return texts
 
 
-def read_pairs(file: Path) -> list[tuple[str, str]]:
-    """Query (may be empty) and passage of the first `CALIBRATION_TEXTS` lines of a JSON lines file.
+def read_pairs(file: Path, most: int = CALIBRATION_TEXTS) -> list[tuple[str, str]]:
+    """Query (may be empty) and passage of the first `most` lines of a JSON lines file.
 
     Raises:
         UsageError: a line is not an object with a `passage`.
@@ -267,7 +274,7 @@ def read_pairs(file: Path) -> list[tuple[str, str]]:
                 pairs.append((row.get("query", ""), row["passage"]))
             except (ValueError, KeyError, AttributeError) as error:
                 raise UsageError(f"{file}:{number}: expected a JSON object with `passage` ({error})") from error
-            if len(pairs) == CALIBRATION_TEXTS:
+            if len(pairs) == most:
                 break
     return pairs
 
@@ -277,12 +284,14 @@ def _load(folder: "ModelFolder") -> None:
     from bridge.models.cross_encoder import CrossEncoder
     from bridge.models.encoder import Encoder
     from bridge.models.query_generator import QueryGenerator
+    from bridge.models.sparse_encoder import SparseEncoder
 
     loaders: dict[str, Callable[..., object]] = {
         "encoder": Encoder.load,
         "static_encoder": Encoder.load,
         "cross_encoder": CrossEncoder.load,
         "query_generator": QueryGenerator.load,
+        "sparse_encoder": SparseEncoder.load,
     }
     loaders[folder.manifest.kind](folder, threads=1)
 
@@ -296,11 +305,10 @@ def _compared(folder: "ModelFolder", against: Path, pairs: list[tuple[str, str]]
         if (against / MANIFEST).is_file():
             reference = read_folder(against)
         else:
-            with needs_extra(f"{against} is no model folder: exporting it", "train"):
-                from bridge.training import export as exporting  # which compares its graph with torch
-
-            export = exporting.export_encoder if folder.manifest.kind == "encoder" else exporting.export_cross_encoder
-            reference = export(against, Path(scratch), _card(folder.manifest))
+            purpose = f"{against} is no model folder: exporting it"
+            card = _card(folder.manifest)
+            # An export compares its graph with torch.
+            reference = _export(purpose, folder.manifest.kind, against, Path(scratch), card)
         figures = fidelity(reference, folder, pairs)
     check(figures, folder)
     return figures
@@ -308,17 +316,34 @@ def _compared(folder: "ModelFolder", against: Path, pairs: list[tuple[str, str]]
 
 def _exported(model: "HubModel", out: Path) -> "ModelFolder":
     purpose = f"model {model.name!r} has no ONNX graph (or name another file with --graph): exporting it"
+    return _export(purpose, model.kind, model.folder, out, {**_card(model), "sources": [model.source]})
+
+
+def _export(
+    purpose: str,
+    kind: "Kind",
+    source: Path,
+    out: Path,
+    card: Mapping[str, Any],
+    *,
+    engine: "Engine" = "onnx",
+    texts: Sequence[str] = (),
+) -> "ModelFolder":
+    """Exports a model of any kind; `engine` is a query generator's, `texts` are a sparse encoder's."""
     with needs_extra(purpose, "train"):
         from bridge.training.export import export_model
-    return export_model(model.kind, model.folder, out, _card(model, sources=[model.source]), engine="onnx")
+        from bridge.training.sparse_export import export_sparse_encoder
+        from bridge.training.transformers_folder import Card
+    about = msgspec.convert(card, Card)
+    if kind == "sparse_encoder":
+        return export_sparse_encoder(source, out, about, texts)
+    return export_model(kind, source, out, about, engine=engine)
 
 
-def _card(model: Any, **more: Any) -> "Card":
+def _card(model: Any) -> dict[str, Any]:
     """The card of a hub model or a manifest: both name these fields alike."""
-    from bridge.training.transformers_folder import Card
-
     fields = ("name", "licence", "max_tokens", "pooling", "normalise", "query_prefix", "passage_prefix")
-    return Card(**{field: getattr(model, field) for field in fields}, **more)
+    return {field: getattr(model, field) for field in fields}
 
 
 def _show_made(folder: "ModelFolder", out: Path, *, as_json: bool) -> None:

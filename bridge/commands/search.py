@@ -17,12 +17,11 @@ from bridge.errors import (
     IndexUnsuitable,
     UsageError,
 )
-from bridge.profile import IndexProfile, Stage, companions_of, profile_beside, profile_of
+from bridge.profile import LEGS, IndexProfile, Stage, companions_of, profile_beside, profile_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_LEGS = ("lexical", "expansion", "vector")
 _SHOWN_CHARS = 60
 _WIDE = 120
 """Terminals with this many columns show a table with the legs' scores; narrower ones show two lines for each hit."""
@@ -211,11 +210,12 @@ def _print_table(console: "Console", hits: list[_Hit], field: str) -> None:
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("rank", "document", *_LEGS, "fused", "reranked", "score"):
+    searched = [leg for leg in LEGS if any(leg in hit.legs for hit in hits)]
+    for name in ("rank", "document", *searched, "fused", "reranked", "score"):
         table.add_column(name, no_wrap=True)
     table.add_column(Text(field), ratio=1)
     for hit in hits:
-        legs = [hit.legs.get(leg) for leg in _LEGS]
+        legs = [hit.legs.get(leg) for leg in searched]
         cells = [
             str(hit.rank),
             hit.doc_id,
@@ -235,7 +235,7 @@ def _print_lines(console: "Console", hit: _Hit) -> None:
     else:
         _text(console, beginning)
         _text(console, f"     {hit.title}")
-    parts = [f"{name} #{leg['rank']}" for name in _LEGS if (leg := hit.legs.get(name)) is not None]
+    parts = [f"{name} #{leg['rank']}" for name in LEGS if (leg := hit.legs.get(name)) is not None]
     parts += [f"{name} {score:.3f}" for name, score in hit.scores.items() if score is not None]
     _text(console, f"     {' · '.join(parts)}", style="dim")
 

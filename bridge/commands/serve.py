@@ -43,6 +43,12 @@ def command(ctx: click.Context) -> None:
     "--cascade-model", help="Small cross-encoder of the cascade: path or built-in name; empty for no cascade."
 )
 @click.option("--encoder", help="Encoder for /embed: path or built-in name.")
+@click.option(
+    "--sparse-encoder",
+    "sparse_encoders",
+    multiple=True,
+    help="Sparse encoder for /embed_sparse: path or built-in name; repeatable.",
+)
 @click.option("--threads", type=click.IntRange(min=0), help="Compute threads; 0 takes all CPUs that the cgroup allows.")
 @click.pass_context
 def rerank(ctx: click.Context, /, **sidecar: Any) -> None:
@@ -52,6 +58,7 @@ def rerank(ctx: click.Context, /, **sidecar: Any) -> None:
     """
     from rerank_server.server import run
 
+    sidecar["sparse_encoders"] = list(sidecar["sparse_encoders"]) or None
     run(settings_of(ctx, sidecar=sidecar).sidecar)
 
 

@@ -9,7 +9,9 @@ import msgspec
 import urllib3
 
 from bridge.errors import ModelError, SidecarError, SidecarUnreachable
-from bridge.model_servers.shapes import Score, in_order
+from bridge.model_servers.shapes import Score, in_order, query_terms, terms_body
+from bridge.profile import SparseSettings
+from bridge.records import Terms
 from bridge.settings import masked, without_secrets
 from bridge.text import decode
 
@@ -34,6 +36,7 @@ class SidecarInfo(msgspec.Struct, frozen=True):
     rerank_model_ids: list[str] = []
     cascade_model_id: str | None = None
     generator_model_id: str | None = None
+    sparse_model_ids: list[str] = []
 
 
 class ModelServer:
@@ -150,6 +153,10 @@ class SidecarClient:
         if len(rows) != 1:
             raise SidecarError(f"the model server {self._server.url} gave {len(rows)} embeddings for one text")
         return rows[0]
+
+    def weigh(self, query: str, sparse: SparseSettings) -> Terms:
+        """The query's weighted terms."""
+        return self._server.read("/embed_sparse", terms_body(query, sparse), query_terms)
 
     def rerank(self, query: str, passages: Sequence[str], *, model: str | None) -> list[float]:
         """Logits, input order; `model` None is the large cross-encoder."""

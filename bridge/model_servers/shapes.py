@@ -1,7 +1,7 @@
 """What model servers want to be sent, and what they answer: the sidecar's shape, and those of others in its place.
 
 - TEI (text-embeddings-inference): `/rerank` with `texts`, `/embed` with `inputs`. The sidecar's own shapes are
-  these, and more: cascades, and embeddings by role.
+  these, and more: cascades, and embeddings by role. `/embed_sparse` names the terms, too.
 - Cohere and Jina: `/v2/rerank` or `/v1/rerank` with `documents`; scores are probabilities.
 - OpenAI: `/v1/embeddings` with `input`.
 
@@ -10,10 +10,12 @@ Pure; `bridge.proxy.model_stage` and `ingest.served_models` send. What cannot be
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 
+from bridge.profile import SparseSettings
+from bridge.records import Terms
 from bridge.search.cascade import CascadeRequest
 from bridge.settings import RerankerSettings
 from bridge.text import decode
@@ -29,6 +31,14 @@ class Score(msgspec.Struct):
     score: float
 
 
+class Term(msgspec.Struct):
+    """A weighted term of a text; `index` is its number in the model's vocabulary."""
+
+    index: int
+    value: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
+    token: Annotated[str, msgspec.Meta(pattern=r"^[^.]+$")]
+
+
 def in_order(scores: Sequence[Score], n_passages: int) -> list[float]:
     """The logits of an answer in the order of the passages.
 
@@ -39,6 +49,24 @@ def in_order(scores: Sequence[Score], n_passages: int) -> list[float]:
     if len(scores) != n_passages or logits.keys() != set(range(n_passages)):
         raise msgspec.ValidationError(f"it has {len(logits)} usable scores for {n_passages} passages")
     return [logits[place] for place in range(n_passages)]
+
+
+def terms_body(query: str, sparse: SparseSettings) -> dict[str, object]:
+    """The sidecar's request for the weighted terms of a query, in TEI's shape and with what the index's profile says of
+    queries."""
+    return {"inputs": [query], "role": "query", "model": sparse.encoder.identity, "queries": sparse.queries}
+
+
+def query_terms(answer: bytes) -> Terms:
+    """The terms in an answer to `terms_body`, the largest first; empty if the query has none.
+
+    Raises:
+        msgspec.DecodeError: it is no answer for one text.
+    """
+    rows = decode(answer, list[list[Term]])
+    if len(rows) != 1:
+        raise msgspec.ValidationError(f"it has {len(rows)} lists of terms for one text")
+    return {term.token: term.value for term in rows[0]}
 
 
 class RerankApi(Protocol):

@@ -18,10 +18,16 @@ from bridge.folders import user_cache_folder
 from bridge.models import onnx_file
 from bridge.text import decode
 
-Kind = Literal["encoder", "static_encoder", "cross_encoder", "query_generator"]
+Kind = Literal["encoder", "static_encoder", "cross_encoder", "query_generator", "sparse_encoder"]
+
+Role = Literal["query", "passage"]
+"""What a text is to an encoder."""
 
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
+IDF = "idf.npy"
+"""Of a sparse encoder: how much each word piece of a query weighs, float32 (n_pieces,)."""
+
 BUILTIN = Path(__file__).parent / "builtin"
 
 MAX_TOKENIZER_BYTES = 64_000_000
@@ -61,6 +67,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keep_tokens: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     sources: list[str] = []
     figures: dict[str, float] = {}
+
+    def prefix(self, role: Role) -> str:
+        """What the model wants before a text of this role."""
+        return self.query_prefix if role == "query" else self.passage_prefix
 
 
 @dataclass(frozen=True, slots=True)

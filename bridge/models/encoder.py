@@ -1,19 +1,17 @@
 """Texts → embeddings (Reimers & Gurevych 2019, "Sentence-BERT": https://arxiv.org/abs/1908.10084)."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bridge.errors import ModelError
-from bridge.models.artifact import ModelFolder, resolve, verify
+from bridge.models.artifact import ModelFolder, Role, resolve, verify
 from bridge.models.session import CPU, Session, compute_threads
 from bridge.models.text_model import ComputingThreads, open_text_model
 from bridge.models.token_vectors import TokenVectors
 from bridge.models.tokenization import TextTokenizer, TokenArrays, load_tokenizer, padded
-
-Role = Literal["query", "passage"]
 
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -107,8 +105,7 @@ class Encoder:
         ]
 
     def _prefixed(self, texts: Sequence[str], role: Role) -> list[str]:
-        prefix = self._manifest.query_prefix if role == "query" else self._manifest.passage_prefix
-        return [prefix + text for text in texts]
+        return [self._manifest.prefix(role) + text for text in texts]
 
     def _pooled(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
         """One text's embedding, float32 (dimension,), from the states of its tokens."""

@@ -1,5 +1,6 @@
 """How true one form of a model is to another: int8 to float32, one engine's weights to another's."""
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -10,6 +11,8 @@ from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
+from bridge.models.sparse_encoder import SparseEncoder
+from bridge.records import Terms
 
 LOWEST = {"cosine_to_reference": 0.98, "nearest_shared": 0.8, "kendall_tau": 0.8}
 """Figures below these tell of a broken conversion rather than of rounding: the shipped int8 files stand at .998,
@@ -27,7 +30,8 @@ def fidelity(reference: ModelFolder, model: ModelFolder, pairs: Sequence[tuple[s
 
     Encoders: mean cosine, and the share of each query's ten nearest passages that stays. Cross-encoders: mean
     difference of the logits, their standard deviation for scale, and Kendall's tau of the rankings of all passages
-    for each of the first queries. Both: how many times as fast the model is, one sequence at a time on one thread.
+    for each of the first queries. Sparse encoders: mean cosine of the passages' weighted terms, and the share of the
+    terms that stay. All: how many times as fast the model is, one sequence at a time on one thread.
 
     Raises:
         ModelError: the two are of different kinds, or of one that has no comparison.
@@ -37,9 +41,11 @@ def fidelity(reference: ModelFolder, model: ModelFolder, pairs: Sequence[tuple[s
         return _encoders(reference, model, pairs)
     if kinds == {"cross_encoder"}:
         return _cross_encoders(reference, model, pairs)
+    if kinds == {"sparse_encoder"}:
+        return _sparse_encoders(reference, model, [passage for _, passage in pairs])
     raise ModelError(
         f"model {model.path} of kind {model.manifest.kind} cannot be compared with {reference.path} of kind "
-        f"{reference.manifest.kind}: name two encoders or two cross-encoders"
+        f"{reference.manifest.kind}: name two models of one kind"
     )
 
 
@@ -78,6 +84,29 @@ def _encoders(reference: ModelFolder, model: ModelFolder, pairs: Sequence[tuple[
         shared = [len(set(a) & set(b)) / len(a) for a, b in zip(*nearest, strict=True)]
         figures["nearest_shared"] = float(np.mean(shared))
     return figures | {"speed_ratio": seconds[0] / seconds[1]}
+
+
+def _sparse_encoders(reference: ModelFolder, model: ModelFolder, passages: Sequence[str]) -> dict[str, float]:
+    seconds, encoded = [], []
+    for folder in (reference, model):
+        encoder = SparseEncoder.load(folder, threads=1)
+        began = time.perf_counter()
+        encoded.append(encoder.encode(passages))
+        seconds.append(time.perf_counter() - began)
+        encoder.close()
+    pairs = [(expected, found) for expected, found in zip(*encoded, strict=True) if expected]
+    return {
+        "cosine_to_reference": float(np.mean([_cosine(expected, found) for expected, found in pairs])),
+        "terms_shared": float(
+            np.mean([len(expected.keys() & found.keys()) / len(expected) for expected, found in pairs])
+        ),
+        "speed_ratio": seconds[0] / seconds[1],
+    }
+
+
+def _cosine(one: Terms, other: Terms) -> float:
+    product = sum(weight * other.get(term, 0.0) for term, weight in one.items())
+    return product / max(math.hypot(*one.values()) * math.hypot(*other.values()), float(np.finfo(np.float32).tiny))
 
 
 def _cross_encoders(reference: ModelFolder, model: ModelFolder, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:

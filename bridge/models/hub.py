@@ -77,10 +77,12 @@ def download(name: str, *, mirror: Path | None = None, kind: Kind | None = None,
     if configuration is None:
         raise ModelError(f"model {name!r} has no {_CONFIGURATION}: it is no model of transformers' layout")
     repository.required(TOKENIZER, "only the `tokenizers` library's file is read; another model may have it")
-    kind = kind or _kind(name, configuration)
+    modules = repository.json(_MODULES_FILE, list[dict[str, Any]]) or []
+    kind = kind or _kind(name, configuration, modules)
     found = None
-    # A generator's graphs come in several files, whose names differ by exporter: it is exported here.
-    if kind != "query_generator" or graph is not None:
+    # A generator's graphs come in several files, whose names differ by exporter, and a sparse encoder's gives all
+    # logits of all tokens: these are exported here.
+    if kind not in ("query_generator", "sparse_encoder") or graph is not None:
         graphs = (graph,) if graph is not None else READY_GRAPHS
         found = next((file for path in graphs if (file := repository.file(path)) is not None), None)
         if graph is not None and found is None:
@@ -88,7 +90,6 @@ def download(name: str, *, mirror: Path | None = None, kind: Kind | None = None,
     if found is None:
         repository.required(SAFE_WEIGHTS, "weights saved by pickle are never opened; ask its owner for safetensors")
         repository.file(GENERATION_CONFIGURATION)
-    modules = repository.json(_MODULES_FILE, list[dict[str, Any]]) or []
     prompts = (repository.json(_PROMPTS_FILE) or {}).get("prompts") or {}
     length = (repository.json(_LENGTH_FILE) or {}).get("max_seq_length") or _MOST_TOKENS
     return HubModel(
@@ -129,7 +130,9 @@ def copy_ready_graph(model: HubModel, out: Path, *, name: str) -> ModelFolder:
     return write_manifest(out, manifest)
 
 
-def _kind(name: str, configuration: dict[str, Any]) -> Kind:
+def _kind(name: str, configuration: dict[str, Any], modules: list[dict[str, Any]]) -> Kind:
+    if any("sparse_encoder" in str(module.get("type")) for module in modules):
+        return "sparse_encoder"  # the package of sentence-transformers that its parts come from
     architecture = next(iter(configuration.get("architectures") or ["?"]))
     if architecture.endswith("ForSequenceClassification"):
         return "cross_encoder"
@@ -204,7 +207,9 @@ class _Repository:
         try:
             return decode(found.read_bytes(), kind)
         except msgspec.DecodeError as error:
-            raise ModelError(f"model {self._name!r}: {path} is no JSON ({error}): report it to its owner") from error
+            raise ModelError(
+                f"model {self._name!r}: {path} cannot be read ({error}): report it to its owner"
+            ) from error
 
     def licence(self) -> str:
         """The licence that the model card's front matter names."""

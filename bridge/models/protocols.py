@@ -6,6 +6,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.records import Terms
+
 
 class Encoder(Protocol):
     """Texts → embeddings; see `bridge.models.encoder`."""
@@ -16,6 +18,13 @@ class Encoder(Protocol):
 
     def encode(self, texts: Sequence[str], role: Literal["query", "passage"] = "query") -> NDArray[np.float32]:
         """float32, (n_texts, dimension), rows of unit length, input order."""
+
+
+class SparseEncoder(Protocol):
+    """Texts → weighted terms; see `bridge.models.sparse_encoder`."""
+
+    def encode(self, texts: Sequence[str], role: Literal["query", "passage"] = "passage") -> list[Terms]:
+        """The terms of each text, largest first, input order."""
 
 
 class Scorer(Protocol):

@@ -70,7 +70,7 @@ class Session:
                 f"model file {model_file} wants inputs {sorted(unknown)}, known are {sorted(inputs)}: "
                 f"export it with `neural-bridge models export`"
             )
-        self._outputs: list[str] = [node.name for node in self._session.get_outputs()]
+        self.outputs: list[str] = [node.name for node in self._session.get_outputs()]
 
     @property
     def wants_batches(self) -> bool:
@@ -84,7 +84,7 @@ class Session:
         Raises:
             ModelError: the run failed (out of memory included), or a value is not finite.
         """
-        output = np.asarray(self._run(self._outputs[:1], arrays)[0], dtype=np.float32)
+        output = np.asarray(self._run(self.outputs[:1], arrays)[0], dtype=np.float32)
         if not np.isfinite(output).all():
             raise ModelError(f"model file {self._file} gave a value that is not finite (NaN or infinity)")
         return output
@@ -95,7 +95,7 @@ class Session:
         Raises:
             ModelError: the run failed.
         """
-        return dict(zip(self._outputs, self._run(self._outputs, arrays), strict=True))
+        return dict(zip(self.outputs, self._run(self.outputs, arrays), strict=True))
 
     def _run(self, outputs: list[str], arrays: Mapping[str, NDArray[Any]]) -> list[Any]:
         try:

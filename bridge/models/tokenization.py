@@ -55,6 +55,11 @@ class TextTokenizer:
         """Every entry of the vocabulary, in no order."""
         return list(self._tokenizer.get_vocab(with_added_tokens=False))
 
+    @property
+    def pieces(self) -> list[str]:
+        """The vocabulary in the order of its ids, added tokens included."""
+        return [self._tokenizer.id_to_token(number) or "" for number in range(self.vocabulary_size)]
+
     def sequences(self, texts: Sequence[str], *, max_tokens: int | None = None) -> list[TokenArrays]:
         """Each text alone, special tokens added, cut to `max_tokens` (by default the model's limit)."""
         return [_arrays(self._finished(encoding, None)) for encoding in self._encodings(texts, max_tokens)]

@@ -60,7 +60,7 @@ def export_encoder(source: Path, out: Path, card: Card) -> ModelFolder:
         ModelError: the source cannot be read safely, or the graph disagrees with torch.
     """
     config = checked_configuration(source)
-    model = _load(AutoModel, source, add_pooling_layer=False)
+    model = load_transformer(AutoModel, source, add_pooling_layer=False)
     return _export(model, "last_hidden_state", config, source, out, card, kind="encoder")
 
 
@@ -73,7 +73,7 @@ def export_cross_encoder(source: Path, out: Path, card: Card) -> ModelFolder:
     config = checked_configuration(source)
     if mono_t5.ARCHITECTURE in config.get("architectures", []):
         return mono_t5.export_mono_t5(source, out, card)
-    model = _load(AutoModelForSequenceClassification, source)
+    model = load_transformer(AutoModelForSequenceClassification, source)
     if model.config.num_labels != 1:
         raise ModelError(f"model {source} has {model.config.num_labels} labels, a cross-encoder has 1: train it so")
     return _export(model, "logits", config, source, out, card, kind="cross_encoder")
@@ -120,7 +120,7 @@ def _for_onnx_runtime(source: Path, out: Path) -> list[str]:
     return list(ONNX_FILES)
 
 
-def _load(kind: Any, source: Path, **options: Any) -> Any:
+def load_transformer(kind: Any, source: Path, **options: Any) -> Any:
     """The model in float32. It returns tuples, which the exporter can trace."""
     return kind.from_pretrained(
         source,
@@ -147,7 +147,7 @@ def _export(
     with tempfile.TemporaryDirectory() as scratch, quiet():
         traced = Path(scratch) / "traced.onnx"
         trace(model, traced, inputs=FORWARD_ORDER, output=output)
-        graph = _with_fused_attention(traced, config)
+        graph = with_fused_attention(traced, config)
     if kind == "cross_encoder" or card.pooling == "cls":
         keep_first_token_in_last_layer(graph)
     max_tokens = min(card.max_tokens, config["max_position_embeddings"])
@@ -170,7 +170,7 @@ def _export(
     return folder
 
 
-def _with_fused_attention(traced: Path, config: dict[str, Any]) -> onnx.ModelProto:
+def with_fused_attention(traced: Path, config: dict[str, Any]) -> onnx.ModelProto:
     """One Attention node per layer. The other fusions stay off: quantised, they were 11 to 13 % slower."""
     options = FusionOptions("bert")
     options.enable_skip_layer_norm = False

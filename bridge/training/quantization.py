@@ -29,9 +29,10 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from bridge.errors import ModelError
-from bridge.models.artifact import TOKENIZER, ModelFolder, verify, write_manifest
+from bridge.models.artifact import ModelFolder, verify, write_manifest
 from bridge.models.fidelity import fidelity
 from bridge.models.tokenization import TokenArrays, load_tokenizer
+from bridge.training.output_layer import quantize_output_layer
 from bridge.training.token_pruning import prune_tokens
 
 SMOOTHING = 0.8
@@ -90,7 +91,8 @@ def quantize_folder(
         halve(folder.model_file, out / folder.manifest.file)
     else:
         quantize(folder.model_file, out / folder.manifest.file, calibration, keep_tokens=keep_tokens)
-    shutil.copyfile(folder.tokenizer_file, out / TOKENIZER)
+    for name in folder.manifest.files.keys() - {folder.manifest.file}:
+        shutil.copyfile(folder.path / name, out / name)
     made = write_manifest(out, msgspec.structs.replace(folder.manifest, keep_tokens=keep_tokens))
     return write_manifest(out, msgspec.structs.replace(made.manifest, figures=fidelity(folder, made, unseen)))
 
@@ -139,6 +141,7 @@ def quantize_products(model_file: Path, out_file: Path) -> None:
         )
         model = onnx.load(str(quantised))
     quantize_word_table(model)
+    quantize_output_layer(model)
     onnx.save_model(model, str(out_file))
 
 

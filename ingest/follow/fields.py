@@ -1,4 +1,4 @@
-"""Which of our fields a follower makes: all of them, or the vectors first and the predicted queries afterwards.
+"""Which of our fields a follower makes: all of them, or vectors and terms first and the predicted queries afterwards.
 
 Predicting the queries of a document takes several times as long as embedding it. So a new document gets its vectors at
 once, with a stamp that names no generator, and its queries when the machine has time. The stamp shows how far each
@@ -46,7 +46,7 @@ class FollowedFields:
         if fields == "vectors":
             # A document whose queries fit its text has vectors that do.
             return cls(fields, without_queries, vectors, [whole, vectors])
-        added = profile if profile.beside else msgspec.structs.replace(profile, vector_type="none")
+        added = profile if profile.beside else msgspec.structs.replace(profile, vector_type="none", sparse=None)
         return cls(fields, added, whole, [vectors], after=True)
 
     def needed(self, documents: Sequence[Document], stamps: Sequence[str | None]) -> list[Document]:
@@ -60,7 +60,7 @@ class FollowedFields:
 
 def steps(profile: IndexProfile) -> list[Fields]:
     """The fields of an index with this profile, in the order in which followers make them."""
-    both = profile.generator is not None and profile.has_vectors
+    both = profile.generator is not None and (profile.has_vectors or profile.has_terms)
     return ["vectors", "predicted_queries"] if both else ["all"]
 
 

@@ -10,19 +10,28 @@ from bridge.models import query_generator
 from bridge.models.artifact import ModelFolder, resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder as LocalEncoder
-from bridge.models.protocols import Encoder, QueryGenerator, Scorer
+from bridge.models.protocols import Encoder, QueryGenerator, Scorer, SparseEncoder
 from bridge.models.session import check_providers
+from bridge.models.sparse_encoder import SparseEncoder as LocalSparseEncoder
 from bridge.models.tokenization import load_tokenizer
-from bridge.profile import DEFAULT_OBJECT, IndexProfile, ModelReference, PassageSettings, SearchRules
+from bridge.profile import DEFAULT_OBJECT, IndexProfile, ModelReference, PassageSettings, SearchRules, SparseSettings
 from bridge.settings import IngestSettings
 from bridge.text import TokenSpans, scripts_of_words
-from ingest.stages.served_models import ServedEncoder, ServedGenerator, ServedScorer, check_sidecar, server_of
+from ingest.stages.served_models import (
+    ServedEncoder,
+    ServedGenerator,
+    ServedScorer,
+    ServedSparseEncoder,
+    check_sidecar,
+    server_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
     """Opened models, with their names in profiles and stamps. `token_spans` gives the encoder's tokens of a text;
-    `scorer` filters predicted queries; `scripts` are the writing systems that the encoder reads."""
+    `scorer` filters predicted queries; `scripts` are the writing systems that the encoder reads; `sparse` says how
+    `sparse_encoder` gives documents terms."""
 
     encoder: Encoder
     encoder_reference: ModelReference
@@ -31,6 +40,8 @@ class Models:
     generator_reference: ModelReference | None = None
     scorer: Scorer | None = None
     scripts: Sequence[str] = ()
+    sparse_encoder: SparseEncoder | None = None
+    sparse: SparseSettings | None = None
 
 
 def load_models(settings: IngestSettings) -> Models:
@@ -54,7 +65,23 @@ def load_models(settings: IngestSettings) -> Models:
     else:
         encoder, tokenizer = ServedEncoder(server, folder, settings), load_tokenizer(folder)
     models = Models(encoder, _reference(folder), tokenizer.token_offsets, scripts=scripts_of_words(tokenizer.words))
+    models = _with_terms(models, settings, sidecar) if settings.sparse_encoder else models
     return _with_queries(models, settings, sidecar) if settings.generator else models
+
+
+def _with_terms(models: Models, settings: IngestSettings, sidecar: ModelServer | None) -> Models:
+    """Adds the sparse encoder, here or on the sidecar."""
+    folder = resolve(settings.sparse_encoder or "")
+    encoder: SparseEncoder
+    if sidecar is None:
+        encoder = LocalSparseEncoder.load(folder, threads=settings.threads, providers=settings.providers)
+    else:
+        encoder = ServedSparseEncoder(sidecar, folder)
+    return replace(models, sparse_encoder=encoder, sparse=_sparse(settings, folder))
+
+
+def _sparse(settings: IngestSettings, folder: ModelFolder) -> SparseSettings:
+    return SparseSettings(_reference(folder), top_terms=settings.top_terms, queries=settings.sparse_queries)
 
 
 def _with_queries(models: Models, settings: IngestSettings, sidecar: ModelServer | None) -> Models:
@@ -91,17 +118,20 @@ def profile_for(
         passages=passages or PassageSettings(),
         object_field=kept.object_field if kept else object_field,
         generation=kept.generation if kept else 1,
+        sparse=models.sparse,
         rules=SearchRules(scripts=list(models.scripts)),
     )
 
 
 def profile_like(kept: IndexProfile, models: Models) -> IndexProfile:
-    """The profile of an enriched index, made by these models; with predicted queries only if it already has some."""
+    """The profile of an enriched index, made by these models; with predicted queries and with terms only if it already
+    has some."""
     return msgspec.structs.replace(
         kept,
         encoder=models.encoder_reference,
         dimension=models.encoder.dimension,
         generator=models.generator_reference if kept.generator else None,
+        sparse=models.sparse if kept.sparse else None,
     )
 
 
@@ -119,6 +149,7 @@ def planned_profile(
         encoder=_reference(encoder),
         dimension=encoder.manifest.dimension or 0,
         generator=_reference(resolve(settings.generator)) if settings.generator else None,
+        sparse=_sparse(settings, resolve(settings.sparse_encoder)) if settings.sparse_encoder else None,
         object_field=settings.object_field,
         passages=passages or PassageSettings(),
         rules=SearchRules(scripts=scripts_of_words(load_tokenizer(encoder).words)),

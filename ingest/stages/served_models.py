@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from bridge.errors import SidecarError
 from bridge.model_servers.client import ModelServer
-from bridge.model_servers.shapes import EmbedApi, Role, Score, embed_api, in_order
+from bridge.model_servers.shapes import EmbedApi, Role, Score, Term, embed_api, in_order
 from bridge.models.artifact import ModelFolder, resolve
 from bridge.models.tokenization import CHARACTERS_PER_TOKEN
+from bridge.records import Terms
 from bridge.settings import IngestSettings
 from bridge.text import decode
 
@@ -57,6 +58,7 @@ def check_sidecar(server: ModelServer, settings: IngestSettings) -> None:
     scorer = settings.filter_model if settings.generator else None
     for setting, name, served in (
         ("sidecar.encoder or sidecar.more_encoders", settings.encoder, info.embedding_model_ids),
+        ("sidecar.sparse_encoders", settings.sparse_encoder, info.sparse_model_ids),
         ("sidecar.generator", settings.generator, [info.generator_model_id]),
         ("sidecar.rerank_model or sidecar.more_rerank_models", scorer, info.rerank_model_ids),
     ):
@@ -106,6 +108,33 @@ class ServedEncoder:
                 f"numbers for {len(texts)} texts, expected {self.dimension} numbers: it runs another encoder"
             )
         return rows
+
+
+class ServedSparseEncoder:
+    """A sparse encoder on the sidecar. Safe to use from several threads."""
+
+    def __init__(self, server: ModelServer, folder: ModelFolder) -> None:
+        self._server = server
+        self._read = _chars_read(folder)
+        self._model = folder.identity
+
+    def encode(self, texts: Sequence[str], role: Role = "passage") -> list[Terms]:
+        """The terms of each text, largest first, input order.
+
+        Raises:
+            ModelError: the sidecar cannot read a text.
+            SidecarError: it gives no answer, or terms of other texts.
+        """
+        encoded: list[Terms] = []
+        for part in _parts(texts, _TEXTS_AT_ONCE):
+            body = {"inputs": [text[: self._read] for text in part], "role": role, "model": self._model}
+            rows = self._server.read("/embed_sparse", body, partial(decode, kind=list[list[Term]]))
+            if len(rows) != len(part):
+                raise SidecarError(
+                    f"the model server {self._server.url} gave terms of {len(rows)} texts for {len(part)}"
+                )
+            encoded += [{term.token: term.value for term in row} for row in rows]
+        return encoded
 
 
 class ServedGenerator:

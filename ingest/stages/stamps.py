@@ -37,6 +37,8 @@ def recipe(profile: IndexProfile, settings: IngestSettings) -> str:
     }
     if not profile.has_vectors:
         made_by["vectors"] = False
+    if profile.sparse:
+        made_by["terms"] = [profile.sparse.encoder.identity, profile.sparse.top_terms]
     if profile.generator:
         made_by["queries"] = [settings.queries_per_passage, settings.max_query_tokens, settings.max_expansion_bytes]
         if settings.new_terms_only:

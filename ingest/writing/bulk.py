@@ -16,7 +16,7 @@ from bridge.cluster.connection import Answer
 from bridge.cluster.dialects import sign_code, vector_bytes
 from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
 from bridge.profile import ENTRY_ID, IndexProfile
-from bridge.records import Document, EnrichedDocument
+from bridge.records import Document, EnrichedDocument, Terms
 from bridge.text import decode
 from ingest.books.ledger import Failure, Outcome
 from ingest.sources.json_bytes import with_key
@@ -118,6 +118,9 @@ def neural_object(enriched: EnrichedDocument, profile: IndexProfile, *, nulls: C
         fields["passages"] = _passages(enriched, profile)
     if len(enriched.embeddings) and profile.has_codes:
         fields["code"] = _encode(sign_code(enriched.embeddings))
+    if profile.has_terms:
+        # An update merges objects and replaces arrays: in an array no term of an earlier text stays.
+        fields["terms"] = _encode([_rounded(enriched.terms)] if enriched.terms else [])
     fields.update({name: b"null" for name in nulls if name not in fields})
     value = b"{" + b",".join(_encode(name) + b":" + value for name, value in fields.items()) + b"}"
     _, *within = profile.generation_field.split(".")
@@ -132,6 +135,11 @@ def _passages(enriched: EnrichedDocument, profile: IndexProfile) -> bytes:
         for passage, embedding in zip(enriched.passages, enriched.embeddings, strict=True)
     )
     return b"[" + b",".join(passages) + b"]"
+
+
+def _rounded(terms: Terms) -> Terms:
+    """Weights as precisely as the engines keep them, which is 9 bits."""
+    return {term: float(f"{weight:.3g}") for term, weight in terms.items()}
 
 
 def _array(embedding: NDArray[np.float32], profile: IndexProfile) -> bytes:

@@ -13,6 +13,7 @@ from bridge.profile import (
     ModelReference,
     PassageSettings,
     RerankSettings,
+    SparseSettings,
     StageVerdict,
     TunedPoint,
     TuningRecord,
@@ -33,6 +34,16 @@ PROFILE = IndexProfile(
 def test_a_profile_survives_the_mapping() -> None:
     stored = msgspec.json.decode(msgspec.json.encode({META_KEY: PROFILE.to_meta(), "owner": "shop"}))
     assert profile_of(stored, index="products") == PROFILE
+
+
+def test_the_sparse_encoder_survives_the_mapping() -> None:
+    sparse = SparseSettings(ModelReference("sparse-tiny", "0123456789ab"), 64, "model", "sparse_vector")
+    profile = msgspec.structs.replace(PROFILE, sparse=sparse, generation=2)
+    stored = msgspec.json.decode(msgspec.json.encode({META_KEY: profile.to_meta()}))
+    assert profile_of(stored, index="products") == profile
+    assert profile.terms_field == "_neural.generation_2.terms"
+    assert (PROFILE.has_terms, profile.has_terms) == (False, True)
+    assert profile.encoded_fields == ["_neural.generation_2.passages.embedding", profile.terms_field]
 
 
 def test_the_evidence_of_gate_and_tuning_survives_the_mapping() -> None:
@@ -75,7 +86,7 @@ def test_codes_are_made_of_embeddings_so_there_are_none_without_them(
     vector_type: VectorType, codes: Codes, fields: list[str]
 ) -> None:
     profile = msgspec.structs.replace(PROFILE, vector_type=vector_type, codes=codes)
-    assert profile.fields_of_embeddings == fields
+    assert profile.encoded_fields == fields
     assert profile.has_vectors == bool(fields)
     assert profile.has_codes == ("_neural.code" in fields)
 

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bridge.errors import ModelError
-from bridge.profile import ModelReference
+from bridge.profile import ModelReference, SparseSettings
+from bridge.records import Terms
 from ingest.stages.models import Models
 
 DIMENSION = 4
@@ -28,6 +30,20 @@ class CountingEncoder:
         embeddings = np.eye(DIMENSION, dtype=np.float32)[[len(text) % DIMENSION for text in texts]]
         embeddings[[i for i, text in enumerate(texts) if "NaN" in text]] = np.nan
         return embeddings
+
+
+class WordWeigher:
+    """A sparse encoder whose terms are a text's words, each with its number of letters as weight."""
+
+    def encode(self, texts: Sequence[str], role: Literal["query", "passage"] = "passage") -> list[Terms]:
+        assert role == "passage"
+        return [
+            {
+                word: float(len(word))
+                for word in sorted(set(re.findall(r"\w+", text)), key=lambda word: (-len(word), word))
+            }
+            for text in texts
+        ]
 
 
 class EchoGenerator:
@@ -64,6 +80,12 @@ def toy_models(*, with_generator: bool = True) -> Models:
         generator=EchoGenerator() if with_generator else None,
         generator_reference=ModelReference("toy-generator", "1" * 12) if with_generator else None,
     )
+
+
+def models_with_terms() -> Models:
+    """The toys, and a sparse encoder."""
+    sparse = SparseSettings(ModelReference("toy-sparse-encoder", "4" * 12), top_terms=3)
+    return replace(toy_models(), sparse_encoder=WordWeigher(), sparse=sparse)
 
 
 WIDER = 6

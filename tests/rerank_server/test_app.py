@@ -14,10 +14,17 @@ import pytest
 from bridge.models.artifact import ModelFolder
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
+from bridge.models.sparse_encoder import SparseEncoder
 from rerank_server import app, server
 from rerank_server.models import Models
 from tests.rerank_server.running import Client, running, toy_models
-from tests.toys import WORDS, make_faulty_cross_encoder, make_toy_encoder, make_toy_static_encoder
+from tests.toys import (
+    WORDS,
+    make_faulty_cross_encoder,
+    make_toy_encoder,
+    make_toy_sparse_encoder,
+    make_toy_static_encoder,
+)
 
 PASSAGES = ["a bird", "dog and cat", "cat", "nothing", "the cat, the dog, the fish"]
 QUERY = {"query": "cat dog fish"}
@@ -428,6 +435,32 @@ async def test_several_encoders_are_served_each_by_its_name(
         assert (listed["model"], len(listed["data"][0]["embedding"])) == (other.identity, 10)
         gone = await client.post("/embed", {"inputs": "wing", "model": "toy-encoder@0123456789ab"})
         assert gone.status == 404
+
+
+async def test_texts_get_terms_and_queries_those_of_their_own_words(tmp_path: Path) -> None:
+    folder = make_toy_sparse_encoder(tmp_path / "sparse", idf={"cat": 2.0, "dog": 5.0})
+    sparse = SparseEncoder.load(folder, threads=1)
+    cat, dog = 4 + WORDS.index("cat"), 4 + WORDS.index("dog")
+    async with running(replace(toy_models(tmp_path), sparse_encoders=(sparse,))) as client:
+        assert (await client.get("/info")).body["sparse_model_ids"] == [sparse.identity]
+        texts = ["dog cat cat", ""]
+        passages = (await client.post("/embed_sparse", {"inputs": texts, "role": "passage"})).body
+        by_model = [
+            {"index": cat, "value": 2.0, "token": "cat"},
+            {"index": dog, "value": 1.0, "token": "dog"},
+        ]
+        assert passages == [by_model, []]
+        queries = (await client.post("/embed_sparse", {"inputs": texts[0], "role": "query"})).body
+        assert queries == [[{"index": dog, "value": 5.0, "token": "dog"}, {"index": cat, "value": 2.0, "token": "cat"}]]
+        asked = {"inputs": texts[0], "queries": "model", "model": sparse.identity}
+        assert (await client.post("/embed_sparse", asked)).body == [by_model]
+        for body, status in (({**asked, "model": "other@000000000000"}, 404), ({"inputs": []}, 400), ({}, 422)):
+            assert (await client.post("/embed_sparse", body)).status == status
+
+
+async def test_a_sidecar_without_a_sparse_encoder_says_so(client: Client) -> None:
+    answer = await client.post("/embed_sparse", {"inputs": "cat"})
+    assert (answer.status, answer.body["field"]) == (404, "model")
 
 
 @pytest.mark.parametrize(

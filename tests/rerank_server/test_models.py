@@ -7,11 +7,12 @@ import pytest
 
 from bridge.errors import ModelError
 from bridge.models.cross_encoder import CrossEncoder
+from bridge.models.sparse_encoder import SparseEncoder
 from bridge.settings import SidecarSettings
 from rerank_server.errors import NotServed
 from rerank_server.models import Models, cascade_folder
 from tests.rerank_server.running import toy_cascade
-from tests.toys import make_toy_cross_encoder
+from tests.toys import WORDS, make_toy_cross_encoder, make_toy_sparse_encoder
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,23 @@ def test_an_encoder_with_a_digest_is_that_one_or_none(models: Models) -> None:
     assert models.encoder_called("text-embedding-3-small") is models.encoder
     with pytest.raises(NotServed, match=f"no encoder {name}@000000000000 here, but {models.encoder.identity}"):
         models.encoder_called(f"{name}@000000000000")
+
+
+def test_a_sparse_encoder_with_a_digest_is_that_one_or_none(models: Models, tmp_path: Path) -> None:
+    first, second = (
+        SparseEncoder.load(make_toy_sparse_encoder(tmp_path / str(count), WORDS[:count]), threads=1)
+        for count in (20, 30)
+    )
+    with_terms = replace(models, sparse_encoders=(first, second))
+
+    assert with_terms.sparse_encoder_called(None) is first
+    assert with_terms.sparse_encoder_called("splade") is first
+    assert with_terms.sparse_encoder_called(second.identity) is second
+    assert with_terms.identities[-2:] == [first.identity, second.identity]
+    with pytest.raises(NotServed, match="no sparse encoder toy@000000000000 here"):
+        with_terms.sparse_encoder_called("toy@000000000000")
+    with pytest.raises(NotServed, match=r"name one in sidecar\.sparse_encoders"):
+        models.sparse_encoder_called(None)
 
 
 def test_every_model_is_listed_once(models: Models) -> None:

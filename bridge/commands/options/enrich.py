@@ -119,6 +119,9 @@ class EnrichOptions:
     cluster_url: str | None = CLUSTER
     encoder: str | None = option("--encoder", help="Encoder of the vectors: path or built-in.")
     generator: str | None = option("--generator", help="Generator of predicted queries: path or built-in.")
+    sparse_encoder: str | None = option(
+        "--sparse-encoder", help="Sparse encoder that gives documents weighted terms: path or built-in."
+    )
     no_expansion: bool = option("--no-expansion", help="Write no predicted queries.")
     queries_per_passage: int | None = option(
         "--queries", type=click.IntRange(min=1), help="Queries predicted per passage."
@@ -136,6 +139,7 @@ class EnrichOptions:
         """
         made_by = {
             "encoder": self.encoder,
+            "sparse_encoder": self.sparse_encoder,
             "generator": "" if self.no_expansion else self.generator,
             "queries_per_passage": self.queries_per_passage,
             "threads": self.threads,

@@ -2,11 +2,21 @@
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from bridge.cluster.dialects import Capabilities, dialect_of, read_capabilities, sign_code, vector_bytes
+from bridge.cluster.dialects import (
+    MAX_QUERY_TERMS,
+    Capabilities,
+    dialect_of,
+    read_capabilities,
+    sign_code,
+    vector_bytes,
+    weighed,
+)
 from bridge.errors import AnswerNotUnderstood
+from bridge.profile import IndexProfile, ModelReference, SparseSettings
 
 
 def opensearch(number: str) -> dict[str, Any]:
@@ -45,6 +55,34 @@ def test_vectors_follow_from_distribution_version_and_plugins(
     found = read_capabilities(info, plugins)
     assert (str(found), found.vector_engines, found.has_knn) == (told, engines, bool(engines))
     assert dialect_of(found).vector_type == vector_type
+
+
+WEIGHED = IndexProfile(
+    text_fields=["title"],
+    encoder=ModelReference("toy", "0" * 12),
+    dimension=2,
+    sparse=SparseSettings(ModelReference("toy", "1" * 12)),
+)
+
+
+def test_a_querys_terms_are_weighed_as_the_index_holds_those_of_documents() -> None:
+    elasticsearch = SparseSettings(ModelReference("toy", "1" * 12), terms_type="sparse_vector")
+    terms = {"shoe": 2.0, "##s": 0.5}
+    assert weighed(WEIGHED, terms)["bool"]["should"] == [
+        {"rank_feature": {"field": "_neural.terms.shoe", "linear": {}, "boost": 2.0}},
+        {"rank_feature": {"field": "_neural.terms.##s", "linear": {}, "boost": 0.5}},
+    ]
+    assert weighed(msgspec.structs.replace(WEIGHED, sparse=elasticsearch), terms)["bool"]["should"] == [
+        {"term": {"_neural.terms": {"value": "shoe", "boost": 2.0}}},
+        {"term": {"_neural.terms": {"value": "##s", "boost": 0.5}}},
+    ]
+
+
+def test_the_largest_terms_of_a_long_query_count_and_a_query_without_any_finds_nothing() -> None:
+    many = {f"t{n}": 1.0 + n for n in range(200)}
+    fields = [clause["rank_feature"]["field"] for clause in weighed(WEIGHED, many)["bool"]["should"]]
+    assert fields == [f"_neural.terms.t{n}" for n in range(199, 199 - MAX_QUERY_TERMS, -1)]
+    assert weighed(WEIGHED, {}) == {"match_none": {}}
 
 
 @pytest.mark.parametrize("info", [{"hello": "world"}, [], "text", {"version": {"number": "soon"}}])

@@ -9,7 +9,7 @@ from bridge.cluster.generations import newer, next_generation, older
 from bridge.cluster.index import IndexState
 from bridge.errors import IndexUnsuitable
 from bridge.profile import GateRecord as Gate
-from bridge.profile import IndexProfile, Measurement, ModelReference, StageVerdict, TuningRecord
+from bridge.profile import IndexProfile, Measurement, ModelReference, SparseSettings, StageVerdict, TuningRecord
 
 FIRST = IndexProfile(
     ["title"],
@@ -42,6 +42,15 @@ def test_a_number_is_never_used_again() -> None:
 def test_a_second_generation_of_the_same_models_is_gone_on_with() -> None:
     second = next_generation(state(FIRST), OTHER_MODELS)
     assert next_generation(state(FIRST, second), OTHER_MODELS) == second
+
+
+def test_another_sparse_encoder_is_a_change_of_models() -> None:
+    sparse = SparseSettings(ModelReference("sparse", "4" * 12))
+    with_terms = msgspec.structs.replace(FIRST, sparse=sparse)
+    second = next_generation(state(FIRST), with_terms)
+    assert (second.generation, second.sparse, second.terms_field) == (2, sparse, "_neural.generation_2.terms")
+    with pytest.raises(IndexUnsuitable, match="made by old@000000000000 and sparse@444444444444 already"):
+        next_generation(state(with_terms), with_terms)
 
 
 @pytest.mark.parametrize(

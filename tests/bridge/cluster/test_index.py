@@ -11,7 +11,7 @@ from bridge.cluster.connection import connect
 from bridge.cluster.dialects import OpenSearchDialect
 from bridge.cluster.schema import new_index
 from bridge.errors import IndexUnsuitable
-from bridge.profile import META_KEY, IndexProfile, ModelReference
+from bridge.profile import META_KEY, IndexProfile, ModelReference, SparseSettings
 from bridge.settings import ClusterSettings
 from tests.fake_bulk import FakeCluster, Recorded, Reply, fake_cluster
 
@@ -92,3 +92,36 @@ def test_an_index_whose_documents_have_no_codes_goes_on_without() -> None:
         for state in (indices.check(client, "shop", new), indices.extend(client, "shop", new)):
             assert indices.as_kept(new, state).codes == "none"
         assert writes == []
+
+
+SPARSE = SparseSettings(ModelReference("sparse", "4" * 12))
+OTHER_SPARSE = SparseSettings(ModelReference("other", "5" * 12))
+
+
+@pytest.mark.parametrize(
+    ("kept", "wanted", "beside", "says"),
+    [
+        pytest.param(None, SPARSE, None, [], id="added-in-place"),
+        pytest.param(SPARSE, SPARSE, None, [], id="the-same"),
+        pytest.param(SPARSE, None, None, ["sparse@444444444444, this run none"], id="left-out"),
+        pytest.param(SPARSE, OTHER_SPARSE, None, ["sparse@444444444444, this run other@555555555555"], id="another"),
+        pytest.param(None, SPARSE, "shop", ["none, this run sparse@444444444444"], id="added-beside"),
+        pytest.param(None, None, "shop", [], id="beside-without"),
+    ],
+)
+def test_terms_of_two_sparse_encoders_are_not_mixed(
+    kept: SparseSettings | None, wanted: SparseSettings | None, beside: str | None, says: list[str]
+) -> None:
+    profile = msgspec.structs.replace(PROFILE, sparse=kept, beside=beside)
+    state = indices.IndexState("shop", {}, {}, profile)
+    found = indices.contradictions(state, msgspec.structs.replace(profile, sparse=wanted))
+    assert found == [f"its profile says sparse encoder {each}: searches would mix the two" for each in says]
+
+
+def test_an_index_keeps_the_field_type_of_its_terms() -> None:
+    """A cluster may have learnt another one since."""
+    kept = msgspec.structs.replace(PROFILE, sparse=SPARSE)
+    state = indices.IndexState("shop", {}, {}, kept)
+    newer = msgspec.structs.replace(SPARSE, terms_type="sparse_vector", top_terms=64)
+    made = indices.as_kept(msgspec.structs.replace(PROFILE, sparse=newer), state).sparse
+    assert made == msgspec.structs.replace(SPARSE, top_terms=64)

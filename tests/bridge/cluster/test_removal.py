@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from bridge.cluster.connection import connect
@@ -11,7 +12,7 @@ from bridge.cluster.dialects import OpenSearchDialect
 from bridge.cluster.removal import drop, undo
 from bridge.cluster.schema import new_index
 from bridge.errors import ClusterBlocked, IndexUnsuitable
-from bridge.profile import IndexProfile, ModelReference, PassageSettings
+from bridge.profile import IndexProfile, ModelReference, PassageSettings, SparseSettings
 from bridge.settings import ClusterSettings
 from tests.fake_bulk import FakeCluster, Recorded, Reply, fake_cluster
 
@@ -54,6 +55,21 @@ def test_undo_repeats_until_no_document_holds_our_fields_and_forgets_the_profile
     assert len(shop.updates) == 2
     assert shop.mapping["_meta"] == {}
     assert {"nested", "exists"} == {kind for query in shop.updates[0]["query"]["bool"]["should"] for kind in query}
+
+
+def test_documents_with_terms_are_known_by_their_stamps() -> None:
+    """Clusters refuse `exists` queries on `rank_features`."""
+    with fake_cluster() as cluster:
+        shop = Shop(cluster, [3, 0])
+        sparse = SparseSettings(ModelReference("sparse", "4" * 12))
+        with_terms = msgspec.structs.replace(PROFILE, sparse=sparse)
+        shop.mapping = new_index(with_terms, OpenSearchDialect((3, 6, 0)))["mappings"]
+        with connect(ClusterSettings(url=shop.url)) as client:
+            removed = undo(client, "shop")
+    assert "_neural.terms" in removed.mapped_fields
+    queried = json.dumps(shop.updates[0]["query"])
+    assert ("_neural.stamp" in queried, "_neural.terms" in queried) == (True, False)
+    assert "terms" in shop.updates[0]["script"]["params"]["names"]
 
 
 def test_documents_that_come_back_end_the_run_with_a_remedy() -> None:

@@ -16,10 +16,19 @@ from bridge.cluster.schema import (
     without_text,
     write_blocks,
 )
-from bridge.profile import SEPARATE_BOOST, TOGETHER_BOOST, IndexProfile, ModelReference, PassageSettings
+from bridge.profile import (
+    SEPARATE_BOOST,
+    TOGETHER_BOOST,
+    FusionSettings,
+    IndexProfile,
+    ModelReference,
+    PassageSettings,
+    SparseSettings,
+)
 
 ENCODER = ModelReference("toy", "0123456789ab")
 SINGLE = IndexProfile(text_fields=["title", "body.en"], encoder=ENCODER, dimension=8)
+WITH_TERMS = msgspec.structs.replace(SINGLE, sparse=SparseSettings(ModelReference("sparse", "4" * 12)))
 NESTED = IndexProfile(text_fields=["title"], encoder=ENCODER, dimension=8, passages=PassageSettings("nested"))
 
 
@@ -124,6 +133,50 @@ def test_a_cluster_without_vectors_gets_the_rest(profile: IndexProfile, dialect:
     assert (kept.vector_type, kept.stages, body["settings"]) == ("none", ["lexical", "expansion", "rerank"], {})
     assert sorted(body["mappings"]["properties"]["_neural"]["properties"]) == ["predicted_queries", "stamp"]
     assert differences(kept, body["mappings"], {}) == []
+
+
+@pytest.mark.parametrize(
+    ("dialect", "terms_type"),
+    [
+        pytest.param(OpenSearchDialect((2, 19, 1)), "rank_features", id="opensearch"),
+        pytest.param(ElasticsearchDialect((8, 14, 3)), "rank_features", id="elasticsearch-before-8.15"),
+        pytest.param(ElasticsearchDialect((8, 15, 0)), "sparse_vector", id="elasticsearch"),
+    ],
+)
+def test_terms_get_the_field_that_the_cluster_searches(dialect: Dialect, terms_type: str) -> None:
+    mapping = new_index(WITH_TERMS, dialect)["mappings"]
+    kept = read_profile(mapping, index="x")
+    assert kept is not None
+    assert kept.sparse is not None
+    assert kept.sparse.terms_type == terms_type
+    assert field_mapping(mapping, kept.terms_field) == {"type": terms_type}
+    assert differences(kept, mapping, {"knn": "true"}) == []
+    assert "sparse" not in kept.fusion.weights
+    del mapping["properties"]["_neural"]["properties"]["terms"]
+    assert differences(kept, mapping, {"knn": "true"}) == ["field _neural.terms is not in the mapping"]
+
+
+def test_terms_take_the_place_of_vectors_in_a_cluster_that_searches_none() -> None:
+    mapping = new_index(WITH_TERMS, OpenSearchDialect((2, 19, 1), "none"))["mappings"]
+    kept = read_profile(mapping, index="x")
+    assert kept is not None
+    assert kept.stages == ["lexical", "expansion", "hybrid", "rerank"]
+    assert {leg: kept.fusion.weights[leg] for leg in ("expansion", "sparse")} == {"expansion": 0.6, "sparse": 0.4}
+    assert sorted(mapping["properties"]["_neural"]["properties"]) == ["predicted_queries", "stamp", "terms"]
+
+
+def test_a_chosen_weight_of_terms_stays() -> None:
+    chosen = msgspec.structs.replace(WITH_TERMS, fusion=FusionSettings(weights={"expansion": 1.0, "sparse": 0.0}))
+    kept = read_profile(new_index(chosen, OpenSearchDialect((2, 19, 1), "none"))["mappings"], index="x")
+    assert kept is not None
+    assert kept.fusion.weights == {"expansion": 1.0, "sparse": 0.0}
+
+
+def test_our_object_of_an_older_enrichment_may_lack_terms() -> None:
+    """After `undo` an index keeps the fields, and no profile says whose they are."""
+    mapping, settings = index(SINGLE)
+    del mapping["_meta"]
+    assert in_place_obstacles(WITH_TERMS, OpenSearchDialect((3, 6, 0)), mapping, settings) == []
 
 
 def without(mapping: dict[str, Any], name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from opensearchpy import OpenSearch
 
@@ -36,6 +37,14 @@ def test_an_index_needs_its_encoder_now_and_after_a_change(
     findings = encoder_findings("http://sidecar", SidecarInfo(encoders, ["r@1"]), indices)
     assert [finding.level for finding in findings] == levels
     assert any(message in finding.message for finding in findings)
+
+
+@pytest.mark.parametrize(("running", "levels"), [(["s@4"], ["ok"]), ([], ["ok", "note"])])
+def test_an_index_with_terms_needs_its_sparse_encoder(running: list[str], levels: list[str]) -> None:
+    with_terms = msgspec.structs.replace(WITHOUT, sparse_encoder="s@4")
+    served = SidecarInfo(["a@1"], ["r@1"], sparse_model_ids=running)
+    findings = encoder_findings("http://sidecar", served, [with_terms, SERVED])
+    assert [finding.level for finding in findings] == levels
 
 
 @pytest.mark.case("S14")

@@ -5,7 +5,8 @@ import math
 import msgspec
 import pytest
 
-from bridge.model_servers.shapes import Score, embed_api, in_order, rerank_api
+from bridge.model_servers.shapes import Score, embed_api, in_order, query_terms, rerank_api, terms_body
+from bridge.profile import ModelReference, SparseSettings
 from bridge.search.cascade import CascadeRequest
 from bridge.settings import RerankerSettings
 
@@ -17,6 +18,37 @@ def test_the_sidecar_gets_the_cascade_and_gives_logits() -> None:
     assert (body["cascade_depth"], body["prior_scores"], body["prior_weight"]) == (1, [0.5, 0.25], 0.6)
     [score] = api.scores(b'[{"index": 1, "score": -2.5, "text": "two"}]')
     assert (score.index, score.score) == (1, -2.5)
+
+
+def test_a_query_has_the_terms_that_the_profile_wants() -> None:
+    sparse = SparseSettings(ModelReference("sparse-tiny", "0" * 12), queries="model")
+    assert terms_body("red shoes", sparse) == {
+        "inputs": ["red shoes"],
+        "role": "query",
+        "model": "sparse-tiny@000000000000",
+        "queries": "model",
+    }
+    row = b'{"index": 7, "value": 2.5, "token": "shoe"}, {"index": 9, "value": 0.5, "token": "##s"}'
+    assert query_terms(b"[[%b]]" % row) == {"shoe": 2.5, "##s": 0.5}
+    assert query_terms(b"[[]]") == {}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"[]", id="no text"),
+        pytest.param(b"[[], []]", id="two texts"),
+        pytest.param(b'[[{"index": 7, "value": 0, "token": "shoe"}]]', id="no weight"),
+        pytest.param(b'[[{"index": 7, "value": -1.5, "token": "shoe"}]]', id="a weight below zero"),
+        pytest.param(b'[[{"index": 7, "value": 1e300, "token": "shoe"}]]', id="a weight that no cluster takes"),
+        pytest.param(b'[[{"index": 7, "value": 1, "token": "s.hoe"}]]', id="a dot"),
+        pytest.param(b'[[{"index": 7, "value": 1, "token": ""}]]', id="no term"),
+        pytest.param(b'[[{"index": 7, "value": 1}]]', id="another server's"),
+    ],
+)
+def test_terms_that_no_query_can_have_cannot_be_read(answer: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        query_terms(answer)
 
 
 def test_probabilities_become_logits_and_other_scores_stay() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder, builtin_names, resolve, write_manifest
-from bridge.models.encoder import Encoder, Role
+from bridge.models.encoder import Encoder
 from bridge.models.session import CPU
 from tests.bridge.models.batching_provider import IN_BATCHES
 from tests.toys import WORDS, make_toy_encoder, make_toy_static_encoder, toy_tokenizer

@@ -14,7 +14,13 @@ from bridge.commands.models import command
 from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder, write_manifest
 from bridge.models.fidelity import check, fidelity, kendall_tau
-from tests.toys import WORDS, make_toy_cross_encoder, make_toy_encoder, make_toy_static_encoder
+from tests.toys import (
+    WORDS,
+    make_toy_cross_encoder,
+    make_toy_encoder,
+    make_toy_sparse_encoder,
+    make_toy_static_encoder,
+)
 
 PAIRS = [(" ".join(WORDS[start : start + 3]), " ".join(WORDS[start + 1 : start + 6])) for start in range(0, 40, 2)]
 
@@ -40,6 +46,16 @@ def test_a_model_is_true_to_itself(tmp_path: Path) -> None:
     assert fidelity(static, static, PAIRS)["nearest_shared"] == 1.0
     cross_encoder = make_toy_cross_encoder(tmp_path / "cross-encoder")
     assert fidelity(cross_encoder, cross_encoder, PAIRS)["logit_difference"] == 0.0
+
+
+def test_a_sparse_encoder_is_true_to_itself_and_one_that_knows_half_the_words_is_not(tmp_path: Path) -> None:
+    encoder = make_toy_sparse_encoder(tmp_path / "sparse")
+    figures = fidelity(encoder, encoder, PAIRS)
+    assert figures["cosine_to_reference"] == pytest.approx(1.0)
+    assert figures["terms_shared"] == 1.0
+    other = fidelity(encoder, make_toy_sparse_encoder(tmp_path / "half", WORDS[::2]), PAIRS)
+    assert other["terms_shared"] < 0.7
+    assert other["cosine_to_reference"] < 0.9
 
 
 def test_kinds_are_not_mixed(tmp_path: Path) -> None:

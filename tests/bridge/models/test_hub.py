@@ -80,6 +80,18 @@ def test_a_cross_encoder_is_told_by_its_architecture(tmp_path: Path) -> None:
     assert np.argmax(scores) == 0
 
 
+def test_a_sparse_encoder_is_told_by_its_modules_and_its_own_graph_is_not_taken(tmp_path: Path) -> None:
+    """A graph of the hub gives all logits of all tokens."""
+    toy = make_toy_encoder(tmp_path / "toy").path
+    files = _files(toy, architecture="BertForMaskedLM") | {"model.safetensors": b"weights"}
+    modules = [{"type": "sentence_transformers.sparse_encoder.models.MLMTransformer"}]
+    mirror_model(tmp_path / "mirror", "acme/splade", files | {"modules.json": json.dumps(modules).encode()})
+    found = download("acme/splade", mirror=tmp_path / "mirror")
+    assert (found.kind, found.graph) == ("sparse_encoder", None)
+    mirror_model(tmp_path / "other", "acme/base", files)
+    assert download("acme/base", mirror=tmp_path / "other").kind == "encoder"
+
+
 def test_a_repository_with_nothing_but_pickled_weights_is_refused(
     tmp_path: Path, encoder_files: dict[str, bytes]
 ) -> None:

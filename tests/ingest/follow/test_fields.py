@@ -13,7 +13,7 @@ from bridge.settings import IngestSettings
 from ingest.follow.fields import Fields, FollowedFields, followed_profile, steps
 from ingest.stages.models import profile_for
 from ingest.stages.stamps import recipe, stamp_within, text_stamp
-from tests.ingest.toys import toy_models
+from tests.ingest.toys import models_with_terms, toy_models
 
 PROFILE = profile_for(toy_models(), ["title"])
 SETTINGS = IngestSettings()
@@ -50,6 +50,15 @@ def test_after_both_steps_a_document_has_the_stamp_that_one_step_would_give() ->
     at_once, first, second = (FollowedFields.of(each, PROFILE, SETTINGS) for each in ("all", *steps(PROFILE)))
     assert first.recipe != second.recipe == at_once.recipe
     assert (first.profile.generator, second.profile.vector_type) == (None, "none")
+
+
+def test_terms_are_made_with_the_vectors_and_stay_when_queries_are_added() -> None:
+    profile = profile_for(models_with_terms(), ["title"])
+    first, second = (FollowedFields.of(each, profile, SETTINGS) for each in steps(profile))
+    assert (first.profile.has_terms, second.profile.has_terms) == (True, False)
+    assert second.recipe == recipe(profile, SETTINGS)
+    without_vectors = msgspec.structs.replace(profile, vector_type="none")
+    assert steps(without_vectors) == ["vectors", "predicted_queries"]
 
 
 def test_a_companion_s_document_is_written_whole_in_both_steps() -> None:

@@ -13,6 +13,7 @@ from opensearchpy import NotFoundError, OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
+from bridge.cluster.removal import undo
 from bridge.errors import IndexUnsuitable
 from bridge.node.node import EmbeddedNode
 from bridge.profile import IndexProfile, PassageSettings
@@ -24,7 +25,7 @@ from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.stages.models import Models, profile_for
 from tests.ingest.application import MAPPING, TEXT_FIELDS, old_application, source
-from tests.ingest.toys import CountingEncoder, toy_models
+from tests.ingest.toys import CountingEncoder, models_with_terms, toy_models
 
 Backfill = Callable[..., BackfillReport]
 
@@ -93,6 +94,54 @@ def test_every_document_is_enriched_and_keeps_its_own_fields(
     state = indices.look(client, fresh_index)
     assert state.mapping["_meta"]["owner"] == "shop"
     assert indices.count_enriched(client, fresh_index, profile_for(toy_models(), TEXT_FIELDS)) == 200
+
+
+def found_by(client: OpenSearch, index: str, term: str) -> list[str]:
+    """Documents that have a term."""
+    query = {"rank_feature": {"field": f"_neural.terms.{term}", "linear": {}}}
+    hits = client.search(index=index, body={"size": 1000, "query": query})["hits"]["hits"]
+    return sorted(hit["_id"] for hit in hits)
+
+
+def test_terms_follow_a_text_and_none_of_an_earlier_one_stays(
+    backfill: Backfill, client: OpenSearch, fresh_index: str
+) -> None:
+    old_application(client, fresh_index, 20)
+    models = models_with_terms()
+    backfill(models, from_start=True)
+    assert source(client, fresh_index, "d7")["_neural"]["terms"] == [{"title": 5.0, "text": 4.0, "of": 2.0}]
+    assert len(found_by(client, fresh_index, "title")) == 20
+    client.update(index=fresh_index, id="d7", body={"doc": {"title": "wheelbarrow", "text": "of 7"}}, refresh="true")
+    backfill(models, from_start=True)
+    assert found_by(client, fresh_index, "wheelbarrow") == ["d7"]
+    assert len(found_by(client, fresh_index, "title")) == 19
+    client.update(index=fresh_index, id="d7", body={"doc": {"title": "", "text": ""}}, refresh="true")
+    backfill(models, from_start=True)
+    assert found_by(client, fresh_index, "wheelbarrow") == []
+
+
+def test_terms_are_added_to_an_index_that_has_none(backfill: Backfill, client: OpenSearch, fresh_index: str) -> None:
+    old_application(client, fresh_index, 20)
+    backfill()
+    assert backfill(models_with_terms(), from_start=True).report.ledger.written == 20
+    assert len(found_by(client, fresh_index, "title")) == 20
+    profile = indices.look(client, fresh_index).required_profile
+    assert profile.sparse is not None
+    assert "sparse" not in profile.fusion.weights
+
+
+def test_terms_are_added_to_an_index_that_had_some_before_an_undo(
+    backfill: Backfill, client: OpenSearch, fresh_index: str
+) -> None:
+    """The field is in the mapping still."""
+    old_application(client, fresh_index, 20)
+    backfill(models_with_terms())
+    undo(client, fresh_index)
+    backfill(from_start=True)
+    assert indices.look(client, fresh_index).required_profile.sparse is None
+    backfill(models_with_terms(), from_start=True)
+    assert indices.look(client, fresh_index).required_profile.sparse is not None
+    assert len(found_by(client, fresh_index, "title")) == 20
 
 
 def test_in_place_and_from_files_give_every_document_the_same(

@@ -22,7 +22,7 @@ from ingest.runs.beside import BesideReport, run_beside
 from ingest.stages.models import Models, profile_for
 from tests.ingest.application import TEXT_FIELDS, backfilled, old_application
 from tests.ingest.runs.test_backfill import acting_models
-from tests.ingest.toys import toy_models
+from tests.ingest.toys import models_with_terms, toy_models
 
 Run = Callable[..., BesideReport]
 PREFIX = "neural-bridge."
@@ -47,6 +47,18 @@ def beside(client: OpenSearch, fresh_index: str, ours: str, tmp_path: Path) -> R
 def plain(client: OpenSearch, index: str, n: int, **body: Any) -> None:
     """An index as an application makes it that knows nothing of k-NN."""
     old_application(client, index, n, knn=False, **body)
+
+
+def test_terms_are_searched_in_a_companion_and_not_stored(
+    beside: Run, client: OpenSearch, fresh_index: str, ours: str
+) -> None:
+    plain(client, fresh_index, 20)
+    beside(models_with_terms())
+    assert "terms" not in stored(client, ours)["d7"]["_source"]["_neural"]
+    query = {"rank_feature": {"field": "_neural.terms.title", "linear": {}}}
+    hits = client.search(index=ours, body={"query": query, "size": 1000})["hits"]["hits"]
+    assert len(hits) == 20
+    assert {hit["_score"] for hit in hits} == {5.0}
 
 
 def as_it_is(client: OpenSearch, index: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from bridge.errors import ModelError
 from bridge.records import Document, ExpandedDocument, Passage, SourcePosition
 from ingest.stages.embedding import Embedding
 from ingest.stages.models import profile_for
-from tests.ingest.toys import DIMENSION, CountingEncoder, toy_models
+from tests.ingest.toys import DIMENSION, CountingEncoder, models_with_terms, toy_models
 
 PROFILE = profile_for(toy_models(), ["text"])
 
@@ -40,6 +40,22 @@ def test_an_index_without_vectors_needs_no_encoder() -> None:
     assert not len(stage([expanded("a", "text")])[0].embeddings)
     assert isinstance(models.encoder, CountingEncoder)
     assert models.encoder.texts == 0
+
+
+def test_the_terms_of_a_document_are_the_largest_of_its_passages() -> None:
+    models = models_with_terms()
+    stage = Embedding.of(profile_for(models, ["text"]), models, lambda _: "stamp")
+    batch = [expanded("two", "a bb cccc", "bb ddd"), expanded("none"), expanded("one", "bb")]
+    assert [list(each.terms.items()) for each in stage(batch)] == [
+        [("cccc", 4.0), ("ddd", 3.0), ("bb", 2.0)],
+        [],
+        [("bb", 2.0)],
+    ]
+
+
+def test_an_index_without_terms_needs_no_sparse_encoder() -> None:
+    [enriched] = Embedding.of(PROFILE, models_with_terms(), lambda _: "stamp")([expanded("a", "text")])
+    assert enriched.terms == {}
 
 
 class WrongShape(CountingEncoder):

@@ -6,11 +6,11 @@ import msgspec
 import pytest
 
 from bridge.errors import ModelError
-from bridge.profile import ModelReference
+from bridge.profile import ModelReference, SparseSettings
 from bridge.settings import IngestSettings
 from ingest.stages.models import load_models, planned_profile, profile_for, profile_like
-from tests.ingest.toys import toy_models
-from tests.toys import make_toy_cross_encoder, make_toy_encoder, make_toy_query_generator
+from tests.ingest.toys import models_with_terms, toy_models
+from tests.toys import make_toy_cross_encoder, make_toy_encoder, make_toy_query_generator, make_toy_sparse_encoder
 
 
 def settings(folder: Path) -> IngestSettings:
@@ -31,6 +31,26 @@ def test_a_planned_profile_is_the_one_of_the_opened_models(tmp_path: Path) -> No
 def test_without_a_generator_no_model_for_queries_is_opened(tmp_path: Path) -> None:
     models = load_models(settings(tmp_path).model_copy(update={"generator": None}))
     assert (models.generator, models.generator_reference, models.scorer) == (None, None, None)
+
+
+def test_a_sparse_encoder_is_opened_if_the_settings_name_one(tmp_path: Path) -> None:
+    folder = make_toy_sparse_encoder(tmp_path / "sparse")
+    update = {"sparse_encoder": str(folder.path), "top_terms": 64, "sparse_queries": "model"}
+    wanted = settings(tmp_path).model_copy(update=update)
+    models = load_models(wanted)
+    assert models.sparse == SparseSettings(ModelReference(folder.manifest.name, folder.digest), 64, "model")
+    assert models.sparse_encoder is not None
+    assert models.sparse_encoder.encode(["cat cat dog"]) == [{"cat": 2.0, "dog": 1.0}]
+    planned = planned_profile(wanted, ["title"])
+    assert planned == profile_for(models, ["title"], object_field=wanted.object_field)
+    assert planned.sparse == models.sparse
+
+
+def test_only_an_index_that_has_terms_goes_on_with_them() -> None:
+    models = models_with_terms()
+    existing = profile_for(models, ["title"])
+    assert profile_like(existing, models).sparse == models.sparse
+    assert profile_like(msgspec.structs.replace(existing, sparse=None), models).sparse is None
 
 
 def test_an_enriched_index_keeps_what_is_its_own() -> None:

@@ -1,6 +1,7 @@
 """The models of ingest on a server: a real sidecar, and others that embed."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ingest.stages.expansion import Expansion
 from ingest.stages.models import Models, load_models, profile_for
 from tests.bridge.proxy.scripted_models import API_KEY, scripted_models
 from tests.rerank_server.process import listening
-from tests.toys import make_toy_cross_encoder, make_toy_encoder, make_toy_query_generator
+from tests.toys import make_toy_cross_encoder, make_toy_encoder, make_toy_query_generator, make_toy_sparse_encoder
 
 TEXTS = ["cat dog", "fish", "bird cat fish", "dog " * 1_000_000] * 20
 """The last one is longer than a sidecar takes, and than a model reads."""
@@ -31,6 +32,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelFolder]:
         "encoder": make_toy_encoder(folder / "encoder"),
         "generator": make_toy_query_generator(folder / "generator"),
         "filter_model": make_toy_cross_encoder(folder / "reader"),
+        "sparse_encoder": make_toy_sparse_encoder(folder / "sparse"),
     }
 
 
@@ -40,6 +42,7 @@ def sidecar(folders: dict[str, ModelFolder], tmp_path_factory: pytest.TempPathFa
         "encoder": folders["encoder"].path,
         "generator": folders["generator"].path,
         "rerank_model": folders["filter_model"].path,
+        "sparse_encoders": json.dumps([str(folders["sparse_encoder"].path)]),
     }
     log = tmp_path_factory.mktemp("sidecar") / "log"
     with listening(log, **models, api_key=SERVER_KEY, threads=1) as process:
@@ -59,6 +62,9 @@ def test_the_sidecar_makes_of_documents_what_this_process_would(folders: dict[st
     here, there = load_models(settings(folders)), served(folders, sidecar)
     assert profile_for(there, ["text"]) == profile_for(here, ["text"])
     np.testing.assert_allclose(there.encoder.encode(TEXTS, "passage"), here.encoder.encode(TEXTS, "passage"), atol=1e-6)
+    assert here.sparse_encoder is not None
+    assert there.sparse_encoder is not None
+    assert there.sparse_encoder.encode(TEXTS) == here.sparse_encoder.encode(TEXTS)
     reader = here.scorer
     assert isinstance(reader, CrossEncoder)
     assert there.scorer is not None

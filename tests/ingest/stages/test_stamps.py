@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from bridge.cluster.connection import connect
 from bridge.errors import AnswerNotUnderstood
-from bridge.profile import ModelReference, PassageSettings
+from bridge.profile import ModelReference, PassageSettings, SparseSettings
 from bridge.records import Document, SourcePosition
 from bridge.settings import ClusterSettings, IngestSettings
 from ingest.stages.models import profile_for
@@ -47,6 +47,7 @@ def cluster() -> Iterator[FakeCluster]:
         pytest.param({"encoder": ModelReference("other", "2" * 12)}, {}, id="encoder"),
         pytest.param({"generator": None}, {}, id="no-queries"),
         pytest.param({"vector_type": "none"}, {}, id="no-vectors"),
+        pytest.param({"sparse": SparseSettings(ModelReference("sparse", "4" * 12))}, {}, id="terms"),
         pytest.param({"passages": PassageSettings(max_tokens=17)}, {}, id="passages"),
         pytest.param({"text_fields": ["title", "text"]}, {}, id="text-fields"),
         pytest.param({}, {"queries_per_passage": 2}, id="number-of-queries"),
@@ -58,6 +59,15 @@ def test_whatever_changes_our_fields_changes_the_recipe(
 ) -> None:
     other = recipe(msgspec.structs.replace(PROFILE, **profile), SETTINGS.model_copy(update=settings))
     assert other != RECIPE
+
+
+def test_the_number_of_terms_changes_the_recipe_and_the_weights_of_queries_do_not() -> None:
+    sparse = SparseSettings(ModelReference("sparse", "4" * 12))
+    made = [
+        recipe(msgspec.structs.replace(PROFILE, sparse=each), SETTINGS)
+        for each in (sparse, replace(sparse, top_terms=64), replace(sparse, queries="model"))
+    ]
+    assert (made[0] == made[1], made[0] == made[2]) == (False, True)
 
 
 def test_what_only_concerns_writing_leaves_the_recipe_as_it_is() -> None:

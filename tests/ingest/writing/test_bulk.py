@@ -28,7 +28,7 @@ from ingest.writing.bulk import (
     verdicts,
 )
 from tests.fake_bulk import error_body
-from tests.ingest.toys import toy_models
+from tests.ingest.toys import models_with_terms, toy_models
 
 PROFILE = profile_for(toy_models(), ["title"])
 ACTION = BulkAction("index", "d1", b"")
@@ -74,6 +74,17 @@ def test_a_document_is_deleted_only_as_it_was_read() -> None:
     target = {"_id": "d1", "routing": "r", "if_seq_no": 7, "if_primary_term": 2}
     assert (action.op, json.loads(action.lines)) == ("delete", {"delete": target})
     assert [answered(item, action) for item in items] == [Outcome("written"), Outcome("superseded")]
+
+
+def test_terms_are_an_array_so_that_an_update_leaves_none_of_an_earlier_text() -> None:
+    profile = profile_for(models_with_terms(), ["title"])
+    made = msgspec.structs.replace(enriched(), terms={"shoe": 2.34567, "##s": 0.00012345})
+    for action in (index_action, update_action):
+        body = json.loads(action(made, profile).lines.split(b"\n")[1])
+        assert body.get("doc", body)["_neural"]["terms"] == [{"shoe": 2.35, "##s": 0.000123}]
+    body = json.loads(update_action(enriched(""), profile).lines.split(b"\n")[1])
+    assert body["doc"]["_neural"]["terms"] == []  # no engine takes null
+    assert "terms" not in json.loads(neural_object(made, PROFILE))
 
 
 def test_an_update_clears_what_an_earlier_recipe_made() -> None:
