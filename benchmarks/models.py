@@ -19,12 +19,20 @@ from bridge.cluster.connection import connect
 from bridge.evaluation.application_query import multi_match
 from bridge.evaluation.collections import Collection, load_collection, read_documents
 from bridge.evaluation.judged_queries import JudgedQueries
-from bridge.evaluation.memory import Corpus
+from bridge.evaluation.memory import Corpus, TermWeights
 from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
+from bridge.models.sparse_encoder import SparseEncoder
 from bridge.node.node import EmbeddedNode
-from bridge.profile import FusionSettings, IndexProfile, ModelReference, RerankSettings
+from bridge.profile import (
+    SPARSE_WEIGHTS,
+    FusionSettings,
+    IndexProfile,
+    ModelReference,
+    RerankSettings,
+    SparseSettings,
+)
 from bridge.records import Hit, RankedHit
 from bridge.settings import ClusterSettings, load_settings
 from bridge.text import enriched_text
@@ -41,6 +49,8 @@ _PROFILE = IndexProfile(
     codes="sign",
 )
 
+_SPARSE = SparseSettings(ModelReference("", ""))
+
 Rankings = Mapping[str, Sequence[Hit | RankedHit]]
 """Hits by query_id, best first."""
 
@@ -50,6 +60,7 @@ Rankings = Mapping[str, Sequence[Hit | RankedHit]]
 @click.option("--split", default="test", show_default=True, help="Which judgements.")
 @click.option("--max-queries", type=click.IntRange(min=1), help="Take only so many queries, evenly spread.")
 @click.option("--encoder", "encoders", multiple=True, default=["embed-base"], show_default=True, help="Path or name.")
+@click.option("--sparse-encoder", "sparse_encoders", multiple=True, help="Path or name; queries weigh without it.")
 @click.option("--reranker", "rerankers", multiple=True, help="Path or name; it reads what the first encoder found.")
 @click.option("--depth", type=click.IntRange(1, WINDOW), default=30, show_default=True, help="Documents reranked.")
 @click.option("--blend", type=click.FloatRange(0, 1), default=0.6, show_default=True, help="Share of the fused score.")
@@ -59,13 +70,16 @@ def command(
     split: str,
     max_queries: int | None,
     encoders: tuple[str, ...],
+    sparse_encoders: tuple[str, ...],
     rerankers: tuple[str, ...],
     depth: int,
     blend: float,
     as_json: bool,
 ) -> None:
     """Prints nDCG@10 of BM25, of each encoder alone and fused with BM25, and of each reranker after that; and how many
-    texts each encoder embeds in a second."""
+    texts each encoder embeds in a second.
+
+    Terms of a sparse encoder are fused with BM25, and with BM25 and the vectors of the first encoder."""
     figures: dict[str, dict[str, float]] = {}
     settings = RerankSettings(depth=depth, blend=blend)
     with (
@@ -76,7 +90,7 @@ def command(
             ground = Ground.of(client, load_collection(folder, split), max_queries)
             click.echo(f"{folder.name}: {len(ground.documents):,} documents, {len(ground.judged.queries):,} queries")
             found = figures[folder.name] = {}
-            for name, rankings in ground.compared(encoders, rerankers, settings):
+            for name, rankings in ground.compared(encoders, rerankers, settings, sparse_encoders):
                 found[name] = worth(ground.judged, rankings)
                 click.echo(f"  {name:<50} {found[name]:.3f}")
             for name, speed in ground.texts_per_second.items():
@@ -109,18 +123,20 @@ class Ground:
         }
         return cls(documents, judged, lexical)
 
+    def _corpus(self, profile: IndexProfile) -> Corpus:
+        documents = {doc_id: [text] for doc_id, text in self.documents.items()}
+        return Corpus(documents, self.judged.queries, self.lexical, profile, index=INDEX)
+
     def compared(
-        self, encoders: Sequence[str], rerankers: Sequence[str], settings: RerankSettings
+        self,
+        encoders: Sequence[str],
+        rerankers: Sequence[str],
+        settings: RerankSettings,
+        sparse_encoders: Sequence[str] = (),
     ) -> Iterator[tuple[str, Rankings]]:
         """Each ranking with what made it."""
         yield "BM25", self.lexical
-        corpus = Corpus(
-            {doc_id: [text] for doc_id, text in self.documents.items()},
-            self.judged.queries,
-            self.lexical,
-            msgspec.structs.replace(_PROFILE, rerank=settings),
-            index=INDEX,
-        )
+        corpus = self._corpus(msgspec.structs.replace(_PROFILE, rerank=settings))
         embedded = {}
         for name in encoders:
             encoder = Encoder.load(resolve(name))
@@ -132,6 +148,19 @@ class Ground:
             yield name, corpus.rank("vector", vectors)
             yield f"BM25 and {name}", corpus.rank("hybrid", vectors)
             yield f"BM25 and {name}, smoothed", corpus.rank("smoothing", vectors)
+        for name in sparse_encoders:
+            sparse_encoder = SparseEncoder.load(resolve(name))
+            of_queries = [sparse_encoder.query_terms(text) for text in self.judged.queries.values()]
+            weights = TermWeights(sparse_encoder.encode(corpus.passages), of_queries)
+            sparse_encoder.close()
+            without_vectors, with_vectors = (
+                self._corpus(msgspec.structs.replace(_PROFILE, sparse=_SPARSE, fusion=FusionSettings(weights=of_legs)))
+                for of_legs in (SPARSE_WEIGHTS, {"lexical": 0.4, "vector": 0.4, "sparse": 0.2})
+            )
+            vectors = embedded[encoders[0]]
+            yield name, without_vectors.rank("sparse", vectors, weights=weights)
+            yield f"BM25 and {name}", without_vectors.rank("hybrid", vectors, weights=weights)
+            yield f"BM25, {encoders[0]} and {name}", with_vectors.rank("hybrid", vectors, weights=weights)
         for name in rerankers:
             cross_encoder = CrossEncoder.load(resolve(name))
             yield f"BM25 and {encoders[0]}, {name}", corpus.rank("rerank", embedded[encoders[0]], cross_encoder)

@@ -29,8 +29,8 @@ Nodes: OpenSearch with its k-NN plugin (Lucene engine), Elasticsearch with a bas
 """
 NOTES = """
 If an engine has no k-NN (OpenSearch without the plugin, Elasticsearch before 8.12), documents get predicted queries and
-searches are reranked, without vectors. Other versions from OpenSearch 1.3 and Elasticsearch 7.10 on are expected to
-work, but are not tested.
+weighted terms, and searches are reranked, without vectors. Other versions from OpenSearch 1.3 and Elasticsearch 7.10 on
+are expected to work, but are not tested; searches by weighted terms need 7.12.
 """
 
 

@@ -186,7 +186,7 @@ SidecarScript = Callable[[str, dict[str, Any]], Awaitable[web.Response]]
 
 @dataclass
 class FakeSidecar:
-    """Answers `/embed` and `/rerank` by `script`; records what came as (path, body), and its headers."""
+    """Answers `/embed`, `/embed_sparse` and `/rerank` by `script`; records what came: (path, body), and headers."""
 
     script: SidecarScript
     received: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -194,11 +194,13 @@ class FakeSidecar:
     url: str = ""
     encoder: str | None = None
     more_encoders: list[str] = field(default_factory=list)
+    sparse: list[str] = field(default_factory=list)
 
     async def info(self, _: web.Request) -> web.Response:
         """What the sidecar says of itself."""
         several = {"embedding_model_ids": [self.encoder, *self.more_encoders]} if self.more_encoders else {}
-        return web.json_response({"embedding_model_id": self.encoder, **several} if self.encoder else {})
+        encoders = {"embedding_model_id": self.encoder, **several} if self.encoder else {}
+        return web.json_response(encoders | ({"sparse_model_ids": self.sparse} if self.sparse else {}))
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answers one request."""
@@ -209,9 +211,11 @@ class FakeSidecar:
 
 
 async def kind_sidecar(path: str, body: dict[str, Any]) -> web.Response:
-    """Embeds everything alike, and scores by the number of the query's words that a text holds."""
+    """Embeds and weighs everything alike, and scores by the number of the query's words that a text holds."""
     if path == "/embed":
         return web.json_response([[1.0, 0.0, 0.0, 0.0] for _ in body["inputs"]])
+    if path == "/embed_sparse":
+        return web.json_response([[{"index": 7, "value": 2.0, "token": "shoe"}] for _ in body["inputs"]])
     words = set(body["query"].lower().split())
     return web.json_response(
         [{"index": i, "score": float(len(words & set(text.lower().split())))} for i, text in enumerate(body["texts"])]

@@ -17,17 +17,18 @@ from bridge.cluster import companion
 from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import dialect_of, sign_code, vector_bytes
-from bridge.cluster.schema import new_index
+from bridge.cluster.schema import fitted, new_index
 from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
-from bridge.profile import IndexProfile, ModelReference, PassageSettings, companion_of
+from bridge.models.sparse_encoder import SparseEncoder
+from bridge.profile import IndexProfile, ModelReference, PassageSettings, SparseSettings, companion_of
 from bridge.proxy.server.app import running
 from bridge.settings import ClusterSettings, CompanionSettings, ProxySettings, Settings, SidecarSettings
 from bridge.text import enriched_text, split_passages, text_digest
 from rerank_server.app import Sidecar
 from rerank_server.models import Models
-from tests.toys import make_toy_cross_encoder, make_toy_encoder
+from tests.toys import make_toy_cross_encoder, make_toy_encoder, make_toy_sparse_encoder
 
 PREFIX = CompanionSettings().prefix
 
@@ -37,12 +38,13 @@ NESTED = PassageSettings(layout="nested", max_tokens=8, overlap_tokens=0)
 
 @dataclass(frozen=True)
 class ProxyStack:
-    """`url` is the proxy's; `encoder` is the one that the sidecar serves first."""
+    """`url` is the proxy's; `encoder` and `sparse_encoder` are those that the sidecar serves first."""
 
     url: str
     admin_url: str
     encoder: Encoder
     sidecar_url: str = ""
+    sparse_encoder: SparseEncoder | None = None
 
     def profile(self, **more: Any) -> IndexProfile:
         """A profile of documents with `title` and `body`, for the toy models."""
@@ -56,24 +58,49 @@ class ProxyStack:
         return IndexProfile(**given | more)
 
     def enriched(
-        self, document: dict[str, Any], predicted_queries: Sequence[str], *, nested: bool, object_field: str = "_neural"
+        self,
+        document: dict[str, Any],
+        predicted_queries: Sequence[str],
+        *,
+        nested: bool,
+        object_field: str = "_neural",
+        vectors: bool = True,
+        weighed: bool = False,
     ) -> dict[str, Any]:
-        """The document with the bridge's object."""
+        """The document with the bridge's object; `weighed` with terms, too."""
         text = enriched_text({"title": document["title"], "body": document["body"]})
         settings = NESTED if nested else PassageSettings()
         passages = split_passages(text, settings, lambda each: [match.span() for match in re.finditer(r"\w+", each)])
         unit = self.encoder.encode([passage.text for passage in passages], role="passage")
         embeddings, code = vector_bytes(unit).tolist(), b64encode(sign_code(unit)).decode()
         stamp = f"recipe.{text_digest({name: document[name] for name in ('title', 'body')})}"
-        ours: dict[str, Any] = {"predicted_queries": list(predicted_queries), "stamp": stamp, "code": code}
-        if nested:
+        ours: dict[str, Any] = {"predicted_queries": list(predicted_queries), "stamp": stamp}
+        if vectors:
+            ours["code"] = code
+        if vectors and nested:
             ours["passages"] = [
                 {"embedding": embedding, "start": passage.start, "end": passage.end}
                 for passage, embedding in zip(passages, embeddings, strict=True)
             ]
-        else:
+        elif vectors:
             [ours["embedding"]] = embeddings
+        if weighed:
+            ours["terms"] = [self.terms([passage.text for passage in passages])]
         return {**document, object_field: ours}
+
+    def sparse(self, **more: Any) -> SparseSettings:
+        """How documents get terms by the toy sparse encoder."""
+        assert self.sparse_encoder is not None
+        name, _, digest = self.sparse_encoder.identity.partition("@")
+        return SparseSettings(ModelReference(name, digest), **more)
+
+    def terms(self, passages: Sequence[str]) -> dict[str, float]:
+        """A document's terms: each has the largest weight that a passage gives it."""
+        assert self.sparse_encoder is not None
+        terms: dict[str, float] = {}
+        for of_passage in self.sparse_encoder.encode(passages):
+            terms |= {term: max(weight, terms.get(term, 0.0)) for term, weight in of_passage.items()}
+        return terms
 
     def fill(
         self,
@@ -86,14 +113,21 @@ class ProxyStack:
         **profile: Any,
     ) -> None:
         """Creates the index and writes documents with their predicted queries."""
-        made = self.profile(**profile)
         dialect = dialect_of(capabilities(client))
+        made = fitted(self.profile(**profile), dialect)
         body = new_index(made, dialect, properties=properties, settings=settings)
         client.indices.create(index=index, body=body)
         nested = made.passages.layout == "nested"
         lines: list[dict[str, Any]] = []
         for doc_id, (document, predicted) in documents.items():
-            enriched = self.enriched(document, predicted, nested=nested, object_field=made.object_field)
+            enriched = self.enriched(
+                document,
+                predicted,
+                nested=nested,
+                object_field=made.object_field,
+                vectors=made.has_vectors,
+                weighed=made.has_terms,
+            )
             lines += [{"index": {"_id": doc_id}}, enriched]
         if lines:
             answer = client.bulk(index=index, body=lines, refresh=True)
@@ -119,9 +153,16 @@ class ProxyStack:
         client.bulk(index=index, body=lines, refresh=True)
         state = indices.find(client, index)
         assert state is not None
-        made = self.profile(**profile)
-        companion.create(client, state, made, PREFIX)
-        self.enrich_beside(client, index, documents, nested=made.passages.layout == "nested")
+        made = companion.create(client, state, self.profile(**profile), PREFIX).profile
+        assert made is not None
+        self.enrich_beside(
+            client,
+            index,
+            documents,
+            nested=made.passages.layout == "nested",
+            vectors=made.has_vectors,
+            weighed=made.has_terms,
+        )
 
     def enrich_beside(
         self,
@@ -130,12 +171,14 @@ class ProxyStack:
         documents: Mapping[str, tuple[dict[str, Any], Sequence[str]]],
         *,
         nested: bool = False,
+        vectors: bool = True,
+        weighed: bool = False,
     ) -> None:
         """Writes what is made of these documents to the index's companion."""
         lines: list[dict[str, Any]] = []
         for doc_id, (document, predicted) in documents.items():
             texts = {name: document[name] for name in ("title", "body")}
-            enriched = self.enriched(texts, predicted, nested=nested)
+            enriched = self.enriched(texts, predicted, nested=nested, vectors=vectors, weighed=weighed)
             enriched["_neural"]["id"] = doc_id
             lines += [{"index": {"_id": doc_id}}, enriched]
         answer = client.bulk(index=companion_of(index, PREFIX), body=lines, refresh=True)
@@ -147,7 +190,7 @@ def proxy_stack(
     cluster: ClusterSettings, folder: Path, *, more_encoders: Sequence[Encoder] = (), **proxy: Any
 ) -> Iterator[ProxyStack]:
     """A proxy before `cluster` while the block runs; `proxy` are settings of the proxy."""
-    for name in ("encoder", "cross_encoder"):
+    for name in ("encoder", "cross_encoder", "sparse_encoder"):
         (folder / name).mkdir(exist_ok=True)
     toy = resolve(str(make_toy_cross_encoder(folder / "cross_encoder").path))
     models = Models(
@@ -155,7 +198,11 @@ def proxy_stack(
         cascade=CrossEncoder.load(toy, threads=1),
         encoder=Encoder.load(resolve(str(make_toy_encoder(folder / "encoder").path)), threads=1),
         more_encoders=tuple(more_encoders),
+        sparse_encoders=(
+            SparseEncoder.load(resolve(str(make_toy_sparse_encoder(folder / "sparse_encoder").path)), threads=1),
+        ),
     )
+    [sparse_encoder] = models.sparse_encoders
     loop = asyncio.new_event_loop()
     started: list[ProxyStack] = []
     ready = threading.Event()
@@ -169,7 +216,8 @@ def proxy_stack(
         given = {"port": 0, "admin_port": 0, "sidecar_url": sidecar_url, "shutdown_timeout_s": 1, **proxy}
         try:
             async with running(Settings(cluster=cluster, proxy=ProxySettings(**given))) as running_proxy:
-                started.append(ProxyStack(running_proxy.url, running_proxy.admin_url, models.encoder, sidecar_url))
+                urls = running_proxy.url, running_proxy.admin_url
+                started.append(ProxyStack(*urls, models.encoder, sidecar_url, sparse_encoder))
                 ready.set()
                 await stop.wait()
         finally:

@@ -27,6 +27,7 @@ STAGE_TITLES = {
     "bm25": "BM25 alone",
     "expansion": "+ predicted queries",
     "vector": "vectors alone",
+    "sparse": "weighted terms alone",
     "hybrid": "both, fused",
     "smoothing": "… and smoothed",
     "rerank": "… and reranked",

@@ -7,6 +7,7 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,7 +17,7 @@ from bridge.cluster.dialects import sign_code
 from bridge.errors import CascadeMissing
 from bridge.models.protocols import Encoder, Scorer
 from bridge.profile import IndexProfile, Stage
-from bridge.records import Hit, Key, Passage, RankedHit
+from bridge.records import Hit, Key, Passage, RankedHit, Terms
 from bridge.search.cascade import CascadeRequest
 from bridge.search.flow import Backend, rank
 from bridge.search.json_tree import Json
@@ -29,6 +30,31 @@ class Vectors:
 
     passages: NDArray[np.float32]
     queries: NDArray[np.float32]
+
+
+class TermWeights:
+    """The weighted terms of documents, by their place in the corpus, and of queries in theirs."""
+
+    def __init__(self, documents: Sequence[Terms], queries: Sequence[Terms]) -> None:
+        self.n_documents = len(documents)
+        self.queries = queries
+        postings: dict[str, list[tuple[int, float]]] = {}
+        for place, terms in enumerate(documents):
+            for term, weight in terms.items():
+                postings.setdefault(term, []).append((place, weight))
+        self._postings = {
+            term: (np.array([place for place, _ in found]), np.array([weight for _, weight in found]))
+            for term, found in postings.items()
+        }
+
+    def scores(self, terms: Terms) -> NDArray[np.float64]:
+        """The dot product of a query's terms and each document's: float64, (n_documents,)."""
+        scores = np.zeros(self.n_documents)
+        for term, weight in terms.items():
+            if term in self._postings:
+                places, weights = self._postings[term]
+                scores[places] += weight * weights
+        return scores
 
 
 class Corpus:
@@ -66,19 +92,25 @@ class Corpus:
         queries = list(self._queries.values())
         return Vectors(encoder.encode(self.passages, "passage"), encoder.encode(queries, "query"))
 
-    def rank(self, stage: Stage, vectors: Vectors, scorer: Scorer | None = None) -> dict[str, Sequence[RankedHit]]:
-        """Hits by query_id, best first, of a search that stops at `stage`; reranking needs a `scorer`.
+    def rank(
+        self, stage: Stage, vectors: Vectors, scorer: Scorer | None = None, *, weights: TermWeights | None = None
+    ) -> dict[str, Sequence[RankedHit]]:
+        """Hits by query_id, best first, of a search that stops at `stage`; reranking needs a `scorer`, and leg `sparse`
+        the terms' `weights`.
 
         Raises:
             ModelError: the cross-encoder failed.
         """
-        return asyncio.run(self._rank(stage, vectors, scorer))
+        return asyncio.run(self._rank(stage, vectors, scorer, weights))
 
-    async def _rank(self, stage: Stage, vectors: Vectors, scorer: Scorer | None) -> dict[str, Sequence[RankedHit]]:
+    async def _rank(
+        self, stage: Stage, vectors: Vectors, scorer: Scorer | None, weights: TermWeights | None
+    ) -> dict[str, Sequence[RankedHit]]:
         rankings: dict[str, Sequence[RankedHit]] = {}
         profile = msgspec.structs.replace(self._profile, dimension=vectors.queries.shape[1])
         for row, (query_id, text) in enumerate(self._queries.items()):
-            backend = MemoryBackend(self, self.lexical[query_id], vectors, vectors.queries[row], scorer)
+            terms = weights.queries[row] if weights is not None else None
+            backend = MemoryBackend(self, self.lexical[query_id], vectors, vectors.queries[row], scorer, weights, terms)
             request = words_request(text, self._profile.text_fields)
             rankings[query_id] = (await rank(request, profile, stage, backend)).hits
         return rankings
@@ -86,22 +118,24 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class MemoryBackend(Backend):
-    """Backend for one query of a corpus; `query` is its embedding."""
+    """Backend for one query of a corpus; `query` is its embedding, `terms` are its weighted terms."""
 
     corpus: Corpus
     lexical: Sequence[Hit]
     vectors: Vectors
     query: NDArray[np.float32]
     scorer: Scorer | None = None
+    weights: TermWeights | None = None
+    terms: Terms | None = None
 
     async def embed(self, text: str) -> Sequence[float]:
         return list(map(float, self.query))
 
+    async def weigh(self, text: str) -> Terms | None:
+        return self.terms
+
     async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
-        found = {
-            leg: self._nearest(body["size"]) if leg == "vector" else self.lexical[: body["size"]]
-            for leg, body in bodies.items()
-        }
+        found = {leg: self._found(leg, body["size"]) for leg, body in bodies.items()}
         name = self.corpus.code_field
         return {
             leg: self._coded(hits) if name in bodies[leg].get("docvalue_fields", ()) else hits
@@ -117,12 +151,19 @@ class MemoryBackend(Backend):
             for hit, code in zip(hits, codes, strict=True)
         ]
 
-    def _nearest(self, n_documents: int) -> list[Hit]:
-        """A document is as near as its nearest passage."""
-        cosines = np.maximum.reduceat(self.vectors.passages @ self.query, self.corpus.starts)
-        best = np.argsort(-cosines, kind="stable")[:n_documents].tolist()
+    def _found(self, leg: str, n_documents: int) -> Sequence[Hit]:
+        if leg == "vector":
+            # A document is as near as its nearest passage.
+            return self._best(np.maximum.reduceat(self.vectors.passages @ self.query, self.corpus.starts), n_documents)
+        if leg == "sparse" and self.weights is not None:
+            scores = self.weights.scores(self.terms or {})
+            return self._best(scores, min(n_documents, int(np.count_nonzero(scores))))
+        return self.lexical[:n_documents]
+
+    def _best(self, scores: NDArray[np.floating[Any]], n_documents: int) -> list[Hit]:
+        best = np.argsort(-scores, kind="stable")[:n_documents].tolist()
         keys = self.corpus.keys
-        return [Hit(keys[row][0], keys[row][1], float(cosines[row])) for row in best]
+        return [Hit(keys[row][0], keys[row][1], float(scores[row])) for row in best]
 
     async def read(
         self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int

@@ -83,8 +83,9 @@ class _Search:
         if self.left_alone is not None:
             # The lexical stage is the application's own search, which the proxy has no reason to touch.
             return stage == "lexical"
-        read = stage in ("smoothing", "rerank", "cascade") and bool(self.doc_ids) and CONFIDENT not in self.marker
-        return "degraded=" not in self.marker and (not read or stage in self.marker)
+        named = stage in ("sparse", "smoothing", "rerank", "cascade")
+        named = named and bool(self.doc_ids) and CONFIDENT not in self.marker
+        return "degraded=" not in self.marker and (not named or stage in self.marker)
 
     @property
     def left_alone(self) -> str | None:

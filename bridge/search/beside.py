@@ -13,7 +13,7 @@ import msgspec
 
 from bridge.cluster import dialects
 from bridge.profile import IndexProfile
-from bridge.records import Hit
+from bridge.records import Hit, Terms
 from bridge.search import legs
 from bridge.search.json_tree import Json
 from bridge.search.request import SearchRequest
@@ -29,13 +29,13 @@ _PER_RESULT = 3
 """Conditions drop candidates: ask for more than are needed."""
 
 _NEAREST_PER_RESULT = 1.5
-"""Without conditions, only deleted and changed documents are dropped from the nearest. Of texts more are needed: the
-companion ranks them otherwise than the application's query does."""
+"""Without conditions, only deleted and changed documents are dropped from what a neural leg finds. Of texts more are
+needed: the companion ranks them otherwise than the application's query does."""
 
 
 def n_candidates(profile: IndexProfile, leg: str, *, allowed: bool) -> int:
     """How many candidates a leg is asked for at first. `allowed`: no condition will drop any."""
-    per_result = _NEAREST_PER_RESULT if allowed and leg == "vector" else _PER_RESULT
+    per_result = _NEAREST_PER_RESULT if allowed and leg != "expansion" else _PER_RESULT
     return min(int(profile.window * per_result), MAX_CANDIDATES)
 
 
@@ -69,10 +69,15 @@ def vector(
     return _candidates(profile, query, size)
 
 
+def sparse(profile: IndexProfile, terms: Terms, *, size: int, among: Collection[str] | None = None) -> Json:
+    """The documents of the companion whose terms and the query's have the largest dot product."""
+    return _candidates(profile, {"bool": {"must": [dialects.weighed(profile, terms)], **_among(among)}}, size)
+
+
 def admission(request: SearchRequest, profile: IndexProfile, leg: str, candidates: Sequence[Hit]) -> Json:
     """A leg's search in the application's indices, with the documents' texts. It finds the same documents with the same
-    scores, those of leg vector after `in_order`, as `legs.expansion` and `legs.vector` do if the indices hold the
-    bridge's object themselves."""
+    scores, those of neural legs after `in_order`, as the leg's search does if the indices hold the bridge's object
+    themselves."""
     if leg == "expansion":
         body = legs.expanded_by(request, profile, _scored(candidates))
     else:
@@ -88,14 +93,14 @@ def admission(request: SearchRequest, profile: IndexProfile, leg: str, candidate
 
 
 def in_order(profile: IndexProfile, candidates: Sequence[Hit], admitted: Sequence[Hit]) -> list[Hit]:
-    """The first of the candidates that an admission of leg vector returned, in their order and with their scores."""
+    """The first of the candidates that a neural leg's admission returned, in their order and with their scores."""
     of_key = {hit.key: hit for hit in admitted}
     known = (msgspec.structs.replace(of_key[each.key], score=each.score) for each in candidates if each.key in of_key)
     return list(islice(known, profile.window))
 
 
 def _step(profile: IndexProfile) -> int:
-    """How many candidates of leg vector have one clause together, and one score. A clause for each would cost the
+    """How many candidates of a neural leg have one clause together, and one score. A clause for each would cost the
     cluster more than finding them; so many more than a window are shown, and no order is lost."""
     return max(profile.window // 4, 1)
 

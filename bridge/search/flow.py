@@ -4,6 +4,7 @@ The proxy, `tune`, `adapt` and the benchmark of models all rank by `rank`, each 
 the cluster and the models. Nothing here opens a connection.
 """
 
+import asyncio
 import base64
 import contextlib
 import math
@@ -15,7 +16,7 @@ import msgspec
 
 from bridge.errors import CascadeMissing
 from bridge.profile import IndexProfile, Stage
-from bridge.records import Hit, Key, Passage, RankedHit
+from bridge.records import Hit, Key, Passage, RankedHit, Terms
 from bridge.search import legs
 from bridge.search.cascade import CascadeRequest
 from bridge.search.collapse import Group, first_of_each, groups_of
@@ -39,6 +40,7 @@ CONFIDENT = "+confident"
 _FOR_URLS = str.maketrans("-_", "+/")
 
 TEXT_LEGS = ("expansion", "lexical")
+NEURAL_LEGS = ("vector", "sparse")
 
 READ_CHARS = 2_000
 """Characters of a passage that a cross-encoder is sent: more than it reads. The rest of a long text need not travel."""
@@ -52,6 +54,9 @@ class Backend(Protocol):
 
     async def embed(self, text: str) -> Sequence[float] | None:
         """The query's embedding, of unit length."""
+
+    async def weigh(self, text: str) -> Terms | None:
+        """The query's weighted terms; empty if it has none."""
 
     async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
         """Runs one search body per leg. Returns leg → hits, best first, each document once; with the doc values
@@ -90,6 +95,7 @@ class Ranking:
     what took part, for example `hybrid+rerank`. `legs`: the hits of each leg. `groups`: the group of each document,
     empty if the search is not collapsed. `passages`: of documents with several, the one that the cross-encoder scored
     best. `embedding`: the query's; None if there is none, or if the caller may not see the vectors to compare it with.
+    `terms`: the query's, if leg `sparse` was searched.
     """
 
     hits: Sequence[RankedHit] = ()
@@ -99,6 +105,7 @@ class Ranking:
     groups: Mapping[Key, Group] = field(default_factory=dict)
     passages: Mapping[Key, Passage] = field(default_factory=dict)
     embedding: Sequence[float] | None = None
+    terms: Terms = field(default_factory=dict)
 
     @property
     def own(self) -> list[Key]:
@@ -129,13 +136,13 @@ async def _rank_documents(
     weights = leg_weights(profile, stage)
     wanted = weights.keys() | {"lexical"} if explain else weights.keys()
     smoothing = smooths(profile, stage)
-    hits_of, embedding = await _run_legs(request, profile, wanted, backend, coded=smoothing)
+    hits_of, embedding, terms = await _run_legs(request, profile, wanted, backend, coded=smoothing)
     confident = confident_leg(hits_of, weights, profile.rules.confident_lead)
     if confident is not None:
         weights = {confident: 1.0}
     counting = {leg: hits for leg, hits in hits_of.items() if weights.get(leg, 0.0) > 0}
     if not counting:
-        return Ranking(legs=hits_of, embedding=embedding)
+        return Ranking(legs=hits_of, embedding=embedding, terms=terms)
     fusion = msgspec.structs.replace(profile.fusion, weights=weights)
     codes = codes_of(counting, profile) if smoothing and confident is None else {}
     fused = fuse(hits_of, fusion, window=profile.window, codes=codes, cut=request.collapse is None)
@@ -145,6 +152,7 @@ async def _rank_documents(
         stages="hybrid" if len(counting) > 1 else next(iter(counting)),
         legs=hits_of,
         embedding=embedding,
+        terms=terms,
     )
     if confident is not None:
         return replace(ranking, stages=ranking.stages + CONFIDENT)
@@ -163,8 +171,8 @@ async def _rank_documents(
 
 async def _run_legs(
     request: SearchRequest, profile: IndexProfile, wanted: Collection[str], backend: Backend, *, coded: bool
-) -> tuple[dict[str, Sequence[Hit]], Sequence[float] | None]:
-    """The hits of the legs that answered, `coded` with codes, and the query's embedding."""
+) -> tuple[dict[str, Sequence[Hit]], Sequence[float] | None, Terms]:
+    """The hits of the legs that answered, `coded` with codes, the query's embedding, and its weighted terms."""
 
     async def search(bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
         return await backend.search({leg: legs.coded(body, profile) if coded else body for leg, body in bodies.items()})
@@ -174,9 +182,14 @@ async def _run_legs(
         bodies["lexical"] = legs.lexical(request, profile)
     if "expansion" in wanted:
         bodies["expansion"] = legs.expansion(request, profile)
-    embedding = await backend.embed(request.text) if "vector" in wanted else None
+    embedding, terms = await asyncio.gather(
+        backend.embed(request.text) if "vector" in wanted else _nothing(),
+        backend.weigh(request.text) if "sparse" in wanted else _nothing(),
+    )
     if embedding is not None:
         bodies["vector"] = legs.vector(request, profile, embedding)
+    if terms:
+        bodies["sparse"] = legs.sparse(request, profile, terms)
     hits_of = dict(await search(bodies)) if bodies else {}
     few = embedding is not None and "vector" in hits_of and len(hits_of["vector"]) < profile.window
     if embedding is not None and few and profile.beside is None:
@@ -187,9 +200,13 @@ async def _run_legs(
     if not hits_of.get("vector"):
         # Vectors that the caller may not see are not compared with anything further on either.
         embedding = None
-    if request.min_score is not None and "vector" in hits_of:
-        hits_of["vector"] = _reaching_min_score(hits_of)
-    return hits_of, embedding
+    if request.min_score is not None:
+        hits_of |= {leg: _reaching_min_score(hits_of, leg) for leg in NEURAL_LEGS if leg in hits_of}
+    return hits_of, embedding, terms or {}
+
+
+async def _nothing() -> None:
+    return None
 
 
 def codes_of(hits_of: LegRankings, profile: IndexProfile) -> dict[Key, bytes]:
@@ -210,10 +227,10 @@ def _code(values: Sequence[object] | None) -> bytes:
     return b""
 
 
-def _reaching_min_score(hits_of: LegRankings) -> list[Hit]:
-    """The vector leg's hits that a text leg has too: only those are known to reach `min_score`."""
+def _reaching_min_score(hits_of: LegRankings, leg: str) -> list[Hit]:
+    """The hits of a neural leg that a text leg has too: only those are known to reach `min_score`."""
     reaching = {hit.key for leg in TEXT_LEGS for hit in hits_of.get(leg, ())}
-    return [hit for hit in hits_of["vector"] if hit.key in reaching]
+    return [hit for hit in hits_of[leg] if hit.key in reaching]
 
 
 def _holds_all_matches(counting: LegRankings, window: int) -> bool:

@@ -40,8 +40,8 @@ LegRankings = Mapping[str, Sequence[Hit]]
 def leg_weights(profile: IndexProfile, stage: Stage) -> dict[str, float]:
     """Leg → weight, for a search that stops at `stage`; all above zero.
 
-    If nothing was expanded, the application's own query takes the place of the expansion leg; where there
-    are no vectors the texts rank alone.
+    If nothing was expanded, the application's own query takes the place of the expansion leg. A leg whose field the
+    documents lack has no weight.
     """
     text_leg = "expansion" if profile.generator is not None else "lexical"
     match stage:
@@ -49,7 +49,10 @@ def leg_weights(profile: IndexProfile, stage: Stage) -> dict[str, float]:
             return {text_leg: 1.0}
         case "vector" if profile.has_vectors:
             return {"vector": 1.0}
-    weights = {leg: weight for leg, weight in profile.fusion.weights.items() if profile.has_vectors or leg != "vector"}
+        case "sparse" if profile.has_terms:
+            return {"sparse": 1.0}
+    lacking = {leg for leg, has in (("vector", profile.has_vectors), ("sparse", profile.has_terms)) if not has}
+    weights = {leg: weight for leg, weight in profile.fusion.weights.items() if leg not in lacking}
     if text_leg == "lexical":
         weights["lexical"] = max(weights.get("lexical", 0.0), weights.pop("expansion", 0.0))
     return {leg: weight for leg, weight in weights.items() if weight > 0} or {text_leg: 1.0}

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from bridge.cluster import dialects
 from bridge.profile import IndexProfile
-from bridge.records import Key
+from bridge.records import Key, Terms
 from bridge.search import json_tree
 from bridge.search.collapse import Collapse, Group
 from bridge.search.json_tree import Json
@@ -71,6 +71,11 @@ def exact_vector(request: SearchRequest, profile: IndexProfile, embedding: Seque
     `vector` finds few documents or none. This query meets only what the caller may see.
     """
     return allowed_by(request, profile, dialects.compared(profile, embedding))
+
+
+def sparse(request: SearchRequest, profile: IndexProfile, terms: Terms) -> Json:
+    """The documents with the largest sum, over the query's terms, of the term's weights in query and document."""
+    return allowed_by(request, profile, dialects.weighed(profile, terms))
 
 
 def coded(body: Json, profile: IndexProfile) -> Json:
@@ -182,6 +187,17 @@ def matching_predictions(request: SearchRequest, profile: IndexProfile, keys: Se
         "track_total_hits": False,
         "query": {"bool": {"filter": [documents(keys)], "must": [{"match": {name: request.text}}]}},
         "highlight": {"fields": {name: whole}},
+    }
+
+
+def matching_terms(profile: IndexProfile, keys: Sequence[Key], terms: Terms) -> Json:
+    """Those of the given documents that have terms of the query, with what each term gives to the score."""
+    return {
+        "size": len(keys),
+        "_source": False,
+        "track_total_hits": False,
+        "explain": True,
+        "query": {"bool": {"filter": [documents(keys)], "must": [dialects.weighed(profile, terms)]}},
     }
 
 

@@ -4,6 +4,7 @@ Totals, aggregations, suggestions, profile and shards are the ones of its own an
 cluster's, byte for byte but for `_score`, the bridge's object and the explanation if the request wants one.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -253,6 +254,31 @@ def with_inner_hits(hit: ShownHit, added: bytes) -> ShownHit:
 def doc_values(hit: ShownHit) -> Mapping[str, Sequence[object]]:
     """The hit's fields, each with its values."""
     return decode_answer(bytes(hit.members.get("fields", b"{}")), dict[str, list[object]])
+
+
+class _Explanation(msgspec.Struct):
+    value: float
+    description: str
+    details: list["_Explanation"] = []
+
+
+_SCORED_TERM = re.compile(r"function on the \S+ field for the (\S+) feature")
+"""How Lucene begins to explain the score of one term (`FeatureField`)."""
+
+
+def scored_terms(hit: ShownHit) -> dict[str, float]:
+    """What each term of the query gave to a hit of `legs.matching_terms`, the largest first; empty if the cluster
+    explains it otherwise."""
+    try:
+        explanations = [decode_answer(bytes(hit.members["_explanation"]), _Explanation)]
+    except (msgspec.DecodeError, KeyError):
+        return {}
+    scores: dict[str, float] = {}
+    for each in explanations:
+        explanations += each.details
+        if (named := _SCORED_TERM.search(each.description)) is not None:
+            scores[named[1]] = each.value
+    return dict(sorted(scores.items(), key=lambda term: -term[1]))
 
 
 def passages_to_read(hits: Sequence[ShownHit], keys: Sequence[Key], profile: IndexProfile) -> dict[Key, list[Passage]]:

@@ -8,8 +8,14 @@ from benchmarks.models import INDEX, Ground, Rankings
 from benchmarks.plain_index import worth
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.profile import RerankSettings
-from bridge.records import Hit
-from tests.toys import make_negated_cross_encoder, make_toy_cross_encoder, make_toy_encoder, make_toy_static_encoder
+from bridge.records import Hit, RankedHit
+from tests.toys import (
+    make_negated_cross_encoder,
+    make_toy_cross_encoder,
+    make_toy_encoder,
+    make_toy_sparse_encoder,
+    make_toy_static_encoder,
+)
 
 DOCUMENTS = {
     "wing": "wing pressure of a supersonic wing",
@@ -43,18 +49,28 @@ def test_every_ranking_is_told_with_what_made_it(ground: Ground, tmp_path: Path)
     encoder = str(make_toy_encoder(tmp_path / "encoder").path)
     honest = str(make_toy_cross_encoder(tmp_path / "honest").path)
     negated = str(make_negated_cross_encoder(tmp_path / "negated").path)
-    compared = dict(ground.compared([encoder], [honest, negated], RerankSettings(depth=3, blend=0.0)))
+    sparse = str(make_toy_sparse_encoder(tmp_path / "sparse").path)
+    settings = RerankSettings(depth=3, blend=0.0)
+    compared = dict(ground.compared([encoder], [honest, negated], settings, [sparse]))
 
     assert list(compared) == [
         "BM25",
         encoder,
         f"BM25 and {encoder}",
         f"BM25 and {encoder}, smoothed",
+        sparse,
+        f"BM25 and {sparse}",
+        f"BM25, {encoder} and {sparse}",
         f"BM25 and {encoder}, {honest}",
         f"BM25 and {encoder}, {negated}",
     ]
     figures = {name: worth(JUDGED, rankings) for name, rankings in compared.items()}
     assert figures[f"BM25 and {encoder}, {honest}"] > figures["BM25"]
+    assert order(compared[sparse]) == ["dress"]
+    for name, legs in ((f"BM25 and {sparse}", {"sparse"}), (f"BM25, {encoder} and {sparse}", {"sparse", "vector"})):
+        [dress] = [hit for hit in compared[name]["q"] if hit.doc_id == "dress"]
+        assert isinstance(dress, RankedHit)
+        assert dress.legs.keys() == {"lexical", *legs}
     assert figures[f"BM25 and {encoder}, {negated}"] < figures[f"BM25 and {encoder}, {honest}"]
 
 

@@ -44,7 +44,7 @@ PROPERTIES = {
     "variant_of": {"type": "long"},
 }
 JSON = {"Content-Type": "application/json"}
-STAGES = ["expansion", "vector", "hybrid", "smoothing", "cascade", "rerank"]
+STAGES = ["expansion", "vector", "sparse", "hybrid", "hybrid, sparse=0.5", "smoothing", "cascade", "rerank"]
 
 WING = {"multi_match": {"query": "wing flow", "fields": ["title", "body"]}}
 BODIES: dict[str, dict[str, Any]] = {
@@ -98,6 +98,7 @@ def ways(node: EmbeddedNode, stack: ProxyStack, request: pytest.FixtureRequest) 
         "passages": NESTED if request.param == "nested" else PassageSettings(),
         "rerank": RerankSettings(depth=20),
         "window": 30,
+        "sparse": stack.sparse(),
     }
     # Another analyser than that of the predicted queries: then they are scored by themselves.
     plain = {"body": {"type": "text", "analyzer": "standard"}}

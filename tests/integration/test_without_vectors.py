@@ -19,10 +19,13 @@ from bridge.node.launch import NodePlan, plan_node
 from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, load_settings
 from tests import servers
-from tests.proxy_stack import ProxyStack, proxy_stack
+from tests.proxy_stack import PREFIX, ProxyStack, proxy_stack
 from tests.toys import WORDS, make_toy_query_generator
 
-DOCUMENTS = {word: {"title": f"about {word}", "body": f"{word} and more"} for word in WORDS[:20]}
+DROPPED = "every"
+"""The application's index drops this word."""
+
+DOCUMENTS = {word: {"title": f"about {word}", "body": f"{word} and more"} for word in [*WORDS[:20], DROPPED]}
 
 
 def without_plugins(plan: NodePlan) -> NodePlan:
@@ -55,13 +58,15 @@ def application_index(bare_node: EmbeddedNode) -> Iterator[str]:
     name = servers.unused_index_name()
     with servers.client(bare_node.url) as client:
         properties = {"title": {"type": "text"}, "body": {"type": "text"}}
-        client.indices.create(index=name, body={"mappings": {"properties": properties}})
+        analysis = {"analyzer": {"default": {"type": "standard", "stopwords": [DROPPED]}}}
+        body = {"settings": {"analysis": analysis}, "mappings": {"properties": properties}}
+        client.indices.create(index=name, body=body)
         lines: list[dict[str, Any]] = []
         for doc_id, document in DOCUMENTS.items():
             lines += [{"index": {"_id": doc_id}}, document]
         client.bulk(index=name, body=lines, params={"refresh": "true"})
         yield name
-        client.indices.delete(index=name)
+        client.indices.delete(index=f"{name},{PREFIX}{name}", ignore_unavailable=True)
 
 
 def neural_bridge(node: EmbeddedNode, stack: ProxyStack, folder: Path, *arguments: str) -> Result:
@@ -100,6 +105,33 @@ def test_a_cluster_without_vectors_is_enriched_searched_and_told_of(
     mark = answered.headers["x-bridge"]
     assert "rerank" in mark
     assert "degraded" not in mark
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("way", ["--in-place", "--beside"])
+def test_without_vectors_terms_are_the_neural_leg(
+    bare_node: EmbeddedNode, stack: ProxyStack, application_index: str, tmp_path: Path, way: str
+) -> None:
+    """The index drops one of the query's words: only its term finds the document that has it."""
+    with servers.client(bare_node.url) as client:
+        fields = ("--text-field", "title", "--text-field", "body", "--sparse-encoder", str(tmp_path / "sparse_encoder"))
+        filled = neural_bridge(bare_node, stack, tmp_path, "backfill", application_index, *fields, way, "--quiet")
+        assert filled.exit_code == 0, filled.output
+        client.indices.refresh(index=application_index)
+        query = {"bool": {"must": [{"match": {"title": f"{WORDS[5]} {DROPPED}"}}]}}
+        answered = requests.post(
+            f"{stack.url}/{application_index}/_search",
+            json={"query": query},
+            headers={"x-bridge": "explain"},
+            timeout=120,
+        )
+        undone = neural_bridge(bare_node, stack, tmp_path, "undo", application_index, "--yes")
+        assert undone.exit_code == 0, undone.output
+        left = client.search(index=application_index, body={"query": {"match_all": {}}, "size": 100})["hits"]["hits"]
+    assert answered.headers["x-bridge"].startswith("hybrid+rerank;")
+    found = {hit["_id"]: hit["_bridge"]["legs"].keys() for hit in answered.json()["hits"]["hits"]}
+    assert found == {WORDS[5]: {"expansion", "lexical", "sparse"}, DROPPED: {"sparse"}}
+    assert {hit["_id"]: hit["_source"] for hit in left} == DOCUMENTS
 
 
 def assert_enriched_without_vectors(client: OpenSearch, index: str) -> None:

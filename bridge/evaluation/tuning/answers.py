@@ -16,7 +16,7 @@ from bridge.cluster.connection import exchange
 from bridge.errors import AnswerNotUnderstood, CascadeMissing
 from bridge.model_servers.client import SidecarClient
 from bridge.profile import IndexProfile
-from bridge.records import Hit, Key, Passage
+from bridge.records import Hit, Key, Passage, Terms
 from bridge.search import json_tree, legs
 from bridge.search.cascade import CascadeRequest, merge_scores, select_for_large_model
 from bridge.search.flow import Backend
@@ -34,11 +34,15 @@ class Source(Protocol):
     def embed(self, text: str) -> Sequence[float] | None:
         """The query's embedding; None if the index has no vectors."""
 
+    def weigh(self, text: str) -> Terms | None:
+        """The query's weighted terms; None if the index has none."""
+
     def search(
-        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None
+        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None, terms: Terms | None
     ) -> Mapping[str, Sequence[Hit]]:
-        """The hits of each leg's body, which `profile` and the query's embedding gave. They have the codes of documents
-        even if it does not ask for them, because settings that smooth and settings that do not share the answers."""
+        """The hits of each leg's body, which `profile` and the query's embedding and terms gave. They have the codes of
+        documents even if it does not ask for them, because settings that smooth and settings that do not share the
+        answers."""
 
     def read(
         self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
@@ -68,8 +72,11 @@ class ClusterAndSidecar:
             return None
         return self.sidecar.embed(text, model=self.profile.encoder.identity)
 
+    def weigh(self, text: str) -> Terms | None:
+        return None if self.profile.sparse is None else self.sidecar.weigh(text, self.profile.sparse)
+
     def search(
-        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None
+        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None, terms: Terms | None
     ) -> Mapping[str, Sequence[Hit]]:
         wanted = [legs.coded(body, self.profile) for body in bodies.values()]
         answer = self._send("_msearch", legs.msearch(wanted, self.scope), "application/x-ndjson")
@@ -132,14 +139,17 @@ class AverageTime:
 class Costs:
     """Milliseconds per part of one query.
 
-    `own`: the application's own search; `embed`: the query's embedding; `text_leg` alone; `hybrid_legs`: all legs of a
-    hybrid search together. `texts`: per document, to fetch its text; `large` and `small`: per passage, to score it.
+    `own`: the application's own search; `embed`: the query's embedding; `weigh`: its terms; `text_leg` alone;
+    `hybrid_legs`: the text leg and the vector leg together; `all_legs`: these and the sparse leg. `texts`: per
+    document, to fetch its text; `large` and `small`: per passage, to score it.
     """
 
     own: float = 0.0
     embed: float = 0.0
+    weigh: float = 0.0
     text_leg: float = 0.0
     hybrid_legs: float = 0.0
+    all_legs: float = 0.0
     texts: AverageTime = field(default_factory=AverageTime)
     large: AverageTime = field(default_factory=AverageTime)
     small: AverageTime = field(default_factory=AverageTime)
@@ -165,6 +175,7 @@ class RememberedSearch(Backend):
         self._most_passages = most_passages
         self._profile: IndexProfile
         self._embedding: Sequence[float] | None = None
+        self._terms: Terms | None = None
         self._hits: dict[bytes, Sequence[Hit]] = {}
         self._passages: dict[Key, Sequence[Passage]] = {}
         self._scores: dict[tuple[str, bool], float] = {}
@@ -181,14 +192,18 @@ class RememberedSearch(Backend):
         hits_of, self.costs.own = _timed(lambda: self._ask(lexical))
         self.own = hits_of["lexical"]
         self._embedding, self.costs.embed = _timed(lambda: self.source.embed(self.request.text))
-        if self._embedding is None:
-            self._ask(text)
-            self.costs.text_leg = self.costs.hybrid_legs = _timed(lambda: self._ask(text))[1]
-            return
-        hybrid = text | {"vector": legs.vector(self.request, profile, self._embedding)}
-        self._ask(hybrid)  # The first time pays for what later searches find done.
-        self.costs.text_leg = _timed(lambda: self._ask(text))[1]
-        self.costs.hybrid_legs = _timed(lambda: self._ask(hybrid))[1]
+        self._terms, self.costs.weigh = _timed(lambda: self.source.weigh(self.request.text))
+        bodies = hybrid = text
+        if self._embedding is not None:
+            bodies = hybrid = text | {"vector": legs.vector(self.request, profile, self._embedding)}
+        if self._terms:
+            bodies = hybrid | {"sparse": legs.sparse(self.request, profile, self._terms)}
+        self._ask(bodies)  # The first time pays for what later searches find done.
+        costs = self.costs
+        costs.text_leg = costs.hybrid_legs = _timed(lambda: self._ask(text))[1]
+        if hybrid != text:
+            costs.hybrid_legs = _timed(lambda: self._ask(hybrid))[1]
+        costs.all_legs = costs.hybrid_legs if bodies == hybrid else _timed(lambda: self._ask(bodies))[1]
 
     def by(self, profile: IndexProfile) -> "RememberedSearch":
         """The same search by another profile: what one of them asks, all remember."""
@@ -199,6 +214,9 @@ class RememberedSearch(Backend):
     async def embed(self, text: str) -> Sequence[float] | None:
         return self._embedding
 
+    async def weigh(self, text: str) -> Terms | None:
+        return self._terms
+
     async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
         unknown = {leg: body for leg, body in bodies.items() if _without_size(body) not in self._hits}
         if unknown:
@@ -207,7 +225,7 @@ class RememberedSearch(Backend):
 
     def _ask(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
         sized = {leg: body | {"size": self._most_hits} for leg, body in bodies.items()}
-        hits_of = self.source.search(sized, self._profile, self._embedding)
+        hits_of = self.source.search(sized, self._profile, self._embedding, self._terms)
         self._hits |= {_without_size(bodies[leg]): hits for leg, hits in hits_of.items()}
         return hits_of
 

@@ -19,7 +19,7 @@ from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.model_client import Sidecar
 from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.ranking import CallersBackend, Notes
-from bridge.records import Hit, Key, Passage
+from bridge.records import Hit, Key, Passage, Terms
 from bridge.search.json_tree import Json
 from bridge.search.request import SearchRequest
 from bridge.settings import Settings
@@ -80,28 +80,33 @@ class CompanionAndSidecar(ClusterAndSidecar):
     searches: ProxySearches
 
     def search(
-        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None
+        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None, terms: Terms | None
     ) -> Mapping[str, Sequence[Hit]]:
         wide = msgspec.structs.replace(profile, window=max(body["size"] for body in bodies.values()))
-        return self._answer(wide, embedding, lambda backend: backend.search(bodies))
+
+        async def hits(backend: CallersBackend) -> Mapping[str, Sequence[Hit]]:
+            await backend.embed(self.request.text)
+            await backend.weigh(self.request.text)
+            return await backend.search(bodies)
+
+        return self._answer(wide, _Encoded(embedding, terms), hits)
 
     def read(
         self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
     ) -> Mapping[Key, Sequence[Passage]]:
-        return self._answer(self.profile, embedding, lambda backend: backend.read(keys, embedding, passages=passages))
+        encoded = _Encoded(embedding, None)
+        return self._answer(self.profile, encoded, lambda backend: backend.read(keys, embedding, passages=passages))
 
     def _answer(
         self,
         profile: IndexProfile,
-        embedding: Sequence[float] | None,
+        encoded: "_Encoded",
         question: Callable[[CallersBackend], Coroutine[Any, Any, _T]],
     ) -> _T:
         plan, notes = self.searches.plan(self.index, self.request, profile), Notes()
 
         async def answer(asked: OwnSearches) -> _T:
-            backend = CallersBackend(plan, asked, cast(Sidecar, _Embedded(embedding)), notes)
-            await backend.embed(self.request.text)
-            return await question(backend)
+            return await question(CallersBackend(plan, asked, cast(Sidecar, encoded), notes))
 
         found = self.searches.wait(answer)
         for failure in notes.failures:
@@ -112,10 +117,14 @@ class CompanionAndSidecar(ClusterAndSidecar):
 
 
 @dataclass(frozen=True, slots=True)
-class _Embedded:
-    """In place of the sidecar: the query's embedding is known."""
+class _Encoded:
+    """In place of the sidecar: the query's embedding and terms are known."""
 
     embedding: Sequence[float] | None
+    terms: Terms | None
 
     async def embed(self, _: str, **__: object) -> Sequence[float] | None:
         return self.embedding
+
+    async def weigh(self, *_: object, **__: object) -> Terms | None:
+        return self.terms

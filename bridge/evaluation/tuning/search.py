@@ -15,6 +15,7 @@ from bridge.evaluation.tuning.setting import (
     passages,
     rerankings,
     smoothings,
+    sparse_weights,
     text_legs,
 )
 from bridge.evaluation.tuning.trials import Trial, Trials
@@ -34,6 +35,7 @@ _SEED = 7
 STEPS: tuple[Callable[[Setting], Iterable[Setting]], ...] = (
     fusions,
     text_legs,
+    sparse_weights,
     boosts_and_windows,
     smoothings,
     rerankings,

@@ -15,12 +15,13 @@ from bridge.proxy.transport.passthrough import Inbound, aside
 from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.ranking import Ranked, internal_error
-from bridge.records import Key, Passage, RankedHit, Smoothed
+from bridge.records import Key, Passage, RankedHit, Smoothed, Terms
 from bridge.search import legs
 from bridge.search.collapse import Collapse, Group
 from bridge.search.filter_path import filtered, without_parameter
 from bridge.search.flow import Ranking
 from bridge.search.fusion import tail_score
+from bridge.search.json_tree import Json
 from bridge.search.request import LeaveAlone
 from bridge.search.response import (
     OwnAnswer,
@@ -31,6 +32,7 @@ from bridge.search.response import (
     highlighted,
     hit_without,
     inner_hits,
+    scored_terms,
     shown_hit,
     with_inner_hits,
 )
@@ -123,11 +125,11 @@ class Composer:
         _refuse_mixture(plan, [*available, *(hit.key for hit in ranking)])
         if missing := [hit.key for hit in page if hit.key not in available]:
             available |= await self._missing_hits(plan, ranked.ranking, missing, own)
-        matching: dict[Key, list[str]] = {}
-        if plan.explain:
-            matching = await self._predicted_queries(plan, [hit.key for hit in page], ranked)
+        reasons: dict[Key, dict[str, object]] = {}
+        if plan.explain and page:
+            reasons = await self._reasons(plan, [hit.key for hit in page], ranked)
         shown = [
-            _shown(plan, available[hit.key], hit, rank, ranked.ranking.passages.get(hit.key), matching.get(hit.key, ()))
+            _shown(plan, available[hit.key], hit, rank, ranked.ranking.passages.get(hit.key), reasons.get(hit.key, {}))
             for rank, hit in enumerate(page, start=request.start + 1)
             if hit.key in available
         ]
@@ -190,27 +192,40 @@ class Composer:
             for rank, hit in enumerate(hits, start=first)
         ]
 
-    async def _predicted_queries(self, plan: Plan, keys: Sequence[Key], ranked: Ranked) -> dict[Key, list[str]]:
-        """The documents' predicted queries that match the user's words, best first."""
-        if plan.profile.generator is None or not keys:
-            return {}
-        request, profile = plan.request, plan.profile
+    async def _reasons(self, plan: Plan, keys: Sequence[Key], ranked: Ranked) -> dict[Key, dict[str, object]]:
+        """Why legs found the documents: the predicted queries that match the user's words, best first, and the terms
+        that the document and the query have in common."""
+        request, profile, terms = plan.request, plan.profile, ranked.ranking.terms
+        predicted, weighed = await asyncio.gather(
+            self._made(plan, keys, ranked, lambda theirs: legs.matching_predictions(request, profile, theirs))
+            if profile.generator is not None
+            else _none(),
+            self._made(plan, keys, ranked, lambda theirs: legs.matching_terms(profile, theirs, terms))
+            if terms
+            else _none(),
+        )
+        reasons: dict[Key, dict[str, object]] = {}
+        for hit in predicted:
+            if queries := highlighted(hit, profile.predicted_queries_field):
+                reasons.setdefault(hit.key, {})["predicted_queries"] = queries
+        for hit in weighed:
+            if scores := scored_terms(hit):
+                reasons.setdefault(hit.key, {})["terms"] = explained_terms(scores, terms)
+        return reasons
+
+    async def _made(
+        self, plan: Plan, keys: Sequence[Key], ranked: Ranked, body_of: Callable[[Sequence[Key]], Json]
+    ) -> Sequence[ShownHit]:
+        """The hits of a search of what the bridge made of these documents; `body_of` makes it from their keys. Of a
+        companion only entries count that were made of the texts which the caller is shown."""
         try:
-            if profile.beside is None:
-                body = legs.matching_predictions(request, profile, keys)
-                hits = await self._searches.hits(plan, body, stage="explain", deadline=plan.deadline)
-            else:
-                # What was predicted of a text that the caller is not shown is not shown either.
-                hits = await self._searches.companion_hits(
-                    plan,
-                    [key for key in keys if ranked.entries is not None and ranked.entries.count(key)],
-                    lambda theirs: legs.matching_predictions(request, profile, theirs),
-                    deadline=plan.deadline,
-                )
+            if plan.profile.beside is None:
+                return await self._searches.hits(plan, body_of(keys), stage="explain", deadline=plan.deadline)
+            counting = [key for key in keys if ranked.entries is not None and ranked.entries.count(key)]
+            return await self._searches.companion_hits(plan, counting, body_of, deadline=plan.deadline)
         except StageFailed as failed:
             ranked.notes.failures.append(failed)
-            return {}
-        return {hit.key: highlighted(hit, plan.profile.predicted_queries_field) for hit in hits}
+            return ()
 
     async def _found_beyond(self, plan: Plan, ranked: Ranked) -> int:
         """How many documents of the ranking the application's own query does not match; 0 if that is not known."""
@@ -243,15 +258,15 @@ def explained_answer(ranked: Ranked) -> dict[str, object]:
 
 
 def explained_hit(
-    hit: RankedHit, *, rank: int, passage: Passage | None = None, predicted_queries: Sequence[str] = ()
+    hit: RankedHit, *, rank: int, passage: Passage | None = None, reasons: Mapping[str, object]
 ) -> dict[str, object]:
     """Why the document stands at this rank (first is 1): the ranks and scores of each leg and stage.
 
-    `predicted_queries` are those that match the user's words. `passage` is the one that the cross-encoder read, of a
-    document with several; its offsets count characters of the enriched text (the profile's fields joined).
+    `reasons` of legs come after their scores. `passage` is the one that the cross-encoder read, of a document with
+    several; its offsets count characters of the enriched text (the profile's fields joined).
     """
     optional: Mapping[str, object] = {
-        "predicted_queries": list(predicted_queries) or None,
+        **reasons,
         "fused_score": hit.fused_score,
         "smoothed": hit.smoothed and explained_smoothing(hit.smoothed),
         "rerank_score": hit.rerank_score,
@@ -265,6 +280,16 @@ def explained_hit(
     }
 
 
+def explained_terms(scores: Mapping[str, float], terms: Terms) -> list[dict[str, object]]:
+    """The terms that the document and the query have in common: the weight in each, and their product, which the term
+    gave to the leg's score."""
+    return [
+        {"term": term, "query": terms[term], "document": score / terms[term], "score": score}
+        for term, score in scores.items()
+        if term in terms
+    ]
+
+
 def explained_smoothing(smoothed: Smoothed) -> dict[str, object]:
     """The fused score before smoothing, and the share that each neighbour has in the score after it."""
     neighbours = [
@@ -274,16 +299,18 @@ def explained_smoothing(smoothed: Smoothed) -> dict[str, object]:
 
 
 def _shown(
-    plan: Plan, hit: ShownHit, ranked: RankedHit, rank: int, passage: Passage | None, matching: Sequence[str]
+    plan: Plan, hit: ShownHit, ranked: RankedHit, rank: int, passage: Passage | None, reasons: Mapping[str, object]
 ) -> RawObject:
     return shown_hit(
         hit,
         score=ranked.score,
         passage=passage.text if plan.passage and passage is not None else None,
-        explanation=explained_hit(ranked, rank=rank, passage=passage, predicted_queries=matching)
-        if plan.explain
-        else None,
+        explanation=explained_hit(ranked, rank=rank, passage=passage, reasons=reasons) if plan.explain else None,
     )
+
+
+async def _none() -> Sequence[ShownHit]:
+    return ()
 
 
 def _finished(plan: Plan, body: bytes) -> bytes:

@@ -16,8 +16,9 @@ from bridge.profile import IndexProfile
 from bridge.proxy.transport.passthrough import aside
 from bridge.proxy.upgrade.cluster_client import OwnSearches, scope
 from bridge.proxy.upgrade.planning import Plan
-from bridge.records import Hit, Key
+from bridge.records import Hit, Key, Terms
 from bridge.search import beside, legs
+from bridge.search.flow import NEURAL_LEGS
 from bridge.search.json_tree import Json
 from bridge.search.response import ShownHit, leg_rankings
 from bridge.text import decode_answer, source_digest
@@ -85,14 +86,23 @@ class Entries:
 
 
 class CompanionLegs:
-    """Answers the legs of one search, and notes in `entries` what it sees. `embedding` is the query's, None if there
-    is none."""
+    """Answers the legs of one search, and notes in `entries` what it sees. `embedding` and `terms` are the query's, or
+    None."""
 
-    def __init__(self, plan: Plan, searches: OwnSearches, embedding: Sequence[float] | None, entries: Entries) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        searches: OwnSearches,
+        entries: Entries,
+        *,
+        embedding: Sequence[float] | None,
+        terms: Terms | None,
+    ) -> None:
         self._plan = plan
         self._searches = searches
-        self._embedding = embedding
         self._entries = entries
+        self._embedding = embedding
+        self._terms = terms
         self._conditions = searches.conditions(plan)
 
     async def answer(self, bodies: Mapping[str, Json]) -> dict[str, list[Hit] | str]:
@@ -148,7 +158,8 @@ class CompanionLegs:
         few = any(len(hits) < profile.window for hits in full.values()) or 2 * len(unknown) > profile.window
         if few or (unknown and legs.allowed(self._plan.request)):
             asked = max(candidates[leg].asked for leg in full)
-            n_admitted = len(full["vector"]) if "vector" in full else profile.window - len(unknown)
+            n_neural = [len(hits) for leg, hits in full.items() if leg in NEURAL_LEGS]
+            n_admitted = min(n_neural, default=profile.window - len(unknown))
             if asked == beside.MAX_CANDIDATES or asked * profile.window > n_admitted * beside.MAX_CANDIDATES:
                 many = await self._many() if many is None else many
                 if not many and (among := await self._matching()) is not None:
@@ -190,9 +201,12 @@ class CompanionLegs:
 
     def _question(self, leg: str, size: int, among: Collection[str] | None = None) -> Json:
         plan = self._plan
-        if leg == "expansion":
-            return beside.expansion(plan.request, plan.profile, size=size, among=among)
-        return beside.vector(plan.profile, self._embedding or (), size=size, among=among)
+        match leg:
+            case "vector":
+                return beside.vector(plan.profile, self._embedding or (), size=size, among=among)
+            case "sparse":
+                return beside.sparse(plan.profile, self._terms or {}, size=size, among=among)
+        return beside.expansion(plan.request, plan.profile, size=size, among=among)
 
     async def _found(self, questions: Mapping[str, Json]) -> dict[str, _Candidates | str]:
         """The companions' answers, or why there are none."""
@@ -245,8 +259,9 @@ class CompanionLegs:
         hits_of = await self._by_caller(
             {leg: beside.admission(plan.request, plan.profile, leg, each.hits) for leg, each in candidates.items()}
         )
-        if isinstance(near := hits_of.get("vector"), list):
-            hits_of["vector"] = beside.in_order(plan.profile, candidates["vector"].hits, near)
+        for leg in NEURAL_LEGS:
+            if isinstance(scored := hits_of.get(leg), list):
+                hits_of[leg] = beside.in_order(plan.profile, candidates[leg].hits, scored)
         shown = [hit for hits in hits_of.values() if not isinstance(hits, str) for hit in hits]
         await aside(sum(len(hit.source) for hit in shown), lambda: self._entries.show(shown))
         return hits_of

@@ -1,4 +1,5 @@
-"""Embeddings of queries and rerank scores: from the sidecar, or from other model servers in its place.
+"""What models say of queries: embeddings, weighted terms and rerank scores, from the sidecar, or embeddings and scores
+from other model servers in its place.
 
 Each answer must come within the time that is left of a search. Whatever goes wrong (no answer, late, overloaded,
 nonsense) becomes one exception with a reason that fits into a header.
@@ -6,12 +7,14 @@ nonsense) becomes one exception with a reason that fits into a header.
 
 import asyncio
 import math
+import sys
 import time
 from array import array
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from itertools import islice
 from types import TracebackType
-from typing import NoReturn, Self, TypeAlias, TypeVar
+from typing import Generic, NoReturn, Self, TypeAlias, TypeVar
 
 import aiohttp
 import msgspec
@@ -19,8 +22,11 @@ from cachetools import LRUCache, TTLCache
 from pydantic import SecretStr
 
 from bridge import tracing
+from bridge.cluster.dialects import MAX_QUERY_TERMS
 from bridge.errors import CascadeMissing, NotTaken, StageFailed
-from bridge.model_servers.shapes import embed_api, in_order, rerank_api
+from bridge.model_servers.shapes import embed_api, in_order, query_terms, rerank_api, terms_body
+from bridge.profile import SparseSettings
+from bridge.records import Terms
 from bridge.search.cascade import CascadeRequest
 from bridge.settings import Settings, masked, without_secrets
 from bridge.text import decode
@@ -44,8 +50,8 @@ _REMEDIES = {
     424: "its model failed",
     429: "it has too much to do",
 }
-_Embedded: TypeAlias = tuple[str, int, str]
-"""An encoder's identity, the length of its embeddings that an index wants, and a text."""
+_Query: TypeAlias = tuple[str, int | str, str]
+"""An encoder's identity, what an index wants of it (how long an embedding is, how queries get terms), and a text."""
 _T = TypeVar("_T")
 
 
@@ -213,6 +219,7 @@ class ModelStage:
 class _Info(msgspec.Struct):
     embedding_model_id: str | None = None
     embedding_model_ids: list[str] = []
+    sparse_model_ids: list[str] = []
 
     @property
     def encoders(self) -> list[str]:
@@ -220,30 +227,29 @@ class _Info(msgspec.Struct):
         return self.embedding_model_ids or ([self.embedding_model_id] if self.embedding_model_id else [])
 
 
-class EmbeddingCache:
-    """Remembers `size` embeddings, those used last; whom they were made for makes no difference to them."""
+class QueryCache(Generic[_T]):
+    """Remembers what a model made of `size` queries, those used last, by model and query: all callers share it."""
 
     def __init__(self, size: int) -> None:
-        # A list of 384 numbers takes 12 KB, an array 3.
-        self._known: LRUCache[_Embedded, array[float]] = LRUCache(size)
-        self._under_way: dict[_Embedded, asyncio.Future[list[float]]] = {}
+        self._known: LRUCache[_Query, _T] = LRUCache(size)
+        self._under_way: dict[_Query, asyncio.Future[_T]] = {}
 
-    async def get(self, key: _Embedded, make: Callable[[], Awaitable[list[float]]]) -> list[float]:
-        """The embedding, by `make` if it is not known yet; what that raises, all raise that wait for it.
+    async def get(self, key: _Query, make: Callable[[], Awaitable[_T]]) -> _T:
+        """What `key` names, by `make` if it is not known yet; what that raises, all raise that wait for it.
 
         A search that is given up leaves the making to those that wait, and to the next.
         """
         if (known := self._known.get(key)) is not None:
-            return known.tolist()
+            return known
         if (under_way := self._under_way.get(key)) is None:
             self._under_way[key] = under_way = asyncio.ensure_future(make())
             under_way.add_done_callback(lambda made: self._made(key, made))
         return await asyncio.shield(under_way)
 
-    def _made(self, key: _Embedded, made: asyncio.Future[list[float]]) -> None:
+    def _made(self, key: _Query, made: asyncio.Future[_T]) -> None:
         del self._under_way[key]
         if not made.cancelled() and made.exception() is None:
-            self._known[key] = array("d", made.result())
+            self._known[key] = made.result()
 
 
 class Sidecar:
@@ -257,11 +263,13 @@ class Sidecar:
         self._embed_api = embed_api(
             settings.embedder.api, model=settings.embedder.model, prompt=settings.embedder.prompt
         )
-        self._embeddings = EmbeddingCache(proxy.cached_embeddings)
+        # A list of 384 numbers takes 12 KB, an array 3.
+        self._embeddings: QueryCache[array[float]] = QueryCache(proxy.cached_embeddings)
+        self._terms: QueryCache[Terms] = QueryCache(proxy.cached_embeddings)
         # What does not fit one index's settings is no fault of the server's, and stays that index's.
         self._misfits: TTLCache[tuple[str, int], str] = TTLCache(_MISFITS, proxy.profile_ttl_s)
         # Another encoder may be there after a restart; nothing tells of it but the sidecar itself.
-        self._encoders: TTLCache[str, _Info] = TTLCache(1, proxy.profile_ttl_s)
+        self._known_info: TTLCache[str, _Info] = TTLCache(1, proxy.profile_ttl_s)
         # One that lacks a small cross-encoder may have been given one by its next start.
         self._cascade_refusal: TTLCache[str, str] = TTLCache(1, proxy.profile_ttl_s)
         self._own_headers = _bearer(settings.sidecar.api_key)
@@ -269,6 +277,7 @@ class Sidecar:
         self._session: aiohttp.ClientSession
         self._reranker: ModelStage
         self._embedder: ModelStage
+        self._weigher: ModelStage
 
     async def __aenter__(self) -> Self:
         self._session = await self._running.enter_async_context(
@@ -282,6 +291,7 @@ class Sidecar:
         reranker, embedder = self._settings.reranker, self._settings.embedder
         self._reranker = self._server("rerank", "rerank", "/rerank", reranker.url, reranker.api_key)
         self._embedder = self._server("embedder", "embed", "/embed", embedder.url, embedder.api_key)
+        self._weigher = self._server("sparse", "weigh", "/embed_sparse", None, None)
         return self
 
     async def __aexit__(
@@ -318,13 +328,15 @@ class Sidecar:
         """
         if (misfit := self._misfits.get((identity, dimension))) is not None:
             raise StageFailed("embedder_unusable", misfit)
-        return await self._embeddings.get(
+        embedding = await self._embeddings.get(
             (identity, dimension, text),
             lambda: self._embedded(text, dimension=dimension, identity=identity, deadline=deadline),
         )
+        return embedding.tolist()
 
-    async def _embedded(self, text: str, *, dimension: int, identity: str, deadline: float) -> list[float]:
-        served = await self._served_encoders(deadline)
+    async def _embedded(self, text: str, *, dimension: int, identity: str, deadline: float) -> "array[float]":
+        # Of another server the operator vouches that its encoder is the index's.
+        served = await self._info(deadline) if self._settings.embedder.url is None else _Info()
         if served.encoders and identity not in served.encoders:
             raise StageFailed(
                 "encoder_mismatch",
@@ -344,7 +356,30 @@ class Sidecar:
             )
             self._misfits[identity, dimension] = misfit
             raise StageFailed("embedder_unusable", misfit)
-        return embeddings[0]
+        return array("d", embeddings[0])
+
+    async def weigh(self, text: str, sparse: SparseSettings, *, deadline: float) -> Terms:
+        """The query's weighted terms as the index's profile wants them; empty if it has none.
+
+        Raises:
+            StageFailed: `sparse_unavailable`, `sparse_slow`, `sparse_overloaded`, `sparse_unusable` for an answer that
+                is no list of terms, or `sparse_mismatch` if the sidecar says that it runs another sparse encoder.
+        """
+        key = (sparse.encoder.identity, sparse.queries, text)
+        return await self._terms.get(key, lambda: self._weighed(text, sparse, deadline))
+
+    async def _weighed(self, text: str, sparse: SparseSettings, deadline: float) -> Terms:
+        served, identity = await self._info(deadline), sparse.encoder.identity
+        if served.sparse_model_ids and identity not in served.sparse_model_ids:
+            raise StageFailed(
+                "sparse_mismatch",
+                f"the index's terms are those of {identity}, the sidecar runs {', '.join(served.sparse_model_ids)}: "
+                f"start it with that sparse encoder, or ingest anew",
+            )
+        terms = await self._weigher.ask(terms_body(text, sparse), query_terms, deadline=deadline)
+        self._weigher.succeeded()
+        # Only these are searched; queries share the vocabulary, and then its strings in memory.
+        return {sys.intern(term): weight for term, weight in islice(terms.items(), MAX_QUERY_TERMS)}
 
     def check_cascade(self) -> None:
         """Asks nothing of the reranker, but remembers what it said.
@@ -395,12 +430,9 @@ class Sidecar:
         self._reranker.succeeded()
         return logits
 
-    async def _served_encoders(self, deadline: float) -> _Info:
-        """The sidecar's encoders; empty if it does not say, or if another server embeds: then the operator
-        vouches that its encoder is the index's."""
-        if self._settings.embedder.url is not None:
-            return _Info()
-        if (known := self._encoders.get(self.url)) is not None:
+    async def _info(self, deadline: float) -> _Info:
+        """The sidecar's models; none if it does not say."""
+        if (known := self._known_info.get(self.url)) is not None:
             return known
         try:
             async with (
@@ -411,7 +443,7 @@ class Sidecar:
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, OversizedAnswer):
             # Whether it can embed is found out by asking it to.
             return _Info()
-        self._encoders[self.url] = served
+        self._known_info[self.url] = served
         return served
 
     async def ready(self) -> bool | None:

@@ -26,6 +26,7 @@ from multidict import CIMultiDict
 from bridge.errors import IndexUnsuitable
 from bridge.profile import (
     DEFAULT_OBJECT,
+    LEGS,
     META_KEY,
     IndexProfile,
     Stage,
@@ -44,7 +45,6 @@ from bridge.text import decode_answer
 
 _STAGES: dict[str, Stage] = {stage: stage for stage in get_args(Stage)}
 _WORDS = ("off", "explain", "passage", "union")
-_LEGS = ("lexical", "expansion", "vector")
 _SMOOTHING = "smoothing"
 _JSON_BODIES = ("application/json", "application/x-ndjson", "")
 _CACHED_INDICES = 10_000
@@ -343,7 +343,7 @@ def read_control(header: str | None) -> Control:
             400,
             "illegal_argument_exception",
             f"header {CONTROL}: {header}: expected one of off, {', '.join(_STAGES)}, any of explain, passage, union, "
-            f"one weight from 0 on for any of {', '.join(_LEGS)}, as vector=2, and one from 0 to 1 for {_SMOOTHING}",
+            f"one weight from 0 on for any of {', '.join(LEGS)}, as vector=2, and one from 0 to 1 for {_SMOOTHING}",
         )
     return Control(
         stage=_STAGES[stages.pop()] if stages else None, weights=weights, **{word: word in words for word in _WORDS}
@@ -352,7 +352,7 @@ def read_control(header: str | None) -> Control:
 
 def _is_weight(leg: str, weight: str) -> bool:
     try:
-        return (leg in _LEGS and 0 <= float(weight) < math.inf) or (leg == _SMOOTHING and 0 <= float(weight) <= 1)
+        return (leg in LEGS and 0 <= float(weight) < math.inf) or (leg == _SMOOTHING and 0 <= float(weight) <= 1)
     except ValueError:
         return False
 

@@ -26,7 +26,7 @@ from bridge.proxy.upgrade.cluster_client import OwnSearches, deadline_of_ranking
 from bridge.proxy.upgrade.companion import CompanionLegs, Entries, companion_texts
 from bridge.proxy.upgrade.model_client import Sidecar
 from bridge.proxy.upgrade.planning import Plan
-from bridge.records import Hit, Key, Passage, RankedHit
+from bridge.records import Hit, Key, Passage, RankedHit, Terms
 from bridge.search import flow, legs
 from bridge.search.cascade import CascadeRequest
 from bridge.search.flow import Ranking, reranked_documents
@@ -37,8 +37,8 @@ from bridge.text import decode_answer
 
 log = structlog.get_logger(__name__)
 
-_EMBEDDING_SHARE = 0.4
-"""Of the budget: what embedding may take, so that text legs can still run if it fails late."""
+_ENCODING_SHARE = 0.4
+"""Of the budget: what encoding the query may take, so that text legs can still run if it fails late."""
 
 _WAITING_SHARE = 0.5
 """Of the budget: what a search may spend on waiting for another's ranking; the rest is for a ranking of its own."""
@@ -146,6 +146,7 @@ class CallersBackend(flow.Backend):
         self._notes = notes
         self._fusion_began: float | None = None
         self._embedding: Sequence[float] | None = None
+        self._terms: Terms | None = None
         self.entries = Entries(plan.profile) if plan.profile.beside is not None else None
 
     async def embed(self, text: str) -> Sequence[float] | None:
@@ -156,10 +157,19 @@ class CallersBackend(flow.Backend):
                 text,
                 dimension=plan.profile.dimension,
                 identity=plan.profile.encoder.identity,
-                deadline=plan.deadline - plan.budget_s * (1 - _EMBEDDING_SHARE),
+                deadline=self._deadline_of_encoding(),
             ),
         )
         return self._embedding
+
+    async def weigh(self, text: str) -> Terms | None:
+        if (sparse := self._plan.profile.sparse) is not None:
+            deadline = self._deadline_of_encoding()
+            self._terms = await self._noted("weigh", self._sidecar.weigh(text, sparse, deadline=deadline))
+        return self._terms
+
+    def _deadline_of_encoding(self) -> float:
+        return self._plan.deadline - self._plan.budget_s * (1 - _ENCODING_SHARE)
 
     async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
         hits_of = await self._noted("legs", self._msearch(bodies)) or {}
@@ -172,7 +182,8 @@ class CallersBackend(flow.Backend):
     async def _msearch(self, bodies: Mapping[str, Json]) -> dict[str, list[Hit] | str]:
         plan = self._plan
         if self.entries is not None:
-            return await CompanionLegs(plan, self._searches, self._embedding, self.entries).answer(bodies)
+            ours = CompanionLegs(plan, self._searches, self.entries, embedding=self._embedding, terms=self._terms)
+            return await ours.answer(bodies)
         answer = await self._searches.msearch(plan, legs.msearch(bodies.values(), scope(plan)), stage="legs")
         try:
             return await aside(len(answer), lambda: leg_rankings(answer, list(bodies)))

@@ -3,13 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from bridge.errors import CascadeMissing
-from bridge.evaluation.memory import Corpus, MemoryBackend, Vectors
-from bridge.profile import FusionSettings, IndexProfile, ModelReference, PassageSettings, RerankSettings
+from bridge.evaluation.memory import Corpus, MemoryBackend, TermWeights, Vectors
+from bridge.profile import (
+    FusionSettings,
+    IndexProfile,
+    ModelReference,
+    PassageSettings,
+    RerankSettings,
+    SparseSettings,
+)
 from bridge.records import Hit, Passage, RankedHit
 
 PROFILE = IndexProfile(
@@ -72,6 +80,15 @@ def test_hybrid_fuses_the_callers_lexical_ranking_and_the_vectors_alone(corpus: 
     first = corpus.rank("hybrid", vectors)["q1"][0]
     assert first.doc_id == "b"
     assert {leg: score.rank for leg, score in first.legs.items()} == {"lexical": 1, "vector": 3}
+
+
+def test_documents_without_a_term_of_the_querys_are_not_found_by_terms(corpus: Corpus, vectors: Vectors) -> None:
+    weighed = msgspec.structs.replace(PROFILE, sparse=SparseSettings(ModelReference("sparse", "0" * 12)))
+    documents = [{"north": 1.0, "pole": 2.0}, {"north": 3.0}, {"south": 9.0}, {}]
+    weights = TermWeights(documents, [{"north": 1.0, "pole": 2.0}, {"east": 1.0}])
+    found = Corpus(DOCUMENTS, QUERIES, LEXICAL, weighed).rank("sparse", vectors, weights=weights)
+    assert ids(found) == {"q1": ["e", "long"], "q2": []}
+    assert [hit.legs["sparse"].score for hit in found["q1"]] == [5.0, 3.0]
 
 
 def test_a_cross_encoder_orders_the_best_by_their_nearest_passages(corpus: Corpus, vectors: Vectors) -> None:

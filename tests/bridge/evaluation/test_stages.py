@@ -107,10 +107,16 @@ def test_a_stage_that_nothing_reaches_is_left_out_and_told() -> None:
     assert "degraded=rerank_unavailable" in said[0]
 
 
-def test_a_cascade_that_was_not_done_is_no_cascade() -> None:
-    results, said = measured(lambda _stage, _text: (200, "hybrid+rerank; took_ms=5", ["d1"]), ["rerank", "cascade"])
+@pytest.mark.parametrize("stage", ["cascade", "sparse"])
+def test_a_stage_that_was_not_done_is_not_that_stage(stage: Stage) -> None:
+    results, said = measured(lambda _stage, _text: (200, "hybrid+rerank; took_ms=5", ["d1"]), ["rerank", stage])
     assert [result.name for result in results] == ["rerank"]
     assert "hybrid+rerank" in said[0]
+
+
+def test_the_sparse_leg_is_measured_alone() -> None:
+    results, said = measured(lambda _stage, _text: (200, "sparse; took_ms=5", ["d1"]), ["sparse"])
+    assert ([result.name for result in results], said) == (["sparse"], [])
 
 
 def test_single_searches_that_go_wrong_are_counted_and_told() -> None:

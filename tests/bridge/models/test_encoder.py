@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bridge.errors import ModelError
-from bridge.models.artifact import ModelFolder, builtin_names, resolve, write_manifest
+from bridge.models.artifact import ModelFolder, Role, builtin_names, resolve, write_manifest
 from bridge.models.encoder import Encoder
 from bridge.models.session import CPU
 from tests.bridge.models.batching_provider import IN_BATCHES

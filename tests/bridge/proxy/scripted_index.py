@@ -10,7 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.profile import META_KEY, FusionSettings, IndexProfile, ModelReference, RerankSettings
+import msgspec
+
+from bridge.profile import (
+    META_KEY,
+    SPARSE_WEIGHTS,
+    FusionSettings,
+    IndexProfile,
+    ModelReference,
+    RerankSettings,
+    SparseSettings,
+)
 from tests.fake_cluster import Received, Reply, reply_json
 
 PROFILE = IndexProfile(
@@ -22,19 +32,27 @@ PROFILE = IndexProfile(
     fusion=FusionSettings(method="rrf"),  # expected orders are told by ranks
     rerank=RerankSettings(depth=4, blend=0.0),  # … and by the toy's scores
 )
+WEIGHED = msgspec.structs.replace(
+    PROFILE,
+    sparse=SparseSettings(ModelReference("toy", "2" * 12)),
+    vector_type="none",
+    fusion=FusionSettings(method="rrf", weights=SPARSE_WEIGHTS),
+)
+"""Of an index whose documents have weighted terms, and no vectors."""
 QUERY: dict[str, Any] = {"query": {"match": {"title": "red shoe"}}}
 
 
 @dataclass
 class ScriptedIndex:
     """`own`, `expanded` and `near` are the ids that the application's query, the expansion leg and the
-    k-NN leg find, best first; `compared` what a full comparison of vectors finds. `faults` maps the end of a
-    path to the reply given instead."""
+    k-NN leg find, best first; `compared` what a full comparison of vectors finds, `weighed` the sparse leg. `faults`
+    maps the end of a path to the reply given instead."""
 
     own: Sequence[str] = ("a", "b", "c")
     expanded: Sequence[str] = ("a", "b", "c", "d")
     near: Sequence[str] = ("e", "d", "a")
     compared: Sequence[str] = ("e", "d", "a")
+    weighed: Sequence[str] = ("f", "b")
     titles: Mapping[str, str] = field(default_factory=dict)
     profile: IndexProfile | None = PROFILE
     faults: dict[str, Reply] = field(default_factory=dict)
@@ -74,7 +92,13 @@ class ScriptedIndex:
 
     def _msearch(self, body: bytes) -> Reply:
         lines = [json.loads(line) for line in body.splitlines()]
-        found = {"lexical": self.own, "expansion": self.expanded, "vector": self.near, "exact": self.compared}
+        found = {
+            "lexical": self.own,
+            "expansion": self.expanded,
+            "vector": self.near,
+            "exact": self.compared,
+            "sparse": self.weighed,
+        }
         items = []
         for search in lines[1::2]:
             leg = leg_of(search)
@@ -111,6 +135,10 @@ class ScriptedIndex:
             hit |= self._group_of(hit["_id"], body["collapse"], matching)
         for hit in hits if kind == "texts" else ():
             hit["inner_hits"] = {"_neural.passages": {"hits": {"hits": self._inner(hit["_id"])}}}
+        if kind == "terms":
+            described = "Linear function on the _neural.terms field for the shoe feature, computed as w * S from:"
+            for hit in hits:
+                hit["_explanation"] = {"value": 3.0, "description": described, "details": []}
         if kind == "predictions":
             for hit in hits:
                 hit["highlight"] = {"_neural.predicted_queries": [f"what is {hit['_id']}"]}
@@ -158,12 +186,14 @@ class ScriptedIndex:
 
 
 def kind_of_search(body: dict[str, Any]) -> str:
-    """Which search of the bridge's a body is: own, texts, shown, tail, predictions, matched, groups."""
+    """Which search of the bridge's a body is: own, texts, shown, tail, predictions, terms, matched, groups."""
     query = body.get("query", {}).get("bool", {})
     if "collapse" in body and body.get("_source") is False and "filter" in query:
         return "groups"
     if "_neural.predicted_queries" in body.get("highlight", {}).get("fields", {}):
         return "predictions"
+    if body.get("explain") and "_neural.terms" in json.dumps(query):
+        return "terms"
     if "must" in query and "ids" in json.dumps(query.get("filter")):
         return "matched"
     if "must_not" in query:
@@ -179,6 +209,8 @@ def leg_of(search: dict[str, Any]) -> str:
         return "exact"
     if '"knn":' in json.dumps(search):
         return "vector"
+    if "_neural.terms" in json.dumps(search):
+        return "sparse"
     return "expansion" if "predicted_queries" in json.dumps(search) else "lexical"
 
 

@@ -6,14 +6,18 @@ import pytest
 from bridge.profile import PassageSettings
 from bridge.records import Hit
 from bridge.search import beside
-from tests.bridge.search.test_legs import MATCH, PREDICTED, PROFILE, PUBLIC, understood
+from tests.bridge.search.test_legs import MATCH, PREDICTED, PROFILE, PUBLIC, WEIGHED, understood
 
 REQUEST = understood({"query": {"bool": {"must": [MATCH], "filter": [PUBLIC], "must_not": [PUBLIC]}}})
 HITS = [Hit("docs", "a", 2.5), Hit("docs", "b", 0.0)]
 
 
 def test_candidates_are_asked_for_without_the_applications_conditions_and_without_texts() -> None:
-    for body in (beside.expansion(REQUEST, PROFILE, size=7), beside.vector(PROFILE, [1.0, 0.0], size=7)):
+    for body in (
+        beside.expansion(REQUEST, PROFILE, size=7),
+        beside.vector(PROFILE, [1.0, 0.0], size=7),
+        beside.sparse(WEIGHED, {"shoe": 2.0}, size=7),
+    ):
         assert "public" not in str(body)
         assert (body["size"], body["stored_fields"]) == (7, "_none_")
         assert body["docvalue_fields"] == ["_neural.id", "_neural.stamp"]
@@ -33,9 +37,12 @@ def test_among_documents_each_is_compared() -> None:
     compared = beside.vector(PROFILE, [1.0, 0.0], size=2, among=["a", "b"])["query"]["bool"]
     assert compared["filter"] == only
     assert "knn_score" in str(compared["must"])
+    weighed = beside.sparse(WEIGHED, {"shoe": 2.0}, size=2, among=["a", "b"])["query"]["bool"]
+    assert weighed["filter"] == only
+    assert "_neural.terms.shoe" in str(weighed["must"])
 
 
-@pytest.mark.parametrize("leg", ["expansion", "vector"])
+@pytest.mark.parametrize("leg", ["expansion", "vector", "sparse"])
 def test_an_admission_has_all_conditions_and_shows_texts(leg: str) -> None:
     body = beside.admission(REQUEST, PROFILE, leg, HITS)
 

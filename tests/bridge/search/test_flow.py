@@ -17,9 +17,11 @@ from multidict import CIMultiDict
 
 from bridge.cluster.dialects import sign_code
 from bridge.errors import CascadeMissing, StageFailed
-from bridge.evaluation.memory import Corpus, MemoryBackend, Vectors
+from bridge.evaluation.memory import Corpus, MemoryBackend, TermWeights, Vectors
 from bridge.evaluation.tuning.answers import RememberedSearch, Source
 from bridge.profile import (
+    LEGS,
+    SPARSE_WEIGHTS,
     CascadeSettings,
     FusionSettings,
     IndexProfile,
@@ -27,11 +29,13 @@ from bridge.profile import (
     PassageSettings,
     RerankSettings,
     SearchRules,
+    SparseSettings,
     Stage,
+    VectorType,
 )
 from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.ranking import CallersBackend, Notes
-from bridge.records import Hit, Key, Passage
+from bridge.records import Hit, Key, Passage, Terms
 from bridge.search import json_tree, legs
 from bridge.search.cascade import CascadeRequest, merge_scores, select_for_large_model
 from bridge.search.collapse import first_of_each
@@ -75,6 +79,8 @@ class Script(Backend):
     lexical: Sequence[Hit] = field(default_factory=lambda: hits("a", "b", "c"))
     expansion: Sequence[Hit] = field(default_factory=lambda: hits("a", "b", "c"))
     vector: Sequence[Hit] = field(default_factory=lambda: hits("e", "d", "a"))
+    sparse: Sequence[Hit] = field(default_factory=lambda: hits("f", "b"))
+    terms: Terms = field(default_factory=lambda: {"shoe": 2.0, "red": 1.0})
     exact: Sequence[Hit] = field(default_factory=lambda: hits("e", "d", "a"))
     scores: Mapping[str, float] = field(default_factory=dict)
     has_small_model: bool = True
@@ -84,6 +90,10 @@ class Script(Backend):
     async def embed(self, text: str) -> Sequence[float] | None:
         self.asked.append(f"embed {text}")
         return None if "embed" in self.fails else [1.0, 0.0]
+
+    async def weigh(self, text: str) -> Terms | None:
+        self.asked.append(f"weigh {text}")
+        return None if "weigh" in self.fails else self.terms
 
     async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
         kinds = {leg: kind_of(body) for leg, body in bodies.items()}
@@ -123,7 +133,7 @@ def ids(ranking: Ranking) -> str:
     return "".join(hit.doc_id for hit in ranking.hits)
 
 
-LEGS = ["embed red shoe", "search expansion vector"]
+QUESTIONS = ["embed red shoe", "search expansion vector"]
 
 
 @pytest.mark.parametrize(
@@ -131,9 +141,9 @@ LEGS = ["embed red shoe", "search expansion vector"]
     [
         ("expansion", ["search expansion"], "expansion"),
         ("vector", ["embed red shoe", "search vector"], "vector"),
-        ("hybrid", LEGS, "hybrid"),
-        ("rerank", [*LEGS, "read 1 near the query of a e", "score 2"], "hybrid+rerank"),
-        ("cascade", [*LEGS, "read 1 near the query of a e b", "score 3, 1 by the large model"], "hybrid+cascade"),
+        ("hybrid", QUESTIONS, "hybrid"),
+        ("rerank", [*QUESTIONS, "read 1 near the query of a e", "score 2"], "hybrid+rerank"),
+        ("cascade", [*QUESTIONS, "read 1 near the query of a e b", "score 3, 1 by the large model"], "hybrid+cascade"),
     ],
 )
 def test_each_stage_asks_what_it_needs_and_no_more(stage: Stage, asked: list[str], stages: str) -> None:
@@ -151,7 +161,7 @@ def test_cross_encoders_order_the_documents_that_they_read() -> None:
 def test_too_few_vectors_are_compared_exactly() -> None:
     script = Script(vector=hits("e"), exact=hits("d", "b"))
     assert [hit.doc_id for hit in ranked(script, "hybrid").legs["vector"]] == ["d", "b"]
-    assert script.asked == [*LEGS, "search exact"]
+    assert script.asked == [*QUESTIONS, "search exact"]
 
 
 def test_vectors_that_the_caller_may_not_see_are_not_compared_with_passages() -> None:
@@ -170,13 +180,13 @@ def test_a_confident_text_leg_ranks_alone_and_nothing_is_read() -> None:
     script = Script()
     ranking = ranked(script, "rerank", profile=profile)
     assert (ids(ranking), ranking.stages) == ("abc", "expansion+confident")
-    assert script.asked == LEGS
+    assert script.asked == QUESTIONS
 
 
 def test_a_page_beyond_the_reranked_documents_reads_none() -> None:
     script = Script()
     assert ranked(script, "rerank", {"from": 2}).stages == "hybrid"
-    assert script.asked == LEGS
+    assert script.asked == QUESTIONS
 
 
 def test_an_explained_search_runs_the_applications_own_query_too() -> None:
@@ -190,7 +200,7 @@ def test_an_explained_search_runs_the_applications_own_query_too() -> None:
 def test_without_a_small_model_the_large_one_reads_alone() -> None:
     script = Script(has_small_model=False)
     assert ranked(script, "cascade").stages == "hybrid+rerank"
-    assert script.asked == [*LEGS, "read 1 near the query of a e", "score 2"]
+    assert script.asked == [*QUESTIONS, "read 1 near the query of a e", "score 2"]
 
 
 @pytest.mark.parametrize(
@@ -232,6 +242,75 @@ def test_the_best_passage_of_a_document_counts_and_is_kept() -> None:
     ranking = ranked(Long(scores={"e": 5.0, "x": 1.0}), "rerank", profile=nested)
     assert ids(ranking)[:2] == "ea"
     assert {key[1]: passage.start for key, passage in ranking.passages.items()} == {"e": 5, "a": 0}
+
+
+# --- weighted terms ---------------------------------------------------------------------------------------------
+
+
+SPARSE = SparseSettings(ModelReference("toy", "2" * 12))
+WEIGHED = msgspec.structs.replace(
+    PROFILE,
+    sparse=SPARSE,
+    window=8,
+    fusion=FusionSettings("rrf", weights={"lexical": 0.0, "expansion": 1.0, "vector": 1.0, "sparse": 1.0}),
+)
+"""An index whose documents have embeddings and weighted terms."""
+ONLY_WEIGHED = msgspec.structs.replace(WEIGHED, vector_type="none", fusion=FusionSettings(weights=SPARSE_WEIGHTS))
+"""One of a cluster that cannot search vectors."""
+
+
+@pytest.mark.parametrize(
+    ("stage", "profile", "asked", "stages"),
+    [
+        ("sparse", WEIGHED, ["weigh red shoe", "search sparse"], "sparse"),
+        ("hybrid", WEIGHED, ["embed red shoe", "weigh red shoe", "search expansion vector sparse"], "hybrid"),
+        ("hybrid", ONLY_WEIGHED, ["weigh red shoe", "search expansion sparse"], "hybrid"),
+        ("expansion", WEIGHED, ["search expansion"], "expansion"),
+        ("vector", WEIGHED, ["embed red shoe", "search vector"], "vector"),
+    ],
+)
+def test_the_sparse_leg_is_searched_if_it_has_a_weight(
+    stage: Stage, profile: IndexProfile, asked: list[str], stages: str
+) -> None:
+    script = Script(vector=hits("e", "d", "a"), exact=hits("e", "d", "a"))
+    ranking = ranked(script, stage, profile=profile)
+    assert ranking.stages == stages
+    assert [each for each in script.asked if each != "search exact"] == asked
+    assert ("f" in ids(ranking)) is ("weigh red shoe" in asked)
+
+
+def test_beside_vectors_the_sparse_leg_has_no_weight_unless_the_profile_gives_it_one() -> None:
+    script = Script()
+    ranking = ranked(script, "hybrid", profile=msgspec.structs.replace(PROFILE, sparse=SPARSE))
+    assert (script.asked, ranking.terms) == (QUESTIONS, {})
+
+
+def test_without_terms_in_documents_the_sparse_leg_has_no_weight() -> None:
+    script = Script()
+    ranked(script, "sparse", profile=msgspec.structs.replace(WEIGHED, sparse=None, window=3))
+    assert script.asked == QUESTIONS
+
+
+@pytest.mark.parametrize(
+    ("more", "stages", "found"),
+    [
+        pytest.param({"fails": frozenset({"weigh"})}, "expansion", "abc", id="the query has not come"),
+        pytest.param({"fails": frozenset({"sparse"})}, "expansion", "abc", id="the leg fails"),
+        pytest.param({"terms": {}}, "expansion", "abc", id="no term in the query"),
+        pytest.param({"fails": frozenset({"expansion"})}, "sparse", "fb", id="the text leg fails"),
+    ],
+)
+def test_without_the_sparse_leg_the_others_rank(more: dict[str, Any], stages: str, found: str) -> None:
+    ranking = ranked(Script(**more), "hybrid", profile=ONLY_WEIGHED)
+    assert (ranking.stages, ids(ranking)) == (stages, found)
+
+
+def test_terms_alone_do_not_reach_min_score() -> None:
+    assert set(ids(ranked(Script(), "hybrid", {"min_score": 0.5}, profile=ONLY_WEIGHED))) == set("abc")
+
+
+def test_a_ranking_names_the_terms_of_its_query() -> None:
+    assert ranked(Script(), "hybrid", profile=ONLY_WEIGHED).terms == {"shoe": 2.0, "red": 1.0}
 
 
 # --- smoothing --------------------------------------------------------------------------------------------------
@@ -354,6 +433,8 @@ class World:
     expansion: Sequence[Hit]
     near: Sequence[Hit]
     """All documents, nearest first."""
+    weighed: Sequence[Hit]
+    """Those that have a term of the query's."""
     large: Mapping[str, float]
     small: Mapping[str, float]
     profile: IndexProfile
@@ -365,7 +446,8 @@ class World:
 
     def search(self, body: Json) -> Sequence[Hit]:
         kind = kind_of(body)
-        found = {"lexical": self.lexical, "expansion": self.expansion}.get(kind, self.near)[: body["size"]]
+        found_by = {"lexical": self.lexical, "expansion": self.expansion, "sparse": self.weighed}
+        found = found_by.get(kind, self.near)[: body["size"]]
         wanted = body.get("docvalue_fields", ())
         if self.profile.code_field in wanted:
             found = [with_code(hit, self.codes[hit.doc_id]) for hit in found]
@@ -373,6 +455,11 @@ class World:
 
     def with_brand(self, hit: Hit) -> Hit:
         return msgspec.structs.replace(hit, fields={**hit.fields, "brand": self.brands[hit.doc_id]})
+
+    @property
+    def terms(self) -> Terms:
+        """Of the query; none if there is nothing to find by them."""
+        return {"shoe": 1.0} if self.weighed else {}
 
     @property
     def codes(self) -> Mapping[str, bytes]:
@@ -395,7 +482,9 @@ def some_hits(doc_ids: Sequence[str], scores: Sequence[float]) -> list[Hit]:
 
 
 @st.composite
-def worlds(draw: st.DrawFn, *, may_fail: Sequence[str] = ()) -> World:
+def worlds(
+    draw: st.DrawFn, *, may_fail: Sequence[str] = (), vector_types: Sequence[VectorType] = ("knn_vector", "none")
+) -> World:
     doc_ids = [f"d{n}" for n in range(draw(st.integers(1, 12)))]
     shuffled = st.permutations(doc_ids)
     some = st.integers(0, len(doc_ids))
@@ -405,7 +494,7 @@ def worlds(draw: st.DrawFn, *, may_fail: Sequence[str] = ()) -> World:
     weights = st.sampled_from([0.0, 0.5, 1.0])
     fusion = FusionSettings(
         method=draw(st.sampled_from(["rrf", "minmax", "zscore"])),
-        weights={leg: draw(weights) for leg in ("lexical", "expansion", "vector")},
+        weights={leg: draw(weights) for leg in draw(st.sampled_from([LEGS[:3], LEGS]))},
         smoothing=draw(st.sampled_from([0.0, 0.5])),
     )
     rerank = RerankSettings(
@@ -421,7 +510,10 @@ def worlds(draw: st.DrawFn, *, may_fail: Sequence[str] = ()) -> World:
         window=draw(st.integers(1, 12)),
         rules=SearchRules(confident_lead=draw(st.sampled_from([None, 1.5]))),
         codes=draw(st.sampled_from(["none", "sign"])),
+        sparse=draw(st.sampled_from([None, SPARSE])),
+        vector_type=draw(st.sampled_from(vector_types)),
     )
+    sums = draw(st.lists(st.integers(1, 255), max_size=len(doc_ids), unique=True))
     body: dict[str, Json] = {"from": draw(st.integers(0, 8))}
     if draw(st.booleans()):
         body["min_score"] = 0.5
@@ -436,10 +528,11 @@ def worlds(draw: st.DrawFn, *, may_fail: Sequence[str] = ()) -> World:
         lexical=some_hits(draw(shuffled)[: draw(some)], draw(numbers)),
         expansion=some_hits(draw(shuffled)[: draw(some)], draw(numbers)),
         near=some_hits(draw(shuffled), [cosine / 256 for cosine in cosines]),
+        weighed=some_hits(draw(shuffled), [weight / 8 for weight in sums]),
         large=draw(logits),
         small=draw(logits),
         profile=profile,
-        stage=draw(st.sampled_from(["expansion", "vector", "hybrid", "smoothing", "rerank", "cascade"])),
+        stage=draw(st.sampled_from(["expansion", "vector", "sparse", "hybrid", "smoothing", "rerank", "cascade"])),
         body=body,
         failing=draw(st.frozensets(st.sampled_from(may_fail))) if may_fail else frozenset(),
     )
@@ -486,6 +579,11 @@ class ScriptedModels:
             raise StageFailed("embedder_slow", "too late")
         return [1.0, 0.0]
 
+    async def weigh(self, text: str, sparse: SparseSettings, **_: object) -> Terms:
+        if "weigh" in self._world.failing:
+            raise StageFailed("sparse_slow", "too late")
+        return self._world.terms
+
     def check_cascade(self) -> None:
         pass
 
@@ -506,10 +604,13 @@ class ScriptedSource(Source):
         self._world = world
 
     def embed(self, text: str) -> Sequence[float] | None:
-        return None if "embed" in self._world.failing else [1.0, 0.0]
+        return None if "embed" in self._world.failing or not self._world.profile.has_vectors else [1.0, 0.0]
+
+    def weigh(self, text: str) -> Terms | None:
+        return None if "weigh" in self._world.failing or not self._world.profile.has_terms else self._world.terms
 
     def search(
-        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None
+        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None, terms: Terms | None
     ) -> Mapping[str, Sequence[Hit]]:
         return {leg: self._world.search(legs.coded(body, profile)) for leg, body in bodies.items()}
 
@@ -564,7 +665,9 @@ def in_memory(world: World) -> Ranking:
             return {leg: [world.with_brand(hit) for hit in hits] for leg, hits in found.items()}
 
     scorer = None if "score" in world.failing else Large()
-    backend = Branded(corpus, world.lexical, Vectors(rows, query[None]), query, scorer)
+    weights = {hit.doc_id: {"shoe": hit.score, "bread": 9.0} for hit in world.weighed}
+    terms = TermWeights([weights.get(doc_id, {}) for _, doc_id in corpus.keys], [world.terms])
+    backend = Branded(corpus, world.lexical, Vectors(rows, query[None]), query, scorer, terms, world.terms)
     return asyncio.run(rank(understood(**world.body), world.profile, world.stage, backend))
 
 
@@ -573,7 +676,7 @@ def order(ranking: Ranking) -> tuple[str, bool, list[tuple[str, float]]]:
 
 
 @pytest.mark.case("M6")
-@given(worlds(may_fail=["embed", "read", "small"]))
+@given(worlds(may_fail=["embed", "weigh", "read", "small"]))
 def test_proxy_and_tune_rank_alike(world: World) -> None:
     assert order(by_tune(world)) == order(by_proxy(world))
 
@@ -604,7 +707,7 @@ def test_every_page_is_of_the_same_groups(world: World, start: int) -> None:
     assert [hit.key for hit in first.hits][start:] == [hit.key for hit in later.hits][start:]
 
 
-@given(worlds(may_fail=["embed", "lexical", "expansion", "vector", "read", "score", "small"]))
+@given(worlds(may_fail=["embed", "weigh", "lexical", "expansion", "vector", "sparse", "read", "score", "small"]))
 def test_a_stage_that_fails_is_noted_and_only_it_is_left_out(world: World) -> None:
     notes = Notes()
     ranking = by_proxy(world, notes)
@@ -619,5 +722,5 @@ def test_a_stage_that_fails_is_noted_and_only_it_is_left_out(world: World) -> No
 def test_tune_ranks_a_body_with_min_score_as_the_proxy_serves_it() -> None:
     own = hits("a", "b", "c", "d")
     profile = msgspec.structs.replace(PROFILE, window=8)
-    world = World(own, own, hits("e", "d", "a"), {}, {}, profile, "hybrid", {"min_score": 0.5})
+    world = World(own, own, hits("e", "d", "a"), [], {}, {}, profile, "hybrid", {"min_score": 0.5})
     assert ids(by_proxy(world)) == ids(by_tune(world)) == "adbc"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.profile import FusionSettings, IndexProfile, ModelReference, Stage
+from bridge.profile import SPARSE_WEIGHTS, FusionSettings, IndexProfile, ModelReference, SparseSettings, Stage
 from bridge.records import Hit, Smoothed
 from bridge.search.fusion import N_SMOOTHED, blended, fuse, leg_weights, minmax
 
@@ -150,6 +150,11 @@ PROFILE = IndexProfile(
 )
 
 
+SPARSE = SparseSettings(ModelReference("sparse", "0" * 12))
+THREE = FusionSettings(weights={"expansion": 0.4, "vector": 0.4, "sparse": 0.2})
+ONLY_WEIGHED = {"sparse": SPARSE, "vector_type": "none", "fusion": FusionSettings(weights=SPARSE_WEIGHTS)}
+
+
 @pytest.mark.parametrize(
     ("changes", "stage", "weights"),
     [
@@ -161,6 +166,15 @@ PROFILE = IndexProfile(
         ({"vector_type": "none"}, "hybrid", {"expansion": 1.0}),
         ({"vector_type": "none"}, "vector", {"expansion": 1.0}),
         ({"fusion": FusionSettings(weights={"vector": 0.0})}, "hybrid", {"expansion": 1.0}),
+        ({"sparse": SPARSE}, "hybrid", {"expansion": 1.0, "vector": 1.0}),
+        ({"sparse": SPARSE}, "sparse", {"sparse": 1.0}),
+        ({"sparse": SPARSE, "fusion": THREE}, "rerank", {"expansion": 0.4, "vector": 0.4, "sparse": 0.2}),
+        ({"fusion": THREE}, "rerank", {"expansion": 0.4, "vector": 0.4}),
+        ({"fusion": THREE}, "sparse", {"expansion": 0.4, "vector": 0.4}),
+        (ONLY_WEIGHED, "hybrid", {"expansion": 0.6, "sparse": 0.4}),
+        (ONLY_WEIGHED | {"generator": None}, "rerank", {"lexical": 0.6, "sparse": 0.4}),
+        (ONLY_WEIGHED, "expansion", {"expansion": 1.0}),
+        (ONLY_WEIGHED, "vector", {"expansion": 0.6, "sparse": 0.4}),
     ],
 )
 def test_legs_weigh_as_stage_and_profile_say(changes: dict[str, Any], stage: Stage, weights: dict[str, float]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.profile import IndexProfile, ModelReference, PassageSettings
+from bridge.profile import IndexProfile, ModelReference, PassageSettings, SparseSettings
 from bridge.search import legs
 from bridge.search.request import SearchRequest, parse
 
@@ -18,6 +18,7 @@ PROFILE = IndexProfile(
     window=50,
     expansion_boost=0.5,
 )
+WEIGHED = msgspec.structs.replace(PROFILE, sparse=SparseSettings(ModelReference("toy", "2" * 12)))
 PREDICTED = {"match": {"_neural.predicted_queries": {"query": "red shoe", "boost": 0.5}}}
 MATCH: dict[str, Any] = {"match": {"title": "red shoe"}}
 PUBLIC: dict[str, Any] = {"term": {"public": True}}
@@ -45,6 +46,37 @@ def test_predicted_queries_are_scored_together_with_the_text_where_the_cluster_c
         MATCH,
         {"combined_fields": {"query": "red shoe", "boost": 2.0, "fields": fields}},
     ]
+
+
+def test_sparse_leg_finds_documents_by_their_terms_among_those_that_the_conditions_allow() -> None:
+    request = understood({"query": {"bool": {"must": [MATCH], "filter": [PUBLIC]}}, "post_filter": PUBLIC})
+    assert legs.sparse(request, WEIGHED, {"shoe": 2.0, "##s": 0.5}) == {
+        "size": 50,
+        "_source": False,
+        "track_total_hits": False,
+        "query": {
+            "bool": {
+                "must": [
+                    {
+                        "bool": {
+                            "should": [
+                                {"rank_feature": {"field": "_neural.terms.shoe", "linear": {}, "boost": 2.0}},
+                                {"rank_feature": {"field": "_neural.terms.##s", "linear": {}, "boost": 0.5}},
+                            ]
+                        }
+                    }
+                ],
+                "filter": [PUBLIC, PUBLIC],
+            }
+        },
+    }
+
+
+def test_matching_terms_are_explained_for_the_documents_in_question_alone() -> None:
+    body = legs.matching_terms(WEIGHED, [("docs", "a")], {"shoe": 2.0})
+    assert (body["explain"], body["size"]) == (True, 1)
+    assert body["query"]["bool"]["filter"] == [legs.documents([("docs", "a")])]
+    assert "_neural.terms.shoe" in json.dumps(body["query"]["bool"]["must"])
 
 
 def test_conditions_of_alternatives_hold_for_predicted_queries_too() -> None:

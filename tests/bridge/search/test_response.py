@@ -21,6 +21,7 @@ from bridge.search.response import (
     leg_rankings,
     nearest_passages,
     passages_to_read,
+    scored_terms,
     shown_hit,
     source_texts,
     with_inner_hits,
@@ -141,6 +142,39 @@ def test_nearest_passage_is_read_from_inner_hits() -> None:
     assert nearest_passages(hit, "neural.passages")[0] == (7, 12)
     assert nearest_passages(hit, "other.passages") == []
     assert nearest_passages(OwnAnswer(answer(HIT)).hits[0], "neural.passages") == []
+
+
+def explained(value: float, description: str, *details: dict[str, Any]) -> dict[str, Any]:
+    return {"value": value, "description": description, "details": list(details)}
+
+
+def of_term(term: str, score: float) -> dict[str, Any]:
+    described = f"Linear function on the _neural.terms field for the {term} feature, computed as w * S from:"
+    weights = [explained(2.0, "w, weight of this function"), explained(score / 2, "S, feature value")]
+    return explained(score, described, *weights)
+
+
+@pytest.mark.parametrize(
+    ("explanation", "scores"),
+    [
+        pytest.param(
+            explained(4.0, "sum of:", explained(0.0, "match on required clause, product of:"), of_term("shoe", 4.0)),
+            {"shoe": 4.0},
+            id="one term",
+        ),
+        pytest.param(
+            explained(5.0, "sum of:", explained(5.0, "sum of:", of_term("##s", 1.0), of_term("shoe", 4.0))),
+            {"shoe": 4.0, "##s": 1.0},
+            id="several",
+        ),
+        pytest.param(explained(4.0, "a score in other words"), {}, id="words that nobody knows"),
+        pytest.param(["no", "tree"], {}, id="no explanation"),
+    ],
+)
+def test_what_each_term_gave_is_read_from_the_clusters_explanation(explanation: Any, scores: dict[str, float]) -> None:
+    hit = ShownHit(("docs", "a"), 1.0, {"_explanation": msgspec.Raw(msgspec.json.encode(explanation))})
+    assert list(scored_terms(hit).items()) == list(scores.items())
+    assert scored_terms(ShownHit(("docs", "a"), 1.0, {})) == {}
 
 
 def test_legs_keep_the_first_of_a_document_found_twice() -> None:

@@ -7,6 +7,7 @@ import pytest
 import requests
 from opensearchpy import OpenSearch
 
+from bridge.cluster.dialects import dialect_of
 from bridge.profile import PassageSettings, RerankSettings
 from tests import servers
 from tests.integration.compatibility.conftest import Engine
@@ -43,6 +44,7 @@ def enriched_indices(engine: Engine, stack: ProxyStack) -> Iterator[dict[str, st
                 passages=NESTED if layout == "nested" else PassageSettings(),
                 rerank=RerankSettings(depth=10),
                 window=20,
+                sparse=stack.sparse(terms_type=dialect_of(engine.found).terms_type),
             )
         yield names
         direct.indices.delete(index=",".join(names.values()))
@@ -92,6 +94,38 @@ def test_vectors_find_documents_without_a_common_word(stack: ProxyStack, enriche
     assert mark.startswith("vector;")
     assert ids(answer)[0] == "dress"
     assert len(ids(answer)) == 10
+
+
+@pytest.mark.feature("stage sparse (weighted terms)")
+@pytest.mark.parametrize(
+    "conditions",
+    [{"filter": [{"term": {"kind": "ad"}}]}, {"must_not": [{"term": {"kind": "many"}}]}, {}],
+    ids=["filter", "must_not", "none"],
+)
+def test_terms_find_documents_and_explain_how(stack: ProxyStack, enriched: str, conditions: dict[str, Any]) -> None:
+    """The toy's terms are words, and a document's weights their number."""
+    query = {"bool": {"must": [match("shoe dress")["query"]], **conditions}}
+    mark, answer = staged(stack, enriched, "sparse, explain", {"query": query})
+    assert mark.startswith("sparse;")
+    found = {hit["_id"]: hit["_bridge"] for hit in answer["hits"]["hits"] if "sparse" in hit["_bridge"]["legs"]}
+    assert found.keys() == {"shoe", "dress"}
+    for explained in found.values():
+        score = explained["legs"]["sparse"]["score"]
+        assert sum(term["score"] for term in explained["terms"]) == pytest.approx(score)
+        assert {term["term"] for term in explained["terms"]} <= {"shoe", "dress"}
+        for term in explained["terms"]:
+            assert term["score"] == pytest.approx(term["query"] * term["document"])
+
+
+@pytest.mark.feature("stage sparse (weighted terms)")
+def test_terms_have_a_weight_in_the_fusion(stack: ProxyStack, enriched: str) -> None:
+    _, without = staged(stack, enriched, "hybrid, explain", match("blue dress"))
+    assert all("sparse" not in hit["_bridge"]["legs"] for hit in without["hits"]["hits"])
+    mark, answer = staged(stack, enriched, "hybrid, sparse=0.5, explain", match("blue dress"))
+    assert mark.startswith("hybrid;")
+    assert {"expansion", "vector", "sparse"} <= {
+        leg for hit in answer["hits"]["hits"] for leg in hit["_bridge"]["legs"]
+    }
 
 
 @pytest.mark.feature("stage hybrid")

@@ -5,7 +5,7 @@ import { move, whereabouts } from "./comparison.js";
 import { GRADES } from "./judgements.js";
 
 /** In the order in which they are shown. */
-const LEG_NAMES = { lexical: "own words", expansion: "predicted queries", vector: "vectors" };
+const LEG_NAMES = { lexical: "own words", expansion: "predicted queries", vector: "vectors", sparse: "weighted terms" };
 const SHOWN_CHARS = 320;
 const CONTEXT_CHARS = 80;
 
@@ -31,6 +31,7 @@ export function hitCards(hits, keys, context) {
         element("h2", {}, title.length > 120 ? `${title.slice(0, 120)}…` : title),
         snippet(rest.join(" "), explanations[place].passage?.text),
         predictedQueries(explanations[place]),
+        commonTerms(explanations[place]),
         bars(hit, explanations[place], scales),
         element("div", { class: "foot" },
           element("code", { class: "id", title: hit._index }, hit._id),
@@ -68,6 +69,14 @@ function predictedQueries(explanation) {
   if (!queries.length) return null;
   return element("p", { class: "predicted" }, element("span", { class: "unseen" }, "Predicted queries that matched: "),
     queries.map((query) => element("q", {}, query)));
+}
+
+/** The terms that the query and the document have in common, the one that gave most first. */
+function commonTerms(explanation) {
+  const common = explanation.terms ?? [];
+  if (!common.length) return null;
+  return element("p", { class: "predicted" }, element("span", { class: "unseen" }, "Weighted terms that matched: "),
+    common.map(({ term, score }) => element("q", { title: score.toPrecision(3) }, term)));
 }
 
 /** What a hit's bars may show: each leg's score, then each stage's. */

@@ -9,7 +9,7 @@ from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.evaluation.tuning.answers import AverageTime, Costs, RememberedSearch, Source
 from bridge.evaluation.tuning.trials import Trials
 from bridge.profile import IndexProfile, ModelReference, RerankSettings
-from bridge.records import Hit, Key, Passage
+from bridge.records import Hit, Key, Passage, Terms
 from bridge.search.collapse import Collapse
 from bridge.search.json_tree import Json
 from bridge.search.request import words_request
@@ -43,8 +43,11 @@ class Written(Source):
     def embed(self, text: str) -> Sequence[float]:
         return [1.0] * PROFILE.dimension
 
+    def weigh(self, text: str) -> Terms | None:
+        return None
+
     def search(
-        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None
+        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None, terms: Terms | None
     ) -> Mapping[str, Sequence[Hit]]:
         return {leg: self.near if leg == "vector" else self.text for leg in bodies}
 
@@ -106,7 +109,8 @@ class Fixed(AverageTime):
 
 def costs() -> Costs:
     texts, large, small = (Fixed(total, 10) for total in (10, 50, 5))
-    return Costs(own=5, embed=5, text_leg=5, hybrid_legs=15, texts=texts, large=large, small=small)
+    legs = {"text_leg": 5, "hybrid_legs": 15, "all_legs": 17}
+    return Costs(own=5, embed=5, weigh=6, **legs, texts=texts, large=large, small=small)
 
 
 def trials(searches: Sequence[RememberedSearch]) -> Trials:

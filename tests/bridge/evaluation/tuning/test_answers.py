@@ -15,6 +15,7 @@ from bridge.errors import AnswerNotUnderstood, CascadeMissing
 from bridge.evaluation.tuning.answers import AverageTime, ClusterAndSidecar
 from bridge.evaluation.tuning.setting import Setting
 from bridge.model_servers.client import SidecarClient
+from bridge.profile import ModelReference, SparseSettings
 from bridge.records import Hit, Passage
 from bridge.settings import ClusterSettings
 from tests.bridge.evaluation.tuning.by_hand import PROFILE, Written, search, trials
@@ -37,6 +38,7 @@ def sidecar() -> Iterator[FakeCluster]:
     answers = {
         "/info": {"embedding_model_ids": [PROFILE.encoder.identity]},
         "/embed": [[1.0] * PROFILE.dimension],
+        "/embed_sparse": [[{"index": 7, "value": 2.0, "token": "shoe"}]],
         "/rerank": [{"index": 1, "score": 2.0}, {"index": 0, "score": 1.0}],
     }
     with fake_cluster() as running:
@@ -64,7 +66,7 @@ def test_all_legs_go_in_one_request_with_the_scope_of_the_search(
     source: ClusterAndSidecar, cluster: FakeCluster
 ) -> None:
     cluster.on_request = lambda _: json_reply({"responses": [leg("a", "b"), leg("c")]})
-    assert source.search(LEGS, PROFILE, None) == {
+    assert source.search(LEGS, PROFILE, None, None) == {
         "lexical": [Hit("products", "a", 1.0), Hit("products", "b", 1.0)],
         "vector": [Hit("products", "c", 1.0)],
     }
@@ -89,7 +91,7 @@ def test_a_leg_or_a_request_that_fails_is_an_error(
 ) -> None:
     cluster.on_request = lambda _: answer
     with pytest.raises(AnswerNotUnderstood, match=told):
-        source.search(LEGS, PROFILE, None)
+        source.search(LEGS, PROFILE, None, None)
 
 
 def test_texts_are_read_by_document(source: ClusterAndSidecar, cluster: FakeCluster) -> None:
@@ -105,6 +107,16 @@ def test_an_index_without_vectors_asks_for_no_embedding(source: ClusterAndSideca
     words_alone = replace(source, profile=msgspec.structs.replace(PROFILE, vector_type="none"))
     assert words_alone.embed("red shoe") is None
     assert len(sidecar.requests) == asked
+
+
+def test_the_querys_terms_are_asked_for_if_documents_have_terms(
+    source: ClusterAndSidecar, sidecar: FakeCluster
+) -> None:
+    assert source.weigh("red shoe") is None
+    sparse = SparseSettings(ModelReference("sparse", "2" * 12))
+    weighed = replace(source, profile=msgspec.structs.replace(PROFILE, sparse=sparse))
+    assert weighed.weigh("red shoe") == {"shoe": 2.0}
+    assert [request.path for request in sidecar.requests][-1] == "/embed_sparse"
 
 
 def test_the_large_model_scores_in_the_order_of_the_passages_and_a_small_one_has_to_be_there(

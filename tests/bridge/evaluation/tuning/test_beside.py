@@ -13,6 +13,7 @@ from bridge.evaluation.tuning.beside import CompanionAndSidecar, proxy_searches
 from bridge.model_servers.client import SidecarClient
 from bridge.node.node import EmbeddedNode
 from bridge.profile import IndexProfile, companion_of
+from bridge.records import Terms
 from bridge.search import legs
 from bridge.search.json_tree import Json
 from bridge.search.request import SearchRequest, words_request
@@ -44,11 +45,12 @@ class Way:
     profile: IndexProfile
 
 
-def bodies(request: SearchRequest, profile: IndexProfile, embedding: list[float]) -> Mapping[str, Json]:
+def bodies(request: SearchRequest, profile: IndexProfile, embedding: list[float], terms: Terms) -> Mapping[str, Json]:
     return {
         "lexical": legs.lexical(request, profile),
         "expansion": legs.expansion(request, profile),
         "vector": legs.vector(request, profile, embedding),
+        "sparse": legs.sparse(request, profile, terms),
     }
 
 
@@ -65,8 +67,14 @@ def ways(node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         client(node.url) as direct,
     ):
         for fill, name in zip((stack.fill, stack.fill_beside), names, strict=True):
-            fill(direct, name, DOCUMENTS, passages=NESTED, window=20)
-        profile = stack.profile(passages=NESTED, window=20, vector_encoding="byte", expanded_fields=["title", "body"])
+            fill(direct, name, DOCUMENTS, passages=NESTED, window=20, sparse=stack.sparse())
+        profile = stack.profile(
+            passages=NESTED,
+            window=20,
+            vector_encoding="byte",
+            expanded_fields=["title", "body"],
+            sparse=stack.sparse(),
+        )
         beside = msgspec.structs.replace(profile, beside=names[1])
         yield (
             Way(ClusterAndSidecar(cluster, sidecar, names[0], profile, {}), profile),
@@ -81,11 +89,13 @@ def test_every_leg_finds_the_same_with_the_same_scores_whatever_the_boost(ways: 
     for way in ways:
         profile = msgspec.structs.replace(way.profile, expansion_boost=boost)
         embedding = way.source.embed(REQUEST.text)
+        terms = way.source.weigh(REQUEST.text)
         assert embedding is not None
-        hits_of = way.source.search(bodies(REQUEST, profile, list(embedding)), profile, embedding)
+        assert terms
+        hits_of = way.source.search(bodies(REQUEST, profile, list(embedding), terms), profile, embedding, terms)
         found.append({leg: {hit.doc_id: hit.score for hit in hits} for leg, hits in hits_of.items()})
     in_place, beside = found
-    assert set(beside) == {"lexical", "expansion", "vector"}
+    assert set(beside) == {"lexical", "expansion", "vector", "sparse"}
     for leg, scores in in_place.items():
         assert len(scores) > 5
         # Of equal scores at the end of the window, any may be cut off.
@@ -113,4 +123,4 @@ def test_a_companion_that_is_gone_ends_the_tuning(ways: tuple[Way, Way]) -> None
     embedding = way.source.embed(REQUEST.text)
     assert embedding is not None
     with pytest.raises(AnswerNotUnderstood, match="_leg_failed: "):
-        way.source.search(bodies(REQUEST, elsewhere, list(embedding)), elsewhere, embedding)
+        way.source.search(bodies(REQUEST, elsewhere, list(embedding), {}), elsewhere, embedding, None)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bridge.evaluation.tuning.search import STEPS
-from bridge.evaluation.tuning.setting import BOOSTS, WINDOWS, Setting, rerankings
+from bridge.evaluation.tuning.setting import BOOSTS, WINDOWS, Setting, rerankings, sparse_weights
 from bridge.profile import (
     CascadeSettings,
     FusionSettings,
@@ -14,6 +14,7 @@ from bridge.profile import (
     ModelReference,
     RerankSettings,
     SearchRules,
+    SparseSettings,
     Stage,
 )
 
@@ -52,6 +53,19 @@ def test_a_setting_smooths_as_far_as_its_own_stage_does() -> None:
     assert "smoothing" not in Setting.of(gated, "rerank").applied_to(gated).stages
 
 
+def test_weights_of_the_sparse_leg_are_tried_if_documents_have_terms() -> None:
+    weighed = msgspec.structs.replace(PROFILE, sparse=SparseSettings(ModelReference("sparse", "0" * 12)))
+    setting = Setting.of(weighed, "hybrid")
+    tried = [dict(varied.weights) for varied in sparse_weights(setting)]
+    assert {weights["sparse"] for weights in tried} >= {0.0, 0.5}
+    assert all(weights | {"sparse": 0.0} == PROFILE.fusion.weights | {"sparse": 0.0} for weights in tried)
+    assert setting.applied_to(weighed).fusion.weights == PROFILE.fusion.weights | {"sparse": 0.0}
+    assert str(setting.weighing(sparse=0.2)).startswith(
+        "hybrid, expansion boost 0.9, rrf k 12 (expansion 1 lexical 0.5 sparse 0.2 vector 0.3)"
+    )
+    assert list(sparse_weights(Setting.of(weighed, "rerank"))) == []
+
+
 def test_a_weight_changes_alone() -> None:
     assert dict(Setting.of(PROFILE, "hybrid").weighing(vector=2.0).weights) == {
         "lexical": 0.5,
@@ -63,12 +77,12 @@ def test_a_weight_changes_alone() -> None:
 @pytest.mark.parametrize(
     ("stage", "varied"),
     [
-        ("lexical", (0, 0, 0, 0, 0, 0, 0)),
-        ("expansion", (0, 0, len(BOOSTS), 0, 0, 0, 0)),
-        ("hybrid", (28, 3, len(BOOSTS) * len(WINDOWS), 5, 70, 0, 5)),
-        ("smoothing", (0, 0, 0, 0, 70, 0, 5)),
-        ("rerank", (0, 0, 0, 0, 0, 4, 5)),
-        ("cascade", (0, 0, 0, 0, 0, 0, 5)),
+        ("lexical", (0, 0, 0, 0, 0, 0, 0, 0)),
+        ("expansion", (0, 0, 0, len(BOOSTS), 0, 0, 0, 0)),
+        ("hybrid", (28, 3, 0, len(BOOSTS) * len(WINDOWS), 5, 70, 0, 5)),
+        ("smoothing", (0, 0, 0, 0, 0, 70, 0, 5)),
+        ("rerank", (0, 0, 0, 0, 0, 0, 4, 5)),
+        ("cascade", (0, 0, 0, 0, 0, 0, 0, 5)),
     ],
 )
 def test_a_step_varies_what_its_stage_uses(stage: Stage, varied: tuple[int, ...]) -> None:

@@ -62,6 +62,12 @@ def test_times_add_up_from_their_parts(stage: Stage, expected: float) -> None:
     assert estimated_ms(Setting.of(PROFILE, stage), costs()) == pytest.approx(expected)
 
 
+def test_only_a_sparse_leg_with_a_weight_takes_time() -> None:
+    hybrid = Setting.of(PROFILE, "hybrid")
+    times = [estimated_ms(hybrid.weighing(sparse=weight), costs()) for weight in (0.0, 0.5)]
+    assert times == [20.0, 23.0]
+
+
 def test_a_setting_is_tried_once() -> None:
     tried = trials([search("q0", text_rank=2, vector_rank=2)])
     setting = Setting.of(PROFILE, "hybrid")

@@ -12,7 +12,7 @@ from bridge.profile import (
     PassageSettings,
 )
 from tests.bridge.proxy.conftest import MakeStack, Stack
-from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex, kind_of_search
+from tests.bridge.proxy.scripted_index import PROFILE, QUERY, WEIGHED, ScriptedIndex, kind_of_search
 from tests.bridge.proxy.searching import ids, scores, search
 from tests.fake_cluster import Received, Reply, reply_json
 
@@ -58,6 +58,30 @@ async def test_an_explanation_names_the_neighbours_of_a_smoothed_document(make_s
     assert "smoothed" not in told["b"]
     _, plain, _ = await search(stack, x_bridge="smoothing, smoothing=0")
     assert plain.startswith("hybrid; took")
+
+
+async def test_an_explanation_names_the_terms_that_document_and_query_have_in_common(make_stack: MakeStack) -> None:
+    """The query's only term weighs 2."""
+    stack = await make_stack(ScriptedIndex(profile=WEIGHED, hidden=frozenset("a")))
+
+    _, mark, answer = await search(stack, x_bridge="hybrid, explain")
+
+    assert mark.startswith("hybrid; took")
+    told = {hit["_id"]: hit["_bridge"] for hit in answer["hits"]["hits"]}
+    assert told["f"]["legs"] == {"sparse": {"rank": 1, "score": 10.0}}
+    assert told["f"]["terms"] == [{"term": "shoe", "query": 2.0, "document": 1.5, "score": 3.0}]
+    assert "terms" not in told["a"]
+    assert told["b"]["predicted_queries"] == ["what is b"]
+    assert {"weigh", "legs"} <= answer["_bridge"]["timings_ms"].keys()
+
+
+async def test_an_explanation_without_terms_is_still_given(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(profile=WEIGHED, faults={"terms": Reply(500, b"{}")}))
+
+    _, mark, answer = await search(stack, x_bridge="hybrid, explain")
+
+    assert mark.startswith("hybrid; degraded=explain_unavailable")
+    assert all("legs" in hit["_bridge"] and "terms" not in hit["_bridge"] for hit in answer["hits"]["hits"])
 
 
 async def test_an_explanation_without_predicted_queries_is_still_given(make_stack: MakeStack) -> None:

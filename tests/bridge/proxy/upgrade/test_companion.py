@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from bridge.profile import META_KEY
+from bridge.profile import META_KEY, IndexProfile
 from bridge.search import beside
 from bridge.text import text_digest
 from tests.bridge.proxy.conftest import MakeStack
-from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex
+from tests.bridge.proxy.scripted_index import PROFILE, QUERY, WEIGHED, ScriptedIndex
 from tests.bridge.proxy.searching import ids, search
 from tests.fake_cluster import Received, Reply, reply_json
 
@@ -20,6 +20,7 @@ COMPANION = "/neural-bridge.docs"
 MAPPINGS = f"{COMPANION},neural-bridge.docs~2/_mapping"
 """Of the two companions that there may be."""
 BESIDE = msgspec.structs.replace(PROFILE, beside="docs", codes="sign")
+WEIGHED_BESIDE = msgspec.structs.replace(WEIGHED, beside="docs")
 
 
 @dataclass
@@ -37,6 +38,7 @@ class IndexWithCompanion:
     matching: Sequence[str] = ()
     faults: Mapping[str, Reply] = field(default_factory=dict)
     shown: Sequence[str] = ("title",)
+    profile: IndexProfile = BESIDE
     index: ScriptedIndex = field(default_factory=lambda: ScriptedIndex(profile=None))
 
     def __call__(self, request: Received) -> Reply:
@@ -44,10 +46,12 @@ class IndexWithCompanion:
         if request.path in self.faults:
             return self.faults[request.path]
         if request.path == MAPPINGS:
-            meta = {META_KEY: BESIDE.to_meta()}
+            meta = {META_KEY: self.profile.to_meta()}
             return reply_json({"neural-bridge.docs": {"mappings": {"_meta": meta}}})
         if request.path == "/docs/_field_caps":
             return reply_json({"indices": ["docs"], "fields": {name: {} for name in self.shown}})
+        if request.path == f"{COMPANION}/_search" and b'"explain":true' in request.body:
+            return reply_json({"hits": {"hits": self._explained(json.loads(request.body))}})
         if request.path == f"{COMPANION}/_msearch":
             return self._each(request, lambda _: [self._candidate(doc_id) for doc_id in self.near])
         if request.path == "/docs/_msearch" and b'"includes"' in request.body:
@@ -68,6 +72,14 @@ class IndexWithCompanion:
         fields["_neural.code"] = ["8A"]
         return {"_index": "neural-bridge.docs", "_score": 1.0, "fields": fields}
 
+    def _explained(self, body: Any) -> list[dict[str, Any]]:
+        described = "Linear function on the _neural.terms field for the shoe feature, computed as w * S from:"
+        [wanted] = body["query"]["bool"]["filter"][0]["bool"]["should"]
+        return [
+            {"_index": "neural-bridge.docs", "_id": doc_id, "_explanation": {"value": 3.0, "description": described}}
+            for doc_id in wanted["bool"]["filter"][1]["ids"]["values"]
+        ]
+
     def _admission(self, body: Any) -> list[dict[str, Any]]:
         candidates = json.dumps(body)
         found = [doc_id for doc_id in self.admitted if f'"{doc_id}"' in candidates]
@@ -87,6 +99,19 @@ async def test_what_the_applications_index_does_not_return_is_not_found(make_sta
     assert mark.startswith("vector; took")
     assert [hit["_id"] for hit in answer["hits"]["hits"] if "vector" in hit["_bridge"]["legs"]] == ["d", "a"]
     assert "e" not in ids(answer)
+
+
+async def test_terms_of_entries_count_for_documents_that_the_applications_index_returns(make_stack: MakeStack) -> None:
+    stack = await make_stack(IndexWithCompanion(profile=WEIGHED_BESIDE, admitted=["d", "a"], changed=["d"]))
+
+    _, mark, answer = await search(stack, x_bridge="sparse, explain")
+
+    assert mark.startswith("sparse; took")
+    explained = {hit["_id"]: hit["_bridge"] for hit in answer["hits"]["hits"] if "sparse" in hit["_bridge"]["legs"]}
+    assert explained.keys() == {"a"}
+    assert explained["a"]["terms"] == [{"term": "shoe", "query": 2.0, "document": 1.5, "score": 3.0}]
+    [question] = [json.loads(each.body.splitlines()[1]) for each in stack.cluster.requests(f"{COMPANION}/_msearch")][:1]
+    assert "_neural.terms.shoe" in json.dumps(question["query"])
 
 
 async def test_an_entry_made_of_another_text_than_the_caller_is_shown_does_not_count(make_stack: MakeStack) -> None:

@@ -19,10 +19,10 @@ from bridge.proxy.upgrade.model_client import CircuitBreaker, ModelStage
 from bridge.settings import EmbedderSettings, RerankerSettings, load_settings
 from tests.bridge.model_servers.endless import endless_server
 from tests.bridge.proxy.conftest import MakeStack, Stack
-from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex
+from tests.bridge.proxy.scripted_index import PROFILE, QUERY, WEIGHED, ScriptedIndex
 from tests.bridge.proxy.scripted_models import API_KEY, MODEL, ScriptedModels, logit, scripted_models
 from tests.bridge.proxy.searching import search
-from tests.fake_cluster import Received, Reply, kind_sidecar
+from tests.fake_cluster import Received, Reply, SidecarScript, kind_sidecar
 
 TITLES = {"d": "red shoe", "e": "shoe", "a": "bread"}
 RERANKERS = {"tei": "/tei/rerank", "cohere": "/v2/rerank", "jina": "/v1/rerank"}
@@ -224,6 +224,58 @@ async def test_vectors_of_another_encoder_are_never_compared(make_stack: MakeSta
 
     assert mismatch.startswith("expansion; degraded=encoder_mismatch")
     assert match.startswith("hybrid;")
+
+
+def weighing(answer: web.Response) -> SidecarScript:
+    """A sidecar that gives this answer when it is asked for terms."""
+
+    async def sidecar(path: str, body: dict[str, Any]) -> web.Response:
+        return answer if path == "/embed_sparse" else await kind_sidecar(path, body)
+
+    return sidecar
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        pytest.param(web.Response(status=404), "sparse_unavailable", id="a sidecar without a sparse encoder"),
+        pytest.param(web.Response(status=503), "sparse_unavailable", id="it cannot"),
+        pytest.param(web.Response(status=429), "sparse_overloaded", id="it has too much to do"),
+        pytest.param(web.Response(body=b"[]"), "sparse_unusable", id="no terms of the text"),
+        pytest.param(web.Response(body=b"<html>"), "sparse_unusable", id="no JSON"),
+    ],
+)
+async def test_without_the_querys_terms_the_other_legs_rank(
+    make_stack: MakeStack, answer: web.Response, reason: str
+) -> None:
+    stack = await make_stack(ScriptedIndex(profile=WEIGHED), weighing(answer))
+
+    mark, found = await ask(stack, x_bridge="hybrid")
+
+    assert mark.startswith(f"expansion; degraded={reason}; took")
+    assert [hit["_id"] for hit in found["hits"]["hits"]] == ["a", "b", "c", "d"]
+
+
+async def test_terms_of_another_sparse_encoder_are_never_compared(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(profile=WEIGHED), profile_ttl_s=0)
+    stack.sidecar.sparse = ["other@123456789abc"]
+    mismatch, _ = await ask(stack, x_bridge="hybrid")
+    stack.sidecar.sparse += ["toy@" + "2" * 12]
+    match, _ = await ask(stack, x_bridge="hybrid")
+
+    assert mismatch.startswith("expansion; degraded=sparse_mismatch")
+    assert match.startswith("hybrid;")
+
+
+async def test_the_terms_of_a_query_are_asked_for_once_and_as_the_profile_says(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(profile=WEIGHED))
+    for words in ("red shoe", "red shoe", "blue shoe"):
+        await ask(stack, words, x_bridge="sparse")
+
+    asked = [body for path, body in stack.sidecar.received if path == "/embed_sparse"]
+    assert [body["inputs"] for body in asked] == [["red shoe"], ["blue shoe"]]
+    assert {(body["role"], body["model"], body["queries"]) for body in asked} == {("query", "toy@" + "2" * 12, "idf")}
+    assert "/embed" not in [path for path, _ in stack.sidecar.received]
 
 
 async def test_of_several_encoders_that_of_the_index_is_asked_for(make_stack: MakeStack) -> None:

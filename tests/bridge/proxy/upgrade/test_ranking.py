@@ -15,7 +15,7 @@ from bridge.profile import (
     RerankSettings,
 )
 from tests.bridge.proxy.conftest import MakeStack, Stack
-from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex, kind_of_search
+from tests.bridge.proxy.scripted_index import PROFILE, QUERY, WEIGHED, ScriptedIndex, kind_of_search
 from tests.bridge.proxy.searching import ids, scores, search
 from tests.fake_cluster import Reply, SidecarScript, kind_sidecar, reply_json
 
@@ -38,6 +38,35 @@ async def test_a_request_may_weigh_the_legs(make_stack: MakeStack, weights: str,
 
     assert ids(weighed) == expected
     assert ids(after) == ["a", "d", "e", "b", "c"]
+
+
+async def test_vector_and_terms_of_a_query_are_asked_for_together(make_stack: MakeStack) -> None:
+    """Neither comes before both are asked for."""
+    asked = asyncio.Barrier(2)
+
+    async def sidecar(path: str, body: dict[str, Any]) -> web.Response:
+        if path in ("/embed", "/embed_sparse"):
+            await asked.wait()
+        return await kind_sidecar(path, body)
+
+    both = msgspec.structs.replace(WEIGHED, vector_type="knn_vector")
+    stack = await make_stack(ScriptedIndex(profile=both), sidecar)
+
+    _, mark, answer = await search(stack, x_bridge="hybrid, vector=1, explain")
+
+    assert mark.startswith("hybrid; took")
+    found_by = {leg for hit in answer["hits"]["hits"] for leg in hit["_bridge"]["legs"]}
+    assert found_by == {"lexical", "expansion", "vector", "sparse"}
+
+
+async def test_a_failing_sparse_leg_leaves_the_others(make_stack: MakeStack) -> None:
+    failing = {"status": 400, "error": {"type": "parsing_exception"}}
+    stack = await make_stack(ScriptedIndex(profile=WEIGHED, legs={"sparse": failing}))
+
+    _, mark, answer = await search(stack, x_bridge="hybrid")
+
+    assert mark.startswith("expansion; degraded=sparse_leg_failed")
+    assert ids(answer) == ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize(
