@@ -5,10 +5,10 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from opensearchpy import NotFoundError, OpenSearch
+from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
-from bridge.cluster.connection import exchange
+from bridge.cluster.connection import IndexMissing, exchange
 from bridge.errors import AnswerNotUnderstood
 from bridge.profile import IndexProfile
 from bridge.text import decode, digest_in_stamp, source_digest
@@ -40,7 +40,7 @@ def completeness(client: OpenSearch, companion: str, profile: IndexProfile, *, s
     """Compares a companion, whose profile is given, with its index, by `sample` documents of each at most.
 
     Raises:
-        NotFoundError: there is no such index any longer.
+        IndexMissing: there is no such index any longer.
         AnswerNotUnderstood: one of the two cannot be searched.
     """
     index = str(profile.beside)
@@ -86,7 +86,7 @@ def _sample(client: OpenSearch, index: str, size: int, **more: Any) -> Sequence[
 def _hits(client: OpenSearch, index: str, **body: Any) -> Sequence[_Hit]:
     answer = exchange(client, "POST", f"/{quote(index, safe='')}/_search", body=msgspec.json.encode(body))
     if answer.status == 404:
-        raise NotFoundError(404, f"no such index: {index}")
+        raise IndexMissing(404, f"no such index [{index}]", {})
     try:
         return decode(answer.body, _Answer).hits.hits
     except msgspec.DecodeError as error:

@@ -17,6 +17,7 @@ from opensearchpy import (
     AuthorizationException,
     ConnectionTimeout,
     JSONSerializer,
+    NotFoundError,
     OpenSearch,
     RequestError,
     Urllib3HttpConnection,
@@ -26,7 +27,14 @@ from opensearchpy.exceptions import TransportError
 
 from bridge.certificates import Authorities
 from bridge.cluster.dialects import Capabilities, read_capabilities
-from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterBlocked, ClusterUnreachable, SettingsError
+from bridge.errors import (
+    AccessDenied,
+    AnswerNotUnderstood,
+    ClusterBlocked,
+    ClusterUnreachable,
+    IndexUnsuitable,
+    SettingsError,
+)
 from bridge.settings import ClusterSettings, http_address, masked
 from bridge.text import as_utf_8, decode
 
@@ -55,11 +63,25 @@ class Answer:
     body: bytes
 
 
+GONE = (
+    "nothing was created in its place: bring it back, from a snapshot or as it was made at first, then run the same "
+    "command again"
+)
+"""What ends the message about an index that was deleted while a command needed it."""
+
+
+class IndexMissing(IndexUnsuitable, NotFoundError):
+    """opensearch-py's error for a request about an index that is not there, in our words."""
+
+    def __str__(self) -> str:
+        return f"{reason_of(self)}: it was deleted meanwhile, or never made; {GONE}"
+
+
 def connect(settings: ClusterSettings) -> OpenSearch:
     """A client for the cluster; nothing is sent yet.
 
     Its calls raise ours for what happens on the way (`ClusterUnreachable`, `AccessDenied`,
-    `AnswerNotUnderstood`) and opensearch-py's for what the cluster answers.
+    `AnswerNotUnderstood`) and opensearch-py's for what the cluster answers; `IndexMissing` is both.
 
     Raises:
         SettingsError: the address has no scheme or host, or holds credentials; the CA file is missing.
@@ -208,6 +230,10 @@ class _OneAttempt(Urllib3HttpConnection):
                 f"{self.host} lets this user in, but not {method} {url} (403): grant the permission, or use "
                 f"another cluster.username"
             ) from error
+        except NotFoundError as error:
+            if _error_type(error) == "index_not_found_exception":
+                raise IndexMissing(*error.args) from error
+            raise
         except RequestError as error:
             if _error_type(error) == "index_closed_exception":
                 raise ClusterBlocked(

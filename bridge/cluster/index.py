@@ -210,7 +210,9 @@ def look(client: OpenSearch, index: str) -> IndexState:
     """
     state = find(client, index)
     if state is None:
-        raise IndexUnsuitable(f"index {index} does not exist: make it with `neural-bridge index create {index}`")
+        raise IndexUnsuitable(
+            f"index {index} does not exist, or was deleted meanwhile: make it with `neural-bridge index create {index}`"
+        )
     return state
 
 

@@ -16,6 +16,7 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster import companion
 from bridge.cluster import index as indices
+from bridge.cluster.connection import GONE
 from bridge.cluster.index import IndexState
 from bridge.errors import IndexUnsuitable
 from bridge.profile import IndexProfile
@@ -191,7 +192,7 @@ class FollowedIndices:
     def _nothing(self, now: dict[str, str]) -> IndexUnsuitable:
         if reasons := [self._refused[identity][0] for identity in now if identity in self._refused]:
             return IndexUnsuitable("; ".join(reasons))
-        return IndexUnsuitable(f"{self._request.expression} is gone: it was deleted, and nothing is made in its place")
+        return IndexUnsuitable(f"{self._request.expression} is gone: it was deleted while it was followed; {GONE}")
 
     def _opened(self, identity: str, index: str, *, only_enriched: bool) -> bool:
         """Opens the followers of an index, unless it is not enriched yet and only enriched ones are opened; False

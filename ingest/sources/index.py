@@ -17,7 +17,7 @@ import msgspec
 from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
-from bridge.cluster.connection import Answer, capabilities, exchange
+from bridge.cluster.connection import GONE, Answer, capabilities, exchange
 from bridge.cluster.dialects import dialect_of
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, IndexUnsuitable, IngestError
 from bridge.records import Document, DocumentVersion, SourcePosition
@@ -333,7 +333,7 @@ class IndexDocuments(Source[int]):
     def _gone(self) -> IndexUnsuitable:
         return IndexUnsuitable(
             f"index {self._index} is gone: it was deleted, or replaced by another one of this name, while it was read; "
-            f"nothing was created in its place"
+            f"{GONE}"
         )
 
     def _ask(

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.cluster.connection import Answer
+from bridge.cluster.connection import GONE, Answer
 from bridge.cluster.dialects import sign_code, vector_bytes
 from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
 from bridge.profile import ENTRY_ID, IndexProfile
@@ -287,7 +287,7 @@ def _systemic(failure: Failure) -> BridgeError:
         )
     return IndexUnsuitable(
         f"the index is gone ({failure.status} {failure.kind}: {failure.reason}): it was deleted while documents were "
-        f"written to it; nothing was created in its place"
+        f"written to it; {GONE}"
     )
 
 

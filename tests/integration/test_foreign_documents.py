@@ -103,6 +103,30 @@ def test_half_a_surrogate_pair_costs_no_document_its_enrichment(
     assert backfill(client, fresh_index, tmp_path / "again").report.ledger.unchanged == 33
 
 
+@pytest.mark.case("I53")
+@pytest.mark.parametrize("held", [b"\xc0\xaf", b"\xf7\xbf\xbf\xbf"], ids=["overlong", "beyond"])
+def test_what_is_no_utf_8_costs_no_document_its_enrichment(
+    client: OpenSearch, node: EmbeddedNode, fresh_index: str, ours: str, tmp_path: Path, held: bytes
+) -> None:
+    made_for(
+        client, fresh_index, title={"type": "text"}, text={"type": "text"}, maker={"type": "object", "enabled": False}
+    )
+    for number in range(30):
+        put(node, fresh_index, f"d{number}", b'{"title":"a mug","text":"of clay"}')
+    strange = b'{"title":"Rain %b cape","text":"keeps you dry","maker":{"name":"%b"}}' % (held, held)
+    put(node, fresh_index, "strange", strange)
+    found = planned(client, fresh_index, toy_models(), profile_for(toy_models(), TEXT_FIELDS), settings=SETTINGS)
+    assert (found.sampled, found.stale) == (31, 31)
+    beside = run_beside(job(client, fresh_index, tmp_path / "beside"), PREFIX)
+    assert (beside.report.ledger.written, indices.count(client, ours), beside.report.complete) == (31, 31, True)
+    assert strange in urllib3.request("GET", f"{node.url}/{fresh_index}/_doc/strange").data
+    done = backfill(client, fresh_index, tmp_path / "backfill").report
+    assert (done.ledger.written, done.exit_code) == (31, 0)
+    put(node, fresh_index, "later", strange)
+    assert caught_up(client, fresh_index, tmp_path / "follow").ledger.written == 1
+    assert len(neural(node, fresh_index, "later")["predicted_queries"]) == 3
+
+
 @pytest.mark.case("I39")
 def test_a_companion_holds_every_document_too(
     client: OpenSearch, node: EmbeddedNode, fresh_index: str, ours: str, tmp_path: Path

@@ -1,5 +1,6 @@
 """Each way not to reach a cluster has its own message without secrets."""
 
+import json
 import socket
 import ssl
 import subprocess
@@ -7,11 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from opensearchpy import NotFoundError, RequestError
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from bridge.cluster.connection import capabilities, connect, exchange
-from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterBlocked, ClusterUnreachable, SettingsError
+from bridge.errors import (
+    AccessDenied,
+    AnswerNotUnderstood,
+    ClusterBlocked,
+    ClusterUnreachable,
+    IndexUnsuitable,
+    SettingsError,
+)
 from bridge.settings import ClusterSettings
 from tests.fake_bulk import FakeCluster, Reply, error_body, fake_cluster
 
@@ -160,3 +169,29 @@ def test_secrets_are_masked(cluster: FakeCluster) -> None:
     with pytest.raises(SettingsError) as refused:
         connect(ClusterSettings(url="http://ingest:s3cret@127.0.0.1:1"))
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.case("I52")
+def test_an_index_that_was_deleted_meanwhile_is_said_to_be_with_the_remedy(cluster: FakeCluster) -> None:
+    client = connect(ClusterSettings(url=cluster.url))
+    cluster.on_request = lambda _: Reply(404, error_body(404, "index_not_found_exception", "no such index [products]"))
+    told = r"^no such index \[products\]: it was deleted meanwhile.* run the same command again$"
+    for ask in (client.count, client.indices.get_mapping, client.indices.refresh):
+        with pytest.raises(IndexUnsuitable, match=told) as gone:
+            ask(index="products")
+        assert isinstance(gone.value, NotFoundError)
+    cluster.on_request = lambda _: Reply(404, error_body(404, "resource_not_found_exception"))
+    with pytest.raises(NotFoundError) as missing:
+        client.count(index="products")
+    assert not isinstance(missing.value, IndexUnsuitable)
+
+
+@pytest.mark.case("I53")
+def test_an_answer_that_is_no_utf_8_is_read(cluster: FakeCluster) -> None:
+    client = connect(ClusterSettings(url=cluster.url))
+    cluster.on_request = lambda _: Reply(200, b'{"a":"\xc0\xaf \xed\xa0\xbd","b":1}')
+    assert json.loads(exchange(client, "GET", "/_x").body) == {"a": "\ufffd\ufffd \ufffd", "b": 1}
+    assert client.transport.perform_request("GET", "/_x") == {"a": "\ufffd\ufffd \ufffd", "b": 1}
+    cluster.on_request = lambda _: Reply(400, b'{"error":{"type":"x","reason":"at \xff"}}')
+    with pytest.raises(RequestError, match="400, 'x'"):
+        client.info()
