@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM ask a run to stop; a second one does not ask."""
+"""SIGINT, SIGTERM and SIGHUP ask a run to stop; a second one does not ask."""
 
 import signal
 import threading
@@ -38,13 +38,14 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """What shells expect of a program that a signal ended: 130 or 143."""
+        """What shells expect of a program that a signal ended: 129, 130 or 143."""
         return 128 + (self.number or 0)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turns the first SIGINT or SIGTERM into a request; from the main thread only."""
+    """Turns the first SIGINT, SIGTERM or SIGHUP into a request; from the main thread only. SIGHUP stays ignored where
+    it is, as nohup wants it."""
     request = StopRequest()
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -52,7 +53,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
         for kind, handler in before.items():
             signal.signal(kind, handler)
 
-    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] == signal.SIG_IGN:
+        del before[signal.SIGHUP]
     for kind in before:
         signal.signal(kind, note)
     try:

@@ -117,7 +117,7 @@ def command(
 
     Exit codes: 0 every document is in the index; 3 some are dead letters or were dropped by a pipeline of
     the cluster; 1 unexpected; 2 usage; 4 no connection or no permission; 5 the cluster takes no documents;
-    130 and 143 stopped by a signal.
+    129, 130 and 143 stopped by a signal.
     """
     _check_sources(sources, rows, facts, runner=ray.runner)
     # Rows come in no order of their own: which of two is the last says nothing.

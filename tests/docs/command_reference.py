@@ -11,7 +11,7 @@ HEAD = """# Commands
 
 `neural-bridge [--config FILE] [--debug] COMMAND …`. Data go to stdout, everything else to stderr. Exit codes: 0 done,
 1 unexpected, 2 usage or settings, 3 done with dead letters, 4 connection or access, 5 cluster blocked or stalled,
-130 and 143 stopped by SIGINT and SIGTERM.
+129, 130 and 143 stopped by SIGHUP, SIGINT and SIGTERM.
 """
 
 

@@ -21,7 +21,7 @@ with stop_on_signals() as request:
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_asks_the_run_to_stop_and_is_seen_in_the_exit_code(number: signal.Signals, code: int) -> None:
     before = signal.getsignal(number)
     with stop_on_signals() as request:
@@ -35,6 +35,22 @@ def test_a_signal_asks_the_run_to_stop_and_is_seen_in_the_exit_code(number: sign
 def test_a_second_signal_ends_the_process() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.returncode) == ("asked\n", -signal.SIGTERM)
+
+
+@pytest.mark.case("I54")
+@pytest.mark.parametrize(("nohup", "end"), [(False, "asked"), (True, "goes on")])
+def test_a_terminal_that_is_closed_stops_a_run_unless_it_was_started_by_nohup(nohup: bool, end: str) -> None:
+    program = """
+import os, signal, sys
+from ingest.signals import stop_on_signals
+signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[1] == "True" else signal.SIG_DFL)
+with stop_on_signals() as request:
+    os.kill(os.getpid(), signal.SIGHUP)
+    print("asked" if request.stopped.is_set() else "goes on")
+"""
+    command = [sys.executable, "-c", program, str(nohup)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"{end}\n"
 
 
 def test_parts_stop_with_the_whole_and_alone() -> None:

@@ -260,7 +260,7 @@ class RunOptions:
 
     @contextmanager
     def started(self, title: str, job: "Job") -> "Iterator[tuple[Job, StopRequest]]":
-        """Shows the progress of a job and stops it at the first SIGINT or SIGTERM, while the context is entered."""
+        """Shows the progress of a job and stops it at the first signal to, while the context is entered."""
         from ingest.signals import stop_on_signals
 
         with stop_on_signals() as request, shown_progress(title, quiet=self.quiet) as on_progress:
