@@ -111,13 +111,13 @@ class Display:
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             TextColumn("time left"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._console, transient=True) as bars:
             task = bars.add_task(safe_text(title), total=total, detail="")
-            yield lambda done, of=None, detail="": bars.update(task, completed=done, total=of, detail=detail)
+            yield lambda done, of=None, detail="": bars.update(task, completed=done, total=of, detail=safe_text(detail))
 
     def _lines(self, title: str, total: int | None) -> ShowProgress:
         started = last = time.perf_counter()

@@ -209,11 +209,13 @@ def _print_table(console: "Console", hits: list[_Hit], field: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from bridge.console import safe_cell
+
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     searched = [leg for leg in LEGS if any(leg in hit.legs for hit in hits)]
     for name in ("rank", "document", *searched, "fused", "reranked", "score"):
         table.add_column(name, no_wrap=True)
-    table.add_column(Text(field), ratio=1)
+    table.add_column(safe_cell(field), ratio=1)
     for hit in hits:
         legs = [hit.legs.get(leg) for leg in searched]
         cells = [

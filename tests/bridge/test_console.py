@@ -60,3 +60,26 @@ def test_control_characters_are_shown_and_never_sent(text: str, shown: str) -> N
 
 def test_a_message_of_several_lines_keeps_them() -> None:
     assert safe_text("two\n\tlines\x1b", lines=True) == "two\n\tlines\\x1b"
+
+
+NAMES = ["a[/b]c", "a[red]c", "a[link=http://h]c", "a\x1b]52;c;eA==\x07c", "a\u202ec", "a\x9b31mc"]
+
+
+@pytest.mark.case("S20")
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_names_in_steps_and_progress_steer_nothing(
+    output: io.StringIO, monkeypatch: pytest.MonkeyPatch, name: str, terminal: bool
+) -> None:
+    monkeypatch.setattr(console_module, "LINE_EVERY_S", 0.0)
+    display = Display(Console(file=output, width=200, force_terminal=terminal, color_system=None))
+    with display.progress(name, 10) as show:
+        show(1, 10, name)
+    with display.step(name):
+        pass
+    display.say(name)
+    shown = output.getvalue()
+
+    assert shown.count(safe_text(name)) >= 4
+    assert not set("\x07\u202e\x9b") & set(shown)
+    assert "\x1b]" not in shown

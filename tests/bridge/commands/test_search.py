@@ -142,6 +142,18 @@ async def test_documents_cannot_steer_the_terminal(
     assert "\x1b" not in as_json.output
 
 
+@pytest.mark.case("S20")
+@pytest.mark.parametrize("columns", ["80", "140"])
+async def test_the_name_of_a_field_cannot_steer_the_terminal(
+    make_stack: MakeStack, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    stack = await make_stack(_index({"d1": "red shoe"}))
+    monkeypatch.setenv("COLUMNS", columns)
+    printed = await search(stack.proxy.url, "--fields", "title\x1b]0;x\x07\u202e[/b]")
+    assert printed.exit_code == 0
+    assert not set("\x1b\x07\u202e") & set(printed.output)
+
+
 def test_the_fields_of_an_index_that_is_enriched_beside_are_those_of_its_companion(
     node: EmbeddedNode, opensearch: OpenSearch, fresh_index: str, tmp_path: Path
 ) -> None:
