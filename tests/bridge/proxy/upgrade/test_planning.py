@@ -353,3 +353,14 @@ async def test_a_profile_that_is_too_long_to_be_one_is_not_decoded(make_stack: M
     status, mark, _ = await search(stack)
 
     assert (status, mark) == (200, "pass; reason=profile_unreadable")
+
+
+@pytest.mark.case("P72")
+@pytest.mark.parametrize("held", [b'{"a":' * 5000 + b"1" + b"}" * 5000, b'"\xc0\xaf"', b'{"\xff":"\\ud83d"}'])
+def test_whatever_else_a_mapping_holds_its_profile_is_read(held: bytes) -> None:
+    ours = msgspec.json.encode(PROFILE.to_meta())
+    body = b'{"docs":{"mappings":{"properties":{"t":%b},"_meta":{"theirs":%b,"%b":%b}}}}'
+
+    known, indices = _common_profile(body % (held, held, META_KEY.encode(), ours))
+
+    assert (known.profile, indices) == (PROFILE, ["docs"])
