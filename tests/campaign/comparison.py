@@ -198,9 +198,11 @@ def _group_faults(collapse: Any, own: dict[str, Any], ours: dict[str, Any]) -> l
     field = collapse.get("field") if isinstance(collapse, dict) else None
     if not isinstance(field, str):
         return []
+    own_heads = {_group(hit, field): hit for hit in _hits(own)}
+    if len(own_heads) < len(_hits(own)):
+        return []  # The node did not get the body.
     heads = [(_group(hit, field), hit) for hit in _hits(ours)]
     faults = ["a group twice"] if len({group for group, _ in heads}) < len(heads) else []
-    own_heads = {_group(hit, field): hit for hit in _hits(own)}
     for group, hit in heads:
         expected, got = (each.get("inner_hits") or {} for each in (own_heads.get(group, hit), hit))
         # Those of the query's own clauses are of the document.

@@ -123,3 +123,10 @@ def test_groups_are_shown_once_and_with_the_nodes_inner_hits(hits: list[Any], fa
     direct = answer(page(head("1", "ad", "1", "4"), head("2", None, "2")))
 
     assert upgraded_faults(asked, direct, answer(page(*hits), ("x-bridge", "hybrid; took_ms=4"))) == faults
+
+
+def test_a_body_that_the_node_did_not_get_makes_no_groups() -> None:
+    asked = Made(ASKED.request, upgrades=True, searches=(("papers", {"collapse": {"field": "kind"}}, []),))
+    same = answer(page({"_index": "papers", "_id": "1"}, {"_index": "papers", "_id": "2"}))
+
+    assert upgraded_faults(asked, same, same) == []
