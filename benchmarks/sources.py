@@ -167,8 +167,8 @@ def command(documents: int, questions: int, url: str | None, as_json: bool) -> N
         _run(address, "ingest", ROWS, *table, "--id-field", "id", *state)
         _run(address, "ingest", THINGS, "--triples", str(folder / "things.nt"), *state)
         figures = {
-            f"{index}, {words}": _measured(address, index, [each for each in asked if each.words == words], folder)
-            for index, asked in ((ROWS, rows), (THINGS, things))
+            f"{index}, {words}": _measured(address, index, [each for each in made if each.words == words], folder)
+            for index, made in ((ROWS, rows), (THINGS, things))
             for words in (SAME, OTHER)
         }
     click.echo(f"MRR@10 {'':37}" + "".join(f"{stage:>11}" for stage in STAGES))
@@ -185,8 +185,8 @@ def _measured(address: str, index: str, questions: Sequence[Question], folder: P
         writer = csv.writer(opened)
         writer.writerow(["query", "docid", "rating"])
         writer.writerows([each.text, each.doc_id, 1] for each in questions)
-    asked = ["--index", index, "--judgements", str(file), "--stages", ",".join(STAGES)]
-    measured: dict[str, Any] = json.loads(_run(address, "evaluate", *asked, "--json"))
+    options = ["--judgements", str(file), "--stages", ",".join(STAGES), "--json"]
+    measured: dict[str, Any] = json.loads(_run(address, "evaluate", "--index", index, *options))
     stages: dict[str, dict[str, float]] = measured["stages"]
     return stages
 

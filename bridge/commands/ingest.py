@@ -152,8 +152,8 @@ def command(
     remove_gone = None
     source: Source[Any]
     if rows.sql:
-        source = found_rows = rows.source(choice, names, max_doc_bytes=max_doc_bytes)
-        names, sample, remove_gone = found_rows.text_fields, source.items, rows.removal(found_rows)
+        source = row_source = rows.source(choice, names, max_doc_bytes=max_doc_bytes)
+        names, sample, remove_gone = row_source.text_fields, source.items, rows.removal(row_source)
     elif facts.triples:
         names = names or TEXT_FIELDS
         fields = msgspec.structs.replace(choice, text_fields=names)
@@ -195,8 +195,8 @@ def _check_sources(sources: Sequence[str], rows: RowOptions, facts: FactOptions,
     rows.check()
     named = [kind for kind, value in (("files", sources), ("--sql", rows.sql), ("--triples", facts.triples)) if value]
     if len(named) != 1:
-        found = f"{' and '.join(named)} are named" if named else "nothing to read is named"
-        raise UsageError(f"{found}: expected SOURCES (files, or - for standard input), --sql QUERY or --triples FILE")
+        problem = f"{' and '.join(named)} are named" if named else "nothing to read is named"
+        raise UsageError(f"{problem}: expected SOURCES (files, or - for standard input), --sql QUERY or --triples FILE")
     if facts.languages and not facts.triples:
         raise UsageError("--language needs --triples FILE")
     if runner == "ray" and not sources:

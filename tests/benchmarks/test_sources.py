@@ -14,8 +14,8 @@ def test_each_question_about_rows_asks_for_one_row(tmp_path: Path) -> None:
     assert len(set(rows.values())) == len(rows) == 300
     assert [each.words for each in questions] == [SAME] * 20 + [OTHER] * 20
     for question in questions:
-        asked = {key for key, values in rows.items() if all(value in question.text for value in values)}
-        assert asked == ({question.doc_id} if question.words == SAME else set())
+        matching = {key for key, values in rows.items() if all(value in question.text for value in values)}
+        assert matching == ({question.doc_id} if question.words == SAME else set())
         assert rows[question.doc_id][0] in question.text
 
 
@@ -27,7 +27,7 @@ def test_each_question_about_things_asks_for_one_thing(tmp_path: Path) -> None:
         facts.setdefault(subject.strip("<>"), []).append(value.removesuffix("@en").rpartition("/")[2].strip('<>"'))
     for question in questions:
         name, kind, city, founder, _ = facts[question.doc_id]
-        asked = {key for key, values in facts.items() if len(values) == 5 and {kind, city, founder} <= set(values)}
-        assert asked == {question.doc_id}
+        matching = {key for key, values in facts.items() if len(values) == 5 and {kind, city, founder} <= set(values)}
+        assert matching == {question.doc_id}
         assert name not in question.text
         assert (kind in question.text.split()) == (question.words == SAME)

@@ -66,12 +66,12 @@ class RowOptions:
             raise UsageError("--sql needs --database URL, or BRIDGE_INGEST_DATABASE in the environment")
         if self.watermark_lag is not None and not self.watermark:
             raise UsageError("--watermark-lag needs --watermark COLUMN")
-        given = {
+        of_a_query = {
             "--text-template": self.text_template,
             "--watermark": self.watermark,
             "--remove-gone": self.remove_gone,
         }
-        if alone := [name for name, value in given.items() if value and not self.sql]:
+        if alone := [name for name, value in of_a_query.items() if value and not self.sql]:
             raise UsageError(f"{alone[0]} needs --sql QUERY")
 
     def source(self, choice: "FieldChoice", names: Sequence[str], *, max_doc_bytes: int) -> "RowDocuments":
