@@ -27,7 +27,7 @@ NOT_RUN = {
     "kubernetes": 2,
     "long": 3,
     "secured": 2,
-    "serve": 2,
+    "serve": 3,
     "systemd": 3,
     "train": 5,
 }
