@@ -157,7 +157,7 @@ class RerankSettings(msgspec.Struct, frozen=True):
 
 
 class SearchRules(msgspec.Struct, frozen=True):
-    """Which searches the proxy passes although it understands them.
+    """Which searches the proxy passes although it understands them, and what of an application's own query counts.
 
     - `leave_quoted`: searches in quotation marks.
     - `leave_identifiers`: single words with three digits or more, such as part numbers. Like quoted words, they ask for
@@ -175,6 +175,7 @@ class SearchRules(msgspec.Struct, frozen=True):
     leave_sorted_ties: bool = True
     scripts: list[str] = []
     confident_lead: Annotated[float, Meta(gt=0)] | None = None
+    boosts: Annotated[float, Meta(ge=0, le=1)] = 1.0
 
 
 class Measurement(msgspec.Struct, frozen=True):

@@ -129,7 +129,8 @@ class RankedHit(msgspec.Struct, frozen=True, gc=False):
 
     `legs` holds the legs that found it; `fused_score` is smoothed if `smoothed` is set. `rerank_score` is the
     cross-encoder's logit, None if it did not read the document; `cascade_score` the small cross-encoder's, set only if
-    that one alone read it in a cascade.
+    that one alone read it in a cascade. `lift`: what the application's own boosts make of the document, in -1…1;
+    `pinned`: they have it before all others.
     """
 
     index: str
@@ -140,6 +141,8 @@ class RankedHit(msgspec.Struct, frozen=True, gc=False):
     smoothed: Smoothed | None = None
     rerank_score: float | None = None
     cascade_score: float | None = None
+    lift: float | None = None
+    pinned: bool = False
 
     @property
     def key(self) -> Key:

@@ -17,7 +17,8 @@ import msgspec
 from bridge.errors import CascadeMissing
 from bridge.profile import IndexProfile, Stage
 from bridge.records import Hit, Key, Passage, RankedHit, Terms
-from bridge.search import legs
+from bridge.search import boosts, legs
+from bridge.search.boosts import Boosts
 from bridge.search.cascade import CascadeRequest
 from bridge.search.collapse import Group, first_of_each, groups_of
 from bridge.search.fusion import (
@@ -27,7 +28,9 @@ from bridge.search.fusion import (
     fuse,
     fused_scores,
     leg_weights,
+    lifted,
     of_passages,
+    pinned,
     rerank,
     smooths,
 )
@@ -41,6 +44,9 @@ _FOR_URLS = str.maketrans("-_", "+/")
 
 TEXT_LEGS = ("expansion", "lexical")
 NEURAL_LEGS = ("vector", "sparse")
+WORDS, BOOSTS = "words", "boosts"
+"""Names of the searches that `bridge.search.boosts` reads; like the leg `lexical` they are the application's own."""
+_RERANKED = ("rerank", "cascade")
 
 READ_CHARS = 2_000
 """Characters of a passage that a cross-encoder is sent: more than it reads. The rest of a long text need not travel."""
@@ -134,20 +140,27 @@ async def _rank_documents(
     request: SearchRequest, profile: IndexProfile, stage: Stage, backend: Backend, explain: bool
 ) -> Ranking:
     weights = leg_weights(profile, stage)
-    wanted = weights.keys() | {"lexical"} if explain else weights.keys()
+    # A text leg alone ranks as the boosts want it.
+    reordered = stage in _RERANKED or not weights.keys().isdisjoint(NEURAL_LEGS)
+    boosting = request.clause.boosted and profile.rules.boosts > 0 and reordered
+    wanted = weights.keys() | {"lexical"} if explain or boosting else weights.keys()
     smoothing = smooths(profile, stage)
-    hits_of, embedding, terms = await _run_legs(request, profile, wanted, backend, coded=smoothing)
-    confident = confident_leg(hits_of, weights, profile.rules.confident_lead)
+    hits_of, embedding, terms = await _run_legs(request, profile, wanted, backend, coded=smoothing, words=boosting)
+    hits_of, wishes = await _boosts(hits_of, request, profile, backend) if boosting else (hits_of, Boosts())
+    unpinned: LegRankings = hits_of
+    if wishes.pinned:
+        unpinned = {leg: [hit for hit in hits if hit.key not in wishes.pinned] for leg, hits in hits_of.items()}
+    confident = confident_leg(unpinned, weights, profile.rules.confident_lead)
     if confident is not None:
-        weights = {confident: 1.0}
+        weights, wishes, unpinned = {confident: 1.0}, Boosts(), hits_of
     counting = {leg: hits for leg, hits in hits_of.items() if weights.get(leg, 0.0) > 0}
     if not counting:
         return Ranking(legs=hits_of, embedding=embedding, terms=terms)
     fusion = msgspec.structs.replace(profile.fusion, weights=weights)
     codes = codes_of(counting, profile) if smoothing and confident is None else {}
-    fused = fuse(hits_of, fusion, window=profile.window, codes=codes, cut=request.collapse is None)
+    fused = fuse(unpinned, fusion, window=profile.window, codes=codes, cut=request.collapse is None)
     ranking = Ranking(
-        hits=first_stage(fused),
+        hits=first_stage(lifted(fused, wishes.lifts)),
         complete=_holds_all_matches(counting, profile.window),
         stages="hybrid" if len(counting) > 1 else next(iter(counting)),
         legs=hits_of,
@@ -157,27 +170,46 @@ async def _rank_documents(
     if confident is not None:
         return replace(ranking, stages=ranking.stages + CONFIDENT)
     if stage == "smoothing" and codes:
-        return replace(ranking, stages=f"{ranking.stages}+smoothing")
-    if not ranking.hits or request.start >= reranked_documents(profile, stage):
+        ranking = replace(ranking, stages=f"{ranking.stages}+smoothing")
+    elif ranking.hits and request.start < reranked_documents(profile, stage):
+        ranking = await _read(ranking, request, profile, stage, backend, n_pinned=len(wishes.pinned))
+    if not wishes.pinned:
         return ranking
-    if stage == "cascade":
-        try:
-            return await _rerank_by_cascade(ranking, request, profile, backend)
-        except CascadeMissing:
-            # The large cross-encoder alone reads fewer documents, and is still worth having.
-            pass
-    return await _rerank(ranking, request, profile, backend)
+    hits = [*pinned(wishes.pinned, hits_of), *ranking.hits]
+    return replace(ranking, hits=hits[: profile.window] if request.collapse is None else hits)
+
+
+async def _boosts(
+    hits_of: LegRankings, request: SearchRequest, profile: IndexProfile, backend: Backend
+) -> tuple[dict[str, Sequence[Hit]], Boosts]:
+    """The legs without what was asked of the words alone, and what the application's boosts say of the documents found;
+    nothing if that cannot be had."""
+    found = {leg: hits for leg, hits in hits_of.items() if leg != WORDS}
+    keys = sorted({hit.key for hits in found.values() for hit in hits})
+    if WORDS not in hits_of or not keys:
+        return found, Boosts()
+    words = hits_of[WORDS]
+    asked = boosts.boosts_alone(request, profile, keys, boosts.level_of(words))
+    scored = (await backend.search({BOOSTS: asked})).get(BOOSTS, ())
+    return found, Boosts.read(words, scored, found.get("lexical", ()), profile.rules.boosts)
 
 
 async def _run_legs(
-    request: SearchRequest, profile: IndexProfile, wanted: Collection[str], backend: Backend, *, coded: bool
+    request: SearchRequest,
+    profile: IndexProfile,
+    wanted: Collection[str],
+    backend: Backend,
+    *,
+    coded: bool,
+    words: bool,
 ) -> tuple[dict[str, Sequence[Hit]], Sequence[float] | None, Terms]:
-    """The hits of the legs that answered, `coded` with codes, the query's embedding, and its weighted terms."""
+    """The hits of the legs that answered, `coded` with codes, the query's embedding, and its weighted terms; with
+    `words` also what these alone are worth."""
 
     async def search(bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
         return await backend.search({leg: legs.coded(body, profile) if coded else body for leg, body in bodies.items()})
 
-    bodies: dict[str, Json] = {}
+    bodies: dict[str, Json] = {WORDS: boosts.words_alone(request, profile)} if words else {}
     if "lexical" in wanted:
         bodies["lexical"] = legs.lexical(request, profile)
     if "expansion" in wanted:
@@ -249,10 +281,25 @@ def reranked_documents(profile: IndexProfile, stage: Stage) -> int:
     return 0
 
 
-async def _rerank(ranking: Ranking, request: SearchRequest, profile: IndexProfile, backend: Backend) -> Ranking:
+async def _read(
+    ranking: Ranking, request: SearchRequest, profile: IndexProfile, stage: Stage, backend: Backend, *, n_pinned: int
+) -> Ranking:
+    """The cross-encoders over the first documents. Pinned ones before them are not read, and count among them."""
+    if stage == "cascade":
+        try:
+            return await _rerank_by_cascade(ranking, request, profile, backend, n_pinned)
+        except CascadeMissing:
+            # The large cross-encoder alone reads fewer documents, and is still worth having.
+            pass
+    return await _rerank(ranking, request, profile, backend, n_pinned)
+
+
+async def _rerank(
+    ranking: Ranking, request: SearchRequest, profile: IndexProfile, backend: Backend, n_pinned: int
+) -> Ranking:
     """The large cross-encoder over the first documents."""
     settings = profile.rerank
-    keys = [hit.key for hit in ranking.hits[: settings.depth]]
+    keys = [hit.key for hit in ranking.hits[: max(settings.depth - n_pinned, 0)]]
     read = await backend.read(keys, ranking.embedding, passages=settings.passages)
     scores = await _score(request, read, backend)
     if not scores:
@@ -267,7 +314,7 @@ async def _rerank(ranking: Ranking, request: SearchRequest, profile: IndexProfil
 
 
 async def _rerank_by_cascade(
-    ranking: Ranking, request: SearchRequest, profile: IndexProfile, backend: Backend
+    ranking: Ranking, request: SearchRequest, profile: IndexProfile, backend: Backend, n_pinned: int
 ) -> Ranking:
     """The small cross-encoder over one passage of many documents, the large one over the best of them.
 
@@ -276,7 +323,7 @@ async def _rerank_by_cascade(
     """
     backend.check_cascade()
     settings = profile.rerank
-    candidates = ranking.hits[: settings.cascade.candidates]
+    candidates = ranking.hits[: max(settings.cascade.candidates - n_pinned, 0)]
     read = await backend.read([hit.key for hit in candidates], ranking.embedding, passages=1)
     prior_scores = fused_scores([hit for hit in candidates if hit.key in read])
     wish = CascadeRequest(settings.cascade.depth, prior_scores, settings.blend)

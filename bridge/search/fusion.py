@@ -207,7 +207,31 @@ def logistic(value: float) -> float:
 
 def first_stage(fused: Sequence[RankedHit]) -> list[RankedHit]:
     """The fused ranking with the scores that its hits carry in an answer."""
-    return [replace(hit, score=FUSED_FLOOR + (hit.fused_score or 0.0)) for hit in fused]
+    return [replace(hit, score=FUSED_FLOOR + _with_lift(hit.fused_score or 0.0, hit)) for hit in fused]
+
+
+def lifted(fused: Sequence[RankedHit], lifts: Mapping[Key, float] | None) -> Sequence[RankedHit]:
+    """The fused ranking as the application's own boosts change it; None: there are none. Documents of which they say
+    nothing get a lift of 0."""
+    if lifts is None:
+        return fused
+    with_lifts = [replace(hit, lift=lifts.get(hit.key, 0.0)) for hit in fused]
+    return sorted(with_lifts, key=lambda hit: -_with_lift(hit.fused_score or 0.0, hit))
+
+
+def _with_lift(share: float, hit: RankedHit) -> float:
+    """A share in 0…1 of what a stage can give, and the hit's lift in -1…1, together in 0…1."""
+    return share if hit.lift is None else (share + hit.lift + 1) / 3
+
+
+def pinned(keys: Sequence[Key], rankings: LegRankings) -> list[RankedHit]:
+    """Documents that stay before all others, in this order."""
+    found_by: dict[Key, dict[str, LegScore]] = {key: {} for key in keys}
+    for leg, hits in rankings.items():
+        for rank, hit in enumerate(hits, start=1):
+            if hit.key in found_by:
+                found_by[hit.key][leg] = LegScore(rank, hit.score)
+    return [RankedHit(*key, RERANKED_CEILING, legs=found_by[key], pinned=True) for key in keys]
 
 
 def rerank(fused: Sequence[RankedHit], logits: Mapping[Key, float], settings: RerankSettings) -> list[RankedHit]:
@@ -245,7 +269,8 @@ def _by_score(
     candidates = [hit for hit in fused if hit.key in scores]
     shares = blended([scores[hit.key] for hit in candidates], fused_scores(candidates), settings.blend)
     scored = [
-        replace(hit, score=floor + (ceiling - floor) * share) for hit, share in zip(candidates, shares, strict=True)
+        replace(hit, score=floor + (ceiling - floor) * _with_lift(share, hit))
+        for hit, share in zip(candidates, shares, strict=True)
     ]
     return sorted(scored, key=lambda hit: -hit.score)
 

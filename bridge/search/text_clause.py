@@ -100,6 +100,10 @@ _FUNCTION_SCORE = _COMMON | {
     "linear",
     "script_score",
 }
+_FUNCTIONS = ("functions", "field_value_factor", "gauss", "exp", "linear", "script_score")
+_SCORED_BY_FIELDS = ("function_score", "script_score", "rank_feature", "distance_feature", "boosting")
+"""What ranks documents where it is required, too; a condition lets them in or not."""
+_PINNED = _COMMON | {"ids", "docs", "organic"}
 _NESTED = _COMMON | {"path", "query", "score_mode", "ignore_unmapped", "inner_hits"}
 
 LEFT_ALONE = frozenset(
@@ -118,6 +122,7 @@ LEFT_ALONE = frozenset(
         "neural",
         "neural_sparse",
         "percolate",
+        "pinned",
         "prefix",
         "query_string",
         "range",
@@ -261,7 +266,7 @@ class TextClause:
     `path` leads to the smallest clause that holds all of the words; another clause may be set beside it
     as an alternative. `required` and `excluded` are the conditions that a document must meet, or must
     not, whatever finds it. `inside` are those of `required` that stand inside the clause at `path`: they do
-    not hold for what is set beside it.
+    not hold for what is set beside it. `boosted`: something beside the words ranks documents: functions, boosts, pins.
     """
 
     text: str
@@ -269,6 +274,7 @@ class TextClause:
     required: Sequence[Json] = ()
     excluded: Sequence[Json] = ()
     inside: Sequence[Json] = ()
+    boosted: bool = False
 
 
 def find_text(query: Json, text_fields: Sequence[str]) -> TextClause:
@@ -279,10 +285,10 @@ def find_text(query: Json, text_fields: Sequence[str]) -> TextClause:
     """
     if neural := mentioned(query, frozenset(_NEURAL)):
         raise NotUnderstood(min(neural))
-    return _text_clause(query, _Fields(text_fields))
+    return _text_clause(query, Fields(text_fields))
 
 
-class _Fields:
+class Fields:
     """The enriched fields of an index. A clause is looked through once, however many clauses lie around it, a name is
     compared once, and only so many are."""
 
@@ -332,6 +338,8 @@ class _Fields:
                 inner = as_list(body.get("positive"))
             case "function_score" | "nested":
                 inner = as_list(body.get("query"))
+            case "pinned":
+                inner = as_list(body.get("organic"))
             case _:
                 return False
         return any(self.searched_in(each) for each in inner)
@@ -345,15 +353,17 @@ class _Place:
         self.required: list[Json] = []
         self.excluded: list[Json] = []
         self.inside: Sequence[Json] = ()
+        self.boosted = False
 
 
-def _text_clause(clause: Json, fields: _Fields) -> TextClause:
+def _text_clause(clause: Json, fields: Fields) -> TextClause:
     place = _Place()
     text = _find(clause, place, fields)
-    return TextClause(text, tuple(place.path), tuple(place.required), tuple(place.excluded), place.inside)
+    path, required, excluded = tuple(place.path), tuple(place.required), tuple(place.excluded)
+    return TextClause(text, path, required, excluded, place.inside, place.boosted)
 
 
-def _find(clause: Json, place: _Place, fields: _Fields) -> str:
+def _find(clause: Json, place: _Place, fields: Fields) -> str:
     """The user's words; `place` is led on to their clause."""
     kind, body = only_member(clause)
     if (words := words_of(kind, body)) is not None:
@@ -380,13 +390,20 @@ def _find(clause: Json, place: _Place, fields: _Fields) -> str:
             return _find_in(body, kind, "filter", place, fields)
         case "boosting":
             _check(body, _COMMON | {"positive", "negative", "negative_boost"})
+            place.boosted = True
             return _find_in(body, kind, "positive", place, fields)
         case "function_score":
             _check(body, _FUNCTION_SCORE)
             if body.get("boost_mode") == "replace" or is_random(body):
                 # Then the functions decide the order, and words play no part in it.
                 raise NotUnderstood("function_score")
+            place.boosted |= any(name in body for name in _FUNCTIONS)
             return _find_in(body, kind, "query", place, fields)
+        case "pinned":
+            if body.keys() - _PINNED or "organic" not in body:
+                raise NotUnderstood("pinned")
+            place.boosted = True
+            return _find_in(body, kind, "organic", place, fields)
         case "nested":
             _check(body, _NESTED)
             inner = _text_clause(body.get("query"), fields)
@@ -397,12 +414,12 @@ def _find(clause: Json, place: _Place, fields: _Fields) -> str:
     raise NotUnderstood(kind if kind in LEFT_ALONE else "unknown_clause")
 
 
-def _find_in(body: Mapping[str, Json], kind: str, member: str, place: _Place, fields: _Fields) -> str:
+def _find_in(body: Mapping[str, Json], kind: str, member: str, place: _Place, fields: Fields) -> str:
     place.path += (kind, member)
     return _find(body.get(member), place, fields)
 
 
-def _in_bool(body: Mapping[str, Json], place: _Place, fields: _Fields) -> str:
+def _in_bool(body: Mapping[str, Json], place: _Place, fields: Fields) -> str:
     _check(body, _BOOL)
     must = as_list(body.get("must"))
     place.required.extend(as_list(body.get("filter")))
@@ -410,12 +427,16 @@ def _in_bool(body: Mapping[str, Json], place: _Place, fields: _Fields) -> str:
     texts = [i for i, clause in enumerate(must) if fields.searched_in(clause)]
     if len(texts) > 1:
         raise NotUnderstood("several_texts")
+    optional = as_list(body.get("should"))
+    should = [clause for clause in optional if fields.searched_in(clause)]
+    others = [clause for clause in must if not fields.searched_in(clause)]
+    ranks = any(kind in clause for clause in others for kind in _SCORED_BY_FIELDS)
+    place.boosted |= ranks or len(should) < len(optional)
     if texts:
         position = texts[0]
         place.path += ("must", position) if isinstance(body["must"], list) else ("must",)
         place.required += (*must[:position], *must[position + 1 :], *_minimum(body))
         return _find(must[position], place, fields)
-    should = [clause for clause in as_list(body.get("should")) if fields.searched_in(clause)]
     if not should:
         raise NotUnderstood("no_text")
     # The alternatives together are one clause: `should` itself is the place.
@@ -435,7 +456,7 @@ def _minimum(body: Mapping[str, Json]) -> list[Json]:
     return [{"bool": {"should": body["should"], "minimum_should_match": minimum}}]
 
 
-def _alternatives(clauses: Sequence[Json], fields: _Fields) -> tuple[str, tuple[Json, ...]]:
+def _alternatives(clauses: Sequence[Json], fields: Fields) -> tuple[str, tuple[Json, ...]]:
     """The text that all of the clauses search for, some of them perhaps as a phrase, and the condition that
     their own conditions come to: one of them has to let a document in.
 

@@ -224,7 +224,7 @@ class RememberedSearch(Backend):
         return {leg: self._hits[_without_size(body)][: body["size"]] for leg, body in bodies.items()}
 
     def _ask(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
-        sized = {leg: body | {"size": self._most_hits} for leg, body in bodies.items()}
+        sized = {leg: body | {"size": max(self._most_hits, body["size"])} for leg, body in bodies.items()}
         hits_of = self.source.search(sized, self._profile, self._embedding, self._terms)
         self._hits |= {_without_size(bodies[leg]): hits for leg, hits in hits_of.items()}
         return hits_of

@@ -271,6 +271,8 @@ def explained_hit(
         "smoothed": hit.smoothed and explained_smoothing(hit.smoothed),
         "rerank_score": hit.rerank_score,
         "cascade_score": hit.cascade_score,
+        "lift": hit.lift,
+        "pinned": hit.pinned or None,
         "passage": passage and {"start": passage.start, "end": passage.end, "text": passage.text},
     }
     return {

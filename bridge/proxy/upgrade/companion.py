@@ -29,6 +29,9 @@ _MATCHING = "matching"
 _ALL = 0
 """In place of a number of candidates: all that the conditions allow."""
 
+_OURS = ("expansion", *NEURAL_LEGS)
+"""The legs that companions answer; others are the application's own searches."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
@@ -114,8 +117,8 @@ class CompanionLegs:
                 made of the texts that the caller is shown.
         """
         own, ours = await asyncio.gather(
-            self._by_caller({leg: bodies[leg] for leg in bodies if leg == "lexical"}),
-            self._ours([leg for leg in bodies if leg != "lexical"]),
+            self._by_caller({leg: bodies[leg] for leg in bodies if leg not in _OURS}),
+            self._ours([leg for leg in bodies if leg in _OURS]),
         )
         return own | ours
 

@@ -422,6 +422,100 @@ def test_what_the_cluster_cannot_collapse_is_not_found() -> None:
     assert ids(ranked(script, "hybrid", BY_BRAND)) == "adc"
 
 
+# --- boosts of the application's own ----------------------------------------------------------------------------
+
+
+BOOSTED: dict[str, Json] = {
+    "query": {"bool": {"must": QUERY["query"], "should": {"term": {"brand": {"value": "acme", "boost": 2}}}}}
+}
+
+
+@dataclass
+class BoostedScript(Script):
+    """Words are worth 10 at most; `boosts` are documents' scores if the words of each are worth as much."""
+
+    boosts: Mapping[str, float] = field(default_factory=dict)
+
+    async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
+        self.asked.append("search " + " ".join(bodies))
+        found = {"words": hits("a"), "boosts": [Hit("i", *scored) for scored in self.boosts.items()]}
+        found |= {"lexical": self.lexical, "expansion": self.expansion, "vector": self.vector}
+        return {leg: found[leg] for leg in bodies if leg not in self.fails}
+
+
+DEEP = msgspec.structs.replace(PROFILE, window=8, rerank=RerankSettings(depth=4, blend=0.0))
+EQUAL = {"a": 10.0, "b": 10.0, "c": 10.0, "d": 10.0, "e": 10.0}
+
+
+def boosted(stage: Stage = "rerank", profile: IndexProfile = DEEP, start: int = 0, **script: Any) -> Ranking:
+    near = hits(*"edabc", "f", "g", "h")
+    made = BoostedScript(vector=near, exact=near, **script)
+    return ranked(made, stage, BOOSTED | {"from": start}, profile=profile)
+
+
+def test_boosts_order_what_is_equal_otherwise() -> None:
+    assert ids(boosted(boosts=EQUAL))[:4] == ids(boosted(boosts={}))[:4]
+    ranking = boosted(boosts=EQUAL | {"d": 12.0, "e": 9.0})
+    assert next(hit.doc_id for hit in ranking.hits if hit.rerank_score is not None) == "d"
+    lifts = {hit.doc_id: hit.lift for hit in ranking.hits}
+    assert lifts["a"] == 0.0
+    assert (lifts["d"] or 0) > 0 > (lifts["e"] or 0)
+
+
+def test_a_boost_is_bounded_and_what_answers_the_words_far_better_stays_before_it() -> None:
+    assert ids(boosted(boosts=EQUAL | {"d": 12.0}, scores={"a": 9.0}))[0] == "a"
+    assert ids(boosted(boosts=EQUAL | {"d": 38.0}, scores={"a": 9.0, "d": 8.0}))[0] == "d"
+
+
+def test_a_pin_stays_where_it_is_and_is_not_read() -> None:
+    pins = EQUAL | {"c": 1_000.0, "b": 900.0}
+    script = BoostedScript(lexical=hits("c", "b", "a"), vector=hits(*"edabcfgh"), boosts=pins, scores={"e": 9.0})
+
+    ranking = ranked(script, "rerank", BOOSTED, profile=DEEP)
+
+    assert ids(ranking)[:3] == "cbe"
+    assert [hit.pinned for hit in ranking.hits[:3]] == [True, True, False]
+    assert script.asked[-2].split(" of ")[1].split() == ["a", "e"]
+    assert script.asked[1:3] == ["search words lexical expansion vector", "search boosts"]
+    assert [hit.score for hit in ranking.hits] == sorted((hit.score for hit in ranking.hits), reverse=True)
+
+
+@pytest.mark.parametrize("start", [0, 1, 3, 5])
+def test_every_page_is_of_the_same_boosted_ranking(start: int) -> None:
+    pins = EQUAL | {"c": 1_000.0, "f": 11.0, "g": 4.0}
+    script: dict[str, Any] = {"lexical": hits("c", "b", "a"), "boosts": pins, "scores": {"b": 9.0}}
+    assert ids(boosted(start=start, **script))[start:] == ids(boosted(**script))[start:]
+
+
+def test_what_is_pinned_spoils_no_score_of_the_others() -> None:
+    """Standard scores beside one of a million would all be alike."""
+    zscore = msgspec.structs.replace(DEEP, fusion=FusionSettings(method="zscore"))
+    found = [Hit("i", "z", 1e6), *hits("b", "a")]
+    pinned = boosted("hybrid", zscore, lexical=found, expansion=found, boosts=EQUAL | {"z": 1e6})
+    plain = boosted("hybrid", zscore, expansion=found[1:], boosts=EQUAL)
+    assert [(hit.doc_id, hit.fused_score) for hit in pinned.hits[1:]] == [
+        (hit.doc_id, hit.fused_score) for hit in plain.hits[:-1]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "profile", "fails", "asked"),
+    [
+        ("expansion", DEEP, set[str](), ["search expansion"]),
+        ("hybrid", msgspec.structs.replace(DEEP, rules=SearchRules(boosts=0.0)), set[str](), LEGS),
+        ("hybrid", DEEP, {"words"}, ["embed red shoe", "search words lexical expansion vector"]),
+        ("hybrid", DEEP, {"boosts"}, ["embed red shoe", "search words lexical expansion vector", "search boosts"]),
+    ],
+)
+def test_boosts_that_are_not_wanted_or_cannot_be_had_change_nothing(
+    stage: Stage, profile: IndexProfile, fails: set[str], asked: list[str]
+) -> None:
+    script = BoostedScript(vector=hits(*"edabcfgh"), boosts=EQUAL | {"c": 99.0}, fails=frozenset(fails))
+    ranking = ranked(script, stage, BOOSTED, profile=profile)
+    assert script.asked == asked
+    assert ids(ranking) == ids(ranked(Script(vector=hits(*"edabcfgh")), stage, profile=DEEP))
+
+
 # --- the same search, whoever answers ---------------------------------------------------------------------------
 
 
@@ -443,9 +537,14 @@ class World:
     failing: frozenset[str] = frozenset()
     brands: Mapping[str, Sequence[object]] = field(default_factory=dict)
     """The doc values by which a search is collapsed."""
+    boosts: Mapping[str, float] = field(default_factory=dict)
+    """Scores of documents whose words are worth the same."""
 
     def search(self, body: Json) -> Sequence[Hit]:
         kind = kind_of(body)
+        written = json_tree.write(body).decode()
+        if "match_all" in written:
+            return [Hit("i", *scored) for scored in self.boosts.items() if f'"{scored[0]}"' in written]
         found_by = {"lexical": self.lexical, "expansion": self.expansion, "sparse": self.weighed}
         found = found_by.get(kind, self.near)[: body["size"]]
         wanted = body.get("docvalue_fields", ())
@@ -483,7 +582,11 @@ def some_hits(doc_ids: Sequence[str], scores: Sequence[float]) -> list[Hit]:
 
 @st.composite
 def worlds(
-    draw: st.DrawFn, *, may_fail: Sequence[str] = (), vector_types: Sequence[VectorType] = ("knn_vector", "none")
+    draw: st.DrawFn,
+    *,
+    may_fail: Sequence[str] = (),
+    vector_types: Sequence[VectorType] = ("knn_vector", "none"),
+    may_boost: bool = True,
 ) -> World:
     doc_ids = [f"d{n}" for n in range(draw(st.integers(1, 12)))]
     shuffled = st.permutations(doc_ids)
@@ -521,9 +624,13 @@ def worlds(
         body["query"] = {"bool": {"must": [QUERY["query"]], "filter": [{"term": {"public": True}}]}}
     if draw(st.booleans()):
         body |= BY_BRAND
+    if may_boost and draw(st.booleans()):
+        body |= BOOSTED
+    boosts = st.sampled_from([2.0, 8.0, 8.0, 8.0, 9.0, 1_000.0, 2_000.0])
     brands: list[Sequence[object]] = [[], [None], ["x"], ["y"], [3], ["x", "y"]]
     brand = st.sampled_from(brands)
     return World(
+        boosts=draw(st.fixed_dictionaries(dict.fromkeys(doc_ids, boosts))),
         brands=draw(st.fixed_dictionaries(dict.fromkeys(doc_ids, brand))),
         lexical=some_hits(draw(shuffled)[: draw(some)], draw(numbers)),
         expansion=some_hits(draw(shuffled)[: draw(some)], draw(numbers)),
@@ -682,7 +789,7 @@ def test_proxy_and_tune_rank_alike(world: World) -> None:
 
 
 @pytest.mark.case("M6")
-@given(worlds(may_fail=["score"]).filter(lambda world: world.stage not in ("expansion", "cascade")))
+@given(worlds(may_fail=["score"], may_boost=False).filter(lambda world: world.stage not in ("expansion", "cascade")))
 def test_adapt_and_the_benchmark_of_models_rank_as_the_proxy_does_without_expansions(world: World) -> None:
     plain = msgspec.structs.replace(world.profile, generator=None)
     world = replace(world, profile=plain)
@@ -705,6 +812,16 @@ def test_every_page_is_of_the_same_groups(world: World, start: int) -> None:
     first, later = (by_proxy(replace(world, body={**world.body, "from": at})) for at in (0, start))
     assert len(first.hits) == len(later.hits) <= world.profile.window
     assert [hit.key for hit in first.hits][start:] == [hit.key for hit in later.hits][start:]
+
+
+@given(worlds(), st.integers(0, 8))
+def test_every_page_is_of_one_ranking_and_pins_are_the_applications_first(world: World, start: int) -> None:
+    first, later = (by_proxy(replace(world, body={**world.body, "from": at})) for at in (0, start))
+    assert [hit.key for hit in first.hits][start:] == [hit.key for hit in later.hits][start:]
+    pins = [hit.key for hit in first.hits if hit.pinned]
+    assert pins == first.own[: len(pins)] == [hit.key for hit in first.hits[: len(pins)]]
+    scores = [hit.score for hit in first.hits]
+    assert scores == sorted(scores, reverse=True)
 
 
 @given(worlds(may_fail=["embed", "weigh", "lexical", "expansion", "vector", "sparse", "read", "score", "small"]))
