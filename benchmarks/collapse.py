@@ -50,6 +50,7 @@ GROUP = "variant_of"
 PAGE, N_PAGES = 10, 5
 OWN_GROUPS = 100
 _BULK_LINES = 1_000
+_TRIES = 10
 
 
 class Figures(msgspec.Struct):
@@ -189,12 +190,14 @@ def _query(words: str) -> dict[str, Any]:
 
 def _hits(client: OpenSearch, name: str, body: Mapping[str, Any], stage: Stage | None = None) -> list[dict[str, Any]]:
     headers = {CONTROL_HEADER: stage} if stage else {}
-    answer = exchange(client, "POST", f"/{name}/_search", body=msgspec.json.encode(body), headers=headers)
-    marker = answer.headers.get(MARKER_HEADER, "")
-    if answer.status != 200 or "degraded" in marker or (marker.startswith("pass") and stage != "lexical"):
-        raise click.ClickException(f"{name}, {stage}: status {answer.status}, {MARKER_HEADER}: {marker}")
-    hits: list[dict[str, Any]] = json.loads(answer.body)["hits"]["hits"]
-    return hits
+    # A busy machine may take a stage out.
+    for _ in range(_TRIES):
+        answer = exchange(client, "POST", f"/{name}/_search", body=msgspec.json.encode(body), headers=headers)
+        marker = answer.headers.get(MARKER_HEADER, "")
+        if answer.status == 200 and "degraded" not in marker and (stage == "lexical" or not marker.startswith("pass")):
+            hits: list[dict[str, Any]] = json.loads(answer.body)["hits"]["hits"]
+            return hits
+    raise click.ClickException(f"{name}, {stage}: status {answer.status}, {MARKER_HEADER}: {marker}")
 
 
 def _groups(hits: Sequence[Mapping[str, Any]]) -> list[str]:

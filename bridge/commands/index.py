@@ -142,11 +142,16 @@ def rules(
         type=click.FloatRange(min=1),
         help="Keep the application's own ranking if its first hit scores this many times the second.",
     ),
+    boosts: float | None = option(
+        "--boosts",
+        type=click.FloatRange(min=0, max=1),
+        help="How much the application's own pins and boosts count in the bridge's ranking; 0: only in the text legs.",
+    ),
     always: bool = option("--always", help="Remove --confident-lead: always ask every leg and the reranker."),
     cluster_url: str | None = CLUSTER,
     as_json: bool = JSON,
 ) -> None:
-    """Set which searches of INDEX the proxy leaves unchanged, and show the rules.
+    """Set which searches of INDEX the proxy leaves unchanged and what of their boosts counts, and show the rules.
 
     Proxies follow within proxy.profile_ttl_s.
     """
@@ -164,6 +169,8 @@ def rules(
         changes["scripts"] = [] if names == ["any"] else names
     if always or confident_lead is not None:
         changes["confident_lead"] = confident_lead
+    if boosts is not None:
+        changes["boosts"] = boosts
     profile = put_profile(
         client,
         state.name,
@@ -180,6 +187,7 @@ def _in_words(rules: "SearchRules") -> dict[str, object]:
         "sorted ties": "leave" if rules.leave_sorted_ties else "upgrade",
         "scripts": ", ".join(rules.scripts) or "any",
         "confident lead": rules.confident_lead or "none",
+        "boosts": rules.boosts,
     }
 
 

@@ -22,7 +22,8 @@ MAX_PINS = 20
 """If more documents are lifted above all others, they are no pins but a kind of documents."""
 
 _BEYOND_WORDS = 3.0
-"""A document is pinned if a boost gives it this many times what the best words are worth."""
+"""A document is pinned if boosts give it this many times more than the best words could, where they are as low as for a
+quarter of the documents found."""
 
 _N_WORDS = 10
 
@@ -45,10 +46,12 @@ class Boosts:
         scores = {hit.key: max(hit.score, 0.0) for hit in boosted}
         if not scores:
             return cls()
-        usual = median(scores.values())
+        usual, low = median(scores.values()), sorted(scores.values())[len(scores) // 4]
+        # Functions may multiply all scores, those of the best words too.
+        above_words = low + _BEYOND_WORDS * best * max(low / level, 1.0)
         pinned: list[Key] = []
         for hit in own:
-            if scores.get(hit.key, 0.0) - usual < _BEYOND_WORDS * best:
+            if scores.get(hit.key, 0.0) < above_words:
                 break
             pinned.append(hit.key)
         if len(pinned) > MAX_PINS:

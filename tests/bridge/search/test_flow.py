@@ -438,8 +438,8 @@ class BoostedScript(Script):
 
     async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
         self.asked.append("search " + " ".join(bodies))
-        found = {"words": hits("a"), "boosts": [Hit("i", *scored) for scored in self.boosts.items()]}
-        found |= {"lexical": self.lexical, "expansion": self.expansion, "vector": self.vector}
+        found: dict[str, Sequence[Hit]] = {"lexical": self.lexical, "expansion": self.expansion, "vector": self.vector}
+        found |= {"words": hits("a"), "boosts": [Hit("i", *scored) for scored in self.boosts.items()]}
         return {leg: found[leg] for leg in bodies if leg not in self.fails}
 
 

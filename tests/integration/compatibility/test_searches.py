@@ -231,6 +231,35 @@ def test_groups_are_the_clusters_own(stack: ProxyStack, enriched: str, field: st
     assert answer["hits"]["total"] == own["hits"]["total"]
 
 
+@pytest.mark.feature("pins and boosts of the application's own query")
+def test_pins_stay_and_boosts_lift(stack: ProxyStack, enriched: str) -> None:
+    pins = [
+        {"constant_score": {"filter": {"ids": {"values": [doc_id]}}, "boost": boost}}
+        for doc_id, boost in (("file", 2000), ("plate", 1000))
+    ]
+    query = {"bool": {"should": [match("blue dress")["query"], *pins]}}
+    functions = {"field_value_factor": {"field": "n", "modifier": "log2p"}}
+    body = {"query": {"function_score": {"query": query, **functions, "boost_mode": "sum"}}, "size": 20}
+    mark, answer = staged(stack, enriched, "rerank, explain", body)
+    assert mark.startswith("hybrid+rerank;")
+    assert ids(answer)[:2] == ["file", "plate"]
+    lifts = {hit["_id"]: hit["_bridge"].get("lift") for hit in answer["hits"]["hits"][2:]}
+    assert len(lifts) > 5
+    assert sorted(lifts, key=lambda doc_id: lifts[doc_id]) == sorted(
+        lifts, key=lambda doc_id: DOCUMENTS[doc_id][0]["n"]
+    )
+
+
+@pytest.mark.feature("Elasticsearch's pinned query")
+def test_pinned_documents_stay(stack: ProxyStack, engine: Engine, enriched: str) -> None:
+    body = {"query": {"pinned": {"ids": ["file", "plate"], "organic": match("blue dress")["query"]}}}
+    if requests.post(f"{engine.url}/{enriched}/_search", json=body, timeout=90).status_code == 400:
+        pytest.skip("the engine has no such query")
+    mark, answer = staged(stack, enriched, "rerank", body)
+    assert mark.startswith("hybrid+rerank;")
+    assert ids(answer)[:3] == ["file", "plate", "dress"]
+
+
 @pytest.mark.feature("several searches in one request (_msearch)")
 def test_searches_of_one_request_are_answered_each_in_its_place(through: OpenSearch, enriched: str) -> None:
     searches = [{"index": enriched}, match("blue dress"), {"index": enriched}, match("wing", sort=["n"], size=2)]
