@@ -28,6 +28,7 @@ from bridge.evaluation.measures import evaluate
 from bridge.evaluation.stack import FIELDS, NODE_START_TIMEOUT_S, MeasuredIndex, own_index
 from bridge.evaluation.stages import CONTROL_HEADER, MARKER_HEADER
 from bridge.node.node import EmbeddedNode
+from bridge.processes.services import Overrides
 from bridge.profile import PassageSettings, Stage
 from bridge.settings import ClusterSettings, Settings, load_settings
 from ingest.job import Job
@@ -50,6 +51,9 @@ GROUP = "variant_of"
 PAGE, N_PAGES = 10, 5
 OWN_GROUPS = 100
 _BULK_LINES = 1_000
+_KEEPING: Overrides = {"proxy": {"ranking_ttl_s": 600}}
+"""All pages of a query are of one ranking, as an operator may have them."""
+
 _TRIES = 10
 
 
@@ -90,7 +94,7 @@ def command(folders: tuple[Path, ...], split: str, max_queries: int, max_documen
                 name = f"{collection.name.lower()}-{way.replace(' ', '-')}"
                 fill(client, name, documents)
                 enrich(client, name, models, settings, beside=way == "beside", display=display)
-                with own_index(name, settings, display, config_file=None) as index:
+                with own_index(name, settings, display, config_file=None, servers=_KEEPING) as index:
                     measured = {stage: measure(index, judged, stage, display) for stage in STAGES}
                 figures[collection.name][way] = measured
                 _show(f"{collection.name}, {way}: {index.n_documents:,} variants, {len(judged.queries)}", measured)

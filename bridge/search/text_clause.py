@@ -103,7 +103,6 @@ _FUNCTION_SCORE = _COMMON | {
 _FUNCTIONS = ("functions", "field_value_factor", "gauss", "exp", "linear", "script_score")
 _SCORED_BY_FIELDS = ("function_score", "script_score", "rank_feature", "distance_feature", "boosting")
 """What ranks documents where it is required, too; a condition lets them in or not."""
-_PINNED = _COMMON | {"ids", "docs", "organic"}
 _NESTED = _COMMON | {"path", "query", "score_mode", "ignore_unmapped", "inner_hits"}
 
 LEFT_ALONE = frozenset(
@@ -122,7 +121,6 @@ LEFT_ALONE = frozenset(
         "neural",
         "neural_sparse",
         "percolate",
-        "pinned",
         "prefix",
         "query_string",
         "range",
@@ -266,7 +264,7 @@ class TextClause:
     `path` leads to the smallest clause that holds all of the words; another clause may be set beside it
     as an alternative. `required` and `excluded` are the conditions that a document must meet, or must
     not, whatever finds it. `inside` are those of `required` that stand inside the clause at `path`: they do
-    not hold for what is set beside it. `boosted`: something beside the words ranks documents: functions, boosts, pins.
+    not hold for what is set beside it. `boosted`: something beside the words ranks documents: functions or boosts.
     """
 
     text: str
@@ -338,8 +336,6 @@ class Fields:
                 inner = as_list(body.get("positive"))
             case "function_score" | "nested":
                 inner = as_list(body.get("query"))
-            case "pinned":
-                inner = as_list(body.get("organic"))
             case _:
                 return False
         return any(self.searched_in(each) for each in inner)
@@ -399,11 +395,6 @@ def _find(clause: Json, place: _Place, fields: Fields) -> str:
                 raise NotUnderstood("function_score")
             place.boosted |= any(name in body for name in _FUNCTIONS)
             return _find_in(body, kind, "query", place, fields)
-        case "pinned":
-            if body.keys() - _PINNED or "organic" not in body:
-                raise NotUnderstood("pinned")
-            place.boosted = True
-            return _find_in(body, kind, "organic", place, fields)
         case "nested":
             _check(body, _NESTED)
             inner = _text_clause(body.get("query"), fields)

@@ -65,11 +65,6 @@ QUERIES: dict[str, tuple[Json, Json, Json]] = {
         MATCH,
         {"boosting": {"positive": SAME, "negative": PUBLIC, "negative_boost": 0.2}},
     ),
-    "pins": (
-        {"pinned": {"ids": ["7"], "organic": MATCH}},
-        MATCH,
-        {"pinned": {"ids": ["7"], "organic": SAME}},
-    ),
     "a ranking feature that is required": (
         {"bool": {"must": [{"rank_feature": {"field": "fame"}}, MATCH]}},
         MATCH,

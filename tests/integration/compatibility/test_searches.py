@@ -250,16 +250,6 @@ def test_pins_stay_and_boosts_lift(stack: ProxyStack, enriched: str) -> None:
     )
 
 
-@pytest.mark.feature("Elasticsearch's pinned query")
-def test_pinned_documents_stay(stack: ProxyStack, engine: Engine, enriched: str) -> None:
-    body = {"query": {"pinned": {"ids": ["file", "plate"], "organic": match("blue dress")["query"]}}}
-    if requests.post(f"{engine.url}/{enriched}/_search", json=body, timeout=90).status_code == 400:
-        pytest.skip("the engine has no such query")
-    mark, answer = staged(stack, enriched, "rerank", body)
-    assert mark.startswith("hybrid+rerank;")
-    assert ids(answer)[:3] == ["file", "plate", "dress"]
-
-
 @pytest.mark.feature("several searches in one request (_msearch)")
 def test_searches_of_one_request_are_answered_each_in_its_place(through: OpenSearch, enriched: str) -> None:
     searches = [{"index": enriched}, match("blue dress"), {"index": enriched}, match("wing", sort=["n"], size=2)]
