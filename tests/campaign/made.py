@@ -63,12 +63,12 @@ def made(seed: int, number: int, *, heavy: float = 0.02) -> Made:
     return chance.choice(kinds)()
 
 
-def _known(body: Body, written: bytes) -> tuple[dict[str, Any], list[Any]]:
-    """The body and the conditions of a search as it was written: nothing is known of one that was damaged then."""
+def _conditions(body: Body, written: bytes) -> list[Any]:
+    """The conditions of a search as it was written: none are known of one that was damaged then."""
     try:
-        return (body.tree, body.conditions) if json.loads(written) == body.tree else ({}, [])
+        return body.conditions if json.loads(written) == body.tree else []
     except ValueError:
-        return {}, []
+        return []
 
 
 class _Maker:
@@ -93,7 +93,7 @@ class _Maker:
             text = b""
         else:
             parameters, text = self._parameters(), self._grammar.text_of(body.tree)
-            known = ((index, *_known(body, text)),)
+            known = ((index, body.tree, _conditions(body, text)),)
         request = Request(
             self._one(("POST", "POST", "GET")),
             self._target(f"/{index}/_search", parameters),
@@ -127,7 +127,7 @@ class _Maker:
             lines += [text if self._chance.random() < 0.95 else self._one((b"", b"{", b"[]", b"null", b" {} ")), b"\n"]
             written = self._grammar.text_of(body.tree).replace(b"\n", b" ")
             lines += [written, b"\n"]
-            known.append((str(header.get("index") and index), *_known(body, written)))
+            known.append((str(header.get("index") and index), body.tree, _conditions(body, written)))
         text = b"".join(lines)
         if self._chance.random() < 0.05:
             text = self._one((text[:-1], text + b"\n", b"\n" + text, text.replace(b"\n", b"\r\n"), b""))
