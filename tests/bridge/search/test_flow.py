@@ -502,7 +502,12 @@ def test_what_is_pinned_spoils_no_score_of_the_others() -> None:
     ("stage", "profile", "fails", "asked"),
     [
         ("expansion", DEEP, set[str](), ["search expansion"]),
-        ("hybrid", msgspec.structs.replace(DEEP, rules=SearchRules(boosts=0.0)), set[str](), LEGS),
+        (
+            "hybrid",
+            msgspec.structs.replace(DEEP, rules=SearchRules(boosts=0.0)),
+            set[str](),
+            ["embed red shoe", "search expansion vector"],
+        ),
         ("hybrid", DEEP, {"words"}, ["embed red shoe", "search words lexical expansion vector"]),
         ("hybrid", DEEP, {"boosts"}, ["embed red shoe", "search words lexical expansion vector", "search boosts"]),
     ],
