@@ -151,7 +151,9 @@ class Ground:
         for name in sparse_encoders:
             sparse_encoder = SparseEncoder.load(resolve(name))
             of_queries = [sparse_encoder.query_terms(text) for text in self.judged.queries.values()]
+            began = time.perf_counter()
             weights = TermWeights(sparse_encoder.encode(corpus.passages), of_queries)
+            self.texts_per_second[name] = len(self.documents) / (time.perf_counter() - began)
             sparse_encoder.close()
             without_vectors, with_vectors = (
                 self._corpus(msgspec.structs.replace(_PROFILE, sparse=_SPARSE, fusion=FusionSettings(weights=of_legs)))

@@ -67,6 +67,7 @@ def test_every_ranking_is_told_with_what_made_it(ground: Ground, tmp_path: Path)
     figures = {name: worth(JUDGED, rankings) for name, rankings in compared.items()}
     assert figures[f"BM25 and {encoder}, {honest}"] > figures["BM25"]
     assert order(compared[sparse]) == ["dress"]
+    assert ground.texts_per_second[sparse] > 0
     for name, legs in ((f"BM25 and {sparse}", {"sparse"}), (f"BM25, {encoder} and {sparse}", {"sparse", "vector"})):
         [dress] = [hit for hit in compared[name]["q"] if hit.doc_id == "dress"]
         assert isinstance(dress, RankedHit)
