@@ -10,6 +10,7 @@ from typing import Literal
 
 from opensearchpy import OpenSearch
 
+from bridge.cluster import companion
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.errors import UsageError
@@ -61,6 +62,8 @@ def ingest(
     settings = settings or load_settings()
     client = connect(settings.cluster)
     existing = indices.find(client, index)
+    if existing is not None:
+        companion.refuse_ingest(client, existing, settings.companion.prefix)
     kept = existing.profile if existing else None
     names = _text_fields(text_fields, kept, index)
     fields = FieldChoice(names, id_field)

@@ -16,8 +16,7 @@ from bridge.adaptation.comparison import Difference, HeldOutQueries
 from bridge.adaptation.index_texts import IndexedText, IndexTexts
 from bridge.adaptation.making import Kind, Recipe, make
 from bridge.adaptation.training_pairs import judged_pairs, predicted_pairs, title_pairs, without_queries, write_pairs
-from bridge.cluster.generations import next_generation
-from bridge.cluster.index import IndexState
+from bridge.cluster.generations import Generations, next_generation
 from bridge.console import Display
 from bridge.errors import CheckpointUnusable
 from bridge.evaluation.judged_queries import JudgedQueries
@@ -33,9 +32,10 @@ from bridge.training.data import LabelledPair, read_pairs, write_value
 from bridge.training.mining import hardest, mine_candidates, without_overlaps
 from bridge.training.run_folder import CANDIDATES, LOGITS
 from bridge.training.teachers import teacher_logits
-from ingest.books.ledger import Progress
+from ingest.books.ledger import Progress, Report
 from ingest.job import Job
-from ingest.runs.backfill import BackfillReport, run_backfill
+from ingest.runs.backfill import run_backfill
+from ingest.runs.beside import run_beside
 from ingest.stages.expansion import QueryFilter
 from ingest.stages.models import load_models, profile_for
 
@@ -240,22 +240,23 @@ class Adaptation:
 
 def install_encoder(
     client: OpenSearch,
-    state: IndexState,
+    standing: Generations,
     profile: IndexProfile,
     model: Path,
     settings: IngestSettings,
     *,
+    prefix: str,
     state_folder: Path,
     on_progress: Callable[[Progress], None],
     stopped: Event,
-) -> tuple[int, BackfillReport]:
-    """Fills a new generation of an adapted encoder's vectors beside the serving one, or continues filling it, and
-    returns its number with the report. Searches use it only after `neural-bridge generation cutover`. The generator
-    stays that of `profile` if the settings name it.
+) -> tuple[int, Report]:
+    """Fills a new generation of an adapted encoder's vectors next to the serving one, in place or beside as that, or
+    continues filling it, and returns its number with the report. Searches use it only after
+    `neural-bridge generation cutover`. The generator stays that of `profile` if the settings name it.
 
     Raises:
         IndexUnsuitable: another generation is already being filled.
-        BridgeError: as raised by `run_backfill`.
+        BridgeError: as raised by `run_backfill` and `run_beside`.
     """
     generator = settings.generator if profile.generator else None
     # No server runs the new model yet, so this process runs it.
@@ -264,17 +265,16 @@ def install_encoder(
     )
     models = load_models(made_with)
     names = profile.text_fields
-    wanted = next_generation(state, profile_for(models, names, passages=profile.passages))
-    done = run_backfill(
-        Job(
-            state.name,
-            profile=wanted,
-            models=models,
-            client=client,
-            settings=made_with,
-            state_folder=state_folder,
-            on_progress=on_progress,
-            stopped=stopped,
-        ),
+    wanted = next_generation(standing.state, profile_for(models, names, passages=profile.passages))
+    job = Job(
+        standing.index,
+        profile=wanted,
+        models=models,
+        client=client,
+        settings=made_with,
+        state_folder=state_folder,
+        on_progress=on_progress,
+        stopped=stopped,
     )
-    return wanted.generation, done
+    report = run_beside(job, prefix).report if wanted.beside else run_backfill(job).report
+    return wanted.generation, report

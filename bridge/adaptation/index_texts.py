@@ -7,7 +7,6 @@ from typing import Any
 
 from opensearchpy import OpenSearch
 
-from bridge.cluster.index import IndexState
 from bridge.profile import IndexProfile
 from bridge.records import Document, Passage
 from bridge.text import enriched_text, field_texts
@@ -35,10 +34,10 @@ class IndexTexts:
     """Reads documents of one index, without those that have no text."""
 
     def __init__(
-        self, client: OpenSearch, state: IndexState, profile: IndexProfile, split: Callable[[str], Sequence[Passage]]
+        self, client: OpenSearch, index: str, profile: IndexProfile, split: Callable[[str], Sequence[Passage]]
     ) -> None:
         self._client = client
-        self._state = state
+        self._index = index
         self._names = profile.text_fields
         self._split = split
 
@@ -50,7 +49,7 @@ class IndexTexts:
         """
         source = IndexDocuments(
             self._client,
-            self._state.name,
+            self._index,
             self._names,
             text_fields=self._names,
             retry=RetryLimits(),
@@ -65,7 +64,7 @@ class IndexTexts:
         for start in range(0, len(doc_ids), _BY_ID):
             wanted = list(doc_ids[start : start + _BY_ID])
             body = {"query": {"ids": {"values": wanted}}, "size": len(wanted), "_source": self._names}
-            found += self._client.search(index=self._state.name, body=body)["hits"]["hits"]
+            found += self._client.search(index=self._index, body=body)["hits"]["hits"]
         return self._with_text((hit["_id"], field_texts(hit["_source"], self._names)) for hit in found)
 
     def _with_text(self, found: Iterable[tuple[str, Mapping[str, str]]]) -> list[IndexedText]:

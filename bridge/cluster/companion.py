@@ -49,8 +49,14 @@ _COPIED = (
     *("analysis", "similarity", "max_ngram_diff", "max_shingle_diff"),
 )
 
-_OURS_ALONE = {"index.hidden": True, "index.default_pipeline": "_none", "index.final_pipeline": "_none"}
-"""Whatever the index templates of the cluster say of such names."""
+_OURS_ALONE = {
+    "index.hidden": True,
+    "index.default_pipeline": "_none",
+    "index.final_pipeline": "_none",
+    "index.codec": "best_compression",
+}
+"""Whatever the index templates of the cluster say of such names. Searches read doc values alone, and what is stored,
+until a merge even what `_source` leaves out, may take its time."""
 
 
 def new_companion(source: IndexState, profile: IndexProfile, dialect: Dialect, *, key: str = META_KEY) -> JsonObject:
@@ -159,6 +165,21 @@ def enriched(client: OpenSearch, index: str, prefix: str) -> IndexState:
             f"`neural-bridge backfill {source.name}`"
         )
     return companion
+
+
+def refuse_ingest(client: OpenSearch, state: IndexState, prefix: str) -> None:
+    """Keeps whole documents of ours out of companions, and out of the indices that have one.
+
+    Raises:
+        IndexUnsuitable: the index is one of these.
+    """
+    indices.refuse_companion(state)
+    if state.profile is None and (ours := find(client, state.name, prefix)) is not None:
+        raise IndexUnsuitable(
+            f"index {state.name} is enriched beside, in {ours.name}, and only its application writes to it: write the "
+            f"documents as ever, then enrich them with `neural-bridge backfill {state.name}`, or as they come with "
+            f"`neural-bridge follow {state.name}`"
+        )
 
 
 def of(client: OpenSearch, source: IndexState, profile: IndexProfile, prefix: str) -> IndexState | None:

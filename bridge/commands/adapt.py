@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
     from bridge.adaptation.adaptation import Choices, Subject, Verdict
-    from bridge.cluster.index import IndexState
+    from bridge.cluster.generations import Generations
     from bridge.evaluation.judged_queries import JudgedQueries
     from bridge.profile import IndexProfile
     from bridge.settings import Settings
@@ -109,23 +109,23 @@ def command(
     needed = ("torch", "transformers", "bm25s", "ir_measures")
     require_packages("adapting", needed, "train,evaluate,ctranslate2")
     from bridge.adaptation.adaptation import Adaptation
-    from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
+    from bridge.cluster.generations import Generations
     from bridge.folders import default_state_folder
 
     with connect(settings.cluster) as client:
-        state = indices.look(client, index)
-        if state.profile is None:
+        standing = Generations.of(client, index, settings.companion.prefix)
+        profile = standing.state.profile
+        if profile is None:
             raise IndexUnsuitable(
-                f"index {index} is not enriched in place, which adapting needs: start with `neural-bridge backfill "
-                f"{index} --in-place`"
+                f"index {index} is not enriched, which adapting needs: start with `neural-bridge backfill {index}`"
             )
-        if not state.profile.has_vectors and "encoder" in options.kinds:
+        if not profile.has_vectors and "encoder" in options.kinds:
             raise IndexUnsuitable(
                 f"index {index} holds no vectors: adapt the cross-encoder alone, --model cross_encoder"
             )
-        folder = state_folder or default_state_folder("adapt", state.name)
-        subject = _subject(client, state, state.profile, settings, options)
+        folder = state_folder or default_state_folder("adapt", standing.index)
+        subject = _subject(client, standing, profile, settings, options)
         verdicts = Adaptation(folder, _choices(options), subject, progress_display(quiet=quiet)).verdicts(
             list(dict.fromkeys(options.kinds)),  # type: ignore[arg-type]  # click checked them
             min_gain=options.min_gain,
@@ -136,7 +136,7 @@ def command(
         installed = None
         encoder = next((one for one in verdicts if one.kind == "encoder" and one.helps), None)
         if encoder is not None and not no_install:
-            installed = _install(ctx, client, state, state.profile, settings, Path(encoder.model), folder, quiet=quiet)
+            installed = _install(ctx, client, standing, profile, settings, Path(encoder.model), folder, quiet=quiet)
     helps = any(verdict.helps for verdict in verdicts)
     import msgspec
 
@@ -145,7 +145,7 @@ def command(
         say(*judged.remarks, err=True)
     show(
         {
-            "index": state.name,
+            "index": standing.index,
             "judgements": judged.source,
             "queries": len(judged.queries),
             "remarks": list(judged.remarks),
@@ -161,7 +161,7 @@ def command(
 
 
 def _subject(
-    client: "OpenSearch", state: "IndexState", profile: "IndexProfile", settings: "Settings", options: AdaptOptions
+    client: "OpenSearch", standing: "Generations", profile: "IndexProfile", settings: "Settings", options: AdaptOptions
 ) -> "Subject":
     from bridge.adaptation.adaptation import Subject, serving_models
     from bridge.adaptation.index_texts import IndexTexts
@@ -170,11 +170,11 @@ def _subject(
 
     models = serving_models(profile, settings.ingest)
     spans = models.encoder.tokenizer.token_offsets
-    held_out, excluded = _held_out(client, state, profile, settings, options)
+    held_out, excluded = _held_out(client, standing, profile, settings, options)
     return Subject(
-        index=state.name,
+        index=standing.index,
         profile=profile,
-        texts=IndexTexts(client, state, profile, lambda text: split_passages(text, profile.passages, spans)),
+        texts=IndexTexts(client, standing.index, profile, lambda text: split_passages(text, profile.passages, spans)),
         models=models,
         held_out=held_out,
         excluded=excluded,
@@ -183,7 +183,7 @@ def _subject(
 
 
 def _held_out(
-    client: "OpenSearch", state: "IndexState", profile: "IndexProfile", settings: "Settings", options: AdaptOptions
+    client: "OpenSearch", standing: "Generations", profile: "IndexProfile", settings: "Settings", options: AdaptOptions
 ) -> "tuple[JudgedQueries, frozenset[str]]":
     """Queries to measure with, and the documents that must not be learnt from."""
     from bridge.evaluation.judgement_files import read_judgement_list
@@ -191,7 +191,9 @@ def _held_out(
 
     if options.judgements is not None:
         return read_judgement_list(options.judgements), frozenset()
-    questions = predict_questions(client, state.name, profile, settings.ingest, n_questions=options.held_out)
+    questions = predict_questions(
+        client, standing.holder(profile), profile, settings.ingest, n_questions=options.held_out
+    )
     return questions, frozenset(doc_id for grades in questions.qrels.values() for doc_id in grades)
 
 
@@ -213,7 +215,7 @@ def _choices(options: AdaptOptions) -> "Choices":
 def _install(
     ctx: click.Context,
     client: "OpenSearch",
-    state: "IndexState",
+    standing: "Generations",
     profile: "IndexProfile",
     settings: "Settings",
     model: Path,
@@ -225,21 +227,22 @@ def _install(
     from bridge.commands.options.enrich import end, shown_progress
     from ingest.signals import stop_on_signals
 
-    title = f"the adapted encoder in {state.name}"
+    title = f"the adapted encoder of {standing.index}"
     with stop_on_signals() as request, shown_progress(title, quiet=quiet) as on_progress:
-        generation, done = install_encoder(
+        generation, report = install_encoder(
             client,
-            state,
+            standing,
             profile,
             model,
             settings.ingest,
+            prefix=settings.companion.prefix,
             state_folder=folder / "generation",
             on_progress=on_progress,
             stopped=request.stopped,
         )
-    if not done.report.complete or done.report.exit_code:
-        say(str(done.report), err=True)
-        end(ctx, request, done.report)
+    if not report.complete or report.exit_code:
+        say(str(report), err=True)
+        end(ctx, request, report)
     return generation
 
 

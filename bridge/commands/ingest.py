@@ -124,6 +124,7 @@ def command(
     unordered = "error" if rows.sql else None
     settings = enrich.settings(ctx, on_duplicate=on_duplicate or unordered, **run.limits())
     # Models and clients take a while to import, which `--help` has no use for.
+    from bridge.cluster import companion
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
     from ingest.job import Job
@@ -138,6 +139,8 @@ def command(
     executor = ray.executor(ctx, settings)
     client = connect(settings.cluster)
     existing = indices.find(client, index)
+    if existing is not None:
+        companion.refuse_ingest(client, existing, settings.companion.prefix)
     kept = existing.profile if existing else None
     choice = field_options.choice()
     names = enrich.text_fields or tuple(choice.text_fields) or tuple(kept.text_fields if kept else ())

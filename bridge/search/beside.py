@@ -6,6 +6,7 @@ the companion can score (`admission`): what that search does not return does not
 the caller is shown: a candidate counts if they are the ones that it was made of.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 
@@ -14,7 +15,7 @@ import msgspec
 from bridge.cluster import dialects
 from bridge.profile import IndexProfile
 from bridge.records import Hit, Terms
-from bridge.search import legs
+from bridge.search import json_tree, legs
 from bridge.search.json_tree import Json
 from bridge.search.request import SearchRequest
 from bridge.text import digest_in_stamp
@@ -24,6 +25,16 @@ MAX_CANDIDATES = 900
 
 MAX_MATCHING = 2_000
 """Of so few documents that the conditions allow, the companion scores every one."""
+
+MAX_BEYOND_TEXTS = 1_000
+"""Bytes that a hit may hold beside its texts for an admission to show whole hits: with more, their reading takes longer
+than a search for the page alone."""
+
+_SHOWN_WITHOUT_WORDS = {"_source", "seq_no_primary_term", "version"}
+"""How hits may be shown by a search that does not ask the application's own query."""
+
+_OF_QUERIES = (b'"_name"', b'"inner_hits"')
+"""What makes hits show what a query found in them."""
 
 _PER_RESULT = 3
 """Conditions drop candidates: ask for more than are needed."""
@@ -37,6 +48,11 @@ def n_candidates(profile: IndexProfile, leg: str, *, allowed: bool) -> int:
     """How many candidates a leg is asked for at first. `allowed`: no condition will drop any."""
     per_result = _NEAREST_PER_RESULT if allowed and leg != "expansion" else _PER_RESULT
     return min(int(profile.window * per_result), MAX_CANDIDATES)
+
+
+def n_more(profile: IndexProfile, asked: int, n_admitted: int) -> int:
+    """How many candidates to ask for if of `asked` only so many are admitted."""
+    return min(math.ceil(asked * profile.window * _NEAREST_PER_RESULT / max(n_admitted, 1)), MAX_CANDIDATES)
 
 
 def expansion(
@@ -74,22 +90,47 @@ def sparse(profile: IndexProfile, terms: Terms, *, size: int, among: Collection[
     return _candidates(profile, {"bool": {"must": [dialects.weighed(profile, terms)], **_among(among)}}, size)
 
 
-def admission(request: SearchRequest, profile: IndexProfile, leg: str, candidates: Sequence[Hit]) -> Json:
-    """A leg's search in the application's indices, with the documents' texts. It finds the same documents with the same
-    scores, those of neural legs after `in_order`, as the leg's search does if the indices hold the bridge's object
-    themselves."""
+def presentation(request: SearchRequest, profile: IndexProfile) -> dict[str, Json] | None:
+    """How an admission shows hits as the application wants them; None if only its own query can do so, or if it does
+    not want all texts that are enriched."""
+    if request.url_presentation or request.collapse or not request.presentation.keys() <= _SHOWN_WITHOUT_WORDS:
+        return None
+    if any(name in json_tree.write([request.query, request.post_filter]) for name in _OF_QUERIES):
+        return None
+    source = request.presentation.get("_source", True)
+    if isinstance(source, dict) and source.keys() == {"includes"}:
+        source = source["includes"]
+    if source is True or (isinstance(source, list) and all(name in source for name in profile.text_fields)):
+        return {"_source": True, **request.presentation}
+    return None
+
+
+def admission(
+    request: SearchRequest,
+    profile: IndexProfile,
+    leg: str,
+    candidates: Sequence[Hit],
+    *,
+    shown: Mapping[str, Json] | None = None,
+) -> Json:
+    """A leg's search in the application's indices, with the documents' texts, or with all that `shown` demands. It
+    finds the same documents with the same scores, those of neural legs after `in_order`, as the leg's search does if
+    the indices hold the bridge's object themselves."""
     if leg == "expansion":
         body = legs.expanded_by(request, profile, _scored(candidates))
     else:
-        step = _step(profile)
-        steps = [candidates[start : start + step] for start in range(0, len(candidates), step)]
+        # A clause for each would cost the cluster more than finding them. No order is lost if a window and a step are
+        # shown.
+        window, step = profile.window, max(profile.window // 10, 1)
+        steps = [candidates[:window]] if candidates else []
+        steps += [candidates[start : start + step] for start in range(window, len(candidates), step)]
         clauses = [
             {"constant_score": {"filter": legs.documents([hit.key for hit in each]), "boost": len(steps) - n}}
             for n, each in enumerate(steps)
         ]
         body = legs.allowed_by(request, profile, {"bool": {"should": clauses}} if clauses else {"match_none": {}})
-        body |= {"size": profile.window + step}
-    return {**body, "_source": {"includes": list(profile.text_fields)}}
+        body |= {"size": window + step}
+    return {**body, **(shown or {"_source": {"includes": list(profile.text_fields)}})}
 
 
 def in_order(profile: IndexProfile, candidates: Sequence[Hit], admitted: Sequence[Hit]) -> list[Hit]:
@@ -97,12 +138,6 @@ def in_order(profile: IndexProfile, candidates: Sequence[Hit], admitted: Sequenc
     of_key = {hit.key: hit for hit in admitted}
     known = (msgspec.structs.replace(of_key[each.key], score=each.score) for each in candidates if each.key in of_key)
     return list(islice(known, profile.window))
-
-
-def _step(profile: IndexProfile) -> int:
-    """How many candidates of a neural leg have one clause together, and one score. A clause for each would cost the
-    cluster more than finding them; so many more than a window are shown, and no order is lost."""
-    return max(profile.window // 4, 1)
 
 
 def matching(request: SearchRequest) -> Json:

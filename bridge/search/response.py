@@ -160,6 +160,21 @@ class _Legs(msgspec.Struct, gc=False):
     responses: list[_Leg]
 
 
+class _ShownLeg(msgspec.Struct):
+    """One item of a `_msearch` answer, with its hits as the cluster wrote them."""
+
+    class Hits(msgspec.Struct):
+        """The envelope of its hits."""
+
+        hits: msgspec.Raw
+
+    hits: Hits | None = None
+
+
+class _ShownLegs(msgspec.Struct):
+    responses: list[_ShownLeg]
+
+
 def leg_rankings(body: bytes, names: Sequence[str], *, id_field: str | None = None) -> dict[str, list[Hit] | str]:
     """A `_msearch` answer → for each leg its hits, best first and each document once, or what kind of error it met.
 
@@ -211,6 +226,16 @@ def found_hits(body: bytes) -> list[ShownHit]:
         AnswerNotUnderstood: it is no search answer.
     """
     return OwnAnswer(body).hits
+
+
+def hits_of_legs(body: bytes) -> list[ShownHit]:
+    """The hits of all searches of a `_msearch`, as the cluster wrote them; none of them if they hold halves of
+    surrogate pairs, or what no decoder takes."""
+    try:
+        legs = msgspec.json.decode(body, type=_ShownLegs).responses
+        return [hit for leg in legs if leg.hits is not None for hit in _shown_hits(leg.hits.hits)]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
 
 
 def nearest_passages(hit: ShownHit, passages_field: str) -> list[tuple[int, int]]:

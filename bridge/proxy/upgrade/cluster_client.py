@@ -2,7 +2,9 @@
 companions in its own."""
 
 import asyncio
+import contextlib
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from urllib.parse import quote, urlencode
@@ -19,9 +21,9 @@ from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade.planning import Plan
 from bridge.records import Key
-from bridge.search import json_tree, legs
+from bridge.search import beside, json_tree, legs
 from bridge.search.json_tree import Json
-from bridge.search.response import ShownHit, found_hits
+from bridge.search.response import ShownHit, found_hits, source_texts
 from bridge.settings import Settings
 
 _CACHED_CONDITIONS = 10_000
@@ -36,6 +38,7 @@ class OwnSearches:
 
     Attributes:
         reach: how many candidates of companions searches with the same conditions needed lately.
+        beyond_texts: how many bytes hits held lately beside their texts, by how they are shown.
     """
 
     def __init__(self, upstream: Upstream, memory: AnswerMemory, settings: Settings) -> None:
@@ -45,6 +48,7 @@ class OwnSearches:
         self._own_identity = own_identity(settings.cluster)
         self._per_request_headers = settings.proxy.per_request_headers
         self.reach: TTLCache[bytes, int] = TTLCache(_CACHED_CONDITIONS, settings.proxy.profile_ttl_s)
+        self.beyond_texts: TTLCache[bytes, float] = TTLCache(_CACHED_CONDITIONS, settings.proxy.profile_ttl_s)
 
     async def hits(self, plan: Plan, body: Json, *, stage: str, deadline: float) -> list[ShownHit]:
         """The hits of one search.
@@ -76,6 +80,22 @@ class OwnSearches:
         conditions = [plan.expression, legs.allowed(plan.request), dict(plan.request.scope)]
         caller = identity(plan.caller, self._per_request_headers)
         return caller + hashlib.sha256(json_tree.write(conditions)).digest()
+
+    def presentation(self, plan: Plan) -> Mapping[str, Json] | None:
+        """How admissions show whole hits; None if they show texts alone, because hits hold much more or may do so."""
+        shown = beside.presentation(plan.request, plan.profile)
+        light = shown and self.beyond_texts.get(_shown_as(plan), math.inf) <= beside.MAX_BEYOND_TEXTS
+        return shown if light else None
+
+    def weigh(self, plan: Plan, hits: Sequence[ShownHit]) -> None:
+        """Notes how many bytes hits hold beside their texts if they are shown as this search wants them."""
+        if not hits or beside.presentation(plan.request, plan.profile) is None:
+            return
+        # What cannot be read has no texts.
+        with contextlib.suppress(ValueError, RecursionError):
+            texts = sum(len(source_texts(hit, plan.profile.text_fields).encode()) for hit in hits)
+            whole = sum(len(bytes(value)) for hit in hits for value in hit.members.values())
+            self.beyond_texts[_shown_as(plan)] = (whole - texts) / len(hits)
 
     async def companion_msearch(self, plan: Plan, bodies: Iterable[Json]) -> bytes:
         """The answer of the companions to a `_msearch` of these searches.
@@ -177,6 +197,10 @@ def _traced(endpoint: str, expression: str) -> tracing.Attributes:
         "db.operation.name": endpoint.removeprefix("_"),
         "db.collection.name": expression,
     }
+
+
+def _shown_as(plan: Plan) -> bytes:
+    return hashlib.sha256(json_tree.write([plan.expression, plan.request.presentation])).digest()
 
 
 def deadline_of_ranking(plan: Plan) -> float:

@@ -20,8 +20,8 @@ from bridge.records import Hit, Key, Terms
 from bridge.search import beside, legs
 from bridge.search.flow import NEURAL_LEGS
 from bridge.search.json_tree import Json
-from bridge.search.response import ShownHit, leg_rankings
-from bridge.text import decode_answer, source_digest
+from bridge.search.response import ShownHit, doc_values, hits_of_legs, leg_rankings
+from bridge.text import source_digest
 
 _UNKNOWN = "unknown"
 """Beside the legs: the predicted queries of documents that the companion was not asked about."""
@@ -43,7 +43,8 @@ class _Candidates:
 
     def unchanged(self, entries: "Entries") -> "_Candidates":
         """Without those that are known to be made of other texts."""
-        return replace(self, hits=[hit for hit in self.hits if not entries.differ(hit.key)])
+        changed = entries.changed
+        return replace(self, hits=[hit for hit in self.hits if hit.key not in changed]) if changed else self
 
 
 def _apart(
@@ -58,34 +59,54 @@ class Entries:
     """Which entries of companions count in one search.
 
     Attributes:
+        changed: documents with an entry that was made of other texts than the caller is shown.
         sources: texts that the application's index has shown to the caller, as JSON.
         values: the doc values of documents' entries.
     """
 
     def __init__(self, profile: IndexProfile) -> None:
         self._profile = profile
-        self._counts: dict[Key, bool] = {}
+        self._compared: set[Key] = set()
+        self._shown: list[bytes] = []
+        self.changed: set[Key] = set()
         self.sources: dict[Key, bytes] = {}
         self.values: dict[Key, Mapping[str, Sequence[object]]] = {}
 
-    def show(self, hits: Iterable[Hit]) -> None:
+    def keep_shown(self, answer: bytes) -> None:
+        """Keeps an answer of the application's index to a `_msearch` that shows hits as the application wants them."""
+        self._shown.append(answer)
+
+    async def shown(self, keys: Collection[Key]) -> dict[Key, ShownHit]:
+        """Those of the given documents that answers have shown as the application wants them."""
+
+        def found() -> dict[Key, ShownHit]:
+            return {hit.key: hit for answer in self._shown for hit in hits_of_legs(answer) if hit.key in keys}
+
+        return await aside(sum(map(len, self._shown)), found) if keys else {}
+
+    def show(self, sources: Mapping[Key, bytes]) -> None:
         """Notes the texts of documents, and compares them with what entries were made of."""
-        for hit in hits:
-            self.sources.setdefault(hit.key, hit.source or b"{}")
-            self.count(hit.key)
+        for key, source in sources.items():
+            self.sources.setdefault(key, source or b"{}")
+        self._compare(sources)
+
+    def add(self, values: Mapping[Key, Mapping[str, Sequence[object]]]) -> None:
+        """Notes the doc values of entries, and compares what they were made of with the texts that are known."""
+        self.values |= values
+        self._compare(values)
 
     def count(self, key: Key) -> bool:
         """Whether the document has an entry that was made of the texts which the caller is shown."""
-        if key not in self.sources or key not in self.values:
-            return False
-        if key not in self._counts:
-            shown = source_digest(self.sources[key], self._profile.text_fields)
-            self._counts[key] = shown == beside.made_of(self.values[key], self._profile)
-        return self._counts[key]
+        return key in self._compared and key not in self.changed
 
-    def differ(self, key: Key) -> bool:
-        """Whether the document has an entry that was made of other texts than the caller is shown."""
-        return key in self.sources and key in self.values and not self.count(key)
+    def _compare(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            if key in self._compared or key not in self.sources or key not in self.values:
+                continue
+            self._compared.add(key)
+            shown = source_digest(self.sources[key], self._profile.text_fields)
+            if shown != beside.made_of(self.values[key], self._profile):
+                self.changed.add(key)
 
 
 class CompanionLegs:
@@ -107,6 +128,7 @@ class CompanionLegs:
         self._embedding = embedding
         self._terms = terms
         self._conditions = searches.conditions(plan)
+        self._presentation = searches.presentation(plan)
 
     async def answer(self, bodies: Mapping[str, Json]) -> dict[str, list[Hit] | str]:
         """The hits of each leg, or what kind of error it met; `bodies` are the legs' searches of an index that holds
@@ -160,18 +182,22 @@ class CompanionLegs:
         # Conditions dropped candidates: the request's, or those of an alias or of document-level security.
         few = any(len(hits) < profile.window for hits in full.values()) or 2 * len(unknown) > profile.window
         if few or (unknown and legs.allowed(self._plan.request)):
-            asked = max(candidates[leg].asked for leg in full)
-            n_neural = [len(hits) for leg, hits in full.items() if leg in NEURAL_LEGS]
-            n_admitted = min(n_neural, default=profile.window - len(unknown))
-            if asked == beside.MAX_CANDIDATES or asked * profile.window > n_admitted * beside.MAX_CANDIDATES:
+            most = max(candidates[leg].asked for leg in full)
+            # Of the leg that lost the largest share of its candidates.
+            shares = [(len(hits) / candidates[leg].asked, leg) for leg, hits in full.items() if leg in NEURAL_LEGS]
+            asked, n_admitted = most, profile.window - len(unknown)
+            if shares:
+                _, leg = min(shares)
+                asked, n_admitted = candidates[leg].asked, len(full[leg])
+            if most == beside.MAX_CANDIDATES or asked * profile.window > n_admitted * beside.MAX_CANDIDATES:
                 many = await self._many() if many is None else many
                 if not many and (among := await self._matching()) is not None:
                     exact = _apart(await self._found_among(full, among))[1]
                     return {leg: replace(each, asked=0) for leg, each in exact.items()}
-            if asked < beside.MAX_CANDIDATES:
-                self._searches.reach[self._conditions] = beside.MAX_CANDIDATES
-                widest = {leg: self._question(leg, beside.MAX_CANDIDATES) for leg in full}
-                return _apart(await self._found(widest))[1]
+            if most < beside.MAX_CANDIDATES:
+                more = max(beside.n_more(profile, asked, n_admitted), min(2 * most, beside.MAX_CANDIDATES))
+                self._searches.reach[self._conditions] = more
+                return _apart(await self._found({leg: self._question(leg, more) for leg in full}))[1]
         if not unknown:
             return {}
         scored = _apart(await self._found({_UNKNOWN: self._question("expansion", len(unknown), unknown)}))[1]
@@ -228,7 +254,7 @@ class CompanionLegs:
                 continue
             size = questions[leg]["size"]
             ours = [msgspec.structs.replace(hit, index=indices[hit.index]) for hit in hits if hit.index in indices]
-            self._entries.values |= {hit.key: hit.fields for hit in ours}
+            self._entries.add({hit.key: hit.fields for hit in ours})
             candidates[leg] = _Candidates(ours, size if len(hits) >= size else 0).unchanged(self._entries)
         return candidates
 
@@ -244,7 +270,7 @@ class CompanionLegs:
         again = await self._shown(changed)
         for leg, each in changed.items():
             hits = again[leg]
-            later = {hit.key for hit in each.hits if self._entries.differ(hit.key)}
+            later = self._entries.changed & {hit.key for hit in each.hits}
             hits_of[leg] = hits if isinstance(hits, str) else [hit for hit in hits if hit.key not in later]
         return {leg: hits if isinstance(hits, str) else list(map(self._coded, hits)) for leg, hits in hits_of.items()}
 
@@ -260,20 +286,26 @@ class CompanionLegs:
         """The legs' hits in the application's index; their texts are noted."""
         plan = self._plan
         hits_of = await self._by_caller(
-            {leg: beside.admission(plan.request, plan.profile, leg, each.hits) for leg, each in candidates.items()}
+            {
+                leg: beside.admission(plan.request, plan.profile, leg, each.hits, shown=self._presentation)
+                for leg, each in candidates.items()
+            },
+            shows=self._presentation is not None,
         )
         for leg in NEURAL_LEGS:
             if isinstance(scored := hits_of.get(leg), list):
                 hits_of[leg] = beside.in_order(plan.profile, candidates[leg].hits, scored)
-        shown = [hit for hits in hits_of.values() if not isinstance(hits, str) for hit in hits]
-        await aside(sum(len(hit.source) for hit in shown), lambda: self._entries.show(shown))
+        shown = {hit.key: hit.source for hits in hits_of.values() if not isinstance(hits, str) for hit in hits}
+        await aside(sum(map(len, shown.values())), lambda: self._entries.show(shown))
         return hits_of
 
-    async def _by_caller(self, bodies: Mapping[str, Json]) -> dict[str, list[Hit] | str]:
+    async def _by_caller(self, bodies: Mapping[str, Json], *, shows: bool = False) -> dict[str, list[Hit] | str]:
         if not bodies:
             return {}
         plan = self._plan
         answer = await self._searches.msearch(plan, legs.msearch(bodies.values(), scope(plan)), stage="legs")
+        if shows:
+            self._entries.keep_shown(answer)
         try:
             return leg_rankings(answer, list(bodies))
         except AnswerNotUnderstood as error:
@@ -315,10 +347,8 @@ async def companion_texts(
         raise read
     if isinstance(found, BaseException):
         raise found
-    entries.sources |= {hit.key: bytes(hit.members.get("_source", b"{}")) for hit in read}
-    entries.values |= {
-        hit.key: decode_answer(bytes(hit.members.get("fields", b"{}")), dict[str, list[object]]) for hit in found
-    }
+    entries.show({hit.key: bytes(hit.members.get("_source", b"{}")) for hit in read})
+    entries.add({hit.key: doc_values(hit) for hit in found})
     offsets = {
         hit.key: hit.members["inner_hits"] for hit in found if "inner_hits" in hit.members and entries.count(hit.key)
     }

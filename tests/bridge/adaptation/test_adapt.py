@@ -15,13 +15,15 @@ from threading import Event
 from bridge.adaptation.adaptation import install_encoder
 from bridge.cli import cli
 from bridge.cluster import index as indices
+from bridge.cluster.generations import Generations
 from bridge.errors import CheckpointUnusable, IndexUnsuitable
 from bridge.node.node import EmbeddedNode
-from bridge.settings import IngestSettings
+from bridge.settings import CompanionSettings, IngestSettings
 from tests import servers
 from tests.toys import WORDS, make_toy_encoder, make_toy_query_generator
 
 N = 40
+FIELDS = ["--text-field", "title", "--text-field", "body"]
 
 
 @pytest.fixture
@@ -36,8 +38,9 @@ def environment(node: EmbeddedNode, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def index(node: EmbeddedNode, environment: dict[str, str]) -> str:
-    """An application's index, enriched."""
+def index(request: pytest.FixtureRequest, node: EmbeddedNode, environment: dict[str, str]) -> str:
+    """An application's index, enriched in place or as `request.param` says."""
+    way = getattr(request, "param", "--in-place")
     name = servers.unused_index_name()
     with servers.client(node.url) as client:
         properties = {"title": {"type": "text"}, "body": {"type": "text"}}
@@ -49,8 +52,7 @@ def index(node: EmbeddedNode, environment: dict[str, str]) -> str:
             words = [WORDS[(n * step + step) % len(WORDS)] for step in range(1, 8)]
             lines += [{"index": {"_id": f"d{n}"}}, {"title": " ".join(words[:3]), "body": " ".join(words)}]
         client.bulk(index=name, body="".join(json.dumps(line) + "\n" for line in lines), params={"refresh": "true"})
-    options = ["--text-field", "title", "--text-field", "body", "--quiet"]
-    done = CliRunner().invoke(cli, ["backfill", name, *options], env=environment, catch_exceptions=False)
+    done = CliRunner().invoke(cli, ["backfill", name, *FIELDS, way, "--quiet"], env=environment, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return name
 
@@ -98,27 +100,33 @@ def test_an_index_that_is_not_enriched_has_nothing_to_adapt(
     assert isinstance(adapt(name, toy_base, environment).exception, IndexUnsuitable)
 
 
-def test_an_adapted_encoder_stands_beside_the_serving_one(
+@pytest.mark.parametrize("index", ["--in-place", "--beside"], indirect=True)
+def test_an_adapted_encoder_stands_next_to_the_serving_one(
     index: str, node: EmbeddedNode, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     adapted = make_toy_encoder(tmp_path / "adapted", ["first", *WORDS])
+    prefix = CompanionSettings().prefix
     with servers.client(node.url) as client:
-        state = indices.look(client, index)
-        assert state.profile is not None
+        standing = Generations.of(client, index, prefix)
+        profile = standing.state.profile
+        assert profile is not None
         settings = IngestSettings(generator=environment["BRIDGE_INGEST__GENERATOR"])
-        number, done = install_encoder(
+        number, report = install_encoder(
             client,
-            state,
-            state.profile,
+            standing,
+            profile,
             adapted.path,
             settings,
+            prefix=prefix,
             state_folder=tmp_path / "books",
             on_progress=lambda _: None,
             stopped=Event(),
         )
-        after = indices.look(client, index)
-        assert after.profile == state.profile
-        assert after.beside is not None
-        assert (number, after.beside.generation, after.beside.encoder.identity) == (2, 2, adapted.identity)
-        client.indices.refresh(index=index)
-        assert indices.count_enriched(client, index, after.beside) == N == done.report.ledger.written
+        after = Generations.of(client, index, prefix)
+        assert after.state.profile == profile
+        other = after.state.beside
+        assert other is not None
+        assert (number, other.generation, other.encoder.identity) == (2, 2, adapted.identity)
+        assert (indices.look(client, index).beside == other) == (profile.beside is None)
+        client.indices.refresh(index=after.holder(other))
+        assert indices.count_enriched(client, after.holder(other), other) == N == report.ledger.written

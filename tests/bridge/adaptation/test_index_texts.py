@@ -6,7 +6,6 @@ import pytest
 from opensearchpy import OpenSearch
 
 from bridge.adaptation.index_texts import IndexedText, IndexTexts
-from bridge.cluster import index as indices
 from bridge.profile import IndexProfile, ModelReference
 from bridge.records import Passage
 
@@ -28,7 +27,7 @@ def texts(opensearch: OpenSearch, fresh_index: str) -> IndexTexts:
     opensearch.index(index=fresh_index, id="routed", body={"title": "routed"}, params={"routing": "far"})
     opensearch.index(index=fresh_index, id="silent", body={"price": 1})
     opensearch.indices.refresh(index=fresh_index)
-    return IndexTexts(opensearch, indices.look(opensearch, fresh_index), PROFILE, halves)
+    return IndexTexts(opensearch, fresh_index, PROFILE, halves)
 
 
 def test_named_documents_are_read_by_field_as_one_text_and_in_passages(texts: IndexTexts) -> None:

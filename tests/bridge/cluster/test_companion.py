@@ -74,6 +74,7 @@ def test_a_companion_takes_of_the_settings_what_decides_where_documents_lie_and_
         "index.hidden": True,
         "index.default_pipeline": "_none",
         "index.final_pipeline": "_none",
+        "index.codec": "best_compression",
     }
     assert body["mappings"]["_routing"] == {"required": True}
     profile = msgspec.convert(body["mappings"]["_meta"][META_KEY], IndexProfile)

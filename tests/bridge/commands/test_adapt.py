@@ -21,7 +21,7 @@ def test_conclusions_name_the_next_step() -> None:
     assert _conclusion("shop", [], None) == "no adapted model helps the searches of shop: they go on as they are"
 
 
-def test_an_index_that_is_not_enriched_in_place_is_refused(cluster: FakeCluster, tmp_path: Path) -> None:
+def test_an_index_that_is_not_enriched_is_refused(cluster: FakeCluster, tmp_path: Path) -> None:
     cluster.mapping = {"properties": {}}
-    with pytest.raises(IndexUnsuitable, match="start with `neural-bridge backfill shop --in-place`"):
+    with pytest.raises(IndexUnsuitable, match="start with `neural-bridge backfill shop`"):
         run("adapt", "shop", "--base", str(tmp_path))

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opensearchpy import OpenSearch
 
 from bridge.cluster.dialects import OpenSearchDialect
 from bridge.cluster.schema import new_index
 from bridge.settings import IngestSettings
 from ingest.stages.models import planned_profile
+from tests.bridge.commands import products
 from tests.fake_bulk import FakeCluster, Recorded, Reply, error_body, fake_cluster, refusal
 from tests.toys import make_toy_encoder
 
@@ -237,3 +239,16 @@ def test_a_second_run_says_that_another_one_is_at_it(command: Command) -> None:
         first.communicate(timeout=300)
     assert first.returncode == 0
     assert len(command.cluster.documents) == N_DOCUMENTS
+
+
+@pytest.mark.node
+def test_an_index_that_is_enriched_beside_is_left_to_its_application(
+    call: products.Call, opensearch: OpenSearch, products_beside: str, companion: str, tmp_path: Path
+) -> None:
+    (tmp_path / "new.jsonl").write_text('{"_id": "n", "title": "wing"}')
+    refused = products.refusal(call("ingest", products_beside, str(tmp_path / "new.jsonl"), "--text-field", "title"))
+    assert f"`neural-bridge backfill {products_beside}`" in refused
+    assert f"`neural-bridge follow {products_beside}`" in refused
+    refused = products.refusal(call("ingest", companion, str(tmp_path / "new.jsonl")))
+    assert f"name {products_beside} instead" in refused
+    assert opensearch.count(index=f"{products_beside},{companion}")["count"] == 60

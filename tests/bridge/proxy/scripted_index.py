@@ -70,6 +70,8 @@ class ScriptedIndex:
     """Id → the value of the field by which a search is collapsed; a document without one is of the group of nulls."""
     rendered: Mapping[str, Any] = field(default_factory=dict)
     """What every template comes to."""
+    more: object = 1
+    """What each document holds beside its title."""
 
     def __call__(self, request: Received) -> Reply:
         """Answers one request."""
@@ -104,7 +106,7 @@ class ScriptedIndex:
             leg = leg_of(search)
             ids = found[leg][: search.get("size", 10)]
             source = search.get("_source", True)
-            hits = [self._hit(doc_id, 10.0 - rank, source) for rank, doc_id in enumerate(ids)]
+            hits = [self.hit(doc_id, 10.0 - rank, source) for rank, doc_id in enumerate(ids)]
             for hit in hits:
                 for name in search.get("docvalue_fields", ()):
                     value = (self.codes if name == "_neural.code" else self.groups).get(hit["_id"])
@@ -130,7 +132,7 @@ class ScriptedIndex:
         else:
             # Out of order, as an ids query answers.
             ids = sorted(_ids(body["query"]["bool"].get("filter") or [body["query"]]) - self.hidden)
-        hits = [self._hit(doc_id, 5.0 - rank / 10, body.get("_source", True)) for rank, doc_id in enumerate(ids, start)]
+        hits = [self.hit(doc_id, 5.0 - rank / 10, body.get("_source", True)) for rank, doc_id in enumerate(ids, start)]
         for hit in hits if "collapse" in body else ():
             hit |= self._group_of(hit["_id"], body["collapse"], matching)
         for hit in hits if kind == "texts" else ():
@@ -177,11 +179,12 @@ class ScriptedIndex:
         offsets = self.passages.get(doc_id, ())
         return [{"fields": {name: [at] for name, at in zip(names, each, strict=True)}} for each in offsets]
 
-    def _hit(self, doc_id: str, score: float, source: Any) -> dict[str, Any]:
+    def hit(self, doc_id: str, score: float, source: Any) -> dict[str, Any]:
+        """A document as a search shows it."""
         hit: dict[str, Any] = {"_index": "docs", "_id": doc_id, "_score": score}
         if source not in (None, False):
             title = self.titles.get(doc_id, f"title of {doc_id}")
-            hit["_source"] = {"title": title, "n": 1, "_neural": {"stamp": "s", "embedding": [0.5]}}
+            hit["_source"] = {"title": title, "n": self.more, "_neural": {"stamp": "s", "embedding": [0.5]}}
         return hit
 
 

@@ -1,7 +1,11 @@
+import random
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.profile import PassageSettings
 from bridge.records import Hit
@@ -61,6 +65,48 @@ def test_an_admission_of_a_collapsed_search_asks_for_groups(leg: str) -> None:
     assert "brand" not in str(beside.expansion(request, PROFILE, size=7))
 
 
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ({}, {"_source": True}),
+        ({"_source": True, "version": True}, {"_source": True, "version": True}),
+        ({"_source": ["title", "body", "price"]}, {"_source": ["title", "body", "price"]}),
+        ({"_source": {"includes": ["body", "title"]}}, {"_source": {"includes": ["body", "title"]}}),
+    ],
+)
+def test_an_admission_shows_hits_as_the_application_wants_them(shown: dict[str, Any], expected: dict[str, Any]) -> None:
+    presentation = beside.presentation(understood({"query": MATCH, **shown}), PROFILE)
+
+    assert presentation == expected
+    for leg in ("expansion", "vector"):
+        body = beside.admission(REQUEST, PROFILE, leg, HITS, shown=presentation)
+        assert body == {**beside.admission(REQUEST, PROFILE, leg, HITS), **expected}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"_source": False},
+        {"_source": ["title"]},
+        {"_source": {"includes": ["title", "body"], "excludes": ["price"]}},
+        {"highlight": {"fields": {"title": {}}}},
+        {"fields": ["price"]},
+        {"explain": True},
+        {"query": {"match": {"title": {"query": "rain", "_name": "words"}}}},
+        {"post_filter": {"term": {"public": {"value": True, "_name": "open"}}}},
+        {"query": {"bool": {"must": MATCH, "filter": {"nested": {"path": "a", "query": PUBLIC, "inner_hits": {}}}}}},
+    ],
+)
+def test_other_hits_are_shown_by_a_search_of_their_own(body: dict[str, Any]) -> None:
+    assert beside.presentation(understood({"query": MATCH, **body}), PROFILE) is None
+
+
+def test_hits_that_the_url_changes_are_shown_by_a_search_of_their_own() -> None:
+    request = replace(understood({"query": MATCH}), url_presentation={"_source_includes": "title"})
+
+    assert beside.presentation(request, PROFILE) is None
+
+
 def test_an_admission_of_texts_has_a_clause_for_each_score() -> None:
     body = beside.admission(REQUEST, PROFILE, "expansion", HITS)
 
@@ -68,21 +114,28 @@ def test_an_admission_of_texts_has_a_clause_for_each_score() -> None:
     assert body["query"]["bool"]["must"] == [{"bool": {"should": [MATCH, {"bool": {"should": [scored]}}]}}]
 
 
-def test_an_admission_of_vectors_has_few_clauses_and_loses_no_order() -> None:
+@given(st.sets(st.integers(0, 199)), st.randoms(use_true_random=False))
+def test_an_admission_of_vectors_has_few_clauses_and_loses_no_order(dropped: set[int], chance: random.Random) -> None:
     candidates = [Hit("docs", str(n), 1 - n / 1000) for n in range(200)]
     body = beside.admission(REQUEST, PROFILE, "vector", candidates)
-
     [must] = body["query"]["bool"]["must"]
-    boosts = [clause["constant_score"]["boost"] for clause in must["bool"]["should"]]
-    assert boosts == sorted(boosts, reverse=True)
-    assert len(boosts) < 20
+    clauses = [clause["constant_score"] for clause in must["bool"]["should"]]
+    assert len(clauses) < 40
+
+    scores = {doc_id: clause["boost"] for clause in clauses for doc_id in ids_in(clause["filter"])}
+    returned = [Hit("docs", str(n), scores[str(n)]) for n in range(200) if n not in dropped]
     # Within a clause the cluster may return any order, and cut it anywhere.
-    step = 200 // len(boosts)
-    returned = [Hit("docs", str(n), 1.0, source=b"{}") for n in reversed(range(body["size"]))]
-    assert body["size"] >= PROFILE.window + step
-    assert beside.in_order(PROFILE, candidates, returned) == [
-        msgspec.structs.replace(hit, source=b"{}") for hit in candidates[: PROFILE.window]
-    ]
+    chance.shuffle(returned)
+    returned = sorted(returned, key=lambda hit: -hit.score)[: body["size"]]
+
+    expected = [hit for n, hit in enumerate(candidates) if n not in dropped][: PROFILE.window]
+    assert beside.in_order(PROFILE, candidates, returned) == expected
+
+
+def ids_in(query: Any) -> list[str]:
+    [of_index] = query["bool"]["should"]
+    [_, ids] = of_index["bool"]["filter"]
+    return list(ids["ids"]["values"])
 
 
 def test_an_admission_to_several_indices_keeps_their_documents_apart() -> None:
@@ -118,6 +171,8 @@ def test_candidates_are_more_than_a_window_and_no_more_than_clusters_take_clause
     assert [beside.n_candidates(PROFILE, leg, allowed=True) for leg in both] == [150, 75]
     wide = msgspec.structs.replace(PROFILE, window=5_000)
     assert beside.n_candidates(wide, "vector", allowed=True) == beside.MAX_CANDIDATES
+    assert beside.n_more(PROFILE, 150, 25) == 450
+    assert beside.n_more(PROFILE, 150, 0) == beside.MAX_CANDIDATES
 
 
 def test_nested_passages_are_compared_too() -> None:

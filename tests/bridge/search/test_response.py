@@ -17,6 +17,7 @@ from bridge.search.response import (
     hidden,
     highlighted,
     hit_without,
+    hits_of_legs,
     inner_hits,
     leg_rankings,
     nearest_passages,
@@ -200,6 +201,26 @@ def test_a_leg_that_asks_for_doc_values_alone_has_its_ids_there() -> None:
     found = leg_rankings(body, ["vector"], id_field="i")
 
     assert found == {"vector": [Hit("d", "1", 3.0, {"i": ["1"]}), Hit("d", "2", 2.0, {"i": ["2"]})]}
+
+
+def test_hits_of_legs_are_shown_as_the_cluster_wrote_them() -> None:
+    hits = [
+        b'{"_index":"d","_id":"%d", "_version":3,"_score":%b,"_source":{"t": 1.50, "u":"\\u00e9"}}' % each
+        for each in ((1, b"2.5"), (2, b"null"))
+    ]
+    body = b'{"responses":[{"hits":{"hits":[%b]}},{"error":{},"status":500},{"hits":{"hits":[%b]}}]}' % tuple(hits)
+
+    shown = hits_of_legs(body)
+
+    assert [(hit.key, hit.score) for hit in shown] == [(("d", "1"), 2.5), (("d", "2"), 0.0)]
+    assert [bytes(hit.members["_source"]) for hit in shown] == [b'{"t": 1.50, "u":"\\u00e9"}'] * 2
+    assert [list(hit.members) for hit in shown] == [["_index", "_id", "_version", "_score", "_source"]] * 2
+
+
+def test_hits_of_legs_with_halves_of_surrogate_pairs_are_left_out() -> None:
+    hit = b'{"_index":"d","_id":"1","_score":1.0,"_source":{"t":"rain \\ud83d"}}'
+
+    assert hits_of_legs(b'{"responses":[{"hits":{"hits":[%b]},"status":200}]}' % hit) == []
 
 
 def test_a_leg_that_failed_tells_why() -> None:

@@ -7,11 +7,12 @@ import pytest
 import requests
 from opensearchpy import OpenSearch
 
+from bridge.cluster import companion
 from bridge.cluster.dialects import dialect_of
 from bridge.profile import PassageSettings, RerankSettings
 from tests import servers
 from tests.integration.compatibility.conftest import Engine
-from tests.proxy_stack import NESTED, ProxyStack
+from tests.proxy_stack import NESTED, PREFIX, ProxyStack
 
 DOCUMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "wing": (
@@ -29,25 +30,50 @@ DOCUMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
 PROPERTIES = {"kind": {"type": "keyword"}, "n": {"type": "integer"}}
 
 
+LAYOUTS = {"single": PassageSettings(), "nested": NESTED}
+
+
+def made(engine: Engine, stack: ProxyStack) -> dict[str, Any]:
+    """How every index here is made, whichever way it is enriched."""
+    return {
+        "properties": PROPERTIES,
+        "settings": {"number_of_shards": 2, "number_of_replicas": 0},
+        "rerank": RerankSettings(depth=10),
+        "window": 20,
+        "sparse": stack.sparse(terms_type=dialect_of(engine.found).terms_type),
+    }
+
+
 @pytest.fixture(scope="session")
 def enriched_indices(engine: Engine, stack: ProxyStack) -> Iterator[dict[str, str]]:
     """An enriched index for each layout of vectors."""
-    names = {layout: servers.unused_index_name() for layout in ("single", "nested")}
+    names = {layout: servers.unused_index_name() for layout in LAYOUTS}
     with servers.client(engine.url) as direct:
         for layout, name in names.items():
-            stack.fill(
-                direct,
-                name,
-                DOCUMENTS,
-                properties=PROPERTIES,
-                settings={"number_of_shards": 2, "number_of_replicas": 0},
-                passages=NESTED if layout == "nested" else PassageSettings(),
-                rerank=RerankSettings(depth=10),
-                window=20,
-                sparse=stack.sparse(terms_type=dialect_of(engine.found).terms_type),
-            )
+            stack.fill(direct, name, DOCUMENTS, passages=LAYOUTS[layout], **made(engine, stack))
         yield names
         direct.indices.delete(index=",".join(names.values()))
+
+
+@pytest.fixture(scope="session")
+def beside_indices(engine: Engine, stack: ProxyStack) -> Iterator[dict[str, str]]:
+    """The same documents as an application wrote them, and companions."""
+    names = {layout: servers.unused_index_name() for layout in LAYOUTS}
+    with servers.client(engine.url) as direct:
+        for layout, name in names.items():
+            stack.fill_beside(direct, name, DOCUMENTS, passages=LAYOUTS[layout], **made(engine, stack))
+        yield names
+        for name in names.values():
+            companion.remove(direct, name, PREFIX)
+            direct.indices.delete(index=name)
+
+
+@pytest.fixture(params=["single", "nested"])
+def both_ways(
+    enriched_indices: dict[str, str], beside_indices: dict[str, str], request: pytest.FixtureRequest
+) -> tuple[str, str]:
+    """The same documents in place and beside."""
+    return enriched_indices[request.param], beside_indices[request.param]
 
 
 @pytest.fixture(params=["single", "nested"])
@@ -256,6 +282,41 @@ def test_searches_of_one_request_are_answered_each_in_its_place(through: OpenSea
     first, second = through.msearch(body=searches)["responses"]
     assert {"dress", "shoe"} <= set(ids(first))
     assert [hit["sort"] for hit in second["hits"]["hits"]] == [[0], [1]]
+
+
+def ranked(answer: dict[str, Any]) -> dict[str, Any]:
+    return {hit["_id"]: pytest.approx(hit["_score"]) for hit in answer["hits"]["hits"]}
+
+
+@pytest.mark.feature("searches beside: ranked as in place, with filters, in pages and in _msearch")
+@pytest.mark.parametrize("stage", ["expansion", "vector", "sparse", "hybrid", "smoothing", "rerank", "cascade"])
+def test_a_search_beside_ranks_as_in_place(stack: ProxyStack, both_ways: tuple[str, str], stage: str) -> None:
+    condition = {"bool": {"must": [match("wing flow")["query"]], "filter": [{"term": {"kind": "paper"}}]}}
+    # Who has asked once gets hits with the candidates.
+    for body in (match("blue dress"), match("blue dress"), match("wing", size=40), {"query": condition}):
+        in_place, beside = (staged(stack, index, stage, body) for index in both_ways)
+        assert beside[0].split("; took")[0] == in_place[0].split("; took")[0]
+        assert ranked(beside[1]) == ranked(in_place[1])
+        assert [hit["_source"] for hit in beside[1]["hits"]["hits"]] == [DOCUMENTS[i][0] for i in ids(beside[1])]
+
+
+@pytest.mark.feature("searches beside: ranked as in place, with filters, in pages and in _msearch")
+def test_pages_of_a_search_beside_fit_together(stack: ProxyStack, both_ways: tuple[str, str]) -> None:
+    _, whole = staged(stack, both_ways[1], "rerank", match("wing", size=40))
+    pages = [
+        staged(stack, both_ways[1], "rerank", match("wing", size=8, **{"from": start}))[1] for start in range(0, 40, 8)
+    ]
+    assert [doc_id for page in pages for doc_id in ids(page)] == ids(whole)
+
+
+@pytest.mark.feature("searches beside: ranked as in place, with filters, in pages and in _msearch")
+def test_searches_beside_stand_in_one_request(through: OpenSearch, both_ways: tuple[str, str]) -> None:
+    in_place, beside = both_ways
+    searches = [{"index": beside}, match("blue dress"), {"index": in_place}, match("blue dress"), {"index": beside}]
+    first, second, third = through.msearch(body=[*searches, match("wing", sort=["n"], size=2)])["responses"]
+    assert ids(first)[0] == "dress"
+    assert ranked(first) == ranked(second)
+    assert [hit["sort"] for hit in third["hits"]["hits"]] == [[0], [1]]
 
 
 @pytest.mark.feature("scroll passes through")

@@ -1,6 +1,7 @@
 """Of what a companion finds, only what the application's index returns to the caller counts."""
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,7 +55,7 @@ class IndexWithCompanion:
             return reply_json({"hits": {"hits": self._explained(json.loads(request.body))}})
         if request.path == f"{COMPANION}/_msearch":
             return self._each(request, lambda _: [self._candidate(doc_id) for doc_id in self.near])
-        if request.path == "/docs/_msearch" and b'"includes"' in request.body:
+        if request.path == "/docs/_msearch" and re.search(rb'"_source":(?!false)', request.body):
             return self._each(request, self._admission)
         if request.path == "/docs/_msearch" and b'"size":%d' % beside.MAX_MATCHING in request.body:
             return self._each(request, lambda _: [{"_index": "docs", "_id": doc_id} for doc_id in self.matching])
@@ -84,11 +85,13 @@ class IndexWithCompanion:
         candidates = json.dumps(body)
         found = [doc_id for doc_id in self.admitted if f'"{doc_id}"' in candidates]
         groups = self.index.groups if body.get("docvalue_fields") == ["brand"] else {}
-        return [
-            {"_index": "docs", "_id": doc_id, "_score": 1.0, "_source": {"title": f"title of {doc_id}"}}
-            | ({"fields": {"brand": [groups[doc_id]]}} if doc_id in groups else {})
-            for doc_id in found
-        ]
+        hits = [self.index.hit(doc_id, 1.0, True) for doc_id in found]
+        for hit in hits:
+            if hit["_id"] in groups:
+                hit["fields"] = {"brand": [groups[hit["_id"]]]}
+            if isinstance(body["_source"], dict):
+                hit["_source"] = {"title": hit["_source"]["title"]}
+        return hits
 
 
 async def test_what_the_applications_index_does_not_return_is_not_found(make_stack: MakeStack) -> None:
@@ -141,6 +144,45 @@ async def test_texts_come_with_the_candidates_that_are_admitted(make_stack: Make
 
     assert mark.startswith("hybrid+rerank; took")
     assert not [request for request in stack.cluster.requests("_search") if b'"includes"' in request.body]
+
+
+@pytest.mark.parametrize("source", [True, ["title", "n", "_neural"]])
+async def test_hits_come_with_the_candidates_once_it_is_known_that_they_hold_little(
+    make_stack: MakeStack, source: Any
+) -> None:
+    stack = await make_stack(IndexWithCompanion(), ranking_ttl_s=0)
+    answers = []
+    for _ in range(2):
+        stack.cluster.received.clear()
+        answers.append((await search(stack, {**QUERY, "_source": source}, x_bridge="hybrid"))[2]["hits"]["hits"])
+
+    assert answers[1] == answers[0]
+    assert {hit["_id"] for hit in answers[1]} > {"d", "e"}
+    # Beside the application's own search none is left.
+    asked = sorted(request.path for request in stack.cluster.received)
+    assert asked == ["/docs/_msearch", "/docs/_search", f"{COMPANION}/_msearch"]
+
+
+@pytest.mark.parametrize("more", [{"_source": ["price"]}, {"highlight": {"fields": {"title": {}}}}])
+async def test_hits_that_an_admission_cannot_show_come_by_a_search_of_their_own(
+    make_stack: MakeStack, more: dict[str, Any]
+) -> None:
+    stack = await make_stack(IndexWithCompanion(), ranking_ttl_s=0)
+    for _ in range(2):
+        stack.cluster.received.clear()
+        assert {"d", "e"} < set(ids((await search(stack, {**QUERY, **more}, x_bridge="hybrid"))[2]))
+
+    assert len(stack.cluster.requests("_search")) == 2
+
+
+async def test_hits_that_hold_much_come_by_a_search_of_their_own(make_stack: MakeStack) -> None:
+    large = ScriptedIndex(profile=None, more="x" * beside.MAX_BEYOND_TEXTS)
+    stack = await make_stack(IndexWithCompanion(index=large), ranking_ttl_s=0)
+    for _ in range(2):
+        stack.cluster.received.clear()
+        assert {"d", "e"} < set(ids((await search(stack, x_bridge="hybrid"))[2]))
+
+    assert len(stack.cluster.requests("_search")) == 2
 
 
 async def test_documents_are_smoothed_by_the_codes_of_entries_that_count(make_stack: MakeStack) -> None:
