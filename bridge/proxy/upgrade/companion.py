@@ -146,6 +146,8 @@ class CompanionLegs:
 
     async def _ours(self, wanted: Sequence[str]) -> dict[str, list[Hit] | str]:
         """The hits of the legs that companions answer."""
+        if not wanted:
+            return {}
         reach = self._searches.reach.get(self._conditions)
         if reach == _ALL and (among := await self._matching()) is not None:
             failed, candidates = _apart(await self._found_among(wanted, among))

@@ -284,3 +284,18 @@ async def test_whoever_is_allowed_few_documents_has_each_compared_and_at_once_th
 
     assert asked[1] == ["/docs/_msearch", f"{COMPANION}/_msearch", "/docs/_msearch"]
     assert len(asked[0]) == 8
+
+
+async def test_boosts_are_asked_of_the_applications_index_alone(make_stack: MakeStack) -> None:
+    stack = await make_stack(IndexWithCompanion(admitted=["d", "a"]))
+    query = {"bool": {"must": [QUERY["query"]], "should": [{"term": {"brand": "acme"}}]}}
+    filtered = {"bool": query["bool"] | {"filter": [{"term": {"public": True}}]}}
+
+    _, mark, answer = await search(stack, {"query": filtered}, x_bridge="vector, explain")
+
+    assert mark.startswith("vector; took")
+    assert all("lift" in hit["_bridge"] for hit in answer["hits"]["hits"] if "vector" in hit["_bridge"]["legs"])
+    asked = [request for request in stack.cluster.requests("_msearch") if b'"match_all"' in request.body]
+    assert [request.path for request in asked] == ["/docs/_msearch"]
+    after = stack.cluster.received[stack.cluster.received.index(asked[0]) + 1 :]
+    assert not any(b'"from":%d' % beside.MAX_MATCHING in request.body for request in after)
