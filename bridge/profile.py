@@ -112,7 +112,7 @@ so: there they add little."""
 class FusionSettings(msgspec.Struct, frozen=True):
     """How the legs' rankings become one; docs/decisions/0004-fusion.md says why standard scores are the default.
 
-    - `weights`: weight of each leg, by its name; a leg without one does not count.
+    - `weights`: weight of each leg, by its name; a leg without one does not count. A static encoder gives vectors 0.3.
     - `k`: the rank constant of RRF.
     - `smoothing`: the share of a document's neighbours in its smoothed score.
     """
@@ -123,6 +123,11 @@ class FusionSettings(msgspec.Struct, frozen=True):
         default_factory=lambda: {"lexical": 0.0, "expansion": 1.0, "vector": 1.0}
     )
     smoothing: Annotated[float, Meta(ge=0, le=1)] = 0.3
+
+
+STATIC_FUSION = FusionSettings(weights={"lexical": 0.0, "expansion": 1.0, "vector": 0.3})
+"""For vectors of a static encoder: with equal weights such vectors cost more than they bring
+(docs/explanation/models.md)."""
 
 
 class CascadeSettings(msgspec.Struct, frozen=True):

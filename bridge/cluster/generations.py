@@ -20,7 +20,7 @@ from bridge.cluster.index import IndexState, look, put_meta, refuse_companion
 from bridge.cluster.removal import drop as drop_in_place
 from bridge.cluster.schema import field_mapping
 from bridge.errors import IndexUnsuitable
-from bridge.profile import BESIDE_KEY, META_KEY, IndexProfile
+from bridge.profile import BESIDE_KEY, META_KEY, STATIC_FUSION, FusionSettings, IndexProfile
 
 _NAME = re.compile(r"generation_(\d+)")
 
@@ -87,7 +87,8 @@ def next_generation(state: IndexState, made_by: IndexProfile) -> IndexProfile:
     """The profile of a second generation with the models, text fields and passages of `made_by`: the one that exists
     already, or one with a new number.
 
-    It copies the operator's choices for searches, but not the evidence, which was measured with other models.
+    It copies the operator's choices for searches, but not the evidence, which was measured with other models, and not
+    how vectors are fused with words if that is a default: it goes with the encoder.
 
     Raises:
         IndexUnsuitable: nothing serves searches yet, the serving generation has these models already, or a second
@@ -121,6 +122,7 @@ def next_generation(state: IndexState, made_by: IndexProfile) -> IndexProfile:
         generator=made_by.generator,
         passages=made_by.passages,
         sparse=made_by.sparse,
+        fusion=made_by.fusion if serving.fusion in (FusionSettings(), STATIC_FUSION) else serving.fusion,
         rules=msgspec.structs.replace(serving.rules, scripts=made_by.rules.scripts),
         expanded_fields=serving.expanded_fields if serving.text_fields == made_by.text_fields else [],
         gate=None,

@@ -1,7 +1,7 @@
 """The models that enrich documents, and the profile of an index that is made with them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -14,7 +14,16 @@ from bridge.models.protocols import Encoder, QueryGenerator, Scorer, SparseEncod
 from bridge.models.session import check_providers
 from bridge.models.sparse_encoder import SparseEncoder as LocalSparseEncoder
 from bridge.models.tokenization import load_tokenizer
-from bridge.profile import DEFAULT_OBJECT, IndexProfile, ModelReference, PassageSettings, SearchRules, SparseSettings
+from bridge.profile import (
+    DEFAULT_OBJECT,
+    STATIC_FUSION,
+    FusionSettings,
+    IndexProfile,
+    ModelReference,
+    PassageSettings,
+    SearchRules,
+    SparseSettings,
+)
 from bridge.settings import IngestSettings
 from bridge.text import TokenSpans, scripts_of_words
 from ingest.stages.served_models import (
@@ -30,8 +39,8 @@ from ingest.stages.served_models import (
 @dataclass(frozen=True, slots=True)
 class Models:
     """Opened models, with their names in profiles and stamps. `token_spans` gives the encoder's tokens of a text;
-    `scorer` filters predicted queries; `scripts` are the writing systems that the encoder reads; `sparse` says how
-    `sparse_encoder` gives documents terms."""
+    `scorer` filters predicted queries; `scripts` are the writing systems that the encoder reads; `fusion` is how new
+    indices fuse its vectors with words; `sparse` says how `sparse_encoder` gives documents terms."""
 
     encoder: Encoder
     encoder_reference: ModelReference
@@ -42,6 +51,7 @@ class Models:
     scripts: Sequence[str] = ()
     sparse_encoder: SparseEncoder | None = None
     sparse: SparseSettings | None = None
+    fusion: FusionSettings = field(default_factory=FusionSettings)
 
 
 def load_models(settings: IngestSettings) -> Models:
@@ -64,7 +74,8 @@ def load_models(settings: IngestSettings) -> Models:
         encoder, tokenizer = here, here.tokenizer
     else:
         encoder, tokenizer = ServedEncoder(server, folder, settings), load_tokenizer(folder)
-    models = Models(encoder, _reference(folder), tokenizer.token_offsets, scripts=scripts_of_words(tokenizer.words))
+    scripts = scripts_of_words(tokenizer.words)
+    models = Models(encoder, _reference(folder), tokenizer.token_offsets, scripts=scripts, fusion=_fusion(folder))
     models = _with_terms(models, settings, sidecar) if settings.sparse_encoder else models
     return _with_queries(models, settings, sidecar) if settings.generator else models
 
@@ -116,6 +127,7 @@ def profile_for(
         dimension=models.encoder.dimension,
         generator=models.generator_reference,
         passages=passages or PassageSettings(),
+        fusion=models.fusion,
         object_field=kept.object_field if kept else object_field,
         generation=kept.generation if kept else 1,
         sparse=models.sparse,
@@ -152,9 +164,14 @@ def planned_profile(
         sparse=_sparse(settings, resolve(settings.sparse_encoder)) if settings.sparse_encoder else None,
         object_field=settings.object_field,
         passages=passages or PassageSettings(),
+        fusion=_fusion(encoder),
         rules=SearchRules(scripts=scripts_of_words(load_tokenizer(encoder).words)),
     )
 
 
 def _reference(folder: ModelFolder) -> ModelReference:
     return ModelReference(folder.manifest.name, folder.digest)
+
+
+def _fusion(encoder: ModelFolder) -> FusionSettings:
+    return STATIC_FUSION if encoder.manifest.kind == "static_encoder" else FusionSettings()

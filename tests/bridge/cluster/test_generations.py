@@ -8,8 +8,17 @@ import pytest
 from bridge.cluster.generations import newer, next_generation, older
 from bridge.cluster.index import IndexState
 from bridge.errors import IndexUnsuitable
+from bridge.profile import (
+    STATIC_FUSION,
+    FusionSettings,
+    IndexProfile,
+    Measurement,
+    ModelReference,
+    SparseSettings,
+    StageVerdict,
+    TuningRecord,
+)
 from bridge.profile import GateRecord as Gate
-from bridge.profile import IndexProfile, Measurement, ModelReference, SparseSettings, StageVerdict, TuningRecord
 
 FIRST = IndexProfile(
     ["title"],
@@ -33,6 +42,19 @@ def test_a_change_of_models_keeps_choices_and_drops_evidence_of_other_models() -
     profile = next_generation(state(FIRST), OTHER_MODELS)
     assert (profile.generation, profile.encoder.name, profile.dimension, profile.window) == (2, "new", 8, 50)
     assert (profile.gate, profile.tuning) == (None, None)
+
+
+@pytest.mark.parametrize("default", [FusionSettings(), STATIC_FUSION])
+def test_a_default_fusion_goes_with_the_encoder_and_a_chosen_one_stays(default: FusionSettings) -> None:
+    chosen = FusionSettings(weights={"expansion": 1.0, "vector": 0.4})
+    for serving, made_by, expected in (
+        (default, FusionSettings(), FusionSettings()),
+        (default, STATIC_FUSION, STATIC_FUSION),
+        (chosen, default, chosen),
+    ):
+        first = msgspec.structs.replace(FIRST, fusion=serving)
+        profile = next_generation(state(first), msgspec.structs.replace(OTHER_MODELS, fusion=made_by))
+        assert profile.fusion == expected
 
 
 def test_a_number_is_never_used_again() -> None:

@@ -1,16 +1,24 @@
 """Profiles name the models that enrich, whether these are opened or only looked up."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from bridge.errors import ModelError
-from bridge.profile import ModelReference, SparseSettings
+from bridge.models.artifact import ModelFolder
+from bridge.profile import STATIC_FUSION, FusionSettings, ModelReference, SparseSettings
 from bridge.settings import IngestSettings
 from ingest.stages.models import load_models, planned_profile, profile_for, profile_like
 from tests.ingest.toys import models_with_terms, toy_models
-from tests.toys import make_toy_cross_encoder, make_toy_encoder, make_toy_query_generator, make_toy_sparse_encoder
+from tests.toys import (
+    make_toy_cross_encoder,
+    make_toy_encoder,
+    make_toy_query_generator,
+    make_toy_sparse_encoder,
+    make_toy_static_encoder,
+)
 
 
 def settings(folder: Path) -> IngestSettings:
@@ -26,6 +34,17 @@ def test_a_planned_profile_is_the_one_of_the_opened_models(tmp_path: Path) -> No
     models = load_models(wanted)
     assert models.scorer is not None
     assert planned_profile(wanted, ["title"]) == profile_for(models, ["title"], object_field=wanted.object_field)
+
+
+@pytest.mark.parametrize(
+    ("make", "fusion"), [(make_toy_encoder, FusionSettings()), (make_toy_static_encoder, STATIC_FUSION)]
+)
+def test_vectors_of_a_static_encoder_weigh_less_than_words(
+    tmp_path: Path, make: Callable[[Path], ModelFolder], fusion: FusionSettings
+) -> None:
+    wanted = IngestSettings(encoder=str(make(tmp_path / "encoder").path), generator=None)
+    assert profile_for(load_models(wanted), ["title"]).fusion == fusion
+    assert planned_profile(wanted, ["title"]).fusion == fusion
 
 
 def test_without_a_generator_no_model_for_queries_is_opened(tmp_path: Path) -> None:
