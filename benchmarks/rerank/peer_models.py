@@ -1,7 +1,8 @@
 """Other rerankers, timed on request: `scripts/bench rerank` starts this in an environment of theirs.
 
-Reads one line of JSON that describes the task (see `rerank_server.benchmark.peers`) and then a line `{"run": NAME}` for
-each run; answers each by one line: the names with versions, then the seconds that a run took.
+Reads one line of JSON that describes the task (see `benchmarks.rerank.engines`), then lines `{"run": NAME}`, or with a
+`query` and `passages`. Answers each by one line: the names with versions, then the seconds that a run took, or the
+passages' scores.
 
 A speed does not depend on what weights say, so without FOLDER, a cross-encoder as sentence-transformers stores it, each
 peer runs a model of the same shape with random weights, all peers the same one.
@@ -23,17 +24,21 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")  # libraries print; the answers keep standard output to themselves
     os.dup2(2, 1)
     task = json.loads(sys.stdin.readline())
-    engines = load(task)
+    engines, score = load(task)
     print(json.dumps({"engines": list(engines)}), file=answers, flush=True)
     for line in sys.stdin:
-        run = engines[json.loads(line)["run"]]
-        started = time.perf_counter()
-        run()
-        print(json.dumps({"seconds": time.perf_counter() - started}), file=answers, flush=True)
+        question = json.loads(line)
+        if "query" in question:
+            answer = {"scores": score([(question["query"], passage) for passage in question["passages"]]).tolist()}
+        else:
+            started = time.perf_counter()
+            engines[question["run"]]()
+            answer = {"seconds": time.perf_counter() - started}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
-def load(task: dict[str, Any]) -> dict[str, Callable[[], object]]:
-    """Name with version → scores all passages once."""
+def load(task: dict[str, Any]) -> tuple[dict[str, Callable[[], object]], Callable[[Any], Any]]:
+    """Name with version → scores all passages once; and what scores any pairs."""
     import torch
     from sentence_transformers import CrossEncoder, export_dynamic_quantized_onnx_model
 
@@ -48,12 +53,13 @@ def load(task: dict[str, Any]) -> dict[str, Callable[[], object]]:
     given = {"file_name": f"onnx/{ONNX_INT8}", **session_options(task["threads"])}
     by_int8 = CrossEncoder(str(exported), device="cpu", backend="onnx", model_kwargs=given)
     library = f"sentence-transformers {version('sentence-transformers')}"
-    return {
+    engines = {
         f"{library}, torch {version('torch')}": lambda: by_torch.predict(pairs),
         f"{library}, ONNX": lambda: by_onnx.predict(pairs),
         f"{library}, ONNX int8": lambda: by_int8.predict(pairs),
         f"FlashRank {version('flashrank')}, int8": flashrank(exported, task),
     }
+    return engines, by_torch.predict
 
 
 def session_options(threads: int) -> dict[str, Any]:

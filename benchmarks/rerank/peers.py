@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +24,10 @@ class Peers:
     def run(self, name: str) -> float:
         """Seconds that `name` takes for all passages."""
         return float(self._asked({"run": name})["seconds"])
+
+    def scores(self, query: str, passages: Sequence[str]) -> list[float]:
+        """The scores that the peers' model gives, in float32 by torch."""
+        return list(map(float, self._asked({"query": query, "passages": passages})["scores"]))
 
     def _asked(self, question: dict[str, Any]) -> dict[str, Any]:
         if self._process.stdin is None or self._process.stdout is None:

@@ -1,12 +1,15 @@
-"""What the cascade costs in quality: nDCG@10 of both ways over the same candidates (Järvelin and Kekäläinen 2002,
+"""What rerankers are worth: nDCG@10 of each over the same candidates (Järvelin and Kekäläinen 2002,
 "Cumulated gain-based evaluation of IR techniques": https://doi.org/10.1145/582415.582418)."""
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from benchmarks.rerank.passages import sections
@@ -19,39 +22,73 @@ from bridge.search.fusion import blended
 Judged = tuple[list[str], dict[str, dict[int, int]]]
 """Passages, and per question the grade of each passage that is relevant, by its place."""
 
+Score = Callable[[str, Sequence[str]], Sequence[float]]
+"""Question, passages → their scores, in their order."""
+
 _CUT = 10
 
 PRIOR_WEIGHT = 0.5
 """The search's share in what the large model reads, as in `prior_weight` of a request."""
 
 
-def kept_by_cascade(
-    small: CrossEncoder,
-    large: CrossEncoder,
-    encoder: Encoder,
-    judged: Judged,
-    *,
-    n_queries: int,
-    n_candidates: int,
-    depth: int,
-) -> float:
-    """nDCG@10 of the cascade divided by that of `large` alone, both over each question's nearest passages; what the
-    cascade's large model reads is chosen by the small one and the search that found them, as the proxy asks for it."""
-    texts, questions = judged
-    asked = sorted(questions)[:n_queries]
-    nearest = encoder.encode(asked) @ encoder.encode(texts, "passage").T
-    gains: list[tuple[float, float]] = []
-    for row, query in enumerate(asked):
-        candidates = np.argsort(-nearest[row])[:n_candidates].tolist()
-        read = [texts[candidate] for candidate in candidates]
-        by_large, by_small = large.score(query, read).tolist(), small.score(query, read).tolist()
-        preferences = blended(by_small, nearest[row, candidates].tolist(), PRIOR_WEIGHT)
-        chosen = select_for_large_model(by_small, depth=depth, preferences=preferences)
-        cascaded = merge_scores(by_small, {place: by_large[place] for place in chosen})
-        grades = questions[query]
-        gains.append((ndcg(cascaded, candidates, grades), ndcg(by_large, candidates, grades)))
-    both = np.mean(gains, axis=0)
-    return float(both[0] / both[1]) if both[1] else float("nan")
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A judged question with its candidates: their places among all passages, their texts, and their cosines.
+    `grades`: of the relevant passages, by place."""
+
+    text: str
+    grades: Mapping[int, int]
+    places: Sequence[int]
+    passages: Sequence[str]
+    cosines: Sequence[float]
+
+
+class Worth(msgspec.Struct, frozen=True):
+    """Mean nDCG@10 over the same candidates: of the large model alone, of the cascade and of the peers' model; None if
+    there is no such model."""
+
+    ours: float
+    cascade: float | None = None
+    peer: float | None = None
+
+
+def questions(judged: Judged, encoder: Encoder, *, n_queries: int, n_candidates: int) -> list[Question]:
+    """The first `n_queries` questions by their letters, each with its nearest passages."""
+    texts, graded = judged
+    asked = sorted(graded)[:n_queries]
+    cosines = encoder.encode(asked) @ encoder.encode(texts, "passage").T
+    found = []
+    for text, row in zip(asked, cosines, strict=True):
+        places = np.argsort(-row)[:n_candidates].tolist()
+        found.append(Question(text, graded[text], places, [texts[place] for place in places], row[places].tolist()))
+    return found
+
+
+def worth(
+    asked: Sequence[Question], large: CrossEncoder, small: CrossEncoder | None, peer: Score | None, *, depth: int
+) -> Worth:
+    """What each model makes of the same candidates; the cascade's large model reads `depth` of them."""
+    by_large = [large.score(each.text, each.passages).tolist() for each in asked]
+    by_peer = [peer(each.text, each.passages) for each in asked] if peer else []
+    both = zip(asked, by_large, strict=True)
+    by_both = [_cascaded(each, small, scores, depth) for each, scores in both] if small else []
+    return Worth(
+        ours=_mean_ndcg(asked, by_large),
+        cascade=_mean_ndcg(asked, by_both) if by_both else None,
+        peer=_mean_ndcg(asked, by_peer) if by_peer else None,
+    )
+
+
+def _cascaded(question: Question, small: CrossEncoder, by_large: Sequence[float], depth: int) -> list[float]:
+    """What the large model reads is chosen by the small one and the search that found it, as the proxy asks for it."""
+    by_small = small.score(question.text, question.passages).tolist()
+    preferences = blended(by_small, question.cosines, PRIOR_WEIGHT)
+    chosen = select_for_large_model(by_small, depth=depth, preferences=preferences)
+    return merge_scores(by_small, {place: by_large[place] for place in chosen})
+
+
+def _mean_ndcg(asked: Sequence[Question], scores: Sequence[Sequence[float]]) -> float:
+    return fmean(ndcg(each, question.places, question.grades) for question, each in zip(asked, scores, strict=True))
 
 
 def ndcg(scores: Sequence[float], candidates: Sequence[int], grades: Mapping[int, int]) -> float:

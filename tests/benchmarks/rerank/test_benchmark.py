@@ -2,13 +2,14 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from benchmarks.rerank import machine
 from benchmarks.rerank.passages import passages, sections
-from benchmarks.rerank.quality import Judged, judged_collection, kept_by_cascade, ndcg
+from benchmarks.rerank.quality import Judged, judged_collection, ndcg, questions, worth
 from bridge.errors import UsageError
 from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
@@ -40,10 +41,30 @@ def test_a_cascade_keeps_what_its_depth_lets_through(tmp_path: Path, depth: int,
     large = CrossEncoder.load(make_toy_cross_encoder(tmp_path / "large", ["fish"]))
     small = CrossEncoder.load(make_toy_cross_encoder(tmp_path / "small", ["cat"]))
     encoder = Encoder.load(make_toy_encoder(tmp_path / "encoder"))
-    texts, questions = JUDGED
-    judged = (texts, {"cat fish": questions["cat fish"]})
-    found = kept_by_cascade(small, large, encoder, judged, n_queries=1, n_candidates=3, depth=depth)
-    assert found == pytest.approx(kept, abs=0.2)
+    texts, questions_of = JUDGED
+    judged = (texts, {"cat fish": questions_of["cat fish"]})
+    asked = questions(judged, encoder, n_queries=1, n_candidates=3)
+    found = worth(asked, large, small, None, depth=depth)
+    assert found.cascade is not None
+    assert found.cascade / found.ours == pytest.approx(kept, abs=0.2)
+
+
+def test_every_model_is_measured_over_the_same_candidates(tmp_path: Path) -> None:
+    """The second question has two relevant passages, of which the best two candidates are one."""
+    encoder = Encoder.load(make_toy_encoder(tmp_path / "encoder"))
+    large = CrossEncoder.load(make_toy_cross_encoder(tmp_path / "large"))
+    asked = questions(JUDGED, encoder, n_queries=2, n_candidates=2)
+    seen: list[tuple[str, Sequence[str]]] = []
+
+    def peer(query: str, passages: Sequence[str]) -> list[float]:
+        seen.append((query, passages))
+        return [-float(score) for score in large.score(query, passages)]
+
+    found = worth(asked, large, None, peer, depth=1)
+    assert seen == [(each.text, each.passages) for each in asked]
+    assert found.cascade is None
+    assert found.peer is not None
+    assert found.peer < found.ours
 
 
 def test_operations_count_what_each_layer_reads() -> None:
