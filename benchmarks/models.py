@@ -2,6 +2,9 @@
 
 What the models are worth by themselves: nothing is enriched, no proxy is asked, every vector is compared. Texts are
 cut to what a model reads. An encoder's speed is that of documents and queries together, on all CPUs.
+
+With several collections the last lines compare each ranking with BM25 alone, and with the first encoder's fusion, query
+by query: the mean difference over all queries and its 95 % interval.
 """
 
 import json
@@ -12,13 +15,16 @@ from pathlib import Path
 
 import click
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 from opensearchpy import OpenSearch
 
-from benchmarks.plain_index import ANSERINI, BOTH, fill, search, worth
+from benchmarks.plain_index import ANSERINI, BOTH, fill, search, values
 from bridge.cluster.connection import connect
 from bridge.evaluation.application_query import multi_match
 from bridge.evaluation.collections import Collection, load_collection, read_documents
 from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.evaluation.measures import bootstrap_interval
 from bridge.evaluation.memory import Corpus, TermWeights
 from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
@@ -40,7 +46,7 @@ from bridge.text import enriched_text
 WINDOW = 100
 INDEX = "bench-models"
 
-_PROFILE = IndexProfile(
+PROFILE = IndexProfile(
     text_fields=[],
     encoder=ModelReference("", ""),
     dimension=0,
@@ -64,6 +70,13 @@ Rankings = Mapping[str, Sequence[Hit | RankedHit]]
 @click.option("--reranker", "rerankers", multiple=True, help="Path or name; it reads what the first encoder found.")
 @click.option("--depth", type=click.IntRange(1, WINDOW), default=30, show_default=True, help="Documents reranked.")
 @click.option("--blend", type=click.FloatRange(0, 1), default=0.6, show_default=True, help="Share of the fused score.")
+@click.option(
+    "--vector-weight",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Vectors' weight; that of words is 1.",
+)
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
 def command(
     folders: tuple[Path, ...],
@@ -74,14 +87,20 @@ def command(
     rerankers: tuple[str, ...],
     depth: int,
     blend: float,
+    vector_weight: float,
     as_json: bool,
 ) -> None:
-    """Prints nDCG@10 of BM25, of each encoder alone and fused with BM25, and of each reranker after that; and how many
-    texts each encoder embeds in a second.
+    """Prints nDCG@10 of BM25, of each encoder alone and fused with BM25, and of each reranker after that, with their
+    differences; and how many texts each encoder embeds in a second.
 
     Terms of a sparse encoder are fused with BM25, and with BM25 and the vectors of the first encoder."""
     figures: dict[str, dict[str, float]] = {}
-    settings = RerankSettings(depth=depth, blend=blend)
+    by_query: dict[str, list[NDArray[np.float64]]] = {}
+    profile = msgspec.structs.replace(
+        PROFILE,
+        fusion=FusionSettings(weights={"lexical": 1.0, "vector": vector_weight}),
+        rerank=RerankSettings(depth=depth, blend=blend),
+    )
     with (
         EmbeddedNode.owned(INDEX, load_settings().node) as node,
         connect(ClusterSettings(url=node.url)) as client,
@@ -90,14 +109,32 @@ def command(
             ground = Ground.of(client, load_collection(folder, split), max_queries)
             click.echo(f"{folder.name}: {len(ground.documents):,} documents, {len(ground.judged.queries):,} queries")
             found = figures[folder.name] = {}
-            for name, rankings in ground.compared(encoders, rerankers, settings, sparse_encoders):
-                found[name] = worth(ground.judged, rankings)
+            for name, rankings in ground.compared(encoders, rerankers, profile, sparse_encoders):
+                by_query.setdefault(name, []).append(values(ground.judged, rankings))
+                found[name] = round(float(by_query[name][-1].mean()), 4)
                 click.echo(f"  {name:<50} {found[name]:.3f}")
             for name, speed in ground.texts_per_second.items():
                 found[f"{name}, texts/s"] = speed
                 click.echo(f"  {f'{name}, texts/s':<50} {speed:,.0f}")
+    for name, differences in compared_with(["BM25", f"BM25 and {encoders[0]}"], by_query).items():
+        click.echo(f"  {name:<50} {'; '.join(differences)}")
     if as_json:
         click.echo(json.dumps(figures))
+
+
+def compared_with(
+    baselines: Sequence[str], by_query: Mapping[str, Sequence[NDArray[np.float64]]]
+) -> dict[str, list[str]]:
+    """How each ranking differs from the baselines, in words; `by_query`: by ranking, its values in each collection."""
+    joined = {name: np.concatenate(collections) for name, collections in by_query.items()}
+    found: dict[str, list[str]] = {}
+    for name, own in joined.items():
+        for baseline in baselines:
+            if name != baseline:
+                difference = bootstrap_interval(own - joined[baseline])
+                shown = f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+                found.setdefault(name, []).append(f"{shown} to {baseline}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +168,12 @@ class Ground:
         self,
         encoders: Sequence[str],
         rerankers: Sequence[str],
-        settings: RerankSettings,
+        profile: IndexProfile = PROFILE,
         sparse_encoders: Sequence[str] = (),
     ) -> Iterator[tuple[str, Rankings]]:
         """Each ranking with what made it."""
         yield "BM25", self.lexical
-        corpus = self._corpus(msgspec.structs.replace(_PROFILE, rerank=settings))
+        corpus = self._corpus(profile)
         embedded = {}
         for name in encoders:
             encoder = Encoder.load(resolve(name))
@@ -156,7 +193,7 @@ class Ground:
             self.texts_per_second[name] = len(self.documents) / (time.perf_counter() - began)
             sparse_encoder.close()
             without_vectors, with_vectors = (
-                self._corpus(msgspec.structs.replace(_PROFILE, sparse=_SPARSE, fusion=FusionSettings(weights=of_legs)))
+                self._corpus(msgspec.structs.replace(PROFILE, sparse=_SPARSE, fusion=FusionSettings(weights=of_legs)))
                 for of_legs in (SPARSE_WEIGHTS, {"lexical": 0.4, "vector": 0.4, "sparse": 0.2})
             )
             vectors = embedded[encoders[0]]

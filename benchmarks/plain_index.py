@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 from opensearchpy import OpenSearch
 
 from bridge.cluster.connection import exchange
@@ -98,12 +100,17 @@ def search(client: OpenSearch, index: str, queries: Mapping[str, str], body_of: 
 
 
 def worth(judged: JudgedQueries, rankings: Mapping[str, Sequence[Hit | RankedHit]]) -> float:
-    """The mean of `MEASURE`; a query that is a document itself does not find itself."""
+    """The mean of `values`."""
+    return round(float(values(judged, rankings).mean()), 4)
+
+
+def values(judged: JudgedQueries, rankings: Mapping[str, Sequence[Hit | RankedHit]]) -> NDArray[np.float64]:
+    """`MEASURE` of each query: float64, (n_queries,); a query that is a document itself does not find itself."""
     run = {
         query_id: [hit.doc_id for hit in hits if hit.doc_id != query_id or query_id not in judged.own_documents]
         for query_id, hits in rankings.items()
     }
-    return round(evaluate(judged.qrels, run, [MEASURE]).mean(MEASURE), 4)
+    return evaluate(judged.qrels, run, [MEASURE]).values[MEASURE]
 
 
 def _batches(entries: Iterator[Entry]) -> Iterator[list[Entry]]:

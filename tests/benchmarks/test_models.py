@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 
-from benchmarks.models import INDEX, Ground, Rankings
-from benchmarks.plain_index import worth
+from benchmarks.models import INDEX, PROFILE, Ground, Rankings, compared_with
+from benchmarks.plain_index import values, worth
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.profile import RerankSettings
 from bridge.records import Hit, RankedHit
@@ -25,6 +27,9 @@ DOCUMENTS = {
 QUERIES = {"q": "cheap red shoe", "heat": "heat flow in a boundary layer"}
 QRELS = {"q": {"dress": 1}, "heat": {"wing": 1}}
 JUDGED = JudgedQueries("by hand", QUERIES, QRELS, own_documents=frozenset({"heat"}))
+
+
+RERANKED = msgspec.structs.replace(PROFILE, rerank=RerankSettings(depth=3, blend=0.0))
 
 
 def hits(*doc_ids: str) -> list[Hit]:
@@ -50,8 +55,7 @@ def test_every_ranking_is_told_with_what_made_it(ground: Ground, tmp_path: Path)
     honest = str(make_toy_cross_encoder(tmp_path / "honest").path)
     negated = str(make_negated_cross_encoder(tmp_path / "negated").path)
     sparse = str(make_toy_sparse_encoder(tmp_path / "sparse").path)
-    settings = RerankSettings(depth=3, blend=0.0)
-    compared = dict(ground.compared([encoder], [honest, negated], settings, [sparse]))
+    compared = dict(ground.compared([encoder], [honest, negated], RERANKED, [sparse]))
 
     assert list(compared) == [
         "BM25",
@@ -77,9 +81,15 @@ def test_every_ranking_is_told_with_what_made_it(ground: Ground, tmp_path: Path)
 
 def test_encoders_of_both_kinds_rank_alike_and_their_speed_is_told(ground: Ground, tmp_path: Path) -> None:
     encoders = [str(make(tmp_path / make.__name__).path) for make in (make_toy_encoder, make_toy_static_encoder)]
-    compared = dict(ground.compared(encoders, [], RerankSettings()))
+    compared = dict(ground.compared(encoders, []))
     by_network, by_table = (order(compared[encoder]) for encoder in encoders)
     assert by_network == by_table
     assert by_table[0] == "dress"
     assert set(ground.texts_per_second) == set(encoders)
     assert min(ground.texts_per_second.values()) > 0
+
+
+def test_rankings_are_compared_query_by_query_over_all_collections(ground: Ground) -> None:
+    assert values(JUDGED, ground.lexical).tolist() == pytest.approx([0.6309, 1.0], abs=1e-4)
+    by_query = {"BM25": [np.array([0.0, 0.5]), np.array([1.0])], "better": [np.array([0.25, 0.75]), np.array([1.25])]}
+    assert compared_with(["BM25"], by_query) == {"better": ["+0.2500 [+0.2500, +0.2500] to BM25"]}
