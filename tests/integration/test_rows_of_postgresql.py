@@ -3,12 +3,10 @@
 import json
 import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from opensearchpy import OpenSearch
 
 from bridge.errors import SourceUnreachable, UsageError
 from bridge.node.node import EmbeddedNode
@@ -16,8 +14,9 @@ from bridge.records import Document
 from ingest.sources.database import Database
 from ingest.sources.documents import FieldChoice
 from ingest.sources.rows import RowChoice, RowDocuments
+from tests.fake_bulk import fake_cluster
 from tests.postgresql import postgresql
-from tests.row_command import RowCommand
+from tests.row_command import FakeRowCommand, RowCommand
 
 pytest.importorskip("sqlalchemy", reason="needs the sources extra")
 psycopg = pytest.importorskip("psycopg", reason="needs a driver of PostgreSQL")
@@ -49,14 +48,14 @@ def connection(address: str) -> Iterator[Any]:
 
 
 @pytest.fixture
+def slow_command(address: str, connection: Any, tmp_path: Path) -> Iterator[FakeRowCommand]:
+    with fake_cluster() as cluster:
+        yield FakeRowCommand(cluster, tmp_path, address)
+
+
+@pytest.fixture
 def command(node: EmbeddedNode, fresh_index: str, address: str, connection: Any, tmp_path: Path) -> RowCommand:
     return RowCommand(node.url, fresh_index, tmp_path, address)
-
-
-def written(client: OpenSearch, index: str) -> dict[str, str]:
-    client.indices.refresh(index=index)
-    found = client.search(index=index, body={"size": 10_000, "_source": ["words"]})
-    return {hit["_id"]: hit["_source"]["words"] for hit in found["hits"]["hits"]}
 
 
 def expected(connection: Any) -> dict[str, str]:
@@ -175,8 +174,9 @@ def test_a_wrong_password_is_not_shown(address: str) -> None:
 
 
 def test_kills_and_concurrent_writes_leave_exactly_the_rows(
-    command: RowCommand, connection: Any, address: str, opensearch: OpenSearch, fresh_index: str
+    slow_command: FakeRowCommand, connection: Any, address: str
 ) -> None:
+    command = slow_command
     done = threading.Event()
 
     def write() -> None:
@@ -195,9 +195,10 @@ def test_kills_and_concurrent_writes_leave_exactly_the_rows(
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        for n in (300, 600, 900):
-            reached = partial(_has_documents, opensearch, fresh_index, n)
-            command.kill_when(reached, *MARKED, "--max-docs-per-second", "100")
+        command.slow(0.15)
+        for _ in range(3):
+            command.kill_when(command.bulks(3), *MARKED)
+        command.slow(0)
         command.finish(*MARKED)
     finally:
         done.set()
@@ -205,20 +206,12 @@ def test_kills_and_concurrent_writes_leave_exactly_the_rows(
         late.commit()
         late.close()
     report = command.finish(*MARKED)
-    assert written(opensearch, fresh_index) == expected(connection)
+    assert command.written() == expected(connection)
     ledger = report["ledger"]
     assert ledger["read"] == sum(value for kind, value in ledger.items() if kind != "read")
     connection.execute("DELETE FROM item WHERE id % 3 = 0")
     command.finish(*MARKED, "--remove-gone")
-    assert written(opensearch, fresh_index) == expected(connection)
-
-
-def _has_documents(client: OpenSearch, index: str, n: int) -> bool:
-    client.indices.refresh(index=index, params={"ignore_unavailable": "true"})
-    # A count fails until the new index has its shard.
-    stats = client.indices.stats(index=index, metric="docs", params={"ignore_unavailable": "true"})
-    count: int = stats["_all"]["primaries"].get("docs", {"count": 0})["count"]
-    return count >= n
+    assert command.written() == expected(connection)
 
 
 def test_neither_what_is_printed_nor_what_stays_on_disk_holds_the_password(command: RowCommand) -> None:
