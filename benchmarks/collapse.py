@@ -75,8 +75,18 @@ class Figures(msgspec.Struct):
 @click.option("--split", default="test", show_default=True, help="Which judgements.")
 @click.option("--max-queries", type=click.IntRange(min=1), default=50, show_default=True, help="Evenly spread.")
 @click.option("--max-documents", type=click.IntRange(min=1), help="The first of the collection; by default all.")
+@click.option(
+    "--stage", "stages", type=click.Choice(STAGES), multiple=True, default=STAGES, show_default=True, help="Repeatable."
+)
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
-def command(folders: tuple[Path, ...], split: str, max_queries: int, max_documents: int | None, as_json: bool) -> None:
+def command(
+    folders: tuple[Path, ...],
+    split: str,
+    max_queries: int,
+    max_documents: int | None,
+    stages: tuple[Stage, ...],
+    as_json: bool,
+) -> None:
     """Prints nDCG@10 over groups, and counts what differs from the cluster's own groups."""
     settings, display = load_settings(node={"start_timeout_s": NODE_START_TIMEOUT_S}), progress_display()
     figures: dict[str, dict[str, dict[Stage, Figures]]] = {}
@@ -95,9 +105,11 @@ def command(folders: tuple[Path, ...], split: str, max_queries: int, max_documen
                 fill(client, name, documents)
                 enrich(client, name, models, settings, beside=way == "beside", display=display)
                 with own_index(name, settings, display, config_file=None, servers=_KEEPING) as index:
-                    measured = {stage: measure(index, judged, stage, display) for stage in STAGES}
-                figures[collection.name][way] = measured
-                _show(f"{collection.name}, {way}: {index.n_documents:,} variants, {len(judged.queries)}", measured)
+                    click.echo(f"{name}: {index.n_documents:,} variants, {len(judged.queries)} queries")
+                    figures[collection.name][way] = {}
+                    for stage in stages:
+                        figures[collection.name][way][stage] = measured = measure(index, judged, stage, display)
+                        _show(stage, measured)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(figures)))
 
@@ -208,11 +220,9 @@ def _groups(hits: Sequence[Mapping[str, Any]]) -> list[str]:
     return [hit["_source"][GROUP] for hit in hits]
 
 
-def _show(title: str, measured: Mapping[Stage, Figures]) -> None:
-    click.echo(f"{title} queries")
-    for stage, each in measured.items():
-        click.echo(
-            f"  {stage:<8} nDCG@10 over groups {each.uncollapsed:.4f} without collapse, {each.collapsed:.4f} with; "
-            f"{each.groups:,} groups on {N_PAGES} pages of {PAGE}, {each.twice} of them twice; {each.differing} of "
-            f"{each.compared:,} with other inner hits than the cluster's"
-        )
+def _show(stage: Stage, measured: Figures) -> None:
+    click.echo(
+        f"  {stage:<8} nDCG@10 over groups {measured.uncollapsed:.4f} without collapse, {measured.collapsed:.4f} with; "
+        f"{measured.groups:,} groups on {N_PAGES} pages of {PAGE}, {measured.twice} of them twice; "
+        f"{measured.differing} of {measured.compared:,} with other inner hits than the cluster's"
+    )
