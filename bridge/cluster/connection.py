@@ -197,7 +197,7 @@ class _OneAttempt(Urllib3HttpConnection):
         super().__init__(*args, **kwargs)
         self._given = args, kwargs
         self._authorities = authorities
-        self.pool = _readable(self.pool)
+        self.pool = _ReadablePool(self.pool)
 
     def perform_request(
         self,
@@ -212,7 +212,7 @@ class _OneAttempt(Urllib3HttpConnection):
         if self._authorities is not None and (context := self._authorities.renewed()) is not None:
             args, kwargs = self._given
             # Requests under way hold the pool before, which closes its connections when they are done.
-            self.pool = _readable(Urllib3HttpConnection(*args, **{**kwargs, "ssl_context": context}).pool)
+            self.pool = _ReadablePool(Urllib3HttpConnection(*args, **{**kwargs, "ssl_context": context}).pool)
         try:
             answer = super().perform_request(method, url, params, body, timeout, ignore, headers)
         except TransportFailed as error:
@@ -266,12 +266,15 @@ class _Readable:
     data: bytes
 
 
-def _readable(pool: Any) -> Any:
-    """The pool with answers that can be decoded: a document holds its bytes as they came, UTF-8 or not."""
-    send = pool.urlopen
+@dataclass(frozen=True, slots=True)
+class _ReadablePool:
+    """A pool with answers that can be decoded: a document holds its bytes as they came, UTF-8 or not."""
 
-    def sent(*args: Any, **kwargs: Any) -> _Readable:
-        answer = send(*args, **kwargs)
+    pool: Any
+
+    def urlopen(self, *args: Any, **kwargs: Any) -> _Readable:
+        """The answer to a request."""
+        answer = self.pool.urlopen(*args, **kwargs)
         data: bytes = answer.data
         try:
             data.decode("utf-8", "surrogatepass")
@@ -279,8 +282,9 @@ def _readable(pool: Any) -> Any:
             data = as_utf_8(data)
         return _Readable(answer.status, answer.headers, data)
 
-    pool.urlopen = sent
-    return pool
+    def close(self) -> None:
+        """Closes its connections."""
+        self.pool.close()
 
 
 def _raise_unreachable(host: str, error: TransportFailed) -> NoReturn:
