@@ -199,8 +199,8 @@ def _group_faults(collapse: Any, own: dict[str, Any], ours: dict[str, Any]) -> l
     if not isinstance(field, str):
         return []
     own_heads = {_group(hit, field): hit for hit in _hits(own)}
-    if len(own_heads) < len(_hits(own)):
-        return []  # The node did not get the body.
+    if len(own_heads) < len(_hits(own)) or not any("fields" in hit for hit in _hits(ours)):
+        return []  # The node did not get the body, or is not to show what the groups are.
     heads = [(_group(hit, field), hit) for hit in _hits(ours)]
     faults = ["a group twice"] if len({group for group, _ in heads}) < len(heads) else []
     for group, hit in heads:

@@ -130,3 +130,11 @@ def test_a_body_that_the_node_did_not_get_makes_no_groups() -> None:
     same = answer(page({"_index": "papers", "_id": "1"}, {"_index": "papers", "_id": "2"}))
 
     assert upgraded_faults(asked, same, same) == []
+
+
+def test_groups_that_are_not_shown_are_not_compared() -> None:
+    asked = Made(ASKED.request, upgrades=True, searches=(("papers", {"collapse": {"field": "kind"}}, []),))
+    ids_alone = {"hits": {"hits": [{"_id": "1"}, {"_id": "2"}]}}
+
+    faults = upgraded_faults(asked, answer({}), answer(ids_alone, ("x-bridge", "hybrid; took_ms=4")))
+    assert "a group twice" not in faults
