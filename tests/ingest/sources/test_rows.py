@@ -97,7 +97,8 @@ def test_columns_can_be_renamed_and_dropped_and_are_in_the_text_all_the_same(tab
         (datetime(2026, 1, 2, 3, tzinfo=timezone(timedelta(hours=2))), b'"2026-01-02T03:00:00+02:00"'),
         (timedelta(days=1, seconds=1), b'"P1DT1S"'),
         (b"\0\xff", b'"AP8="'),
-        (memoryview(b"\0\xff"), b'"AP8="'),
+        # Its representation is an address, which two workers would collect as two tests.
+        pytest.param(memoryview(b"\0\xff"), b'"AP8="', id="memoryview"),
         (UUID(int=1), b'"00000000-0000-0000-0000-000000000001"'),
         (ipaddress.ip_address("10.0.0.1"), b'"10.0.0.1"'),
         ([1, [None, "a"], Decimal("1.0")], b'[1,[null,"a"],1.0]'),
