@@ -49,7 +49,7 @@ class Made(msgspec.Struct, frozen=True):
     upgrades: bool = False
     stage: str = ""
     writes: bool = False
-    searches: tuple[tuple[str, dict[str, Any], list[Any]], ...] = ()
+    searches: tuple[tuple[str, Any, list[Any]], ...] = ()
 
 
 def made(seed: int, number: int, *, heavy: float = 0.02) -> Made:

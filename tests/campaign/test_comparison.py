@@ -138,3 +138,16 @@ def test_groups_that_are_not_shown_are_not_compared() -> None:
 
     faults = upgraded_faults(asked, answer({}), answer(ids_alone, ("x-bridge", "hybrid; took_ms=4")))
     assert "a group twice" not in faults
+
+
+def test_a_search_whose_body_is_no_object_has_no_groups() -> None:
+    asked = Made(ASKED.request, upgrades=True, searches=(("papers", "words", []),))
+    same = answer(page({"_index": "papers", "_id": "1"}))
+
+    assert upgraded_faults(asked, same, same) == []
+
+
+def test_times_of_a_profile_are_not_compared() -> None:
+    first, second = ({"profile": {"rewrite_time": each, "time_in_nanos": each}} for each in (982, 2654))
+
+    assert passed_faults(ASKED.request, answer(first), answer(second)) == []
