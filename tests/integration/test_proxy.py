@@ -423,6 +423,7 @@ def test_an_operator_says_which_searches_are_left_alone(
         "leave_sorted_ties": True,
         "scripts": ["latin"],
         "confident_lead": 3.0,
+        "boosts": 1.0,
     }
 
 
