@@ -124,7 +124,7 @@ class Composer:
         available = {hit.key: hit for hit in own.hits}
         if ranked.entries is not None:
             available |= await ranked.entries.shown({hit.key for hit in page} - available.keys())
-            self._searches.weigh(plan, own.hits)
+            await self._searches.note_sizes(plan, own.hits)
         _refuse_mixture(plan, [*available, *(hit.key for hit in ranking)])
         if missing := [hit.key for hit in page if hit.key not in available]:
             available |= await self._missing_hits(plan, ranked.ranking, missing, own)

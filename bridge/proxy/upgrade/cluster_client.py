@@ -87,14 +87,15 @@ class OwnSearches:
         light = shown and self.beyond_texts.get(_shown_as(plan), math.inf) <= beside.MAX_BEYOND_TEXTS
         return shown if light else None
 
-    def weigh(self, plan: Plan, hits: Sequence[ShownHit]) -> None:
+    async def note_sizes(self, plan: Plan, hits: Sequence[ShownHit]) -> None:
         """Notes how many bytes hits hold beside their texts if they are shown as this search wants them."""
         if not hits or beside.presentation(plan.request, plan.profile) is None:
             return
+        fields = plan.profile.text_fields
+        whole = sum(memoryview(value).nbytes for hit in hits for value in hit.members.values())
         # What cannot be read has no texts.
         with contextlib.suppress(ValueError, RecursionError):
-            texts = sum(len(source_texts(hit, plan.profile.text_fields).encode()) for hit in hits)
-            whole = sum(len(bytes(value)) for hit in hits for value in hit.members.values())
+            texts = await aside(whole, lambda: sum(len(source_texts(hit, fields).encode()) for hit in hits))
             self.beyond_texts[_shown_as(plan)] = (whole - texts) / len(hits)
 
     async def companion_msearch(self, plan: Plan, bodies: Iterable[Json]) -> bytes:

@@ -246,7 +246,8 @@ class CompanionLegs:
         indices = self._searches.companions(self._plan)
         try:
             answer = await self._searches.companion_msearch(self._plan, questions.values())
-            found = leg_rankings(answer, list(questions), id_field=self._plan.profile.entry_id_field)
+            id_field = self._plan.profile.entry_id_field
+            found = await aside(len(answer), lambda: leg_rankings(answer, list(questions), id_field=id_field))
         except (StageFailed, AnswerNotUnderstood) as failed:
             return dict.fromkeys(questions, str(failed))
         candidates: dict[str, _Candidates | str] = {}
@@ -309,7 +310,7 @@ class CompanionLegs:
         if shows:
             self._entries.keep_shown(answer)
         try:
-            return leg_rankings(answer, list(bodies))
+            return await aside(len(answer), lambda: leg_rankings(answer, list(bodies)))
         except AnswerNotUnderstood as error:
             raise StageFailed("legs_unavailable", str(error)) from error
 
