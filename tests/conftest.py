@@ -1,5 +1,6 @@
 """Fixtures that every test may ask for; `servers` holds what they start."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -62,6 +63,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return ENGINES if file.startswith(ENGINES) else file
 
     return ByFile(config, log)
+
+
+@pytest.fixture
+def hangups_count() -> Iterator[None]:
+    """Under nohup they are ignored, and processes that are started inherit that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(autouse=True)

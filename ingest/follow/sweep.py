@@ -9,7 +9,7 @@ from itertools import islice
 from bridge.records import Document
 from ingest.follow.state import FollowState
 from ingest.job import Job
-from ingest.runs.beside import documents_by_stamp, remove
+from ingest.runs.removal import documents_by_stamp, remove
 from ingest.sources.index import IndexDocuments
 from ingest.writing.writer import BulkLimits, BulkWriter
 

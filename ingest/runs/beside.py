@@ -4,7 +4,6 @@ A pass writes what the companion lacks; further passes read what the application
 change that was read. At the end documents that the application deleted leave the companion too.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -22,10 +21,10 @@ from ingest.books.books import Books
 from ingest.books.ledger import Report
 from ingest.job import Job
 from ingest.runs.ingest import tuned_for_load
+from ingest.runs.removal import documents_by_stamp, remove
 from ingest.runs.run import LOCAL, Executor, StartedRun
 from ingest.sources.index import IndexDocuments
 from ingest.stages.stamps import recipe
-from ingest.writing.bulk import delete_action
 from ingest.writing.writer import BulkLimits, BulkWriter
 
 _PASSES = 5
@@ -114,27 +113,6 @@ def _remove_deleted(job: Job, source: IndexDocuments, run: StartedRun) -> int:
         if back := [each for each in gone if (each.doc_id, each.routing) not in still_gone]:
             run.send_again(source, back)
     return removed
-
-
-def documents_by_stamp(job: Job) -> IndexDocuments:
-    """The documents of the index of `job` with nothing but their stamps: enough to delete them.
-
-    Raises:
-        IndexUnsuitable: there is no such index.
-    """
-    retry = BulkLimits.of(job.settings).retry
-    fields = [job.profile.stamp_field]
-    return IndexDocuments(job.client, job.index, fields, text_fields=[], retry=retry, stopped=job.stopped)
-
-
-def remove(documents: Sequence[Document], writer: BulkWriter) -> int:
-    """Deletes documents, unless they were written since they were read; the number of those deleted.
-
-    Raises:
-        BridgeError: what `BulkWriter` says.
-    """
-    outcomes = writer.write([delete_action(document) for document in documents])
-    return sum(outcome.kind == "written" for outcome in outcomes)
 
 
 def _companion(

@@ -1,17 +1,19 @@
-"""Documents whose rows are gone leave the index: those that one source wrote, and no others.
+"""Documents leave an index: those that a sweep of a companion finds deleted, and those whose rows are gone.
 
-Their stamps name the source. The index is looked at before the keys of the rows: what is written meanwhile is newer
-than that look, and stays.
+Stamps name the source of rows, so only documents that it wrote are removed. The index is looked at before the keys of
+the rows: what is written meanwhile is newer than that look, and stays.
 """
 
+from collections.abc import Sequence
 from itertools import islice
 
 from bridge.errors import IngestError
 from bridge.records import Document
 from ingest.job import Job
-from ingest.runs.beside import documents_by_stamp, remove
+from ingest.sources.index import IndexDocuments
 from ingest.sources.rows import RowDocuments
 from ingest.stages.stamps import origin_of, stamp_within
+from ingest.writing.bulk import delete_action
 from ingest.writing.writer import BulkLimits, BulkWriter
 
 
@@ -51,3 +53,24 @@ def remove_gone(job: Job, source: RowDocuments) -> int:
 def _origin(document: Document, stamp_field: str) -> str | None:
     stamp = stamp_within(document.body, stamp_field)
     return origin_of(stamp) if stamp else None
+
+
+def documents_by_stamp(job: Job) -> IndexDocuments:
+    """The documents of the index of `job` with nothing but their stamps: enough to delete them.
+
+    Raises:
+        IndexUnsuitable: there is no such index.
+    """
+    retry = BulkLimits.of(job.settings).retry
+    fields = [job.profile.stamp_field]
+    return IndexDocuments(job.client, job.index, fields, text_fields=[], retry=retry, stopped=job.stopped)
+
+
+def remove(documents: Sequence[Document], writer: BulkWriter) -> int:
+    """Deletes documents, unless they were written since they were read; the number of those deleted.
+
+    Raises:
+        BridgeError: what `BulkWriter` says.
+    """
+    outcomes = writer.write([delete_action(document) for document in documents])
+    return sum(outcome.kind == "written" for outcome in outcomes)

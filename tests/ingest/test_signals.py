@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from ingest.signals import StopRequest, stop_on_signals
+
+pytestmark = pytest.mark.usefixtures("hangups_count")
 
 PROGRAM = """
 import os, signal
@@ -20,14 +21,6 @@ with stop_on_signals() as request:
     os.kill(os.getpid(), signal.SIGTERM)
     print("still here", flush=True)
 """
-
-
-@pytest.fixture(autouse=True)
-def hangups_count() -> Iterator[None]:
-    """Under nohup they are ignored, and processes that are started inherit that."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

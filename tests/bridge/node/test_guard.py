@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bridge.node import guard as node_guard
+
+pytestmark = pytest.mark.usefixtures("hangups_count")
 
 NODE = ["/bin/sh", "-c", "echo node speaks; exec sleep 120"]
 STUBBORN_NODE = ["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"]
@@ -67,14 +69,6 @@ class OwnedNode:
             if lives(pid):
                 os.kill(pid, signal.SIGKILL)
         self.owner.wait()
-
-
-@pytest.fixture(autouse=True)
-def hangups_count() -> Iterator[None]:
-    """Under nohup they are ignored, and processes that are started inherit that."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture
