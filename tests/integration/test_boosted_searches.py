@@ -10,8 +10,7 @@ import requests
 
 from bridge.node.node import EmbeddedNode
 from bridge.profile import RerankSettings
-from bridge.settings import ClusterSettings
-from tests.proxy_stack import PREFIX, ProxyStack, proxy_stack
+from tests.proxy_stack import PREFIX, ProxyStack
 from tests.servers import client, unused_index_name
 
 pytestmark = [pytest.mark.slow, pytest.mark.node]
@@ -69,13 +68,6 @@ RULES: dict[str, dict[str, Any]] = {
         score_mode="sum",
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def stack(node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyStack]:
-    folder = tmp_path_factory.mktemp("models")
-    with proxy_stack(ClusterSettings(url=node.url), folder, budget_ms=60_000, profile_ttl_s=0) as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=["in place", "beside"])

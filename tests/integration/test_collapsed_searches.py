@@ -9,8 +9,7 @@ import requests
 
 from bridge.node.node import EmbeddedNode
 from bridge.profile import RerankSettings
-from bridge.settings import ClusterSettings
-from tests.proxy_stack import PREFIX, ProxyStack, proxy_stack
+from tests.proxy_stack import PREFIX, ProxyStack
 from tests.servers import client, unused_index_name
 
 pytestmark = [pytest.mark.slow, pytest.mark.node]
@@ -73,13 +72,6 @@ BODIES: dict[str, dict[str, Any]] = {
     "min_score": {"query": WING, "min_score": 1.0, "collapse": {"field": "product", "inner_hits": ALL}},
 }
 STAGES = ["expansion", "vector", "hybrid", "rerank", "cascade"]
-
-
-@pytest.fixture(scope="module")
-def stack(node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyStack]:
-    folder = tmp_path_factory.mktemp("models")
-    with proxy_stack(ClusterSettings(url=node.url), folder, budget_ms=60_000, profile_ttl_s=0) as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=["in place", "beside", "two shards", "a small window"])

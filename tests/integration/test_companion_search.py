@@ -19,7 +19,7 @@ from ingest.job import Job
 from ingest.runs.beside import run_beside
 from ingest.stages.models import Models
 from tests.ingest.toys import word_spans
-from tests.proxy_stack import NESTED, PREFIX, ProxyStack, proxy_stack
+from tests.proxy_stack import NESTED, PREFIX, ProxyStack
 from tests.servers import client, unused_index_name
 
 pytestmark = [pytest.mark.slow, pytest.mark.node]
@@ -81,13 +81,6 @@ BODIES: dict[str, dict[str, Any]] = {
         "collapse": {"field": "kind"},
     },
 }
-
-
-@pytest.fixture(scope="module")
-def stack(node: EmbeddedNode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyStack]:
-    folder = tmp_path_factory.mktemp("models")
-    with proxy_stack(ClusterSettings(url=node.url), folder, budget_ms=60_000, profile_ttl_s=0) as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=["single", "nested", "two shards", "scored apart"])
