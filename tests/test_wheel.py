@@ -15,8 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("bridge", "ingest", "rerank_server")
-LARGEST_MB = 80
-MODELS = {"doc2query-small", "embed-base", "embed-static", "rerank-base", "rerank-tiny"}
+LARGEST_MB = 85
+MODELS = {"doc2query-small", "embed-base", "embed-static", "rerank-base", "rerank-tiny", "sparse-tiny"}
 
 
 @pytest.fixture(scope="module")

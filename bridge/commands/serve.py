@@ -101,7 +101,8 @@ def _supervise(services: "list[Service]", settings: "Settings", message: str) ->
     from bridge.processes.services import stop_timeout_s
     from bridge.processes.supervisor import Supervisor
 
-    with ended_by_signals(), Supervisor(services, stop_timeout_s=stop_timeout_s(settings)):
+    with ended_by_signals(), Supervisor(services, stop_timeout_s=stop_timeout_s(settings)) as supervisor:
+        signal.signal(signal.SIGHUP, lambda *_: supervisor.hang_up())
         say(message, err=True)
         while True:
             signal.pause()

@@ -7,12 +7,13 @@ No child outlives the block, nor this process, however it ends (`owned` says how
 """
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -86,6 +87,13 @@ class Supervisor:
     def process_ids(self) -> dict[str, int | None]:
         """The process id of each service by name; None between two starts."""
         return {keeper.service.name: keeper.process_id for keeper in self._keepers}
+
+    def hang_up(self) -> None:
+        """Sends SIGHUP to each service: what reads its files again at that does so."""
+        for process_id in self.process_ids().values():
+            if process_id is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(process_id, signal.SIGHUP)
 
 
 class _Keeper:

@@ -40,7 +40,7 @@ from ingest.sources.index import IndexDocuments
 from ingest.sources.source import SourceItem
 from ingest.sources.versions import refuse_external_versions
 from ingest.stages.stamps import ChangeFilter, stamp_within
-from ingest.writing.pace import SearchLoad, retrying
+from ingest.writing.pace import RunStopped, SearchLoad, retrying
 from ingest.writing.writer import BulkLimits
 
 log = structlog.get_logger(__name__)
@@ -178,6 +178,11 @@ class Follower:
                 self._failures += 1
                 self._not_before = time.monotonic() + _AFTER_FAILURES_S[: self._failures + 1][-1]
                 self._run = None
+            return False
+        except RunStopped:
+            # Asked to stop while the cluster was asked again: what it did not answer is left to the next start.
+            if self._stop.number is None:
+                raise
             return False
         self._failures = 0
         self._is_done = caught_up and not self._left and not self._sweeps

@@ -22,6 +22,7 @@ def run(settings: Settings) -> None:
     """Runs the proxy until SIGTERM or SIGINT, then lets accepted requests finish.
 
     After SIGTERM it is not ready any more, and still answers for a while; SIGINT, or a second signal, cuts that short.
+    SIGHUP changes nothing: whoever sends it wants a configuration to be read again, not an outage.
     """
     write_json_lines()
     uvloop.run(_serve(settings))
@@ -32,6 +33,7 @@ async def _serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, number)
+    loop.add_signal_handler(signal.SIGHUP, log.info, "certificates and profiles are read again as they change")
     with trace_export.exporting(os.environ) as tracer:
         await _serve_until(signals, settings, tracer)
 

@@ -34,6 +34,10 @@ async def test_workers_share_the_port_and_end_together() -> None:
                     said += line
             admins = set(re.findall(r"(http://[^/]+)/_bridge/health", line))
             served = 0
+            process.send_signal(signal.SIGHUP)
+            while "read again" not in line:
+                line = (await process.stderr.readline()).decode()
+                assert line, "a hangup ended the proxies"
             # A connection each, for the kernel to spread.
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as client:
                 for _ in range(60):

@@ -130,6 +130,21 @@ async def test_a_rolling_restart_behind_a_load_balancer_loses_no_request() -> No
     assert set(answers) == {(200, b"done")}
 
 
+async def test_a_hangup_changes_nothing() -> None:
+    async with (
+        fake_cluster(lambda _: Reply(body=b"done")) as cluster,
+        proxy_process(cluster.url) as (process, ready),
+        aiohttp.ClientSession() as client,
+    ):
+        assert process.stderr is not None
+        process.send_signal(signal.SIGHUP)
+        assert "read again" in json.loads(await process.stderr.readline())["event"]
+        async with client.get(f"{ready['url']}/x") as answer:
+            assert (answer.status, await answer.read()) == (200, b"done")
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+
+
 @pytest.mark.case("P59")
 @pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]], ids=["sigint", "twice"])
 async def test_the_operator_need_not_wait_for_the_end_of_the_drain(signals: list[signal.Signals]) -> None:
