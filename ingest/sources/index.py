@@ -176,7 +176,7 @@ class IndexDocuments(Source[int]):
         Raises:
             AnswerNotUnderstood, ClusterError: as `read` says.
         """
-        backoff = Backoff(self._retry, self._stopped)
+        backoff: Backoff | None = None
         while True:
             pit = self._open(f"_shards:{shard}{f'|{self._copies}' if self._copies else ''}", _KEEP_ALIVE)
             try:
@@ -184,12 +184,14 @@ class IndexDocuments(Source[int]):
                     page = self._page(pit, after, keep_alive=_KEEP_ALIVE)
                     if not page.hits.hits:
                         return
-                    backoff = Backoff(self._retry, self._stopped)
+                    backoff = None
                     pit = page.pit_id or pit
                     for hit in page.hits.hits:
                         after = hit.seq_no
                         yield self._item(hit)
             except PointInTimeLost as lost:
+                # What models and writers did since the last page was no wait for the cluster.
+                backoff = backoff or Backoff(self._retry, self._stopped)
                 if not backoff.wait():
                     raise AnswerNotUnderstood(
                         f"points in time on {self._index} are lost again and again: raise the cluster's limits "

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from ingest.writing.pace import RetryLimits
 from tests.fake_bulk import FakeCluster, Recorded, Reply, error_body, fake_cluster, search_answer
 
 N_DOCUMENTS = 300
+QUICK = RetryLimits(max_attempts=3, backoff_base_s=0.01)
 
 
 @pytest.fixture
@@ -28,13 +30,13 @@ def cluster() -> Iterator[FakeCluster]:
         yield cluster
 
 
-def source(cluster: FakeCluster, *, goes_on: bool = False) -> IndexDocuments:
+def source(cluster: FakeCluster, *, goes_on: bool = False, retry: RetryLimits = QUICK) -> IndexDocuments:
     return IndexDocuments(
         connect(ClusterSettings(url=cluster.url)),
         "things",
         ["title"],
         text_fields=["title"],
-        retry=RetryLimits(max_attempts=3, backoff_base_s=0.01),
+        retry=retry,
         stopped=threading.Event(),
         page_documents=50,
         goes_on=goes_on,
@@ -120,6 +122,20 @@ def test_a_document_that_changed_while_the_point_in_time_was_lost_is_read(cluste
     ids = read(cluster)
     assert sorted(ids) == sorted(ALL)
     assert ids[-1] == "d250"
+
+
+@pytest.mark.case("I26")
+def test_a_point_in_time_that_ended_while_models_worked_is_opened_again(cluster: FakeCluster) -> None:
+    patience_s = 0.2
+    retry = RetryLimits(max_attempts=3, max_stall_s=patience_s, backoff_base_s=0.01)
+    ids = []
+    for item in source(cluster, retry=retry).items():
+        assert isinstance(item, Document)
+        ids.append(item.doc_id)
+        if len(ids) == 1:
+            time.sleep(2 * patience_s)
+            cluster.lose_points_in_time()
+    assert ids == ALL
 
 
 @pytest.mark.case("I26")
