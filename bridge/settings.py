@@ -502,6 +502,9 @@ class NodeSettings(Section):
         None, description="Folder in the layout of a Maven repository that is looked at before the network."
     )
     heap_mb: int = Field(512, ge=256, description="Java heap, in MiB.")
+    java_options: str | None = Field(
+        None, description="Further options of Java, separated by spaces; they prevail over the node's own."
+    )
     port: Port = Field(0, description="HTTP port; 0 takes a free one.")
     start_timeout_s: float = Field(90.0, gt=0, description="Longest wait for the node to be ready, in seconds.")
 

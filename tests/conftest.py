@@ -1,5 +1,6 @@
 """Fixtures that every test may ask for; `servers` holds what they start."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,6 +23,9 @@ with suppress(ImportError):
     # How long an example takes is the machine's business.
     hypothesis.settings.register_profile("house", deadline=None)
     hypothesis.settings.load_profile("house")
+
+# Half the processor time of a node that lives for minutes went into Java's second compiler.
+os.environ.setdefault("BRIDGE_NODE__JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 ENGINES = "tests/integration/compatibility/"
 _RAY_MARKS = (

@@ -223,6 +223,7 @@ def _command(folder: Path, home: Path, plan: NodePlan) -> list[str]:
         flags.append("-Djava.locale.providers=SPI,COMPAT")
         if java.major >= SECURITY_MANAGER_DEPRECATED:
             flags.append("-Djava.security.manager=allow")
+    flags += (plan.settings.java_options or "").split()
     return [str(java.executable), *flags, "-cp", f"{home / 'lib'}/*", "org.opensearch.bootstrap.OpenSearch"]
 
 

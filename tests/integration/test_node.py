@@ -103,6 +103,7 @@ def test_the_other_version_searches_text_and_vectors(node: EmbeddedNode) -> None
 @pytest.mark.slow
 @pytest.mark.node
 def test_a_detached_node_is_found_again_and_keeps_its_data(settings: NodeSettings, instance: str) -> None:
+    settings = settings.model_copy(update={"java_options": None})  # the compiler that users have, too
     first = EmbeddedNode.start(instance, settings)
     with servers.client(first.url) as opensearch:
         fill(opensearch, "kept")

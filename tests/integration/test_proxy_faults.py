@@ -28,7 +28,7 @@ from bridge.node import node as nodes
 from bridge.node.launch import plan_node
 from bridge.node.node import EmbeddedNode
 from bridge.proxy.server.app import running
-from bridge.settings import ClusterSettings, NodeSettings, ProxySettings, Settings
+from bridge.settings import ClusterSettings, NodeSettings, ProxySettings, Settings, load_settings
 from tests.proxy_stack import ProxyStack
 from tests.served import served
 from tests.servers import client as opensearch
@@ -182,7 +182,8 @@ async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
 @asynccontextmanager
 async def _node() -> AsyncIterator[tuple[str, NodeSettings]]:
     """A node that keeps its port and its data when it is stopped and started: its name and settings."""
-    name, settings = f"faults-{uuid.uuid4().hex[:8]}", NodeSettings(port=free_port(), start_timeout_s=START_TIMEOUT_S)
+    name = f"faults-{uuid.uuid4().hex[:8]}"
+    settings = load_settings(node={"port": free_port(), "start_timeout_s": START_TIMEOUT_S}).node
     try:
         plan_node(settings, None)
     except NodeError as error:

@@ -88,6 +88,15 @@ def test_java_gets_the_heap_and_the_folders(plan: NodePlan, open_tmp_path: Path)
     assert words[words.index("-cp") + 2] == "org.opensearch.bootstrap.OpenSearch"
 
 
+def test_further_options_of_java_come_after_our_own(plan: NodePlan, open_tmp_path: Path) -> None:
+    settings = plan.settings.model_copy(update={"java_options": "-XX:TieredStopAtLevel=1 -Xmx400m"})
+
+    words = printed(replace(plan, settings=settings), open_tmp_path / "cache" / "nodes" / "one")
+
+    assert words.index("-Xmx300m") < words.index("-XX:TieredStopAtLevel=1") < words.index("-Xmx400m")
+    assert words.index("-Xmx400m") < words.index("-cp")
+
+
 def test_nothing_of_our_environment_reaches_the_node(
     plan: NodePlan, open_tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
