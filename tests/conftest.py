@@ -27,7 +27,19 @@ with suppress(ImportError):
 # Half the processor time of a node that lives for minutes went into Java's second compiler.
 os.environ.setdefault("BRIDGE_NODE__JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
-ENGINES = "tests/integration/compatibility/"
+_SHARED = {
+    "engines": ("tests/integration/compatibility/",),
+    "secured_node": (
+        "tests/integration/test_companion_security.py",
+        "tests/integration/test_docs_run.py",
+        "tests/integration/test_least_privileges.py",
+        "tests/integration/test_proxy_security.py",
+        "tests/integration/test_restricted_ingest.py",
+        "tests/integration/test_secured_node.py",
+    ),
+}
+"""Files that share a node which no other test needs, so that one worker starts it."""
+
 _RAY_MARKS = (
     pytest.mark.slow,
     pytest.mark.timeout(900),
@@ -46,7 +58,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks every test that asks for a node, so that `-m "not node"` leaves all of them out; and those with Ray."""
+    """Marks every test that asks for a node, so that `-m "not node"` leaves all of them out; and those with Ray.
+    Long files begin."""
     for item in items:
         asked = set(getattr(item, "fixturenames", ()))
         if {"node", "secured_node"} & asked:
@@ -54,19 +67,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "ray_here" in asked:
             for mark in _RAY_MARKS:
                 item.add_marker(mark)
+    # Short files come last, so that no worker is left with a long one while the others have ended.
+    long = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("node")}
+    items.sort(key=lambda item: (_shared(item.nodeid) is None, item.path not in long))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Each file's tests run on one worker, as they share what is dear to start; so do all tests of the engines."""
+    """Each file's tests run on one worker, as they share what is dear to start; so do files that share a node."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return ENGINES if file.startswith(ENGINES) else file
+            return _shared(nodeid) or nodeid.partition("::")[0]
 
+    config.option.loadscopereorder = False  # that of the collection
     return ByFile(config, log)
+
+
+def _shared(nodeid: str) -> str | None:
+    """What the test's file shares with others, if that is started for them alone."""
+    return next((name for name, files in _SHARED.items() if nodeid.startswith(files)), None)
 
 
 @pytest.fixture
