@@ -30,6 +30,7 @@ os.environ.setdefault("BRIDGE_NODE__JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 _SHARED = {
     "engines": ("tests/integration/compatibility/",),
     "secured_node": (
+        "tests/campaign/test_security.py",
         "tests/integration/test_companion_security.py",
         "tests/integration/test_docs_run.py",
         "tests/integration/test_least_privileges.py",

@@ -14,7 +14,7 @@ from opensearchpy import OpenSearch
 from bridge.errors import NodeError
 from bridge.node.assembly import cache_folder, fetch, locked, make_folder
 from bridge.node.blueprint import Artifact
-from bridge.node.launch import plan_node
+from bridge.node.launch import NodePlan, plan_node
 from bridge.node.node import EmbeddedNode
 from bridge.settings import load_settings
 
@@ -24,13 +24,15 @@ def embedded_node(version: str | None = None) -> AbstractContextManager[Embedded
 
     `BRIDGE_TEST_NODE_VERSION` names the version where the test does not.
     """
-    settings = load_settings().node
-    wanted = version or os.environ.get("BRIDGE_TEST_NODE_VERSION")
+    return EmbeddedNode.owned_as_planned("tests", node_plan(version))
+
+
+def node_plan(version: str | None = None) -> NodePlan:
+    """The plan of `embedded_node`, which skips where it would."""
     try:
-        plan_node(settings, wanted)
+        return plan_node(load_settings().node, version or os.environ.get("BRIDGE_TEST_NODE_VERSION"))
     except NodeError as error:
         pytest.skip(str(error))
-    return EmbeddedNode.owned("tests", settings, wanted)
 
 
 @contextmanager

@@ -72,13 +72,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """One engine after the other: two nodes are never up at once for these tests."""
+    """One engine after the other: beside the run's own node, two are never up at once for these tests."""
     distribution, _, version = request.param.partition("-")
     with ExitStack() as running:
         if distribution == "cluster":
             url = os.environ[CLUSTER]
         elif distribution == "elasticsearch":
             url = running.enter_context(start_elasticsearch(version)).url
+        elif version == servers.node_plan().blueprint.version:
+            url = request.getfixturevalue("node").url
         else:
             url = running.enter_context(servers.embedded_node(version)).url
         with connect(ClusterSettings(url=url)) as client:
