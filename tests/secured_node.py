@@ -8,7 +8,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,8 @@ from bridge.settings import load_settings
 
 ADMIN = "admin"
 COMMAND_TIMEOUT_S = 300
+BCRYPT_ROUNDS = 4
+"""Each change of a user lets the plugin verify passwords anew, a quarter of a second each by its own 12 rounds."""
 API = "/_plugins/_security/api"
 
 
@@ -40,27 +42,36 @@ class SecuredNode:
         return OpenSearch(self.url, http_auth=(user, self.password), max_retries=0, timeout=30)
 
     def add_user(self, user: str, *index_permissions: dict[str, Any], cluster: tuple[str, ...] = ()) -> None:
-        """A user with a role of the same name.
+        """A user with a role of the same name, made of what `role` takes."""
+        self.add_users({user: role(*index_permissions, cluster=cluster)})
 
-        Args:
-            index_permissions: as the security plugin's API takes them: `index_patterns`, `allowed_actions`,
-                and optionally `dls`, `fls`, `masked_fields`.
-            cluster: permissions that belong to no index.
-        """
-        role = {"cluster_permissions": list(cluster), "index_permissions": list(index_permissions)}
-        with self.client() as admin:
-            for path, body in (
-                (f"{API}/roles/{user}", role),
-                (f"{API}/internalusers/{user}", {"password": self.password}),
-                (f"{API}/rolesmapping/{user}", {"users": [user]}),
-            ):
-                admin.transport.perform_request("PUT", path, body=body)
+    def add_users(self, roles: Mapping[str, dict[str, Any]]) -> None:
+        """Users with a role of the same name each. The plugin reads all of its settings anew at each request, so it
+        gets one for all."""
+        users = {user: {"password": self.password} for user in roles}
+        mappings = {user: {"users": [user]} for user in roles}
+        for kind, values in (("roles", roles), ("internalusers", users), ("rolesmapping", mappings)):
+            self._patch(kind, [{"op": "add", "path": f"/{user}", "value": value} for user, value in values.items()])
 
-    def remove_user(self, user: str) -> None:
-        """Takes the user, the role and their connection away."""
+    def remove_user(self, *users: str) -> None:
+        """Takes the users, their roles and their connections away."""
+        for kind in ("rolesmapping", "internalusers", "roles"):
+            self._patch(kind, [{"op": "remove", "path": f"/{user}"} for user in users])
+
+    def _patch(self, kind: str, operations: list[dict[str, Any]]) -> None:
         with self.client() as admin:
-            for kind in ("rolesmapping", "internalusers", "roles"):
-                admin.transport.perform_request("DELETE", f"{API}/{kind}/{user}")
+            admin.transport.perform_request("PATCH", f"{API}/{kind}", body=operations)
+
+
+def role(*index_permissions: dict[str, Any], cluster: Sequence[str] = ()) -> dict[str, Any]:
+    """A role of the security plugin.
+
+    Args:
+        index_permissions: as the plugin's API takes them: `index_patterns`, `allowed_actions`, and optionally `dls`,
+            `fls`, `masked_fields`.
+        cluster: permissions that belong to no index.
+    """
+    return {"cluster_permissions": list(cluster), "index_permissions": list(index_permissions)}
 
 
 @contextmanager
@@ -83,6 +94,7 @@ def start_secured_node() -> Iterator[SecuredNode]:
             "plugins.security.ssl.http.enabled": False,
             "plugins.security.authcz.admin_dn": ["CN=nobody has this certificate"],
             "plugins.security.allow_default_init_securityindex": True,
+            "plugins.security.password.hashing.bcrypt.rounds": BCRYPT_ROUNDS,
             "plugins.security.restapi.roles_enabled": ["all_access"],
         },
         files={"node.pem": certificate, "node.key": key} | _users_and_roles(_password_hash(plan, password)),
@@ -106,7 +118,8 @@ def _password_hash(plan: NodePlan, password: str) -> str:
     """As the plugin's own tool makes it."""
     home = assemble(plan.blueprint, cache_folder(plan.settings.cache_dir), plan.settings.mirror_dir)
     jars = f"{home}/plugins/opensearch-security/*:{home}/lib/*"
-    tool = [str(plan.java.executable), "-cp", jars, "org.opensearch.security.tools.Hasher", "-p", password]
+    tool = [str(plan.java.executable), *(plan.settings.java_options or "").split(), "-cp", jars]
+    tool += ["org.opensearch.security.tools.Hasher", "-p", password, "-r", str(BCRYPT_ROUNDS)]
     done = subprocess.run(tool, check=True, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S)
     return done.stdout.split()[-1]
 

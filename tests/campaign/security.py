@@ -24,7 +24,7 @@ from bridge.profile import RerankSettings
 from bridge.settings import ClusterSettings
 from tests.campaign.findings import Findings
 from tests.proxy_stack import PREFIX, ProxyStack, proxy_stack
-from tests.secured_node import SecuredNode, start_secured_node
+from tests.secured_node import SecuredNode, role, start_secured_node
 from tests.toys import WORDS
 
 N_DOCUMENTS = 60
@@ -324,10 +324,10 @@ def matrix(node: SecuredNode, chance: random.Random, findings: Findings) -> Iter
         "allowed_actions": ["indices:admin/mappings/get", "indices:data/read/search", "indices:data/read/msearch"],
     }
     mappings = {"index_patterns": ["*"], "allowed_actions": ["indices:admin/mappings/get"]}
-    node.add_user("matrix-bridge", companions, mappings, cluster=("indices:data/read/msearch",))
-    users = {_user(name): rights for name, rights in RIGHTS.items() if rights is not None}
-    for user, rights in users.items():
-        node.add_user(user, rights, cluster=("cluster_composite_ops_ro",))
+    users = {"matrix-bridge": role(companions, mappings, cluster=("indices:data/read/msearch",))} | {
+        _user(name): role(rights, cluster=("cluster_composite_ops_ro",)) for name, rights in RIGHTS.items() if rights
+    }
+    node.add_users(users)
     cluster = ClusterSettings(url=node.url, username="matrix-bridge", password=SecretStr(node.password))
     more: dict[str, Any] = {"window": 20, "rerank": RerankSettings(depth=20)}
     with (
@@ -344,8 +344,7 @@ def matrix(node: SecuredNode, chance: random.Random, findings: Findings) -> Iter
             yield Matrix(node, stack, chance, findings)
         finally:
             admin.indices.delete(index=[*WAYS.values(), f"{PREFIX}{WAYS['beside']}"])
-            for user in ("matrix-bridge", *users):
-                node.remove_user(user)
+            node.remove_user(*users)
 
 
 def run(findings: Findings, rounds: int, until: float) -> Matrix:

@@ -14,7 +14,7 @@ from bridge.profile import RerankSettings
 from bridge.settings import ClusterSettings
 from tests.integration.test_proxy_security import INDEX, QUESTION, READ, SEARCHER, SECRETS, VISIBLE, ask, ids
 from tests.proxy_stack import PREFIX, ProxyStack, proxy_stack
-from tests.secured_node import SecuredNode
+from tests.secured_node import SecuredNode, role
 
 pytestmark = [pytest.mark.slow, pytest.mark.node]
 
@@ -39,10 +39,12 @@ def secured(
         "no_n": READ | {"fls": ["~n"]},
         "reader": READ,
     }
-    secured_node.add_user("companions", companions, cluster=("indices:data/read/msearch",))
-    for user, rights in users.items():
-        secured_node.add_user(user, rights, cluster=SEARCHER)
-    secured_node.add_user("nothing", cluster=SEARCHER)
+    roles = {
+        "companions": role(companions, cluster=("indices:data/read/msearch",)),
+        "nothing": role(cluster=SEARCHER),
+        **{user: role(rights, cluster=SEARCHER) for user, rights in users.items()},
+    }
+    secured_node.add_users(roles)
     cluster = ClusterSettings(url=secured_node.url, username="companions", password=SecretStr(secured_node.password))
     folder = tmp_path_factory.mktemp("models")
     with proxy_stack(cluster, folder, budget_ms=60_000, profile_ttl_s=0, ranking_ttl_s=3600) as stack:
@@ -54,8 +56,7 @@ def secured(
         yield secured_node, stack
         with secured_node.client() as admin:
             admin.indices.delete(index=f"{INDEX},{PREFIX}{INDEX}")
-        for user in ("companions", "nothing", *users):
-            secured_node.remove_user(user)
+        secured_node.remove_user(*roles)
 
 
 @pytest.mark.parametrize("stage", UPGRADED)

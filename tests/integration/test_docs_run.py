@@ -12,7 +12,7 @@ from tests.docs.blocks import DOCS, PAGES, blocks, output, prepared, readme_scri
 from tests.docs.prepared import DOCUMENTS, ENRICHED, INDEX, QUERIES, Addresses, write_as_an_application, write_files
 from tests.elasticsearch_node import start_elasticsearch
 from tests.integration.test_least_privileges import roles
-from tests.secured_node import SecuredNode
+from tests.secured_node import SecuredNode, role
 
 pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(1200)]
 
@@ -82,13 +82,11 @@ def assert_upgraded(client: OpenSearch, printed: str, enriched: str = INDEX) -> 
 @pytest.fixture
 def secured(secured_node: SecuredNode) -> Iterator[SecuredNode]:
     """The node with a user of each role of the page, and one that could search the index before."""
-    for name, role in roles().items():
-        secured_node.add_user(name, *role["index_permissions"], cluster=tuple(role["cluster_permissions"]))
     reading = {"index_patterns": [INDEX], "allowed_actions": ["read"]}
-    secured_node.add_user(APPLICATION, reading, cluster=("cluster_composite_ops_ro",))
+    users = roles() | {APPLICATION: role(reading, cluster=("cluster_composite_ops_ro",))}
+    secured_node.add_users(users)
     yield secured_node
-    for name in (*roles(), APPLICATION):
-        secured_node.remove_user(name)
+    secured_node.remove_user(*users)
     with secured_node.client() as admin:
         admin.indices.delete(index=f"{INDEX},neural-bridge.{INDEX}", params={"ignore_unavailable": "true"})
 

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from bridge.settings import ClusterSettings
 from tests.proxy_stack import proxy_stack
-from tests.secured_node import SecuredNode
+from tests.secured_node import SecuredNode, role
 from tests.toys import make_toy_encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(900)]
@@ -35,14 +35,11 @@ def roles() -> dict[str, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def users(secured_node: SecuredNode) -> Iterator[SecuredNode]:
     """The node with a user of each role, and one that may only search."""
-    for name, role in roles().items():
-        secured_node.add_user(name, *role["index_permissions"], cluster=tuple(role["cluster_permissions"]))
-    secured_node.add_user(
-        SEARCHER, {"index_patterns": [f"{INDEX}*"], "allowed_actions": ["read"]}, cluster=("cluster_composite_ops_ro",)
-    )
+    reading = {"index_patterns": [f"{INDEX}*"], "allowed_actions": ["read"]}
+    users = roles() | {SEARCHER: role(reading, cluster=("cluster_composite_ops_ro",))}
+    secured_node.add_users(users)
     yield secured_node
-    for name in (*roles(), SEARCHER):
-        secured_node.remove_user(name)
+    secured_node.remove_user(*users)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from bridge.profile import RerankSettings
 from bridge.settings import ClusterSettings
 from tests.proxy_stack import ProxyStack, proxy_stack
-from tests.secured_node import SecuredNode
+from tests.secured_node import SecuredNode, role
 
 pytestmark = [pytest.mark.slow, pytest.mark.node]
 
@@ -46,18 +46,21 @@ def secured(
     secured_node: SecuredNode, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[SecuredNode, ProxyStack]]:
     mapping_only = {"index_patterns": ["*"], "allowed_actions": ["indices:admin/mappings/get"]}
-    secured_node.add_user("mapper", mapping_only)
     public = json.dumps({"term": {"public": True}})
-    secured_node.add_user("dls", READ | {"dls": public}, cluster=SEARCHER)
-    secured_node.add_user("bare", READ | {"dls": public})
     lookup = json.dumps({"terms": {"n": {"index": "allowed", "id": "1", "path": "numbers"}}})
     both = {"index_patterns": [INDEX, "allowed"], "allowed_actions": ["read"]}
-    secured_node.add_user("tlq", both | {"dls": lookup}, cluster=SEARCHER)
-    secured_node.add_user("fls", READ | {"fls": ["~body", "~_neural", "~_neural.*"]}, cluster=SEARCHER)
-    secured_node.add_user("fls_leaky", READ | {"fls": ["~body"]}, cluster=SEARCHER)
-    secured_node.add_user("no_n", READ | {"fls": ["~n"]}, cluster=SEARCHER)
-    secured_node.add_user("mask", READ | {"masked_fields": ["title"]}, cluster=SEARCHER)
-    secured_node.add_user("nothing", cluster=SEARCHER)
+    users = {
+        "mapper": role(mapping_only),
+        "dls": role(READ | {"dls": public}, cluster=SEARCHER),
+        "bare": role(READ | {"dls": public}),
+        "tlq": role(both | {"dls": lookup}, cluster=SEARCHER),
+        "fls": role(READ | {"fls": ["~body", "~_neural", "~_neural.*"]}, cluster=SEARCHER),
+        "fls_leaky": role(READ | {"fls": ["~body"]}, cluster=SEARCHER),
+        "no_n": role(READ | {"fls": ["~n"]}, cluster=SEARCHER),
+        "mask": role(READ | {"masked_fields": ["title"]}, cluster=SEARCHER),
+        "nothing": role(cluster=SEARCHER),
+    }
+    secured_node.add_users(users)
     cluster = ClusterSettings(url=secured_node.url, username="mapper", password=SecretStr(secured_node.password))
     settings: dict[str, Any] = {"budget_ms": 60_000, "profile_ttl_s": 0, "ranking_ttl_s": 3600}
     with proxy_stack(cluster, tmp_path_factory.mktemp("models"), **settings) as stack:
@@ -75,8 +78,7 @@ def secured(
         yield secured_node, stack
         with secured_node.client() as admin:
             admin.indices.delete(index=f"{INDEX},allowed")
-        for user in ("mapper", "dls", "bare", "tlq", "fls", "fls_leaky", "no_n", "mask", "nothing"):
-            secured_node.remove_user(user)
+        secured_node.remove_user(*users)
 
 
 def ask(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.secured_node import SecuredNode
+from tests.secured_node import SecuredNode, role
 from tests.toys import make_toy_encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(900)]
@@ -30,14 +30,13 @@ ENRICHING = ("--text-field", "title", "--no-expansion")
 def node(secured_node: SecuredNode) -> Iterator[SecuredNode]:
     """The node with a user for each rule, and `whole`, who is shown everything."""
     may = {"index_patterns": [f"{INDEX}*"], "allowed_actions": ACTIONS}
-    for user, rule in {"whole": {}, **RULES}.items():
-        secured_node.add_user(user, may | rule, cluster=CLUSTER)
+    users = {user: role(may | rule, cluster=CLUSTER) for user, rule in {"whole": {}, **RULES}.items()}
     reading = {"index_patterns": [INDEX], "allowed_actions": ["indices:admin/get", "indices:data/read/*"]}
     writing = {"index_patterns": [f"neural-bridge.{INDEX}"], "allowed_actions": ACTIONS}
-    secured_node.add_user("reader", reading | RULES["document_level"], writing, cluster=CLUSTER)
+    users["reader"] = role(reading | RULES["document_level"], writing, cluster=CLUSTER)
+    secured_node.add_users(users)
     yield secured_node
-    for user in ("whole", "reader", *RULES):
-        secured_node.remove_user(user)
+    secured_node.remove_user(*users)
 
 
 @pytest.fixture

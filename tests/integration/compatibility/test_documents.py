@@ -30,6 +30,7 @@ from ingest.stages.models import Models, profile_for
 from tests.ingest.application import planned
 from tests.ingest.toys import CountingEncoder, toy_models
 from tests.integration.compatibility.conftest import Engine
+from tests.integration.test_node import assert_searches
 
 FIELDS = FieldChoice(text_fields=["title", "text"], id_field="id")
 SINGLE = profile_for(toy_models(), FIELDS.text_fields)
@@ -102,6 +103,16 @@ class ActingEncoder(CountingEncoder):
     def encode(self, texts: Sequence[str], role: Literal["query", "passage"] = "query") -> NDArray[np.float32]:
         self._act()
         return super().encode(texts, role)
+
+
+def test_an_embedded_node_searches_text_and_vectors(
+    client: OpenSearch, index_name: str, request: pytest.FixtureRequest
+) -> None:
+    distribution, _, version = request.node.callspec.params["engine"].partition("-")
+    if distribution != "opensearch":
+        pytest.skip("no embedded node")
+    assert client.info()["version"]["number"] == version
+    assert_searches(client, index_name)
 
 
 @pytest.mark.feature("index with vectors: one per document, or nested passages")
