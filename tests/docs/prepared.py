@@ -31,7 +31,7 @@ QUERIES = {
 ENRICHED = """neural-bridge backfill products --text-field title --text-field body --quiet
 neural-bridge serve &
 until curl --silent --fail --fail-early http://127.0.0.1:9290/ready http://127.0.0.1:9281/_bridge/ready > ready.txt
-do sleep 1; done
+do sleep 0.2; done
 """
 
 
