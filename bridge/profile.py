@@ -173,6 +173,8 @@ class SearchRules(msgspec.Struct, frozen=True):
       others pass. An empty list lets none pass for this reason.
     - `confident_lead`: the text leg alone ranks if its first score is this many times its second. None lets all legs
       rank always.
+    - `boosts`: the share of the lifts by the application's own boosts that counts; at 0 it has no pins either.
+    - `diversity`: how much a document's likeness to those before it counts against it; 0: not at all.
     """
 
     leave_quoted: bool = True
@@ -181,6 +183,7 @@ class SearchRules(msgspec.Struct, frozen=True):
     scripts: list[str] = []
     confident_lead: Annotated[float, Meta(gt=0)] | None = None
     boosts: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
 
 class Measurement(msgspec.Struct, frozen=True):

@@ -130,7 +130,8 @@ class RankedHit(msgspec.Struct, frozen=True, gc=False):
     `legs` holds the legs that found it; `fused_score` is smoothed if `smoothed` is set. `rerank_score` is the
     cross-encoder's logit, None if it did not read the document; `cascade_score` the small cross-encoder's, set only if
     that one alone read it in a cascade. `lift`: what the application's own boosts make of the document, in -1…1;
-    `pinned`: they have it before all others.
+    `pinned`: they have it before all others. `nearest_above`: the estimated cosine, in 0…1, of the document and the one
+    most like it among those before it; None unless the ranking is diverse.
     """
 
     index: str
@@ -143,6 +144,7 @@ class RankedHit(msgspec.Struct, frozen=True, gc=False):
     cascade_score: float | None = None
     lift: float | None = None
     pinned: bool = False
+    nearest_above: float | None = None
 
     @property
     def key(self) -> Key:

@@ -147,11 +147,16 @@ def rules(
         type=click.FloatRange(min=0, max=1),
         help="How much the application's own pins and boosts count in the bridge's ranking; 0: only in the text legs.",
     ),
+    diversity: float | None = option(
+        "--diversity",
+        type=click.FloatRange(min=0, max=1),
+        help="How much a document's likeness to those before it counts against it, such as 0.3; 0: not at all.",
+    ),
     always: bool = option("--always", help="Remove --confident-lead: always ask every leg and the reranker."),
     cluster_url: str | None = CLUSTER,
     as_json: bool = JSON,
 ) -> None:
-    """Set which searches of INDEX the proxy leaves unchanged and what of their boosts counts, and show the rules.
+    """Set which searches of INDEX the proxy leaves unchanged and what counts in the others, and show the rules.
 
     Proxies follow within proxy.profile_ttl_s.
     """
@@ -169,8 +174,7 @@ def rules(
         changes["scripts"] = [] if names == ["any"] else names
     if always or confident_lead is not None:
         changes["confident_lead"] = confident_lead
-    if boosts is not None:
-        changes["boosts"] = boosts
+    changes |= {name: value for name, value in (("boosts", boosts), ("diversity", diversity)) if value is not None}
     profile = put_profile(
         client,
         state.name,
@@ -188,6 +192,7 @@ def _in_words(rules: "SearchRules") -> dict[str, object]:
         "scripts": ", ".join(rules.scripts) or "any",
         "confident lead": rules.confident_lead or "none",
         "boosts": rules.boosts,
+        "diversity": rules.diversity,
     }
 
 

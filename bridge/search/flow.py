@@ -24,6 +24,7 @@ from bridge.search.collapse import Group, first_of_each, groups_of
 from bridge.search.fusion import (
     LegRankings,
     cascade,
+    diversify,
     first_stage,
     fuse,
     fused_scores,
@@ -39,6 +40,9 @@ from bridge.search.request import SearchRequest
 
 CONFIDENT = "+confident"
 """What the names of a ranking's stages end with if one text leg ranked alone."""
+
+DIVERSE = "+diverse"
+"""What they end with if likeness to the documents before counted."""
 
 _FOR_URLS = str.maketrans("-_", "+/")
 
@@ -145,7 +149,10 @@ async def _rank_documents(
     boosting = request.clause.boosted and profile.rules.boosts > 0 and reordered
     wanted = weights.keys() | {"lexical"} if explain or boosting else weights.keys()
     smoothing = smooths(profile, stage)
-    hits_of, embedding, terms = await _run_legs(request, profile, wanted, backend, coded=smoothing, words=boosting)
+    diverse = profile.rules.diversity > 0 and profile.has_codes and reordered
+    hits_of, embedding, terms = await _run_legs(
+        request, profile, wanted, backend, coded=smoothing or diverse, words=boosting
+    )
     hits_of, wishes = await _boosts(hits_of, request, profile, backend) if boosting else (hits_of, Boosts())
     unpinned: LegRankings = hits_of
     if wishes.pinned:
@@ -157,8 +164,10 @@ async def _rank_documents(
     if not counting:
         return Ranking(legs=hits_of, embedding=embedding, terms=terms)
     fusion = msgspec.structs.replace(profile.fusion, weights=weights)
-    codes = codes_of(counting, profile) if smoothing and confident is None else {}
-    fused = fuse(unpinned, fusion, window=profile.window, codes=codes, cut=request.collapse is None)
+    codes = codes_of(counting, profile) if (smoothing or diverse) and confident is None else {}
+    fused = fuse(
+        unpinned, fusion, window=profile.window, codes=codes if smoothing else {}, cut=request.collapse is None
+    )
     ranking = Ranking(
         hits=first_stage(lifted(fused, wishes.lifts)),
         complete=_holds_all_matches(counting, profile.window),
@@ -169,10 +178,14 @@ async def _rank_documents(
     )
     if confident is not None:
         return replace(ranking, stages=ranking.stages + CONFIDENT)
-    if stage == "smoothing" and codes:
+    if stage == "smoothing" and smoothing and codes:
         ranking = replace(ranking, stages=f"{ranking.stages}+smoothing")
     elif ranking.hits and request.start < reranked_documents(profile, stage):
         ranking = await _read(ranking, request, profile, stage, backend, n_pinned=len(wishes.pinned))
+    if diverse and codes:
+        reranked = max(reranked_documents(profile, stage) - len(wishes.pinned), 0)
+        apart = diversify(ranking.hits, codes, profile.rules.diversity, reranked=reranked, before=wishes.pinned)
+        ranking = replace(ranking, hits=apart, stages=ranking.stages + DIVERSE)
     if not wishes.pinned:
         return ranking
     hits = [*pinned(wishes.pinned, hits_of), *ranking.hits]

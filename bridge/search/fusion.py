@@ -6,7 +6,8 @@ small one), 1…2 the fusion, 0…1 the tail in the application's own order. So 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
 from statistics import fmean
 
 import numpy as np
@@ -125,12 +126,7 @@ def _neighbours(keys: Sequence[Key], codes: Mapping[Key, bytes]) -> dict[Key, di
     coded = [key for key in keys if key in codes]
     if len(coded) < 2:
         return {}
-    packed = np.frombuffer(b"".join(codes[key] for key in coded), dtype=np.uint8)
-    signs = np.unpackbits(packed.reshape(len(coded), -1), axis=1).astype(np.float32) * 2 - 1
-    # Signs agree as often as the angle between two vectors is small (Charikar 2002, "Similarity estimation techniques
-    # from rounding algorithms", https://doi.org/10.1145/509907.509965).
-    cosines = np.sin(np.pi / 2 * (signs @ signs.T / signs.shape[1]).astype(np.float64))
-    nearness = np.clip(cosines, 0, None) ** NEARNESS_POWER
+    nearness = _cosines([codes[key] for key in coded]) ** NEARNESS_POWER
     np.fill_diagonal(nearness, 0.0)  # no document is its own neighbour
     nearest = np.argsort(-nearness, axis=1, kind="stable")[:, :N_NEIGHBOURS]
     found: dict[Key, dict[Key, float]] = {}
@@ -138,6 +134,60 @@ def _neighbours(keys: Sequence[Key], codes: Mapping[Key, bytes]) -> dict[Key, di
         if (total := row[places].sum()) > 0:
             found[key] = {coded[place]: float(row[place] / total) for place in places if row[place] > 0}
     return found
+
+
+def _cosines(codes: Sequence[bytes]) -> np.ndarray:
+    """The cosine of each two embeddings, by their codes, all of one length; 0 where it is negative."""
+    packed = np.frombuffer(b"".join(codes), dtype=np.uint8)
+    signs = np.unpackbits(packed.reshape(len(codes), -1), axis=1).astype(np.float32) * 2 - 1
+    # Signs agree as often as the angle between two vectors is small (Charikar 2002, "Similarity estimation techniques
+    # from rounding algorithms", https://doi.org/10.1145/509907.509965).
+    cosines = np.sin(np.pi / 2 * (signs @ signs.T / signs.shape[1]).astype(np.float64))
+    return np.clip(cosines, 0, None)
+
+
+def diversify(
+    hits: Sequence[RankedHit],
+    codes: Mapping[Key, bytes],
+    share: float,
+    *,
+    reranked: int,
+    before: Collection[Key] = (),
+) -> list[RankedHit]:
+    """Puts documents that are unlike all those before them further up: maximal marginal relevance (Carbonell and
+    Goldstein 1998, https://doi.org/10.1145/290941.291025), with `share` for likeness and the rest for the score.
+
+    Documents that one stage ranked stay before those of the next, and the first `reranked` before the others: which
+    documents these are, and so every page beyond them, does not depend on the cross-encoders' scores. The scores of a
+    stage keep their places. `codes` as for `fuse`; one without a code is like no other. `before` stand above all.
+    """
+    coded = [key for key in [*before, *(hit.key for hit in hits)] if key in codes]
+    if not coded:
+        return list(hits)
+    # The last row stands for documents without a code.
+    row_of = {key: row for row, key in enumerate(coded)}
+    cosines = np.pad(_cosines([codes[key] for key in coded]), (0, 1))
+    nearest = np.max(cosines[[row_of.get(key, -1) for key in before]], axis=0, initial=0.0)
+    final: list[RankedHit] = []
+    for _, ranked_alike in groupby(enumerate(hits), lambda at: (at[0] < reranked, _ranked_by(at[1]))):
+        stage = [hit for _, hit in ranked_alike]
+        scores = [hit.score for hit in stage]
+        rows = np.array([row_of.get(hit.key, -1) for hit in stage])
+        relevance = (1 - share) * np.array(minmax(scores))
+        for score in scores:
+            # The first of several that are as good.
+            best = int(np.argmax(relevance - share * nearest[rows] ** NEARNESS_POWER))
+            final.append(replace(stage[best], score=score, nearest_above=float(nearest[rows[best]])))
+            nearest = np.maximum(nearest, cosines[rows[best]])
+            relevance[best] = -np.inf
+    return final
+
+
+def _ranked_by(hit: RankedHit) -> str:
+    """The last stage that ranked a hit."""
+    if hit.rerank_score is not None:
+        return "rerank"
+    return "cascade" if hit.cascade_score is not None else "fusion"
 
 
 def _contributions(scores: Sequence[float], settings: FusionSettings, *, complete: bool) -> tuple[list[float], float]:

@@ -44,7 +44,17 @@ PROPERTIES = {
     "variant_of": {"type": "long"},
 }
 JSON = {"Content-Type": "application/json"}
-STAGES = ["expansion", "vector", "sparse", "hybrid", "hybrid, sparse=0.5", "smoothing", "cascade", "rerank"]
+STAGES = [
+    "expansion",
+    "vector",
+    "sparse",
+    "hybrid",
+    "hybrid, sparse=0.5",
+    "smoothing",
+    "smoothing, diverse=0.5",
+    "cascade",
+    "rerank",
+]
 
 WING = {"multi_match": {"query": "wing flow", "fields": ["title", "body"]}}
 BODIES: dict[str, dict[str, Any]] = {

@@ -276,6 +276,7 @@ def explained_hit(
         "cascade_score": hit.cascade_score,
         "lift": hit.lift,
         "pinned": hit.pinned or None,
+        "nearest_above": hit.nearest_above,
         "passage": passage and {"start": passage.start, "end": passage.end, "text": passage.text},
     }
     return {

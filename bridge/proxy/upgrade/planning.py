@@ -45,7 +45,7 @@ from bridge.text import decode_answer
 
 _STAGES: dict[str, Stage] = {stage: stage for stage in get_args(Stage)}
 _WORDS = ("off", "explain", "passage", "union")
-_SMOOTHING = "smoothing"
+_SHARES = ("smoothing", "diverse")
 _JSON_BODIES = ("application/json", "application/x-ndjson", "")
 _CACHED_INDICES = 10_000
 _COMPANION_SHARE = 0.5
@@ -80,8 +80,8 @@ class Control:
 
     `stage`: where to stop, None for all that the index enables; `off`: leave this search alone; `explain`: show what
     each stage contributed; `passage`: show the winning passage among a hit's highlights; `union`: include what the
-    bridge found in the total; `weights`: weights of legs, and the share of neighbours in smoothed scores, that replace
-    the profile's.
+    bridge found in the total; `weights`: weights of legs, and the shares of neighbours in smoothed scores (`smoothing`)
+    and of likeness to the documents before (`diverse`), that replace the profile's.
     """
 
     stage: Stage | None = None
@@ -96,9 +96,10 @@ class Control:
         if not self.weights:
             return profile
         weights = {**profile.fusion.weights, **self.weights}
-        smoothing = weights.pop(_SMOOTHING, profile.fusion.smoothing)
+        smoothing = weights.pop("smoothing", profile.fusion.smoothing)
+        rules = msgspec.structs.replace(profile.rules, diversity=weights.pop("diverse", profile.rules.diversity))
         fusion = msgspec.structs.replace(profile.fusion, weights=weights, smoothing=smoothing)
-        return msgspec.structs.replace(profile, fusion=fusion)
+        return msgspec.structs.replace(profile, fusion=fusion, rules=rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +344,8 @@ def read_control(header: str | None) -> Control:
             400,
             "illegal_argument_exception",
             f"header {CONTROL}: {header}: expected one of off, {', '.join(_STAGES)}, any of explain, passage, union, "
-            f"one weight from 0 on for any of {', '.join(LEGS)}, as vector=2, and one from 0 to 1 for {_SMOOTHING}",
+            f"one weight from 0 on for any of {', '.join(LEGS)}, as vector=2, and one from 0 to 1 for "
+            f"{' or '.join(_SHARES)}",
         )
     return Control(
         stage=_STAGES[stages.pop()] if stages else None, weights=weights, **{word: word in words for word in _WORDS}
@@ -352,7 +354,7 @@ def read_control(header: str | None) -> Control:
 
 def _is_weight(leg: str, weight: str) -> bool:
     try:
-        return (leg in LEGS and 0 <= float(weight) < math.inf) or (leg == _SMOOTHING and 0 <= float(weight) <= 1)
+        return (leg in LEGS and 0 <= float(weight) < math.inf) or (leg in _SHARES and 0 <= float(weight) <= 1)
     except ValueError:
         return False
 

@@ -32,10 +32,11 @@ def test_rules_change_alone_and_stay(cluster: FakeCluster) -> None:
     assert "scripts         any" in lines
 
 
-def test_how_much_boosts_count_is_a_rule(cluster: FakeCluster) -> None:
-    assert answer("index", "rules", "shop", "--boosts", "0.5")["rules"]["boosts"] == 0.5
-    assert "boosts          0.5" in output("index", "rules", "shop").splitlines()
-    assert cluster.mapping["_meta"][META_KEY]["rules"]["boosts"] == 0.5
+@pytest.mark.parametrize("rule", ["boosts", "diversity"])
+def test_how_much_something_counts_is_a_rule(cluster: FakeCluster, rule: str) -> None:
+    assert answer("index", "rules", "shop", f"--{rule}", "0.5")["rules"][rule] == 0.5
+    assert f"{rule:<15} 0.5" in output("index", "rules", "shop").splitlines()
+    assert cluster.mapping["_meta"][META_KEY]["rules"][rule] == 0.5
 
 
 def test_rules_that_contradict_each_other_are_refused(cluster: FakeCluster) -> None:

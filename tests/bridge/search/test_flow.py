@@ -349,6 +349,22 @@ def test_reranking_begins_with_the_smoothed_ranking_unless_the_gate_left_smoothi
     assert ids(smoothing("rerank", without)) == "abc"
 
 
+DIVERSE = msgspec.structs.replace(CODED, rules=SearchRules(diversity=0.75))
+
+
+def test_a_document_that_resembles_one_before_it_sinks_if_the_ranking_is_to_be_diverse() -> None:
+    plain, diverse = (smoothing("smoothing", profile) for profile in (CODED, DIVERSE))
+    assert (ids(plain), plain.stages) == ("acb", "hybrid+smoothing")
+    assert (ids(diverse), diverse.stages) == ("abc", "hybrid+smoothing+diverse")
+    assert [hit.nearest_above for hit in diverse.hits] == [0.0, 0.0, 1.0]
+    assert [hit.score for hit in diverse.hits] == [hit.score for hit in plain.hits]
+
+
+@pytest.mark.parametrize("stage", ["lexical", "expansion"])
+def test_a_text_leg_alone_is_not_made_diverse(stage: Stage) -> None:
+    assert smoothing(stage, DIVERSE).stages == smoothing(stage).stages
+
+
 @pytest.mark.parametrize(
     "profile",
     [
@@ -616,7 +632,9 @@ def worlds(
         fusion=fusion,
         rerank=rerank,
         window=draw(st.integers(1, 12)),
-        rules=SearchRules(confident_lead=draw(st.sampled_from([None, 1.5]))),
+        rules=SearchRules(
+            confident_lead=draw(st.sampled_from([None, 1.5])), diversity=draw(st.sampled_from([0.0, 0.5]))
+        ),
         codes=draw(st.sampled_from(["none", "sign"])),
         sparse=draw(st.sampled_from([None, SPARSE])),
         vector_type=draw(st.sampled_from(vector_types)),

@@ -175,6 +175,14 @@ def test_documents_that_resemble_each_other_get_scores_that_resemble_each_other(
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.feature("diverse rankings (codes in doc values)")
+def test_documents_that_resemble_those_before_them_sink(stack: ProxyStack, enriched: str) -> None:
+    mark, answer = staged(stack, enriched, "hybrid, diverse=0.5, explain", match("blue dress", size=20))
+    assert mark.startswith("hybrid+diverse;")
+    assert any(hit["_bridge"]["nearest_above"] > 0 for hit in answer["hits"]["hits"])
+    assert {"dress", "shoe"} <= set(ids(answer))
+
+
 @pytest.mark.feature("stage rerank")
 def test_the_first_documents_are_reranked(stack: ProxyStack, enriched: str) -> None:
     mark, answer = staged(stack, enriched, "rerank", match("blue dress"))

@@ -72,6 +72,7 @@ def test_json_is_taken_by_whoever_accepts_it(accept: str, is_json: bool) -> None
         ("hybrid, Vector = 2, lexical=0", Control(stage="hybrid", weights={"vector": 2.0, "lexical": 0.0})),
         ("sparse", Control(stage="sparse")),
         ("hybrid, sparse=0.2", Control(stage="hybrid", weights={"sparse": 0.2})),
+        ("diverse=0.3", Control(weights={"diverse": 0.3})),
         ("smoothing, smoothing=1", Control(stage="smoothing", weights={"smoothing": 1.0})),
     ],
 )
@@ -91,6 +92,7 @@ def test_the_control_header_is_read(header: str | None, control: Control) -> Non
         "dense=1",
         "vector=1, vector=2",
         "smoothing=1.1",
+        "diverse=1.1",
         "smoothing=-0.1",
     ],
 )
