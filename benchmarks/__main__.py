@@ -15,6 +15,7 @@ PROGRAMS = {
         "rerank": "benchmarks.rerank.engines",
         "replicas": "benchmarks.replicas",
         "collapse": "benchmarks.collapse",
+        "diverse": "benchmarks.diverse",
     },
     "Documents": {
         "ingest": "benchmarks.ingest",

@@ -7,7 +7,7 @@ its own query has.
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -124,15 +124,21 @@ def variants(title: str, text: str) -> list[dict[str, str]]:
     return [{"title": named.format(title), "text": told.format(text)} for named, told in VARIANTS]
 
 
-def fill(client: OpenSearch, name: str, documents: Mapping[str, tuple[str, str]]) -> None:
-    """Writes the variants as an application does that knows nothing of the bridge."""
+def fill(
+    client: OpenSearch,
+    name: str,
+    documents: Mapping[str, tuple[str, str]],
+    *,
+    made: Callable[[str, str], list[dict[str, str]]] = variants,
+) -> None:
+    """Writes what is `made` of each document as an application does that knows nothing of the bridge."""
     properties: dict[str, Any] = {field: {"type": "text", "analyzer": "english"} for field in FIELDS}
     settings = {"index.knn": True, "number_of_shards": 1, "number_of_replicas": 0}
     mapping = {"properties": properties | {GROUP: {"type": "keyword"}}}
     client.indices.create(index=name, body={"settings": settings, "mappings": mapping})
     lines: list[object] = []
     for doc_id, (title, text) in documents.items():
-        for n, variant in enumerate(variants(title, text)):
+        for n, variant in enumerate(made(title, text)):
             lines += [{"index": {"_id": f"{doc_id}-{n}"}}, {**variant, GROUP: doc_id}]
     for start in range(0, len(lines), _BULK_LINES):
         body = b"".join(msgspec.json.encode(line) + b"\n" for line in lines[start : start + _BULK_LINES])

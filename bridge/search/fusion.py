@@ -12,6 +12,7 @@ from statistics import fmean
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from bridge.profile import FusionSettings, IndexProfile, PassageScores, RerankSettings, Stage
 from bridge.records import Hit, Key, LegScore, RankedHit, Smoothed
@@ -136,14 +137,14 @@ def _neighbours(keys: Sequence[Key], codes: Mapping[Key, bytes]) -> dict[Key, di
     return found
 
 
-def _cosines(codes: Sequence[bytes]) -> np.ndarray:
+def _cosines(codes: Sequence[bytes]) -> NDArray[np.float64]:
     """The cosine of each two embeddings, by their codes, all of one length; 0 where it is negative."""
     packed = np.frombuffer(b"".join(codes), dtype=np.uint8)
     signs = np.unpackbits(packed.reshape(len(codes), -1), axis=1).astype(np.float32) * 2 - 1
     # Signs agree as often as the angle between two vectors is small (Charikar 2002, "Similarity estimation techniques
     # from rounding algorithms", https://doi.org/10.1145/509907.509965).
-    cosines = np.sin(np.pi / 2 * (signs @ signs.T / signs.shape[1]).astype(np.float64))
-    return np.clip(cosines, 0, None)
+    agreement: NDArray[np.float64] = (signs @ signs.T / signs.shape[1]).astype(np.float64)
+    return np.clip(np.sin(np.pi / 2 * agreement), 0.0, None)
 
 
 def diversify(
