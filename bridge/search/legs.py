@@ -176,6 +176,18 @@ def matched(request: SearchRequest, keys: Sequence[Key]) -> Json:
     return _ids_only(request, len(keys), query, keep_conditions=True)
 
 
+def aggregated(request: SearchRequest, keys: Sequence[Key]) -> Json:
+    """The application's aggregations over what its own query finds and the given documents."""
+    found: Json = {"constant_score": {"filter": documents(keys)}}
+    limit: dict[str, Json] = {}
+    if request.min_score is not None:
+        # Each of them reaches the least score, or it would not have been found.
+        limit = {"min_score": request.min_score}
+        found = {"constant_score": {"filter": documents(keys), "boost": request.min_score}}
+    query = {"bool": {"should": [request.query, found]}}
+    return {"size": 0, "track_total_hits": False, "query": query, **limit, **request.aggregations}
+
+
 def matching_predictions(request: SearchRequest, profile: IndexProfile, keys: Sequence[Key]) -> Json:
     """Those of the given documents that have predicted queries for the user's words, with these queries."""
     name = profile.predicted_queries_field

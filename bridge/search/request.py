@@ -36,7 +36,7 @@ class SearchRequest:
     members and URL parameters that a search for further hits must repeat. `scope` holds the URL
     parameters that decide which shards are asked. `filter_path`: which parts of the answer are wanted, all
     where it is None. `asks_for_ours`: fields of the bridge's object are asked for by name.
-    `collapse` is set if hits are the heads of groups.
+    `collapse` is set if hits are the heads of groups. `aggregations` is the member of the body that asks for some.
     """
 
     query: Json
@@ -50,6 +50,7 @@ class SearchRequest:
     presentation: Mapping[str, Json] = field(default_factory=dict)
     url_presentation: Mapping[str, str] = field(default_factory=dict)
     scope: Mapping[str, str] = field(default_factory=dict)
+    aggregations: Mapping[str, Json] = field(default_factory=dict)
     filter_path: str | None = None
     asks_for_ours: bool = False
     explain: bool = False
@@ -96,6 +97,7 @@ _PRESENTATION = (
 )
 _OWN_ANSWER_ONLY = ("aggregations", "aggs", "profile", "stats", "suggest", "track_scores", "track_total_hits")
 """What the answer to the application's own request already holds, or what makes no difference to hits."""
+_AGGREGATIONS = ("aggregations", "aggs")
 _BODY_KEYS = frozenset(
     {"query", "from", "size", "post_filter", "min_score", "timeout", "sort", "collapse"}
     | set(_PRESENTATION)
@@ -167,18 +169,18 @@ _URL_OWN_ANSWER_ONLY = (
     "stats",
     "track_scores",
     "track_total_hits",
-    "typed_keys",
 )
 
-_TOTALS = "rest_total_hits_as_int"
-"""How totals are written, those of inner hits too, whatever a body says."""
+_ENVELOPE = ("rest_total_hits_as_int", "typed_keys")
+"""How totals, those of inner hits too, and names of aggregations are written, whatever a body says."""
 
 _URL_KEYS = frozenset(
-    {_TOTALS, "filter_path", "format", "from", "pretty", "size", "sort", "source", "source_content_type", "timeout"}
+    {"filter_path", "format", "from", "pretty", "size", "sort", "source", "source_content_type", "timeout"}
     | set(_URL_QUERY)
     | set(_URL_SCOPE)
     | set(_URL_PRESENTATION)
     | set(_URL_OWN_ANSWER_ONLY)
+    | set(_ENVELOPE)
 )
 _URL_OF_BODY = frozenset(
     {"from", "size", "sort", "source", "source_content_type", "stats", "terminate_after", "timeout"}
@@ -242,7 +244,7 @@ def _understood(
     start, size = _page(tree, parameters)
     collapse = Collapse.of(tree["collapse"]) if "collapse" in tree else None
     presentation = {key: tree[key] for key in _PRESENTATION if key in tree} | ties
-    url_presentation = {key: parameters[key] for key in (*_URL_PRESENTATION, _TOTALS) if key in parameters}
+    url_presentation = {key: parameters[key] for key in (*_URL_PRESENTATION, *_ENVELOPE) if key in parameters}
     if any("_none_" in as_list(each.get("stored_fields")) for each in (presentation, url_presentation)):
         # Then hits come without their ids.
         raise NotUnderstood("stored_fields")
@@ -257,6 +259,7 @@ def _understood(
         timeout=parameters.get("timeout", tree.get("timeout")),
         presentation=presentation,
         url_presentation=url_presentation,
+        aggregations={key: tree[key] for key in _AGGREGATIONS if key in tree},
         scope={key: parameters[key] for key in _URL_SCOPE if key in parameters},
         filter_path=parameters.get("filter_path") or None,
         asks_for_ours=names_any([presentation, url_presentation, tree.get("collapse")], object_field),

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -348,6 +349,23 @@ def test_the_total_counts_the_union_where_that_is_asked_for(stack: ProxyStack, i
     assert ids(answers[0]) == ids(answers[1])
     assert answers[0]["hits"]["total"]["value"] == 1
     assert answers[1]["hits"]["total"] == {"value": len(ids(answers[1])), "relation": "eq"}
+
+
+@pytest.mark.parametrize("min_score", [None, 0.1])
+def test_facets_count_the_union_where_that_is_asked_for(
+    stack: ProxyStack, through: OpenSearch, index: str, min_score: float | None
+) -> None:
+    aggregated = match("blue dress", size=50, aggs={"kinds": {"terms": {"field": "kind"}}})
+    aggregated |= {} if min_score is None else {"min_score": min_score}
+    params = {"typed_keys": "true"}
+    plain = through.search(index=index, body=aggregated, params=params, headers={"x-bridge": "hybrid"})
+    answer = through.search(index=index, body=aggregated, params=params, headers={"x-bridge": "hybrid, facets"})
+
+    assert answer["aggregations"] == plain["aggregations"]
+    assert ids(answer) == ids(plain)
+    counted = {each["key"]: each["doc_count"] for each in answer["_bridge"]["aggregations"]["sterms#kinds"]["buckets"]}
+    assert counted == Counter(hit["_source"]["kind"] for hit in answer["hits"]["hits"])
+    assert sum(counted.values()) > answer["hits"]["total"]["value"] or min_score is not None
 
 
 def test_indices_that_were_enriched_alike_are_searched_together(

@@ -100,7 +100,8 @@ class Composer:
             hits = [shown_hit(hit, score=hit.score) for hit in own.hits]
             max_score = own_best
         beyond = await self._found_beyond(plan, ranked) if plan.union and ranked.stages != "lexical" else 0
-        more = {"_bridge": explained_answer(ranked)} if plan.explain else {}
+        said = {**(await self._facets(plan, ranked)), **(explained_answer(ranked) if plan.explain else {})}
+        more = {"_bridge": said} if said else {}
 
         def finished() -> bytes:
             # Here the hits are taken apart already; in the whole answer they would have to be found again.
@@ -243,6 +244,18 @@ class Composer:
             ranked.notes.failures.append(failed)
             return 0
         return len(keys) - len(matched)
+
+    async def _facets(self, plan: Plan, ranked: Ranked) -> dict[str, object]:
+        """The application's aggregations over what it found and what the bridge found; empty if they are not wanted or
+        cannot be had."""
+        keys = [hit.key for hit in ranked.ranking.hits]
+        if not plan.facets or not plan.request.aggregations or not keys or ranked.stages == "lexical":
+            return {}
+        try:
+            return {"aggregations": await self._searches.aggregations(plan, legs.aggregated(plan.request, keys))}
+        except StageFailed as failed:
+            ranked.notes.failures.append(failed)
+            return {}
 
 
 def _refuse_mixture(plan: Plan, keys: Sequence[Key]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import msgspec
 from cachetools import TTLCache
 
 from bridge import tracing
@@ -23,7 +24,7 @@ from bridge.proxy.upgrade.planning import Plan
 from bridge.records import Key
 from bridge.search import beside, json_tree, legs
 from bridge.search.json_tree import Json
-from bridge.search.response import ShownHit, found_hits, source_texts
+from bridge.search.response import OwnAnswer, ShownHit, found_hits, source_texts
 from bridge.settings import Settings
 
 _CACHED_CONDITIONS = 10_000
@@ -66,6 +67,21 @@ class OwnSearches:
         """
         parameters = {**plan.request.url_presentation, **scope(plan)}
         return await self._hits(plan, parameters, body, "hits", deadline_of_showing(plan))
+
+    async def aggregations(self, plan: Plan, body: Json) -> msgspec.Raw:
+        """The aggregations of a search, as the cluster writes them; an empty object if it gives none.
+
+        Raises:
+            StageFailed: `facets_unavailable`, `facets_slow`, `facets_forbidden`, `facets_rejected`.
+        """
+        parameters = {**plan.request.url_presentation, **scope(plan)}
+        written = json_tree.write(body)
+        answer = await self._ask(plan, plan.expression, "_search", parameters, written, "facets", plan.deadline)
+        try:
+            members = await aside(len(answer), lambda: OwnAnswer(answer).members)
+        except AnswerNotUnderstood as error:
+            raise StageFailed("facets_unavailable", str(error)) from error
+        return members.get("aggregations", msgspec.Raw(b"{}"))
 
     async def msearch(self, plan: Plan, body: bytes, *, stage: str) -> bytes:
         """The cluster's answer to a `_msearch`.

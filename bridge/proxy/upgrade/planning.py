@@ -44,7 +44,7 @@ from bridge.settings import Settings
 from bridge.text import decode_answer
 
 _STAGES: dict[str, Stage] = {stage: stage for stage in get_args(Stage)}
-_WORDS = ("off", "explain", "passage", "union")
+_WORDS = ("off", "explain", "passage", "union", "facets")
 _SHARES = ("smoothing", "diverse")
 _JSON_BODIES = ("application/json", "application/x-ndjson", "")
 _CACHED_INDICES = 10_000
@@ -80,8 +80,8 @@ class Control:
 
     `stage`: where to stop, None for all that the index enables; `off`: leave this search alone; `explain`: show what
     each stage contributed; `passage`: show the winning passage among a hit's highlights; `union`: include what the
-    bridge found in the total; `weights`: weights of legs, and the shares of neighbours in smoothed scores (`smoothing`)
-    and of likeness to the documents before (`diverse`), that replace the profile's.
+    bridge found in the total; `facets`: aggregate it, too; `weights`: weights of legs, and the shares of neighbours in
+    smoothed scores (`smoothing`) and of likeness to the documents before (`diverse`), that replace the profile's.
     """
 
     stage: Stage | None = None
@@ -89,6 +89,7 @@ class Control:
     explain: bool = False
     passage: bool = False
     union: bool = False
+    facets: bool = False
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def applied_to(self, profile: IndexProfile) -> IndexProfile:
@@ -109,7 +110,7 @@ class Plan:
     `expression` is the index or alias as in the request's path; `caller` the forwarded headers;
     `deadline` on the event loop's clock. `hide`: the objects of the bridge that the answer leaves out. `of_one_index`:
     the expression led to one index when the profile was read. `explain`,
-    `passage` and `union` as in `Control`.
+    `passage`, `union` and `facets` as in `Control`.
     """
 
     request: SearchRequest
@@ -123,6 +124,7 @@ class Plan:
     hide: frozenset[str] = frozenset()
     passage: bool = False
     union: bool = False
+    facets: bool = False
     of_one_index: bool = False
 
 
@@ -186,6 +188,7 @@ class Planner:
             hide=frozenset() if request.asks_for_ours or profile.beside else frozenset((profile.object_field,)),
             passage=control.passage,
             union=control.union,
+            facets=control.facets,
         )
 
     def objects(self, searched: "Searched", caller: CIMultiDict[str]) -> frozenset[str]:
@@ -344,7 +347,7 @@ def read_control(header: str | None) -> Control:
             400,
             "illegal_argument_exception",
             f"header {CONTROL}: {header}: expected one of off, {', '.join(_STAGES)}, any of explain, passage, union, "
-            f"one weight from 0 on for any of {', '.join(LEGS)}, as vector=2, and one from 0 to 1 for "
+            f"facets, one weight from 0 on for any of {', '.join(LEGS)}, as vector=2, and one from 0 to 1 for "
             f"{' or '.join(_SHARES)}",
         )
     return Control(

@@ -124,6 +124,9 @@ class ScriptedIndex:
             ids = self._collapsed(self._in_groups(matching, body["query"]["bool"]["filter"][0]), body)
         elif kind == "matched":
             ids = sorted(_ids(body["query"]["bool"]["filter"]) & set(self.own))
+        elif kind == "aggregated":
+            found = body["query"]["bool"]["should"][1]["constant_score"]["filter"]
+            matching, ids = sorted({*self.own, *_ids([found])}), []
         elif kind == "tail":
             [clause] = body["query"]["bool"]["must_not"]
             excluded = self._in_groups(self.own, clause) if "collapse" in body else _ids([clause])
@@ -152,7 +155,7 @@ class ScriptedIndex:
             "hits": {"total": total, "max_score": 5.0, "hits": hits},
         }
         if "aggs" in body:
-            answer["aggregations"] = {"n": {"value": len(self.own)}}
+            answer["aggregations"] = {"n": {"value": len(matching)}}
         return reply_json(answer)
 
     def _collapsed(self, ids: Sequence[str], body: dict[str, Any]) -> Sequence[str]:
@@ -189,8 +192,11 @@ class ScriptedIndex:
 
 
 def kind_of_search(body: dict[str, Any]) -> str:
-    """Which search of the bridge's a body is: own, texts, shown, tail, predictions, terms, matched, groups."""
+    """Which search of the bridge's a body is: own, texts, shown, tail, predictions, terms, matched, groups,
+    aggregated."""
     query = body.get("query", {}).get("bool", {})
+    if any("constant_score" in clause for clause in query.get("should", ())):
+        return "aggregated"
     if "collapse" in body and body.get("_source") is False and "filter" in query:
         return "groups"
     if "_neural.predicted_queries" in body.get("highlight", {}).get("fields", {}):

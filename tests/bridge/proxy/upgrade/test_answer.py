@@ -117,6 +117,43 @@ async def test_a_total_that_cannot_be_counted_stays_the_applications(make_stack:
     assert answer["hits"]["total"]["value"] == 3
 
 
+OF_OWN = {"n": {"value": 3}}
+AGGREGATED = {**QUERY, "aggs": {"n": {"value_count": {"field": "n"}}}}
+
+
+async def test_what_the_bridge_found_is_aggregated_too_where_that_is_asked_for(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex())
+
+    _, _, answer = await search(stack, AGGREGATED, x_bridge="hybrid, facets")
+    _, _, plain = await search(stack, AGGREGATED, x_bridge="hybrid")
+    _, _, without = await search(stack, x_bridge="hybrid, facets")
+
+    assert (answer["aggregations"], answer["_bridge"]) == (OF_OWN, {"aggregations": {"n": {"value": 5}}})
+    assert plain["aggregations"] == OF_OWN
+    assert "_bridge" not in plain
+    assert "_bridge" not in without
+
+
+async def test_what_the_bridge_found_is_aggregated_whatever_the_least_score(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex())
+
+    await search(stack, {**AGGREGATED, "min_score": 1.5}, x_bridge="hybrid, facets")
+
+    [asked] = [body for body in own_searches(stack) if kind_of_search(body) == "aggregated"]
+    own, found = asked["query"]["bool"]["should"]
+    assert (own, found["constant_score"]["boost"], asked["min_score"]) == (QUERY["query"], 1.5, 1.5)
+
+
+async def test_without_the_facets_of_all_the_answer_is_still_given(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(faults={"aggregated": Reply(500, b"{}")}))
+
+    _, mark, answer = await search(stack, AGGREGATED, x_bridge="hybrid, facets")
+
+    assert mark.startswith("hybrid; degraded=facets_unavailable")
+    assert answer["aggregations"] == OF_OWN
+    assert "_bridge" not in answer
+
+
 NESTED = msgspec.structs.replace(PROFILE, passages=PassageSettings(layout="nested"))
 
 
