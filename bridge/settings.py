@@ -39,6 +39,9 @@ _PREFIX = "BRIDGE_"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
+Listener = Literal["operators", "applications", "off"]
+"""Of the proxy: on which of its addresses an endpoint is."""
+
 Lowered = Annotated[str, AfterValidator(str.lower)]
 
 
@@ -208,8 +211,17 @@ class ProxySettings(Section):
     es_compat: bool = Field(
         False, description="Answer Elasticsearch's clients as Elasticsearch does: product, version and media types."
     )
-    retrieve: Literal["operators", "applications", "off"] = Field(
+    retrieve: Listener = Field(
         "operators", description="Which listener answers /_bridge/retrieve: passages for questions, in batches."
+    )
+    mcp: Listener = Field(
+        "operators",
+        description="Which listener answers /_bridge/mcp: search as tools of language models, by the Model Context "
+        "Protocol.",
+    )
+    openai: Listener = Field(
+        "operators",
+        description="Which listener answers /_bridge/openai/v1/: vector-store search and embeddings in OpenAI's shape.",
     )
     sidecar_url: ServerUrl = Field("http://127.0.0.1:9290", description="Address of the rerank sidecar.")
     budget_ms: int = Field(

@@ -13,6 +13,8 @@ from opentelemetry.trace import Tracer
 from bridge.certificates import ServerCertificate, renew
 from bridge.errors import UsageError
 from bridge.http_deadlines import FirstRequestDeadline
+from bridge.proxy.doors.model_context import ModelContext
+from bridge.proxy.doors.openai_api import OpenAI
 from bridge.proxy.server.admin import admin_app
 from bridge.proxy.server.metrics import Metrics
 from bridge.proxy.server.routing import ConnectionServer, Proxy
@@ -23,7 +25,6 @@ from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.model_client import Sidecar
 from bridge.proxy.upgrade.planning import Planner
 from bridge.proxy.upgrade.ranking import Ranker, RankingCache
-from bridge.proxy.upgrade.retrieve import PATH as RETRIEVE_PATH
 from bridge.proxy.upgrade.retrieve import Retrieval
 from bridge.proxy.upgrade.search import Search
 from bridge.settings import ProxySettings, Settings
@@ -94,9 +95,10 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
         rankings = RankingCache(ranker, settings.proxy, metrics)
         search = Search(upstream, planner, rankings, Composer(searches), memory, settings.proxy, metrics)
         stack.push_async_callback(search.close)
-        retrieval = Retrieval(planner, rankings, ranker)
+        retrieval = Retrieval(planner, rankings, ranker, searches, settings.proxy, metrics)
+        doors = (retrieval, ModelContext(retrieval, settings.proxy), OpenAI(retrieval, sidecar, settings))
         deadline = FirstRequestDeadline(settings.proxy.header_timeout_s)
-        proxy = Proxy(upstream, memory, search, retrieval, deadline, settings.proxy, metrics, tracer)
+        proxy = Proxy(upstream, memory, search, doors, deadline, settings.proxy, metrics, tracer)
         server = _data_server(proxy, settings.proxy)
         data = web.ServerRunner(server, shutdown_timeout=settings.proxy.shutdown_timeout_s)
         operators = admin_app(upstream, sidecar, settings, metrics, proxy, server)
@@ -131,8 +133,7 @@ def _data_server(proxy: Proxy, settings: ProxySettings) -> ConnectionServer:
 
 
 def _admin_server(proxy: Proxy, app: web.Application, settings: ProxySettings) -> web.AppRunner:
-    if settings.retrieve == "operators":
-        app.router.add_post(RETRIEVE_PATH, proxy.retrieve)
+    proxy.add_routes(app.router)
     return web.AppRunner(app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=settings.idle_timeout_s)
 
 

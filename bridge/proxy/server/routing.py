@@ -7,10 +7,10 @@ import asyncio
 import copy
 import functools
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import structlog
 import structlog.contextvars
@@ -30,10 +30,8 @@ from bridge.proxy.transport.headers import MARK
 from bridge.proxy.transport.passthrough import AnswerMemory, Inbound, Share, read_body
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
-from bridge.proxy.upgrade.retrieve import PATH as RETRIEVE_PATH
-from bridge.proxy.upgrade.retrieve import Retrieval
 from bridge.proxy.upgrade.search import Search, search_target
-from bridge.settings import ProxySettings
+from bridge.settings import Listener, ProxySettings
 
 log = structlog.get_logger(__name__)
 
@@ -44,16 +42,43 @@ _SPARE_DESCRIPTORS = 64
 """For operators' connections, files and model servers."""
 _FEWEST_CONNECTIONS = 8
 
+MAX_AT_DOORS = 64
+"""Requests to the proxy's own endpoints that are answered at a time; beyond it 429."""
+
+
+class Door(Protocol):
+    """An endpoint of the proxy's own that takes a whole body by POST.
+
+    Attributes:
+        route: what metrics call it.
+        path: its path; one that ends with a slash stands for all below it.
+        listener: which listener it is at.
+    """
+
+    route: str
+    path: str
+    listener: Listener
+
+    async def answer(self, inbound: Inbound, body: bytes) -> web.Response:
+        """The answer to a request.
+
+        Raises:
+            Refused: there is none.
+        """
+
+    def refusal(self, refused: Refused) -> bytes:
+        """A refusal's body, JSON as the door's clients read it."""
+
 
 class Proxy:
-    """Answers every request of the data listener."""
+    """Answers every request of the data listener, and those to doors of the operators' listener."""
 
     def __init__(
         self,
         upstream: Upstream,
         memory: AnswerMemory,
         search: Search,
-        retrieval: Retrieval,
+        doors: Sequence[Door],
         deadline: FirstRequestDeadline,
         settings: ProxySettings,
         metrics: Metrics,
@@ -64,7 +89,8 @@ class Proxy:
         self._tracer = tracer
         self._deadline = deadline
         self._search = search
-        self._retrieval = retrieval
+        self._doors = doors
+        self._at_doors = 0
         self._settings = settings
         self._metrics = metrics
 
@@ -78,14 +104,22 @@ class Proxy:
         twin._search = self._search.with_settings(twin._settings)
         return twin
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answers one request: a search perhaps better, everything else as the cluster does."""
+    async def __call__(self, request: web.BaseRequest, door: Door | None = None) -> web.StreamResponse:
+        """Answers one request: a search perhaps better, one to a door by that, everything else as the cluster does.
+        With `door` it is to that one, whatever its path."""
         with tracing.request(self._tracer, request.method, request.headers) as span, _logged_with(request):
-            response = await self._answered(request, span)
+            response = await self._answered(request, span, door)
             span.set_attribute("http.response.status_code", response.status)
             return response
 
-    async def _answered(self, request: web.BaseRequest, span: Span) -> web.StreamResponse:
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Adds the operators' doors to their listener, where nothing is passed on."""
+        for door in self._doors:
+            if door.listener == "operators":
+                below = "{below:.*}" if door.path.endswith("/") else ""
+                router.add_route("*", door.path + below, functools.partial(self.__call__, door=door))
+
+    async def _answered(self, request: web.BaseRequest, span: Span, door: Door | None) -> web.StreamResponse:
         started = asyncio.get_running_loop().time()
         self._deadline.note(request)
         route = "other"
@@ -105,10 +139,10 @@ class Proxy:
                 decision = "pass" if mark.startswith("pass") else "upgrade"
                 span.set_attribute("db.collection.name", target.expression)
                 span.set_attribute("bridge.mark", mark)
-            elif self._retrieves(inbound):
-                route = "retrieve"
+            elif (door := door or self._door(inbound.target)) is not None:
+                route = door.route
                 decision = "upgrade"
-                response = await self._retrieved(request, inbound)
+                response = await self._entered(door, inbound)
             elif (interleaving := self._search.interleaving) is not None and (
                 (inbound.method, inbound.target) == (hdrs.METH_POST, CLICK_PATH)
             ):
@@ -123,20 +157,22 @@ class Proxy:
         except Refused as refused:
             decision = "refuse"
             status = refused.status
-            return self._refusal(refused)
+            return self._refusal(refused, door)
         except SlowClient as slow:
             status = 408
-            return self._refusal(Refused(status, "request_timeout_exception", str(slow)))
+            return self._refusal(Refused(status, "request_timeout_exception", str(slow)), door)
         except web.RequestPayloadError as malformed:
             status = 400
-            return self._refusal(Refused(status, "illegal_argument_exception", f"the body is malformed: {malformed}"))
+            return self._refusal(
+                Refused(status, "illegal_argument_exception", f"the body is malformed: {malformed}"), door
+            )
         except Exception as error:
             if isinstance(error, ConnectionError):
                 raise
             # Whatever it is, the caller gets an answer, and metrics count it as the failure that it is.
             log.exception("request failed")
             status = 500
-            return self._refusal(Refused(status, "internal_error", "a fault of the proxy itself: see its log"))
+            return self._refusal(Refused(status, "internal_error", "a fault of the proxy itself: see its log"), door)
         finally:
             self._metrics.in_flight.dec()
             self._metrics.requests.labels(route, decision, str(status)).inc()
@@ -146,34 +182,36 @@ class Proxy:
             if self._settings.log_searches and route == "search":
                 log.info("searched", decision=decision, mark=mark, status=status, took_ms=round(took_s * 1000, 1))
 
-    def _retrieves(self, inbound: Inbound) -> bool:
-        return (
-            self._settings.retrieve == "applications"
-            and inbound.method == hdrs.METH_POST
-            and inbound.target.partition("?")[0] == RETRIEVE_PATH
-        )
+    def _door(self, target: str) -> Door | None:
+        """The door of the applications' listener that a request is to."""
+        path = target.partition("?")[0]
+        for door in self._doors:
+            is_meant = path.startswith(door.path) if door.path.endswith("/") else path == door.path
+            if is_meant and door.listener == "applications":
+                return door
+        return None
 
-    async def retrieve(self, request: web.Request) -> web.StreamResponse:
-        """The same for the operators' listener, where nothing is passed on."""
-        with tracing.request(self._tracer, request.method, request.headers), _logged_with(request):
-            try:
-                await passthrough.check_headers(request, self._settings, self._upstream)
-                return await self._retrieved(request, passthrough.inbound(request, self._settings))
-            except Refused as refused:
-                return self._refusal(refused)
-
-    async def _retrieved(self, request: web.BaseRequest, inbound: Inbound) -> web.StreamResponse:
-        with self._memory.share() as share:
-            inbound, body = await read_body(inbound, share, limit=self._settings.max_search_body_bytes)
-            if body is None:
-                raise Refused(
-                    413,
-                    "illegal_argument_exception",
-                    "the body is larger than proxy.max_search_body_bytes, or than proxy.upgrade_memory_bytes has room "
-                    "for: ask for fewer texts at once",
-                )
-            answer = await self._retrieval.answer(body, inbound.headers)
-        return web.Response(body=answer, content_type="application/json")
+    async def _entered(self, door: Door, inbound: Inbound) -> web.Response:
+        if inbound.method != hdrs.METH_POST:
+            raise Refused(405, "illegal_argument_exception", f"method {inbound.method}: {door.path} takes POST alone")
+        if self._at_doors >= MAX_AT_DOORS:
+            raise Refused(
+                429, "rejected_execution_exception", f"{MAX_AT_DOORS} such requests are being answered: try again later"
+            )
+        self._at_doors += 1
+        try:
+            with self._memory.share() as share:
+                inbound, body = await read_body(inbound, share, limit=self._settings.max_search_body_bytes)
+                if body is None:
+                    raise Refused(
+                        413,
+                        "illegal_argument_exception",
+                        "the body is larger than proxy.max_search_body_bytes, or than proxy.upgrade_memory_bytes has "
+                        "room for: ask for fewer texts at once",
+                    )
+                return await door.answer(inbound, body)
+        finally:
+            self._at_doors -= 1
 
     async def _clicked(self, inbound: Inbound, interleaving: Interleaving) -> web.Response:
         with self._memory.share() as share:
@@ -243,11 +281,14 @@ class Proxy:
         return inbound, None
 
     @staticmethod
-    def _refusal(refused: Refused) -> web.Response:
+    def _refusal(refused: Refused, door: Door | None) -> web.Response:
         # What was wrong with a request may quote it, and with it a query: that is for the caller only.
         reason = {"reason": refused.reason} if refused.status >= 500 else {}
         log.info("refused", status=refused.status, kind=refused.kind, **reason)
-        response = web.Response(status=refused.status, body=refused.body(), content_type="application/json")
+        body = refused.body() if door is None else door.refusal(refused)
+        response = web.Response(status=refused.status, body=body, content_type="application/json")
+        if refused.status == 405:
+            response.headers[hdrs.ALLOW] = hdrs.METH_POST
         # The rest of the request may still be on its way, and must not be taken for the next one.
         response.force_close()
         return response

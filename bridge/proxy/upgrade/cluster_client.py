@@ -26,10 +26,15 @@ from bridge.search import beside, json_tree, legs
 from bridge.search.json_tree import Json
 from bridge.search.response import OwnAnswer, ShownHit, found_hits, source_texts
 from bridge.settings import Settings
+from bridge.text import decode_answer
 
 _CACHED_CONDITIONS = 10_000
 _SHOWING_SHARE = 0.15
 """Of the budget: what the stages before leave for showing the hits that they brought up."""
+
+
+class _Count(msgspec.Struct):
+    count: int
 
 
 class OwnSearches:
@@ -82,6 +87,18 @@ class OwnSearches:
         except AnswerNotUnderstood as error:
             raise StageFailed("facets_unavailable", str(error)) from error
         return members.get("aggregations", msgspec.Raw(b"{}"))
+
+    async def count(self, plan: Plan) -> int:
+        """How many documents the plan's indices show to the caller, whatever the search is.
+
+        Raises:
+            StageFailed: `total_unavailable`, `total_slow`, `total_forbidden`, `total_rejected`.
+        """
+        answer = await self._ask(plan, plan.expression, "_count", {}, b"{}", "total", plan.deadline)
+        try:
+            return decode_answer(answer, _Count).count
+        except msgspec.DecodeError as error:
+            raise StageFailed("total_unavailable", f"the answer to _count cannot be read: {error}") from error
 
     async def msearch(self, plan: Plan, body: bytes, *, stage: str) -> bytes:
         """The cluster's answer to a `_msearch`.

@@ -446,6 +446,43 @@ class Sidecar:
         self._known_info[self.url] = served
         return served
 
+    async def openai_embeddings(self, body: bytes, *, deadline: float) -> tuple[int, bytes]:
+        """The sidecar's own answer, status and body, to a request in OpenAI's shape; `deadline` on the event loop's
+        clock.
+
+        Raises:
+            StageFailed: `embedder_unavailable`, `embedder_slow` or `embedder_unusable`: there is no such answer, or
+                another server is in the sidecar's place (`embedder.url`).
+        """
+        if self._settings.embedder.url is not None:
+            raise StageFailed(
+                "embedder_unavailable", "embedder.url names another embedder: ask that one for embeddings"
+            )
+        remaining_ms = (deadline - asyncio.get_running_loop().time()) * 1000
+        headers = {
+            **self._own_headers,
+            **tracing.outgoing(),
+            DEADLINE_HEADER: str(max(1, int(remaining_ms))),
+            "Content-Type": "application/json",
+        }
+        url = f"{self.url}/v1/embeddings"
+        try:
+            async with (
+                asyncio.timeout_at(deadline),
+                self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer,
+            ):
+                content = await read_answer(answer)
+        except TimeoutError as error:
+            raise StageFailed("embedder_slow", f"{masked(url)} did not answer in time") from error
+        except aiohttp.ClientError as error:
+            raise StageFailed("embedder_unavailable", f"{masked(url)} gave no answer") from error
+        except OversizedAnswer as error:
+            raise StageFailed("embedder_unusable", f"the answer of {masked(url)} {error}") from error
+        if answer.status in (401, 403):
+            # The caller has no key of the sidecar's to correct.
+            raise StageFailed("embedder_unavailable", f"{masked(url)} wants another API key: see sidecar.api_key")
+        return answer.status, content
+
     async def ready(self) -> bool | None:
         """Whether the sidecar says that it can serve; None if it has nothing to serve."""
         if self._settings.reranker.url is not None and self._settings.embedder.url is not None:

@@ -20,7 +20,7 @@ from cachetools import TTLCache
 from bridge.errors import AnswerNotUnderstood, CascadeMissing, StageFailed
 from bridge.profile import IndexProfile
 from bridge.proxy.server.metrics import Metrics
-from bridge.proxy.transport.headers import identity
+from bridge.proxy.transport.headers import MARK, identity
 from bridge.proxy.transport.passthrough import aside
 from bridge.proxy.upgrade.cluster_client import OwnSearches, deadline_of_ranking, deadline_of_showing, scope
 from bridge.proxy.upgrade.companion import CompanionLegs, Entries, companion_texts
@@ -242,6 +242,26 @@ class CallersBackend(flow.Backend):
         if self._fusion_began is not None:
             self._notes.add_time("fuse", _now() - self._fusion_began)
             self._fusion_began = None
+
+
+def marks(ranked: Sequence[Ranked], metrics: Metrics, *, n_searches: int, took_s: float) -> dict[str, str]:
+    """The headers that say what was done for a request of `n_searches`, of which these were ranked. Counts it too."""
+    degraded = [reason for each in ranked for reason in each.notes.degraded]
+    timings = [(stage, ms) for each in ranked for stage, ms in each.notes.timings_ms.items()]
+    for reason in degraded:
+        metrics.degraded.labels(reason).inc()
+    for stage, ms in timings:
+        metrics.stage_duration.labels(stage).observe(ms / 1000)
+    parts = [ranked[0].stages if n_searches == 1 else f"upgraded={len(ranked)}/{n_searches}"]
+    if degraded:
+        parts.append(f"degraded={','.join(dict.fromkeys(degraded))}")
+    if any(each.kept for each in ranked):
+        parts.append("kept")
+    parts.append(f"took_ms={took_s * 1000:.0f}")
+    added = {MARK: "; ".join(parts)}
+    if n_searches == 1:
+        added["Server-Timing"] = ", ".join(f"{stage};dur={ms:.1f}" for stage, ms in timings)
+    return added
 
 
 def internal_error() -> StageFailed:

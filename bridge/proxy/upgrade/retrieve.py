@@ -1,25 +1,30 @@
 """`POST /_bridge/retrieve`: questions in, passages out, for question answering and for language models."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import msgspec
+from aiohttp import web
 from multidict import CIMultiDict
 
 from bridge.errors import StageFailed
 from bridge.profile import IndexProfile, Stage
+from bridge.proxy.server.metrics import Metrics
+from bridge.proxy.transport.passthrough import Inbound
 from bridge.proxy.transport.refusals import Refused
+from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.planning import CLUSTER_UNAVAILABLE, Plan, Planner, Searched
-from bridge.proxy.upgrade.ranking import Ranked, Ranker, RankingCache
-from bridge.search import json_tree
+from bridge.proxy.upgrade.ranking import Ranked, Ranker, RankingCache, marks
+from bridge.records import Key
+from bridge.search import json_tree, legs
 from bridge.search.json_tree import Json
 from bridge.search.reasons import REASONS
 from bridge.search.request import MAX_TEXT_CHARS, LeaveAlone, words_request
 from bridge.search.response import REJECTED
+from bridge.settings import ProxySettings
 from bridge.text import decode
-
-PATH = "/_bridge/retrieve"
 
 MAX_QUERIES = 100
 MAX_PASSAGES = 100
@@ -68,38 +73,151 @@ class RetrieveAnswer(msgspec.Struct):
     results: list[Retrieved]
 
 
-class Retrieval:
-    """Answers in the caller's name, with a budget for each query."""
+class RetrievedDocument(msgspec.Struct):
+    """A document; `source` is what the cluster shows of it to the caller, None if that could not be had."""
 
-    def __init__(self, planner: Planner, rankings: RankingCache, ranker: Ranker) -> None:
+    rank: int
+    index: str
+    doc_id: str
+    score: float
+    source: msgspec.Raw | None
+
+
+class IndexDescription(msgspec.Struct):
+    """What a caller may know of an index before he asks it.
+
+    - `documents`: how many of them the cluster shows to the caller; None if that could not be had.
+    - `text_fields`: the fields that make a document's text, in the order in which they are joined.
+    - `enriched_with`: what the bridge made of each document: `predicted_queries`, `vectors`, `terms`.
+    - `scripts`: the writing systems that the models read; empty if that was not found out.
+    - `stages`: what may rank a search, the last one by default.
+    """
+
+    index: str
+    documents: int | None
+    text_fields: list[str]
+    enriched_with: list[str]
+    scripts: list[str]
+    stages: list[Stage]
+
+
+Marks = Mapping[str, str]
+"""Headers of an answer that say what was done."""
+
+
+class Retrieval:
+    """Answers in the caller's name, with a budget for each query. `caller` are the forwarded headers of a request.
+
+    All methods raise Refused: 400 for a filter that the cluster does not take or an index that the bridge has not
+    enriched, 403 if the caller may not search it, 503 if the cluster cannot be reached or does not answer in time.
+    """
+
+    route = "retrieve"
+    path = "/_bridge/retrieve"
+
+    def __init__(
+        self,
+        planner: Planner,
+        rankings: RankingCache,
+        ranker: Ranker,
+        searches: OwnSearches,
+        settings: ProxySettings,
+        metrics: Metrics,
+    ) -> None:
+        self.listener = settings.retrieve
         self._planner = planner
         self._rankings = rankings
         self._ranker = ranker
+        self._searches = searches
+        self._metrics = metrics
 
-    async def answer(self, body: bytes, caller: CIMultiDict[str]) -> bytes:
-        """The answer to a request's body; `caller` are its forwarded headers.
+    async def answer(self, inbound: Inbound, body: bytes) -> web.Response:
+        """The answer to a request; a body that is no `RetrieveRequest` is refused with 400."""
+        started = _now()
+        try:
+            wanted = decode(body, RetrieveRequest)
+        except msgspec.DecodeError as error:
+            raise _malformed(str(error)) from error
+        results, done = await self.retrieve(wanted, inbound.headers)
+        answer = RetrieveAnswer(round((_now() - started) * 1000), results)
+        return web.Response(body=msgspec.json.encode(answer), content_type="application/json", headers=done)
 
-        Raises:
-            Refused: 400 for a wrong request, a filter that the cluster does not take or an index that the bridge has
-                not enriched, 403 if the caller may not search it, 503 if the cluster cannot be reached or does not
-                answer in time.
-        """
-        started = asyncio.get_running_loop().time()
-        wanted, conditions = _read(body)
-        profile = await self._planner.profile(Searched(wanted.index), caller, deadline=started + self._planner.budget_s)
-        if profile == CLUSTER_UNAVAILABLE:
-            raise _unavailable(wanted.index, REASONS[CLUSTER_UNAVAILABLE.reason])
-        if isinstance(profile, LeaveAlone):
-            raise Refused(400, "illegal_argument_exception", f"index {wanted.index}: {REASONS[profile.reason]}")
+    def refusal(self, refused: Refused) -> bytes:
+        """As OpenSearch writes an error."""
+        return refused.body()
+
+    async def retrieve(self, wanted: RetrieveRequest, caller: CIMultiDict[str]) -> tuple[list[Retrieved], Marks]:
+        """The passages for each query."""
+        started = _now()
+        conditions = _conditions(wanted.filter)
+        profile = await self._profile(wanted.index, caller)
         at_once = asyncio.Semaphore(AT_ONCE)
 
-        async def retrieved(query: str) -> Retrieved:
+        async def retrieved(query: str) -> tuple[Ranked, Retrieved]:
             async with at_once:
-                return await self._retrieved(self._plan(wanted, query, conditions, profile, caller))
+                plan = self._plan(wanted, query, conditions, profile, caller)
+                ranked = await self._ranked(plan)
+                passages = await self._passages(plan, ranked)
+                return ranked, Retrieved(query, ranked.stages, ranked.notes.degraded, passages)
 
-        results = await asyncio.gather(*(retrieved(query) for query in wanted.queries))
-        took_s = asyncio.get_running_loop().time() - started
-        return msgspec.json.encode(RetrieveAnswer(round(took_s * 1000), results))
+        answered = await asyncio.gather(*(retrieved(query) for query in wanted.queries))
+        return [result for _, result in answered], self._marks([ranked for ranked, _ in answered], started)
+
+    async def documents(
+        self, wanted: RetrieveRequest, fields: Sequence[str], caller: CIMultiDict[str]
+    ) -> tuple[list[RetrievedDocument], Ranked, Marks]:
+        """The documents for the first query, best first, with those of their `fields` that the caller is shown; with
+        all if it names none, except the bridge's own."""
+        started = _now()
+        conditions = _conditions(wanted.filter)
+        profile = await self._profile(wanted.index, caller)
+        plan = self._plan(wanted, wanted.queries[0], conditions, profile, caller)
+        ranked = await self._ranked(plan)
+        page = ranked.ranking.hits[: wanted.size]
+        source = {"includes": list(fields), "excludes": [profile.object_field]}
+        sources: dict[Key, msgspec.Raw] = {}
+        keys = [hit.key for hit in page]
+        try:
+            if keys:
+                request = replace(plan.request, presentation={"_source": source})
+                shown = await self._searches.show(plan, legs.shown(request, keys))
+                sources = {hit.key: msgspec.Raw(bytes(hit.members.get("_source", b"{}"))) for hit in shown}
+                keys = [key for key in keys if key in sources]  # others are gone meanwhile
+        except StageFailed as failed:
+            ranked.notes.failures.append(failed)
+        found = [
+            RetrievedDocument(rank, hit.index, hit.doc_id, hit.score, sources.get(hit.key))
+            for rank, hit in enumerate((hit for hit in page if hit.key in keys), start=1)
+        ]
+        return found, ranked, self._marks([ranked], started)
+
+    async def describe(self, index: str, caller: CIMultiDict[str]) -> IndexDescription:
+        """What the index holds, told to whoever may search it."""
+        profile = await self._profile(index, caller)
+        plan = self._plan(RetrieveRequest(index, []), "", [], profile, caller)
+        try:
+            documents = await self._searches.count(plan)
+        except StageFailed as failed:
+            if failed.reason == "total_forbidden":
+                raise _forbidden(index) from failed
+            documents = None
+        made = {
+            "predicted_queries": profile.generator is not None,
+            "vectors": profile.has_vectors,
+            "terms": profile.has_terms,
+        }
+        enriched_with = [name for name, is_made in made.items() if is_made]
+        return IndexDescription(
+            index, documents, profile.text_fields, enriched_with, profile.rules.scripts, profile.stages
+        )
+
+    async def _profile(self, index: str, caller: CIMultiDict[str]) -> IndexProfile:
+        profile = await self._planner.profile(Searched(index), caller, deadline=_now() + self._planner.budget_s)
+        if profile == CLUSTER_UNAVAILABLE:
+            raise _unavailable(index, REASONS[CLUSTER_UNAVAILABLE.reason])
+        if isinstance(profile, LeaveAlone):
+            raise Refused(400, "illegal_argument_exception", f"index {index}: {REASONS[profile.reason]}")
+        return profile
 
     def _plan(
         self,
@@ -116,25 +234,23 @@ class Retrieval:
             caller=caller,
             stage=wanted.stage or profile.stages[-1],
             explain=False,
-            deadline=asyncio.get_running_loop().time() + self._planner.budget_s,
+            deadline=_now() + self._planner.budget_s,
             budget_s=self._planner.budget_s,
         )
 
-    async def _retrieved(self, plan: Plan) -> Retrieved:
+    def _marks(self, ranked: Sequence[Ranked], started: float) -> Marks:
+        return marks(ranked, self._metrics, n_searches=len(ranked), took_s=_now() - started)
+
+    async def _ranked(self, plan: Plan) -> Ranked:
         ranked = await self._rankings.rank(plan)
         if not ranked.ranking.hits and any(map(_is_refusal, ranked.notes.failures)):
-            raise Refused(
-                403,
-                "security_exception",
-                f"the cluster refused the caller to search index {plan.expression} by _msearch",
-            )
+            raise _forbidden(plan.expression)
         if not ranked.ranking.hits and any(map(_is_rejection, ranked.notes.failures)):
             # Beside the filter there is nothing of the caller's in these searches that could be malformed.
-            raise Refused(400, "illegal_argument_exception", f"{PATH}: the cluster does not take this filter")
+            raise _malformed("the cluster does not take this filter")
         if not ranked.ranking.hits and (failure := next(filter(_is_outage, ranked.notes.failures), None)) is not None:
             raise _unavailable(plan.expression, str(failure))
-        passages = await self._passages(plan, ranked)
-        return Retrieved(plan.request.text, ranked.stages, ranked.notes.degraded, passages)
+        return ranked
 
     async def _passages(self, plan: Plan, ranked: Ranked) -> list[RetrievedPassage]:
         page = ranked.ranking.hits[: plan.request.size]
@@ -147,6 +263,20 @@ class Retrieval:
             for rank, hit in enumerate(page, start=1)
             if (passage := best.get(hit.key)) is not None
         ]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _malformed(detail: str) -> Refused:
+    return Refused(400, "illegal_argument_exception", f"the request for passages: {detail}")
+
+
+def _forbidden(expression: str) -> Refused:
+    return Refused(
+        403, "security_exception", f"the cluster refused the caller to search index {expression} by _msearch"
+    )
 
 
 def _unavailable(expression: str, detail: str) -> Refused:
@@ -170,14 +300,13 @@ def _is_refusal(failure: StageFailed) -> bool:
     return failure.reason == "legs_forbidden" or "security_exception" in str(failure)
 
 
-def _read(body: bytes) -> tuple[RetrieveRequest, list[Json]]:
-    """The request, and its filter as a list of clauses."""
+def _conditions(filters: msgspec.Raw) -> list[Json]:
+    """The clauses of a filter."""
     try:
-        wanted = decode(body, RetrieveRequest)
-        filters = json_tree.read(bytes(wanted.filter))
-    except (msgspec.DecodeError, ValueError) as error:
-        raise Refused(400, "illegal_argument_exception", f"{PATH}: {error}") from error
-    conditions = filters if isinstance(filters, list) else [filters]
+        read = json_tree.read(bytes(filters))
+    except ValueError as error:
+        raise _malformed(str(error)) from error
+    conditions = read if isinstance(read, list) else [read]
     if not all(isinstance(each, dict) for each in conditions):
-        raise Refused(400, "illegal_argument_exception", f"{PATH}: filter: expected a clause, or an array of clauses")
-    return wanted, conditions
+        raise _malformed("filter: expected a clause, or an array of clauses")
+    return conditions

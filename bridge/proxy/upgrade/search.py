@@ -42,7 +42,7 @@ from bridge.proxy.transport.upstream import Upstream
 from bridge.proxy.upgrade import multisearch
 from bridge.proxy.upgrade.answer import Composer, is_filtered, readable
 from bridge.proxy.upgrade.planning import Control, Plan, Planner, Searched, left_alone, read_control
-from bridge.proxy.upgrade.ranking import Ranked, RankingCache
+from bridge.proxy.upgrade.ranking import Ranked, RankingCache, marks
 from bridge.search.request import LeaveAlone, template_parameters, unasked
 from bridge.search.response import hidden
 from bridge.settings import ProxySettings
@@ -401,7 +401,11 @@ class Search:
         is_partial = is_as_sent and is_filtered(plans)
         body = await self._body(plans, ranked, own_body, several=target.several, is_partial=is_partial)
         took_part = [each for each in ranked if each is not None]
-        return _Made(answer, self._marks(took_part, len(plans), started), body)
+        took_s = asyncio.get_running_loop().time() - started
+        added = marks(took_part, self._metrics, n_searches=len(plans), took_s=took_s)
+        if len(plans) == 1 and took_part[0].impression is not None:
+            added[IMPRESSION] = took_part[0].impression
+        return _Made(answer, added, body)
 
     async def _body(
         self,
@@ -437,28 +441,6 @@ class Search:
     def _passed(self, reason: str) -> dict[str, str]:
         self._metrics.passed.labels(reason).inc()
         return {MARK: f"pass; reason={reason}"}
-
-    def _marks(self, ranked: Sequence[Ranked], n_searches: int, started: float) -> dict[str, str]:
-        """The headers that tell what was done, which the metrics count too."""
-        took_s = asyncio.get_running_loop().time() - started
-        degraded = [reason for each in ranked for reason in each.notes.degraded]
-        timings = [(stage, ms) for each in ranked for stage, ms in each.notes.timings_ms.items()]
-        for reason in degraded:
-            self._metrics.degraded.labels(reason).inc()
-        for stage, ms in timings:
-            self._metrics.stage_duration.labels(stage).observe(ms / 1000)
-        marks = [ranked[0].stages if n_searches == 1 else f"upgraded={len(ranked)}/{n_searches}"]
-        if degraded:
-            marks.append(f"degraded={','.join(dict.fromkeys(degraded))}")
-        if any(each.kept for each in ranked):
-            marks.append("kept")
-        marks.append(f"took_ms={took_s * 1000:.0f}")
-        added = {MARK: "; ".join(marks)}
-        if n_searches == 1:
-            added["Server-Timing"] = ", ".join(f"{stage};dur={ms:.1f}" for stage, ms in timings)
-            if ranked[0].impression is not None:
-                added[IMPRESSION] = ranked[0].impression
-        return added
 
 
 async def _read(share: Share, answer: aiohttp.ClientResponse) -> bytes | None:

@@ -1,0 +1,1 @@
+"""Retrieval in the shapes that language models and their libraries speak."""
