@@ -1,12 +1,18 @@
 """Who may see what, through the proxy: the same as without it, on every path of a search."""
 
+import base64
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
+import openai
 import pytest
 import requests
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import CallToolResult
 from opensearchpy import OpenSearch
 from pydantic import SecretStr
 
@@ -211,6 +217,37 @@ def test_no_passage_of_a_hidden_document_is_retrieved(secured: tuple[SecuredNode
     [result] = answered.json()["results"]
     assert result["passages"]
     assert {passage["doc_id"] for passage in result["passages"]} <= VISIBLE.keys()
+
+
+@pytest.mark.case("S1")
+@pytest.mark.filterwarnings("ignore")  # of other people's libraries
+async def test_a_language_model_sees_of_an_index_what_its_user_does(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    node, stack = secured
+    asked = {"index": INDEX, "question": "wing pressure flow"}
+
+    async def tools(user: str) -> list[CallToolResult]:
+        async with (
+            httpx2.AsyncClient(auth=(user, node.password), timeout=120) as http,
+            Client(streamable_http_client(f"{stack.admin_url}/_bridge/mcp", http_client=http)) as session,
+        ):
+            return [
+                await session.call_tool("passages", asked),
+                await session.call_tool("search", {**asked, "size": 50, "max_tokens": 100_000}),
+                await session.call_tool("describe_index", {"index": INDEX}),
+            ]
+
+    passages, documents, described = [each.structured_content for each in await tools("dls")]
+    assert passages["passages"]
+    assert {each["doc_id"] for each in passages["passages"]} <= VISIBLE.keys()
+    assert {each["doc_id"] for each in documents["documents"]} == VISIBLE.keys()
+    assert described["documents"] == len(VISIBLE)
+    assert all(each.is_error and not each.structured_content for each in await tools("nothing"))
+
+    basic = base64.b64encode(f"dls:{node.password}".encode()).decode()
+    url = f"{stack.admin_url}/_bridge/openai/v1"
+    with openai.OpenAI(api_key="any", base_url=url, default_headers={"Authorization": f"Basic {basic}"}) as through:
+        found = through.vector_stores.search(INDEX, query="wing pressure flow", max_num_results=50)
+    assert {each.file_id for each in found.data} == VISIBLE.keys()
 
 
 @pytest.mark.case("S3")

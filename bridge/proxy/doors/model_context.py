@@ -53,7 +53,7 @@ _Question = Annotated[
     Meta(min_length=1, max_length=MAX_TEXT_CHARS, pattern=r"\S", description="What to look for, in plain words."),
 ]
 _Filter = Annotated[
-    Raw,
+    dict[str, Any] | list[dict[str, Any]],
     Meta(
         description="Conditions that documents have to meet: a clause of the cluster's query language, as "
         '{"term": {"lang": "en"}}, or an array of clauses.'
@@ -67,7 +67,7 @@ class _PassagesRequest(msgspec.Struct, forbid_unknown_fields=True):
     question: _Question
     max_tokens: _MaxTokens = 2_000
     max_passages: Annotated[int, Meta(ge=1, le=50, description="Most passages.")] = 10
-    filter: _Filter = Raw(b"[]")
+    filter: _Filter = []
 
 
 class _Passage(msgspec.Struct):
@@ -94,7 +94,7 @@ class _SearchRequest(msgspec.Struct, forbid_unknown_fields=True):
     size: Annotated[int, Meta(ge=1, le=50, description="Most documents.")] = 5
     max_tokens: _MaxTokens = 4_000
     fields: Annotated[list[str], Meta(description="Fields of documents to show; all if it is empty.")] = []
-    filter: _Filter = Raw(b"[]")
+    filter: _Filter = []
 
 
 class _Document(msgspec.Struct):
@@ -159,6 +159,10 @@ def _schema(shape: type[msgspec.Struct]) -> dict[str, object]:
     whole: dict[str, object] = components.pop(shape.__name__)
     del whole["title"]
     return whole | ({"$defs": components} if components else {})
+
+
+def _raw(value: object) -> Raw:
+    return Raw(msgspec.json.encode(value))
 
 
 def _text(text: str) -> Sequence[Mapping[str, str]]:
@@ -272,7 +276,7 @@ class ModelContext:
 
     async def _passages(self, wanted: _PassagesRequest, caller: CIMultiDict[str]) -> tuple[_Passages, Marks]:
         size = min(wanted.max_passages * _SPARE, _MOST_DOCUMENTS)
-        request = RetrieveRequest(wanted.index, [wanted.question], size=size, filter=wanted.filter)
+        request = RetrieveRequest(wanted.index, [wanted.question], size=size, filter=_raw(wanted.filter))
         [result], marks = await self._retrieval.retrieve(request, caller)
         texts = [passage.text for passage in result.passages]
         limits = {"max_passages": wanted.max_passages, "max_tokens": wanted.max_tokens}
@@ -286,7 +290,7 @@ class ModelContext:
         return _Passages(passages, chosen.tokens, *left_out, result.stages, result.degraded), marks
 
     async def _search(self, wanted: _SearchRequest, caller: CIMultiDict[str]) -> tuple[_Documents, Marks]:
-        request = RetrieveRequest(wanted.index, [wanted.question], size=wanted.size, filter=wanted.filter)
+        request = RetrieveRequest(wanted.index, [wanted.question], size=wanted.size, filter=_raw(wanted.filter))
         found, ranked, marks = await self._retrieval.documents(request, wanted.fields, caller)
         n_bytes = sum(memoryview(each.source).nbytes for each in found if each.source is not None)
         documents, tokens = await aside(n_bytes, lambda: _within(found, wanted.max_tokens))

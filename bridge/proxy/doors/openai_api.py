@@ -35,7 +35,7 @@ _MAX_LEVELS = 50
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 _Query = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT_CHARS, pattern=r"\S")]
-_Value = str | float | bool
+_Value = str | int | float | bool
 
 _RANGES = ("gt", "gte", "lt", "lte")
 
