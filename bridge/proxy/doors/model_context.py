@@ -2,7 +2,8 @@
 
 Each request is answered by itself, with one JSON object: there are no sessions, and no streams that stay open. So both
 kinds of clients are served: those that begin with `initialize` (up to revision 2025-11-25), and those that say in each
-request who they are (from 2026-07-28 on). The specification is at https://modelcontextprotocol.io/specification.
+request who they are (from 2026-07-28 on). The specification is at https://modelcontextprotocol.io/specification. The protocol's own package would
+bring a second HTTP server (Starlette) with limits of its own; without sessions and streams little of it is needed.
 """
 
 import contextlib
@@ -140,7 +141,7 @@ class _Tool(Generic[_Arguments]):
         self._run = run
 
     async def call(self, arguments: bytes, caller: CIMultiDict[str]) -> tuple[dict[str, object], Marks]:
-        """The result of `tools/call`. What goes wrong is told to the model, which may do better with its next call."""
+        """The result of `tools/call`. A failure is a result, too: the model reads it, and may call again."""
         try:
             read = decode(arguments, self._arguments)
         except msgspec.DecodeError as error:
@@ -225,7 +226,7 @@ class ModelContext:
             Refused: 403 for a page in a browser.
         """
         if hdrs.ORIGIN in inbound.headers:
-            # The name of a site that leads here (DNS rebinding) would be as good as any: no page has business here.
+            # Any site's name may lead here (DNS rebinding), so no name is better than another: only browsers send this.
             raise Refused(403, "security_exception", f"Origin: {inbound.headers[hdrs.ORIGIN]}: pages may not ask here")
         message_id: int | str | None = None
         try:
@@ -330,6 +331,7 @@ def _check_version(message: _Message, headers: CIMultiDict[str]) -> None:
     its body does: intermediaries go by the headers."""
     wanted = headers.get(_VERSION_HEADER)
     if wanted is not None and wanted not in (*WITH_HANDSHAKE, *WITHOUT_HANDSHAKE) and message.method != "initialize":
+        wanted = wanted.encode("utf-8", "backslashreplace").decode()
         raise _ProtocolError(
             UNSUPPORTED_VERSION,
             f"{_VERSION_HEADER}: {wanted} is not served",
