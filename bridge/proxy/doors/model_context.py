@@ -2,8 +2,9 @@
 
 Each request is answered by itself, with one JSON object: there are no sessions, and no streams that stay open. So both
 kinds of clients are served: those that begin with `initialize` (up to revision 2025-11-25), and those that say in each
-request who they are (from 2026-07-28 on). The specification is at https://modelcontextprotocol.io/specification. The protocol's own package would
-bring a second HTTP server (Starlette) with limits of its own; without sessions and streams little of it is needed.
+request who they are (from 2026-07-28 on). https://modelcontextprotocol.io/specification has the protocol. Its own
+package would bring a second HTTP server (Starlette) with limits of its own; without sessions and streams, little of it
+is needed.
 """
 
 import contextlib
