@@ -260,6 +260,27 @@ class TuningRecord(msgspec.Struct, frozen=True):
     front: list[TunedPoint]
 
 
+class Calibration(msgspec.Struct, frozen=True):
+    """How probable it is that an index answers a question, by the vector leg's score of the nearest document: the
+    logistic function of `slope` × (score - `middle`) (Platt 1999, "Probabilistic outputs for support vector machines").
+
+    - `encoder`, `generation`: what gave the scores; the calibration counts for no other.
+    - `auc`: the probability that a question which the index answers has a higher score than one which it does not, with
+      its 95 % interval `low`…`high`.
+    - `far_questions`: how many questions it does not answer; `measurement` says which ones it does.
+    """
+
+    slope: Annotated[float, Meta(gt=0)]
+    middle: float
+    encoder: str
+    generation: int
+    auc: float
+    low: float
+    high: float
+    far_questions: int
+    measurement: Measurement
+
+
 SEPARATE_BOOST = 0.25
 """Weight of predicted queries that are scored by themselves: in a short field a single word counts for much."""
 
@@ -291,6 +312,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
     - `rules`: which searches pass.
     - `stages`: the stages that may serve this index (the gate's verdict); a search stops at the last one.
     - `gate`, `tuning`: the evidence; no search reads it.
+    - `calibration`: what scores of the vector leg mean; None if that was not measured.
     - `generation`: which set of our fields, counted from 1; each has its own models.
     - `vector_type`: if it is none, the encoder is used only to measure passages.
     - `vector_encoding`: float if a profile does not name it, because older indices hold float32.
@@ -319,6 +341,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
     )
     gate: GateRecord | None = None
     tuning: TuningRecord | None = None
+    calibration: Calibration | None = None
     generation: Annotated[int, Meta(ge=1)] = 1
     vector_type: VectorType = "knn_vector"
     vector_encoding: VectorEncoding = "float"
@@ -351,6 +374,13 @@ class IndexProfile(msgspec.Struct, frozen=True):
     def embedding_bytes(self) -> int:
         """Bytes of one embedding in the index."""
         return self.dimension * (1 if self.vector_encoding == "byte" else 4)
+
+    @property
+    def valid_calibration(self) -> Calibration | None:
+        """The calibration, if it was made with the present models and generation."""
+        made = self.calibration
+        present = (self.encoder.identity, self.generation)
+        return made if made is not None and (made.encoder, made.generation) == present else None
 
     @property
     def has_vectors(self) -> bool:

@@ -211,6 +211,18 @@ class ProxySettings(Section):
     es_compat: bool = Field(
         False, description="Answer Elasticsearch's clients as Elasticsearch does: product, version and media types."
     )
+    cutoff: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Leave out documents that only vectors found, and that answer the query with a smaller probability "
+        "than this; 0 leaves none out. For indices that neural-bridge gate --calibrate has calibrated.",
+    )
+    fallback: bool = Field(
+        False,
+        description="If the application's own query matches nothing, give the closest documents all the same, whatever "
+        "proxy.cutoff is, and mark them.",
+    )
     retrieve: Listener = Field(
         "operators", description="Which listener answers /_bridge/retrieve: passages for questions, in batches."
     )

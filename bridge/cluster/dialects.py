@@ -309,7 +309,8 @@ def nearest(profile: IndexProfile, embedding: Sequence[float], *, k: int, allowe
 
 
 def compared(profile: IndexProfile, embedding: Sequence[float]) -> dict[str, Any]:
-    """The query that compares every vector with `embedding`, by cosine: slow and exact."""
+    """The query that compares every vector with `embedding`, by cosine: slow and exact. Scores are those of `nearest`,
+    so that they mean the same whichever of the two found a document."""
     field, vector = profile.embedding_field, components(profile, embedding)
     if profile.vector_type == "dense_vector":
         source = "cosineSimilarity(params.query_value, params.field) + 1.0"
@@ -317,7 +318,10 @@ def compared(profile: IndexProfile, embedding: Sequence[float]) -> dict[str, Any
     else:
         parameters = {"field": field, "query_value": vector, "space_type": "cosinesimil"}
         script = {"lang": "knn", "source": "knn_score", "params": parameters}
-    scored = {"script_score": {"query": {"bool": {"filter": [{"exists": {"field": field}}]}}, "script": script}}
+    # The scripts give 1 + cosine, as the inner product of OpenSearch's floats does; other vectors half of that.
+    boost = 1.0 if (profile.vector_type, profile.vector_encoding) == ("knn_vector", "float") else 0.5
+    among = {"bool": {"filter": [{"exists": {"field": field}}]}}
+    scored = {"script_score": {"query": among, "script": script, "boost": boost}}
     return _over_passages(profile, scored)
 
 

@@ -24,6 +24,7 @@ from bridge.search.collapse import Group, first_of_each, groups_of
 from bridge.search.fusion import (
     LegRankings,
     cascade,
+    confidence,
     diversify,
     first_stage,
     fuse,
@@ -34,6 +35,7 @@ from bridge.search.fusion import (
     pinned,
     rerank,
     smooths,
+    without_distant,
 )
 from bridge.search.json_tree import Json
 from bridge.search.request import SearchRequest
@@ -105,7 +107,9 @@ class Ranking:
     what took part, for example `hybrid+rerank`. `legs`: the hits of each leg. `groups`: the group of each document,
     empty if the search is not collapsed. `passages`: of documents with several, the one that the cross-encoder scored
     best. `embedding`: the query's; None if there is none, or if the caller may not see the vectors to compare it with.
-    `terms`: the query's, if leg `sparse` was searched.
+    `terms`: the query's, if leg `sparse` was searched. `confidence`: the probability that the index answers the query,
+    None if it is not calibrated or the vector leg found nothing. `closest`: the application's own query matches
+    nothing, and these are the closest documents in its place.
     """
 
     hits: Sequence[RankedHit] = ()
@@ -116,6 +120,8 @@ class Ranking:
     passages: Mapping[Key, Passage] = field(default_factory=dict)
     embedding: Sequence[float] | None = None
     terms: Terms = field(default_factory=dict)
+    confidence: float | None = None
+    closest: bool = False
 
     @property
     def own(self) -> list[Key]:
@@ -124,8 +130,29 @@ class Ranking:
         return [hit.key for hit in (first_of_each(hits, self.groups) if self.groups else hits)]
 
 
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """What becomes of documents that only vectors found.
+
+    `cutoff`: those that answer the query with a smaller probability are left out; 0 leaves none out. `fallback`: if
+    nothing is left, and the application's own query matches nothing, the closest documents are ranked all the same.
+    """
+
+    cutoff: float = 0.0
+    fallback: bool = False
+
+
+ANY_DISTANCE = Distance()
+
+
 async def rank(
-    request: SearchRequest, profile: IndexProfile, stage: Stage, backend: Backend, *, explain: bool = False
+    request: SearchRequest,
+    profile: IndexProfile,
+    stage: Stage,
+    backend: Backend,
+    *,
+    explain: bool = False,
+    distance: Distance = ANY_DISTANCE,
 ) -> Ranking:
     """Ranks by all stages up to `stage`, without those that the backend has no answers for.
 
@@ -133,7 +160,12 @@ async def rank(
     search is collapsed, all documents that the legs found are ranked, the best of each group stays, and the window is
     cut last: every page is of the same groups.
     """
-    ranking = await _rank_documents(request, profile, stage, backend, explain)
+    ranking = await _rank_documents(request, profile, stage, backend, explain, distance)
+    if distance.fallback and ranking.legs and not ranking.hits and profile.has_vectors:
+        by_vectors: Stage = stage if "vector" in leg_weights(profile, stage) else "vector"
+        if (by_vectors, distance.cutoff) != (stage, 0):
+            every = replace(distance, cutoff=0.0)
+            ranking = await _rank_documents(request, profile, by_vectors, backend, explain, every)
     if request.collapse is None:
         return ranking
     groups = groups_of((hit for hits in ranking.legs.values() for hit in hits), request.collapse)
@@ -141,13 +173,14 @@ async def rank(
 
 
 async def _rank_documents(
-    request: SearchRequest, profile: IndexProfile, stage: Stage, backend: Backend, explain: bool
+    request: SearchRequest, profile: IndexProfile, stage: Stage, backend: Backend, explain: bool, distance: Distance
 ) -> Ranking:
     weights = leg_weights(profile, stage)
     # A text leg alone ranks as the boosts want it.
     reordered = stage in _RERANKED or not weights.keys().isdisjoint(NEURAL_LEGS)
     boosting = request.clause.boosted and profile.rules.boosts > 0 and reordered
-    wanted = weights.keys() | {"lexical"} if explain or boosting else weights.keys()
+    tells_matches = distance.fallback or (distance.cutoff > 0 and weights.keys().isdisjoint(TEXT_LEGS))
+    wanted = weights.keys() | {"lexical"} if explain or boosting or tells_matches else weights.keys()
     smoothing = smooths(profile, stage)
     diverse = profile.rules.diversity > 0 and profile.has_codes and reordered
     hits_of, embedding, terms = await _run_legs(
@@ -161,13 +194,17 @@ async def _rank_documents(
     if confident is not None:
         weights, wishes, unpinned = {confident: 1.0}, Boosts(), hits_of
     counting = {leg: hits for leg, hits in hits_of.items() if weights.get(leg, 0.0) > 0}
+    nearest = hits_of.get("vector")
+    certainty = confidence(profile, nearest[0].score) if nearest else None
     if not counting:
-        return Ranking(legs=hits_of, embedding=embedding, terms=terms)
+        return Ranking(legs=hits_of, embedding=embedding, terms=terms, confidence=certainty)
     fusion = msgspec.structs.replace(profile.fusion, weights=weights)
     codes = codes_of(counting, profile) if (smoothing or diverse) and confident is None else {}
     fused = fuse(
         unpinned, fusion, window=profile.window, codes=codes if smoothing else {}, cut=request.collapse is None
     )
+    if distance.cutoff > 0 and not hits_of.keys().isdisjoint(TEXT_LEGS):
+        fused = without_distant(fused, profile, distance.cutoff)
     ranking = Ranking(
         hits=first_stage(lifted(fused, wishes.lifts)),
         complete=_holds_all_matches(counting, profile.window),
@@ -175,6 +212,8 @@ async def _rank_documents(
         legs=hits_of,
         embedding=embedding,
         terms=terms,
+        confidence=certainty,
+        closest=distance.fallback and bool(fused) and not hits_of.get("lexical", True),
     )
     if confident is not None:
         return replace(ranking, stages=ranking.stages + CONFIDENT)

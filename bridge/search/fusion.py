@@ -256,6 +256,25 @@ def logistic(value: float) -> float:
     return 1 / (1 + math.exp(min(-value, _LARGEST_EXPONENT)))
 
 
+def confidence(profile: IndexProfile, score: float) -> float | None:
+    """The probability that a document with this score of the vector leg answers the query; None if the index has no
+    calibration."""
+    calibration = profile.valid_calibration
+    return None if calibration is None else logistic(calibration.slope * (score - calibration.middle))
+
+
+def without_distant(fused: Sequence[RankedHit], profile: IndexProfile, cutoff: float) -> list[RankedHit]:
+    """The fused ranking without documents that the vector leg alone found, unless the probability that they answer the
+    query is at least `cutoff`. Without a calibration all stay."""
+    return [
+        hit
+        for hit in fused
+        if hit.legs.keys() != {"vector"}
+        or (probability := confidence(profile, hit.legs["vector"].score)) is None
+        or probability >= cutoff
+    ]
+
+
 def first_stage(fused: Sequence[RankedHit]) -> list[RankedHit]:
     """The fused ranking with the scores that its hits carry in an answer."""
     return [replace(hit, score=FUSED_FLOOR + _with_lift(hit.fused_score or 0.0, hit)) for hit in fused]

@@ -6,6 +6,7 @@ from prometheus_client import generate_latest as _generate_latest
 from bridge import __version__
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_TENTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 class Metrics:
@@ -51,10 +52,21 @@ class Metrics:
             ("outcome",),
             registry=self.registry,
         )
+        self.confidence = Histogram(
+            "bridge_proxy_confidence",
+            "Upgraded searches of calibrated indices: the probability that the index answers the query.",
+            buckets=_TENTHS,
+            registry=self.registry,
+        )
+        self.fallbacks = Counter(
+            "bridge_proxy_fallbacks",
+            "Answers with the closest documents because the application's own query matches nothing.",
+            registry=self.registry,
+        )
         self.shadow_overlap = Histogram(
             "bridge_proxy_shadow_overlap",
             "Shadow mode: share of the first ten hits that both rankings have.",
-            buckets=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+            buckets=_TENTHS,
             registry=self.registry,
         )
         self.in_flight = Gauge(

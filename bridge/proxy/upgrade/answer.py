@@ -14,7 +14,7 @@ from bridge.errors import AnswerNotUnderstood, StageFailed
 from bridge.proxy.transport.passthrough import Inbound, aside
 from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.planning import Plan
-from bridge.proxy.upgrade.ranking import Ranked, internal_error
+from bridge.proxy.upgrade.ranking import FALLBACK, Ranked, internal_error
 from bridge.records import Key, Passage, RankedHit, Smoothed, Terms
 from bridge.search import legs
 from bridge.search.collapse import Collapse, Group
@@ -133,7 +133,7 @@ class Composer:
         if plan.explain and page:
             reasons = await self._reasons(plan, [hit.key for hit in page], ranked)
         shown = [
-            _shown(plan, available[hit.key], hit, rank, ranked.ranking.passages.get(hit.key), reasons.get(hit.key, {}))
+            _shown(plan, ranked, available[hit.key], hit, rank, reasons.get(hit.key, {}))
             for rank, hit in enumerate(page, start=request.start + 1)
             if hit.key in available
         ]
@@ -265,9 +265,13 @@ def _refuse_mixture(plan: Plan, keys: Sequence[Key]) -> None:
 
 
 def explained_answer(ranked: Ranked) -> dict[str, object]:
-    """What was done, what was left out, and how many milliseconds each part took."""
+    """What was done, what was left out, and how many milliseconds each part took; and how probable it is that the index
+    answers the query, if it is calibrated."""
+    confidence = ranked.ranking.confidence
     return {
         "stages": ranked.stages,
+        **({} if confidence is None else {"confidence": round(confidence, 4)}),
+        **({"fallback": FALLBACK} if ranked.closest else {}),
         "degraded": ranked.notes.degraded,
         "timings_ms": {name: round(duration, 2) for name, duration in ranked.notes.timings_ms.items()},
     }
@@ -318,13 +322,16 @@ def explained_smoothing(smoothed: Smoothed) -> dict[str, object]:
 
 
 def _shown(
-    plan: Plan, hit: ShownHit, ranked: RankedHit, rank: int, passage: Passage | None, reasons: Mapping[str, object]
+    plan: Plan, ranked: Ranked, shown: ShownHit, hit: RankedHit, rank: int, reasons: Mapping[str, object]
 ) -> RawObject:
+    passage = ranked.ranking.passages.get(hit.key)
+    mark: dict[str, object] = {"fallback": FALLBACK} if ranked.closest else {}
+    explanation = explained_hit(hit, rank=rank, passage=passage, reasons=reasons) if plan.explain else {}
     return shown_hit(
-        hit,
-        score=ranked.score,
+        shown,
+        score=hit.score,
         passage=passage.text if plan.passage and passage is not None else None,
-        explanation=explained_hit(ranked, rank=rank, passage=passage, reasons=reasons) if plan.explain else None,
+        explanation=mark | explanation or None,
     )
 
 

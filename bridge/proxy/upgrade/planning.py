@@ -39,13 +39,15 @@ from bridge.proxy.transport.headers import CONTROL, accepts_json, identity, of_a
 from bridge.proxy.transport.passthrough import AnswerMemory, aside
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.transport.upstream import Upstream
+from bridge.search.flow import ANY_DISTANCE, Distance
 from bridge.search.request import LeaveAlone, SearchRequest, parse
-from bridge.settings import Settings
+from bridge.settings import ProxySettings, Settings
 from bridge.text import decode_answer
 
 _STAGES: dict[str, Stage] = {stage: stage for stage in get_args(Stage)}
-_WORDS = ("off", "explain", "passage", "union", "facets")
-_SHARES = ("smoothing", "diverse")
+_WORDS = ("off", "explain", "passage", "union", "facets", "fallback")
+_CUTOFF = "cutoff"
+_SHARES = ("smoothing", "diverse", _CUTOFF)
 _JSON_BODIES = ("application/json", "application/x-ndjson", "")
 _CACHED_INDICES = 10_000
 _COMPANION_SHARE = 0.5
@@ -81,7 +83,8 @@ class Control:
     `stage`: where to stop, None for all that the index enables; `off`: leave this search alone; `explain`: show what
     each stage contributed; `passage`: show the winning passage among a hit's highlights; `union`: include what the
     bridge found in the total; `facets`: aggregate it, too; `weights`: weights of legs, and the shares of neighbours in
-    smoothed scores (`smoothing`) and of likeness to the documents before (`diverse`), that replace the profile's.
+    smoothed scores (`smoothing`) and of likeness to the documents before (`diverse`), that replace the profile's;
+    `cutoff`, None if the request names none, and `fallback` as in `Distance`.
     """
 
     stage: Stage | None = None
@@ -91,6 +94,15 @@ class Control:
     union: bool = False
     facets: bool = False
     weights: Mapping[str, float] = field(default_factory=dict)
+    cutoff: float | None = None
+    fallback: bool = False
+
+    def distance(self, settings: ProxySettings) -> Distance:
+        """What becomes of documents that only vectors found. The settings decide what a request leaves open, unless it
+        names a stage: it wants what that one finds."""
+        default = Distance(settings.cutoff, settings.fallback) if self.stage is None else ANY_DISTANCE
+        cutoff = default.cutoff if self.cutoff is None else self.cutoff
+        return Distance(cutoff, default.fallback or self.fallback)
 
     def applied_to(self, profile: IndexProfile) -> IndexProfile:
         """The profile with this request's weights."""
@@ -109,8 +121,8 @@ class Plan:
 
     `expression` is the index or alias as in the request's path; `caller` the forwarded headers;
     `deadline` on the event loop's clock. `hide`: the objects of the bridge that the answer leaves out. `of_one_index`:
-    the expression led to one index when the profile was read. `explain`,
-    `passage`, `union` and `facets` as in `Control`.
+    the expression led to one index when the profile was read. `explain`, `passage`, `union` and `facets` as in
+    `Control`; `distance`: what becomes of documents that only vectors found.
     """
 
     request: SearchRequest
@@ -126,6 +138,7 @@ class Plan:
     union: bool = False
     facets: bool = False
     of_one_index: bool = False
+    distance: Distance = ANY_DISTANCE
 
 
 class Planner:
@@ -143,6 +156,7 @@ class Planner:
         self._memory = memory
         self._own_identity = own_identity(settings.cluster)
         self._prefix = settings.companion.prefix
+        self._settings = settings.proxy
         self.budget_s = settings.proxy.budget_ms / 1000
         self._per_request_headers = settings.proxy.per_request_headers
         ttl_s = settings.proxy.profile_ttl_s
@@ -189,6 +203,7 @@ class Planner:
             passage=control.passage,
             union=control.union,
             facets=control.facets,
+            distance=control.distance(self._settings),
         )
 
     def objects(self, searched: "Searched", caller: CIMultiDict[str]) -> frozenset[str]:
@@ -332,34 +347,40 @@ class Planner:
 
 
 def read_control(header: str | None) -> Control:
-    """Reads the header's comma-separated words, and the weights among them (`vector=2`).
+    """Reads the header's comma-separated words, and the numbers among them (`vector=2`, `cutoff=0.5`).
 
     Raises:
-        Refused: 400; a word is unknown, a weight is out of its range, or two stages are named.
+        Refused: 400; a word is unknown, a number is out of its range, or two stages are named.
     """
     parts = [part for each in (header or "").split(",") if (part := each.strip().lower())]
     words = {part for part in parts if "=" not in part}
     assignments = [part.partition("=") for part in parts if "=" in part]
     weights = {leg.strip(): float(weight) for leg, _, weight in assignments if _is_weight(leg.strip(), weight)}
+    cutoff = weights.pop(_CUTOFF, None)
+    n_numbers = len(weights) + (cutoff is not None)
     stages = words & _STAGES.keys()
-    if words - stages - set(_WORDS) or len(stages) > 1 or len(weights) < len(assignments):
+    if words - stages - set(_WORDS) or len(stages) > 1 or n_numbers < len(assignments):
         raise Refused(
             400,
             "illegal_argument_exception",
-            f"header {CONTROL}: {header}: expected one of off, {', '.join(_STAGES)}, any of explain, passage, union, "
-            f"facets, one weight from 0 on for any of {', '.join(LEGS)}, as vector=2, and one from 0 to 1 for "
-            f"{' or '.join(_SHARES)}",
+            f"header {CONTROL}: {header}: expected one of off, {', '.join(_STAGES)}, any of "
+            f"{', '.join(_WORDS[1:])}, one weight from 0 on for any of {', '.join(LEGS)}, as vector=2, and one number "
+            f"from 0 to 1 for any of {', '.join(_SHARES)}",
         )
     return Control(
-        stage=_STAGES[stages.pop()] if stages else None, weights=weights, **{word: word in words for word in _WORDS}
+        stage=_STAGES[stages.pop()] if stages else None,
+        weights=weights,
+        cutoff=cutoff,
+        **{word: word in words for word in _WORDS},
     )
 
 
 def _is_weight(leg: str, weight: str) -> bool:
     try:
-        return (leg in LEGS and 0 <= float(weight) < math.inf) or (leg in _SHARES and 0 <= float(weight) <= 1)
+        number = float(weight)
     except ValueError:
         return False
+    return (leg in LEGS and 0 <= number < math.inf) or (leg in _SHARES and 0 <= number <= 1)
 
 
 def left_alone(control: Control, caller: CIMultiDict[str]) -> LeaveAlone | None:
@@ -467,10 +488,13 @@ def _profile_beside(body: bytes, indices: Sequence[str], prefix: str) -> IndexPr
 
 
 def _only_one(profiles: Sequence[IndexProfile | None]) -> IndexProfile | LeaveAlone:
-    """The profile that all indices have, without its evidence, in which they may differ."""
-    known = [msgspec.structs.replace(profile, gate=None, tuning=None) for profile in profiles if profile is not None]
+    """The profile that all indices have, without its evidence and calibration, in which they may differ; one that all
+    have alike stays."""
+    found = [profile for profile in profiles if profile is not None]
+    known = [msgspec.structs.replace(profile, gate=None, tuning=None, calibration=None) for profile in found]
     if not known:
         return _NO_PROFILE
     if len(known) < len(profiles) or any(profile != known[0] for profile in known):
         return _DIFFERENT
-    return known[0]
+    calibration = found[0].calibration if all(each.calibration == found[0].calibration for each in found) else None
+    return msgspec.structs.replace(known[0], calibration=calibration)

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import msgspec
@@ -42,6 +42,9 @@ _ENCODING_SHARE = 0.4
 
 _WAITING_SHARE = 0.5
 """Of the budget: what a search may spend on waiting for another's ranking; the rest is for a ranking of its own."""
+
+FALLBACK = "closest"
+"""What answers and hits are marked with if the application's own query matches nothing."""
 
 _SAME_REASON_S = 10.0
 
@@ -103,6 +106,11 @@ class Ranked:
         """What took part in the answer, for example `hybrid+rerank`."""
         return "lexical" if self.notes.fell_back else self.ranking.stages
 
+    @property
+    def closest(self) -> bool:
+        """Whether the answer has the closest documents because the application's own query matches none."""
+        return self.ranking.closest and not self.notes.fell_back
+
 
 class Ranker:
     """Ranks by the cluster and the model servers."""
@@ -116,7 +124,9 @@ class Ranker:
         """The ranking by all stages that worked; without hits if no leg answered."""
         notes = Notes()
         backend = CallersBackend(plan, self._searches, self._sidecar, notes)
-        ranking = await flow.rank(plan.request, plan.profile, plan.stage, backend, explain=plan.explain)
+        ranking = await flow.rank(
+            plan.request, plan.profile, plan.stage, backend, explain=plan.explain, distance=plan.distance
+        )
         backend.end_fusion()
         for failure in notes.failures:
             self._log(failure)
@@ -248,6 +258,10 @@ def marks(ranked: Sequence[Ranked], metrics: Metrics, *, n_searches: int, took_s
     """The headers that say what was done for a request of `n_searches`, of which these were ranked. Counts it too."""
     degraded = [reason for each in ranked for reason in each.notes.degraded]
     timings = [(stage, ms) for each in ranked for stage, ms in each.notes.timings_ms.items()]
+    for each in ranked:
+        metrics.fallbacks.inc(each.closest)
+        if each.ranking.confidence is not None:
+            metrics.confidence.observe(each.ranking.confidence)
     for reason in degraded:
         metrics.degraded.labels(reason).inc()
     for stage, ms in timings:
@@ -255,6 +269,10 @@ def marks(ranked: Sequence[Ranked], metrics: Metrics, *, n_searches: int, took_s
     parts = [ranked[0].stages if n_searches == 1 else f"upgraded={len(ranked)}/{n_searches}"]
     if degraded:
         parts.append(f"degraded={','.join(dict.fromkeys(degraded))}")
+    if n_searches == 1 and ranked[0].closest:
+        parts.append(f"fallback={FALLBACK}")
+    if n_searches == 1 and (confidence := ranked[0].ranking.confidence) is not None:
+        parts.append(f"confidence={confidence:.2f}")
     if any(each.kept for each in ranked):
         parts.append("kept")
     parts.append(f"took_ms={took_s * 1000:.0f}")
@@ -369,9 +387,9 @@ class RankingCache:
             if ranking.hits and not ranked.notes.failures and (state := _state(await own_body)) is not None:
                 hits = tuple(RankedHit(hit.index, hit.doc_id, hit.score) for hit in ranking.hits)
                 groups = {hit.key: ranking.groups[hit.key] for hit in hits} if ranking.groups else {}
-                without_legs = Ranking(hits, ranking.complete, ranking.stages, groups=groups)
+                shared = replace(ranking, hits=hits, groups=groups, legs={}, passages={}, embedding=None, terms={})
                 with contextlib.suppress(ValueError):  # larger than all that may be kept
-                    self._kept[key] = _Kept(state, plan.profile, without_legs)
+                    self._kept[key] = _Kept(state, plan.profile, shared)
             return ranked
         finally:
             ended.set()
@@ -383,7 +401,8 @@ class RankingCache:
         depth may reuse a reranked entry."""
         request = plan.request
         search = (plan.expression, plan.stage, reranks, request.query, request.post_filter, request.min_score)
-        more = (request.timeout, dict(request.scope), request.collapse and request.collapse.field)
+        distance = (plan.distance.cutoff, plan.distance.fallback)
+        more = (request.timeout, dict(request.scope), request.collapse and request.collapse.field, distance)
         caller = identity(plan.caller, self._per_request_headers)
         return caller + hashlib.sha256(msgspec.json.encode((search, more))).digest()
 

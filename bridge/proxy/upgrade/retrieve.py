@@ -58,11 +58,13 @@ class RetrievedPassage(msgspec.Struct):
 
 
 class Retrieved(msgspec.Struct):
-    """The passages for one query, best first. `stages` and `degraded` as in the header `X-Bridge`."""
+    """The passages for one query, best first. `stages`, `degraded` and `confidence` as in the header `X-Bridge`; the
+    last is null if the index is not calibrated."""
 
     query: str
     stages: str
     degraded: list[str]
+    confidence: float | None
     passages: list[RetrievedPassage]
 
 
@@ -158,7 +160,9 @@ class Retrieval:
                 plan = self._plan(wanted, query, conditions, profile, caller)
                 ranked = await self._ranked(plan)
                 passages = await self._passages(plan, ranked)
-                return ranked, Retrieved(query, ranked.stages, ranked.notes.degraded, passages)
+                confidence = ranked.ranking.confidence
+                rounded = None if confidence is None else round(confidence, 4)
+                return ranked, Retrieved(query, ranked.stages, ranked.notes.degraded, rounded, passages)
 
         answered = await asyncio.gather(*(retrieved(query) for query in wanted.queries))
         return [result for _, result in answered], self._marks([ranked for ranked, _ in answered], started)
