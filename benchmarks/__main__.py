@@ -16,6 +16,7 @@ PROGRAMS = {
         "replicas": "benchmarks.replicas",
         "collapse": "benchmarks.collapse",
         "diverse": "benchmarks.diverse",
+        "confidence": "benchmarks.confidence",
     },
     "Documents": {
         "ingest": "benchmarks.ingest",

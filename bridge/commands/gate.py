@@ -1,5 +1,6 @@
 """`neural-bridge gate`: enable only the stages that do no harm to an index."""
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 import click
@@ -12,10 +13,14 @@ from bridge.errors import UsageError
 from bridge.profile import Stage
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.table import Table
 
+    from bridge.commands.options.judgements import Subject
+    from bridge.console import Display
     from bridge.evaluation.gate import Forced
-    from bridge.profile import GateRecord, IndexProfile
+    from bridge.profile import Calibration, GateRecord, IndexProfile
 
 JUDGED_STAGES = ("expansion", "hybrid", "smoothing", "rerank", "cascade")
 
@@ -39,6 +44,11 @@ def command(
         "--force", type=click.Choice(STAGES[1:]), multiple=True, help="Enable a stage whatever the measurement says."
     ),
     reason: str | None = option("--reason", help="Why a stage is forced; stored in the index."),
+    calibrate: bool = option(
+        "--calibrate",
+        help="Also measure what scores of vectors say about whether the index answers a question at all; answers then "
+        "show their confidence.",
+    ),
     dry_run: bool = option("--dry-run", help="Show the verdict, and write nothing."),
     as_json: bool = JSON,
 ) -> None:
@@ -49,20 +59,31 @@ def command(
     stage serves if it served before. The verdict and its evidence are stored in the mapping (`_meta`) of the index, or
     of its companion if it is enriched beside; every proxy obeys within `proxy.profile_ttl_s`. With --force and
     --reason alone, nothing is measured.
+
+    --calibrate needs no more than the questions: it compares how near documents are to them with how near they are to
+    questions about everything else. Calibrate again after a new model or generation, which end a calibration.
     """
     forced = _forced(force, reason)
     if forced and judgements.index is not None and not judgements.n_sources:
+        if calibrate:
+            raise UsageError("--calibrate needs questions: give --label-free, or judgements")
         record, profile = _force_only(ctx, judgements.index, judgements.cluster_url, forced, dry_run=dry_run)
     else:
-        record, profile = _judge(ctx, judgements, stages, tolerance, forced, dry_run=dry_run)
+        record, profile = _judge(ctx, judgements, stages, tolerance, forced, calibrate=calibrate, dry_run=dry_run)
     import msgspec
 
     for verdict in record.verdicts:
         if verdict.undecided is not None:
             say(f"stage {verdict.stage} is as it was, nothing is proven: {verdict.undecided}", err=True)
+    calibration = profile.calibration if calibrate else None
     show(
-        {**msgspec.to_builtins(record), "written": not dry_run},
+        {
+            **msgspec.to_builtins(record),
+            **({"calibration": msgspec.to_builtins(calibration)} if calibrate else {}),
+            "written": not dry_run,
+        },
         _table(record),
+        *([_in_words(calibration)] if calibration else []),
         f"searches {'would' if dry_run else 'will'} stop at: {profile.stages[-1]}",
         as_json=as_json,
         indent=None,
@@ -76,13 +97,16 @@ def _judge(
     tolerance: float | None,
     forced: "list[Forced]",
     *,
+    calibrate: bool,
     dry_run: bool,
 ) -> "tuple[GateRecord, IndexProfile]":
-    """The verdicts, and the profile that obeys them."""
+    """The verdicts, and the profile that obeys them, calibrated if that is wanted."""
     wanted: list[Stage] = ["lexical", *(stage for stage in named_stages(stages) if stage != "lexical")]
     display = progress_display()
     with judged_index(ctx, judgements, display) as subject:
         results = measure(subject, wanted, display)
+        import msgspec
+
         from bridge.cluster.index import put_profile
         from bridge.evaluation import gate
         from bridge.evaluation.report import remarks
@@ -96,9 +120,43 @@ def _judge(
             serving=subject.index.profile.stages,
         )
         index = subject.index
+        made = {"calibration": _calibration(subject, display)} if calibrate else {}
+
+        def changed(profile: "IndexProfile") -> "IndexProfile":
+            return msgspec.structs.replace(gate.gated(profile, record), **made)
+
         if not dry_run:
-            return record, put_profile(index.cluster, index.profile_in, lambda profile: gate.gated(profile, record))
-    return record, gate.gated(index.profile, record)
+            return record, put_profile(index.cluster, index.profile_in, changed)
+    return record, changed(index.profile)
+
+
+def _calibration(subject: "Subject", display: "Display") -> "Calibration | None":
+    """The index's calibration; None if there can be none, after saying why."""
+    from bridge.evaluation.calibration import NotCalibrated, calibrated, far_questions, nearest_scores
+
+    index, known, far = subject.index, list(subject.judged.queries.values()), far_questions()
+    with display.progress("Ask how near documents are", len(known) + len(far)) as progress:
+        asked = count(1)
+
+        def scores(questions: "list[str]") -> "NDArray[np.float64]":
+            return nearest_scores(
+                index.proxy, index.name, questions, subject.body_of, on_question=lambda: progress(next(asked))
+            )
+
+        found = scores(known), scores(far)
+    try:
+        return calibrated(index.profile, *found, subject.judged.measurement("AUC"))
+    except NotCalibrated as reason:
+        say(f"answers show no confidence: {reason}", err=True)
+        return None
+
+
+def _in_words(calibration: "Calibration") -> str:
+    return (
+        f"calibrated: {calibration.measurement.queries:,} questions of the index are nearer to it than "
+        f"{calibration.far_questions:,} others in {calibration.auc:.1%} of all pairs "
+        f"[{calibration.low:.1%}, {calibration.high:.1%}]"
+    )
 
 
 def _force_only(

@@ -6,6 +6,7 @@ import pytest
 from bridge.errors import IndexUnsuitable
 from bridge.profile import (
     META_KEY,
+    Calibration,
     Codes,
     GateRecord,
     IndexProfile,
@@ -34,6 +35,32 @@ PROFILE = IndexProfile(
 def test_a_profile_survives_the_mapping() -> None:
     stored = msgspec.json.decode(msgspec.json.encode({META_KEY: PROFILE.to_meta(), "owner": "shop"}))
     assert profile_of(stored, index="products") == PROFILE
+
+
+CALIBRATION = Calibration(
+    40.0, 0.7, PROFILE.encoder.identity, 1, 0.97, 0.95, 0.99, 148, Measurement("label-free", 100, "AUC", "2026-01-02")
+)
+
+
+def test_a_calibration_survives_the_mapping_and_older_profiles_have_none() -> None:
+    profile = msgspec.structs.replace(PROFILE, calibration=CALIBRATION)
+    stored = msgspec.json.decode(msgspec.json.encode({META_KEY: profile.to_meta()}))
+    assert profile_of(stored, index="products") == profile
+    del stored[META_KEY]["calibration"]
+    assert profile_of(stored, index="products") == PROFILE
+
+
+def test_a_calibration_counts_for_the_models_and_the_generation_that_it_was_made_with() -> None:
+    profile = msgspec.structs.replace(PROFILE, calibration=CALIBRATION)
+    assert profile.valid_calibration == CALIBRATION
+    for change in ({"encoder": ModelReference("embed-base", "f" * 12)}, {"generation": 2}):
+        assert msgspec.structs.replace(profile, **change).valid_calibration is None
+
+
+def test_a_calibration_that_falls_with_the_score_is_refused() -> None:
+    meta = msgspec.structs.replace(PROFILE, calibration=msgspec.structs.replace(CALIBRATION, slope=-1.0)).to_meta()
+    with pytest.raises(IndexUnsuitable, match="slope"):
+        profile_of({META_KEY: meta}, index="products")
 
 
 def test_the_sparse_encoder_survives_the_mapping() -> None:

@@ -13,6 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from opensearchpy import OpenSearch
 
@@ -308,7 +309,7 @@ def test_an_index_that_is_enriched_beside_is_measured_gated_and_tuned_as_in_plac
     for stage, figures in in_place.items():
         assert beside[stage]["ndcg@10"] == pytest.approx(figures["ndcg@10"], abs=0.002)
 
-    verdict = told(run("gate", index_beside, "--stages", "hybrid,rerank", "--json"))
+    verdict = told(run("gate", index_beside, "--stages", "hybrid,rerank", "--calibrate", "--json"))
     assert [each["mean"] for each in verdict["verdicts"][1:]] == pytest.approx(
         [in_place[stage]["ndcg@10"] for stage in ("hybrid", "rerank")], abs=0.002
     )
@@ -316,6 +317,9 @@ def test_an_index_that_is_enriched_beside_is_measured_gated_and_tuned_as_in_plac
     assert profile.gate is not None
     assert (profile.stages[-1], profile.beside) == ("rerank", index_beside)
     assert stopped_at(stack, index_beside).endswith("+rerank")
+    assert profile.valid_calibration is not None
+    assert msgspec.to_builtins(profile.calibration) == verdict["calibration"]
+    assert (verdict["calibration"]["measurement"]["queries"], verdict["calibration"]["generation"]) == (40, 1)
 
     tuning = told(run("tune", index_beside, "--json", "--apply", "--stages", "lexical,hybrid"))
     assert tuning["default_mean"] == pytest.approx(in_place["hybrid"]["ndcg@10"], abs=0.002)

@@ -39,6 +39,11 @@ def test_a_stage_is_forced_with_a_reason(options: list[str]) -> None:
         run("gate", *options)
 
 
+def test_a_calibration_needs_questions() -> None:
+    with pytest.raises(UsageError, match="--calibrate needs questions"):
+        run(*FORCED, "--calibrate")
+
+
 @pytest.mark.case("S13")
 def test_a_reason_cannot_steer_the_terminal(tmp_path: Path) -> None:
     record = GateRecord([StageVerdict("vector", enabled=True, forced="because\x1b[2J [/no markup]")], 0.02)

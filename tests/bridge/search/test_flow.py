@@ -22,9 +22,11 @@ from bridge.evaluation.tuning.answers import RememberedSearch, Source
 from bridge.profile import (
     LEGS,
     SPARSE_WEIGHTS,
+    Calibration,
     CascadeSettings,
     FusionSettings,
     IndexProfile,
+    Measurement,
     ModelReference,
     PassageSettings,
     RerankSettings,
@@ -39,7 +41,7 @@ from bridge.records import Hit, Key, Passage, Terms
 from bridge.search import json_tree, legs
 from bridge.search.cascade import CascadeRequest, merge_scores, select_for_large_model
 from bridge.search.collapse import first_of_each
-from bridge.search.flow import READ_CHARS, Backend, Ranking, codes_of, rank
+from bridge.search.flow import ANY_DISTANCE, READ_CHARS, Backend, Distance, Ranking, codes_of, rank
 from bridge.search.fusion import blended
 from bridge.search.json_tree import Json
 from bridge.search.request import SearchRequest, parse
@@ -125,8 +127,9 @@ def ranked(
     *,
     profile: IndexProfile = PROFILE,
     explain: bool = False,
+    distance: Distance = ANY_DISTANCE,
 ) -> Ranking:
-    return asyncio.run(rank(understood(**body), profile, stage, script, explain=explain))
+    return asyncio.run(rank(understood(**body), profile, stage, script, explain=explain, distance=distance))
 
 
 def ids(ranking: Ranking) -> str:
@@ -436,6 +439,92 @@ def test_what_the_cluster_cannot_collapse_is_not_found() -> None:
     several = {**BRANDS, "e": ["acme", "other"]}
     script = Script(expansion=grouped(hits("a", "b", "c")), vector=grouped(hits("e", "d", "a"), several))
     assert ids(ranked(script, "hybrid", BY_BRAND)) == "adc"
+
+
+# --- distant documents ------------------------------------------------------------------------------------------
+
+
+CALIBRATED = msgspec.structs.replace(
+    PROFILE,
+    window=8,
+    calibration=Calibration(2.0, 9.0, "toy@" + "0" * 12, 1, 0.9, 0.8, 1.0, 148, Measurement("", 40, "AUC", "")),
+)
+"""Scores of 10, 9 and 8 are probabilities of 0.88, 0.5 and 0.12."""
+NOTHING: dict[str, Any] = {"lexical": (), "expansion": ()}
+
+
+def test_the_nearest_document_says_how_probable_an_answer_is() -> None:
+    for stage in ("vector", "hybrid", "rerank"):
+        assert ranked(Script(), stage, profile=CALIBRATED).confidence == pytest.approx(0.8808, abs=1e-4)
+    for script, stage, profile in (
+        (Script(), "hybrid", PROFILE),
+        (Script(), "expansion", CALIBRATED),
+        (Script(fails=frozenset({"vector"})), "hybrid", CALIBRATED),
+        (Script(vector=(), exact=()), "hybrid", CALIBRATED),
+    ):
+        assert ranked(script, stage, profile=profile).confidence is None
+
+
+def test_distant_documents_without_a_word_are_left_out_and_not_read() -> None:
+    assert set(ids(ranked(Script(), "hybrid", profile=CALIBRATED))) == set("abcde")
+    script = Script()
+    ranking = ranked(script, "rerank", profile=CALIBRATED, distance=Distance(0.6))
+    assert set(ids(ranking)) == set("abce")
+    assert not any("d" in asked.removeprefix("read 1 near the query of ") for asked in script.asked if "read" in asked)
+    assert ranked(Script(), "hybrid", profile=PROFILE, distance=Distance(0.9)) == ranked(Script(), "hybrid")
+
+
+def test_a_search_by_vectors_alone_asks_which_documents_match() -> None:
+    script = Script()
+    assert ids(ranked(script, "vector", profile=CALIBRATED, distance=Distance(0.6))) == "ea"
+    assert script.asked[1] == "search lexical vector"
+
+
+def test_nothing_is_left_out_if_nobody_can_say_which_documents_match() -> None:
+    script = Script(fails=frozenset({"expansion"}))
+    assert ids(ranked(script, "hybrid", profile=CALIBRATED, distance=Distance(0.9))) == "eda"
+
+
+def test_the_closest_documents_are_the_way_out_of_no_hits() -> None:
+    every = ids(ranked(Script(**NOTHING), "rerank", profile=CALIBRATED))
+    strict = ranked(Script(**NOTHING), "rerank", profile=CALIBRATED, distance=Distance(0.95))
+    assert (ids(strict), strict.closest) == ("", False)
+    closest = ranked(Script(**NOTHING), "rerank", profile=CALIBRATED, distance=Distance(0.95, fallback=True))
+    assert (ids(closest), closest.closest, closest.stages) == (every, True, "hybrid+rerank")
+    assert set(every) == set("ade")
+
+
+def test_documents_found_by_predicted_queries_are_a_way_out_too() -> None:
+    ranking = ranked(Script(lexical=()), "hybrid", profile=CALIBRATED, distance=Distance(0.6, fallback=True))
+    assert (set(ids(ranking)), ranking.closest) == (set("abce"), True)
+
+
+def test_a_search_that_matches_needs_no_way_out() -> None:
+    script = Script()
+    ranking = ranked(script, "hybrid", profile=CALIBRATED, distance=Distance(0.6, fallback=True))
+    assert (set(ids(ranking)), ranking.closest) == (set("abce"), False)
+    assert not ranked(Script(**NOTHING), "hybrid", profile=CALIBRATED).closest
+
+
+def test_an_index_whose_stages_end_before_vectors_has_a_way_out_by_them() -> None:
+    ranking = ranked(Script(**NOTHING), "expansion", profile=CALIBRATED, distance=Distance(fallback=True))
+    assert (ids(ranking), ranking.closest, ranking.stages) == ("eda", True, "vector")
+
+
+def test_there_is_no_way_out_without_vectors_or_without_answers() -> None:
+    without = msgspec.structs.replace(CALIBRATED, vector_type="none")
+    assert not ranked(Script(**NOTHING), "expansion", profile=without, distance=Distance(fallback=True)).hits
+    failing = Script(fails=frozenset({"lexical", "expansion", "vector", "exact"}))
+    assert not ranked(failing, "hybrid", profile=CALIBRATED, distance=Distance(0.9, fallback=True)).hits
+    assert len([asked for asked in failing.asked if asked.startswith("search")]) == 1
+
+
+def test_collapsed_searches_have_a_way_out() -> None:
+    near = grouped(hits("e", "d", "a"))
+    script = Script(**NOTHING, vector=near, exact=near)
+    ranking = ranked(script, "hybrid", BY_BRAND, profile=CALIBRATED, distance=Distance(0.95, fallback=True))
+    assert ranking.closest
+    assert [hit.key for hit in ranking.hits] == [hit.key for hit in first_of_each(near, ranking.groups)]
 
 
 # --- boosts of the application's own ----------------------------------------------------------------------------

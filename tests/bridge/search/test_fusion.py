@@ -6,9 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.profile import SPARSE_WEIGHTS, FusionSettings, IndexProfile, ModelReference, SparseSettings, Stage
+from bridge.profile import (
+    SPARSE_WEIGHTS,
+    Calibration,
+    FusionSettings,
+    IndexProfile,
+    Measurement,
+    ModelReference,
+    SparseSettings,
+    Stage,
+)
 from bridge.records import Hit, RankedHit, Smoothed
-from bridge.search.fusion import N_SMOOTHED, blended, diversify, fuse, leg_weights, minmax
+from bridge.search.fusion import N_SMOOTHED, blended, confidence, diversify, fuse, leg_weights, minmax, without_distant
 
 METHODS: list[Literal["rrf", "minmax", "zscore"]] = ["rrf", "minmax", "zscore"]
 
@@ -23,6 +32,31 @@ def settings(method: Literal["rrf", "minmax", "zscore"] = "rrf", **weights: floa
 
 def ids(rankings: dict[str, list[Hit]], chosen: FusionSettings, window: int = 100) -> list[str]:
     return [hit.doc_id for hit in fuse(rankings, chosen, window=window)]
+
+
+CALIBRATED = IndexProfile(
+    text_fields=["title"],
+    encoder=ModelReference("toy", "0" * 12),
+    dimension=4,
+    calibration=Calibration(20.0, 0.7, "toy@" + "0" * 12, 1, 0.9, 0.8, 1.0, 148, Measurement("", 40, "AUC", "")),
+)
+
+
+def test_confidence_rises_with_the_score_from_a_half_at_the_middle() -> None:
+    probabilities = [confidence(CALIBRATED, score) or 0.0 for score in (-1e9, 0.6, 0.7, 0.8, 1e9)]
+    assert probabilities == sorted(probabilities)
+    assert (probabilities[0], probabilities[2], probabilities[4]) == (pytest.approx(0), 0.5, 1.0)
+    assert confidence(msgspec.structs.replace(CALIBRATED, calibration=None), 0.8) is None
+
+
+def test_only_distant_documents_that_vectors_alone_found_are_left_out() -> None:
+    rankings = {
+        "text": leg(("far, with words", 3.0)),
+        "vector": leg(("near", 0.8), ("far", 0.5), ("far, with words", 0.5)),
+    }
+    fused = fuse(rankings, settings(text=1, vector=1), window=10)
+    assert {hit.doc_id for hit in without_distant(fused, CALIBRATED, 0.5)} == {"near", "far, with words"}
+    assert without_distant(fused, msgspec.structs.replace(CALIBRATED, calibration=None), 0.5) == fused
 
 
 def test_reciprocal_ranks_are_those_of_the_paper() -> None:

@@ -8,9 +8,11 @@ import msgspec
 import pytest
 from multidict import CIMultiDict
 
-from bridge.profile import BESIDE_KEY, META_KEY
+from bridge.profile import BESIDE_KEY, META_KEY, Calibration, Measurement
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.upgrade.planning import Control, _common_profile, left_alone, read_control
+from bridge.search.flow import Distance
+from bridge.settings import ProxySettings
 from tests.bridge.proxy.conftest import MakeStack
 from tests.bridge.proxy.scripted_index import PROFILE, ScriptedIndex
 from tests.bridge.proxy.searching import ids, search
@@ -74,6 +76,8 @@ def test_json_is_taken_by_whoever_accepts_it(accept: str, is_json: bool) -> None
         ("hybrid, sparse=0.2", Control(stage="hybrid", weights={"sparse": 0.2})),
         ("diverse=0.3", Control(weights={"diverse": 0.3})),
         ("smoothing, smoothing=1", Control(stage="smoothing", weights={"smoothing": 1.0})),
+        ("cutoff=0.5, vector=1", Control(cutoff=0.5, weights={"vector": 1.0})),
+        ("Fallback, cutoff=0", Control(cutoff=0.0, fallback=True)),
     ],
 )
 def test_the_control_header_is_read(header: str | None, control: Control) -> None:
@@ -94,6 +98,10 @@ def test_the_control_header_is_read(header: str | None, control: Control) -> Non
         "smoothing=1.1",
         "diverse=1.1",
         "smoothing=-0.1",
+        "cutoff=1.1",
+        "cutoff=nan",
+        "cutoff",
+        "fallback=1",
     ],
 )
 def test_unknown_words_in_the_control_header_are_refused(header: str) -> None:
@@ -322,6 +330,38 @@ async def test_several_indices_are_upgraded_if_each_has_a_companion_and_shows_it
 
     assert shown.partition("; took")[0] == mark
     assert ids(answer) == ["a", "b", "c"]
+
+
+CALIBRATION = Calibration(2.0, 9.0, "toy@" + "0" * 12, 1, 0.9, 0.8, 1.0, 148, Measurement("", 40, "AUC", ""))
+
+
+@pytest.mark.parametrize(
+    ("others", "kept"),
+    [(CALIBRATION, CALIBRATION), (msgspec.structs.replace(CALIBRATION, middle=8.0), None), (None, None)],
+    ids=["alike", "another", "none"],
+)
+def test_indices_that_are_calibrated_apart_are_searched_together_without_a_calibration(
+    others: Calibration | None, kept: Calibration | None
+) -> None:
+    first, second = (msgspec.structs.replace(PROFILE, calibration=made) for made in (CALIBRATION, others))
+    mappings = {
+        name: {"mappings": {"_meta": {META_KEY: each.to_meta()}}} for name, each in (("a", first), ("b", second))
+    }
+    known, _ = _common_profile(json.dumps(mappings).encode())
+    assert known.profile == msgspec.structs.replace(PROFILE, calibration=kept)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("explain", Distance(0.4, fallback=True)),
+        ("cutoff=0.9", Distance(0.9, fallback=True)),
+        ("rerank", Distance()),
+        ("rerank, cutoff=0.2, fallback", Distance(0.2, fallback=True)),
+    ],
+)
+def test_the_settings_decide_about_distant_documents_unless_a_stage_is_named(header: str, expected: Distance) -> None:
+    assert read_control(header).distance(ProxySettings(cutoff=0.4, fallback=True)) == expected
 
 
 @pytest.mark.case("P72")

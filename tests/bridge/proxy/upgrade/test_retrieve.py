@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from bridge.profile import PassageSettings
+from bridge.profile import Calibration, Measurement, PassageSettings
 from bridge.proxy.server.app import running
 from bridge.settings import ClusterSettings, ProxySettings, Settings
 from tests.bridge.proxy.conftest import MakeStack, Stack
@@ -35,6 +35,7 @@ async def test_each_query_gets_its_passages_with_offsets_and_scores(make_stack: 
     assert status == 200
     first, second = answer["results"]
     assert (first["query"], first["stages"], first["degraded"]) == ("red shoe", "hybrid+rerank", [])
+    assert first["confidence"] is None
     assert first["passages"][0] == {
         "rank": 1,
         "index": "docs",
@@ -46,6 +47,16 @@ async def test_each_query_gets_its_passages_with_offsets_and_scores(make_stack: 
     }
     assert first["passages"][1]["text"] == "shoe"
     assert second["passages"][0]["text"] == "bread"
+
+
+async def test_each_query_says_how_probable_it_is_that_the_index_answers_it(make_stack: MakeStack) -> None:
+    measured = Measurement("", 40, "AUC", "")
+    made = Calibration(2.0, 9.0, PROFILE.encoder.identity, 1, 0.9, 0.8, 1.0, 148, measured)
+    stack = await make_stack(ScriptedIndex(profile=msgspec.structs.replace(PROFILE, calibration=made)))
+
+    _, answer = await retrieve(stack, {"index": "docs", "queries": ["red shoe"]})
+
+    assert [result["confidence"] for result in answer["results"]] == [pytest.approx(0.8808)]
 
 
 async def test_filters_hold_in_every_leg(make_stack: MakeStack) -> None:

@@ -14,6 +14,7 @@ from yarl import URL
 
 from bridge.profile import (
     META_KEY,
+    Calibration,
     Measurement,
     TuningRecord,
 )
@@ -22,7 +23,7 @@ from bridge.proxy.upgrade import search as searches
 from bridge.proxy.upgrade.search import SearchTarget, search_target
 from bridge.search.filter_path import filtered
 from bridge.search.request import parse
-from tests.bridge.proxy.conftest import LARGE, MakeStack, all_answered, slow_reader
+from tests.bridge.proxy.conftest import LARGE, MakeStack, Stack, all_answered, slow_reader
 from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex
 from tests.bridge.proxy.searching import ids, scores, search
 from tests.fake_cluster import Received, Reply, kind_sidecar, reply_json
@@ -587,3 +588,128 @@ async def test_a_body_that_does_not_fit_passes_and_gives_its_memory_back(
     assert {shown.partition("; took")[0] for _, shown, _ in marks[:-1]} == {mark}
     assert marks[-1][1].startswith("hybrid")
     assert len(max((each.body for each in stack.cluster.received), key=len)) > 600_000
+
+
+CALIBRATED = msgspec.structs.replace(
+    PROFILE,
+    calibration=Calibration(2.0, 9.0, PROFILE.encoder.identity, 1, 0.9, 0.8, 1.0, 148, Measurement("", 40, "AUC", "")),
+)
+"""The legs' first three scores are probabilities of 0.88, 0.5 and 0.12."""
+NOTHING: dict[str, Any] = {"own": (), "expanded": ()}
+
+
+async def counted(stack: Stack, name: str) -> float:
+    """A metric without labels."""
+    async with stack.client.get(f"{stack.proxy.admin_url}/_bridge/metrics") as answer:
+        [line] = [line for line in (await answer.text()).splitlines() if line.startswith(f"{name} ")]
+    return float(line.split()[1])
+
+
+async def test_an_answer_says_how_probable_it_is_that_the_index_has_one(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(profile=CALIBRATED), ranking_ttl_s=60)
+
+    _, first, plain = await search(stack)
+    _, again, _ = await search(stack)
+    _, _, explained = await search(stack, x_bridge="explain")
+
+    assert first.startswith("hybrid+rerank; confidence=0.88; took_ms=")
+    assert again.startswith("hybrid+rerank; confidence=0.88; kept; took_ms=")
+    assert explained["_bridge"]["confidence"] == pytest.approx(0.8808)
+    assert "_bridge" not in plain
+    assert "_bridge" not in plain["hits"]["hits"][0]
+    assert await counted(stack, "bridge_proxy_confidence_count") == 3.0
+
+
+async def test_an_index_that_is_not_calibrated_shows_no_confidence_and_keeps_every_document(
+    make_stack: MakeStack,
+) -> None:
+    stack = await make_stack(ScriptedIndex(), cutoff=0.9)
+
+    _, mark, answer = await search(stack)
+
+    assert "confidence" not in mark
+    assert set(ids(answer)) == set("abcde")
+
+
+@pytest.mark.parametrize(
+    ("settings", "header", "expected"),
+    [
+        ({"cutoff": 0.9}, "", "abcd"),
+        ({}, "cutoff=0.9", "abcd"),
+        ({"cutoff": 0.9}, "cutoff=0", "abcde"),
+        ({}, "", "abcde"),
+    ],
+    ids=["setting", "request", "request before setting", "neither"],
+)
+async def test_distant_documents_are_left_out_as_setting_and_request_say(
+    make_stack: MakeStack, settings: dict[str, Any], header: str, expected: str
+) -> None:
+    stack = await make_stack(ScriptedIndex(profile=CALIBRATED), **settings)
+
+    _, _, answer = await search(stack, x_bridge=header)
+
+    assert set(ids(answer)) == set(expected)
+    assert answer["hits"]["total"] == {"value": 3, "relation": "eq"}
+
+
+async def test_closest_documents_are_marked_and_their_pages_are_stable(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(**NOTHING, profile=CALIBRATED), cutoff=0.95, fallback=True, ranking_ttl_s=60)
+
+    _, mark, whole = await search(stack)
+    pages = [await search(stack, {**QUERY, "from": start, "size": 1}) for start in range(4)]
+    _, _, explained = await search(stack, x_bridge="explain")
+
+    assert mark.startswith("hybrid+rerank; fallback=closest; confidence=0.88; took_ms=")
+    assert set(ids(whole)) == set("ade")
+    assert whole["hits"]["total"] == {"value": 0, "relation": "eq"}
+    assert all(hit["_bridge"] == {"fallback": "closest"} for hit in whole["hits"]["hits"])
+    assert [doc_id for _, _, page in pages for doc_id in ids(page)] == ids(whole)
+    assert all("; fallback=closest; " in shown for _, shown, _ in pages)
+    assert explained["_bridge"]["fallback"] == "closest"
+    assert explained["hits"]["hits"][0]["_bridge"].keys() >= {"fallback", "rank", "legs"}
+    assert await counted(stack, "bridge_proxy_fallbacks_total") == 6.0
+
+
+async def test_without_a_fallback_nothing_is_given_if_nothing_is_near_enough(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(**NOTHING, profile=CALIBRATED), cutoff=0.95)
+
+    _, mark, answer = await search(stack)
+    _, asked, closest = await search(stack, x_bridge="fallback")
+
+    assert mark.startswith("hybrid; confidence=0.88; took_ms=")
+    assert ids(answer) == []
+    assert answer["hits"]["total"]["value"] == 0
+    assert "fallback=closest" in asked
+    assert set(ids(closest)) == set("ade")
+
+
+async def test_searches_that_match_are_not_marked(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(), fallback=True)
+
+    _, mark, answer = await search(stack)
+
+    assert "fallback" not in mark
+    assert not any("_bridge" in hit for hit in answer["hits"]["hits"])
+
+
+async def test_hits_of_a_multisearch_are_marked_where_its_header_cannot_say_it(make_stack: MakeStack) -> None:
+    items = ScriptedIndex(**NOTHING, profile=CALIBRATED)
+
+    body = b'{"index":"docs"}\n' + json.dumps(QUERY).encode() + b'\n{"index":"docs"}\n{"query":{"match_all":{}}}\n'
+
+    def script(request: Received) -> Reply:
+        if request.body != body:
+            return items(request)
+        none = {"took": 1, "hits": {"total": {"value": 0, "relation": "eq"}, "max_score": None, "hits": []}}
+        return reply_json({"took": 1, "responses": [{**none, "status": 200}] * 2})
+
+    stack = await make_stack(script, cutoff=0.95, fallback=True)
+    headers = {"Content-Type": "application/x-ndjson"}
+
+    async with stack.client.post(f"{stack.proxy.url}/_msearch", data=body, headers=headers) as answered:
+        mark, (found, passed) = answered.headers["X-Bridge"], (await answered.json())["responses"]
+
+    assert mark.startswith("upgraded=1/2; took_ms=")
+    assert set(ids(found)) == set("ade")
+    assert all(hit["_bridge"] == {"fallback": "closest"} for hit in found["hits"]["hits"])
+    assert ids(passed) == []
