@@ -454,15 +454,13 @@ NOTHING: dict[str, Any] = {"lexical": (), "expansion": ()}
 
 
 def test_the_nearest_document_says_how_probable_an_answer_is() -> None:
-    for stage in ("vector", "hybrid", "rerank"):
+    stages: list[Stage] = ["vector", "hybrid", "rerank"]
+    for stage in stages:
         assert ranked(Script(), stage, profile=CALIBRATED).confidence == pytest.approx(0.8808, abs=1e-4)
-    for script, stage, profile in (
-        (Script(), "hybrid", PROFILE),
-        (Script(), "expansion", CALIBRATED),
-        (Script(fails=frozenset({"vector"})), "hybrid", CALIBRATED),
-        (Script(vector=(), exact=()), "hybrid", CALIBRATED),
-    ):
-        assert ranked(script, stage, profile=profile).confidence is None
+    assert ranked(Script(), "hybrid", profile=PROFILE).confidence is None
+    assert ranked(Script(), "expansion", profile=CALIBRATED).confidence is None
+    for script in (Script(fails=frozenset({"vector"})), Script(vector=(), exact=())):
+        assert ranked(script, "hybrid", profile=CALIBRATED).confidence is None
 
 
 def test_distant_documents_without_a_word_are_left_out_and_not_read() -> None:
