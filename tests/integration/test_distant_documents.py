@@ -23,8 +23,8 @@ DOCUMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 WINDOW = 12
 SLOPE, MIDDLE = 12.0, 0.75
-NOWHERE = {"match": {"title": {"query": "wing shoe", "operator": "and"}}}
-"""Each word is in documents, and both are in none."""
+NOWHERE = {"match": {"title": "cat dog"}}
+"""Words that the encoder knows and that are in no document."""
 
 
 @pytest.fixture(scope="module", params=["in place", "beside"])
