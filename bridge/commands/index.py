@@ -110,6 +110,7 @@ def show_index(
             f"  generator    {profile.generator.identity if profile.generator else 'none'}",
             f"  passages     {profile.passages.layout}",
             f"  stages       {', '.join(profile.stages)}",
+            *([f"  confidence   calibrated, AUC {made.auc:.3f}"] if (made := profile.valid_calibration) else []),
         ]
     where = {"companion": ours.name if ours else None}
     shown = {"index": state.name, "documents": documents, "enriched": enriched, **where}

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bridge.errors import UsageError
-from bridge.profile import META_KEY
+from bridge.profile import META_KEY, Calibration, Measurement
 from tests.bridge.commands.products import Call, printed
 from tests.command_line import answer, output, run
 from tests.fake_bulk import FakeCluster
@@ -16,6 +17,14 @@ def test_show_counts_documents_and_names_models(cluster: FakeCluster) -> None:
     assert (shown["index"], shown["documents"]) == ("shop", 2)
     assert shown["profile"]["encoder"]["name"] == "toy"
     assert "  encoder      toy@000000000000, 4 dimensions" in output("index", "show", "shop").splitlines()
+
+
+@pytest.mark.parametrize(("encoder", "shown"), [("toy@000000000000", True), ("another@000000000000", False)])
+def test_show_names_a_calibration_if_it_counts(cluster: FakeCluster, encoder: str, shown: bool) -> None:
+    made = Calibration(40.0, 0.7, encoder, 1, 0.974, 0.95, 0.99, 148, Measurement("by hand", 40, "AUC", ""))
+    cluster.mapping["_meta"][META_KEY]["calibration"] = msgspec.to_builtins(made)
+    lines = output("index", "show", "shop").splitlines()
+    assert ("  confidence   calibrated, AUC 0.974" in lines) == shown
 
 
 def test_an_index_without_a_profile_is_not_enriched(cluster: FakeCluster) -> None:
