@@ -15,8 +15,9 @@ _VOLATILE = re.compile(
     rb"create_weight|compute_max_score|set_min_competitive_score|shallow_advance|initialize|collect|build_aggregation|"
     rb"post_collection|build_leaf_collector|reduce|fetch|load_stored_fields\w*|load_source\w*|"
     rb'create_stored_fields_visitor\w*|build_sub_phase_processors\w*|get_next_reader\w*|process|set_next_reader)"\s*:\s*\d+'
-    # In Smile and CBOR a number of any length stands between two names, and a byte before the second.
-    rb'|took[^e]{1,6}?(?=[\x00-\xff](?:timed_out|hits))|"stack_trace"\s*:\s*"(?:[^"\\]|\\.)*"|"num_reduce_phases":\d+,'
+    # In Smile and CBOR a number of any length stands between two names, or at the end, and a byte after it.
+    rb"|took[^e]{1,6}?(?=[\x00-\xff](?:timed_out|hits)|[\xfb\xff]\Z)"
+    rb'|"stack_trace"\s*:\s*"(?:[^"\\]|\\.)*"|"num_reduce_phases":\d+,'
     rb"|(?<=\"_id\":)\"[\w-]{20}\"|(?<=id ')[\w-]{20}"
     # An empty query string is the one part of a target that a proxy may lose.
     rb"|(?<=_search)\?(?=\])|(?<=@)[0-9a-f]{5,8}|(?<= in )\d+(?=\) \[)|\[\[[\w-]{22}\]\[|/[\w-]{22}\]"

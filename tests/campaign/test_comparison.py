@@ -54,6 +54,7 @@ def test_what_is_no_http_may_be_refused(target: bytes) -> None:
         (b":)\n\x05\xfa\x83took\xde\x88timed_out", b":)\n\x05\xfa\x83took$\xa2\x88timed_out"),
         (b"\xbfdtook\x18\x2aitimed_out", b"\xbfdtook\x03itimed_out"),
         (b":)\n\x05\xfa\x83took\xc2\x88responses@1", b":)\n\x05\xfa\x83took\xc4\x88responses@2"),
+        (b":)\n\x05\xfa\x83took\xc0\xfb", b":)\n\x05\xfa\x83took\xc2\xfb"),
         (b":)\n\x05\xfa\x83took\xc0\x83hits", b":)\n\x05\xfa\x83took\xc2\x83hits"),
         (b"\xbfxYIncorrect HTTP method for uri [/_search?]", b"\xbfxXIncorrect HTTP method for uri [/_search]"),
         (b'{"stack_trace":"a\\"b","x":1}', b'{"stack_trace":"c","x":1}'),
