@@ -1,5 +1,6 @@
 """The demo's index and search: how an application would map the documentation, and how it would search it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from opensearchpy import OpenSearch
@@ -39,8 +40,10 @@ _ANALYSIS: dict[str, Any] = {
 INDEX_SETTINGS: dict[str, Any] = {"number_of_shards": 1, "number_of_replicas": 0, "analysis": _ANALYSIS}
 
 
-def make_index(cluster: OpenSearch, index: str, profile: IndexProfile, models: Models, *, n_documents: int) -> None:
-    """Creates the demo's index, or resets the search settings of one that holds no more than `n_documents`.
+def make_index(
+    cluster: OpenSearch, index: str, profile: IndexProfile, models: Models, *, doc_ids: Sequence[str]
+) -> None:
+    """Creates the demo's index, or resets the search settings of one that holds none but these documents.
 
     An index with other models, mappings or encoding of vectors, or with documents of another Python, is deleted
     first: it is the demo's own.
@@ -54,7 +57,7 @@ def make_index(cluster: OpenSearch, index: str, profile: IndexProfile, models: M
         same = same and state.profile is not None and state.profile.codes == wanted.codes
         vectors = field_mapping(state.mapping, wanted.embedding_field) or {}
         same = same and vectors.get("data_type", "float").lower() == wanted.vector_encoding  # they do not mix
-        if same and indices.count(cluster, index) <= n_documents:
+        if same and indices.count(cluster, index) == len(indices.present_ids(cluster, index, doc_ids)):
             indices.put_profile(cluster, index, lambda _: wanted)  # an earlier demo gated and tuned it
             return
         indices.delete(cluster, index)

@@ -167,10 +167,11 @@ def _fill(
     with display.step("Load the models that enrich documents"):
         models = load_models(settings.ingest)
     profile = profile_for(models, ENRICHED_FIELDS)
-    make_index(cluster, index, profile, models, n_documents=len(entries))
+    made_of = list(documents(entries))
+    make_index(cluster, index, profile, models, doc_ids=[document.doc_id for document in made_of])
     with display.progress("Predict queries, embed, write", len(entries)) as on_progress:
         report = run_ingest(
-            DocumentsInMemory(list(documents(entries)), identity="the standard library's documentation"),
+            DocumentsInMemory(made_of, identity="the standard library's documentation"),
             Job(
                 index=index,
                 profile=profile,
