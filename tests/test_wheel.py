@@ -63,6 +63,7 @@ def test_the_wheel_holds_the_program_and_its_models_alone(wheel: Path) -> None:
         ".npy",
         ".json",
         ".jsonl",
+        ".txt",
         ".toml",
         ".js",
         ".css",
