@@ -39,8 +39,8 @@ N_DOCUMENTS = 40
 KILLS_A_TRIAL = 5
 ATTEMPTS_A_KILL = 4
 """A command may end before its kill; then it is run once more, so many times in the mean."""
-SAME_VECTOR = 1.999
-"""Of a score that is 1 + cosine."""
+SAME_VECTOR = 0.9995
+"""Of a score that is half of 1 + cosine."""
 MAX_RUNS_TO_COMPLETE = 3
 """Runs beside a writer may leave the last changes to the next run."""
 PREFIX = CompanionSettings().prefix

@@ -323,10 +323,9 @@ def test_an_index_that_is_enriched_beside_is_offered_by_its_own_name(opened: Ope
 
     expect(opened.page.locator(".coverage")).to_contain_text("5 of 5 documents carry a stamp")
     expect(opened.page.locator(".facts")).to_contain_text(f"beside, in neural-bridge.{BESIDE}")
-    assert opened.page.locator("#index-names option").evaluate_all("all => all.map(each => each.value)") == [
-        INDEX,
-        BESIDE,
-    ]
+    offered = opened.page.locator("#index-names option").evaluate_all("all => all.map(each => each.value)")
+    # Other tests' indices may be on the node, too.
+    assert [name for name in offered if INDEX in name] == [INDEX, BESIDE]
 
 
 def test_a_profile_of_an_earlier_version_is_completed_with_the_defaults(opened: Opened) -> None:

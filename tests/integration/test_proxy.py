@@ -442,6 +442,7 @@ def test_an_operator_says_which_searches_are_left_alone(
         "scripts": ["latin"],
         "confident_lead": 3.0,
         "boosts": 1.0,
+        "diversity": 0.0,
     }
 
 

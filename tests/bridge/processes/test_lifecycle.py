@@ -75,6 +75,7 @@ def test_an_ignored_interrupt_leaves_the_block_all_the_same() -> None:
 
 def test_signal_leaves_the_block_and_releases_what_it_holds() -> None:
     released = []
+    before = signal.getsignal(signal.SIGTERM)
 
     def work() -> None:
         try:
@@ -88,4 +89,4 @@ def test_signal_leaves_the_block_and_releases_what_it_holds() -> None:
         work()
     assert left.value.code == 143
     assert released == ["held"]
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
