@@ -53,6 +53,8 @@ PARTS = 1_000
 
 WINDOW = 100
 _BULK_DOCUMENTS = 500
+_DELETED = "deleted"
+"""The id of a document that comes and goes, so that a merge has something to do."""
 _MERGE_TIMEOUT_S = 3_600
 _LEASE_TIMEOUT_S = 300
 
@@ -129,7 +131,10 @@ def fill(client: OpenSearch, settings: Settings, models: Models, collection: Col
 
 def _merge(client: OpenSearch, index: str) -> None:
     """Merges an index to one segment. What `_source` leaves out is stored all the same until every copy of the shard
-    has it; the next merge drops it."""
+    has it; the next merge drops it. A segment is written anew only for something that was deleted there."""
+    client.index(index=index, id=_DELETED, body={})
+    client.indices.flush(index=index)
+    client.delete(index=index, id=_DELETED)
     deadline = time.monotonic() + _LEASE_TIMEOUT_S
     while not _is_retained_no_longer(client, index):
         if time.monotonic() > deadline:
