@@ -7,7 +7,7 @@ its own query has.
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -97,7 +97,7 @@ def command(
         models = remembering(load_models(settings.ingest))
         for folder in folders:
             collection = load_collection(folder, split)
-            documents = dict(_documents(collection, max_documents))
+            documents = first_documents(collection, max_documents)
             judged = collection.judged.of_index(collection.name, documents).spread(max_queries)
             figures[collection.name] = {}
             for way in WAYS:
@@ -114,9 +114,9 @@ def command(
         click.echo(json.dumps(msgspec.to_builtins(figures)))
 
 
-def _documents(collection: Collection, most: int | None) -> Iterator[tuple[str, tuple[str, str]]]:
-    for doc_id, title, text in islice(read_documents(collection.corpus), most):
-        yield doc_id, (title, text)
+def first_documents(collection: Collection, most: int | None) -> dict[str, tuple[str, str]]:
+    """Id → title and text of a collection's first documents; of all for None."""
+    return {doc_id: (title, text) for doc_id, title, text in islice(read_documents(collection.corpus), most)}
 
 
 def variants(title: str, text: str) -> list[dict[str, str]]:
@@ -168,11 +168,11 @@ def measure(index: MeasuredIndex, judged: JudgedQueries, stage: Stage, display: 
     collapsed: dict[str, list[str]] = {}
     with display.progress(f"Search {index.name}, {stage}", len(judged.queries)) as show:
         for n, (query_id, words) in enumerate(judged.queries.items(), start=1):
-            plain[query_id] = list(dict.fromkeys(_groups(asking.page(words, 0, {}))))
+            plain[query_id] = list(dict.fromkeys(groups_of(asking.page(words, 0, {}))))
             pages = [asking.page(words, PAGE * page, _COLLAPSE) for page in range(N_PAGES)]
-            collapsed[query_id] = _groups(pages[0])
+            collapsed[query_id] = groups_of(pages[0])
             hits = [hit for page in pages for hit in page]
-            found = _groups(hits)
+            found = groups_of(hits)
             figures.groups += len(found)
             figures.twice += len(found) - len(set(found))
             own = {hit["fields"][GROUP][0]: hit["inner_hits"] for hit in asking.own(words)}
@@ -198,31 +198,39 @@ class _Asking:
     stage: Stage
 
     def page(self, words: str, start: int, collapse: Mapping[str, Any]) -> list[dict[str, Any]]:
-        body = {**_query(words), "from": start, "size": PAGE, **collapse}
-        return _hits(self.index.proxy, self.index.name, body, self.stage)
+        body = {**query(words), "from": start, "size": PAGE, **collapse}
+        return hits_of(self.index.proxy, self.index.name, body, self.stage)
 
     def own(self, words: str) -> list[dict[str, Any]]:
         """The groups of the cluster itself."""
-        return _hits(self.index.cluster, self.index.name, {**_query(words), "size": OWN_GROUPS, **_COLLAPSE})
+        return hits_of(self.index.cluster, self.index.name, {**query(words), "size": OWN_GROUPS, **_COLLAPSE})
 
 
-def _query(words: str) -> dict[str, Any]:
+def query(words: str) -> dict[str, Any]:
+    """The application's search for words, which shows the groups."""
     return {"query": {"multi_match": {"query": words, "fields": list(FIELDS)}}, "_source": [GROUP]}
 
 
-def _hits(client: OpenSearch, name: str, body: Mapping[str, Any], stage: Stage | None = None) -> list[dict[str, Any]]:
-    headers = {CONTROL_HEADER: stage} if stage else {}
+def hits_of(client: OpenSearch, name: str, body: Mapping[str, Any], control: str | None = None) -> list[dict[str, Any]]:
+    """The hits of a search with all stages that `control` names, or that serve; a client of the cluster has none.
+
+    Raises:
+        ClickException: a stage is missing again and again.
+    """
+    headers = {CONTROL_HEADER: control} if control else {}
     # A busy machine may take a stage out.
     for _ in range(_TRIES):
         answer = exchange(client, "POST", f"/{name}/_search", body=msgspec.json.encode(body), headers=headers)
         marker = answer.headers.get(MARKER_HEADER, "")
-        if answer.status == 200 and "degraded" not in marker and (stage == "lexical" or not marker.startswith("pass")):
+        is_passed = marker.startswith("pass") and control != "lexical"
+        if answer.status == 200 and "degraded" not in marker and not is_passed:
             hits: list[dict[str, Any]] = json.loads(answer.body)["hits"]["hits"]
             return hits
-    raise click.ClickException(f"{name}, {stage}: status {answer.status}, {MARKER_HEADER}: {marker}")
+    raise click.ClickException(f"{name}, {control}: status {answer.status}, {MARKER_HEADER}: {marker}")
 
 
-def _groups(hits: Sequence[Mapping[str, Any]]) -> list[str]:
+def groups_of(hits: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The group of each hit."""
     return [hit["_source"][GROUP] for hit in hits]
 
 

@@ -9,34 +9,30 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 
 import click
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks.collapse import GROUP, enrich, fill, variants
+from benchmarks.collapse import PAGE, enrich, fill, first_documents, groups_of, hits_of, query, variants
 from benchmarks.companion import remembering
-from bridge.cluster.connection import connect, exchange
+from bridge.cluster.connection import connect
 from bridge.commands import progress_display
 from bridge.console import Display
-from bridge.evaluation.application_query import multi_match
-from bridge.evaluation.collections import load_collection, read_documents
+from bridge.evaluation.collections import load_collection
 from bridge.evaluation.judged_queries import JudgedQueries
 from bridge.evaluation.measures import bootstrap_interval, evaluate
-from bridge.evaluation.stack import FIELDS, NODE_START_TIMEOUT_S, MeasuredIndex, own_index
-from bridge.evaluation.stages import CONTROL_HEADER, MARKER_HEADER
+from bridge.evaluation.stack import NODE_START_TIMEOUT_S, MeasuredIndex, own_index
 from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings, load_settings
 from ingest.stages.models import load_models
 
 STAGES = ("hybrid", "rerank")
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)
-PAGE = 10
 ALPHA = 0.5
 """The default of TREC's web tracks."""
-_TRIES = 10
 
 
 class Figures(msgspec.Struct):
@@ -66,10 +62,7 @@ def command(folders: tuple[Path, ...], split: str, max_queries: int, max_documen
         models = remembering(load_models(settings.ingest))
         for folder in folders:
             collection = load_collection(folder, split)
-            documents = {
-                doc_id: (title, text)
-                for doc_id, title, text in islice(read_documents(collection.corpus), max_documents)
-            }
+            documents = first_documents(collection, max_documents)
             judged = collection.judged.of_index(collection.name, documents).spread(max_queries)
             names = f"{collection.name.lower()}-once", f"{collection.name.lower()}-variants"
             for name, made in zip(names, (_once, variants), strict=True):
@@ -94,9 +87,7 @@ def measure(
     once: MeasuredIndex, varied: MeasuredIndex, judged: JudgedQueries, stage: str, display: Display
 ) -> dict[float, Figures]:
     """Share → figures of a stage."""
-    measured: dict[float, Figures] = {}
-    plain: np.ndarray | None = None
-    plain_alpha: np.ndarray | None = None
+    values: dict[float, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     with display.progress(f"Search {once.name}, {stage}", len(SHARES) * len(judged.queries)) as show:
         for n, share in enumerate(SHARES):
             runs: tuple[dict[str, list[str]], dict[str, list[str]]] = ({}, {})
@@ -106,11 +97,14 @@ def measure(
                 show(n * len(judged.queries) + m)
             ndcg = evaluate(judged.qrels, runs[0], ["nDCG@10"]).values["nDCG@10"]
             alpha = np.array([alpha_ndcg(runs[1][query_id], judged.qrels[query_id]) for query_id in judged.queries])
-            plain, plain_alpha = ndcg if plain is None else plain, alpha if plain_alpha is None else plain_alpha
-            measured[share] = Figures(
-                float(ndcg.mean()), _difference(ndcg - plain), float(alpha.mean()), _difference(alpha - plain_alpha)
-            )
-    return measured
+            values[share] = ndcg, alpha
+    plain = values[SHARES[0]]
+    return {
+        share: Figures(
+            float(ndcg.mean()), _difference(ndcg - plain[0]), float(alpha.mean()), _difference(alpha - plain[1])
+        )
+        for share, (ndcg, alpha) in values.items()
+    }
 
 
 def alpha_ndcg(groups: Sequence[str], judgements: Mapping[str, int]) -> float:
@@ -130,21 +124,14 @@ def alpha_ndcg(groups: Sequence[str], judgements: Mapping[str, int]) -> float:
     return found / best if best else 0.0
 
 
-def _difference(values: np.ndarray) -> tuple[float, float, float]:
+def _difference(values: NDArray[np.float64]) -> tuple[float, float, float]:
     estimate = bootstrap_interval(values)
     return estimate.mean, estimate.low, estimate.high
 
 
 def _found(index: MeasuredIndex, words: str, control: str) -> list[str]:
     """The groups of a search's first page."""
-    body = msgspec.json.encode({**multi_match(FIELDS)(words), "size": PAGE, "_source": [GROUP]})
-    # A busy machine may take a stage out.
-    for _ in range(_TRIES):
-        answer = exchange(index.proxy, "POST", f"/{index.name}/_search", body=body, headers={CONTROL_HEADER: control})
-        marker = answer.headers.get(MARKER_HEADER, "")
-        if answer.status == 200 and "degraded" not in marker and not marker.startswith("pass"):
-            return [hit["_source"][GROUP] for hit in json.loads(answer.body)["hits"]["hits"]]
-    raise click.ClickException(f"{index.name}, {control}: status {answer.status}, {MARKER_HEADER}: {marker}")
+    return groups_of(hits_of(index.proxy, index.name, {**query(words), "size": PAGE}, control))
 
 
 def _show(figures: Mapping[str, Mapping[float, Figures]]) -> None:

@@ -15,7 +15,7 @@ from bridge.proxy.doors.model_context import (
 from bridge.proxy.server.routing import MAX_AT_DOORS
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import ScriptedIndex
-from tests.fake_cluster import Received, Reply
+from tests.fake_cluster import Reply
 
 TITLES = {"d": "red shoe for the garden", "e": "red shoe for the garden!", "a": "a blue dress"}
 NEWEST = "2026-07-28"
@@ -286,25 +286,6 @@ async def test_a_body_that_is_too_large_and_too_many_requests_are_refused(make_s
     for each in waiting:
         each.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-
-
-@pytest.mark.parametrize(
-    ("setting", "operators", "applications"),
-    [("operators", 200, 404), ("applications", 404, 200), ("off", 404, 404)],
-)
-async def test_one_listener_answers_or_none(
-    make_stack: MakeStack, setting: str, operators: int, applications: int
-) -> None:
-    index = ScriptedIndex()
-
-    def script(received: Received) -> Reply:
-        return Reply(404, b"{}") if received.path.startswith("/_bridge") else index(received)
-
-    stack = await make_stack(script, mcp=setting)
-
-    for url, expected in ((stack.proxy.admin_url, operators), (stack.proxy.url, applications)):
-        async with stack.client.post(f"{url}/_bridge/mcp", data=json.dumps(request("ping"))) as answer:
-            assert answer.status == expected
 
 
 async def test_requests_are_counted(make_stack: MakeStack) -> None:

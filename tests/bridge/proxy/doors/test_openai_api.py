@@ -7,7 +7,7 @@ from aiohttp import web
 
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import ScriptedIndex
-from tests.fake_cluster import Received, Reply, kind_sidecar
+from tests.fake_cluster import Reply, kind_sidecar
 
 TITLES = {"d": "red shoe", "a": "bread", "e": "shoe"}
 
@@ -221,23 +221,3 @@ async def test_another_embedder_is_asked_itself(make_stack: MakeStack) -> None:
 
     assert (status, answer["error"]["code"]) == (503, "embedder_unavailable")
     assert "embedder.url" in answer["error"]["message"]
-
-
-@pytest.mark.parametrize(
-    ("setting", "operators", "applications"),
-    [("operators", 200, 404), ("applications", 404, 200), ("off", 404, 404)],
-)
-async def test_one_listener_answers_or_none(
-    make_stack: MakeStack, setting: str, operators: int, applications: int
-) -> None:
-    index = ScriptedIndex()
-
-    def script(received: Received) -> Reply:
-        return Reply(404, b"{}") if received.path.startswith("/_bridge") else index(received)
-
-    stack = await make_stack(script, openai=setting)
-
-    for url, expected in ((stack.proxy.admin_url, operators), (stack.proxy.url, applications)):
-        path = f"{url}/_bridge/openai/v1/vector_stores/docs/search"
-        async with stack.client.post(path, data=json.dumps({"query": "red shoe"})) as answer:
-            assert answer.status == expected

@@ -13,17 +13,17 @@ from bridge.proxy.server.app import running
 from bridge.settings import ClusterSettings, ProxySettings, Settings
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import PROFILE, ScriptedIndex
-from tests.fake_cluster import Received, Reply, kind_sidecar
+from tests.fake_cluster import Reply, kind_sidecar
 
 NESTED = msgspec.structs.replace(PROFILE, passages=PassageSettings(layout="nested"))
 TITLES = {"d": "bread. red shoe", "a": "bread", "e": "shoe"}
 
 
-async def retrieve(stack: Stack, body: Any, *, of_operators: bool = True, **headers: str) -> tuple[int, dict[str, Any]]:
+async def retrieve(stack: Stack, body: Any, **headers: str) -> tuple[int, dict[str, Any]]:
     """Status and answer."""
-    url = stack.proxy.admin_url if of_operators else stack.proxy.url
+    url = f"{stack.proxy.admin_url}/_bridge/retrieve"
     given = {"Content-Type": "application/json"} | headers
-    async with stack.client.post(f"{url}/_bridge/retrieve", data=json.dumps(body), headers=given) as answer:
+    async with stack.client.post(url, data=json.dumps(body), headers=given) as answer:
         return answer.status, await answer.json()
 
 
@@ -232,24 +232,3 @@ async def test_an_index_without_a_profile_is_named(make_stack: MakeStack) -> Non
 
     assert status == 400
     assert answer["error"]["reason"] == "index docs: the bridge has not enriched the index"
-
-
-@pytest.mark.case("P36")
-@pytest.mark.parametrize(
-    ("setting", "operators", "applications"),
-    [("operators", 200, 404), ("applications", 404, 200), ("off", 404, 404)],
-)
-async def test_one_listener_answers_or_none(
-    make_stack: MakeStack, setting: str, operators: int, applications: int
-) -> None:
-    index = ScriptedIndex()
-
-    def script(request: Received) -> Reply:
-        return Reply(404, b"{}") if request.path.startswith("/_bridge") else index(request)
-
-    stack = await make_stack(script, retrieve=setting)
-    body = {"index": "docs", "queries": ["red shoe"]}
-
-    async with stack.client.post(f"{stack.proxy.admin_url}/_bridge/retrieve", data=json.dumps(body)) as answer:
-        assert answer.status == operators
-    assert (await retrieve(stack, body, of_operators=False))[0] == applications
