@@ -17,6 +17,7 @@ PROGRAMS = {
         "collapse": "benchmarks.collapse",
         "diverse": "benchmarks.diverse",
         "confidence": "benchmarks.confidence",
+        "sentences": "benchmarks.sentences",
     },
     "Documents": {
         "ingest": "benchmarks.ingest",

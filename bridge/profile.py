@@ -175,6 +175,7 @@ class SearchRules(msgspec.Struct, frozen=True):
       rank always.
     - `boosts`: the share of the lifts by the application's own boosts that counts; at 0 it has no pins either.
     - `diversity`: how much a document's likeness to those before it counts against it; 0: not at all.
+    - `sentences`: whether a hit without a highlight that the application wants gets the sentence that answers.
     """
 
     leave_quoted: bool = True
@@ -184,6 +185,7 @@ class SearchRules(msgspec.Struct, frozen=True):
     confident_lead: Annotated[float, Meta(gt=0)] | None = None
     boosts: Annotated[float, Meta(ge=0, le=1)] = 1.0
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    sentences: bool = False
 
 
 class Measurement(msgspec.Struct, frozen=True):

@@ -1,4 +1,5 @@
-"""Text before any model reads it: halves of surrogate pairs, a document's fields, passages, and the scripts of words.
+"""Text before any model reads it: halves of surrogate pairs, a document's fields, passages, sentences, and the scripts
+of words.
 
 Pure, and shared: ingest embeds exactly the text that the proxy later hands to the cross-encoder.
 """
@@ -26,6 +27,20 @@ TokenSpans = Callable[[str], Sequence[tuple[int, int]]]
 
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|[。！？]|\n\s*")
 _SENTENCE_CLOSERS = ".!?…:;。！？"
+_SENTENCE_BREAK = re.compile(
+    r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+\s++"  # no second search in a run of full stops, however long
+    r"|[。！？｡।॥۔؟።။។][\"'”’」』）]*+\s*+"
+    r"|\n\s*+"
+)
+"""Where a sentence may end, in the writing systems that mark it; Thai and Lao do not."""
+_ABBREVIATIONS = re.compile(
+    r"abs|al|approx|art|bzw|ca|capt|cf|co|col|corp|dr|etc|fig|figs|fr|gen|gov|hr|inc|jr|lt|ltd|mr"
+    r"|mrs|ms|mt|no|nos|nr|op|pp|prof|rep|rev|sen|sgt|sr|sra|st|str|u|usw|vgl|vol|vs",
+    re.IGNORECASE,
+)
+_WORD_CHARS = 20
+"""Of what stands before a full stop, to tell whether it ends a sentence."""
+_ORDINAL_DIGITS = 2
 _STRETCH_CHARS = 100_000
 """Longest text given to a tokenizer at once: their time and memory grow faster than the text does."""
 
@@ -124,6 +139,17 @@ def field_texts(values: Mapping[str, object], names: Sequence[str]) -> dict[str,
     return {name: _as_text(list(values_at(values, name))) for name in names}
 
 
+def strings_in(source: bytes, names: Sequence[str]) -> dict[str, list[str]]:
+    """The values of the named fields of a document in JSON, each by itself, with numbers as they are written.
+
+    Raises:
+        ValueError: this is no JSON.
+        RecursionError: it is nested too deeply.
+    """
+    values = _NUMBERS_AS_TEXT.decode(as_utf_8(source).decode())
+    return {name: list(_strings(list(values_at(values, name)))) for name in names}
+
+
 def value_at(values: Mapping[str, object], name: str) -> object:
     """The value of a field with a dotted name; a list if there are several, None if there is none."""
     all_values = list(values_at(values, name))
@@ -150,11 +176,63 @@ def _objects(value: object) -> Iterator[Mapping[str, object]]:
 
 
 def _as_text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return "\n".join(text for entry in value if (text := _as_text(entry)))
-    return ""
+    return "\n".join(_strings(value))
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str) and value:
+        yield value
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _strings(entry)
+
+
+def sentences(text: str, max_chars: int) -> Iterator[tuple[int, int]]:
+    """Character offsets `[start, end)` of the sentences of a text, in order, without the space around them.
+
+    A longer one than `max_chars` is cut between words, a longer word anywhere. Initials, common abbreviations, ordinal
+    numbers and the line breaks of wrapped text end no sentence; rather two of them stay together than one is torn.
+    """
+    start = 0
+    for found in _SENTENCE_BREAK.finditer(text):
+        if _ends_sentence(text, found):
+            yield from _pieces(text, start, found.end(), max_chars)
+            start = found.end()
+    yield from _pieces(text, start, len(text), max_chars)
+
+
+def _ends_sentence(text: str, mark: re.Match[str]) -> bool:
+    following = text[mark.end() : mark.end() + 1]
+    if mark[0][0] == "\n":
+        return not following.islower()
+    if mark[0].rstrip() != ".":
+        return True
+    before = text[max(mark.start() - _WORD_CHARS, 0) : mark.start()].split()
+    word = before[-1].lstrip("([\"'“‘„«") if before else ""
+    is_short = len(word) == 1 and word.isalpha()
+    is_ordinal = word.isdecimal() and len(word) <= _ORDINAL_DIGITS
+    is_abbreviated = is_short or is_ordinal or "." in word or bool(_ABBREVIATIONS.fullmatch(word))
+    return not (is_abbreviated or following.islower())
+
+
+def _pieces(text: str, start: int, end: int, max_chars: int) -> Iterator[tuple[int, int]]:
+    """The offsets of a stretch without the space around it, in pieces of at most `max_chars`."""
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    while end - start > max_chars:
+        # What lies at the limit may be the space itself.
+        cut = next((at for at in range(start + max_chars, start, -1) if text[at].isspace()), start + max_chars)
+        stop = cut
+        while text[stop - 1].isspace():
+            stop -= 1
+        yield start, stop
+        start = cut
+        while text[start].isspace():
+            start += 1
+    if start < end:
+        yield start, end
 
 
 def split_passages(text: str, settings: PassageSettings, token_spans: TokenSpans) -> list[Passage]:

@@ -153,6 +153,11 @@ def rules(
         type=click.FloatRange(min=0, max=1),
         help="How much a document's likeness to those before it counts against it, such as 0.3; 0: not at all.",
     ),
+    sentences: str | None = option(
+        "--sentences",
+        type=click.Choice(["show", "omit"]),
+        help="Show the sentence that answers in place of a highlight that the application wants and a hit lacks.",
+    ),
     always: bool = option("--always", help="Remove --confident-lead: always ask every leg and the reranker."),
     cluster_url: str | None = CLUSTER,
     as_json: bool = JSON,
@@ -176,6 +181,8 @@ def rules(
     if always or confident_lead is not None:
         changes["confident_lead"] = confident_lead
     changes |= {name: value for name, value in (("boosts", boosts), ("diversity", diversity)) if value is not None}
+    if sentences is not None:
+        changes["sentences"] = sentences == "show"
     profile = put_profile(
         client,
         state.name,
@@ -194,6 +201,7 @@ def _in_words(rules: "SearchRules") -> dict[str, object]:
         "confident lead": rules.confident_lead or "none",
         "boosts": rules.boosts,
         "diversity": rules.diversity,
+        "sentences": "show" if rules.sentences else "omit",
     }
 
 

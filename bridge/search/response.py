@@ -112,13 +112,17 @@ def shown_hit(
     members = dict(hit.members)
     members["_score"] = _raw(score)
     if passage is not None:
-        highlights = bytes(members.get("highlight", b"{}")).rstrip()[:-1].rstrip()
-        comma = b"" if highlights.endswith(b"{") else b","
-        added = msgspec.json.encode({PASSAGE_HIGHLIGHT: [passage]})
-        members["highlight"] = msgspec.Raw(highlights + comma + added[1:])
+        members = with_members(members, "highlight", {PASSAGE_HIGHLIGHT: [passage]})
     if explanation is not None:
         members["_bridge"] = _raw(explanation)
     return members
+
+
+def with_members(hit: RawObject, section: str, added: Mapping[str, object]) -> RawObject:
+    """A hit with more members in one of its objects, which keeps its own bytes."""
+    begun = bytes(hit.get(section, b"{}")).rstrip()[:-1].rstrip()
+    comma = b"" if begun.endswith(b"{") else b","
+    return {**hit, section: msgspec.Raw(begun + comma + msgspec.json.encode(added)[1:])}
 
 
 class _InnerHits(msgspec.Struct):

@@ -27,6 +27,7 @@ from bridge.proxy.upgrade.planning import Planner
 from bridge.proxy.upgrade.ranking import Ranker, RankingCache
 from bridge.proxy.upgrade.retrieve import Retrieval
 from bridge.proxy.upgrade.search import Search
+from bridge.proxy.upgrade.sentences import Sentences
 from bridge.settings import ProxySettings, Settings
 
 MAX_HEADER_BYTES = 16 * 1024
@@ -93,7 +94,8 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
         searches = OwnSearches(upstream, memory, settings)
         ranker = Ranker(searches, sidecar)
         rankings = RankingCache(ranker, settings.proxy, metrics)
-        search = Search(upstream, planner, rankings, Composer(searches), memory, settings.proxy, metrics)
+        composer = Composer(searches, Sentences(searches, ranker, sidecar))
+        search = Search(upstream, planner, rankings, composer, memory, settings.proxy, metrics)
         stack.push_async_callback(search.close)
         retrieval = Retrieval(planner, rankings, ranker, searches, settings.proxy, metrics)
         doors = (retrieval, ModelContext(retrieval, settings.proxy), OpenAI(retrieval, sidecar, settings))

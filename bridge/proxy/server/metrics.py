@@ -63,6 +63,11 @@ class Metrics:
             "Answers with the closest documents because the application's own query matches nothing.",
             registry=self.registry,
         )
+        self.sentences = Counter(
+            "bridge_proxy_sentences",
+            "Hits that got the sentence that answers in place of a highlight.",
+            registry=self.registry,
+        )
         self.shadow_overlap = Histogram(
             "bridge_proxy_shadow_overlap",
             "Shadow mode: share of the first ten hits that both rankings have.",

@@ -15,6 +15,7 @@ from bridge.proxy.transport.passthrough import Inbound, aside
 from bridge.proxy.upgrade.cluster_client import OwnSearches
 from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.ranking import FALLBACK, Ranked, internal_error
+from bridge.proxy.upgrade.sentences import Sentences
 from bridge.records import Key, Passage, RankedHit, Smoothed, Terms
 from bridge.search import legs
 from bridge.search.collapse import Collapse, Group
@@ -58,8 +59,9 @@ def is_filtered(plans: Sequence[Plan | LeaveAlone]) -> bool:
 class Composer:
     """Composes answers. What cannot be had from the cluster is noted as a failure and left out."""
 
-    def __init__(self, searches: OwnSearches) -> None:
+    def __init__(self, searches: OwnSearches, sentences: Sentences) -> None:
         self._searches = searches
+        self._sentences = sentences
 
     async def compose(self, plan: Plan, ranked: Ranked, own_body: bytes, *, is_partial: bool = False) -> bytes:
         """The body of the answer; never fails. What could not be done is noted in `ranked`.
@@ -99,6 +101,8 @@ class Composer:
             ranked.notes.fall_back(failed)
             hits = [shown_hit(hit, score=hit.score) for hit in own.hits]
             max_score = own_best
+        if plan.sentences:
+            hits = await self._sentences.shown(plan, ranked, hits)
         beyond = await self._found_beyond(plan, ranked) if plan.union and ranked.stages != "lexical" else 0
         said = {**(await self._facets(plan, ranked)), **(explained_answer(ranked) if plan.explain else {})}
         more = {"_bridge": said} if said else {}

@@ -276,6 +276,7 @@ class Sidecar:
         self._running = AsyncExitStack()
         self._session: aiohttp.ClientSession
         self._reranker: ModelStage
+        self._sentence_reader: ModelStage
         self._embedder: ModelStage
         self._weigher: ModelStage
 
@@ -290,6 +291,7 @@ class Sidecar:
         )
         reranker, embedder = self._settings.reranker, self._settings.embedder
         self._reranker = self._server("rerank", "rerank", "/rerank", reranker.url, reranker.api_key)
+        self._sentence_reader = self._server("sentences", "sentences", "/rerank", reranker.url, reranker.api_key)
         self._embedder = self._server("embedder", "embed", "/embed", embedder.url, embedder.api_key)
         self._weigher = self._server("sparse", "weigh", "/embed_sparse", None, None)
         return self
@@ -406,12 +408,7 @@ class Sidecar:
             CascadeMissing: the sidecar has no small cross-encoder.
         """
         try:
-            if self._settings.reranker.url is None:
-                return await self._logits(query, passages, deadline, cascade)
-            step = self._settings.reranker.max_passages
-            parts = [passages[start : start + step] for start in range(0, len(passages), step)]
-            scored = await asyncio.gather(*(self._logits(query, part, deadline, None) for part in parts))
-            return [logit for part in scored for logit in part]
+            return await self._logits(self._reranker, query, passages, deadline, cascade)
         except NotTaken as refusal:
             if cascade is None:
                 raise
@@ -420,14 +417,33 @@ class Sidecar:
                 self._cascade_refusal[self.url] = message
             raise CascadeMissing(message) from refusal
 
+    async def read_sentences(self, query: str, sentences: Sequence[str], *, deadline: float) -> list[float]:
+        """The cross-encoder's logits, one per sentence, in their order.
+
+        Raises:
+            StageFailed: `sentences_unavailable`, `sentences_slow`, `sentences_overloaded`, `sentences_unusable`, as
+                `rerank` has them. None of them opens the breaker of `rerank`.
+        """
+        return await self._logits(self._sentence_reader, query, sentences, deadline, None)
+
     async def _logits(
-        self, query: str, passages: Sequence[str], deadline: float, cascade: CascadeRequest | None
+        self, reader: ModelStage, query: str, texts: Sequence[str], deadline: float, cascade: CascadeRequest | None
     ) -> list[float]:
-        body = self._rerank_api.body(query, passages, cascade)
-        logits = await self._reranker.ask(
-            body, lambda answer: in_order(self._rerank_api.scores(answer), len(passages)), deadline=deadline
+        if self._settings.reranker.url is None:
+            return await self._logits_at_once(reader, query, texts, deadline, cascade)
+        step = self._settings.reranker.max_passages
+        parts = [texts[start : start + step] for start in range(0, len(texts), step)]
+        scored = await asyncio.gather(*(self._logits_at_once(reader, query, part, deadline, None) for part in parts))
+        return [logit for part in scored for logit in part]
+
+    async def _logits_at_once(
+        self, reader: ModelStage, query: str, texts: Sequence[str], deadline: float, cascade: CascadeRequest | None
+    ) -> list[float]:
+        body = self._rerank_api.body(query, texts, cascade)
+        logits = await reader.ask(
+            body, lambda answer: in_order(self._rerank_api.scores(answer), len(texts)), deadline=deadline
         )
-        self._reranker.succeeded()
+        reader.succeeded()
         return logits
 
     async def _info(self, deadline: float) -> _Info:

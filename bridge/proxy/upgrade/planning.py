@@ -45,7 +45,7 @@ from bridge.settings import ProxySettings, Settings
 from bridge.text import decode_answer
 
 _STAGES: dict[str, Stage] = {stage: stage for stage in get_args(Stage)}
-_WORDS = ("off", "explain", "passage", "union", "facets", "fallback")
+_WORDS = ("off", "explain", "passage", "sentences", "union", "facets", "fallback")
 _CUTOFF = "cutoff"
 _SHARES = ("smoothing", "diverse", _CUTOFF)
 _JSON_BODIES = ("application/json", "application/x-ndjson", "")
@@ -81,8 +81,9 @@ class Control:
     """The words of a request's `x-bridge` header.
 
     `stage`: where to stop, None for all that the index enables; `off`: leave this search alone; `explain`: show what
-    each stage contributed; `passage`: show the winning passage among a hit's highlights; `union`: include what the
-    bridge found in the total; `facets`: aggregate it, too; `weights`: weights of legs, and the shares of neighbours in
+    each stage contributed; `passage`: show the winning passage among a hit's highlights; `sentences`: show the sentence
+    that answers in place of a highlight that a hit lacks; `union`: include what the bridge found in the total;
+    `facets`: aggregate it, too; `weights`: weights of legs, and the shares of neighbours in
     smoothed scores (`smoothing`) and of likeness to the documents before (`diverse`), that replace the profile's;
     `cutoff`, None if the request names none, and `fallback` as in `Distance`.
     """
@@ -91,6 +92,7 @@ class Control:
     off: bool = False
     explain: bool = False
     passage: bool = False
+    sentences: bool = False
     union: bool = False
     facets: bool = False
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -121,8 +123,8 @@ class Plan:
 
     `expression` is the index or alias as in the request's path; `caller` the forwarded headers;
     `deadline` on the event loop's clock. `hide`: the objects of the bridge that the answer leaves out. `of_one_index`:
-    the expression led to one index when the profile was read. `explain`, `passage`, `union` and `facets` as in
-    `Control`; `distance`: what becomes of documents that only vectors found.
+    the expression led to one index when the profile was read. `explain`, `passage`, `sentences`, `union` and
+    `facets` as in `Control`; `distance`: what becomes of documents that only vectors found.
     """
 
     request: SearchRequest
@@ -135,6 +137,7 @@ class Plan:
     budget_s: float
     hide: frozenset[str] = frozenset()
     passage: bool = False
+    sentences: bool = False
     union: bool = False
     facets: bool = False
     of_one_index: bool = False
@@ -201,6 +204,7 @@ class Planner:
             # An index with a companion holds none: a field of that name is the application's own.
             hide=frozenset() if request.asks_for_ours or profile.beside else frozenset((profile.object_field,)),
             passage=control.passage,
+            sentences=(control.sentences or profile.rules.sentences) and "highlight" in request.presentation,
             union=control.union,
             facets=control.facets,
             distance=control.distance(self._settings),

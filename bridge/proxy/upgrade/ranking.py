@@ -56,12 +56,13 @@ class Notes:
     """What happened on the way to one answer.
 
     `failures`: why parts of it were left out; `timings_ms` by stage; `fell_back`: the application's own answer is
-    given, and not the ranking.
+    given, and not the ranking; `n_sentences`: how many hits got the sentence that answers.
     """
 
     failures: list[StageFailed] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
     fell_back: bool = False
+    n_sentences: int = 0
 
     @property
     def degraded(self) -> list[str]:
@@ -260,6 +261,7 @@ def marks(ranked: Sequence[Ranked], metrics: Metrics, *, n_searches: int, took_s
     timings = [(stage, ms) for each in ranked for stage, ms in each.notes.timings_ms.items()]
     for each in ranked:
         metrics.fallbacks.inc(each.closest)
+        metrics.sentences.inc(each.notes.n_sentences)
         if each.ranking.confidence is not None:
             metrics.confidence.observe(each.ranking.confidence)
     for reason in degraded:
@@ -362,7 +364,7 @@ class RankingCache:
 
     async def _rank(self, plan: Plan, own_body: Awaitable[bytes] | None) -> Ranked:
         # What a kept ranking does not hold: ranks by leg, and texts of documents, which the caller may not see later.
-        if own_body is None or self._kept.ttl == 0 or plan.explain or plan.passage:
+        if own_body is None or self._kept.ttl == 0 or plan.explain or plan.passage or plan.sentences:
             return await self._ranker.rank(plan)
         key = self._key(plan, reranks=plan.request.start < reranked_documents(plan.profile, plan.stage))
         if (under_way := self._under_way.get(key)) is not None:
