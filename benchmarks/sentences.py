@@ -203,9 +203,6 @@ def _by_words(asked: Sequence[Asked]) -> Scores:
     def score(question: Sequence[str], sentence: str) -> float:
         words = Counter(words_of[sentence])
         length = K1 * (1 - B + B * words.total() / mean_length)
-        rarity = {
-            word: math.log(1 + (len(words_of) - with_word[word] + 0.5) / (with_word[word] + 0.5)) for word in words
-        }
         return sum(rarity[word] * words[word] / (words[word] + length) for word in question if word in words)
 
     def scores(each: Asked) -> Sequence[float]:

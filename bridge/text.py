@@ -40,7 +40,8 @@ _ABBREVIATIONS = re.compile(
 )
 _WORD_CHARS = 20
 """Of what stands before a full stop, to tell whether it ends a sentence."""
-_ORDINAL_DIGITS = 2
+_BEFORE_ORDINALS = frozenset(("ab", "am", "bis", "das", "dem", "den", "der", "des", "die", "im", "vom", "zum"))
+"""In German, which writes what follows the number with a capital letter."""
 _STRETCH_CHARS = 100_000
 """Longest text given to a tokenizer at once: their time and memory grow faster than the text does."""
 
@@ -190,8 +191,8 @@ def _strings(value: object) -> Iterator[str]:
 def sentences(text: str, max_chars: int) -> Iterator[tuple[int, int]]:
     """Character offsets `[start, end)` of the sentences of a text, in order, without the space around them.
 
-    A longer one than `max_chars` is cut between words, a longer word anywhere. Initials, common abbreviations, ordinal
-    numbers and the line breaks of wrapped text end no sentence; rather two of them stay together than one is torn.
+    A longer one than `max_chars` is cut between words, a longer word anywhere. Initials, common abbreviations, German
+    ordinals and the line breaks of wrapped text end no sentence; rather two of them stay together than one is torn.
     """
     start = 0
     for found in _SENTENCE_BREAK.finditer(text):
@@ -210,7 +211,7 @@ def _ends_sentence(text: str, mark: re.Match[str]) -> bool:
     before = text[max(mark.start() - _WORD_CHARS, 0) : mark.start()].split()
     word = before[-1].lstrip("([\"'“‘„«") if before else ""
     is_short = len(word) == 1 and word.isalpha()
-    is_ordinal = word.isdecimal() and len(word) <= _ORDINAL_DIGITS
+    is_ordinal = word.isdecimal() and len(before) > 1 and before[-2].casefold() in _BEFORE_ORDINALS
     is_abbreviated = is_short or is_ordinal or "." in word or bool(_ABBREVIATIONS.fullmatch(word))
     return not (is_abbreviated or following.islower())
 

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from bridge.models.artifact import resolve
 from bridge.models.tokenization import load_tokenizer
 from bridge.profile import PassageSettings
-from bridge.text import decode, enriched_text, field_texts, is_foreign, scripts_of_words, split_passages
+from bridge.text import (
+    decode,
+    enriched_text,
+    field_texts,
+    is_foreign,
+    scripts_of_words,
+    sentences,
+    split_passages,
+    strings_in,
+)
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
@@ -97,6 +106,56 @@ def test_every_token_is_in_a_passage_and_no_passage_is_too_long(text: str, size:
 )
 def test_a_dotted_name_is_read_however_the_document_writes_it(document: dict[str, object], text: str) -> None:
     assert field_texts(document, ["item.info.name"]) == {"item.info.name": text}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("Wings lift. Do they? Yes!", ["Wings lift.", "Do they?", "Yes!"], id="marks"),
+        pytest.param('He said "No." Then he left.', ['He said "No."', "Then he left."], id="quotation-marks"),
+        pytest.param(
+            "Dr. Lee met J. R. Low in St. Ives. He ran.", ["Dr. Lee met J. R. Low in St. Ives.", "He ran."], id="names"
+        ),
+        pytest.param(
+            "The U.S. Navy won. It cost 3.5 million.", ["The U.S. Navy won.", "It cost 3.5 million."], id="letters"
+        ),
+        pytest.param("Am 3. Oktober war es. Dann nicht.", ["Am 3. Oktober war es.", "Dann nicht."], id="ordinals"),
+        pytest.param("Wing and\nbody. Tail", ["Wing and\nbody.", "Tail"], id="wrapped-lines"),
+        pytest.param("Boots\nShoes\n\n Coats ", ["Boots", "Shoes", "Coats"], id="lists"),
+        pytest.param(
+            "鸟会飞。鱼会游！它们呢？「都会。」好",
+            ["鸟会飞。", "鱼会游！", "它们呢？", "「都会。」", "好"],
+            id="chinese",
+        ),
+        pytest.param("पक्षी उड़ते हैं। मछली तैरती है।", ["पक्षी उड़ते हैं।", "मछली तैरती है।"], id="hindi"),
+        pytest.param("هل تطير؟ نعم", ["هل تطير؟", "نعم"], id="arabic"),
+        pytest.param("one two three four", ["one two", "three four"], id="cut-between-words"),
+        pytest.param("abcdefghijklmnopqrstuvwxyz abc", ["abcdefghijklmnop", "qrstuvwxyz abc"], id="cut-in-a-word"),
+        pytest.param(" \n ", [], id="blank"),
+    ],
+)
+def test_a_text_is_split_into_sentences(text: str, expected: list[str]) -> None:
+    max_chars = {"one": 10, "abc": 16}.get(text[:3], 1000)
+    assert [text[start:end] for start, end in sentences(text, max_chars)] == expected
+
+
+@given(st.text(alphabet='abA1 .!。\n"', max_size=200), st.integers(min_value=1, max_value=12))
+def test_sentences_lose_nothing_but_space(text: str, max_chars: int) -> None:
+    found = list(sentences(text, max_chars))
+    assert all(0 < end - start <= max_chars for start, end in found)
+    assert found == sorted(found)
+    assert "".join("".join(text[start:end].split()) for start, end in found) == "".join(text.split())
+
+
+def test_a_long_run_of_marks_is_read_once() -> None:
+    """A search that began anew at each mark would take hours."""
+    assert len(list(sentences("." * 1_000_000, 1000))) == 1000
+    assert list(sentences("\n" * 1_000_000, 1000)) == []
+
+
+def test_values_are_read_one_by_one() -> None:
+    source = b'{"a": {"b": ["x", ["y"], 4.50, null, ""]}, "a.b": "z", "c": true}'
+    assert strings_in(source, ["a.b", "c"]) == {"a.b": ["x", "y", "4.50", "z"], "c": []}
 
 
 LATIN = [f"wing{chr(97 + n)}" for n in range(20)]

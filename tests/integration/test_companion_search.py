@@ -151,6 +151,27 @@ def test_pages_are_parts_of_the_whole(stack: ProxyStack, ways: tuple[str, str], 
     assert [doc_id for page in pages for doc_id in ranked(page)] == list(ranked(whole))
 
 
+def test_both_ways_show_the_same_sentences(stack: ProxyStack, ways: tuple[str, str]) -> None:
+    """Texts without full stops are cut between words."""
+    wanted = {"fields": {"title": {}, "body": {"fragment_size": 12, "pre_tags": ["["], "post_tags": ["]"]}}}
+    body = {"query": {"match": {"title": "blue dress"}}, "highlight": wanted, "size": 30}
+
+    marks, answers = zip(*(search(stack, index, body, "rerank, sentences") for index in ways), strict=True)
+    _, own = search(stack, ways[1], body, "off")
+
+    in_place, beside = ({hit["_id"]: hit["highlight"] for hit in answer["hits"]["hits"]} for answer in answers)
+    assert marks == ("hybrid+rerank", "hybrid+rerank")
+    both = in_place.keys() & beside.keys()
+    assert len(both) > 20
+    assert {doc_id: beside[doc_id] for doc_id in both} == {doc_id: in_place[doc_id] for doc_id in both}
+    for doc_id, highlight in beside.items():
+        [fragment] = highlight["body"]
+        assert (fragment[0], len(fragment) <= 14, fragment[-1]) == ("[", True, "]")
+        assert fragment[1:-1] in DOCUMENTS[doc_id][0]["body"]
+    of_the_cluster = {hit["_id"]: hit["highlight"]["title"] for hit in own["hits"]["hits"]}
+    assert all(beside[doc_id]["title"] == title for doc_id, title in of_the_cluster.items() if doc_id in beside)
+
+
 @pytest.fixture(scope="module")
 def several(node: EmbeddedNode, stack: ProxyStack) -> Iterator[tuple[str, str]]:
     """Two indices that are enriched in place, and two that have companions, in which some ids are the same."""

@@ -146,6 +146,23 @@ def test_whose_texts_are_masked_is_answered_as_without_us(secured: tuple[Secured
     assert not titles & {hit["_source"]["title"] for hit in through.json()["hits"]["hits"]}
 
 
+@pytest.mark.parametrize("source", [True, False], ids=["whole", "none"])
+def test_no_sentence_is_of_a_text_that_the_caller_may_not_see(
+    secured: tuple[SecuredNode, ProxyStack], source: bool
+) -> None:
+    body = {"query": QUESTION, "highlight": {"fields": {"*": {}}}, "_source": source, "size": 50}
+
+    everything, masked, without_secrets, without_body = (
+        ask(secured, user, body, stage="rerank, sentences").text for user in ("reader", "mask", "dls", "fls")
+    )
+
+    assert all(word in everything for word in ("plate", "layer", "supersonic"))
+    assert "plate" not in masked
+    assert "layer" in without_secrets
+    assert "supersonic" not in without_secrets
+    assert not any(word in without_body for word in ("layer", "supersonic"))
+
+
 def test_what_was_predicted_of_a_masked_text_is_not_explained(secured: tuple[SecuredNode, ProxyStack]) -> None:
     body = {"query": QUESTION, "size": 50}
 

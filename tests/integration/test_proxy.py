@@ -443,6 +443,7 @@ def test_an_operator_says_which_searches_are_left_alone(
         "confident_lead": 3.0,
         "boosts": 1.0,
         "diversity": 0.0,
+        "sentences": False,
     }
 
 

@@ -368,6 +368,30 @@ def test_reranking_reads_masked_text_only(secured: tuple[SecuredNode, ProxyStack
     assert ids(ask(secured, "mask", body)) != []
 
 
+@pytest.mark.case("S5")
+@pytest.mark.parametrize("source", [True, False, ["n"]], ids=["whole", "none", "another field"])
+def test_no_sentence_is_of_a_text_that_the_caller_may_not_see(
+    secured: tuple[SecuredNode, ProxyStack], source: Any
+) -> None:
+    """Titles and bodies have no word in common but the question's."""
+    body = {"query": QUESTION, "highlight": {"fields": {"*": {}}}, "_source": source, "size": 50}
+
+    def sentences(user: str) -> str:
+        answered = ask(secured, user, body, stage="rerank, sentences")
+        assert answered.headers["X-Bridge"].startswith("hybrid")
+        return json.dumps([hit.get("highlight") for hit in answered.json()["hits"]["hits"]])
+
+    everything = sentences("admin")
+    assert all(word in everything for word in ("plate", "layer", "supersonic"))
+    without_body, masked, without_secrets = map(sentences, ("fls", "mask", "dls"))
+    assert "plate" in without_body
+    assert not any(word in without_body for word in ("layer", "supersonic"))
+    assert "layer" in masked
+    assert "plate" not in masked
+    assert "layer" in without_secrets
+    assert "supersonic" not in without_secrets
+
+
 @pytest.mark.case("S6")
 def test_filter_level_security_works_or_degrades(secured: tuple[SecuredNode, ProxyStack]) -> None:
     answered = ask(secured, "tlq", {"query": QUESTION, "size": 50}, stage="hybrid")

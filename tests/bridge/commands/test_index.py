@@ -48,6 +48,12 @@ def test_how_much_something_counts_is_a_rule(cluster: FakeCluster, rule: str) ->
     assert cluster.mapping["_meta"][META_KEY]["rules"][rule] == 0.5
 
 
+def test_whether_sentences_are_shown_is_a_rule(cluster: FakeCluster) -> None:
+    assert answer("index", "rules", "shop", "--sentences", "show")["rules"]["sentences"] is True
+    assert "sentences       show" in output("index", "rules", "shop").splitlines()
+    assert answer("index", "rules", "shop", "--sentences", "omit")["rules"]["sentences"] is False
+
+
 def test_rules_that_contradict_each_other_are_refused(cluster: FakeCluster) -> None:
     with pytest.raises(UsageError, match="--always and --confident-lead contradict each other"):
         run("index", "rules", "shop", "--always", "--confident-lead", "2")

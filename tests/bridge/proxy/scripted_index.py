@@ -53,7 +53,7 @@ class ScriptedIndex:
     near: Sequence[str] = ("e", "d", "a")
     compared: Sequence[str] = ("e", "d", "a")
     weighed: Sequence[str] = ("f", "b")
-    titles: Mapping[str, str] = field(default_factory=dict)
+    titles: Mapping[str, Any] = field(default_factory=dict)
     profile: IndexProfile | None = PROFILE
     faults: dict[str, Reply] = field(default_factory=dict)
     legs: dict[str, Any] = field(default_factory=dict)
@@ -70,6 +70,8 @@ class ScriptedIndex:
     """Id → the value of the field by which a search is collapsed; a document without one is of the group of nulls."""
     rendered: Mapping[str, Any] = field(default_factory=dict)
     """What every template comes to."""
+    highlights: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    """Id → its highlights, where a search wants some; a document without any has none."""
     more: object = 1
     """What each document holds beside its title."""
 
@@ -144,6 +146,9 @@ class ScriptedIndex:
             described = "Linear function on the _neural.terms field for the shoe feature, computed as w * S from:"
             for hit in hits:
                 hit["_explanation"] = {"value": 3.0, "description": described, "details": []}
+        for hit in hits if "highlight" in body else ():
+            if own := self.highlights.get(hit["_id"]):
+                hit["highlight"] = own
         if kind == "predictions":
             for hit in hits:
                 hit["highlight"] = {"_neural.predicted_queries": [f"what is {hit['_id']}"]}

@@ -75,6 +75,7 @@ def test_json_is_taken_by_whoever_accepts_it(accept: str, is_json: bool) -> None
         ("sparse", Control(stage="sparse")),
         ("hybrid, sparse=0.2", Control(stage="hybrid", weights={"sparse": 0.2})),
         ("diverse=0.3", Control(weights={"diverse": 0.3})),
+        ("Sentences", Control(sentences=True)),
         ("smoothing, smoothing=1", Control(stage="smoothing", weights={"smoothing": 1.0})),
         ("cutoff=0.5, vector=1", Control(cutoff=0.5, weights={"vector": 1.0})),
         ("Fallback, cutoff=0", Control(cutoff=0.0, fallback=True)),
@@ -102,6 +103,7 @@ def test_the_control_header_is_read(header: str | None, control: Control) -> Non
         "cutoff=nan",
         "cutoff",
         "fallback=1",
+        "sentences=1",
     ],
 )
 def test_unknown_words_in_the_control_header_are_refused(header: str) -> None:
