@@ -25,7 +25,7 @@ from bridge.evaluation.measures import bootstrap_interval
 from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
-from bridge.search.highlighting import MAX_SENTENCE_CHARS, sentences_to_read
+from bridge.search.highlighting import MAX_SENTENCE_CHARS, WORDS_WEIGHT, scores_by_words, sentences_to_read
 
 PAGE = 10
 """Hits of a page, of which each lacks a highlight."""
@@ -180,6 +180,7 @@ def ways(asked: Sequence[Asked], rerankers: Sequence[str], encoders: Sequence[st
         reranker = CrossEncoder.load(resolve(name))
         for beside, texts in CONTEXTS.items():
             yield f"{name}{beside}", partial(_by_reading, reranker, texts)
+        yield f"{name} and words, as the proxy does", partial(_as_the_proxy, reranker)
         reranker.close()
 
 
@@ -215,6 +216,12 @@ def _by_words(asked: Sequence[Asked]) -> Scores:
 def _by_reading(reranker: CrossEncoder, texts: Callable[[Asked], Sequence[str]], each: Asked) -> Sequence[float]:
     scores: list[float] = reranker.score(each.question, texts(each)).tolist()
     return scores
+
+
+def _as_the_proxy(reranker: CrossEncoder, each: Asked) -> Sequence[float]:
+    logits = _by_reading(reranker, CONTEXTS[""], each)
+    by_words = scores_by_words(each.question, each.sentences)
+    return [logit + WORDS_WEIGHT * words for logit, words in zip(logits, by_words, strict=True)]
 
 
 def _by_vectors(encoder: Encoder, each: Asked) -> Sequence[float]:

@@ -5,7 +5,9 @@ to a sentence that is marked as a whole.
 """
 
 import html
+import math
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +20,9 @@ MAX_SENTENCES = 24
 """Of a field's text: what a cross-encoder reads of it."""
 MAX_SENTENCE_CHARS = 1_000
 """Longer ones are cut: tables and lists have no full stops."""
+
+WORDS_WEIGHT = 0.3
+"""Of words in common beside a cross-encoder's logits; docs/explanation/benchmarks.md has what it brings."""
 
 _TAGS = ("<em>", "</em>")
 _STYLED = ('<em class="hlt1">', "</em>")
@@ -118,6 +123,15 @@ def sentences_to_read(
         best = sorted(range(len(found)), key=lambda at: -shares[at])[:MAX_SENTENCES]
         found = [found[at] for at in sorted(best)]
     return found
+
+
+def scores_by_words(query: str, sentences: Sequence[str]) -> list[float]:
+    """What each sentence's words in common with the query are worth: the sum of their inverse frequencies among these
+    sentences, in their order."""
+    words = set(_WORD.findall(query.casefold()))
+    shared = [words.intersection(_WORD.findall(sentence.casefold())) for sentence in sentences]
+    having = Counter(word for each in shared for word in each)
+    return [sum(math.log(1 + len(sentences) / having[word]) for word in sorted(each)) for each in shared]
 
 
 def _in_common(words: Collection[str], sentence: str) -> int:

@@ -13,7 +13,14 @@ from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.ranking import Ranked, Ranker
 from bridge.records import Key
 from bridge.search import legs
-from bridge.search.highlighting import MAX_SENTENCES, WantedFragments, sentences_to_read, wanted_fragments
+from bridge.search.highlighting import (
+    MAX_SENTENCES,
+    WORDS_WEIGHT,
+    WantedFragments,
+    scores_by_words,
+    sentences_to_read,
+    wanted_fragments,
+)
 from bridge.search.response import RawObject, with_members
 from bridge.text import decode_answer, strings_in
 
@@ -33,6 +40,10 @@ class _Lack:
     wanted: WantedFragments
     texts: Sequence[str] = ()
     candidates: Sequence[tuple[int, int, int]] = ()
+
+    def sentences(self) -> list[str]:
+        """The texts of the candidates."""
+        return [self.texts[n][start:end] for n, start, end in self.candidates]
 
 
 class Sentences:
@@ -90,21 +101,24 @@ class Sentences:
     async def _with_best(
         self, plan: Plan, ranked: Ranked, hits: Sequence[RawObject], lacks: Sequence[_Lack]
     ) -> list[RawObject]:
-        """The hits, with the sentence of each field that the cross-encoder scores highest, the first of equals."""
-        texts = [
-            lack.texts[n][start:end] for lack in lacks if len(lack.candidates) > 1 for n, start, end in lack.candidates
-        ]
-        read: Sequence[float] = ()
-        if texts:
+        """The hits, with the sentence of each field that has the highest score by the cross-encoder and by its words in
+        common with the query, the first of equals."""
+        several = [lack for lack in lacks if len(lack.candidates) > 1]  # of one sentence there is nothing to choose
+        logits: Iterator[float] = iter(())
+        if several:
+            texts = [sentence for lack in several for sentence in lack.sentences()]
             deadline = deadline_of_showing(plan)
-            read = await self._sidecar.read_sentences(plan.request.text, texts, deadline=deadline)
-        scores = iter(read)
+            logits = iter(await self._sidecar.read_sentences(plan.request.text, texts, deadline=deadline))
         highlights: dict[int, dict[str, list[str]]] = {}
         explanations: dict[int, dict[str, object]] = {}
         for lack in lacks:
-            # Of one sentence there is nothing to choose.
-            scored = [(next(scores) if len(lack.candidates) > 1 else None, *place) for place in lack.candidates]
-            score, n, start, end = max(scored, key=lambda each: each[0] or 0.0)
+            score, best = None, 0
+            if len(lack.candidates) > 1:
+                by_words = scores_by_words(plan.request.text, lack.sentences())
+                scores = [next(logits) + WORDS_WEIGHT * words for words in by_words]
+                score = max(scores)
+                best = scores.index(score)
+            n, start, end = lack.candidates[best]
             name, text = lack.wanted.name, lack.texts[n]
             highlights.setdefault(lack.at, {})[name] = [lack.wanted.fragment(text, start, end)]
             explained = {"value": n, "start": start, "end": end}

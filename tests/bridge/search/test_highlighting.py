@@ -7,6 +7,7 @@ import pytest
 from bridge.search.highlighting import (
     MAX_SENTENCES,
     WantedFragments,
+    scores_by_words,
     sentences_to_read,
     wanted_fragments,
 )
@@ -95,3 +96,11 @@ def test_of_a_long_text_whose_passage_is_unknown_the_sentences_with_words_of_the
     chosen = read([text])
     assert chosen == [*LONG[: MAX_SENTENCES - 1], "A red Shoe!"]
     assert read([text], passage="something else") == chosen
+
+
+def test_rare_words_in_common_are_worth_more() -> None:
+    red, both, none, shoe = scores_by_words("Red shoe", ["The red.", "A RED shoe", "wing", "red, red sky"])
+    assert none == 0
+    assert both > 2 * red > 0
+    assert shoe == red
+    assert scores_by_words("", ["a"]) == [0]

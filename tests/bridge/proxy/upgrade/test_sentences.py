@@ -1,5 +1,6 @@
 """Hits that lack a highlight get the sentence that answers, from what the cluster shows of them to the caller."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ from aiohttp import web
 
 from bridge.profile import PassageSettings, SearchRules
 from bridge.proxy.upgrade.sentences import MAX_READ
+from bridge.search.highlighting import WORDS_WEIGHT
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import PROFILE, QUERY, ScriptedIndex
 from tests.bridge.proxy.searching import ids, search
@@ -20,7 +22,7 @@ TITLES = {
     "e": ["Bread.", "Wine. One shoe & another."],
 }
 OWN = {"a": {"title": ["<em>red</em> <em>shoe</em>"]}}
-INDEX = {"titles": TITLES, "highlights": OWN}
+INDEX: dict[str, Any] = {"titles": TITLES, "highlights": OWN}
 
 
 def shown(answer: Any) -> dict[str, Any]:
@@ -78,8 +80,12 @@ async def test_an_explanation_says_which_hits_got_a_sentence_and_where_it_stands
 
     explained = {hit["_id"]: hit["_bridge"].get("sentences") for hit in answer["hits"]["hits"]}
     assert explained["a"] is None
-    assert explained["d"] == {"title": {"value": 0, "start": 32, "end": 59, "score": 2.0}}
-    assert explained["e"] == {"title": {"value": 1, "start": 6, "end": 25, "score": 1.0}}
+    # Two words of the query and one, which stand in so many of three sentences.
+    by_words = WORDS_WEIGHT * (math.log(1 + 3 / 1) + math.log(1 + 3 / 2)), WORDS_WEIGHT * math.log(1 + 3 / 1)
+    expected = ("d", 0, 32, 59, 2 + by_words[0]), ("e", 1, 6, 25, 1 + by_words[1])
+    for doc_id, value, start, end, score in expected:
+        sentence = {"value": value, "start": start, "end": end, "score": pytest.approx(score)}
+        assert explained[doc_id] == {"title": sentence}
     assert answer["_bridge"]["timings_ms"]["sentences"] > 0
 
 
