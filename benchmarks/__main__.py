@@ -31,6 +31,7 @@ PROGRAMS = {
         "expansion": "benchmarks.expansion",
         "bm25": "benchmarks.bm25",
         "models": "benchmarks.models",
+        "languages": "benchmarks.languages",
         "vectors": "benchmarks.vectors",
     },
 }

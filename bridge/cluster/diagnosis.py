@@ -65,6 +65,7 @@ class EnrichedIndex(msgspec.Struct, frozen=True):
     companion: str | None = None
     sparse_encoder: str | None = None
     completeness: Completeness | None = None
+    text_fields: list[str] = []
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
@@ -307,6 +308,7 @@ def _counted(
         profile.generation,
         Beside(beside.generation, also, beside.encoder.identity) if beside else None,
         sparse_encoder=profile.sparse.encoder.identity if profile.sparse else None,
+        text_fields=profile.text_fields,
     )
     return counted, Finding("note" if remedy else "ok", f"index {name}", message, remedy)
 
@@ -339,6 +341,7 @@ def _compared(cluster: _Cluster, profile: IndexProfile, index: str, name: str) -
         companion=name,
         sparse_encoder=profile.sparse.encoder.identity if profile.sparse else None,
         completeness=compared,
+        text_fields=profile.text_fields,
     )
     if not companion.is_of(state, source):
         message = (

@@ -8,12 +8,16 @@ from bridge.commands import JSON, settings_of, show
 from bridge.commands.options.signature import argument, cli_command
 
 if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
     from bridge.cluster.diagnosis import EnrichedIndex, Finding
     from bridge.model_servers.client import SidecarInfo
     from bridge.settings import Settings
 
 _MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 _TIMEOUT_S = 5.0
+_LANGUAGE_SAMPLE = 50
+"""Documents of an index whose texts are read to know their language."""
 
 
 @cli_command("doctor")
@@ -21,7 +25,8 @@ def command(ctx: click.Context, *, url: str | None = argument(required=False), a
     """Check the cluster at URL (the setting cluster.url by default): what it can do and what to fix.
 
     Says of each index whether it is enriched in place or beside, and how well a companion matches its index. Also
-    checks the sidecar that the proxy uses, and whether it runs the encoder of each enriched index. Writes nothing.
+    checks the sidecar that the proxy uses, whether it runs the encoder of each enriched index, and whether that encoder
+    reads the language of the texts. Writes nothing.
 
     \b
     Exit codes: 0 no problem
@@ -37,7 +42,8 @@ def command(ctx: click.Context, *, url: str | None = argument(required=False), a
 
     with connect(settings.cluster) as client:
         diagnosis = examine(client, settings)
-    findings = [*diagnosis.findings, *_sidecar_findings(settings, diagnosis.indices)]
+        languages = [finding for each in diagnosis.indices for finding in language_findings(client, each)]
+    findings = [*diagnosis.findings, *languages, *_sidecar_findings(settings, diagnosis.indices)]
     diagnosis = msgspec.structs.replace(diagnosis, findings=findings)
     lines = [
         f"{diagnosis.cluster}: {diagnosis.distribution} {diagnosis.version}{' serverless' * diagnosis.serverless}",
@@ -50,6 +56,30 @@ def command(ctx: click.Context, *, url: str | None = argument(required=False), a
 def _in_words(finding: "Finding") -> list[str]:
     line = f"  {_MARKS[finding.level]} {finding.subject}: {finding.message}"
     return [line, f"          → {finding.remedy}"] if finding.remedy else [line]
+
+
+def language_findings(client: "OpenSearch", index: "EnrichedIndex") -> "list[Finding]":
+    """Whether the encoder of an index reads the language of its first documents, if its model folder is here."""
+    from opensearchpy import OpenSearchException
+
+    from bridge.cluster.diagnosis import Finding
+    from bridge.errors import BridgeError
+    from bridge.languages import unread_language
+    from bridge.models.artifact import resolve
+    from bridge.text import field_texts
+
+    try:
+        encoder = resolve(index.encoder.partition("@")[0])
+        body = {"size": _LANGUAGE_SAMPLE, "_source": index.text_fields}
+        hits = client.search(index=index.name, body=body)["hits"]["hits"]
+    except (BridgeError, OpenSearchException):
+        return []  # other findings tell of an index that cannot be read, and of a model that is not here
+    texts = ("\n".join(field_texts(hit.get("_source") or {}, index.text_fields).values()) for hit in hits)
+    unread = unread_language(texts, encoder.manifest.languages, encoder.manifest.name)
+    if unread is None or index.vector_type == "none":
+        return []
+    message, _, remedy = unread.partition(": ")
+    return [Finding("note", f"index {index.name}", message, remedy)]
 
 
 def _sidecar_findings(settings: "Settings", indices: "list[EnrichedIndex]") -> "list[Finding]":

@@ -342,7 +342,7 @@ def _export(
 
 def _card(model: Any) -> dict[str, Any]:
     """The card of a hub model or a manifest: both name these fields alike."""
-    fields = ("name", "licence", "max_tokens", "pooling", "normalise", "query_prefix", "passage_prefix")
+    fields = ("name", "licence", "max_tokens", "pooling", "normalise", "query_prefix", "passage_prefix", "languages")
     return {field: getattr(model, field) for field in fields}
 
 

@@ -47,6 +47,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     something for encoders only; `start_id` and `end_id`, the ids around a query, for generators only; `prompt`,
     the three texts before, between and after query and passage, for cross-encoders that read a pair as one text;
     `keep_tokens`, the share of a passage's tokens that a cross-encoder's upper layers read.
+    `languages`: those that it reads, by ISO 639-1; empty if nobody says.
     `figures` holds what was measured of this very file, for people.
     """
 
@@ -65,6 +66,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     end_id: int | None = None
     prompt: list[str] = []
     keep_tokens: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    languages: list[str] = []
     sources: list[str] = []
     figures: dict[str, float] = {}
 

@@ -60,6 +60,7 @@ def make_static_encoder(
         files=names_only([VECTORS_FILE, TOKENIZER]),
         file=VECTORS_FILE,
         dimension=dimension,
+        languages=model.manifest.languages,
         sources=[f"every piece of the vocabulary, embedded by {model.identity}", *sources, *model.manifest.sources],
         figures={"variance_kept": variance_kept},
     )

@@ -56,6 +56,7 @@ class HubModel:
     normalise: bool
     query_prefix: str
     passage_prefix: str
+    languages: list[str]
 
     @property
     def source(self) -> str:
@@ -90,6 +91,8 @@ def download(name: str, *, mirror: Path | None = None, kind: Kind | None = None,
     if found is None:
         repository.required(SAFE_WEIGHTS, "weights saved by pickle are never opened; ask its owner for safetensors")
         repository.file(GENERATION_CONFIGURATION)
+    card = repository.card()
+    languages = card.get("language") or []
     prompts = (repository.json(_PROMPTS_FILE) or {}).get("prompts") or {}
     length = (repository.json(_LENGTH_FILE) or {}).get("max_seq_length") or _MOST_TOKENS
     return HubModel(
@@ -97,13 +100,14 @@ def download(name: str, *, mirror: Path | None = None, kind: Kind | None = None,
         folder=repository.snapshot,
         kind=kind,
         graph=found,
-        licence=repository.licence(),
+        licence=str(card.get("license") or "not stated in its card"),
         max_tokens=min(length, configuration.get("max_position_embeddings") or _MOST_TOKENS, _MOST_TOKENS),
         dimension=configuration.get("hidden_size") or configuration.get("d_model") or 0,
         pooling=_pooling(repository.json(_POOLING_FILE) or {}),
         normalise=not modules or any("Normalize" in str(module.get("type")) for module in modules),
         query_prefix=prompts.get("query", ""),
         passage_prefix=prompts.get("document", prompts.get("passage", "")),
+        languages=[str(each) for each in (languages if isinstance(languages, list) else [languages])],
     )
 
 
@@ -125,6 +129,7 @@ def copy_ready_graph(model: HubModel, out: Path, *, name: str) -> ModelFolder:
         normalise=model.normalise,
         query_prefix=model.query_prefix,
         passage_prefix=model.passage_prefix,
+        languages=model.languages,
         sources=[model.source],
     )
     return write_manifest(out, manifest)
@@ -211,16 +216,15 @@ class _Repository:
                 f"model {self._name!r}: {path} cannot be read ({error}): report it to its owner"
             ) from error
 
-    def licence(self) -> str:
-        """The licence that the model card's front matter names."""
+    def card(self) -> dict[str, Any]:
+        """The model card's front matter; empty if there is none that can be read."""
         card = self.file(_CARD)
         parts = card.read_text("utf-8", "replace").split("---\n", 2) if card is not None else []
         try:
             matter = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
         except yaml.YAMLError:
             matter = None
-        named = matter.get("license") if isinstance(matter, dict) else None
-        return str(named) if named else "not stated in its card"
+        return matter if isinstance(matter, dict) else {}
 
 
 def _check_digest(file: Path) -> None:

@@ -47,6 +47,7 @@ class Card:
     normalise: bool = True
     query_prefix: str = ""
     passage_prefix: str = ""
+    languages: Sequence[str] = ()
 
 
 def checked_configuration(source: Path) -> dict[str, Any]:
@@ -113,6 +114,7 @@ def write_model(
         max_tokens=max_tokens or card.max_tokens,
         files=names_only([*files, TOKENIZER]),
         file=files[0],
+        languages=list(card.languages),
         sources=list(card.sources),
         **own,
     )

@@ -18,6 +18,7 @@ from bridge.cluster.dialects import dialect_of, graph_bytes
 from bridge.cluster.index import IndexState
 from bridge.cluster.schema import field_mapping, missing_fields, object_properties, pipeline_risks
 from bridge.errors import AccessDenied, ClusterBlocked
+from bridge.languages import unread_language
 from bridge.profile import IndexProfile
 from bridge.records import Document, EnrichedDocument
 from bridge.settings import IngestSettings
@@ -130,7 +131,7 @@ def plan(
         index_growth_bytes=round(scale * growth) + n_vectors * profile.embedding_bytes,
         vector_memory_bytes=round(n_vectors * graph_bytes(profile)),
         mapping=_added(client, state, written, profile),
-        risks=_risks(sampled, written),
+        risks=_risks(sampled, written, models),
     )
 
 
@@ -164,8 +165,11 @@ def _added(client: OpenSearch, state: IndexState, written: IndexState | None, pr
     return object_properties(profile, dialect, analyzer=analyzer)
 
 
-def _risks(sampled: list[Document], written: IndexState | None) -> list[str]:
+def _risks(sampled: list[Document], written: IndexState | None, models: Models) -> list[str]:
     risks = []
+    texts = ("\n".join(document.texts.values()) for document in sampled)
+    if (unread := unread_language(texts, models.languages, models.encoder_reference.name)) is not None:
+        risks.append(unread)
     empty = sum(not any(text.strip() for text in document.texts.values()) for document in sampled)
     if empty:
         risks.append(f"{empty:,} of {len(sampled):,} sampled documents have no text: they get no vector")

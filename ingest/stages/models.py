@@ -39,7 +39,7 @@ from ingest.stages.served_models import (
 @dataclass(frozen=True, slots=True)
 class Models:
     """Opened models, with their names in profiles and stamps. `token_spans` gives the encoder's tokens of a text;
-    `scorer` filters predicted queries; `scripts` are the writing systems that the encoder reads; `fusion` is how new
+    `scorer` filters predicted queries; `scripts` and `languages` are those that the encoder reads; `fusion` is how new
     indices fuse its vectors with words; `sparse` says how `sparse_encoder` gives documents terms."""
 
     encoder: Encoder
@@ -49,6 +49,7 @@ class Models:
     generator_reference: ModelReference | None = None
     scorer: Scorer | None = None
     scripts: Sequence[str] = ()
+    languages: Sequence[str] = ()
     sparse_encoder: SparseEncoder | None = None
     sparse: SparseSettings | None = None
     fusion: FusionSettings = field(default_factory=FusionSettings)
@@ -75,7 +76,14 @@ def load_models(settings: IngestSettings) -> Models:
     else:
         encoder, tokenizer = ServedEncoder(server, folder, settings), load_tokenizer(folder)
     scripts = scripts_of_words(tokenizer.words)
-    models = Models(encoder, _reference(folder), tokenizer.token_offsets, scripts=scripts, fusion=_fusion(folder))
+    models = Models(
+        encoder,
+        _reference(folder),
+        tokenizer.token_offsets,
+        scripts=scripts,
+        languages=folder.manifest.languages,
+        fusion=_fusion(folder),
+    )
     models = _with_terms(models, settings, sidecar) if settings.sparse_encoder else models
     return _with_queries(models, settings, sidecar) if settings.generator else models
 

@@ -32,7 +32,8 @@ def old_application(client: OpenSearch, index: str, n: int, *, knn: bool = True,
     lines = []
     for i in range(n):
         lines += [{"index": {"_id": f"d{i}"}}, {"title": f"title {i}", "text": f"text of {i}", "stock": 0}]
-    client.bulk(index=index, body="".join(json.dumps(line) + "\n" for line in lines), params={"refresh": "true"})
+    if lines:
+        client.bulk(index=index, body="".join(json.dumps(line) + "\n" for line in lines), params={"refresh": "true"})
 
 
 def source(client: OpenSearch, index: str, doc_id: str, **params: Any) -> dict[str, Any]:

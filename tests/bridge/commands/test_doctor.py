@@ -7,7 +7,7 @@ import pytest
 from opensearchpy import OpenSearch
 
 from bridge.cluster.diagnosis import Beside, EnrichedIndex
-from bridge.commands.doctor import encoder_findings
+from bridge.commands.doctor import encoder_findings, language_findings
 from bridge.model_servers.client import SidecarInfo
 from tests.bridge.commands.products import Call, printed
 from tests.command_line import run
@@ -79,3 +79,17 @@ def test_an_index_that_is_enriched_beside_is_compared_with_its_companion(
     assert finding["remedy"] == f"neural-bridge backfill {products_beside}"
     assert call("backfill", products_beside).exit_code == 0
     assert found()[1]["level"] == "ok"
+
+
+def test_texts_in_a_language_that_the_encoder_does_not_read_are_told(opensearch: OpenSearch, fresh_index: str) -> None:
+    body = {"body": "Die Schuhe sind aus Gummi und halten das Wasser ab, wenn es auf der Wiese nass ist."}
+    opensearch.index(index=fresh_index, body=body, params={"refresh": "true"})
+    index = EnrichedIndex(fresh_index, 1, 1, "embed-base@0", "knn_vector", ["hybrid"], text_fields=["body"])
+
+    [finding] = language_findings(opensearch, index)
+
+    assert (finding.level, finding.message.startswith("texts look German")) == ("note", True)
+    assert (finding.remedy or "").startswith("name an encoder that reads them")
+    assert not language_findings(opensearch, msgspec.structs.replace(index, encoder="elsewhere@0"))
+    assert not language_findings(opensearch, msgspec.structs.replace(index, vector_type="none"))
+    assert not language_findings(opensearch, msgspec.structs.replace(index, name="gone"))

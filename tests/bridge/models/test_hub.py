@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from bridge.commands.models import command
 from bridge.errors import ModelError
@@ -13,6 +14,8 @@ from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
 from bridge.models.hub import copy_ready_graph, download
+from bridge.models.tokenization import load_tokenizer
+from bridge.text import scripts_of_words
 from tests.hub_mirror import COMMIT, mirror_model
 from tests.toys import WORDS, make_toy_cross_encoder, make_toy_encoder
 
@@ -69,6 +72,51 @@ def test_a_fetched_model_is_found_by_its_name(
     assert ran.exit_code == 0
     assert f"{ENCODER}@" in ran.stdout
     assert resolve(ENCODER).manifest.query_prefix == "q: "
+
+
+E5 = "intfloat/multilingual-e5-small"
+E5_CARD = b"---\nlanguage:\n- multilingual\n- de\n- zh\nlicense: mit\n---\n"
+PIECES = ["▁der", "▁flügel", "▁hebt", "▁красный", "▁会飞", "▁", "e", "n"]
+
+
+def _multilingual_files(folder: Path) -> dict[str, bytes]:
+    """As the repository has them: BERT with XLM-R's pieces, whose special tokens come first, and no prompts."""
+    pieces = [(piece, -1.0) for piece in ("<s>", "<pad>", "</s>", "<unk>", *PIECES)]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in ("<s>", "<pad>", "</s>", "<unk>")])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    toy = make_toy_encoder(folder, PIECES)
+    return {
+        **_files(toy.path),
+        "config.json": b'{"architectures": ["BertModel"], "hidden_size": 8, "max_position_embeddings": 512}',
+        "tokenizer.json": tokenizer.to_str().encode(),
+        "README.md": E5_CARD,
+        "1_Pooling/config.json": b'{"pooling_mode_mean_tokens": true}',
+        "modules.json": b'[{"type": "sentence_transformers.models.Transformer"}, {"type": "x.Normalize"}]',
+        "sentence_bert_config.json": b'{"max_seq_length": 512}',
+    }
+
+
+def test_a_multilingual_encoder_is_fetched_as_the_hub_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    mirror_model(tmp_path / "mirror", E5, _multilingual_files(tmp_path / "toy"))
+    prefixes = ["--query-prefix", "query: ", "--passage-prefix", "passage: "]
+
+    ran = CliRunner().invoke(command, ["fetch", E5, "--mirror", str(tmp_path / "mirror"), *prefixes])
+
+    assert ran.exit_code == 0, ran.output
+    folder = resolve(E5)
+    manifest = folder.manifest
+    assert (manifest.languages, manifest.licence, manifest.max_tokens) == (["multilingual", "de", "zh"], "mit", 512)
+    assert (manifest.prefix("query"), manifest.prefix("passage")) == ("query: ", "passage: ")
+    encoder = Encoder.load(folder, threads=1)
+    german, russian, chinese = encoder.encode(["Der Flügel hebt", "красный", "会飞"])
+    assert german @ encoder.encode(["der Flügel"])[0] > max(german @ russian, german @ chinese)
+    assert scripts_of_words(load_tokenizer(folder).words) == ["cjk", "cyrillic", "latin"]
 
 
 def test_a_cross_encoder_is_told_by_its_architecture(tmp_path: Path) -> None:

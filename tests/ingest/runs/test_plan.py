@@ -1,5 +1,6 @@
 """A plan foresees what enriching an index would mean, and changes nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,24 @@ def test_plan_foresees_work_and_growth_and_changes_nothing(client: OpenSearch, f
     assert found.index_growth_bytes > 200 * 4
     assert list(found.mapping) == ["_neural"]
     assert indices.look(client, fresh_index) == before
+
+
+def test_a_plan_tells_of_texts_in_a_language_that_the_encoder_does_not_read(
+    client: OpenSearch, fresh_index: str
+) -> None:
+    old_application(client, fresh_index, 0)
+    german = "Die Schuhe sind aus Gummi und halten das Wasser ab, wenn es auf der Wiese nass ist."
+    for doc_id in ("a", "b"):
+        client.index(index=fresh_index, id=doc_id, body={"title": "Schuhe", "text": german}, params={"refresh": "true"})
+
+    risks = {
+        language: planned(client, fresh_index, replace(toy_models(), languages=[language]), PROFILE).risks
+        for language in ("en", "de")
+    }
+
+    [risk] = risks["en"]
+    assert risk.startswith("texts look German (100% of those whose language is known), and toy-encoder reads English")
+    assert risks["de"] == []
 
 
 def test_a_plan_beside_foresees_the_same_work_in_a_new_index(client: OpenSearch, fresh_index: str) -> None:
