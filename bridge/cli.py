@@ -49,6 +49,7 @@ GROUPS: dict[str, dict[str, LazyCommand]] = {
         "gate": LazyCommand("Enable only the stages that do no harm to an index.", "gate"),
         "tune": LazyCommand("Find the best settings for an index in a time budget.", "tune"),
         "bench": LazyCommand("Measure how fast searches through the bridge are.", "bench"),
+        "judgements": LazyCommand("Write judgements in the form that other tools import.", "judgements"),
         "report": LazyCommand("Summarise shadow mode and interleaving.", "report"),
     },
     "Models": {

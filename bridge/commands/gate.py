@@ -64,7 +64,7 @@ def command(
     questions about everything else. Calibrate again after a new model or generation, which end a calibration.
     """
     forced = _forced(force, reason)
-    if forced and judgements.index is not None and not judgements.n_sources:
+    if forced and judgements.index is not None and not (judgements.n_sources or judgements.label_free):
         if calibrate:
             raise UsageError("--calibrate needs questions: give --label-free, or judgements")
         record, profile = _force_only(ctx, judgements.index, judgements.cluster_url, forced, dry_run=dry_run)

@@ -127,6 +127,7 @@ def command(
     from bridge.cluster import companion
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
+    from ingest.books.state_folder import locked
     from ingest.job import Job
     from ingest.runs.dry_run import dry_run_of
     from ingest.runs.ingest import run_ingest
@@ -177,8 +178,11 @@ def command(
         found = dry_run_of(source, job, analyzer=analyzer)
         show(msgspec.to_builtins(found), *_lines(found), as_json=enrich.as_json)
         return
-    if existing is None and indices.create_unless_there(client, index, profile, analyzer=analyzer):
-        say(f"index {index} is new: made for {', '.join(names)}", err=True)
+    if existing is None:
+        with locked(folder):  # a folder that cannot be written leaves no index behind
+            is_new = indices.create_unless_there(client, index, profile, analyzer=analyzer)
+        if is_new:
+            say(f"index {index} is new: made for {', '.join(names)}", err=True)
     if ray.runner == "ray":
         source = files(msgspec.structs.replace(choice, text_fields=names), part_bytes=PART_BYTES)
     with run.started(f"ingest {index}", job) as (job, request):

@@ -4,6 +4,7 @@ Relevance Workbench."""
 import csv
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,11 @@ _NUMBER = re.compile(r"<num>\s*(?:Number:)?\s*(\S+?)\s*(?=<|\n|$)", re.IGNORECAS
 _TITLE = re.compile(r"<title>\s*(?:Topic:)?\s*(.*?)\s*(?=<|$)", re.DOTALL | re.IGNORECASE)
 
 
+# The Workbench refuses names with these characters, and long ones.
+_NOT_IN_NAMES = re.compile(r'["\\<>]')
+_LONGEST_NAME = 50
+
+
 class _Rating(msgspec.Struct, rename="camel"):
     doc_id: str | int
     rating: str | int | float
@@ -36,6 +42,20 @@ class _JudgementList(msgspec.Struct, rename="camel"):
     """A judgement list of the Workbench's API."""
 
     judgment_ratings: list[_RatedQuery]
+
+
+class _FoundList(msgspec.Struct):
+    source: _JudgementList = msgspec.field(name="_source")
+
+
+class _FoundLists(msgspec.Struct):
+    hits: list[_FoundList]
+
+
+class _Answer(msgspec.Struct):
+    """The Workbench's answer to GET for one list, or for all of them."""
+
+    hits: _FoundLists
 
 
 def read_topics(queries: Path, qrels: Path) -> JudgedQueries:
@@ -60,7 +80,7 @@ def read_topics(queries: Path, qrels: Path) -> JudgedQueries:
 
 def read_judgement_list(file: Path) -> JudgedQueries:
     """A judgement list: CSV with the columns query, docid and rating (Quepid), or the JSON of the Search
-    Relevance Workbench (`judgmentRatings`). A query's text is its id.
+    Relevance Workbench (`judgmentRatings`), as it is imported or as GET shows it. A query's text is its id.
 
     Raises:
         UsageError: it cannot be read; the line is named.
@@ -98,15 +118,65 @@ def _rated(rows: "csv.DictReader[str]", file: Path) -> dict[str, dict[str, int]]
 
 
 def _from_workbench(file: Path) -> dict[str, dict[str, int]]:
+    content = file.read_bytes()
     try:
-        judged = decode(file.read_bytes(), _JudgementList).judgment_ratings
+        lists = [decode(content, _JudgementList)]
     except msgspec.DecodeError as error:
-        raise UsageError(f"{file}: no judgement list of the Search Relevance Workbench ({error})") from error
+        try:
+            lists = [found.source for found in decode(content, _Answer).hits.hits]
+        except msgspec.DecodeError:
+            raise UsageError(f"{file}: no judgement list of the Search Relevance Workbench ({error})") from error
+    if len(lists) != 1:
+        raise UsageError(f"{file}: it holds {len(lists)} judgement lists: expected one")
     return {
         rated.query: {
             str(rating.doc_id): _whole(rating.rating, f"{file}, query {rated.query!r}") for rating in rated.ratings
         }
-        for rated in judged
+        for rated in lists[0].judgment_ratings
+    }
+
+
+def write_judgement_list(judged: JudgedQueries, file: Path) -> None:
+    """Writes what `read_judgement_list` reads: CSV, as the Workbench's page and Quepid import it, or for `.json` the
+    body of the Workbench's `PUT _plugins/_search_relevance/judgments`. Ratings are strings there, as it wants them.
+
+    Queries of the same words become one; a document that both judge has the higher grade.
+
+    Raises:
+        UsageError: the file has another ending, or cannot be written.
+    """
+    ratings: dict[str, dict[str, int]] = {}
+    for query_id, text in judged.queries.items():
+        grades = ratings.setdefault(" ".join(text.split()), {})  # the Workbench reads CSV line by line
+        for doc_id, grade in judged.qrels[query_id].items():
+            grades[doc_id] = max(grade, grades.get(doc_id, grade))
+    try:
+        if file.suffix.lower() == ".csv":
+            with file.open("w", encoding="utf-8", newline="") as lines:
+                rows = csv.writer(lines)
+                rows.writerow(["query", "docid", "rating"])
+                rows.writerows(
+                    [query, doc_id, grade] for query, grades in ratings.items() for doc_id, grade in grades.items()
+                )
+        elif file.suffix.lower() == ".json":
+            file.write_bytes(msgspec.json.encode(_import_body(file.stem, ratings)))
+        else:
+            raise UsageError(f"{file}: no form of judgements has this ending: expected .csv or .json")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def _import_body(name: str, ratings: Mapping[str, Mapping[str, int]]) -> dict[str, object]:
+    return {
+        "name": _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME],
+        "type": "IMPORT_JUDGMENT",
+        "judgmentRatings": [
+            {
+                "query": query,
+                "ratings": [{"docId": doc_id, "rating": str(grade)} for doc_id, grade in grades.items()],
+            }
+            for query, grades in ratings.items()
+        ],
     }
 
 

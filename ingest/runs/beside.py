@@ -19,6 +19,7 @@ from bridge.profile import IndexProfile
 from bridge.records import Document
 from ingest.books.books import Books
 from ingest.books.ledger import Report
+from ingest.books.state_folder import locked
 from ingest.job import Job
 from ingest.runs.ingest import tuned_for_load
 from ingest.runs.removal import documents_by_stamp, remove
@@ -64,7 +65,8 @@ def run_beside(job: Job, prefix: str, executor: Executor = LOCAL) -> BesideRepor
         goes_on=True,
     )
     profile = msgspec.structs.replace(indices.fitted(client, job.profile), beside=source_state.name)
-    state = _companion(client, source_state, source, profile, prefix)
+    with locked(job.state_folder):  # one that cannot be written leaves no companion behind
+        state = _companion(client, source_state, source, profile, prefix)
     profile = indices.as_kept(profile, state)
     job = replace(job, index=state.name, profile=profile, from_start=True)
     books = Books(

@@ -1,6 +1,7 @@
 """Generated requests, sent to a node directly, through the proxy unchanged, and through the proxy to be upgraded."""
 
 import asyncio
+import json
 import re
 import time
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 import aiohttp
 
 from tests.campaign.comparison import passed_faults, shown_ids, upgraded_faults
+from tests.campaign.doors import answer_faults, shown_faults, shown_in
 from tests.campaign.findings import Findings
 from tests.campaign.made import Made, made
 from tests.campaign.stand import TWINS, Stand
@@ -65,6 +67,9 @@ class Fuzzer:
     ) -> None:
         figures = self.findings.figures
         figures["requests"] += 1
+        if asked.conditions is not None:
+            await self._at_door(session, number, asked.request, asked.conditions, upgrading)
+            return
         raw_direct = asked.request.bytes_for(TWINS[0])
         raw_off = asked.request.bytes_for(TWINS[1], ((CONTROL, b"off"),))
         if asked.writes:
@@ -94,6 +99,35 @@ class Fuzzer:
         faults += await self._strangers(session, asked, upgraded)
         for fault in faults:
             self._note(f"upgraded: {_kind(fault, asked)}", number, raw, direct, upgraded)
+
+    async def _at_door(
+        self,
+        session: aiohttp.ClientSession,
+        number: int,
+        request: Request,
+        conditions: list[Any],
+        connection: Connection,
+    ) -> None:
+        """Sends a request for an endpoint of the proxy's own, and asks the node for what the answer shows."""
+        figures = self.findings.figures
+        raw = request.bytes_for(TWINS[0])
+        answer = await connection.ask(raw)
+        figures["at doors"] += 1
+        figures[f"answers {answer.status} at doors"] += 1
+        faults = answer_faults(answer)
+        shown = [] if faults else shown_in(request, answer)
+        figures["shown at doors"] += len(shown)
+        sources: dict[tuple[str, str], bytes] = {}
+        for index in {each.index for each in shown}:
+            ids = list({each.doc_id for each in shown if each.index == index})
+            query = {"bool": {"filter": [{"ids": {"values": ids}}, *conditions]}}
+            body = {"query": query, "size": len(ids), "_source": {"excludes": ["_neural"]}}
+            async with session.post(f"{self.stand.node_url}/{index}/_search", json=body) as found:
+                hits = (await found.json()).get("hits", {}).get("hits", [])
+            sources |= {(index, hit["_id"]): json.dumps(hit["_source"]).encode() for hit in hits}
+        for fault in dict.fromkeys([*faults, *shown_faults(shown, sources)]):
+            path = request.target.decode("latin-1").replace("/vector_stores/", " ").split(" ")[0]
+            self._note(f"door: {fault} [{request.method} {path}]", number, raw, answer, answer)
 
     async def _steady(self, request: Request, straight: Connection, before: Answer) -> bool:
         """Whether the node answers the same again, and again: which of equal hits comes first may change seldom."""

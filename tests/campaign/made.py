@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from tests.campaign.doors import door_request
 from tests.campaign.grammar import Body, Grammar
 from tests.campaign.wire import Request
 from tests.integration.recorded_requests import OTHERS, SEARCHES
@@ -43,7 +44,8 @@ class Made(msgspec.Struct, frozen=True):
 
     `upgrades`: it is a search, which is also sent to be upgraded, with `stage` in `x-bridge`. `writes`: it changes the
     index that stands for `{twin}`, so both sides have to see such requests in one order. `searches`: index expression,
-    body and conditions of each search in it, so far as they are known.
+    body and conditions of each search in it, so far as they are known. `conditions`: it is for an endpoint of the
+    proxy's own, and what it shows has to meet them.
     """
 
     request: Request
@@ -51,6 +53,7 @@ class Made(msgspec.Struct, frozen=True):
     stage: str = ""
     writes: bool = False
     searches: tuple[tuple[str, Any, list[Any]], ...] = ()
+    conditions: list[Any] | None = None
 
 
 def made(seed: int, number: int, *, heavy: float = 0.02) -> Made:
@@ -60,7 +63,7 @@ def made(seed: int, number: int, *, heavy: float = 0.02) -> Made:
     if chance.random() < heavy:
         return maker.heavy()
     kinds = [maker.search] * 50 + [maker.several] * 12 + [maker.template] * 4
-    kinds += [maker.other] * 12 + [maker.odd_wire] * 12 + [maker.write] * 10
+    kinds += [maker.other] * 12 + [maker.odd_wire] * 12 + [maker.write] * 10 + [maker.door] * 10
     return chance.choice(kinds)()
 
 
@@ -275,6 +278,11 @@ class _Maker:
             method, target, tuple(all_headers), text if sends else b"", framing if sends else "length", version
         )
         return Made(request, upgrades=method in ("GET", "POST"), stage=self._one(_STAGES))
+
+    def door(self) -> Made:
+        """For an endpoint of the proxy's own."""
+        request, conditions = door_request(self._chance, self._grammar)
+        return Made(request, conditions=conditions)
 
     def write(self) -> Made:
         """A change to the index of this side."""

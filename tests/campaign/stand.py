@@ -20,6 +20,7 @@ from opensearchpy import OpenSearch
 from bridge.node.node import EmbeddedNode
 from bridge.processes import owned
 from bridge.settings import ClusterSettings, load_settings
+from tests.campaign.doors import SETTINGS as DOORS
 from tests.proxy_stack import NESTED, ProxyStack, proxy_stack
 from tests.servers import client
 from tests.toys import WORDS
@@ -90,7 +91,7 @@ def watched_proxy(
     command += [sys.executable, "-m", "tests.campaign.watched_proxy", str(holds), "serve", "proxy"]
     command += ["--port", "0", "--admin-port", "0", "--cluster", cluster_url, "--sidecar", sidecar_url]
     # Ample time for the models, so that a busy machine takes no stage out; rankings are kept, so that they are used.
-    given = {"BRIDGE_PROXY__BUDGET_MS": "30000", "BRIDGE_PROXY__RANKING_TTL_S": "60"}
+    given = {"BRIDGE_PROXY__BUDGET_MS": "30000", "BRIDGE_PROXY__RANKING_TTL_S": "60", **DOORS}
     process = subprocess.Popen(
         command, env={**os.environ, **given, **(environment or {})}, stderr=subprocess.PIPE, text=True
     )

@@ -18,6 +18,7 @@ from opensearchpy import OpenSearch
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.cluster.shard_progress import index_progress
+from bridge.errors import CheckpointUnusable
 from bridge.node.node import EmbeddedNode
 from bridge.profile import companion_of
 from bridge.records import Document, SourcePosition
@@ -30,6 +31,7 @@ from ingest.sources.documents import FieldChoice
 from ingest.sources.files import FileDocuments
 from ingest.stages.models import profile_for
 from ingest.stages.stamps import text_stamp
+from tests.command_line import run
 from tests.ingest.application import MAPPING, TEXT_FIELDS
 from tests.ingest.toys import toy_models
 from tests.tcp_faults import TcpFaults, random_faults, tcp_faults
@@ -239,6 +241,22 @@ def test_five_kills_beside_lose_nothing_while_the_application_writes_and_deletes
         assert changes == N_DOCUMENTS + application.changes
     finally:
         client.indices.delete(index=ours, params={"ignore_unavailable": "true"})
+
+
+@pytest.mark.parametrize("command", ["ingest", "backfill"])
+def test_a_state_folder_that_cannot_be_written_leaves_no_index_behind(
+    node: EmbeddedNode, client: OpenSearch, fresh_index: str, tmp_path: Path, command: str
+) -> None:
+    folder, encoder, ours = tmp_path / "state", tmp_path / "encoder", companion_of(fresh_index, "neural-bridge.")
+    folder.write_text("a file is in its place")
+    make_toy_encoder(encoder)
+    if command == "backfill":
+        write_as_an_application(client, fresh_index, knn=False)
+    named = [str(corpus(tmp_path))] if command == "ingest" else ["--beside"]
+    options = ("--cluster", node.url, "--encoder", str(encoder), "--no-expansion", "--threads", "1")
+    with pytest.raises(CheckpointUnusable, match=r"state cannot be written \(File exists\).*another --state-folder"):
+        run(command, fresh_index, *named, *options, "--text-field", "title", "--state-folder", str(folder))
+    assert not client.indices.exists(index=fresh_index if command == "ingest" else ours)
 
 
 class Application:

@@ -26,6 +26,7 @@ from bridge.node.node import EmbeddedNode
 from bridge.profile import RerankSettings, companion_of
 from bridge.proxy.experiments.event_log import Click, EventLog, Impression
 from bridge.settings import ClusterSettings
+from tests.command_line import output
 from tests.proxy_stack import PREFIX, ProxyStack, proxy_stack
 from tests.servers import unused_index_name
 from tests.toys import (
@@ -34,6 +35,7 @@ from tests.toys import (
     make_toy_cross_encoder,
     make_toy_encoder,
 )
+from tests.ubi_standard import MAPPINGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -192,7 +194,8 @@ def test_gate_decides_nothing_by_one_query(
     assert after.stages == profile.stages
 
 
-def test_clicks_of_the_proxys_readers_are_judgements(run: Run, index: str, tmp_path: Path) -> None:
+@pytest.fixture
+def event_log(index: str, tmp_path: Path) -> Path:
     """Each page shows a wrong document first, and every reader chooses the right one below it."""
     log = EventLog(tmp_path / "events.jsonl")
     for n, (query, doc_id) in enumerate(QUERIES.items()):
@@ -201,10 +204,49 @@ def test_clicks_of_the_proxys_readers_are_judgements(run: Run, index: str, tmp_p
             page = f"{n}-{reader}"
             log.append(Impression(1.0, page, index, "hybrid", [own], [right], 0.5, 0.5, 9.0, query, 1, [own, right]))
             log.append(Click(2.0, page, doc_id))
-    clicks = ("--clicks", str(tmp_path / "events.jsonl"))
-    figures = told(run("evaluate", index, "--json", "--stages", "bm25,hybrid", judged=clicks))
+    return tmp_path / "events.jsonl"
+
+
+def test_clicks_of_the_proxys_readers_are_judgements(run: Run, index: str, event_log: Path) -> None:
+    figures = told(run("evaluate", index, "--json", "--stages", "bm25,hybrid", judged=("--clicks", str(event_log))))
     assert figures["queries"] == len(QUERIES)
     assert all(stage["ndcg@10"] > 0.9 for stage in figures["stages"].values())
+
+
+@pytest.fixture
+def ubi_indices(opensearch: OpenSearch) -> Iterator[tuple[str, ...]]:
+    """UBI's two indices, which take no field that the standard does not have."""
+    for name, properties in MAPPINGS.items():
+        opensearch.indices.create(index=name, body={"mappings": {"dynamic": "strict", "properties": properties}})
+    yield tuple(MAPPINGS)
+    opensearch.indices.delete(index=",".join(MAPPINGS))
+
+
+def test_the_indices_of_ubi_take_the_log_and_judge_as_it_does(
+    node: EmbeddedNode, opensearch: OpenSearch, ubi_indices: tuple[str, ...], event_log: Path, tmp_path: Path
+) -> None:
+    exported = tmp_path / "events.ndjson"
+    output("report", str(event_log), "--to-ubi", str(exported))
+    for _ in range(2):
+        done = opensearch.bulk(body=exported.read_bytes(), params={"refresh": "true"})
+        assert not done["errors"], done
+    n_pages = len(QUERIES) * FEWEST_PAGES
+    assert [opensearch.count(index=name)["count"] for name in ubi_indices] == [n_pages, 3 * n_pages]
+
+    # Clicks by rank, as the Workbench counts them.
+    ranks = {"terms": {"field": "event_attributes.position.ordinal"}}
+    body = {"size": 0, "aggs": {"actions": {"terms": {"field": "action_name"}, "aggs": {"ranks": ranks}}}}
+    counted = {
+        action["key"]: {rank["key"]: rank["doc_count"] for rank in action["ranks"]["buckets"]}
+        for action in opensearch.search(index="ubi_events", body=body)["aggregations"]["actions"]["buckets"]
+    }
+    assert counted == {"impression": {1: n_pages, 2: n_pages}, "click": {2: n_pages}}
+
+    output("judgements", str(tmp_path / "of-cluster.csv"), "--ubi", "--cluster", node.url)
+    output("judgements", str(tmp_path / "of-log.csv"), "--clicks", str(event_log))
+    assert sorted((tmp_path / "of-cluster.csv").read_text(encoding="utf-8").splitlines()) == sorted(
+        (tmp_path / "of-log.csv").read_text(encoding="utf-8").splitlines()
+    )
 
 
 def test_gate_lets_an_honest_reranker_pass_and_writes_nothing_in_a_dry_run(

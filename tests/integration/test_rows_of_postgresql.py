@@ -3,10 +3,13 @@
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opensearchpy import OpenSearch, helpers
 
 from bridge.errors import SourceUnreachable, UsageError
 from bridge.node.node import EmbeddedNode
@@ -173,10 +176,9 @@ def test_a_wrong_password_is_not_shown(address: str) -> None:
     assert "hunter2" not in str(raised.value)
 
 
-def test_kills_and_concurrent_writes_leave_exactly_the_rows(
-    slow_command: FakeRowCommand, connection: Any, address: str
-) -> None:
-    command = slow_command
+@contextmanager
+def application(address: str) -> Iterator[None]:
+    """Rows are added and changed, one after another, while the block runs."""
     done = threading.Event()
 
     def write() -> None:
@@ -189,20 +191,30 @@ def test_kills_and_concurrent_writes_leave_exactly_the_rows(
                     "UPDATE item SET words = words || '.', changed = now() WHERE id = %s", [number * 7 % N_ROWS + 1]
                 )
 
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_kills_and_concurrent_writes_leave_exactly_the_rows(
+    slow_command: FakeRowCommand, connection: Any, address: str
+) -> None:
+    command = slow_command
     # Its rows get their watermark now, and nobody sees them before the last run.
     late = psycopg.connect(address.replace("+psycopg", ""))
     late.execute("INSERT INTO item VALUES (-1, 'committed late')")
-    writer = threading.Thread(target=write)
-    writer.start()
     try:
-        command.slow(0.15)
-        for _ in range(3):
-            command.kill_when(command.bulks(3), *MARKED)
-        command.slow(0)
-        command.finish(*MARKED)
+        with application(address):
+            command.slow(0.15)
+            for _ in range(3):
+                command.kill_when(command.bulks(3), *MARKED)
+            command.slow(0)
+            command.finish(*MARKED)
     finally:
-        done.set()
-        writer.join()
         late.commit()
         late.close()
     report = command.finish(*MARKED)
@@ -212,6 +224,28 @@ def test_kills_and_concurrent_writes_leave_exactly_the_rows(
     connection.execute("DELETE FROM item WHERE id % 3 = 0")
     command.finish(*MARKED, "--remove-gone")
     assert command.written() == expected(connection)
+
+
+def test_kills_and_concurrent_writes_leave_exactly_the_rows_in_a_real_index(
+    command: RowCommand, opensearch: OpenSearch, fresh_index: str, connection: Any, address: str
+) -> None:
+    def has_written(wanted: int) -> bool:
+        stats = opensearch.indices.stats(index=fresh_index, metric="docs", params={"ignore_unavailable": "true"})
+        written: int = stats["_all"]["primaries"].get("docs", {}).get("count", 0)
+        opensearch.indices.refresh(index=fresh_index, params={"ignore_unavailable": "true"})
+        return written >= wanted
+
+    with application(address):
+        for wanted in (300, 900):
+            command.kill_when(partial(has_written, wanted), *MARKED, "--max-docs-per-second", "400")
+        command.finish(*MARKED)
+    report = command.finish(*MARKED)
+    opensearch.indices.refresh(index=fresh_index)
+    hits = list(helpers.scan(opensearch, index=fresh_index, _source=["words", "_neural.stamp"]))
+    assert {hit["_id"]: hit["_source"]["words"] for hit in hits} == expected(connection)
+    assert all(hit["_source"]["_neural"]["stamp"] for hit in hits)
+    ledger = report["ledger"]
+    assert ledger["read"] == sum(value for kind, value in ledger.items() if kind != "read")
 
 
 def test_neither_what_is_printed_nor_what_stays_on_disk_holds_the_password(command: RowCommand) -> None:

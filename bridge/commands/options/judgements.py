@@ -22,7 +22,67 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgementOptions:
+class JudgementSources:
+    """Whose judgements: of files, of readers' clicks, or of a cluster's record of clicks."""
+
+    queries_file: Path | None = option(
+        "--queries", type=FILE, help="TREC topics, JSON lines, or lines of id, tab, text."
+    )
+    qrels_file: Path | None = option("--qrels", type=FILE, help="TREC qrels, or three columns: query, document, grade.")
+    judgements_file: Path | None = option(
+        "--judgements",
+        type=FILE,
+        help="CSV with query, docid, rating (Quepid), or JSON of the Search Relevance Workbench.",
+    )
+    clicks_file: Path | None = option(
+        "--clicks",
+        type=FILE,
+        help="The proxy's event log (proxy.event_log, with proxy.event_log_queries), or lines of User Behavior "
+        "Insights, to use clicks as judgements.",
+    )
+    ubi: bool = option(
+        "--ubi", help="Use the clicks in the cluster's indices ubi_queries and ubi_events as judgements."
+    )
+
+    @property
+    def n_sources(self) -> int:
+        """How many kinds of judgements the options name."""
+        kinds = (self.queries_file or self.qrels_file, self.judgements_file, self.clicks_file, self.ubi)
+        return sum(map(bool, kinds))
+
+    def check(self) -> None:
+        """Raises:
+        UsageError: one of two files that belong together is missing.
+        """
+        if (self.queries_file is None) != (self.qrels_file is None):
+            raise UsageError("--queries and --qrels belong together: give both")
+
+    def read(self, settings: "Settings") -> "JudgedQueries | None":
+        """The judgements; None if the options name none.
+
+        Raises:
+            UsageError: they cannot be read.
+            ClusterError: `--ubi`, and the cluster cannot be asked.
+        """
+        from bridge.evaluation.judgement_files import read_judgement_list, read_topics
+
+        if self.queries_file is not None and self.qrels_file is not None:
+            return read_topics(self.queries_file, self.qrels_file)
+        if self.judgements_file is not None:
+            return read_judgement_list(self.judgements_file)
+        if self.clicks_file is None and not self.ubi:
+            return None
+        from bridge.evaluation.click_judgements import read_click_log, read_clicks_of_cluster
+
+        if self.clicks_file is not None:
+            return read_click_log(self.clicks_file)
+        from bridge.cluster.connection import connect
+
+        return read_clicks_of_cluster(connect(settings.cluster))
+
+
+@dataclass(frozen=True, slots=True)
+class JudgementOptions(JudgementSources):
     """Which index is measured, and with whose judgements."""
 
     folder: Path | None = option(
@@ -37,20 +97,6 @@ class JudgementOptions:
     body_file: Path | None = option(
         "--body", type=FILE, help="Your search body as JSON, with %SearchText% in place of the words."
     )
-    queries_file: Path | None = option(
-        "--queries", type=FILE, help="TREC topics, JSON lines, or lines of id, tab, text."
-    )
-    qrels_file: Path | None = option("--qrels", type=FILE, help="TREC qrels, or three columns: query, document, grade.")
-    judgements_file: Path | None = option(
-        "--judgements",
-        type=FILE,
-        help="CSV with query, docid, rating (Quepid), or JSON of the Search Relevance Workbench.",
-    )
-    clicks_file: Path | None = option(
-        "--clicks",
-        type=FILE,
-        help="The proxy's event log (proxy.event_log, with proxy.event_log_queries), to use clicks as judgements.",
-    )
     label_free: int | None = option(
         "--label-free",
         type=click.IntRange(min=1),
@@ -60,12 +106,6 @@ class JudgementOptions:
     max_queries: int | None = option(
         "--max-queries", type=click.IntRange(min=1), help="Use at most this many queries, evenly spread."
     )
-
-    @property
-    def n_sources(self) -> int:
-        """How many kinds of judgements of an index the options name."""
-        sources = (self.queries_file, self.judgements_file, self.clicks_file, self.label_free)
-        return sum(source is not None for source in sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +160,7 @@ def judged_index(
                     people=own if questions is not None else None,
                 )
         elif options.index is not None:
-            judged = _read_judgements(options)
+            judged = options.read(settings)
             with own_index(options.index, settings, display, config_file=config_file, servers=servers) as index:
                 fields = index.profile.text_fields
                 judged = judged or _label_free(options, index, settings)
@@ -137,29 +177,20 @@ def _usable(judged: "JudgedQueries", index: "MeasuredIndex", options: JudgementO
     return judged.of_index(index.name, present_ids(index.cluster, index.name, doc_ids)).spread(options.max_queries)
 
 
-_NO_JUDGEMENTS = "--index needs judgements: --queries with --qrels, --judgements, --clicks, or --label-free"
+_NO_JUDGEMENTS = "--index needs judgements: --queries with --qrels, --judgements, --clicks, --ubi, or --label-free"
 
 
 def _check(options: JudgementOptions) -> None:
     if (options.folder is None) == (options.index is None):
         raise UsageError("nothing to measure, or two things: give either --collection FOLDER or --index INDEX")
-    if (options.queries_file is None) != (options.qrels_file is None):
-        raise UsageError("--queries and --qrels belong together: give both")
-    if options.index is not None and options.n_sources != 1:
-        raise UsageError(_NO_JUDGEMENTS if not options.n_sources else "several kinds of judgements: give one of them")
-    if options.folder is not None and (options.queries_file or options.judgements_file or options.clicks_file):
-        raise UsageError("a collection has its own judgements: leave out --queries, --qrels, --judgements and --clicks")
-
-
-def _read_judgements(options: JudgementOptions) -> "JudgedQueries | None":
-    from bridge.evaluation.click_judgements import read_click_log
-    from bridge.evaluation.judgement_files import read_judgement_list, read_topics
-
-    if options.queries_file is not None and options.qrels_file is not None:
-        return read_topics(options.queries_file, options.qrels_file)
-    if options.clicks_file is not None:
-        return read_click_log(options.clicks_file)
-    return read_judgement_list(options.judgements_file) if options.judgements_file is not None else None
+    options.check()
+    n_kinds = options.n_sources + (options.label_free is not None)
+    if options.index is not None and n_kinds != 1:
+        raise UsageError(_NO_JUDGEMENTS if not n_kinds else "several kinds of judgements: give one of them")
+    if options.folder is not None and options.n_sources:
+        raise UsageError(
+            "a collection has its own judgements: leave out --queries, --qrels, --judgements, --clicks and --ubi"
+        )
 
 
 def _label_free(options: JudgementOptions, index: "MeasuredIndex", settings: "Settings") -> "JudgedQueries | None":

@@ -19,7 +19,14 @@ from multidict import CIMultiDict
 from bridge import __version__
 from bridge.proxy.transport.passthrough import Inbound, aside
 from bridge.proxy.transport.refusals import Refused
-from bridge.proxy.upgrade.retrieve import IndexDescription, Marks, Retrieval, RetrievedDocument, RetrieveRequest
+from bridge.proxy.upgrade.retrieve import (
+    IndexDescription,
+    Marks,
+    Retrieval,
+    RetrievedDocument,
+    RetrieveRequest,
+    confidence_of,
+)
 from bridge.search.context import choose, n_tokens
 from bridge.search.request import MAX_TEXT_CHARS
 from bridge.settings import ProxySettings
@@ -61,6 +68,10 @@ _Filter = Annotated[
         '{"term": {"lang": "en"}}, or an array of clauses.'
     ),
 ]
+_Confidence = Annotated[
+    float | None,
+    Meta(description="How probable it is that the index answers the question at all; null if that was not measured."),
+]
 _MaxTokens = Annotated[int, Meta(ge=16, le=100_000, description="Most tokens of all texts together, by an estimate.")]
 
 
@@ -88,6 +99,7 @@ class _Passages(msgspec.Struct):
     beyond_budget: Annotated[int, Meta(description="How many were left out because max_tokens has no room for them.")]
     stages: Annotated[str, Meta(description="What ranked them.")]
     degraded: Annotated[list[str], Meta(description="What could not be done, by reason.")]
+    confidence: _Confidence
 
 
 class _SearchRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -113,6 +125,7 @@ class _Documents(msgspec.Struct):
     tokens: Annotated[int, Meta(description="Of all sources together, by an estimate.")]
     stages: Annotated[str, Meta(description="What ranked them.")]
     degraded: Annotated[list[str], Meta(description="What could not be done, by reason.")]
+    confidence: _Confidence
 
 
 class _DescribeRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -288,15 +301,16 @@ class ModelContext:
             for place, text in chosen.texts.items()
             if (found := result.passages[place])
         ]
-        left_out = chosen.near_duplicates, chosen.beyond_budget
-        return _Passages(passages, chosen.tokens, *left_out, result.stages, result.degraded), marks
+        about = result.stages, result.degraded, result.confidence
+        return _Passages(passages, chosen.tokens, chosen.near_duplicates, chosen.beyond_budget, *about), marks
 
     async def _search(self, wanted: _SearchRequest, caller: CIMultiDict[str]) -> tuple[_Documents, Marks]:
         request = RetrieveRequest(wanted.index, [wanted.question], size=wanted.size, filter=_raw(wanted.filter))
         found, ranked, marks = await self._retrieval.documents(request, wanted.fields, caller)
         n_bytes = sum(memoryview(each.source).nbytes for each in found if each.source is not None)
         documents, tokens = await aside(n_bytes, lambda: _within(found, wanted.max_tokens))
-        return _Documents(documents, tokens, ranked.stages, ranked.notes.degraded), marks
+        about = ranked.stages, ranked.notes.degraded, confidence_of(ranked)
+        return _Documents(documents, tokens, *about), marks
 
     async def _describe(self, wanted: _DescribeRequest, caller: CIMultiDict[str]) -> tuple[IndexDescription, Marks]:
         return await self._retrieval.describe(wanted.index, caller), {}

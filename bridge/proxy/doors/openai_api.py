@@ -18,7 +18,7 @@ from bridge.proxy.transport.headers import MARK
 from bridge.proxy.transport.passthrough import Inbound
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.upgrade.model_client import Sidecar
-from bridge.proxy.upgrade.retrieve import MAX_QUERIES, Retrieval, RetrievedPassage, RetrieveRequest
+from bridge.proxy.upgrade.retrieve import MAX_QUERIES, Retrieval, Retrieved, RetrievedPassage, RetrieveRequest
 from bridge.search.json_tree import Json
 from bridge.search.request import MAX_TEXT_CHARS
 from bridge.settings import Settings
@@ -74,12 +74,13 @@ class _Text(msgspec.Struct, tag_field="type", tag="text"):
 
 
 class _Result(msgspec.Struct):
-    """A passage. `file_id` is the document's `_id`, `filename` its index and that."""
+    """A passage. `file_id` is the document's `_id`, `filename` its index and that. `attributes` hold the `confidence`
+    of the query that found it, if the index is calibrated."""
 
     file_id: str
     filename: str
     score: float
-    attributes: dict[str, str | int]
+    attributes: dict[str, str | float]
     content: list[_Text]
 
 
@@ -135,8 +136,8 @@ class OpenAI:
         )
         results, marks = await self._retrieval.retrieve(request, inbound.headers)
         found = [
-            _result(passage)
-            for passage in _best(passage for result in results for passage in result.passages)
+            _result(passage, confidence)
+            for passage, confidence in _best(results)
             if passage.score / _HIGHEST_SCORE >= options.score_threshold
         ]
         page = {
@@ -160,20 +161,22 @@ class OpenAI:
         return web.Response(status=status, body=answer, content_type="application/json", headers=mark)
 
 
-def _best(passages: Iterable[RetrievedPassage]) -> list[RetrievedPassage]:
-    """Best first, the best of each document."""
-    of_document: dict[tuple[str, str], RetrievedPassage] = {}
-    for passage in sorted(passages, key=lambda each: -each.score):
-        of_document.setdefault((passage.index, passage.doc_id), passage)
+def _best(results: Iterable[Retrieved]) -> list[tuple[RetrievedPassage, float | None]]:
+    """Best first, the best of each document, with its query's confidence."""
+    found = [(passage, result.confidence) for result in results for passage in result.passages]
+    of_document: dict[tuple[str, str], tuple[RetrievedPassage, float | None]] = {}
+    for passage, confidence in sorted(found, key=lambda each: -each[0].score):
+        of_document.setdefault((passage.index, passage.doc_id), (passage, confidence))
     return list(of_document.values())
 
 
-def _result(passage: RetrievedPassage) -> _Result:
+def _result(passage: RetrievedPassage, confidence: float | None) -> _Result:
+    attributes: dict[str, str | float] = {"index": passage.index, "start": passage.start, "end": passage.end}
     return _Result(
         file_id=passage.doc_id,
         filename=f"{passage.index}/{passage.doc_id}",
         score=passage.score / _HIGHEST_SCORE,
-        attributes={"index": passage.index, "start": passage.start, "end": passage.end},
+        attributes=attributes if confidence is None else attributes | {"confidence": confidence},
         content=[_Text(passage.text)],
     )
 

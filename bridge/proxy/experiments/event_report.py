@@ -10,6 +10,7 @@ from statistics import fmean, quantiles
 import msgspec
 
 from bridge.errors import UsageError
+from bridge.proxy.experiments import ubi
 from bridge.proxy.experiments.event_log import Click, Event, Impression
 
 
@@ -48,11 +49,14 @@ class _Seen:
 
 
 def read_events(file: Path) -> Iterator[Event]:
-    """The log's events in order.
+    """The events in order, of the log or of a file in UBI's form.
 
     Raises:
         UsageError: a line is no event; the last one may be half written.
     """
+    if ubi.is_ubi(file):
+        yield from ubi.to_events(ubi.read_ubi(file))
+        return
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:

@@ -44,8 +44,8 @@ _ILL = (401, 403, 408, 424, 429)
 _TOO_LARGE = 413
 _MISFITS = 1000
 _REMEDIES = {
-    401: "it wants another API key",
-    403: "it wants another API key",
+    401: "it wants another API key, see sidecar.api_key, embedder.api_key, reranker.api_key",
+    403: "it wants another API key, see sidecar.api_key, embedder.api_key, reranker.api_key",
     413: "it takes fewer texts at once, see rerank.depth of the index, sidecar.max_documents, reranker.max_passages",
     424: "its model failed",
     429: "it has too much to do",
@@ -181,39 +181,67 @@ class ModelStage:
         """Counts a usable answer: the breaker closes."""
         self._breaker.succeeded()
 
+    async def relay(self, content: bytes, *, deadline: float) -> tuple[int, bytes]:
+        """Posts JSON as it is; the server's own answer, status and body, which counts as those to `ask` do.
+
+        Raises:
+            StageFailed: `STAGE_unavailable`, `STAGE_slow` or `STAGE_unusable`: there is no answer, or none that a
+                caller could do anything about.
+        """
+        status, answer = await self._send(content, deadline)
+        if status == 200:
+            self._breaker.succeeded()
+        elif _refuses_one(status):
+            self._breaker.refused()
+        elif status in (401, 403):
+            # The caller has no key of the server's to correct.
+            self._refused(status)
+        else:
+            self._breaker.failed()
+        return status, answer
+
     async def _answer(self, body: object, deadline: float) -> bytes:
+        status, content = await self._send(msgspec.json.encode(body), deadline)
+        if status != 200:
+            self._refused(status)
+        return content
+
+    async def _send(self, content: bytes, deadline: float) -> tuple[int, bytes]:
+        """Posts JSON, unless the server is being left alone; status and body of the answer."""
         if not self._breaker.allows():
             raise StageFailed(f"{self._stage}_unavailable", f"{self.url} failed repeatedly and is left alone")
         remaining = deadline - asyncio.get_running_loop().time()
         if remaining <= 0:
             # Earlier stages took it all: no fault of the server's.
             raise StageFailed(f"{self._stage}_slow", f"no time of the budget was left for {self.url}")
-        headers = {**self._headers, **tracing.outgoing()}
+        headers = {**self._headers, **tracing.outgoing(), "Content-Type": "application/json"}
         if self._send_deadline:
             headers[DEADLINE_HEADER] = str(max(1, int(remaining * 1000)))
         try:
             async with (
                 asyncio.timeout_at(deadline),
-                self._session.post(self._url, json=body, headers=headers, allow_redirects=False) as answer,
+                self._session.post(self._url, data=content, headers=headers, allow_redirects=False) as answer,
             ):
-                content = await read_answer(answer)
+                return answer.status, await read_answer(answer)
         except TimeoutError as error:
             self.fail("slow", f"{self.url} did not answer within the budget", error)
         except aiohttp.ClientError as error:
             self.fail("unavailable", f"{self.url} gave no answer: {without_secrets(str(error), self._url)}", error)
         except OversizedAnswer as error:
             self.fail("unusable", f"the answer of {self.url} {error}", error)
-        if answer.status != 200:
-            self._refused(answer.status)
-        return content
 
     def _refused(self, status: int) -> NoReturn:
         remedy = f" ({_REMEDIES[status]})" if status in _REMEDIES else ""
         message = f"{self.url} answered with status {status}{remedy}"
-        if 400 <= status < 500 and status not in _ILL:
+        if _refuses_one(status):
             self._breaker.refused()
             raise NotTaken(f"{self._stage}_unavailable", message, status=status)
         self.fail("overloaded" if status == 429 else "unavailable", message)
+
+
+def _refuses_one(status: int) -> bool:
+    """Whether a status refuses one request and says nothing of the next."""
+    return 400 <= status < 500 and status not in _ILL
 
 
 class _Info(msgspec.Struct):
@@ -279,6 +307,7 @@ class Sidecar:
         self._sentence_reader: ModelStage
         self._embedder: ModelStage
         self._weigher: ModelStage
+        self._openai_embedder: ModelStage
 
     async def __aenter__(self) -> Self:
         self._session = await self._running.enter_async_context(
@@ -286,7 +315,6 @@ class Sidecar:
                 connector=aiohttp.TCPConnector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
-                json_serialize=lambda value: msgspec.json.encode(value).decode(),
             )
         )
         reranker, embedder = self._settings.reranker, self._settings.embedder
@@ -294,6 +322,7 @@ class Sidecar:
         self._sentence_reader = self._server("sentences", "sentences", "/rerank", reranker.url, reranker.api_key)
         self._embedder = self._server("embedder", "embed", "/embed", embedder.url, embedder.api_key)
         self._weigher = self._server("sparse", "weigh", "/embed_sparse", None, None)
+        self._openai_embedder = self._server("embedder", "embed", "/v1/embeddings", None, None)
         return self
 
     async def __aexit__(
@@ -307,7 +336,7 @@ class Sidecar:
         """The sidecar for one task, or the server in its place, which does not get the sidecar's API key."""
         own = other_url is None
         proxy = self._settings.proxy
-        # A breaker each: a drowning reranker is no reason to stop embedding queries.
+        # A breaker each: a drowning reranker, or a program's large batches, is no reason to stop embedding queries.
         return ModelStage(
             self._session,
             other_url or self.url + path,
@@ -467,37 +496,13 @@ class Sidecar:
         clock.
 
         Raises:
-            StageFailed: `embedder_unavailable`, `embedder_slow` or `embedder_unusable`: there is no such answer, or
-                another server is in the sidecar's place (`embedder.url`).
+            StageFailed: as `ModelStage.relay`; or another server is in the sidecar's place (`embedder.url`).
         """
         if self._settings.embedder.url is not None:
             raise StageFailed(
                 "embedder_unavailable", "embedder.url names another embedder: ask that one for embeddings"
             )
-        remaining_ms = (deadline - asyncio.get_running_loop().time()) * 1000
-        headers = {
-            **self._own_headers,
-            **tracing.outgoing(),
-            DEADLINE_HEADER: str(max(1, int(remaining_ms))),
-            "Content-Type": "application/json",
-        }
-        url = f"{self.url}/v1/embeddings"
-        try:
-            async with (
-                asyncio.timeout_at(deadline),
-                self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer,
-            ):
-                content = await read_answer(answer)
-        except TimeoutError as error:
-            raise StageFailed("embedder_slow", f"{masked(url)} did not answer in time") from error
-        except aiohttp.ClientError as error:
-            raise StageFailed("embedder_unavailable", f"{masked(url)} gave no answer") from error
-        except OversizedAnswer as error:
-            raise StageFailed("embedder_unusable", f"the answer of {masked(url)} {error}") from error
-        if answer.status in (401, 403):
-            # The caller has no key of the sidecar's to correct.
-            raise StageFailed("embedder_unavailable", f"{masked(url)} wants another API key: see sidecar.api_key")
-        return answer.status, content
+        return await self._openai_embedder.relay(body, deadline=deadline)
 
     async def ready(self) -> bool | None:
         """Whether the sidecar says that it can serve; None if it has nothing to serve."""

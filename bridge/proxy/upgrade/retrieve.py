@@ -28,6 +28,9 @@ from bridge.text import decode
 
 MAX_QUERIES = 100
 MAX_PASSAGES = 100
+DIVERSE = 0.1
+"""How much likeness counts if neither the request nor the index's rules say: a reader of few passages wants each to
+tell something new, and so little costs no relevance (docs/explanation/benchmarks.md)."""
 AT_ONCE = 4
 """Queries of one request that are ranked at a time."""
 
@@ -36,13 +39,15 @@ _Query = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_CHARS, pa
 
 class RetrieveRequest(msgspec.Struct, forbid_unknown_fields=True):
     """What to look for: `queries`, answered each by itself, with the `size` best passages of as many documents of
-    `index`. `filter`: clauses of the query language that documents have to meet; `stage`: where to stop."""
+    `index`. `filter`: clauses of the query language that documents have to meet; `stage`: where to stop; `diverse`: how
+    much a document's likeness to those before it counts against it."""
 
     index: str
     queries: Annotated[list[_Query], msgspec.Meta(min_length=1, max_length=MAX_QUERIES)]
     size: Annotated[int, msgspec.Meta(ge=1, le=MAX_PASSAGES)] = 5
     filter: msgspec.Raw = msgspec.Raw(b"[]")
     stage: Stage | None = None
+    diverse: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
 
 
 class RetrievedPassage(msgspec.Struct):
@@ -160,9 +165,7 @@ class Retrieval:
                 plan = self._plan(wanted, query, conditions, profile, caller)
                 ranked = await self._ranked(plan)
                 passages = await self._passages(plan, ranked)
-                confidence = ranked.ranking.confidence
-                rounded = None if confidence is None else round(confidence, 4)
-                return ranked, Retrieved(query, ranked.stages, ranked.notes.degraded, rounded, passages)
+                return ranked, Retrieved(query, ranked.stages, ranked.notes.degraded, confidence_of(ranked), passages)
 
         answered = await asyncio.gather(*(retrieved(query) for query in wanted.queries))
         return [result for _, result in answered], self._marks([ranked for ranked, _ in answered], started)
@@ -231,9 +234,11 @@ class Retrieval:
         profile: IndexProfile,
         caller: CIMultiDict[str],
     ) -> Plan:
+        diversity = (profile.rules.diversity or DIVERSE) if wanted.diverse is None else wanted.diverse
+        rules = msgspec.structs.replace(profile.rules, diversity=diversity)
         return Plan(
             request=words_request(query, profile.text_fields, conditions=conditions, size=wanted.size),
-            profile=profile,
+            profile=msgspec.structs.replace(profile, rules=rules),
             expression=wanted.index,
             caller=caller,
             stage=wanted.stage or profile.stages[-1],
@@ -267,6 +272,12 @@ class Retrieval:
             for rank, hit in enumerate(page, start=1)
             if (passage := best.get(hit.key)) is not None
         ]
+
+
+def confidence_of(ranked: Ranked) -> float | None:
+    """How probable it is that the index answers a query, as answers show it; None if the index is not calibrated."""
+    confidence = ranked.ranking.confidence
+    return None if confidence is None else round(confidence, 4)
 
 
 def _now() -> float:

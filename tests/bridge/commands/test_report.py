@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bridge.proxy.experiments.event_log import Click, Comparison, EventLog
+from bridge.errors import UsageError
+from bridge.proxy.experiments.event_log import Click, Comparison, Event, EventLog, Impression
 from tests.command_line import answer, run
 
 
-def logged(folder: Path, *events: Click | Comparison) -> str:
+def logged(folder: Path, *events: Event) -> str:
     log = EventLog(folder / "events.jsonl")
     for event in events:
         log.append(event)
@@ -30,3 +31,27 @@ def test_names_of_indices_cannot_steer_the_terminal(tmp_path: Path) -> None:
     printed = run("report", logged(tmp_path, compared), env={"COLUMNS": "200"}).stdout
     assert "\x1b" not in printed
     assert r"docs\x1b[2J" in printed
+
+
+def impression(name: str, words: str | None) -> Impression:
+    shown = [("docs", "a"), ("docs", "b")]
+    return Impression(1.0, name, "docs", "hybrid", shown[:1], shown[1:], 0.5, 0.5, 9.0, words, 1, shown)
+
+
+def test_pages_with_words_are_written_as_ubi_and_the_others_counted(tmp_path: Path) -> None:
+    exported = tmp_path / "events.ndjson"
+    file = logged(tmp_path, impression("1", "tent"), impression("2", None), Click(2.0, "1", "b"))
+    done = run("report", file, "--to-ubi", str(exported))
+    assert "1 of 2 pages have no words and are left out" in done.stderr
+    assert answer("report", str(exported))["indices"][0]["bridge_wins"] == 1
+
+
+def test_what_cannot_be_written_as_ubi_is_said(tmp_path: Path) -> None:
+    file = logged(tmp_path, impression("1", None))
+    with pytest.raises(UsageError, match=r"no page with its query: set proxy\.event_log_queries"):
+        run("report", file, "--to-ubi", str(tmp_path / "events.ndjson"))
+    with pytest.raises(UsageError, match="is the event log itself"):
+        run("report", file, "--to-ubi", file)
+    file = logged(tmp_path, impression("2", "tent"))
+    with pytest.raises(UsageError, match="cannot be written: No such file"):
+        run("report", file, "--to-ubi", str(tmp_path / "missing" / "events.ndjson"))

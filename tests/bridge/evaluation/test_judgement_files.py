@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import UsageError
-from bridge.evaluation.judgement_files import read_judgement_list, read_topics
+from bridge.evaluation.judged_queries import JudgedQueries
+from bridge.evaluation.judgement_files import read_judgement_list, read_topics, write_judgement_list
 
 TOPICS = """
 <top>
@@ -133,3 +134,65 @@ def test_queries_without_words_are_left_out_with_a_remark(tmp_path: Path) -> Non
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"gone\.csv does not exist"):
         read_judgement_list(tmp_path / "gone.csv")
+
+
+JUDGED = JudgedQueries(
+    "log",
+    {"1": 'two "person"\ntent', "2": "boot, rubber", "3": "boot, rubber"},
+    {"1": {"a": 1, "b": 0}, "2": {"a": 2}, "3": {"a": 0, "é,": 1}},
+)
+WRITTEN = {'two "person" tent': {"a": 1, "b": 0}, "boot, rubber": {"a": 2, "é,": 1}}
+
+
+@pytest.mark.parametrize("name", ["judged.csv", "judged.JSON"])
+def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
+    write_judgement_list(JUDGED, tmp_path / name)
+    assert read_judgement_list(tmp_path / name).qrels == WRITTEN
+
+
+def test_a_csv_has_a_judgement_a_line_as_the_workbenchs_page_reads_it(tmp_path: Path) -> None:
+    write_judgement_list(JUDGED, tmp_path / "judged.csv")
+    first, *lines = (tmp_path / "judged.csv").read_text(encoding="utf-8").splitlines()
+    assert first == "query,docid,rating"
+    assert lines == [
+        '"two ""person"" tent",a,1',
+        '"two ""person"" tent",b,0',
+        '"boot, rubber",a,2',
+        '"boot, rubber","é,",1',
+    ]
+
+
+def test_a_list_is_what_the_workbench_imports(tmp_path: Path) -> None:
+    """It refuses ids and ratings that are no strings, and names with some characters or of more than 50."""
+    file = tmp_path / f"clicks <of> {'November' * 10}.json"
+    write_judgement_list(JUDGED, file)
+    body = json.loads(file.read_bytes())
+    assert body.keys() == {"name", "type", "judgmentRatings"}
+    assert body["type"] == "IMPORT_JUDGMENT"
+    assert body["name"].startswith("clicks _of_ November")
+    assert len(body["name"]) == 50
+    for rated in body["judgmentRatings"]:
+        assert rated.keys() == {"query", "ratings"}
+        for rating in rated["ratings"]:
+            assert rating.keys() == {"docId", "rating"}
+            assert {type(value) for value in rating.values()} == {str}
+            float(rating["rating"])
+
+
+def test_a_list_that_the_workbench_shows_is_read(tmp_path: Path) -> None:
+    ratings = [{"docId": "7", "rating": "1.250"}]
+    shown = {"id": "x", "status": "COMPLETED", "judgmentRatings": [{"query": "tent", "ratings": ratings}]}
+    found = {"hits": {"total": {"value": 1}, "hits": [{"_id": "x", "_source": shown}]}}
+    (tmp_path / "judged.json").write_text(json.dumps(found), encoding="utf-8")
+    assert read_judgement_list(tmp_path / "judged.json").qrels == {"tent": {"7": 1}}
+    found["hits"]["hits"] = [{"_source": shown}, {"_source": shown}]
+    (tmp_path / "judged.json").write_text(json.dumps(found), encoding="utf-8")
+    with pytest.raises(UsageError, match="holds 2 judgement lists: expected one"):
+        read_judgement_list(tmp_path / "judged.json")
+
+
+def test_another_ending_and_a_folder_that_is_missing_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"expected \.csv or \.json"):
+        write_judgement_list(JUDGED, tmp_path / "judged.tsv")
+    with pytest.raises(UsageError, match=r"judged\.csv cannot be written: No such file"):
+        write_judgement_list(JUDGED, tmp_path / "missing" / "judged.csv")

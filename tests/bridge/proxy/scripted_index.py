@@ -15,8 +15,10 @@ import msgspec
 from bridge.profile import (
     META_KEY,
     SPARSE_WEIGHTS,
+    Calibration,
     FusionSettings,
     IndexProfile,
+    Measurement,
     ModelReference,
     RerankSettings,
     SparseSettings,
@@ -32,6 +34,11 @@ PROFILE = IndexProfile(
     fusion=FusionSettings(method="rrf"),  # expected orders are told by ranks
     rerank=RerankSettings(depth=4, blend=0.0),  # … and by the toy's scores
 )
+CALIBRATED = msgspec.structs.replace(
+    PROFILE,
+    calibration=Calibration(2.0, 9.0, PROFILE.encoder.identity, 1, 0.9, 0.8, 1.0, 148, Measurement("", 40, "AUC", "")),
+)
+"""The best find of `ScriptedIndex` has the confidence 0.8808."""
 WEIGHED = msgspec.structs.replace(
     PROFILE,
     sparse=SparseSettings(ModelReference("toy", "2" * 12)),

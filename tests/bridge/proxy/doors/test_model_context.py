@@ -14,7 +14,7 @@ from bridge.proxy.doors.model_context import (
 )
 from bridge.proxy.server.routing import MAX_AT_DOORS
 from tests.bridge.proxy.conftest import MakeStack, Stack
-from tests.bridge.proxy.scripted_index import ScriptedIndex
+from tests.bridge.proxy.scripted_index import CALIBRATED, PROFILE, ScriptedIndex
 from tests.fake_cluster import Reply
 
 TITLES = {"d": "red shoe for the garden", "e": "red shoe for the garden!", "a": "a blue dress"}
@@ -93,6 +93,14 @@ async def test_passages_come_with_their_source_and_without_repetition(make_stack
     }
     assert "e" not in [passage["doc_id"] for passage in content["passages"]]
     assert (content["near_duplicates"], content["degraded"]) == (1, [])
+
+
+@pytest.mark.parametrize("tool", ["passages", "search"])
+async def test_a_model_learns_how_probable_it_is_that_the_index_answers(make_stack: MakeStack, tool: str) -> None:
+    for profile, confidence in ((CALIBRATED, pytest.approx(0.8808)), (PROFILE, None)):
+        stack = await make_stack(ScriptedIndex(profile=profile))
+        content = (await call(stack, tool, index="docs", question="red shoe"))["structuredContent"]
+        assert content["confidence"] == confidence
 
 
 async def test_a_cut_passage_ends_where_its_text_does(make_stack: MakeStack) -> None:

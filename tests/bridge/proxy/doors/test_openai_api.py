@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 from tests.bridge.proxy.conftest import MakeStack, Stack
-from tests.bridge.proxy.scripted_index import ScriptedIndex
+from tests.bridge.proxy.scripted_index import CALIBRATED, ScriptedIndex
 from tests.fake_cluster import Reply, kind_sidecar
 
 TITLES = {"d": "red shoe", "a": "bread", "e": "shoe"}
@@ -53,6 +53,14 @@ async def test_a_search_has_openais_shape(make_stack: MakeStack) -> None:
     }
     assert headers["X-Bridge"].startswith("hybrid+rerank; took_ms=")
     assert {each.header("authorization") for each in stack.cluster.received} == {"alice"}
+
+
+async def test_a_result_says_how_probable_it_is_that_the_index_answers_its_query(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(titles=TITLES, profile=CALIBRATED))
+
+    found = await search(stack, query=["red shoe", "bread"])
+
+    assert {each["attributes"]["confidence"] for each in found} == {0.8808}
 
 
 async def test_several_queries_make_one_list_with_each_document_once(make_stack: MakeStack) -> None:

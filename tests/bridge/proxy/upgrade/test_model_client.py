@@ -395,6 +395,28 @@ async def test_what_a_server_answers_whoever_asks_opens_the_breaker(status: int)
         assert len(models.received) == 2
 
 
+async def test_an_answer_that_is_handed_on_counts_as_one_that_is_read_does() -> None:
+    async with scripted_models() as models, aiohttp.ClientSession() as session:
+        stage = _stage(session, f"{models.url}/tei/embed")
+
+        async def relayed(status: int | None) -> tuple[int, bytes]:
+            models.failing = None if status is None else (status, {"error": "no"})
+            deadline = asyncio.get_running_loop().time() + 10
+            return await stage.relay(b'{"inputs": ["cat"]}', deadline=deadline)
+
+        assert await relayed(None) == (200, b"[[3.0, 0.0, 4.0, 0.0]]")
+        assert 0 < int(models.received[0][1]["x-request-timeout-ms"]) <= 10_000
+        for status in (404, 422, 404, 503):
+            assert (await relayed(status))[0] == status
+        await relayed(None)
+        for status in (429, 400, 500):
+            assert (await relayed(status))[0] == status
+        n_received = len(models.received)
+        with pytest.raises(StageFailed, match="left alone"):
+            await relayed(None)
+        assert len(models.received) == n_received
+
+
 @pytest.mark.case("P68")
 def test_the_breaker_lets_another_try_after_a_refusal() -> None:
     now = 0.0

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from bridge.profile import Calibration, Measurement, PassageSettings
+from bridge.profile import FusionSettings, PassageSettings, SearchRules
 from bridge.proxy.server.app import running
 from bridge.settings import ClusterSettings, ProxySettings, Settings
 from tests.bridge.proxy.conftest import MakeStack, Stack
-from tests.bridge.proxy.scripted_index import PROFILE, ScriptedIndex
+from tests.bridge.proxy.scripted_index import CALIBRATED, PROFILE, ScriptedIndex
 from tests.fake_cluster import Reply, kind_sidecar
 
 NESTED = msgspec.structs.replace(PROFILE, passages=PassageSettings(layout="nested"))
@@ -50,13 +50,41 @@ async def test_each_query_gets_its_passages_with_offsets_and_scores(make_stack: 
 
 
 async def test_each_query_says_how_probable_it_is_that_the_index_answers_it(make_stack: MakeStack) -> None:
-    measured = Measurement("", 40, "AUC", "")
-    made = Calibration(2.0, 9.0, PROFILE.encoder.identity, 1, 0.9, 0.8, 1.0, 148, measured)
-    stack = await make_stack(ScriptedIndex(profile=msgspec.structs.replace(PROFILE, calibration=made)))
+    stack = await make_stack(ScriptedIndex(profile=CALIBRATED))
 
     _, answer = await retrieve(stack, {"index": "docs", "queries": ["red shoe"]})
 
     assert [result["confidence"] for result in answer["results"]] == [pytest.approx(0.8808)]
+
+
+async def test_what_resembles_a_better_document_counts_less(make_stack: MakeStack) -> None:
+    """`a` and `b` are alike, `c` is not."""
+    profile = msgspec.structs.replace(PROFILE, codes="sign", fusion=FusionSettings(method="minmax"))
+    codes = {"a": "/w==", "b": "/w==", "c": "AA==", "d": "AA==", "e": "AA=="}
+    index = ScriptedIndex(profile=profile, codes=codes, expanded="abc", near="abc", compared="abc")
+    asked = {"index": "docs", "queries": ["red shoe"], "stage": "hybrid"}
+
+    found = {}
+    stack = await make_stack(index)
+    for share in (0, None, 0.9):
+        _, answer = await retrieve(stack, asked if share is None else asked | {"diverse": share})
+        [result] = answer["results"]
+        found[share] = result["stages"], "".join(passage["doc_id"] for passage in result["passages"])
+
+    assert found == {0: ("hybrid", "abc"), None: ("hybrid+diverse", "abc"), 0.9: ("hybrid+diverse", "acb")}
+
+
+async def test_the_indexs_rule_decides_if_the_request_does_not(make_stack: MakeStack) -> None:
+    profile = msgspec.structs.replace(
+        PROFILE, codes="sign", fusion=FusionSettings(method="minmax"), rules=SearchRules(diversity=0.9)
+    )
+    stack = await make_stack(
+        ScriptedIndex(profile=profile, codes={"a": "/w==", "b": "/w=="}, expanded="abc", near="abc", compared="abc")
+    )
+
+    _, answer = await retrieve(stack, {"index": "docs", "queries": ["red shoe"], "stage": "hybrid"})
+
+    assert "".join(passage["doc_id"] for passage in answer["results"][0]["passages"]) == "acb"
 
 
 async def test_filters_hold_in_every_leg(make_stack: MakeStack) -> None:
