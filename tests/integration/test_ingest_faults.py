@@ -247,14 +247,18 @@ def test_five_kills_beside_lose_nothing_while_the_application_writes_and_deletes
 def test_a_state_folder_that_cannot_be_written_leaves_no_index_behind(
     node: EmbeddedNode, client: OpenSearch, fresh_index: str, tmp_path: Path, command: str
 ) -> None:
-    folder, encoder, ours = tmp_path / "state", tmp_path / "encoder", companion_of(fresh_index, "neural-bridge.")
-    folder.write_text("a file is in its place")
+    folder, encoder, ours = (
+        tmp_path / "file" / "state",
+        tmp_path / "encoder",
+        companion_of(fresh_index, "neural-bridge."),
+    )
+    folder.parent.write_text("no folder can be made in a file")
     make_toy_encoder(encoder)
     if command == "backfill":
         write_as_an_application(client, fresh_index, knn=False)
     named = [str(corpus(tmp_path))] if command == "ingest" else ["--beside"]
     options = ("--cluster", node.url, "--encoder", str(encoder), "--no-expansion", "--threads", "1")
-    with pytest.raises(CheckpointUnusable, match=r"state cannot be written \(File exists\).*another --state-folder"):
+    with pytest.raises(CheckpointUnusable, match=r"state cannot be written \(Not a directory\).*--state-folder"):
         run(command, fresh_index, *named, *options, "--text-field", "title", "--state-folder", str(folder))
     assert not client.indices.exists(index=fresh_index if command == "ingest" else ours)
 
