@@ -21,7 +21,7 @@ NOT_RUN = {
     "docker": 2,
     "elasticsearch": 1,
     "gpu": 1,
-    "hub": 1,
+    "hub": 3,
     "install": 3,
     "interleave": 2,
     "kubernetes": 2,
