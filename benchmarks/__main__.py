@@ -16,6 +16,7 @@ PROGRAMS = {
         "replicas": "benchmarks.replicas",
         "collapse": "benchmarks.collapse",
         "diverse": "benchmarks.diverse",
+        "typing": "benchmarks.typing",
         "confidence": "benchmarks.confidence",
         "sentences": "benchmarks.sentences",
     },

@@ -176,6 +176,7 @@ class SearchRules(msgspec.Struct, frozen=True):
     - `boosts`: the share of the lifts by the application's own boosts that counts; at 0 it has no pins either.
     - `diversity`: how much a document's likeness to those before it counts against it; 0: not at all.
     - `sentences`: whether a hit without a highlight that the application wants gets the sentence that answers.
+    - `repair`: words that no document holds count as the near ones that documents hold.
     """
 
     leave_quoted: bool = True
@@ -186,6 +187,7 @@ class SearchRules(msgspec.Struct, frozen=True):
     boosts: Annotated[float, Meta(ge=0, le=1)] = 1.0
     diversity: Annotated[float, Meta(ge=0, le=1)] = 0.0
     sentences: bool = False
+    repair: bool = False
 
 
 class Measurement(msgspec.Struct, frozen=True):

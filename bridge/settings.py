@@ -226,6 +226,10 @@ class ProxySettings(Section):
     retrieve: Listener = Field(
         "operators", description="Which listener answers /_bridge/retrieve: passages for questions, in batches."
     )
+    suggest: Listener = Field(
+        "operators",
+        description="Which listener answers /_bridge/suggest: predicted queries that complete what was typed.",
+    )
     mcp: Listener = Field(
         "operators",
         description="Which listener answers /_bridge/mcp: search as tools of language models, by the Model Context "

@@ -24,6 +24,7 @@ from bridge.cluster.dialects import Dialect, dialect_of
 from bridge.cluster.index import IndexState
 from bridge.cluster.schema import (
     JsonObject,
+    analysers,
     field_mapping,
     fitted,
     flattened,
@@ -61,10 +62,10 @@ until a merge even what `_source` leaves out, may take its time."""
 
 def new_companion(source: IndexState, profile: IndexProfile, dialect: Dialect, *, key: str = META_KEY) -> JsonObject:
     """The body that creates the companion of `source`, enriched for `profile`, which `_meta` holds under `key`."""
-    analyzer = (field_mapping(source.mapping, profile.text_fields[0]) or {}).get("analyzer")
+    analysed = analysers(source.mapping, profile)
     ours = msgspec.structs.replace(fitted(profile, dialect), beside=source.name)
-    kept = scored_together(ours, dialect, source.mapping, analyzer=analyzer)
-    properties = object_properties(kept, dialect, analyzer=analyzer)
+    kept = scored_together(ours, dialect, source.mapping, **analysed)
+    properties = object_properties(kept, dialect, **analysed)
     put_field(properties, kept.entry_id_field, {"type": "keyword", "index": False})
     for name in kept.text_fields:
         put_field(properties, name, _text(source.mapping, name))

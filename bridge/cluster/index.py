@@ -13,8 +13,8 @@ from bridge.cluster.dialects import VectorEngine, dialect_of
 from bridge.cluster.field_security import refuse_restricted
 from bridge.cluster.schema import (
     Dynamic,
+    analysers,
     differences,
-    field_mapping,
     in_place_obstacles,
     missing_fields,
     new_index,
@@ -219,8 +219,8 @@ def look(client: OpenSearch, index: str) -> IndexState:
 def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
     """Adds the fields of `profile`, and the profile, to the mapping of an index in use; nothing else changes.
 
-    If another generation serves searches, this one becomes the second. Predicted queries get the analyser of the first
-    text field.
+    If another generation serves searches, this one becomes the second. Predicted queries get the analysers of the
+    first text field.
 
     Raises:
         IndexUnsuitable: the index cannot be enriched in place, or is enriched for another profile already.
@@ -231,13 +231,12 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
     kept = state.generation(profile.generation)
     gets_terms = kept is not None and kept.sparse is None and profile.sparse is not None
     if kept is None or gets_terms or missing_fields(as_kept(profile, state), state.mapping):
-        first = field_mapping(state.mapping, profile.text_fields[0]) or {}
-        analyzer = first.get("analyzer")
+        analysed = analysers(state.mapping, profile)
         served = as_kept(schema_fitted(_with_terms(kept, profile) if kept else profile, dialect), state)
-        new = scored_together(served, dialect, state.mapping, analyzer=analyzer)
+        new = scored_together(served, dialect, state.mapping, **analysed)
         body = {
             "_meta": {**state.mapping.get("_meta", {}), _meta_key(state, profile): new.to_meta()},
-            "properties": object_properties(new, dialect, analyzer=analyzer),
+            "properties": object_properties(new, dialect, **analysed),
         }
         try:
             client.indices.put_mapping(index=state.name, body=body)

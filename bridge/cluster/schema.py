@@ -5,7 +5,7 @@ to the cluster.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import msgspec
 
@@ -49,16 +49,36 @@ def fitted(profile: IndexProfile, dialect: Dialect, engine: VectorEngine = "luce
     )
 
 
+class Analysers(TypedDict):
+    """How a text field is analysed: arguments of `scored_together` and `object_properties`. None takes the index's
+    default, and the same analyser for searches."""
+
+    analyzer: str | None
+    search_analyzer: str | None
+
+
+def analysers(mapping: Mapping[str, Any], profile: IndexProfile) -> Analysers:
+    """Those of the first text field, which predicted queries get."""
+    first = field_mapping(mapping, profile.text_fields[0]) or {}
+    return {"analyzer": first.get("analyzer"), "search_analyzer": first.get("search_analyzer")}
+
+
 def scored_together(
-    profile: IndexProfile, dialect: Dialect, mapping: Mapping[str, Any], *, analyzer: str | None
+    profile: IndexProfile,
+    dialect: Dialect,
+    mapping: Mapping[str, Any],
+    *,
+    analyzer: str | None,
+    search_analyzer: str | None = None,
 ) -> IndexProfile:
     """The profile with `expanded_fields`: text fields of `mapping` that can be scored with the predicted queries.
 
-    Those have the predicted queries' `analyzer` (None: the index's default) and the default similarity. A field of
+    Those have the predicted queries' `analyzer` (None: the index's default) and the default similarity; none if these
+    have a `search_analyzer`, because fields that are scored together read a search alike. A field of
     predicted queries alone is short, so BM25 overrates a single word in it; scored with the text it works as Doc2Query
     is meant to: more words, and other weights for those that are there.
     """
-    if not dialect.combines_fields or profile.expanded_fields:
+    if not dialect.combines_fields or profile.expanded_fields or search_analyzer is not None:
         return profile
     fields = {name: field_mapping(mapping, name) or {} for name in profile.text_fields}
     names = [name for name, field in fields.items() if _is_plain(field) and field.get("analyzer") == analyzer]
@@ -89,12 +109,14 @@ def new_index(
     """
     mapped = _mapped(profile, analyzer, properties)
     kept = _kept(profile, dialect, analyzer, mapped, engine)
+    search_analyzer = analysers({"properties": mapped}, profile)["search_analyzer"]
+    ours = object_properties(kept, dialect, analyzer=analyzer, search_analyzer=search_analyzer, engine=engine)
     return {
         "settings": {**dialect.vector_settings(), **(settings or {})},
         "mappings": {
             "dynamic": dynamic,
             "_meta": {META_KEY: kept.to_meta()},
-            "properties": mapped | object_properties(kept, dialect, analyzer=analyzer, engine=engine),
+            "properties": mapped | ours,
         },
     }
 
@@ -113,7 +135,10 @@ def new_profile(
 def _kept(
     profile: IndexProfile, dialect: Dialect, analyzer: str | None, mapped: JsonObject, engine: VectorEngine = "lucene"
 ) -> IndexProfile:
-    return scored_together(fitted(profile, dialect, engine), dialect, {"properties": mapped}, analyzer=analyzer)
+    mapping = {"properties": mapped}
+    search_analyzer = analysers(mapping, profile)["search_analyzer"]
+    made = fitted(profile, dialect, engine)
+    return scored_together(made, dialect, mapping, analyzer=analyzer, search_analyzer=search_analyzer)
 
 
 def _mapped(profile: IndexProfile, analyzer: str | None, properties: Mapping[str, Any] | None) -> JsonObject:
@@ -134,11 +159,18 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 
 def object_properties(
-    profile: IndexProfile, dialect: Dialect, *, analyzer: str | None, engine: VectorEngine = "lucene"
+    profile: IndexProfile,
+    dialect: Dialect,
+    *,
+    analyzer: str | None,
+    search_analyzer: str | None = None,
+    engine: VectorEngine = "lucene",
 ) -> JsonObject:
-    """The mapping of our object alone, to add to an existing index. `analyzer` None takes the index's default."""
+    """The mapping of our object alone, to add to an existing index. `analyzer` None takes the index's default. The
+    synonyms of a `search_analyzer` count for predicted queries, too, unless they are scored with the texts."""
+    searched = {"search_analyzer": search_analyzer} if search_analyzer and not profile.expanded_fields else {}
     fields: JsonObject = {
-        "predicted_queries": _text(analyzer),
+        "predicted_queries": _text(analyzer) | searched,
         "stamp": {"type": "keyword"},
     }
     if dialect.vector_type != "none":

@@ -158,6 +158,11 @@ def rules(
         type=click.Choice(["show", "omit"]),
         help="Show the sentence that answers in place of a highlight that the application wants and a hit lacks.",
     ),
+    repair: str | None = option(
+        "--repair",
+        type=click.Choice(["on", "off"]),
+        help="Rank by near words in place of misspelt ones, which no document holds.",
+    ),
     always: bool = option("--always", help="Remove --confident-lead: always ask every leg and the reranker."),
     cluster_url: str | None = CLUSTER,
     as_json: bool = JSON,
@@ -183,6 +188,8 @@ def rules(
     changes |= {name: value for name, value in (("boosts", boosts), ("diversity", diversity)) if value is not None}
     if sentences is not None:
         changes["sentences"] = sentences == "show"
+    if repair is not None:
+        changes["repair"] = repair == "on"
     profile = put_profile(
         client,
         state.name,
@@ -202,6 +209,7 @@ def _in_words(rules: "SearchRules") -> dict[str, object]:
         "boosts": rules.boosts,
         "diversity": rules.diversity,
         "sentences": "show" if rules.sentences else "omit",
+        "repair": "on" if rules.repair else "off",
     }
 
 

@@ -64,7 +64,7 @@ def expansion(
     index has one of its own.
     """
     predicted = legs.predicted(request, profile)
-    words = {"multi_match": {"query": request.text, "fields": list(profile.text_fields)}}
+    words = {"multi_match": {"query": request.meant_text, "fields": list(profile.text_fields)}}
     alone = {"rescore_query": predicted, "query_weight": 0, "rescore_query_weight": 1}
     query = {"bool": {"should": [words, predicted], "minimum_should_match": 1, **_among(among)}}
     return {**_candidates(profile, query, size), "rescore": {"window_size": size, "query": alone}}

@@ -76,7 +76,7 @@ def level_of(words: Sequence[Hit]) -> float:
 
 def words_alone(request: SearchRequest, profile: IndexProfile) -> Json:
     """The documents that match the words best, without any boost."""
-    path, clause = request.clause.path, request.query
+    path, clause = request.clause.path, legs.own_query(request)
     for step in path:
         clause = clause[step]
     if path and path[-1] == "should":

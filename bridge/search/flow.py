@@ -38,7 +38,7 @@ from bridge.search.fusion import (
     without_distant,
 )
 from bridge.search.json_tree import Json
-from bridge.search.request import SearchRequest
+from bridge.search.request import Repair, SearchRequest
 
 CONFIDENT = "+confident"
 """What the names of a ranking's stages end with if one text leg ranked alone."""
@@ -63,6 +63,10 @@ class Backend(Protocol):
 
     An answer that cannot be had is None or empty, and the search goes on without it; the backend notes why.
     """
+
+    async def repair(self, request: SearchRequest) -> Repair | None:
+        """What misspelt words of the user's were meant to be; None if there are none, and by default."""
+        return None
 
     async def embed(self, text: str) -> Sequence[float] | None:
         """The query's embedding, of unit length."""
@@ -109,7 +113,7 @@ class Ranking:
     best. `embedding`: the query's; None if there is none, or if the caller may not see the vectors to compare it with.
     `terms`: the query's, if leg `sparse` was searched. `confidence`: the probability that the index answers the query,
     None if it is not calibrated or the vector leg found nothing. `closest`: the application's own query matches
-    nothing, and these are the closest documents in its place.
+    nothing, and these are the closest documents in its place. `repair`: what misspelt words were taken for.
     """
 
     hits: Sequence[RankedHit] = ()
@@ -122,6 +126,7 @@ class Ranking:
     terms: Terms = field(default_factory=dict)
     confidence: float | None = None
     closest: bool = False
+    repair: Repair | None = None
 
     @property
     def own(self) -> list[Key]:
@@ -165,7 +170,8 @@ async def rank(
         by_vectors: Stage = stage if "vector" in leg_weights(profile, stage) else "vector"
         if (by_vectors, distance.cutoff) != (stage, 0):
             every = replace(distance, cutoff=0.0)
-            ranking = await _rank_documents(request, profile, by_vectors, backend, explain, every)
+            repaired = replace(request, repair=ranking.repair)
+            ranking = await _rank_documents(repaired, profile, by_vectors, backend, explain, every)
     if request.collapse is None:
         return ranking
     groups = groups_of((hit for hits in ranking.legs.values() for hit in hits), request.collapse)
@@ -183,7 +189,7 @@ async def _rank_documents(
     wanted = weights.keys() | {"lexical"} if explain or boosting or tells_matches else weights.keys()
     smoothing = smooths(profile, stage)
     diverse = profile.rules.diversity > 0 and profile.has_codes and reordered
-    hits_of, embedding, terms = await _run_legs(
+    request, hits_of, embedding, terms = await _run_legs(
         request, profile, wanted, backend, coded=smoothing or diverse, words=boosting
     )
     hits_of, wishes = await _boosts(hits_of, request, profile, backend) if boosting else (hits_of, Boosts())
@@ -197,7 +203,7 @@ async def _rank_documents(
     nearest = hits_of.get("vector")
     certainty = confidence(profile, nearest[0].score) if nearest else None
     if not counting:
-        return Ranking(legs=hits_of, embedding=embedding, terms=terms, confidence=certainty)
+        return Ranking(legs=hits_of, embedding=embedding, terms=terms, confidence=certainty, repair=request.repair)
     fusion = msgspec.structs.replace(profile.fusion, weights=weights)
     codes = codes_of(counting, profile) if (smoothing or diverse) and confident is None else {}
     fused = fuse(
@@ -214,6 +220,7 @@ async def _rank_documents(
         terms=terms,
         confidence=certainty,
         closest=distance.fallback and bool(fused) and not hits_of.get("lexical", True),
+        repair=request.repair,
     )
     if confident is not None:
         return replace(ranking, stages=ranking.stages + CONFIDENT)
@@ -254,22 +261,33 @@ async def _run_legs(
     *,
     coded: bool,
     words: bool,
-) -> tuple[dict[str, Sequence[Hit]], Sequence[float] | None, Terms]:
-    """The hits of the legs that answered, `coded` with codes, the query's embedding, and its weighted terms; with
-    `words` also what these alone are worth."""
+) -> tuple[SearchRequest, dict[str, Sequence[Hit]], Sequence[float] | None, Terms]:
+    """The request, repaired if words are misspelt; the hits of the legs that answered, `coded` with codes; the query's
+    embedding, and its weighted terms; with `words` also what these alone are worth."""
 
     async def search(bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
         return await backend.search({leg: legs.coded(body, profile) if coded else body for leg, body in bodies.items()})
 
+    async def encoded(text: str) -> tuple[Sequence[float] | None, Terms | None]:
+        return await asyncio.gather(
+            backend.embed(text) if "vector" in wanted else _nothing(),
+            backend.weigh(text) if "sparse" in wanted else _nothing(),
+        )
+
+    # Mostly nothing is misspelt: the text as typed is encoded meanwhile.
+    (embedding, terms), repair = await asyncio.gather(
+        encoded(request.meant_text),
+        backend.repair(request) if profile.rules.repair and request.repair is None else _nothing(),
+    )
+    if repair is not None:
+        request = replace(request, repair=repair)
+        meant = await encoded(repair.text)
+        embedding, terms = meant[0] or embedding, meant[1] or terms
     bodies: dict[str, Json] = {WORDS: boosts.words_alone(request, profile)} if words else {}
     if "lexical" in wanted:
         bodies["lexical"] = legs.lexical(request, profile)
     if "expansion" in wanted:
         bodies["expansion"] = legs.expansion(request, profile)
-    embedding, terms = await asyncio.gather(
-        backend.embed(request.text) if "vector" in wanted else _nothing(),
-        backend.weigh(request.text) if "sparse" in wanted else _nothing(),
-    )
     if embedding is not None:
         bodies["vector"] = legs.vector(request, profile, embedding)
     if terms:
@@ -286,7 +304,7 @@ async def _run_legs(
         embedding = None
     if request.min_score is not None:
         hits_of |= {leg: _reaching_min_score(hits_of, leg) for leg in NEURAL_LEGS if leg in hits_of}
-    return hits_of, embedding, terms or {}
+    return request, hits_of, embedding, terms or {}
 
 
 async def _nothing() -> None:
@@ -398,7 +416,7 @@ async def _score(
 ) -> dict[Key, list[float]]:
     """The cross-encoders' logits of each document's passages, in their order; empty if they cannot be had."""
     texts = [passage.text[:READ_CHARS] for passages in read.values() for passage in passages]
-    scores = await backend.score(request.text, texts, cascade=cascade) if texts else None
+    scores = await backend.score(request.meant_text, texts, cascade=cascade) if texts else None
     if scores is None:
         return {}
     following = iter(scores)

@@ -15,7 +15,7 @@ from bridge.search import json_tree
 from bridge.search.collapse import Collapse, Group
 from bridge.search.json_tree import Json
 from bridge.search.request import SearchRequest
-from bridge.search.text_clause import Path
+from bridge.search.text_clause import Path, with_text
 
 MAX_K = 10_000
 """The limit of OpenSearch's k-NN plugin, and of Elasticsearch."""
@@ -25,8 +25,35 @@ _K_PER_RESULT = 2
 
 
 def lexical(request: SearchRequest, profile: IndexProfile) -> Json:
-    """The application's own query, ids only."""
-    return _ids_only(request, profile.window, request.query, keep_conditions=True)
+    """The application's own query, ids only; if words were repaired, for either form of them."""
+    return _ids_only(request, profile.window, own_query(request), keep_conditions=True)
+
+
+def own_query(request: SearchRequest) -> Json:
+    """The application's query; if words were repaired, documents count by the form of the words that fits them better.
+
+    So it finds everything that the query as typed finds, and a word that both forms have counts once.
+    """
+    if request.repair is None:
+        return request.query
+    clause = _words_clause(request)
+    repaired = with_text(clause, request.text, request.repair.text)
+    return _with_alternative(request.query, request.clause.path, repaired, best=True)
+
+
+def one_word(request: SearchRequest, word: str) -> Json:
+    """The application's clause for words, if the user had typed this one alone; no near words match."""
+    return with_text(_words_clause(request), request.text, word, exact=True)
+
+
+def _words_clause(request: SearchRequest) -> Json:
+    """The smallest clause that holds all of the user's words."""
+    clause, path = request.query, request.clause.path
+    for step in path:
+        clause, holder = clause[step], clause
+    if path and path[-1] == "should":
+        return {"bool": {name: holder[name] for name in ("should", "minimum_should_match") if name in holder}}
+    return clause
 
 
 def expansion(request: SearchRequest, profile: IndexProfile) -> Json:
@@ -40,7 +67,7 @@ def expansion(request: SearchRequest, profile: IndexProfile) -> Json:
 
 def predicted(request: SearchRequest, profile: IndexProfile) -> Json:
     """The clause that scores documents by their predicted queries, with their texts if both count as one field."""
-    words = {"query": request.text, "boost": profile.expansion_boost}
+    words = {"query": request.meant_text, "boost": profile.expansion_boost}
     if not profile.expanded_fields:
         return {"match": {profile.predicted_queries_field: words}}
     fields = [*profile.expanded_fields, profile.predicted_queries_field]
@@ -51,7 +78,7 @@ def expanded_by(request: SearchRequest, profile: IndexProfile, alternative: Json
     """The application's query with `alternative` beside the user's words."""
     if request.clause.inside:
         alternative = {"bool": {"must": [alternative], "filter": list(request.clause.inside)}}
-    query = _with_alternative(request.query, request.clause.path, alternative)
+    query = _with_alternative(own_query(request), request.clause.path, alternative)
     return _ids_only(request, profile.window, query, keep_conditions=True)
 
 
@@ -197,7 +224,7 @@ def matching_predictions(request: SearchRequest, profile: IndexProfile, keys: Se
         "size": len(keys),
         "_source": False,
         "track_total_hits": False,
-        "query": {"bool": {"filter": [documents(keys)], "must": [{"match": {name: request.text}}]}},
+        "query": {"bool": {"filter": [documents(keys)], "must": [{"match": {name: request.meant_text}}]}},
         "highlight": {"fields": {name: whole}},
     }
 
@@ -290,13 +317,15 @@ def documents(keys: Sequence[Key]) -> Json:
     }
 
 
-def _with_alternative(query: Json, path: Path, alternative: Json) -> Json:
-    """The query with `alternative` beside the clause at `path`; the original is not changed."""
+def _with_alternative(query: Json, path: Path, alternative: Json, *, best: bool = False) -> Json:
+    """The query with `alternative` beside the clause at `path`; the original is not changed. A document's score is the
+    sum of both, or the better one if `best`."""
     if not path:
-        return {"bool": {"should": [query, alternative]}}
+        return {"dis_max": {"queries": [query, alternative]}} if best else {"bool": {"should": [query, alternative]}}
     step, rest = path[0], path[1:]
     if isinstance(step, int):
-        return [*query[:step], _with_alternative(query[step], rest, alternative), *query[step + 1 :]]
+        inner = _with_alternative(query[step], rest, alternative, best=best)
+        return [*query[:step], inner, *query[step + 1 :]]
     if step == "should" and not rest:
         # The clauses of a `should` are the words together: they keep their own minimum among themselves.
         alternatives: dict[str, Json] = {"should": query["should"]}
@@ -304,5 +333,6 @@ def _with_alternative(query: Json, path: Path, alternative: Json) -> Json:
         if "minimum_should_match" in query:
             alternatives["minimum_should_match"] = query["minimum_should_match"]
             outer["minimum_should_match"] = 1
-        return query | {"should": [{"bool": alternatives}, alternative]} | outer
-    return query | {step: _with_alternative(query[step], rest, alternative)}
+        both = [{"bool": alternatives}, alternative]
+        return query | {"should": [{"dis_max": {"queries": both}}] if best else both} | outer
+    return query | {step: _with_alternative(query[step], rest, alternative, best=best)}

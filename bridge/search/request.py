@@ -28,6 +28,14 @@ MAX_TEXT_CHARS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
+class Repair:
+    """`text` is the user's with what misspelt words were meant to be; `words`: each of these as typed → as repaired."""
+
+    text: str
+    words: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class SearchRequest:
     """A search that the bridge understands.
 
@@ -37,6 +45,7 @@ class SearchRequest:
     parameters that decide which shards are asked. `filter_path`: which parts of the answer are wanted, all
     where it is None. `asks_for_ours`: fields of the bridge's object are asked for by name.
     `collapse` is set if hits are the heads of groups. `aggregations` is the member of the body that asks for some.
+    `repair` is set if words are misspelt; nothing that the application asked for itself depends on it.
     """
 
     query: Json
@@ -55,11 +64,17 @@ class SearchRequest:
     asks_for_ours: bool = False
     explain: bool = False
     pretty: bool = False
+    repair: Repair | None = None
 
     @property
     def text(self) -> str:
-        """The user's words."""
+        """The user's words as typed."""
         return self.clause.text
+
+    @property
+    def meant_text(self) -> str:
+        """The user's words, repaired: what models read."""
+        return self.text if self.repair is None else self.repair.text
 
 
 def words_request(

@@ -169,6 +169,48 @@ def words_of(kind: str, body: Json) -> Words | None:
     return None
 
 
+_HOLD_WORDS = {
+    "bool": ("must", "should"),
+    "boosting": ("positive",),
+    "constant_score": ("filter",),
+    "dis_max": ("queries",),
+    "function_score": ("query",),
+    "nested": ("query",),
+}
+"""The members of clauses in which `find_text` looks for words."""
+
+_TOLERANT = ("fuzziness", "fuzzy_max_expansions", "fuzzy_prefix_length", "fuzzy_rewrite", "fuzzy_transpositions")
+
+
+def with_text(clause: Json, text: str, other: str, *, exact: bool = False) -> Json:
+    """The clause with `other` wherever it searches for `text`, and without inner hits, which an answer has once;
+    `exact` also takes out what tolerates misspelt words. The original is not changed."""
+    kind, body = only_member(clause)
+    words = words_of(kind, body)
+    if words is not None:
+        if words.text != text:
+            return clause
+        if kind not in _ONE_FIELD and kind not in _PHRASES:
+            return {kind: _other_words(body, other, exact)}
+        name, value = only_member(body)
+        return {kind: {name: _other_words(value, other, exact) if isinstance(value, dict) else other}}
+    if kind not in _HOLD_WORDS or not isinstance(body, dict):
+        return clause
+    rewritten = {
+        member: [with_text(each, text, other, exact=exact) for each in as_list(body[member])]
+        if isinstance(body[member], list)
+        else with_text(body[member], text, other, exact=exact)
+        for member in _HOLD_WORDS[kind]
+        if member in body
+    }
+    return {kind: {name: value for name, value in body.items() if name != "inner_hits"} | rewritten}
+
+
+def _other_words(body: Mapping[str, Json], other: str, exact: bool) -> Json:
+    left = {name: value for name, value in body.items() if not (exact and name in _TOLERANT)}
+    return left | {"query": other}
+
+
 def is_random(function_score: Mapping[str, Json]) -> bool:
     """Whether a `function_score` draws lots."""
     return any(isinstance(each, dict) and "random_score" in each for each in as_list(function_score.get("functions")))

@@ -10,7 +10,7 @@ from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import dialect_of
 from bridge.cluster.field_security import refuse_restricted
-from bridge.cluster.schema import differences, field_mapping, missing_fields, new_index, object_properties
+from bridge.cluster.schema import analysers, differences, missing_fields, new_index, object_properties
 from bridge.records import Document
 from ingest.job import Job
 from ingest.runs.plan import measure_speed
@@ -91,8 +91,7 @@ def dry_run_of(source: Source[Any], job: Job, *, analyzer: str) -> DryRun:
     if state is None:
         mapping = new_index(profile, dialect, analyzer=analyzer)["mappings"]["properties"]
     elif missing_fields(profile, state.mapping):
-        first = field_mapping(state.mapping, profile.text_fields[0]) or {}
-        mapping = object_properties(profile, dialect, analyzer=first.get("analyzer"))
+        mapping = object_properties(profile, dialect, **analysers(state.mapping, profile))
     else:
         mapping = {}
     return DryRun(

@@ -16,7 +16,7 @@ from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import dialect_of, graph_bytes
 from bridge.cluster.index import IndexState
-from bridge.cluster.schema import field_mapping, missing_fields, object_properties, pipeline_risks
+from bridge.cluster.schema import analysers, missing_fields, object_properties, pipeline_risks
 from bridge.errors import AccessDenied, ClusterBlocked
 from bridge.languages import unread_language
 from bridge.profile import IndexProfile
@@ -161,8 +161,7 @@ def _added(client: OpenSearch, state: IndexState, written: IndexState | None, pr
         return made
     if not missing_fields(profile, written.mapping):
         return {}
-    analyzer = (field_mapping(state.mapping, profile.text_fields[0]) or {}).get("analyzer")
-    return object_properties(profile, dialect, analyzer=analyzer)
+    return object_properties(profile, dialect, **analysers(state.mapping, profile))
 
 
 def _risks(sampled: list[Document], written: IndexState | None, models: Models) -> list[str]:

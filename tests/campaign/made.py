@@ -35,7 +35,7 @@ _TARGETS = (
 _STAGES = (
     *("", "", "", "hybrid", "hybrid", "rerank", "vector", "expansion", "cascade", "lexical", "hybrid, explain"),
     *("rerank, passage", "hybrid, union", "vector=2, expansion=0.5", "rerank, explain"),
-    *("rerank, diverse=0.5", "hybrid, facets", "hybrid, fallback", "cutoff=0.5"),
+    *("rerank, diverse=0.5", "hybrid, facets", "hybrid, fallback", "cutoff=0.5", "rerank, repair"),
 )
 
 

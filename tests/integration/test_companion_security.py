@@ -199,6 +199,52 @@ def test_passages_come_from_visible_documents(secured: tuple[SecuredNode, ProxyS
     assert {passage["doc_id"] for passage in passages} <= VISIBLE.keys()
 
 
+def test_suggestions_come_from_visible_documents(secured: tuple[SecuredNode, ProxyStack]) -> None:
+    seen, hidden, masked, nobody = (_suggestions(secured, user) for user in ("reader", "dls", "mask", "nothing"))
+
+    assert [each["text"] for each in seen] == ["wing pressure flow", "wing pressure"]
+    assert seen[0]["doc_id"] in SECRETS
+    assert [each["text"] for each in hidden] == ["wing pressure"]
+    assert hidden[0]["doc_id"] in VISIBLE
+    assert masked == nobody == []
+
+
+def _suggestions(secured: tuple[SecuredNode, ProxyStack], user: str) -> list[dict[str, str]]:
+    """What the user gets, nothing if the cluster refuses him."""
+    node, stack = secured
+    answered = requests.get(
+        f"{stack.admin_url}/_bridge/suggest",
+        params={"index": INDEX, "prefix": "wing pre"},
+        auth=(user, node.password),
+        timeout=60,
+    )
+    assert answered.status_code in ((200,) if user != "nothing" else (400, 403)), answered.text
+    found: list[dict[str, str]] = answered.json().get("suggestions", [])
+    return found
+
+
+REPAIRS = {"supersnoic heat": "supersnoic>supersonic", "presure heat": "presure>pressure", "supersonic heat": None}
+"""`supersonic` stands in hidden documents alone, `pressure` in visible ones too."""
+
+
+@pytest.mark.parametrize("typed", REPAIRS)
+def test_a_word_of_hidden_documents_is_to_the_caller_as_one_that_stands_nowhere(
+    secured: tuple[SecuredNode, ProxyStack], typed: str
+) -> None:
+    body = {"query": {"multi_match": {"query": typed, "fields": ["title", "body"]}}, "size": 50}
+
+    seen, hidden = (ask(secured, user, body, stage="hybrid, repair") for user in ("reader", "dls"))
+
+    expected = REPAIRS[typed]
+    assert (f"repaired={expected};" if expected else "hybrid; took_ms") in seen.headers["X-Bridge"]
+    if expected == "presure>pressure":
+        assert f"repaired={expected};" in hidden.headers["X-Bridge"]
+    else:
+        assert hidden.headers["X-Bridge"].startswith("hybrid; took_ms=")
+        assert "supersonic" not in hidden.text
+    assert set(ids(hidden)) <= VISIBLE.keys()
+
+
 def test_a_kept_ranking_serves_its_caller_alone(secured: tuple[SecuredNode, ProxyStack]) -> None:
     body = {"query": QUESTION, "size": 8}
     for user in ("reader", "reader", "dls", "dls"):

@@ -112,6 +112,49 @@ def ids(answered: requests.Response) -> list[str]:
     return [hit["_id"] for hit in answered.json()["hits"]["hits"]]
 
 
+def test_suggestions_come_from_documents_and_fields_that_the_caller_sees(
+    secured: tuple[SecuredNode, ProxyStack],
+) -> None:
+    node, stack = secured
+    found: dict[str, list[dict[str, str]]] = {}
+    for user in ("no_n", "dls", "fls"):
+        answered = requests.get(
+            f"{stack.admin_url}/_bridge/suggest",
+            params={"index": INDEX, "prefix": "wing pre"},
+            auth=(user, node.password),
+            timeout=60,
+        )
+        assert answered.status_code == 200, answered.text
+        found[user] = answered.json()["suggestions"]
+
+    assert [each["text"] for each in found["no_n"]] == ["wing pressure flow", "wing pressure"]
+    assert [each["text"] for each in found["dls"]] == ["wing pressure"]
+    assert found["dls"][0]["doc_id"] in VISIBLE
+    assert found["fls"] == []
+
+
+REPAIRS = {"supersnoic heat": "supersnoic>supersonic", "presure heat": "presure>pressure", "supersonic heat": None}
+"""`supersonic` stands in hidden documents alone, `pressure` in visible ones too."""
+
+
+@pytest.mark.parametrize("typed", REPAIRS)
+def test_a_word_of_hidden_documents_is_to_the_caller_as_one_that_stands_nowhere(
+    secured: tuple[SecuredNode, ProxyStack], typed: str
+) -> None:
+    body = {"query": {"multi_match": {"query": typed, "fields": ["title", "body"]}}, "size": 50}
+
+    seen, hidden = (ask(secured, user, body, stage="hybrid, repair") for user in ("no_n", "dls"))
+
+    expected = REPAIRS[typed]
+    assert (f"repaired={expected};" if expected else "hybrid; took_ms") in seen.headers["X-Bridge"]
+    if expected == "presure>pressure":
+        assert f"repaired={expected};" in hidden.headers["X-Bridge"]
+    else:
+        assert hidden.headers["X-Bridge"].startswith("hybrid; took_ms=")
+        assert "supersonic" not in hidden.text
+    assert set(ids(hidden)) <= VISIBLE.keys()
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_groups_are_of_what_the_caller_sees(secured: tuple[SecuredNode, ProxyStack], stage: str) -> None:
     """No hidden document is among inner hits; and documents whose field is hidden are one group."""

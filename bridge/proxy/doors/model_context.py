@@ -207,6 +207,7 @@ class ModelContext:
 
     route = "mcp"
     path = "/_bridge/mcp"
+    methods: Sequence[str] = (hdrs.METH_POST,)
 
     def __init__(self, retrieval: Retrieval, settings: ProxySettings) -> None:
         self.listener = settings.mcp

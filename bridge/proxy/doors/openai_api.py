@@ -6,11 +6,11 @@ sidecar's encoder makes of texts. https://platform.openai.com/docs/api-reference
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 from msgspec import Meta, Raw
 
 from bridge.errors import StageFailed
@@ -89,6 +89,7 @@ class OpenAI:
 
     route = "openai"
     path = "/_bridge/openai/v1/"
+    methods: Sequence[str] = (hdrs.METH_POST,)
 
     def __init__(self, retrieval: Retrieval, sidecar: Sidecar, settings: Settings) -> None:
         self.listener = settings.proxy.openai

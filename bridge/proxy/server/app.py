@@ -28,6 +28,7 @@ from bridge.proxy.upgrade.ranking import Ranker, RankingCache
 from bridge.proxy.upgrade.retrieve import Retrieval
 from bridge.proxy.upgrade.search import Search
 from bridge.proxy.upgrade.sentences import Sentences
+from bridge.proxy.upgrade.suggest import Suggest
 from bridge.settings import ProxySettings, Settings
 
 MAX_HEADER_BYTES = 16 * 1024
@@ -98,7 +99,12 @@ async def running(settings: Settings, *, tracer: Tracer | None = None) -> AsyncI
         search = Search(upstream, planner, rankings, composer, memory, settings.proxy, metrics)
         stack.push_async_callback(search.close)
         retrieval = Retrieval(planner, rankings, ranker, searches, settings.proxy, metrics)
-        doors = (retrieval, ModelContext(retrieval, settings.proxy), OpenAI(retrieval, sidecar, settings))
+        doors = (
+            retrieval,
+            Suggest(planner, searches, settings.proxy),
+            ModelContext(retrieval, settings.proxy),
+            OpenAI(retrieval, sidecar, settings),
+        )
         deadline = FirstRequestDeadline(settings.proxy.header_timeout_s)
         proxy = Proxy(upstream, memory, search, doors, deadline, settings.proxy, metrics, tracer)
         server = _data_server(proxy, settings.proxy)

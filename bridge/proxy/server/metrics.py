@@ -68,6 +68,11 @@ class Metrics:
             "Hits that got the sentence that answers in place of a highlight.",
             registry=self.registry,
         )
+        self.repairs = Counter(
+            "bridge_proxy_repairs",
+            "Answers that were ranked by repaired words, because a word of the search was misspelt.",
+            registry=self.registry,
+        )
         self.shadow_overlap = Histogram(
             "bridge_proxy_shadow_overlap",
             "Shadow mode: share of the first ten hits that both rankings have.",

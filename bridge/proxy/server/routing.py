@@ -47,16 +47,18 @@ MAX_AT_DOORS = 64
 
 
 class Door(Protocol):
-    """An endpoint of the proxy's own that takes a whole body by POST.
+    """An endpoint of the proxy's own that takes a whole body.
 
     Attributes:
         route: what metrics call it.
         path: its path; one that ends with a slash stands for all below it.
+        methods: those that it takes.
         listener: which listener it is at.
     """
 
     route: str
     path: str
+    methods: Sequence[str]
     listener: Listener
 
     async def answer(self, inbound: Inbound, body: bytes) -> web.Response:
@@ -192,8 +194,11 @@ class Proxy:
         return None
 
     async def _entered(self, door: Door, inbound: Inbound) -> web.Response:
-        if inbound.method != hdrs.METH_POST:
-            raise Refused(405, "illegal_argument_exception", f"method {inbound.method}: {door.path} takes POST alone")
+        if inbound.method not in door.methods:
+            taken = " and ".join(door.methods)
+            raise Refused(
+                405, "illegal_argument_exception", f"method {inbound.method}: {door.path} takes {taken} alone"
+            )
         if self._at_doors >= MAX_AT_DOORS:
             raise Refused(
                 429, "rejected_execution_exception", f"{MAX_AT_DOORS} such requests are being answered: try again later"
@@ -288,7 +293,7 @@ class Proxy:
         body = refused.body() if door is None else door.refusal(refused)
         response = web.Response(status=refused.status, body=body, content_type="application/json")
         if refused.status == 405:
-            response.headers[hdrs.ALLOW] = hdrs.METH_POST
+            response.headers[hdrs.ALLOW] = ", ".join(door.methods if door is not None else (hdrs.METH_POST,))
         # The rest of the request may still be on its way, and must not be taken for the next one.
         response.force_close()
         return response

@@ -203,7 +203,8 @@ class Composer:
     async def _reasons(self, plan: Plan, keys: Sequence[Key], ranked: Ranked) -> dict[Key, dict[str, object]]:
         """Why legs found the documents: the predicted queries that match the user's words, best first, and the terms
         that the document and the query have in common."""
-        request, profile, terms = plan.request, plan.profile, ranked.ranking.terms
+        request = replace(plan.request, repair=ranked.ranking.repair)
+        profile, terms = plan.profile, ranked.ranking.terms
         predicted, weighed = await asyncio.gather(
             self._made(plan, keys, ranked, lambda theirs: legs.matching_predictions(request, profile, theirs))
             if profile.generator is not None
@@ -269,13 +270,14 @@ def _refuse_mixture(plan: Plan, keys: Sequence[Key]) -> None:
 
 
 def explained_answer(ranked: Ranked) -> dict[str, object]:
-    """What was done, what was left out, and how many milliseconds each part took; and how probable it is that the index
-    answers the query, if it is calibrated."""
+    """What was done, what was left out, and how many milliseconds each part took; how probable it is that the index
+    answers the query, if it is calibrated; and what misspelt words were taken for."""
     confidence = ranked.ranking.confidence
     return {
         "stages": ranked.stages,
         **({} if confidence is None else {"confidence": round(confidence, 4)}),
         **({"fallback": FALLBACK} if ranked.closest else {}),
+        **({} if ranked.repair is None else {"repaired": ranked.repair.words}),
         "degraded": ranked.notes.degraded,
         "timings_ms": {name: round(duration, 2) for name, duration in ranked.notes.timings_ms.items()},
     }

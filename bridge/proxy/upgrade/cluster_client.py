@@ -100,13 +100,14 @@ class OwnSearches:
         except msgspec.DecodeError as error:
             raise StageFailed("total_unavailable", f"the answer to _count cannot be read: {error}") from error
 
-    async def msearch(self, plan: Plan, body: bytes, *, stage: str) -> bytes:
-        """The cluster's answer to a `_msearch`.
+    async def msearch(self, plan: Plan, body: bytes, *, stage: str, deadline: float | None = None) -> bytes:
+        """The cluster's answer to a `_msearch`; by default until the search's deadline.
 
         Raises:
             StageFailed: `STAGE_unavailable`, `STAGE_slow`, `STAGE_forbidden`, `STAGE_rejected`.
         """
-        return await self._ask(plan, plan.expression, "_msearch", {}, body, stage, plan.deadline)
+        until = plan.deadline if deadline is None else deadline
+        return await self._ask(plan, plan.expression, "_msearch", {}, body, stage, until)
 
     def conditions(self, plan: Plan) -> bytes:
         """Names who asks, and under which conditions: what `reach` is kept by."""
@@ -158,6 +159,16 @@ class OwnSearches:
         body = body_of(list(key_of))
         hits = await self._hits(plan, _same_copies(plan), body, "companion", deadline, own=True)
         return [replace(hit, key=key_of[hit.key]) for hit in hits if hit.key in key_of]
+
+    async def companion_search(self, plan: Plan, body: Json, *, deadline: float) -> list[ShownHit]:
+        """The hits of one search of the companions, whoever may see their documents. They have the application's keys.
+
+        Raises:
+            StageFailed: as `companion_msearch`.
+        """
+        index_of = self.companions(plan)
+        hits = await self._hits(plan, _same_copies(plan), body, "companion", deadline, own=True)
+        return [replace(hit, key=(index_of[hit.key[0]], hit.key[1])) for hit in hits if hit.key[0] in index_of]
 
     def companions(self, plan: Plan) -> dict[str, str]:
         """The names of the companions, and the application's index of each."""

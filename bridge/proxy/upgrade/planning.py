@@ -48,6 +48,7 @@ _STAGES: dict[str, Stage] = {stage: stage for stage in get_args(Stage)}
 _WORDS = ("off", "explain", "passage", "sentences", "union", "facets", "fallback")
 _CUTOFF = "cutoff"
 _SHARES = ("smoothing", "diverse", _CUTOFF)
+_REPAIR = {"repair": True, "repair=off": False}
 _JSON_BODIES = ("application/json", "application/x-ndjson", "")
 _CACHED_INDICES = 10_000
 _COMPANION_SHARE = 0.5
@@ -85,7 +86,8 @@ class Control:
     that answers in place of a highlight that a hit lacks; `union`: include what the bridge found in the total;
     `facets`: aggregate it, too; `weights`: weights of legs, and the shares of neighbours in
     smoothed scores (`smoothing`) and of likeness to the documents before (`diverse`), that replace the profile's;
-    `cutoff`, None if the request names none, and `fallback` as in `Distance`.
+    `cutoff`, None if the request names none, and `fallback` as in `Distance`; `repair`: whether misspelt words are
+    repaired, None if the profile says so.
     """
 
     stage: Stage | None = None
@@ -98,6 +100,7 @@ class Control:
     weights: Mapping[str, float] = field(default_factory=dict)
     cutoff: float | None = None
     fallback: bool = False
+    repair: bool | None = None
 
     def distance(self, settings: ProxySettings) -> Distance:
         """What becomes of documents that only vectors found. The settings decide what a request leaves open, unless it
@@ -107,12 +110,16 @@ class Control:
         return Distance(cutoff, default.fallback or self.fallback)
 
     def applied_to(self, profile: IndexProfile) -> IndexProfile:
-        """The profile with this request's weights."""
-        if not self.weights:
+        """The profile with this request's weights and rules."""
+        if not self.weights and self.repair is None:
             return profile
         weights = {**profile.fusion.weights, **self.weights}
         smoothing = weights.pop("smoothing", profile.fusion.smoothing)
-        rules = msgspec.structs.replace(profile.rules, diversity=weights.pop("diverse", profile.rules.diversity))
+        rules = msgspec.structs.replace(
+            profile.rules,
+            diversity=weights.pop("diverse", profile.rules.diversity),
+            repair=profile.rules.repair if self.repair is None else self.repair,
+        )
         fusion = msgspec.structs.replace(profile.fusion, weights=weights, smoothing=smoothing)
         return msgspec.structs.replace(profile, fusion=fusion, rules=rules)
 
@@ -354,27 +361,30 @@ def read_control(header: str | None) -> Control:
     """Reads the header's comma-separated words, and the numbers among them (`vector=2`, `cutoff=0.5`).
 
     Raises:
-        Refused: 400; a word is unknown, a number is out of its range, or two stages are named.
+        Refused: 400; a word is unknown, a number is out of its range, or two words contradict each other.
     """
-    parts = [part for each in (header or "").split(",") if (part := each.strip().lower())]
+    named = [part for each in (header or "").split(",") if (part := each.strip().lower())]
+    repair = {_REPAIR[part] for part in named if part in _REPAIR}
+    parts = [part for part in named if part not in _REPAIR]
     words = {part for part in parts if "=" not in part}
     assignments = [part.partition("=") for part in parts if "=" in part]
     weights = {leg.strip(): float(weight) for leg, _, weight in assignments if _is_weight(leg.strip(), weight)}
     cutoff = weights.pop(_CUTOFF, None)
     n_numbers = len(weights) + (cutoff is not None)
     stages = words & _STAGES.keys()
-    if words - stages - set(_WORDS) or len(stages) > 1 or n_numbers < len(assignments):
+    if words - stages - set(_WORDS) or len(stages) > 1 or n_numbers < len(assignments) or len(repair) > 1:
         raise Refused(
             400,
             "illegal_argument_exception",
             f"header {CONTROL}: {header}: expected one of off, {', '.join(_STAGES)}, any of "
-            f"{', '.join(_WORDS[1:])}, one weight from 0 on for any of {', '.join(LEGS)}, as vector=2, and one number "
-            f"from 0 to 1 for any of {', '.join(_SHARES)}",
+            f"{', '.join(_WORDS[1:])}, repair or repair=off, one weight from 0 on for any of {', '.join(LEGS)}, as "
+            f"vector=2, and one number from 0 to 1 for any of {', '.join(_SHARES)}",
         )
     return Control(
         stage=_STAGES[stages.pop()] if stages else None,
         weights=weights,
         cutoff=cutoff,
+        repair=repair.pop() if repair else None,
         **{word: word in words for word in _WORDS},
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
+from urllib.parse import quote
 
 import msgspec
 import structlog
@@ -31,6 +32,8 @@ from bridge.search import flow, legs
 from bridge.search.cascade import CascadeRequest
 from bridge.search.flow import Ranking, reranked_documents
 from bridge.search.json_tree import Json
+from bridge.search.repair import Doubts
+from bridge.search.request import Repair, SearchRequest
 from bridge.search.response import leg_rankings, passages_to_read
 from bridge.settings import ProxySettings
 from bridge.text import decode_answer
@@ -112,6 +115,11 @@ class Ranked:
         """Whether the answer has the closest documents because the application's own query matches none."""
         return self.ranking.closest and not self.notes.fell_back
 
+    @property
+    def repair(self) -> Repair | None:
+        """What misspelt words were taken for in the answer."""
+        return None if self.notes.fell_back else self.ranking.repair
+
 
 class Ranker:
     """Ranks by the cluster and the model servers."""
@@ -159,6 +167,28 @@ class CallersBackend(flow.Backend):
         self._embedding: Sequence[float] | None = None
         self._terms: Terms | None = None
         self.entries = Entries(plan.profile) if plan.profile.beside is not None else None
+
+    async def repair(self, request: SearchRequest) -> Repair | None:
+        repair = await self._noted("repair", self._repair(request))
+        # Companions are asked by the plan.
+        self._plan = replace(self._plan, request=replace(request, repair=repair))
+        return repair
+
+    async def _repair(self, request: SearchRequest) -> Repair | None:
+        if (doubts := Doubts.of(request, self._plan.profile)) is None:
+            return None
+        try:
+            if (missing := doubts.missing(await self._looked_up(doubts.bodies))) is None:
+                return None
+            if (guesses := missing.guesses(await self._looked_up(missing.bodies))) is None:
+                return None
+            return guesses.repair(await self._looked_up(guesses.bodies))
+        except AnswerNotUnderstood as error:
+            raise StageFailed("repair_unavailable", str(error)) from error
+
+    async def _looked_up(self, bodies: Sequence[Json]) -> bytes:
+        body = legs.msearch(bodies, scope(self._plan))
+        return await self._searches.msearch(self._plan, body, stage="repair", deadline=self._deadline_of_encoding())
 
     async def embed(self, text: str) -> Sequence[float] | None:
         plan = self._plan
@@ -262,6 +292,7 @@ def marks(ranked: Sequence[Ranked], metrics: Metrics, *, n_searches: int, took_s
     for each in ranked:
         metrics.fallbacks.inc(each.closest)
         metrics.sentences.inc(each.notes.n_sentences)
+        metrics.repairs.inc(each.repair is not None)
         if each.ranking.confidence is not None:
             metrics.confidence.observe(each.ranking.confidence)
     for reason in degraded:
@@ -275,6 +306,9 @@ def marks(ranked: Sequence[Ranked], metrics: Metrics, *, n_searches: int, took_s
         parts.append(f"fallback={FALLBACK}")
     if n_searches == 1 and (confidence := ranked[0].ranking.confidence) is not None:
         parts.append(f"confidence={confidence:.2f}")
+    if n_searches == 1 and (repair := ranked[0].repair) is not None:
+        words = (f"{quote(typed, safe='')}>{quote(meant, safe='')}" for typed, meant in repair.words.items())
+        parts.append(f"repaired={','.join(words)}")
     if any(each.kept for each in ranked):
         parts.append("kept")
     parts.append(f"took_ms={took_s * 1000:.0f}")

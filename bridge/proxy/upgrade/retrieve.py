@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Annotated
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from bridge.errors import StageFailed
@@ -121,6 +121,7 @@ class Retrieval:
 
     route = "retrieve"
     path = "/_bridge/retrieve"
+    methods: Sequence[str] = (hdrs.METH_POST,)
 
     def __init__(
         self,
@@ -157,7 +158,7 @@ class Retrieval:
         """The passages for each query."""
         started = _now()
         conditions = _conditions(wanted.filter)
-        profile = await self._profile(wanted.index, caller)
+        profile = await profile_of_index(self._planner, wanted.index, caller)
         at_once = asyncio.Semaphore(AT_ONCE)
 
         async def retrieved(query: str) -> tuple[Ranked, Retrieved]:
@@ -177,7 +178,7 @@ class Retrieval:
         all if it names none, except the bridge's own."""
         started = _now()
         conditions = _conditions(wanted.filter)
-        profile = await self._profile(wanted.index, caller)
+        profile = await profile_of_index(self._planner, wanted.index, caller)
         plan = self._plan(wanted, wanted.queries[0], conditions, profile, caller)
         ranked = await self._ranked(plan)
         page = ranked.ranking.hits[: wanted.size]
@@ -200,13 +201,13 @@ class Retrieval:
 
     async def describe(self, index: str, caller: CIMultiDict[str]) -> IndexDescription:
         """What the index holds, told to whoever may search it."""
-        profile = await self._profile(index, caller)
+        profile = await profile_of_index(self._planner, index, caller)
         plan = self._plan(RetrieveRequest(index, []), "", [], profile, caller)
         try:
             documents = await self._searches.count(plan)
         except StageFailed as failed:
             if failed.reason == "total_forbidden":
-                raise _forbidden(index) from failed
+                raise forbidden(index) from failed
             documents = None
         made = {
             "predicted_queries": profile.generator is not None,
@@ -217,14 +218,6 @@ class Retrieval:
         return IndexDescription(
             index, documents, profile.text_fields, enriched_with, profile.rules.scripts, profile.stages
         )
-
-    async def _profile(self, index: str, caller: CIMultiDict[str]) -> IndexProfile:
-        profile = await self._planner.profile(Searched(index), caller, deadline=_now() + self._planner.budget_s)
-        if profile == CLUSTER_UNAVAILABLE:
-            raise _unavailable(index, REASONS[CLUSTER_UNAVAILABLE.reason])
-        if isinstance(profile, LeaveAlone):
-            raise Refused(400, "illegal_argument_exception", f"index {index}: {REASONS[profile.reason]}")
-        return profile
 
     def _plan(
         self,
@@ -253,12 +246,12 @@ class Retrieval:
     async def _ranked(self, plan: Plan) -> Ranked:
         ranked = await self._rankings.rank(plan)
         if not ranked.ranking.hits and any(map(_is_refusal, ranked.notes.failures)):
-            raise _forbidden(plan.expression)
+            raise forbidden(plan.expression)
         if not ranked.ranking.hits and any(map(_is_rejection, ranked.notes.failures)):
             # Beside the filter there is nothing of the caller's in these searches that could be malformed.
             raise _malformed("the cluster does not take this filter")
         if not ranked.ranking.hits and (failure := next(filter(_is_outage, ranked.notes.failures), None)) is not None:
-            raise _unavailable(plan.expression, str(failure))
+            raise unavailable(plan.expression, str(failure))
         return ranked
 
     async def _passages(self, plan: Plan, ranked: Ranked) -> list[RetrievedPassage]:
@@ -280,6 +273,20 @@ def confidence_of(ranked: Ranked) -> float | None:
     return None if confidence is None else round(confidence, 4)
 
 
+async def profile_of_index(planner: Planner, index: str, caller: CIMultiDict[str]) -> IndexProfile:
+    """The profile of an index or alias that a request to a door names.
+
+    Raises:
+        Refused: 400 if it has none, 503 if the cluster does not say so in time.
+    """
+    profile = await planner.profile(Searched(index), caller, deadline=_now() + planner.budget_s)
+    if profile == CLUSTER_UNAVAILABLE:
+        raise unavailable(index, REASONS[CLUSTER_UNAVAILABLE.reason])
+    if isinstance(profile, LeaveAlone):
+        raise Refused(400, "illegal_argument_exception", f"index {index}: {REASONS[profile.reason]}")
+    return profile
+
+
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -288,13 +295,15 @@ def _malformed(detail: str) -> Refused:
     return Refused(400, "illegal_argument_exception", f"the request for passages: {detail}")
 
 
-def _forbidden(expression: str) -> Refused:
+def forbidden(expression: str) -> Refused:
+    """The caller may not search the index."""
     return Refused(
         403, "security_exception", f"the cluster refused the caller to search index {expression} by _msearch"
     )
 
 
-def _unavailable(expression: str, detail: str) -> Refused:
+def unavailable(expression: str, detail: str) -> Refused:
+    """The cluster does not answer."""
     return Refused(503, "cluster_unavailable_exception", f"index {expression} cannot be searched now: {detail}")
 
 

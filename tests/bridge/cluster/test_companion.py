@@ -40,6 +40,13 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+def test_predicted_queries_are_searched_as_the_first_text_field_is() -> None:
+    title = {"type": "text", "analyzer": "shop", "search_analyzer": "synonyms"}
+    body = companion.new_companion(state(properties={"title": title}), PROFILE, OpenSearchDialect((3, 6, 0)))
+    assert body["mappings"]["properties"]["_neural"]["properties"]["predicted_queries"] == title
+    assert body["mappings"]["_meta"]["neural_bridge"]["expanded_fields"] == []
+
+
 def state(**mapping: Any) -> IndexState:
     return IndexState("products", {"properties": PROPERTIES, **mapping}, SETTINGS, None)
 

@@ -100,6 +100,15 @@ def test_the_applications_own_mapping_overrides_a_text_field() -> None:
     assert field_mapping(mapping, "title") == {"type": "text", "analyzer": "french"}
 
 
+def test_predicted_queries_are_searched_as_the_first_text_field_is() -> None:
+    title = {"type": "text", "analyzer": "english", "search_analyzer": "synonyms"}
+    mapping, _ = index(SINGLE, properties={"title": title})
+    assert field_mapping(mapping, "_neural.predicted_queries") == title
+    kept = read_profile(mapping, index="x")
+    assert kept is not None
+    assert kept.expanded_fields == []
+
+
 @pytest.mark.parametrize(
     ("version", "settings"),
     [

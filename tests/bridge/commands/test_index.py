@@ -54,6 +54,13 @@ def test_whether_sentences_are_shown_is_a_rule(cluster: FakeCluster) -> None:
     assert answer("index", "rules", "shop", "--sentences", "omit")["rules"]["sentences"] is False
 
 
+def test_repair_is_a_rule_that_is_turned_on_and_off(cluster: FakeCluster) -> None:
+    assert "repair          off" in output("index", "rules", "shop").splitlines()
+    assert answer("index", "rules", "shop", "--repair", "on")["rules"]["repair"] is True
+    assert "repair          on" in output("index", "rules", "shop", "--boosts", "1").splitlines()
+    assert answer("index", "rules", "shop", "--repair", "off")["rules"]["repair"] is False
+
+
 def test_rules_that_contradict_each_other_are_refused(cluster: FakeCluster) -> None:
     with pytest.raises(UsageError, match="--always and --confident-lead contradict each other"):
         run("index", "rules", "shop", "--always", "--confident-lead", "2")

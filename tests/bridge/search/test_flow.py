@@ -44,7 +44,7 @@ from bridge.search.collapse import first_of_each
 from bridge.search.flow import ANY_DISTANCE, READ_CHARS, Backend, Distance, Ranking, codes_of, rank
 from bridge.search.fusion import blended
 from bridge.search.json_tree import Json
-from bridge.search.request import SearchRequest, parse
+from bridge.search.request import Repair, SearchRequest, parse
 from bridge.search.response import ShownHit, found_hits
 from tests.bridge.proxy.scripted_index import leg_of
 
@@ -88,6 +88,12 @@ class Script(Backend):
     has_small_model: bool = True
     fails: frozenset[str] = frozenset()
     asked: list[str] = field(default_factory=list)
+    meant: Repair | None = None
+    read_for: str = ""
+
+    async def repair(self, request: SearchRequest) -> Repair | None:
+        self.asked.append(f"repair {request.text}")
+        return self.meant
 
     async def embed(self, text: str) -> Sequence[float] | None:
         self.asked.append(f"embed {text}")
@@ -116,6 +122,7 @@ class Script(Backend):
     async def score(
         self, text: str, passages: Sequence[str], *, cascade: CascadeRequest | None = None
     ) -> Sequence[float] | None:
+        self.read_for = text
         self.asked.append(f"score {len(passages)}" + (f", {cascade.depth} by the large model" if cascade else ""))
         return None if "score" in self.fails else [self.scores.get(passage[-1], 0.0) for passage in passages]
 
@@ -951,3 +958,37 @@ def test_tune_ranks_a_body_with_min_score_as_the_proxy_serves_it() -> None:
     profile = msgspec.structs.replace(PROFILE, window=8)
     world = World(own, own, hits("e", "d", "a"), [], {}, {}, profile, "hybrid", {"min_score": 0.5})
     assert ids(by_proxy(world)) == ids(by_tune(world)) == "adbc"
+
+
+REPAIRING = msgspec.structs.replace(PROFILE, rules=msgspec.structs.replace(PROFILE.rules, repair=True))
+MEANT = Repair("red shoes", {"shoe": "shoes"})
+
+
+def test_models_read_the_repaired_words_and_so_does_a_search_by_text() -> None:
+    script = Script(meant=MEANT)
+    ranking = ranked(script, "rerank", profile=REPAIRING)
+    assert sorted(script.asked[:2]) == ["embed red shoe", "repair red shoe"]
+    assert script.asked[2:4] == ["embed red shoes", "search expansion vector"]
+    assert script.read_for == "red shoes"
+    assert ranking.repair == MEANT
+
+
+def test_words_that_need_no_repair_are_encoded_once() -> None:
+    script = Script()
+    ranking = ranked(script, "hybrid", profile=REPAIRING)
+    assert sorted(script.asked) == ["embed red shoe", "repair red shoe", "search expansion vector"]
+    assert ranking.repair is None
+
+
+def test_nobody_asks_for_a_repair_that_is_off() -> None:
+    script = Script(meant=MEANT)
+    assert ranked(script, "rerank").repair is None
+    assert "repair red shoe" not in script.asked
+
+
+def test_the_closest_documents_are_those_of_the_repaired_words_which_are_looked_up_once() -> None:
+    script = Script(meant=MEANT, lexical=[], expansion=[], vector=[], exact=[])
+    ranking = ranked(script, "expansion", profile=REPAIRING, distance=Distance(fallback=True))
+    assert script.asked.count("repair red shoe") == 1
+    assert "embed red shoes" in script.asked
+    assert ranking.repair == MEANT

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from bridge.profile import IndexProfile, ModelReference, PassageSettings, SparseSettings
 from bridge.search import legs
-from bridge.search.request import SearchRequest, parse
+from bridge.search.request import Repair, SearchRequest, parse
 
 PROFILE = IndexProfile(
     text_fields=["title", "body"],
@@ -37,6 +38,68 @@ def test_expansion_leg_lets_documents_match_by_their_predicted_queries() -> None
         "track_total_hits": False,
         "query": {"bool": {"should": [MATCH, PREDICTED]}},
     }
+
+
+MEANT = Repair("red shoes", {"shoe": "shoes"})
+FORMS: dict[str, tuple[Any, Any]] = {
+    "one clause": (MATCH, {"dis_max": {"queries": [MATCH, {"match": {"title": "red shoes"}}]}}),
+    "one clause among conditions": (
+        {"bool": {"must": [MATCH, PUBLIC]}},
+        {"bool": {"must": [{"dis_max": {"queries": [MATCH, {"match": {"title": "red shoes"}}]}}, PUBLIC]}},
+    ),
+    "several clauses": (
+        {"bool": {"should": [MATCH, {"match_phrase": {"title": {"query": "red shoe"}}}], "minimum_should_match": 1}},
+        {
+            "bool": {
+                "should": [
+                    {
+                        "dis_max": {
+                            "queries": [
+                                {
+                                    "bool": {
+                                        "should": [MATCH, {"match_phrase": {"title": {"query": "red shoe"}}}],
+                                        "minimum_should_match": 1,
+                                    }
+                                },
+                                {
+                                    "bool": {
+                                        "should": [
+                                            {"match": {"title": "red shoes"}},
+                                            {"match_phrase": {"title": {"query": "red shoes"}}},
+                                        ],
+                                        "minimum_should_match": 1,
+                                    }
+                                },
+                            ]
+                        }
+                    }
+                ],
+                "minimum_should_match": 1,
+            }
+        },
+    ),
+    "inner hits, which an answer has once": (
+        {"nested": {"path": "title", "query": MATCH, "inner_hits": {}}},
+        {
+            "dis_max": {
+                "queries": [
+                    {"nested": {"path": "title", "query": MATCH, "inner_hits": {}}},
+                    {"nested": {"path": "title", "query": {"match": {"title": "red shoes"}}}},
+                ]
+            }
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_text_legs_search_both_forms_of_repaired_words_and_count_the_better(name: str) -> None:
+    query, both = FORMS[name]
+    request = understood({"query": query})
+    repaired = replace(request, repair=MEANT)
+    assert legs.lexical(repaired, PROFILE)["query"] == both
+    assert legs.lexical(request, PROFILE)["query"] == repaired.query == query
+    assert '"query": "red shoes", "boost": 0.5' in json.dumps(legs.expansion(repaired, PROFILE))
 
 
 def test_predicted_queries_are_scored_together_with_the_text_where_the_cluster_can() -> None:

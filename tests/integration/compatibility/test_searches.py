@@ -327,6 +327,26 @@ def test_searches_beside_stand_in_one_request(through: OpenSearch, both_ways: tu
     assert [hit["sort"] for hit in third["hits"]["hits"]] == [[0], [1]]
 
 
+@pytest.mark.feature("misspelt words repaired")
+def test_a_misspelt_word_counts_as_the_near_one_that_documents_hold(
+    stack: ProxyStack, both_ways: tuple[str, str]
+) -> None:
+    for index in both_ways:
+        mark, answer = staged(stack, index, "rerank, repair", match("cheap sheo"))
+        _, correct = staged(stack, index, "rerank", match("cheap shoe"))
+        assert "; repaired=sheo>shoe;" in mark
+        assert ids(answer)[:3] == ids(correct)[:3]
+        assert "repaired" not in staged(stack, index, "rerank, repair", match("cheap shoe"))[0]
+
+
+@pytest.mark.feature("suggestions from predicted queries")
+def test_what_is_typed_is_completed_by_predicted_queries(stack: ProxyStack, both_ways: tuple[str, str]) -> None:
+    for index in both_ways:
+        wanted = {"index": index, "prefix": "wing che"}
+        answered = requests.get(f"{stack.admin_url}/_bridge/suggest", params=wanted, timeout=90)
+        assert answered.json()["suggestions"] == [{"text": "cheap wing", "index": index, "doc_id": "plate"}]
+
+
 @pytest.mark.feature("scroll passes through")
 def test_scrolls_pass_through(through: OpenSearch, enriched: str) -> None:
     body = {"size": 10, "query": {"match_all": {}}}

@@ -36,7 +36,7 @@ export function overlap(left, right) {
   return { common, leftOnly: inLeft.size - common, rightOnly: inRight.size - common };
 }
 
-/** X-Bridge: "hybrid+rerank; degraded=a,b; took_ms=48" or "pass; reason=sort". */
+/** X-Bridge: "hybrid+rerank; degraded=a,b; repaired=serach>search; took_ms=48" or "pass; reason=sort". */
 export function readMark(mark) {
   const [done = "", ...facts] = mark.split(";").map((part) => part.trim());
   const named = Object.fromEntries(facts.map((fact) => fact.split("=", 2)));
@@ -44,6 +44,7 @@ export function readMark(mark) {
     done,
     reason: named.reason,
     degraded: named.degraded ? named.degraded.split(",") : [],
+    repaired: (named.repaired?.split(",") ?? []).map((words) => words.split(">").map(decodeURIComponent)),
     tookMs: named.took_ms === undefined ? undefined : Number(named.took_ms),
   };
 }

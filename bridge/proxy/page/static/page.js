@@ -127,7 +127,7 @@ function drawColumn(name, other) {
 }
 
 function outcome({ answer, mark, elapsedMs, index, body, control }) {
-  const { done, reason, degraded, tookMs } = readMark(mark);
+  const { done, reason, degraded, repaired, tookMs } = readMark(mark);
   const total = answer.hits?.total;
   const copy = async () => {
     try {
@@ -141,6 +141,7 @@ function outcome({ answer, mark, elapsedMs, index, body, control }) {
     element("span", { class: "done" }, done === "pass" ? "passed unchanged" : done || "as the cluster answers"),
     reason && !["off", "lexical"].includes(reason) ? element("span", { class: "warning" }, `because of ${reason}`) : "",
     degraded.map((why) => element("span", { class: "warning" }, `without ${why}`)),
+    repaired.map(([typed, meant]) => element("span", {}, `“${meant}” for “${typed}”`)),
     element("span", {}, `${(total?.value ?? total ?? 0).toLocaleString("en")}${total?.relation === "gte" ? "+" : ""} matches`),
     element("span", {}, `${(tookMs ?? elapsedMs).toFixed(0)} ms${tookMs === undefined ? " here" : ""}`),
     element("button", { type: "button", class: "quiet", click: copy }, "copy as curl"));

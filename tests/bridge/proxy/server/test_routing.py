@@ -46,10 +46,11 @@ def test_a_prefix_that_is_no_path_is_refused(prefix: str) -> None:
     ("door", "path", "body"),
     [
         ("retrieve", "retrieve", {"index": "docs", "queries": ["red shoe"]}),
+        ("suggest", "suggest", {"index": "docs", "prefix": ""}),
         ("mcp", "mcp", {"jsonrpc": "2.0", "id": 1, "method": "ping"}),
         ("openai", "openai/v1/vector_stores/docs/search", {"query": "red shoe"}),
     ],
-    ids=["retrieve", "mcp", "openai"],
+    ids=["retrieve", "suggest", "mcp", "openai"],
 )
 @pytest.mark.parametrize(
     ("setting", "operators", "applications"),

@@ -79,6 +79,8 @@ def test_json_is_taken_by_whoever_accepts_it(accept: str, is_json: bool) -> None
         ("smoothing, smoothing=1", Control(stage="smoothing", weights={"smoothing": 1.0})),
         ("cutoff=0.5, vector=1", Control(cutoff=0.5, weights={"vector": 1.0})),
         ("Fallback, cutoff=0", Control(cutoff=0.0, fallback=True)),
+        ("rerank, Repair", Control(stage="rerank", repair=True)),
+        ("repair=off, explain", Control(explain=True, repair=False)),
     ],
 )
 def test_the_control_header_is_read(header: str | None, control: Control) -> None:
@@ -102,6 +104,8 @@ def test_the_control_header_is_read(header: str | None, control: Control) -> Non
         "cutoff=1.1",
         "cutoff=nan",
         "cutoff",
+        "repair=on",
+        "repair, repair=off",
         "fallback=1",
         "sentences=1",
     ],
@@ -351,6 +355,16 @@ def test_indices_that_are_calibrated_apart_are_searched_together_without_a_calib
     }
     known, _ = _common_profile(json.dumps(mappings).encode())
     assert known.profile == msgspec.structs.replace(PROFILE, calibration=kept)
+
+
+@pytest.mark.parametrize(
+    ("rule", "header", "repairs"),
+    [(False, "explain", False), (True, "vector=2", True), (False, "repair", True), (True, "rerank, repair=off", False)],
+)
+def test_a_request_says_whether_words_are_repaired_or_else_the_profile(rule: bool, header: str, repairs: bool) -> None:
+    rules = msgspec.structs.replace(PROFILE.rules, repair=rule, diversity=0.2)
+    applied = read_control(header).applied_to(msgspec.structs.replace(PROFILE, rules=rules))
+    assert applied.rules == msgspec.structs.replace(rules, repair=repairs)
 
 
 @pytest.mark.parametrize(

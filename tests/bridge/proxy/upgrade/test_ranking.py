@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -17,7 +18,8 @@ from bridge.profile import (
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import PROFILE, QUERY, WEIGHED, ScriptedIndex, kind_of_search
 from tests.bridge.proxy.searching import ids, scores, search
-from tests.fake_cluster import Reply, SidecarScript, kind_sidecar, reply_json
+from tests.bridge.proxy.upgrade.test_search import counted
+from tests.fake_cluster import Received, Reply, Script, SidecarScript, kind_sidecar, reply_json
 
 
 @pytest.mark.parametrize(
@@ -406,3 +408,85 @@ async def test_weights_of_the_profile_decide(make_stack: MakeStack) -> None:
     _, _, answer = await search(stack, x_bridge="hybrid")
 
     assert ids(answer)[:2] == ["e", "d"]
+
+
+SHOE = {
+    "hits": {"total": {"value": 7, "relation": "eq"}, "hits": [{"highlight": {"title": ["a \ue000shoe\ue001 here"]}}]}
+}
+
+
+def lookups(index: ScriptedIndex, *, faults: Mapping[str, Reply] | None = None) -> Script:
+    """An index that holds `shoe` and `blue`, and no other word."""
+
+    def script(request: Received) -> Reply:
+        bodies = request.body.splitlines()[1::2] if request.path.endswith("_msearch") else []
+        if bodies and b'"terminate_after"' in bodies[0]:
+            items: list[Any] = [{"hits": {"total": {"value": int(b'"blue"' in body)}, "hits": []}} for body in bodies]
+            return (faults or {}).get("first") or reply_json({"responses": items})
+        if bodies and b'"suggest"' in bodies[0]:
+            near = {"text": "sheo", "offset": 0, "options": [{"text": "shoe"}]}
+            items = [{"hits": {"total": {"value": 9}, "hits": []}, "suggest": {"0-0": [near]}}]
+            return (faults or {}).get("second") or reply_json({"responses": items})
+        if bodies and b'"highlight"' in bodies[0]:
+            none = {"hits": {"total": {"value": 0}, "hits": []}}
+            items = [SHOE if b'"value":"shoe"' in body else none for body in bodies]
+            return (faults or {}).get("third") or reply_json({"responses": items})
+        return index(request)
+
+    return script
+
+
+MISSPELT = {"query": {"match": {"title": "blue sheo"}}}
+
+
+async def test_a_misspelt_word_is_repaired_for_the_legs_and_the_models_and_not_in_the_own_request(
+    make_stack: MakeStack,
+) -> None:
+    stack = await make_stack(lookups(ScriptedIndex()), ranking_ttl_s=60)
+
+    _, mark, answer = await search(stack, MISSPELT, x_bridge="repair, explain")
+    _, again, _ = await search(stack, MISSPELT, x_bridge="repair")
+    _, kept, _ = await search(stack, MISSPELT, x_bridge="repair")
+    _, off, _ = await search(stack, MISSPELT)
+
+    assert mark.startswith("hybrid+rerank; repaired=sheo>shoe; took_ms=")
+    assert answer["_bridge"]["repaired"] == {"sheo": "shoe"}
+    assert "repaired=sheo>shoe" in again
+    assert "; repaired=sheo>shoe; kept;" in kept
+    assert off.startswith("hybrid+rerank; took_ms=")
+    first = [body["inputs"] for path, body in stack.sidecar.received if path == "/embed"]
+    assert first == [["blue sheo"], ["blue shoe"]]  # later ones are remembered
+    assert {body["query"] for path, body in stack.sidecar.received if path == "/rerank"} == {"blue shoe", "blue sheo"}
+    own = [json.loads(each.body) for each in stack.cluster.requests("/docs/_search") if each.body]
+    assert MISSPELT in own
+    assert await counted(stack, "bridge_proxy_repairs_total") == 3.0
+
+
+@pytest.mark.parametrize("request_", ["first", "second", "third"])
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Reply(503, b"{}"), "repair_unavailable"),
+        (Reply(200, b"[]"), "repair_unavailable"),
+        (Reply(403, b"{}"), "repair_forbidden"),
+    ],
+    ids=["down", "not understood", "forbidden"],
+)
+async def test_a_search_goes_on_if_words_cannot_be_looked_up(
+    make_stack: MakeStack, request_: str, fault: Reply, reason: str
+) -> None:
+    stack = await make_stack(lookups(ScriptedIndex(), faults={request_: fault}))
+
+    status, mark, answer = await search(stack, MISSPELT, x_bridge="hybrid, repair")
+
+    assert (status, ids(answer)) == (200, ["a", "d", "e", "b", "c"])
+    assert mark.startswith(f"hybrid; degraded={reason}; took_ms=")
+
+
+async def test_a_search_waits_no_longer_for_words_than_for_encoding_them(make_stack: MakeStack) -> None:
+    stack = await make_stack(lookups(ScriptedIndex(), faults={"first": Reply(delay_s=60.0)}), budget_ms=2_000)
+
+    _, mark, answer = await search(stack, MISSPELT, x_bridge="hybrid, repair")
+
+    assert ids(answer)
+    assert "repair_slow" in mark
