@@ -29,6 +29,9 @@ N_SMOOTHED = 50
 N_NEIGHBOURS = 8
 NEARNESS_POWER = 4
 """A neighbour counts by its cosine to this power: distant ones hardly count."""
+LIKENESS_POWER = 16
+"""Likeness counts against a document by its cosine to this power: near-duplicates count, documents on one subject
+hardly do. Lower powers cost relevance (`scripts/bench diverse`)."""
 
 FUSED_FLOOR = 1.0
 RERANKED_FLOOR = 2.0
@@ -177,7 +180,7 @@ def diversify(
         relevance = (1 - share) * np.array(minmax(scores))
         for score in scores:
             # The first of several that are as good.
-            best = int(np.argmax(relevance - share * nearest[rows] ** NEARNESS_POWER))
+            best = int(np.argmax(relevance - share * nearest[rows] ** LIKENESS_POWER))
             final.append(replace(stage[best], score=score, nearest_above=float(nearest[rows[best]])))
             nearest = np.maximum(nearest, cosines[rows[best]])
             relevance[best] = -np.inf

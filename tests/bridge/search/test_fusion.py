@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -251,6 +252,8 @@ def ranked_hits(*scored: tuple[str, float], **more: Any) -> list[RankedHit]:
 
 CODES = {("docs", doc_id): code for doc_id, code in {"v": b"\xff", "w": b"\xff", "x": b"\xfc", "y": b"\x00"}.items()}
 """Of 8 signs w shares 8 with v (cosine 1) and 6 with x (45 degrees), and y is opposite to all."""
+NEARER = CODES | {("docs", "x"): b"\xfe"}
+"""x shares 7 signs with v and w (22.5 degrees)."""
 
 
 def places(hits: Sequence[RankedHit]) -> str:
@@ -259,28 +262,28 @@ def places(hits: Sequence[RankedHit]) -> str:
 
 def test_a_diverse_ranking_weighs_a_document_against_its_likeness_to_those_before_it() -> None:
     hits = ranked_hits(("v", 2.0), ("w", 1.75), ("x", 1.5), ("y", 1.0))
-    apart = diversify(hits, CODES, 0.5, reranked=4)
-    # After v: w gives 0.75 - 1, x 0.5 - 1/4, y 0 - 0.
+    apart = diversify(hits, NEARER, 0.5, reranked=4)
+    # After v: w gives 0.75 - 1, x 0.5 - 0.28, y 0 - 0.
     assert places(apart) == "vxyw"
-    assert [hit.nearest_above for hit in apart] == pytest.approx([0.0, 0.5**0.5, 0.0, 1.0])
+    assert [hit.nearest_above for hit in apart] == pytest.approx([0.0, math.cos(math.pi / 8), 0.0, 1.0])
     assert [hit.score for hit in apart] == [2.0, 1.75, 1.5, 1.0]
-    assert places(diversify(hits, CODES, 0.1, reranked=4)) == "vwxy"
-    assert places(diversify(hits[:3], CODES, 0.5, reranked=4, before=[("docs", "y")])) == "vxw"
-    assert places(diversify(hits[1:], CODES, 0.6, reranked=4, before=[("docs", "v")])) == "xyw"
+    assert places(diversify(hits, NEARER, 0.1, reranked=4)) == "vwxy"
+    assert places(diversify(hits[:3], NEARER, 0.5, reranked=4, before=[("docs", "y")])) == "vxw"
+    assert places(diversify(hits[1:], NEARER, 0.6, reranked=4, before=[("docs", "v")])) == "xyw"
 
 
 def test_a_document_without_a_code_is_like_no_other() -> None:
     hits = ranked_hits(("v", 2.0), ("z", 1.5), ("w", 1.5), ("y", 1.0))
-    assert places(diversify(hits, CODES, 0.5, reranked=4)) == "vzyw"
+    assert places(diversify(hits, NEARER, 0.5, reranked=4)) == "vzyw"
     assert diversify(hits, {}, 0.5, reranked=4) == hits
 
 
 def test_what_a_later_stage_ranked_stays_first_and_later_pages_do_not_depend_on_it() -> None:
     read = ranked_hits(("v", 3.0), ("w", 2.0), rerank_score=1.0)
     others = ranked_hits(("x", 1.75), ("y", 1.5))
-    assert places(diversify([*read, *others], CODES, 0.9, reranked=2)) == "vwyx"
+    assert places(diversify([*read, *others], NEARER, 0.9, reranked=2)) == "vwyx"
     fused = ranked_hits(("w", 1.9), ("v", 1.8), ("x", 1.75), ("y", 1.5))
-    assert places(diversify(fused, CODES, 0.9, reranked=2)) == "wvyx"
+    assert places(diversify(fused, NEARER, 0.9, reranked=2)) == "wvyx"
 
 
 def test_a_document_without_a_code_is_neither_smoothed_nor_a_neighbour() -> None:
