@@ -111,7 +111,11 @@ def fill(client: OpenSearch, settings: Settings, models: Models, collection: Col
     """Makes the indices of a collection, as far as they are not there."""
     profile = profile_for(models, FIELDS, passages=PassageSettings(layout="nested"))
     for way, name in _names(collection).items():
-        if indices.find(client, name) is None:
+        kept = indices.find(client, name) is not None
+        if kept and indices.count(client, name) < collection.n_documents:  # whoever wrote them was cut off
+            client.indices.delete(index=name)
+            kept = False
+        if not kept:
             create(client, name, profile, way)
             _write(client, name, collection.corpus)
         shown = msgspec.structs.replace(profile, vector_encoding="float" if way == "in place, float" else "byte")

@@ -327,6 +327,7 @@ def test_searches_beside_stand_in_one_request(through: OpenSearch, both_ways: tu
     assert [hit["sort"] for hit in third["hits"]["hits"]] == [[0], [1]]
 
 
+@pytest.mark.feature("misspelt words repaired for the bridge's own legs")
 def test_a_misspelt_word_counts_as_the_near_one_that_documents_hold(
     stack: ProxyStack, both_ways: tuple[str, str]
 ) -> None:
@@ -338,6 +339,7 @@ def test_a_misspelt_word_counts_as_the_near_one_that_documents_hold(
         assert "repaired" not in staged(stack, index, "rerank, repair", match("cheap shoe"))[0]
 
 
+@pytest.mark.feature("suggestions from predicted queries")
 def test_what_is_typed_is_completed_by_predicted_queries(stack: ProxyStack, both_ways: tuple[str, str]) -> None:
     for index in both_ways:
         wanted = {"index": index, "prefix": "wing che"}
