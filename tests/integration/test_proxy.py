@@ -444,6 +444,7 @@ def test_an_operator_says_which_searches_are_left_alone(
         "boosts": 1.0,
         "diversity": 0.0,
         "sentences": False,
+        "repair": False,
     }
 
 

@@ -28,7 +28,7 @@ from bridge.text import decode
 
 MAX_QUERIES = 100
 MAX_PASSAGES = 100
-DIVERSE = 0.3
+DIVERSE = 0.1
 """How much likeness counts if neither the request nor the index's rules say: a reader of few passages wants each to
 tell something new, and so little costs no relevance (docs/explanation/benchmarks.md)."""
 AT_ONCE = 4
