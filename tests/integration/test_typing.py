@@ -26,6 +26,7 @@ TEXTS = {
     "dress": ("blue dress", "A dress in the database of a shop.", ["blue dress for summer"]),
     "file": ("read a file", "Open the file path and close it.", ["how to open a file", "how to read a line of a file"]),
     "path": ("write a path", "Copy the file path to a folder.", ["how to copy a file"]),
+    "kite": ("A kite is of paper. Pressure lifts it.", "Children run with it.", ["paper kite"]),
 }
 DOCUMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     key: ({"title": title, "body": body, "kind": "odd" if n % 2 else "even"}, queries)
@@ -111,6 +112,15 @@ def test_the_own_request_stays_as_it_was_typed(stack: ProxyStack, index: str) ->
     highlights = {hit["_id"]: hit.get("highlight") for hit in own["hits"]["hits"]}
     shown = {hit["_id"]: hit.get("highlight") for hit in found["hits"]["hits"]}
     assert {key: shown[key] for key in highlights} == highlights
+
+
+def test_a_misspelt_search_is_answered_by_the_sentence_that_was_meant(stack: ProxyStack, index: str) -> None:
+    more = {"highlight": {"fields": {"title": {}}}}
+
+    _, found = ask(stack, index, "presure", "hybrid, sentences, repair", **more)
+
+    [kite] = [hit for hit in found["hits"]["hits"] if hit["_id"] == "kite"]
+    assert kite["highlight"] == {"title": ["<em>Pressure lifts it.</em>"]}
 
 
 def test_the_applications_conditions_hold_for_repaired_words(stack: ProxyStack, index: str) -> None:

@@ -1,7 +1,7 @@
 """The sentence that answers, in place of a highlight that the application wants and a hit lacks."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -56,6 +56,7 @@ class Sentences:
 
     async def shown(self, plan: Plan, ranked: Ranked, hits: Sequence[RawObject]) -> list[RawObject]:
         """The hits, with a sentence wherever one was wanted and found; as they are, with a note, if it fails."""
+        plan = replace(plan, request=replace(plan.request, repair=ranked.repair))
         wanted = wanted_fragments(plan.request.presentation.get("highlight"), plan.profile.text_fields)
         lacks = [lack for at, hit in enumerate(hits) for lack in _lacks(at, hit, wanted)]
         if not lacks:
@@ -108,13 +109,13 @@ class Sentences:
         if several:
             texts = [sentence for lack in several for sentence in lack.sentences()]
             deadline = deadline_of_showing(plan)
-            logits = iter(await self._sidecar.read_sentences(plan.request.text, texts, deadline=deadline))
+            logits = iter(await self._sidecar.read_sentences(plan.request.meant_text, texts, deadline=deadline))
         highlights: dict[int, dict[str, list[str]]] = {}
         explanations: dict[int, dict[str, object]] = {}
         for lack in lacks:
             score, best = None, 0
             if len(lack.candidates) > 1:
-                by_words = scores_by_words(plan.request.text, lack.sentences())
+                by_words = scores_by_words(plan.request.meant_text, lack.sentences())
                 scores = [next(logits) + WORDS_WEIGHT * words for words in by_words]
                 score = max(scores)
                 best = scores.index(score)
@@ -161,7 +162,7 @@ def _choose(lacks: Sequence[_Lack], plan: Plan, passages: Mapping[Key, str]) -> 
             lack.texts,
             max_chars=lack.wanted.max_chars,
             passage=passages.get(lack.key),
-            query=plan.request.text,
+            query=plan.request.meant_text,
         )
 
 
