@@ -118,7 +118,7 @@ def upgraded_faults(made: Made, direct: Answer, upgraded: Answer) -> list[str]:
         return [*faults, f"{len(ours)} answers for {len(own)}"]
     bodies = [body for _, body, _ in made.searches] if len(made.searches) == len(own) else [{}] * len(own)
     for body, expected, got in zip(bodies, own, ours, strict=True):
-        faults += _item_faults(expected, got, union="union" in made.stage)
+        faults += _item_faults(expected, got, union="union" in made.stage, sentences="sentences" in made.stage)
         faults += _group_faults(body.get("collapse") if isinstance(body, dict) else None, expected, got)
     return list(dict.fromkeys(faults))
 
@@ -165,7 +165,7 @@ def _hits(item: dict[str, Any]) -> list[dict[str, Any]]:
     return found if isinstance(found, list) else []
 
 
-def _item_faults(own: dict[str, Any], ours: dict[str, Any], *, union: bool) -> list[str]:
+def _item_faults(own: dict[str, Any], ours: dict[str, Any], *, union: bool, sentences: bool) -> list[str]:
     faults = []
     if own.get("status") != ours.get("status") or ("error" in own) != ("error" in ours):
         return ["an item's status"]
@@ -190,7 +190,7 @@ def _item_faults(own: dict[str, Any], ours: dict[str, Any], *, union: bool) -> l
     for hit in _hits(own):
         twin = shown.get((hit.get("_index"), hit.get("_id")))
         if twin is not None and "_id" in hit:
-            faults += _hit_faults(hit, twin)
+            faults += _hit_faults(hit, twin, sentences=sentences)
     return faults
 
 
@@ -223,12 +223,13 @@ def _group(hit: dict[str, Any], field: str) -> str:
     return repr(values[:1])
 
 
-def _hit_faults(own: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+def _hit_faults(own: dict[str, Any], ours: dict[str, Any], *, sentences: bool) -> list[str]:
     faults = []
     for name in (own.keys() | ours.keys()) - {"_score", "_bridge", "_explanation", "sort", "inner_hits"}:
         expected, got = _plain(own.get(name)), _plain(ours.get(name))
         if name == "highlight" and isinstance(got, dict):
-            got = {field: value for field, value in got.items() if field != "_bridge.passage"} or None
+            kept = (expected or {}).keys() if sentences else got.keys() - {"_bridge.passage"}
+            got = {field: value for field, value in got.items() if field in kept} or None
         if expected != got:
             faults.append(f"{name} of a hit differs")
     return faults

@@ -36,6 +36,7 @@ _STAGES = (
     *("", "", "", "hybrid", "hybrid", "rerank", "vector", "expansion", "cascade", "lexical", "hybrid, explain"),
     *("rerank, passage", "hybrid, union", "vector=2, expansion=0.5", "rerank, explain"),
     *("rerank, diverse=0.5", "hybrid, facets", "hybrid, fallback", "cutoff=0.5", "rerank, repair"),
+    *("rerank, sentences", "hybrid, sentences, repair"),
 )
 
 

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.campaign.comparison import masked, passed_faults, shown_ids, upgraded_faults
@@ -96,6 +97,29 @@ def test_our_object_may_be_seen_where_it_is_named() -> None:
     direct = answer(page(OURS, OTHER))
 
     assert upgraded_faults(asked, direct, answer(page(OURS, OTHER), ("x-bridge", "hybrid"))) == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "own", "ours", "faults"),
+    [
+        ("rerank, sentences", {}, {"title": ["<em>a</em>"]}, []),
+        ("rerank, sentences", {"body": ["b"]}, {"body": ["b"], "title": ["<em>a</em>"]}, []),
+        ("rerank, sentences", {"body": ["b"]}, {"body": ["c"]}, ["highlight of a hit differs"]),
+        ("rerank, sentences", {"body": ["b"]}, {}, ["highlight of a hit differs"]),
+        ("rerank", {}, {"title": ["<em>a</em>"]}, ["highlight of a hit differs"]),
+        ("rerank, passage", {}, {"_bridge.passage": ["a"]}, []),
+    ],
+)
+def test_sentences_stand_only_where_the_node_shows_no_highlight(
+    stage: str, own: dict[str, Any], ours: dict[str, Any], faults: list[str]
+) -> None:
+    asked = msgspec.structs.replace(ASKED, stage=stage)
+    direct, upgraded = (
+        answer(page({**HIT, "highlight": shown} if shown else HIT), ("x-bridge", "hybrid; took_ms=4"))
+        for shown in (own, ours)
+    )
+
+    assert upgraded_faults(asked, direct, upgraded) == faults
 
 
 def test_hits_are_told_by_index_and_id_for_each_search() -> None:
