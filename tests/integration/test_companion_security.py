@@ -12,7 +12,18 @@ from pydantic import SecretStr
 
 from bridge.profile import RerankSettings
 from bridge.settings import ClusterSettings
-from tests.integration.test_proxy_security import INDEX, QUESTION, READ, SEARCHER, SECRETS, VISIBLE, ask, ids
+from tests.integration.test_proxy_security import (
+    INDEX,
+    QUESTION,
+    READ,
+    REPAIRS,
+    SEARCHER,
+    SECRETS,
+    VISIBLE,
+    ask,
+    assert_words_are_those_of_visible_documents,
+    ids,
+)
 from tests.proxy_stack import PREFIX, ProxyStack, proxy_stack
 from tests.secured_node import SecuredNode, role
 
@@ -223,26 +234,11 @@ def _suggestions(secured: tuple[SecuredNode, ProxyStack], user: str) -> list[dic
     return found
 
 
-REPAIRS = {"supersnoic heat": "supersnoic>supersonic", "presure heat": "presure>pressure", "supersonic heat": None}
-"""`supersonic` stands in hidden documents alone, `pressure` in visible ones too."""
-
-
 @pytest.mark.parametrize("typed", REPAIRS)
 def test_a_word_of_hidden_documents_is_to_the_caller_as_one_that_stands_nowhere(
     secured: tuple[SecuredNode, ProxyStack], typed: str
 ) -> None:
-    body = {"query": {"multi_match": {"query": typed, "fields": ["title", "body"]}}, "size": 50}
-
-    seen, hidden = (ask(secured, user, body, stage="hybrid, repair") for user in ("reader", "dls"))
-
-    expected = REPAIRS[typed]
-    assert (f"repaired={expected};" if expected else "hybrid; took_ms") in seen.headers["X-Bridge"]
-    if expected == "presure>pressure":
-        assert f"repaired={expected};" in hidden.headers["X-Bridge"]
-    else:
-        assert hidden.headers["X-Bridge"].startswith("hybrid; took_ms=")
-        assert "supersonic" not in hidden.text
-    assert set(ids(hidden)) <= VISIBLE.keys()
+    assert_words_are_those_of_visible_documents(secured, typed, seeing="reader")
 
 
 def test_a_kept_ranking_serves_its_caller_alone(secured: tuple[SecuredNode, ProxyStack]) -> None:
