@@ -146,6 +146,44 @@ def cross_encoder(
     )
 
 
+@cli_command("sparse-encoder", of=command)
+def sparse_encoder(
+    *,
+    run: _Run,
+    miner: str = option(
+        "--miner", default="embed-base", help="Encoder that finds negatives and teaches: path, built-in or fetched."
+    ),
+    teachers: Sequence[str] = _TEACHERS,
+    flops: float = option(
+        "--flops",
+        type=click.FloatRange(min=0),
+        default=0.01,
+        help="Price of the weights of word pieces: more makes fewer terms.",
+    ),
+    queries: str = option(
+        "--queries",
+        type=click.Choice(["idf", "model"]),
+        default="idf",
+        help="How queries weigh their word pieces, as `ingest.sparse_queries` will: idf needs no model.",
+    ),
+) -> None:
+    """Train a sparse encoder (SPLADE) on mined negatives; --base has a masked-language-model head."""
+    require_packages("training", ("torch", "transformers", "bm25s"), "train")
+    from bridge.models.artifact import resolve
+    from bridge.training.recipes import train_sparse_encoder
+
+    run.carry_out(
+        "sparse_encoder",
+        partial(
+            train_sparse_encoder,
+            miner=resolve(miner),
+            teachers=[resolve(name) for name in teachers],
+            flops=flops,
+            queries_by_idf=queries == "idf",
+        ),
+    )
+
+
 @cli_command("query-generator", of=command)
 def query_generator(run: _Run) -> None:
     """Train a model that predicts the queries that a passage answers."""

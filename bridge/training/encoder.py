@@ -13,7 +13,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -43,6 +43,9 @@ _SHARE_OF_QUERIES = 0.75
 """Weight, in the teachers' loss, of the distributions over passages for each query; the rest is for those over
 queries for each passage."""
 
+_FULL_PRICE_AT = 0.3
+"""The price of embeddings rises with the square of the progress until here (Formal et al. 2021)."""
+
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSettings:
@@ -61,6 +64,13 @@ class EmbeddingSettings:
     chunk_tokens: int = 4096
     trusted_margin: float = 2.0
     doubted_margin: float = 3.0
+
+
+class BiEncoder(Protocol):
+    """What the loss trains."""
+
+    def compare(self, queries: Sequence[str], passages: Sequence[str], *, chunk_tokens: int) -> tuple[Tensor, Tensor]:
+        """Logits, float32 (n_queries, n_passages), and what the embeddings cost, a number that joins the loss."""
 
 
 class SentenceEncoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
@@ -102,6 +112,12 @@ class SentenceEncoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
             embeddings: NDArray[np.float32] = self(texts, chunk_tokens=_READING_CHUNK_TOKENS).cpu().numpy()
         return embeddings
 
+    def compare(self, queries: Sequence[str], passages: Sequence[str], *, chunk_tokens: int) -> tuple[Tensor, Tensor]:
+        """See `BiEncoder`; vectors of unit length have no price."""
+        embeddings = self([*queries, *passages], chunk_tokens=chunk_tokens)
+        cosines = embeddings[: len(queries)] @ embeddings[len(queries) :].T
+        return cosines * self.log_scale.float().exp(), torch.zeros((), device=cosines.device)
+
     def score(self, query: str, passages: Sequence[str]) -> NDArray[np.float32]:
         """The cosine of each passage to the query, float32 (n_passages,)."""
         embeddings = self.embed([query, *passages])
@@ -141,7 +157,7 @@ class EmbeddingLoss:
 
     def __init__(
         self,
-        encoder: SentenceEncoder,
+        encoder: BiEncoder,
         candidates: CandidateSet,
         teaching: Teaching,
         settings: EmbeddingSettings,
@@ -176,11 +192,8 @@ class EmbeddingLoss:
         rows = list(dict.fromkeys(row for own in chosen for row in own))
         column = {row: place for place, row in enumerate(rows)}
         texts = [self._passages[row].text for row in rows]
-        embeddings = self._encoder(
-            [self._lists[number].query for number in numbers] + texts, chunk_tokens=self._settings.chunk_tokens
-        )
-        cosines = embeddings[: len(numbers)] @ embeddings[len(numbers) :].T
-        logits = cosines * self._encoder.log_scale.float().exp()
+        queries = [self._lists[number].query for number in numbers]
+        logits, price = self._encoder.compare(queries, texts, chunk_tokens=self._settings.chunk_tokens)
         taught = torch.from_numpy(self._teaching.logits(numbers, rows)).to(logits.device)
         judged = torch.tensor([column[own[0]] for own in chosen], device=logits.device)
         answers = self._answers(numbers, rows, judged, taught)
@@ -191,7 +204,7 @@ class EmbeddingLoss:
             logits.T, taught.T
         )
         share = self._teaching.share
-        return (1.0 - share) * contrastive + share * distilled
+        return (1.0 - share) * contrastive + share * distilled + min(1.0, progress / _FULL_PRICE_AT) ** 2 * price
 
     def _shuffled(self, generator: random.Random) -> list[tuple[str, list[int]]]:
         """Batches of one domain each, because style alone separates passages of two domains; the last batch of a

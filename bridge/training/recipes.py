@@ -3,15 +3,16 @@
 All results of a run are in its folder (see `bridge.training.run_folder`). A killed run can be resumed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from bridge.errors import UsageError
-from bridge.models.artifact import ModelFolder
+from bridge.models.artifact import ModelFolder, verify
+from bridge.models.encoder import Encoder
 from bridge.training.base_model import PRECISION, base_tokenizer, training_device
 from bridge.training.cross_encoder import RankingLoss, cross_encoder_from, scorer, small_cross_encoder_from
 from bridge.training.data import (
@@ -24,8 +25,16 @@ from bridge.training.data import (
     source_named,
 )
 from bridge.training.development import ranking_figures
-from bridge.training.encoder import EmbeddingLoss, Pooling, embedder, encoder_from, mix_in
-from bridge.training.loop import Figures
+from bridge.training.encoder import (
+    EmbeddingLoss,
+    EmbeddingSettings,
+    Pooling,
+    SentenceEncoder,
+    embedder,
+    encoder_from,
+    mix_in,
+)
+from bridge.training.loop import Figures, LoopSettings
 from bridge.training.mining import CandidateSet, Embed, hardest, mine_candidates, without_overlaps
 from bridge.training.query_generator import (
     GenerationLoss,
@@ -34,9 +43,14 @@ from bridge.training.query_generator import (
 )
 from bridge.training.run_folder import RunFolder
 from bridge.training.sizes import HELD_OUT_QUERIES, Shape, Size
+from bridge.training.sparse_encoder import TermEncoder
 from bridge.training.teachers import all_embed
 
 _MINING_TOKENS = 128
+_SCALED_BY = 64
+"""So many queries and passages tell the scale of a sparse encoder's weights."""
+
+Student = TypeVar("Student", SentenceEncoder, TermEncoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,23 +143,94 @@ def train_encoder(
     """
     run = RunFolder.claimed(folder, resume=resume)
     torch.manual_seed(seed)
-    read = partial(embedder, base, max_tokens=_MINING_TOKENS, pooling=pooling)
+    settings = size.embedding
+    model = _train_bi_encoder(
+        run,
+        data,
+        size,
+        lambda _: encoder_from(base, max_tokens=settings.max_tokens, pooling=pooling),
+        lambda: embedder(base, max_tokens=_MINING_TOKENS, pooling=pooling),
+        settings=settings,
+        loop=size.embedding_loop,
+        teachers=teachers,
+        seed=seed,
+    )
+    mix_in(model, encoder_from(base, max_tokens=size.embedding.max_tokens, pooling=pooling), base_share)
+    return run.save_bert(model.bert, base)
+
+
+def train_sparse_encoder(
+    base: Path,
+    data: TrainingData,
+    size: Size,
+    folder: Path,
+    *,
+    miner: ModelFolder,
+    teachers: Sequence[ModelFolder],
+    flops: float,
+    queries_by_idf: bool,
+    seed: int,
+    resume: bool,
+) -> Path:
+    """Trains a sparse encoder on mined negatives; returns the trained folder.
+
+    `base`: a masked language model of BERT's architecture. `miner`: the encoder that finds negatives; it teaches beside
+    `teachers`, as in `train_encoder`. `flops`: price of the weights. `queries_by_idf`: a query's pieces weigh by their
+    inverse document frequency in the passages, else as the model says.
+
+    Raises:
+        UsageError: see `RunFolder.claimed`; or there is no training data.
+        ModelError: base, miner or a teacher cannot do their part.
+    """
+    run = RunFolder.claimed(folder, resume=resume)
+    torch.manual_seed(seed)
+    settings = size.sparse
+
+    def untrained(candidates: CandidateSet) -> TermEncoder:
+        texts = [passage.text for passage in candidates.passages]
+        model = TermEncoder.of(
+            base, max_tokens=settings.max_tokens, flops=flops, idf_texts=texts if queries_by_idf else None
+        )
+        some = candidates.lists[:: max(1, len(candidates.lists) // _SCALED_BY)]
+        model.fit_scale([each.query for each in some], [texts[each.positive] for each in some])
+        return model
+
+    def embed() -> Embed:
+        verify(miner, kind="encoder")
+        return Encoder.load(miner).encode
+
+    model = _train_bi_encoder(
+        run, data, size, untrained, embed, settings=settings, loop=size.sparse_loop, teachers=teachers, seed=seed
+    )
+    return run.save_bert(model.bert, base)
+
+
+def _train_bi_encoder(
+    run: RunFolder,
+    data: TrainingData,
+    size: Size,
+    untrained: Callable[[CandidateSet], Student],
+    embed: Callable[[], Embed],
+    *,
+    settings: EmbeddingSettings,
+    loop: LoopSettings,
+    teachers: Sequence[ModelFolder],
+    seed: int,
+) -> Student:
+    """Mines and chooses development candidates with what `embed` opens, and trains `untrained` to the end."""
 
     def mined() -> CandidateSet:
-        found = _mined(data, read(), size, seed=seed)
+        found = _mined(data, embed(), size, seed=seed)
         return found if all_embed(teachers) else hardest(found, size.taught_per_kind)
 
-    candidates = run.candidates(mined, at_least=size.embedding.lists_per_step)
-    teaching = run.teaching(candidates, teachers, read)
+    candidates = run.candidates(mined, at_least=settings.lists_per_step)
+    teaching = run.teaching(candidates, teachers, embed)
     development = run.development(
-        (*data.collections, *data.watched),
-        lambda: embedder(base, max_tokens=size.embedding.max_tokens, pooling=pooling),
-        n_queries=size.watched_queries,
-        depth=size.watched_depth,
+        (*data.collections, *data.watched), embed, n_queries=size.watched_queries, depth=size.watched_depth
     )
-    model = encoder_from(base, max_tokens=size.embedding.max_tokens, pooling=pooling)
-    model = model.to(training_device(), PRECISION)
-    loss = EmbeddingLoss(model, candidates, teaching, size.embedding, seed=seed)
+    model = untrained(candidates)
+    model.to(training_device(), PRECISION)
+    loss = EmbeddingLoss(model, candidates, teaching, settings, seed=seed)
     if not loss.n_lists:
         raise UsageError(
             f"the teachers think that none of {len(candidates.lists)} queries is answered by its passage: give better "
@@ -155,9 +240,8 @@ def train_encoder(
     def evaluate() -> Figures:
         return ranking_figures(development, model.score, n_queries=size.watched_queries, depth=size.watched_depth)
 
-    run.train(model, loss=loss, evaluate=evaluate, settings=size.embedding_loop)
-    mix_in(model, encoder_from(base, max_tokens=size.embedding.max_tokens, pooling=pooling), base_share)
-    return run.save_bert(model.bert, base)
+    run.train(model, loss=loss, evaluate=evaluate, settings=loop)
+    return model
 
 
 def train_query_generator(base: Path, data: TrainingData, size: Size, folder: Path, *, seed: int, resume: bool) -> Path:

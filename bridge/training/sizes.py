@@ -24,6 +24,8 @@ class Size:
     ranking_loop: LoopSettings
     embedding: EmbeddingSettings
     embedding_loop: LoopSettings
+    sparse: EmbeddingSettings
+    sparse_loop: LoopSettings
     generation: GenerationSettings
     generation_loop: LoopSettings
     n_frozen_ranking_layers: int
@@ -35,7 +37,8 @@ class Size:
 
     def within(self, minutes: float) -> "Size":
         """The same, but each run ends after `minutes` at the latest."""
-        loops = {name: getattr(self, name) for name in ("ranking_loop", "embedding_loop", "generation_loop")}
+        names = ("ranking_loop", "embedding_loop", "sparse_loop", "generation_loop")
+        loops = {name: getattr(self, name) for name in names}
         return replace(self, **{name: replace(loop, time_limit_s=minutes * 60) for name, loop in loops.items()})
 
 
@@ -44,6 +47,8 @@ _CPU = Size(
     ranking_loop=LoopSettings(total_steps=8000, learning_rate=1.5e-4, warmup_steps=150),
     embedding=EmbeddingSettings(),
     embedding_loop=LoopSettings(total_steps=1800, learning_rate=5e-5, warmup_steps=60),
+    sparse=EmbeddingSettings(),
+    sparse_loop=LoopSettings(total_steps=3000, learning_rate=2e-4, warmup_steps=100),
     generation=GenerationSettings(),
     generation_loop=LoopSettings(total_steps=4000, learning_rate=5e-4, warmup_steps=150),
     n_frozen_ranking_layers=1,
@@ -64,6 +69,8 @@ SIZES = {
         ranking_loop=_SMOKE_LOOP,
         embedding=replace(_CPU.embedding, lists_per_step=4, max_tokens=48),
         embedding_loop=_SMOKE_LOOP,
+        sparse=replace(_CPU.sparse, lists_per_step=4, max_tokens=48),
+        sparse_loop=_SMOKE_LOOP,
         generation=replace(_CPU.generation, pairs_per_step=8, max_passage_tokens=48),
         generation_loop=_SMOKE_LOOP,
         n_frozen_ranking_layers=0,
@@ -86,6 +93,8 @@ SIZES = {
         ranking_loop=LoopSettings(total_steps=6000, learning_rate=1.5e-4, warmup_steps=300, averaging=0.999),
         embedding=replace(_CPU.embedding, lists_per_step=128, negatives=4, max_tokens=256, chunk_tokens=131_072),
         embedding_loop=LoopSettings(total_steps=4000, learning_rate=4e-5, warmup_steps=200, averaging=0.999),
+        sparse=replace(_CPU.sparse, lists_per_step=128, negatives=4, max_tokens=256, chunk_tokens=32_768),
+        sparse_loop=LoopSettings(total_steps=8000, learning_rate=2e-4, warmup_steps=300, averaging=0.999),
         generation=replace(_CPU.generation, pairs_per_step=256, max_passage_tokens=256, whole_share=0.5),
         generation_loop=LoopSettings(total_steps=8000, learning_rate=5e-4, warmup_steps=300, averaging=0.999),
         n_frozen_ranking_layers=0,

@@ -59,9 +59,7 @@ def export_sparse_encoder(source: Path, out: Path, card: Card, texts: Sequence[s
     Raises:
         ModelError: the source cannot be read safely, is of another shape, or the graph disagrees with torch.
     """
-    config = checked_configuration(source)
-    if config.get("architectures") != [_ARCHITECTURE]:
-        raise ModelError(f"model {source} is of {config.get('architectures')}, a sparse encoder of {_ARCHITECTURE}")
+    config = checked_masked_model(source)
     model = load_transformer(AutoModelForMaskedLM, source)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, quiet():
@@ -82,6 +80,18 @@ def export_sparse_encoder(source: Path, out: Path, card: Card, texts: Sequence[s
     folder = write_model(source, out, card, "sparse_encoder", files, max_tokens=max_tokens)
     _check_parity(model, folder, tokenizer)
     return folder
+
+
+def checked_masked_model(source: Path) -> dict[str, Any]:
+    """`config.json` of a BERT with an output layer.
+
+    Raises:
+        ModelError: it cannot be read safely, or is of another architecture.
+    """
+    config = checked_configuration(source)
+    if config.get("architectures") != [_ARCHITECTURE]:
+        raise ModelError(f"model {source} is of {config.get('architectures')}, a sparse encoder of {_ARCHITECTURE}")
+    return config
 
 
 def inverse_document_frequencies(tokenizer: TextTokenizer, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -12,7 +12,9 @@ pytest.importorskip("bm25s", reason="training needs the train extra")
 
 from bridge.commands.train import command
 from bridge.models.encoder import Encoder
+from bridge.models.sparse_encoder import SparseEncoder
 from bridge.training.export import export_encoder
+from bridge.training.sparse_export import export_sparse_encoder
 from bridge.training.transformers_folder import Card
 from tests.toys import WORDS, make_toy_cross_encoder, make_toy_encoder
 
@@ -94,6 +96,19 @@ def test_a_tiny_cross_encoder_learns_from_a_teacher(toy_base: Path, data: Path, 
     run("cross-encoder", data, toy_base, again)
     run("cross-encoder", data, toy_base, tmp_path / "further", "--start", str(again / "model"))
     assert (tmp_path / "further" / "model" / "model.safetensors").exists()
+
+
+def test_sparse_encoder_from_pairs_to_a_folder_that_encodes(
+    toy_masked_model: Path, data: Path, collection: Path, tmp_path: Path
+) -> None:
+    out, miner = tmp_path / "run", str(make_toy_encoder(tmp_path / "miner").path)
+    run("sparse-encoder", data, toy_masked_model, out, "--watch", str(collection), "--miner", miner)
+    assert figures(out) >= {"loss", "collection/first", "collection/rerank", "collection/blend"}
+    made = export_sparse_encoder(out / "model", tmp_path / "exported", Card("trained", "Apache-2.0", max_tokens=48))
+    assert SparseEncoder.load(made, threads=1).encode([WORDS[0]])[0]
+    teacher = str(make_toy_cross_encoder(tmp_path / "teacher").path)
+    options = ("--miner", miner, "--teacher", teacher, "--queries", "model")
+    run("sparse-encoder", data, toy_masked_model, tmp_path / "again", *options)
 
 
 def test_query_generator_from_pairs_to_a_folder(toy_base: Path, data: Path, tmp_path: Path) -> None:
