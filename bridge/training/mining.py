@@ -104,7 +104,7 @@ def mine_candidates(pairs: Sequence[LabelledPair], embed: Embed, *, depth: int) 
 
     by_domain: dict[str, list[tuple[LabelledPair, int]]] = defaultdict(list)
     for pair, passage in positives:
-        by_domain[source_named(pair.source).domain].append((pair, passage))
+        by_domain[pool.passages[passage].domain].append((pair, passage))
 
     lists: list[CandidateList] = []
     for domain in sorted(by_domain):
@@ -193,7 +193,7 @@ def _stretches(text: str, n_words: int = 8) -> frozenset[int]:
 
 
 class _Pool:
-    """Distinct passages in order of arrival; equal texts are one passage."""
+    """Distinct passages in order of arrival; equal texts are one passage, of the first one's domain."""
 
     def __init__(self) -> None:
         self.passages: list[PooledPassage] = []

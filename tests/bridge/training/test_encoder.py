@@ -61,6 +61,7 @@ def test_embeddings_are_unit_rows_in_input_order_whatever_the_batch(toy_base: Pa
 def test_training_brings_a_query_to_its_passage(toy_base: Path) -> None:
     loss = loss_of(toy_base, candidates(), [[1.0, 0.0, 0.0, 0.0]] * 8)
     encoder = loss._encoder
+    assert isinstance(encoder, SentenceEncoder)
     optimizer = torch.optim.AdamW([w for w in encoder.parameters() if w.requires_grad], lr=2e-3)
 
     def whole_loss() -> float:
@@ -79,14 +80,14 @@ def test_a_student_of_encoders_comes_to_rank_as_they_do(toy_base: Path) -> None:
     found = candidates()
     # These teachers take the passage after the judged one for the answer: neither labels nor words say so.
     sure = np.eye(8, dtype=np.float16) * 9
+    encoder = encoder_from(toy_base, max_tokens=32, pooling="mean")
     loss = EmbeddingLoss(
-        encoder_from(toy_base, max_tokens=32, pooling="mean"),
+        encoder,
         found,
         VectorTeaching(sure, np.roll(np.eye(8, dtype=np.float16), 1, axis=0)),
         EmbeddingSettings(lists_per_step=8, negatives=2, max_tokens=32, doubted_margin=20.0),
         seed=1,
     )
-    encoder = loss._encoder
     optimizer = torch.optim.AdamW([w for w in encoder.parameters() if w.requires_grad], lr=2e-3)
     for step in range(60):
         optimizer.zero_grad()

@@ -64,6 +64,16 @@ def test_negatives_come_from_the_same_domain_only() -> None:
     assert mined_texts(candidates, "wing") == {"flow wing plate plate"}
 
 
+def test_a_passage_in_files_of_two_domains_is_mined_in_the_first_ones() -> None:
+    candidates = mine(
+        pair("wing", "wing flow"),
+        pair("heat", "heat flow plate"),
+        pair("flow", "wing flow", source="other"),
+        pair("shock", "shock wing flow", source="other"),
+    )
+    assert mined_texts(candidates, "flow") == mined_texts(candidates, "wing") == {"heat flow plate"}
+
+
 def test_queries_that_a_passage_does_not_answer_become_its_rivals() -> None:
     candidates = mine(
         pair("wing", "wing"), pair("wing of what", "wing", relevant=False), pair("heat", "heat wing shock")
