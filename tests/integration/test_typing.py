@@ -115,7 +115,7 @@ def test_the_own_request_stays_as_it_was_typed(stack: ProxyStack, index: str) ->
 
 
 def test_a_misspelt_search_is_answered_by_the_sentence_that_was_meant(stack: ProxyStack, index: str) -> None:
-    more = {"highlight": {"fields": {"title": {}}}}
+    more: dict[str, Any] = {"highlight": {"fields": {"title": {}}}}
 
     _, found = ask(stack, index, "presure", "hybrid, sentences, repair", **more)
 
