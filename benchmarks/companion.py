@@ -135,9 +135,10 @@ def fill(client: OpenSearch, settings: Settings, models: Models, collection: Col
 
 def _merge(client: OpenSearch, index: str) -> None:
     """Merges an index to one segment. What `_source` leaves out is stored all the same until every copy of the shard
-    has it; the next merge drops it. A segment is written anew only for something that was deleted there."""
-    client.index(index=index, id=_DELETED, body={})
-    client.indices.flush(index=index)
+    has it; the next merge drops it. A segment is written anew only for something that was deleted in it: so a document
+    comes into it by a first merge, and goes before the second."""
+    client.index(index=index, id=_DELETED, body={}, refresh=True)
+    client.indices.forcemerge(index=index, max_num_segments=1, request_timeout=_MERGE_TIMEOUT_S)
     client.delete(index=index, id=_DELETED)
     deadline = time.monotonic() + _LEASE_TIMEOUT_S
     while not _is_retained_no_longer(client, index):
