@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from opensearchpy import OpenSearch
 
 from bridge.cluster.connection import exchange
+from bridge.cluster.schema import Bm25
 from bridge.errors import AnswerNotUnderstood
 from bridge.evaluation.application_query import BodyOf
 from bridge.evaluation.collections import read_documents
@@ -30,17 +31,7 @@ _AT_ONCE = 500
 Entry = TypeVar("Entry")
 
 
-class Bm25(NamedTuple):
-    """How fast a word's occurrences stop counting (`k1`), and how much long documents pay for them (`b`)."""
-
-    k1: float
-    b: float
-
-    def __str__(self) -> str:
-        return f"k1 {self.k1:g}, b {self.b:g}"
-
-
-LUCENE = Bm25(1.2, 0.75)
+LUCENE = Bm25()
 """What OpenSearch and Elasticsearch take where a mapping says nothing."""
 
 ANSERINI = Bm25(0.9, 0.4)
@@ -60,7 +51,7 @@ def fill(client: OpenSearch, index: str, corpus: Path, *, bm25: Bm25, analyzer: 
             "settings": {
                 "number_of_shards": 1,
                 "number_of_replicas": 0,
-                "similarity": {"default": {"type": "BM25", **bm25._asdict()}},
+                **bm25.settings(),
             },
             "mappings": {
                 "properties": {"title": text | {"copy_to": BOTH}, "text": text | {"copy_to": BOTH}, BOTH: text}
@@ -80,6 +71,14 @@ def fill(client: OpenSearch, index: str, corpus: Path, *, bm25: Bm25, analyzer: 
         n_written += len(batch)
     client.indices.refresh(index=index)
     return n_written
+
+
+def set_bm25(client: OpenSearch, index: str, bm25: Bm25) -> None:
+    """Scores the words of a filled index so: its documents stay as they are."""
+    client.indices.close(index=index)
+    client.indices.put_settings(index=index, body=bm25.settings())
+    client.indices.open(index=index)
+    client.cluster.health(index=index, params={"wait_for_status": "yellow"})
 
 
 def search(client: OpenSearch, index: str, queries: Mapping[str, str], body_of: BodyOf) -> dict[str, Sequence[Hit]]:

@@ -5,7 +5,7 @@ to the cluster.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import msgspec
 
@@ -26,6 +26,29 @@ Dynamic = Literal["true", "false", "strict"]
 JsonObject = dict[str, Any]
 
 _VECTOR_STAGES = ("vector", "hybrid", "smoothing")
+
+
+class Bm25(NamedTuple):
+    """How fast a word's occurrences stop counting (`k1`), and how much long documents pay for them (`b`, pivoted length
+    normalisation: Singhal et al. 1996, https://doi.org/10.1145/243199.243206). As Lucene's defaults."""
+
+    k1: float = 1.2
+    b: float = 0.75
+
+    def __str__(self) -> str:
+        return f"k1 {self.k1:g}, b {self.b:g}"
+
+    def settings(self) -> JsonObject:
+        """The settings of an index whose text fields are scored so."""
+        return {"index.similarity.default": {"type": "BM25", **self._asdict()}}
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "Bm25 | None":
+        """What an index with these settings scores by, where its mapping names nothing else; None: not by BM25."""
+        default = settings.get("similarity", {}).get("default", {})
+        if default.get("type", "BM25") != "BM25":
+            return None
+        return cls(*(float(default.get(name, value)) for name, value in cls._field_defaults.items()))
 
 
 def fitted(profile: IndexProfile, dialect: Dialect, engine: VectorEngine = "lucene") -> IndexProfile:

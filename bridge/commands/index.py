@@ -50,6 +50,16 @@ def create(
     ),
     shards: int | None = option("--shards", type=click.IntRange(min=1), help="Primary shards."),
     replicas: int | None = option("--replicas", type=click.IntRange(min=0), help="Copies of each shard."),
+    k1: float | None = option(
+        "--k1",
+        type=click.FloatRange(min=0),
+        help="BM25: how much a word's repetitions in a text count. Defaults to the engine's, 1.2.",
+    ),
+    b: float | None = option(
+        "--b",
+        type=click.FloatRange(0, 1),
+        help="BM25: how much longer texts pay (pivoted length normalisation). Defaults to the engine's, 0.75.",
+    ),
     passages: PassageOptions,
     encoder: str | None = option("--encoder", help="Encoder of the vectors: path or built-in name."),
     sparse_encoder: str | None = option(
@@ -64,10 +74,12 @@ def create(
     settings = settings_of(ctx, cluster={"url": cluster_url}, ingest=made_by)
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
+    from bridge.cluster.schema import Bm25
     from ingest.stages.models import planned_profile
 
     profile = planned_profile(settings.ingest, text_fields, passages=passages.settings())
     sizes = {"index.number_of_shards": shards, "index.number_of_replicas": replicas}
+    bm25 = {name: value for name, value in (("k1", k1), ("b", b)) if value is not None}
     indices.create(
         connect(settings.cluster),
         index,
@@ -75,7 +87,10 @@ def create(
         analyzer=analyzer,
         engine=engine,
         properties=_properties(mapping_file) if mapping_file else None,
-        settings={name: size for name, size in sizes.items() if size is not None},
+        settings={
+            **{name: size for name, size in sizes.items() if size is not None},
+            **(Bm25(**bm25).settings() if bm25 else {}),
+        },
         dynamic=dynamic,
     )
     show(

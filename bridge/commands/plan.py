@@ -65,6 +65,7 @@ def _lines(plan: "Plan", way: "Way", command: str) -> list[str]:
         f"  disk     grows by about {plan.index_growth_bytes / 1e6:,.0f} MB{_disk_by_document(plan)}",
         f"  memory   {plan.vector_memory_bytes / 1e6:,.0f} MB for the vectors' graphs, over all nodes: "
         f"{plan.vector_memory_bytes / (plan.documents or 1):,.0f} bytes a document",
+        f"  words    {_similarity(plan)}",
         f"  mapping  {adds} {json.dumps(plan.mapping) if plan.mapping else 'nothing'}",
         *(f"  risk     {risk}" for risk in plan.risks),
     ]
@@ -75,6 +76,12 @@ def _disk_by_document(plan: "Plan") -> str:
         return ""
     before, added = (total / plan.documents for total in (plan.store_bytes, plan.index_growth_bytes))
     return f": {before:,.0f} bytes a document before, {before + added:,.0f} after"
+
+
+def _similarity(plan: "Plan") -> str:
+    if plan.bm25 is None:
+        return "scored by another similarity than BM25"
+    return f"scored by BM25, {plan.bm25}"
 
 
 def _duration(hours: float) -> str:

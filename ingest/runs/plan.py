@@ -16,7 +16,7 @@ from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
 from bridge.cluster.dialects import dialect_of, graph_bytes
 from bridge.cluster.index import IndexState
-from bridge.cluster.schema import analysers, missing_fields, object_properties, pipeline_risks
+from bridge.cluster.schema import Bm25, analysers, missing_fields, object_properties, pipeline_risks
 from bridge.errors import AccessDenied, ClusterBlocked
 from bridge.languages import unread_language
 from bridge.profile import IndexProfile
@@ -45,8 +45,8 @@ class Plan(msgspec.Struct, frozen=True):
     (estimated from the sample). `measured` documents of the sample went through the models at `documents_per_s`, from
     which `hours` follow. `store_bytes`: one copy of the index now, None if this user may not know;
     `index_growth_bytes`: our fields as stored. `vector_memory_bytes`: free memory that the graphs need on the nodes.
-    `mapping`: fields that are added to the index, or those of a new companion. `risks` are
-    sentences.
+    `bm25`: how the index scores words; None if by another similarity. `mapping`: fields that are added to the index, or
+    those of a new companion. `risks` are sentences.
     """
 
     index: str
@@ -63,6 +63,7 @@ class Plan(msgspec.Struct, frozen=True):
     store_bytes: int | None
     index_growth_bytes: int
     vector_memory_bytes: int
+    bm25: Bm25 | None
     mapping: dict[str, Any]
     risks: list[str]
 
@@ -130,6 +131,7 @@ def plan(
         store_bytes=_store_bytes(client, state.name),
         index_growth_bytes=round(scale * growth) + n_vectors * profile.embedding_bytes,
         vector_memory_bytes=round(n_vectors * graph_bytes(profile)),
+        bm25=Bm25.of(state.settings),
         mapping=_added(client, state, written, profile),
         risks=_risks(sampled, written, models),
     )

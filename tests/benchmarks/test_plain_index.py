@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from opensearchpy import OpenSearch
 
-from benchmarks.plain_index import ANSERINI, BOTH, Bm25, fill, search
+from benchmarks.plain_index import ANSERINI, BOTH, fill, search, set_bm25
+from bridge.cluster.schema import Bm25
 from bridge.evaluation.application_query import multi_match
 
 pytestmark = [pytest.mark.slow]
@@ -39,3 +40,7 @@ def test_long_documents_pay_for_their_length_as_b_says(opensearch: OpenSearch, f
     fill(opensearch, fresh_index, corpus, bm25=Bm25(1.2, 0.0), analyzer="english")
     [found] = search(opensearch, fresh_index, {"q": "wing"}, multi_match([BOTH])).values()
     assert found[0].score == pytest.approx(found[1].score)
+    set_bm25(opensearch, fresh_index, Bm25(1.2, 1.0))
+    [found] = search(opensearch, fresh_index, {"q": "wing"}, multi_match([BOTH])).values()
+    assert [hit.doc_id for hit in found] == ["1", "long"]
+    assert found[0].score > 2 * found[1].score

@@ -7,6 +7,7 @@ import pytest
 
 from bridge.cluster.dialects import Dialect, ElasticsearchDialect, OpenSearchDialect
 from bridge.cluster.schema import (
+    Bm25,
     count_fields,
     differences,
     field_mapping,
@@ -292,3 +293,16 @@ def test_a_field_without_text_is_named(name: str, finding: str) -> None:
     }
     with_text = ["title", "shop.city", "items.name", "price"]
     assert list(without_text({"properties": properties}, [*with_text, name])) == [finding]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        pytest.param({}, Bm25(1.2, 0.75), id="default"),
+        pytest.param({"similarity": {"default": {"type": "BM25", "b": "0.4"}}}, Bm25(1.2, 0.4), id="one"),
+        pytest.param({"similarity": {"default": {"k1": "0.9", "b": "0"}}}, Bm25(0.9, 0.0), id="both"),
+        pytest.param({"similarity": {"default": {"type": "boolean"}}}, None, id="another"),
+    ],
+)
+def test_an_index_tells_how_it_scores_words(settings: dict[str, Any], expected: Bm25 | None) -> None:
+    assert Bm25.of(settings) == expected

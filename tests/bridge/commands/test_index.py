@@ -4,7 +4,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from opensearchpy import OpenSearch
 
+from bridge.cluster.index import look
+from bridge.cluster.schema import Bm25
 from bridge.errors import UsageError
 from bridge.profile import META_KEY, Calibration, Measurement
 from tests.bridge.commands.products import Call, printed
@@ -89,3 +92,11 @@ def test_rules_of_an_index_that_is_enriched_beside_are_in_its_companion(call: Ca
     assert printed(call("index", "rules", products_beside, "--quoted", "upgrade", "--json"))["index"] == products_beside
     profile = printed(call("index", "show", products_beside, "--json"))["profile"]
     assert (profile["rules"]["leave_quoted"], profile["beside"]) == (False, products_beside)
+
+
+def test_an_index_scores_words_by_the_parameters_it_was_created_with(
+    call: Call, opensearch: OpenSearch, fresh_index: str
+) -> None:
+    call("index", "create", fresh_index, "--text-field", "title", "--b", "0.4")
+    assert Bm25.of(look(opensearch, fresh_index).settings) == Bm25(1.2, 0.4)
+    assert "scored by BM25, k1 1.2, b 0.4" in call("plan", fresh_index, "--text-field", "title").stdout

@@ -9,6 +9,7 @@ from opensearchpy import OpenSearch
 
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
+from bridge.cluster.schema import Bm25
 from bridge.errors import IndexUnsuitable
 from bridge.node.node import EmbeddedNode
 from bridge.settings import ClusterSettings
@@ -47,6 +48,7 @@ def test_plan_foresees_work_and_growth_and_changes_nothing(client: OpenSearch, f
     assert found.store_bytes == stats["store"]["size_in_bytes"]
     assert found.index_growth_bytes > 200 * 4
     assert list(found.mapping) == ["_neural"]
+    assert found.bm25 == Bm25()
     assert indices.look(client, fresh_index) == before
 
 
