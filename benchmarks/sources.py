@@ -1,7 +1,10 @@
-"""`scripts/bench sources`: does a question find the row or the thing that it asks for? BM25 against the bridge.
+"""`scripts/bench sources`: does a question find the row, the thing or the picture that it asks for? BM25 against the
+bridge.
 
-Rows of a database and facts as triples, all made up, are ingested as `--sql` and `--triples` read them; each question
-has one right answer. Half of the questions speak as the documents do, half of them say the same in other words.
+Rows of a database, facts as triples and pictures, all made up, are ingested as `--sql`, `--triples` and `--image-field`
+read them; each question has one right answer. Half of the questions speak as the documents do, half of them say the
+same in other words. Of pictures, documents say no word: half of the questions are about combinations of number, colour,
+shape and background that the toy encoder met when it was trained.
 """
 
 import csv
@@ -21,10 +24,13 @@ from typing import Any, NamedTuple
 import click
 
 from benchmarks.ingest import cluster_at
+from benchmarks.pictures import SHAPES_CLIP
+from benchmarks.pictures.made import HELD_OUT, SCENES, caption, draw, png
 
 SEED = 21
-ROWS, THINGS = "bench-rows", "bench-things"
+ROWS, THINGS, PICTURES = "bench-rows", "bench-things", "bench-pictures"
 SAME, OTHER = "the document's words", "other words"
+SEEN, UNSEEN = "seen in training", "never seen"
 
 Pair = tuple[str, str]
 """As a document says it, and in other words."""
@@ -142,6 +148,22 @@ def make_things(file: Path, n: int, n_questions: int) -> list[Question]:
     )
 
 
+def make_pictures(folder: Path, n_questions: int) -> list[Question]:
+    """Writes a poster with a picture for each scene, in random order; the questions say what a picture shows. The toy
+    encoder knows few other words."""
+    chance = random.Random(SEED)
+    folder.mkdir()
+    lines, of_kind = [], {SEEN: list[Question](), UNSEEN: list[Question]()}
+    for number, scene in enumerate(chance.sample(SCENES, len(SCENES))):
+        (folder / f"{number}.png").write_bytes(png(draw(scene, chance)))
+        title = f"Poster no. {number} from {chance.choice(CITIES)}"
+        lines.append(json.dumps({"_id": f"p{number}", "title": title, "photo": f"{number}.png"}))
+        kind = UNSEEN if scene in HELD_OUT else SEEN
+        of_kind[kind].append(Question(caption(scene, chance), f"p{number}", kind))
+    (folder / "posters.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    return [*of_kind[SEEN][: n_questions // 2], *of_kind[UNSEEN][: n_questions // 2]]
+
+
 def _questions(n: int, both: Sequence[Sequence[str]], prefix: str) -> list[Question]:
     """The first half of `n` in the documents' words, the other in other words."""
     return [
@@ -151,27 +173,31 @@ def _questions(n: int, both: Sequence[Sequence[str]], prefix: str) -> list[Quest
 
 
 @click.command()
-@click.option("--documents", default=1_000, show_default=True, help="Rows, and things.")
-@click.option("--questions", default=200, show_default=True, help="Questions about rows, and about things.")
+@click.option("--documents", default=1_000, show_default=True, help="Rows, and things; of pictures there are 216.")
+@click.option("--questions", default=200, show_default=True, help="Questions about each of them.")
 @click.option("--stages", default="bm25,hybrid", show_default=True, help="Stages of `evaluate`, comma-separated.")
 @click.option("--url", help="Cluster to use; an embedded node by default.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object on a line.")
 def command(documents: int, questions: int, stages: str, url: str | None, as_json: bool) -> None:
-    """Measures known-item questions about rows and things, and prints MRR@10 of each stage."""
+    """Measures known-item questions about rows, things and pictures, and prints MRR@10 of each stage."""
     with tempfile.TemporaryDirectory() as name, cluster_at(url) as address:
         folder = Path(name)
         rows = make_rows(folder / "tickets.sqlite", documents, questions)
         things = make_things(folder / "things.nt", documents, questions)
+        pictures = make_pictures(folder / "pictures", questions)
         state = ["--state-folder", str(folder / "state"), "--quiet"]
         table = ["--sql", "SELECT * FROM ticket", "--database", f"sqlite:///{folder / 'tickets.sqlite'}"]
         _run(address, "ingest", ROWS, *table, "--id-field", "id", *state)
         _run(address, "ingest", THINGS, "--triples", str(folder / "things.nt"), *state)
+        posters = [str(folder / "pictures" / "posters.jsonl"), "--text-field", "title"]
+        photos = ["--image-field", "photo", "--image-encoder", str(SHAPES_CLIP), "--image-folder"]
+        _run(address, "ingest", PICTURES, *posters, *photos, str(folder / "pictures"), *state)
         figures = {
             f"{index}, {words}": _measured(
                 address, index, [each for each in made if each.words == words], stages, folder
             )
-            for index, made in ((ROWS, rows), (THINGS, things))
-            for words in (SAME, OTHER)
+            for index, made in ((ROWS, rows), (THINGS, things), (PICTURES, pictures))
+            for words in dict.fromkeys(each.words for each in made)
         }
     click.echo(f"MRR@10 {'':37}" + "".join(f"{stage:>11}" for stage in next(iter(figures.values()))))
     for title, by_stage in figures.items():
@@ -197,6 +223,10 @@ def _measured(
 
 def _run(address: str, *arguments: str) -> str:
     """What a command prints."""
-    environment = {**os.environ, "BRIDGE_CLUSTER__URL": address}
+    environment = {
+        **os.environ,
+        "BRIDGE_CLUSTER__URL": address,
+        "BRIDGE_SIDECAR__MORE_ENCODERS": json.dumps([str(SHAPES_CLIP)]),
+    }
     command = [sys.executable, "-m", "bridge.cli", *arguments]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout

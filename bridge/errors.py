@@ -4,6 +4,7 @@
     ├── UsageError                  wrong option, setting or file              exit 2
     │   └── SettingsError           unknown key, wrong value
     ├── ModelError                  a model folder that cannot be used         exit 1
+    │   └── PictureRefused          a picture that a model cannot read         (ingest: a dead letter)
     ├── NodeError                   the embedded node cannot be made or run    exit 1
     ├── ServiceError                a supervised server does not come up       exit 1
     ├── ClusterError
@@ -42,6 +43,10 @@ class SettingsError(UsageError):
 
 class ModelError(BridgeError):
     """A model folder is missing, damaged, of the wrong kind, or unsafe to open."""
+
+
+class PictureRefused(ModelError):
+    """A picture is missing, damaged, too large, or lies where none is read."""
 
 
 class NodeError(BridgeError):

@@ -36,10 +36,10 @@ Count = Annotated[int, Meta(ge=1, le=MAX_WINDOW)]
 
 Weight = Annotated[float, Meta(ge=0, le=1_000_000)]
 
-Stage = Literal["lexical", "expansion", "vector", "sparse", "hybrid", "smoothing", "cascade", "rerank"]
-"""The last stage of a search. lexical: the application's own query; expansion: it and the predicted queries;
-vector: k-NN alone; sparse: weighted terms alone; hybrid: all legs that have a weight, fused; smoothing: hybrid, then
-similar documents get similar scores;
+Stage = Literal["lexical", "expansion", "vector", "sparse", "image", "hybrid", "smoothing", "cascade", "rerank"]
+"""The last stage of a search. lexical: the application's own query; expansion: it and the predicted queries; vector:
+k-NN alone; sparse: weighted terms alone; image: pictures alone; hybrid: all legs that have a weight, fused; smoothing:
+hybrid, then similar documents get similar scores;
 cascade: then a small cross-encoder over many candidates and the large one over the best of them; rerank: the large one
 alone instead. Both are preceded by smoothing if that is among the profile's stages."""
 
@@ -101,12 +101,28 @@ class SparseSettings(msgspec.Struct, frozen=True):
     terms_type: TermsType = "rank_features"
 
 
-LEGS = ("lexical", "expansion", "vector", "sparse")
+class ImageSettings(msgspec.Struct, frozen=True):
+    """How documents get a vector of their picture, in the space of questions.
+
+    - `field`: the application's field that names or holds the picture; of several the first counts.
+    - `encoder`: the image encoder; its tower for texts reads questions.
+    """
+
+    field: str
+    encoder: ModelReference
+    dimension: Annotated[int, Meta(ge=1, le=65_536)]
+
+
+LEGS = ("lexical", "expansion", "vector", "sparse", "image")
 """The searches whose rankings are fused, in the order in which they are shown."""
 
 SPARSE_WEIGHTS = {"lexical": 0.0, "expansion": 0.6, "sparse": 0.4}
 """The legs' weights if documents have terms and no vectors. Beside vectors, terms weigh nothing unless a profile says
 so: there they add little."""
+
+
+IMAGE_WEIGHT = 0.5
+"""The weight of the leg that searches pictures, beside 1 for texts and 1 for their vectors."""
 
 
 class FusionSettings(msgspec.Struct, frozen=True):
@@ -323,6 +339,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
     - `codes`: which codes documents have if they have embeddings; none if a profile does not name them, because
       documents of older indices have none: their scores are not smoothed.
     - `sparse`: how documents have weighted terms; None if they have none.
+    - `image`: how documents have a vector of their picture; None if they have none.
     - `filter_threshold`: which predicted queries are stored, if a share of all of them decides that.
     - `beside`: the application's index, if this profile is of its companion (`bridge.cluster.companion`); for a search
       of several, all of them with commas between.
@@ -351,6 +368,7 @@ class IndexProfile(msgspec.Struct, frozen=True):
     vector_encoding: VectorEncoding = "float"
     codes: Codes = "none"
     sparse: SparseSettings | None = None
+    image: ImageSettings | None = None
     filter_threshold: FilterThreshold | None = None
     beside: str | None = None
     version: int = PROFILE_VERSION
@@ -402,7 +420,8 @@ class IndexProfile(msgspec.Struct, frozen=True):
         vectors = [self.embedding_field] if self.has_vectors else []
         codes = [self.code_field] if self.has_codes else []
         terms = [self.terms_field] if self.has_terms else []
-        return [*vectors, *codes, *terms]
+        images = [self.image_embedding_field] if self.image is not None else []
+        return [*vectors, *codes, *terms, *images]
 
     @property
     def has_terms(self) -> bool:
@@ -413,6 +432,21 @@ class IndexProfile(msgspec.Struct, frozen=True):
     def terms_field(self) -> str:
         """Full name of the field that holds a document's terms and their weights."""
         return f"{self.generation_field}.terms"
+
+    @property
+    def image_field(self) -> str | None:
+        """Full name of the application's field that names or holds a document's picture."""
+        return self.image.field if self.image is not None else None
+
+    @property
+    def read_fields(self) -> list[str]:
+        """Full names of the application's fields that documents are enriched by."""
+        return [*self.text_fields, *([self.image.field] if self.image is not None else [])]
+
+    @property
+    def image_embedding_field(self) -> str:
+        """Full name of the field that holds the vector of a document's picture."""
+        return f"{self.generation_field}.image_embedding"
 
     @property
     def passages_field(self) -> str:

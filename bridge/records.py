@@ -40,6 +40,7 @@ class Document(msgspec.Struct, frozen=True):
 
     `body` is the JSON object exactly as it came, UTF-8 encoded: numbers and unknown fields reach the
     index byte for byte. `texts` maps each text field that is enriched to its text, in profile order.
+    `image` is what the field of its picture holds, None if there is no such field or nothing in it.
     `version` is set only for documents read from an index. `origin` names the source whose documents are
     removed with what they were made from, if it is one.
     """
@@ -51,6 +52,7 @@ class Document(msgspec.Struct, frozen=True):
     routing: str | None = None
     version: DocumentVersion | None = None
     origin: str | None = None
+    image: str | None = None
 
 
 class Passage(msgspec.Struct, frozen=True):
@@ -77,7 +79,8 @@ Special tokens and pieces with a dot, which would be a path in the index, are ne
 class EnrichedDocument(msgspec.Struct, frozen=True):
     """A document ready to write. `embeddings`: float32, (n_passages, dimension), rows of unit length,
     in the order of `passages`; no row if the text is empty. `stamp`: hash of the source text and
-    identities of the models. `terms`: the document's weighted terms; empty if no sparse encoder serves."""
+    identities of the models. `terms`: the document's weighted terms; empty if no sparse encoder serves.
+    `image`: the embedding of its picture, float32 (dimension,), of unit length; None if it has none."""
 
     document: Document
     passages: Sequence[Passage]
@@ -85,6 +88,7 @@ class EnrichedDocument(msgspec.Struct, frozen=True):
     embeddings: NDArray[np.float32]
     stamp: str
     terms: Terms = {}
+    image: NDArray[np.float32] | None = None
 
 
 Key = tuple[str, str]

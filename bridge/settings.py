@@ -442,6 +442,31 @@ class IngestSettings(Section):
         description="How searches of a new index weight a query's terms: idf, by how rare its word pieces are, or "
         "model, by the sparse encoder, which costs time and adds terms.",
     )
+    image_field: str | None = Field(
+        None,
+        description="Field that names or holds a document's picture, which gets a vector of its own: a path below "
+        "ingest.image_folder, a data URI, base64, or a URL; none by default.",
+    )
+    image_encoder: str | None = Field(
+        None, description="Image encoder, which embeds these pictures: path or hub name (extra: images)."
+    )
+    image_folder: Path | None = Field(
+        None, description="Folder below which the pictures lie that documents name by a path; none reads no file."
+    )
+    image_hosts: tuple[str, ...] = Field(
+        (),
+        description="Hosts from which pictures are fetched that documents name by a URL, as HOST or HOST:PORT; none by "
+        "default. Private addresses count like others: a host that is listed is trusted.",
+    )
+    max_image_bytes: int = Field(
+        10_000_000, gt=0, description="A document whose picture is a larger file becomes a dead letter, in bytes."
+    )
+    max_image_pixels: int = Field(
+        50_000_000,
+        gt=0,
+        le=89_000_000,
+        description="A document whose picture has more pixels becomes a dead letter; nothing is unpacked.",
+    )
     server: IngestServerSettings = IngestServerSettings()
     object_field: str = Field(
         "_neural",

@@ -109,7 +109,7 @@ def source_digest(source: bytes, names: Sequence[str]) -> str | None:
 
 def digest_in_stamp(stamp: str) -> str:
     """The `text_digest` that a stamp (`ingest.stages.stamps`) holds."""
-    return stamp.split(".", 2)[1] if "." in stamp else ""
+    return stamp.split(".", 2)[1].partition("-")[0] if "." in stamp else ""
 
 
 def digest(content: bytes) -> str:
@@ -138,6 +138,11 @@ def field_texts(values: Mapping[str, object], names: Sequence[str]) -> dict[str,
     Several values (an array, or one field in several places) become lines of one text.
     """
     return {name: _as_text(list(values_at(values, name))) for name in names}
+
+
+def first_text(values: Mapping[str, object], name: str | None) -> str | None:
+    """The first text of the named field of a document; None if it has none, or no field is named."""
+    return next(_strings(list(values_at(values, name))), None) if name is not None else None
 
 
 def strings_in(source: bytes, names: Sequence[str]) -> dict[str, list[str]]:

@@ -264,11 +264,12 @@ def _unreadable(source: IndexState, profile: IndexProfile) -> list[str]:
     stored = source.mapping.get("_source", {})
     found = ["_source is disabled: there is no text to read"] if stored.get("enabled") is False else []
     includes, excludes = stored.get("includes") or ["*"], stored.get("excludes") or []
-    for name in profile.text_fields:
-        if not _is_among(name, includes) or _is_among(name, excludes):
-            found.append(f"text field {name} is not stored: _source leaves it out")
-        if field_mapping(source.mapping, name) is None:
-            found.append(f"text field {name} is not in the mapping")
+    for kind, names in (("text", profile.text_fields), ("image", filter(None, [profile.image_field]))):
+        for name in names:
+            if not _is_among(name, includes) or _is_among(name, excludes):
+                found.append(f"{kind} field {name} is not stored: _source leaves it out")
+            if field_mapping(source.mapping, name) is None:
+                found.append(f"{kind} field {name} is not in the mapping")
     if source.settings.get("verified_before_close") == "true":
         found.append("it is closed: open it")
     return found

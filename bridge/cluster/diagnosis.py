@@ -64,6 +64,7 @@ class EnrichedIndex(msgspec.Struct, frozen=True):
     beside: Beside | None = None
     companion: str | None = None
     sparse_encoder: str | None = None
+    image_encoder: str | None = None
     completeness: Completeness | None = None
     text_fields: list[str] = []
 
@@ -308,6 +309,7 @@ def _counted(
         profile.generation,
         Beside(beside.generation, also, beside.encoder.identity) if beside else None,
         sparse_encoder=profile.sparse.encoder.identity if profile.sparse else None,
+        image_encoder=profile.image.encoder.identity if profile.image else None,
         text_fields=profile.text_fields,
     )
     return counted, Finding("note" if remedy else "ok", f"index {name}", message, remedy)
@@ -340,6 +342,7 @@ def _compared(cluster: _Cluster, profile: IndexProfile, index: str, name: str) -
         profile.generation,
         companion=name,
         sparse_encoder=profile.sparse.encoder.identity if profile.sparse else None,
+        image_encoder=profile.image.encoder.identity if profile.image else None,
         completeness=compared,
         text_fields=profile.text_fields,
     )

@@ -293,25 +293,34 @@ def components(profile: IndexProfile, embedding: Sequence[float]) -> list[Any]:
     return as_bytes
 
 
-def nearest(profile: IndexProfile, embedding: Sequence[float], *, k: int, allowed: Mapping[str, Any]) -> dict[str, Any]:
-    """The query for the `k` nearest vectors of each shard, among documents that match the `bool` clauses of `allowed`.
+def nearest(
+    profile: IndexProfile,
+    embedding: Sequence[float],
+    *,
+    k: int,
+    allowed: Mapping[str, Any],
+    images: bool = False,
+) -> dict[str, Any]:
+    """The query for the `k` nearest vectors of each shard, among documents that match the `bool` clauses of `allowed`:
+    vectors of their texts, or of their `images`.
 
     The clauses stand inside the k-NN query: beside it they would only remove some of the `k`. The graph of vectors
     ignores field-level security, so an `exists` clause beside it excludes callers from whom the field is hidden.
     """
-    field, vector = profile.embedding_field, components(profile, embedding)
+    field, vector = _vector_field(profile, images), components(profile, embedding)
     condition = {"filter": {"bool": dict(allowed)}} if allowed else {}
     if profile.vector_type == "dense_vector":
         knn: dict[str, Any] = {"field": field, "query_vector": vector, "num_candidates": k, **condition}
     else:
         knn = {field: {"vector": vector, "k": k, **condition}}
-    return _over_passages(profile, {"bool": {"must": [{"knn": knn}], "filter": [{"exists": {"field": field}}]}})
+    query = {"bool": {"must": [{"knn": knn}], "filter": [{"exists": {"field": field}}]}}
+    return query if images else _over_passages(profile, query)
 
 
-def compared(profile: IndexProfile, embedding: Sequence[float]) -> dict[str, Any]:
+def compared(profile: IndexProfile, embedding: Sequence[float], *, images: bool = False) -> dict[str, Any]:
     """The query that compares every vector with `embedding`, by cosine: slow and exact. Scores are those of `nearest`,
     so that they mean the same whichever of the two found a document."""
-    field, vector = profile.embedding_field, components(profile, embedding)
+    field, vector = _vector_field(profile, images), components(profile, embedding)
     if profile.vector_type == "dense_vector":
         source = "cosineSimilarity(params.query_value, params.field) + 1.0"
         script: dict[str, Any] = {"source": source, "params": {"field": field, "query_value": vector}}
@@ -322,7 +331,7 @@ def compared(profile: IndexProfile, embedding: Sequence[float]) -> dict[str, Any
     boost = 1.0 if (profile.vector_type, profile.vector_encoding) == ("knn_vector", "float") else 0.5
     among = {"bool": {"filter": [{"exists": {"field": field}}]}}
     scored = {"script_score": {"query": among, "script": script, "boost": boost}}
-    return _over_passages(profile, scored)
+    return scored if images else _over_passages(profile, scored)
 
 
 def weighed(profile: IndexProfile, terms: Terms) -> dict[str, Any]:
@@ -341,9 +350,14 @@ def weighed(profile: IndexProfile, terms: Terms) -> dict[str, Any]:
     return {"bool": {"should": scored}} if scored else {"match_none": {}}
 
 
-def graph_bytes(profile: IndexProfile) -> float:
-    """Memory of a vector and its links in the graph, by OpenSearch's own estimate of HNSW."""
-    return 1.1 * (profile.embedding_bytes + 8 * _HNSW["m"])
+def graph_bytes(profile: IndexProfile, vector_bytes: int | None = None) -> float:
+    """Memory of a vector, of a text unless its bytes are given, and of its links in the graph, by OpenSearch's own
+    estimate of HNSW."""
+    return 1.1 * ((profile.embedding_bytes if vector_bytes is None else vector_bytes) + 8 * _HNSW["m"])
+
+
+def _vector_field(profile: IndexProfile, images: bool) -> str:
+    return profile.image_embedding_field if images else profile.embedding_field
 
 
 def _over_passages(profile: IndexProfile, query: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from bridge.cluster.index import IndexState, look, put_meta, refuse_companion
 from bridge.cluster.removal import drop as drop_in_place
 from bridge.cluster.schema import field_mapping
 from bridge.errors import IndexUnsuitable
-from bridge.profile import BESIDE_KEY, META_KEY, STATIC_FUSION, FusionSettings, IndexProfile
+from bridge.profile import BESIDE_KEY, IMAGE_WEIGHT, META_KEY, STATIC_FUSION, FusionSettings, IndexProfile
 
 _NAME = re.compile(r"generation_(\d+)")
 
@@ -103,8 +103,8 @@ def next_generation(state: IndexState, made_by: IndexProfile) -> IndexProfile:
     if _alike(serving, made_by):
         raise IndexUnsuitable(
             f"generation {serving.generation} of {name}, which serves searches, is made by {_models(serving)} "
-            f"already: name the models to change to with --encoder, --generator and "
-            f"--sparse-encoder"
+            f"already: name the models to change to with --encoder, --generator, "
+            f"--sparse-encoder and --image-encoder"
         )
     if beside is not None:
         if _alike(beside, made_by):
@@ -122,7 +122,8 @@ def next_generation(state: IndexState, made_by: IndexProfile) -> IndexProfile:
         generator=made_by.generator,
         passages=made_by.passages,
         sparse=made_by.sparse,
-        fusion=made_by.fusion if serving.fusion in (FusionSettings(), STATIC_FUSION) else serving.fusion,
+        image=made_by.image,
+        fusion=made_by.fusion if _is_default(serving.fusion) else serving.fusion,
         rules=msgspec.structs.replace(serving.rules, scripts=made_by.rules.scripts),
         expanded_fields=serving.expanded_fields if serving.text_fields == made_by.text_fields else [],
         gate=None,
@@ -196,8 +197,17 @@ def older(state: IndexState) -> IndexProfile:
 
 def _alike(one: IndexProfile, other: IndexProfile) -> bool:
     """Whether two profiles give documents the same vectors, terms and predicted queries."""
-    pairs = ((p.encoder, p.generator, p.sparse and p.sparse.encoder, p.passages, p.text_fields) for p in (one, other))
-    return next(pairs) == next(pairs)
+    first, second = (
+        (p.encoder, p.generator, p.sparse and p.sparse.encoder, p.image, p.passages, p.text_fields)
+        for p in (one, other)
+    )
+    return first == second
+
+
+def _is_default(fusion: FusionSettings) -> bool:
+    """Whether nobody chose how texts and their vectors are fused."""
+    weights = {leg: weight for leg, weight in fusion.weights.items() if (leg, weight) != ("image", IMAGE_WEIGHT)}
+    return msgspec.structs.replace(fusion, weights=weights) in (FusionSettings(), STATIC_FUSION)
 
 
 def _name(state: IndexState) -> str:
@@ -206,7 +216,8 @@ def _name(state: IndexState) -> str:
 
 
 def _models(profile: IndexProfile) -> str:
-    models = (profile.encoder, profile.generator, profile.sparse and profile.sparse.encoder)
+    others = (profile.sparse and profile.sparse.encoder, profile.image and profile.image.encoder)
+    models = (profile.encoder, profile.generator, *others)
     return " and ".join(model.identity for model in models if model)
 
 

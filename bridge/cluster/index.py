@@ -229,10 +229,10 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
     state = check_in_place(client, index, profile)
     dialect = dialect_of(capabilities(client))
     kept = state.generation(profile.generation)
-    gets_terms = kept is not None and kept.sparse is None and profile.sparse is not None
-    if kept is None or gets_terms or missing_fields(as_kept(profile, state), state.mapping):
+    gets_more = kept is not None and _with_more(kept, profile) != kept
+    if kept is None or gets_more or missing_fields(as_kept(profile, state), state.mapping):
         analysed = analysers(state.mapping, profile)
-        served = as_kept(schema_fitted(_with_terms(kept, profile) if kept else profile, dialect), state)
+        served = as_kept(schema_fitted(_with_more(kept, profile) if kept else profile, dialect), state)
         new = scored_together(served, dialect, state.mapping, **analysed)
         body = {
             "_meta": {**state.mapping.get("_meta", {}), _meta_key(state, profile): new.to_meta()},
@@ -245,8 +245,9 @@ def extend(client: OpenSearch, index: str, profile: IndexProfile) -> IndexState:
     return check(client, state.name, profile)
 
 
-def _with_terms(kept: IndexProfile, profile: IndexProfile) -> IndexProfile:
-    """The profile that an index has already, with terms if this run makes them."""
+def _with_more(kept: IndexProfile, profile: IndexProfile) -> IndexProfile:
+    """The profile that an index has already, with terms and with vectors of pictures if this run makes them."""
+    kept = msgspec.structs.replace(kept, image=kept.image or profile.image)
     if kept.sparse is not None or profile.sparse is None:
         return kept
     # Without vectors there was nothing to fuse.
@@ -441,7 +442,7 @@ def count_stamped(client: OpenSearch, index: str, profile: IndexProfile) -> int:
 
 
 def count_enriched(client: OpenSearch, index: str, profile: IndexProfile) -> int:
-    """Documents with a vector or with predicted queries, and that a search can see; or those that were ever written, if
+    """Documents with vectors or with predicted queries, and that a search can see; or those that were ever written, if
     they have terms and no vectors: clusters do not count what has terms."""
     if profile.has_terms and not profile.has_vectors:
         return count_stamped(client, index, profile)
@@ -449,7 +450,10 @@ def count_enriched(client: OpenSearch, index: str, profile: IndexProfile) -> int
     vectors: dict[str, Any] = {"exists": {"field": profile.embedding_field}}
     if profile.passages.layout == "nested":
         vectors = {"nested": {"path": profile.passages_field, "query": vectors, "ignore_unmapped": True}}
-    query = {"bool": {"should": [queries, vectors], "minimum_should_match": 1}}
+    made = [queries, vectors]
+    if profile.image is not None:
+        made.append({"exists": {"field": profile.image_embedding_field}})
+    query = {"bool": {"should": made, "minimum_should_match": 1}}
     return int(client.count(index=index, body={"query": query})["count"])
 
 
@@ -464,6 +468,11 @@ def _contradictions(kept: IndexProfile, wanted: IndexProfile) -> Iterator[str]:
     if kept.sparse or kept.beside:  # in place, terms may be added to documents that have none
         first, second = (one.sparse.encoder.identity if one.sparse else "none" for one in (kept, wanted))
         pairs.append(("sparse encoder", first, second))
+    if kept.image or kept.beside:  # the same of vectors of pictures
+        made = [
+            (one.image.field, one.image.encoder.identity) if one.image else ("none", "none") for one in (kept, wanted)
+        ]
+        pairs += zip(("image field", "image encoder"), *made, strict=True)
     for name, has, wants in pairs:
         if has != wants:
             yield f"its profile says {name} {has}, this run {wants}: searches would mix the two"

@@ -10,8 +10,10 @@ from typing import Any, Literal, NamedTuple, TypedDict
 import msgspec
 
 from bridge.cluster.dialects import Dialect, VectorEngine
+from bridge.errors import IndexUnsuitable
 from bridge.profile import (
     BESIDE_KEY,
+    IMAGE_WEIGHT,
     META_KEY,
     SEPARATE_BOOST,
     SPARSE_WEIGHTS,
@@ -53,7 +55,19 @@ class Bm25(NamedTuple):
 
 def fitted(profile: IndexProfile, dialect: Dialect, engine: VectorEngine = "lucene") -> IndexProfile:
     """The profile as a new index of this cluster serves it: how vectors and terms are held, the documents' codes, and
-    without vectors no stage that needs them. Terms then take their place."""
+    without vectors no stage that needs them. Terms then take their place.
+
+    Raises:
+        IndexUnsuitable: there are to be vectors of pictures, and the cluster cannot search vectors.
+    """
+    if profile.image is not None and dialect.vector_type == "none":
+        raise IndexUnsuitable(
+            f"the cluster cannot search vectors, which pictures need: leave out --image-field {profile.image.field}, "
+            f"or see what `neural-bridge doctor` says is missing"
+        )
+    if profile.image is not None and "image" not in profile.fusion.weights:
+        weights = {**profile.fusion.weights, "image": IMAGE_WEIGHT}
+        profile = msgspec.structs.replace(profile, fusion=msgspec.structs.replace(profile.fusion, weights=weights))
     made = msgspec.structs.replace(
         profile,
         vector_type=dialect.vector_type,
@@ -169,6 +183,9 @@ def _mapped(profile: IndexProfile, analyzer: str | None, properties: Mapping[str
     mapped: JsonObject = {}
     for name in profile.text_fields:
         put_field(mapped, name, _text(analyzer))
+    if profile.image is not None:
+        # A picture in base64 would become thousands of words.
+        put_field(mapped, profile.image.field, {"type": "keyword", "index": False, "doc_values": False})
     return mapped | dict(properties or {})
 
 
@@ -203,6 +220,8 @@ def object_properties(
         fields["code"] = {"type": "binary", "doc_values": True}
     if profile.sparse:
         fields["terms"] = {"type": profile.sparse.terms_type}
+    if profile.image:
+        fields["image_embedding"] = dialect.vector_field(profile.image.dimension, engine, profile.vector_encoding)
     path = profile.generation_field.split(".")
     for name in reversed(path):
         fields = {name: {"type": "object", "dynamic": "strict", "properties": fields}}
@@ -362,10 +381,10 @@ def _unmapped(profile: IndexProfile, mapping: Mapping[str, Any]) -> Iterator[str
     for name in profile.text_fields:
         if field_mapping(mapping, name) is None:
             yield f"text field {name} is not in the mapping"
-    # After `undo` the fields stay in the mapping without a profile: then they are ours; older ones have no codes and
-    # no terms.
+    # After `undo` the fields stay in the mapping without a profile: then they are ours; older ones have no codes, no
+    # terms and no pictures.
     taken = field_mapping(mapping, profile.object_field) is not None and META_KEY not in mapping.get("_meta", {})
-    if taken and missing_fields(msgspec.structs.replace(profile, codes="none", sparse=None), mapping):
+    if taken and missing_fields(msgspec.structs.replace(profile, codes="none", sparse=None, image=None), mapping):
         yield f"field {profile.object_field} is there already, and is the application's"
 
 
@@ -382,6 +401,7 @@ def _wrong_fields(profile: IndexProfile, mapping: Mapping[str, Any]) -> Iterator
         profile.predicted_queries_field: ("text",),
         profile.stamp_field: ("keyword",),
         profile.embedding_field: _VECTOR_TYPES,
+        profile.image_embedding_field: _VECTOR_TYPES,
         profile.code_field: ("binary",),
         profile.terms_field: (profile.sparse.terms_type,) if profile.sparse else ("rank_features", "sparse_vector"),
     }
@@ -389,13 +409,14 @@ def _wrong_fields(profile: IndexProfile, mapping: Mapping[str, Any]) -> Iterator
         found = field_mapping(mapping, name)
         if found is not None and found.get("type") not in types:
             yield f"field {name} is of type {found.get('type', 'object')}, expected {' or '.join(types)}"
-    vector = field_mapping(mapping, profile.embedding_field) or {}
-    dimension = vector.get("dimension", vector.get("dims"))
-    if dimension is not None and dimension != profile.dimension:
-        yield (
-            f"field {profile.embedding_field} has dimension {dimension}, the encoder {profile.encoder.name} gives "
-            f"{profile.dimension}"
-        )
+    encoded = [(profile.embedding_field, profile.encoder.name, profile.dimension)]
+    if profile.image is not None:
+        encoded.append((profile.image_embedding_field, profile.image.encoder.name, profile.image.dimension))
+    for name, encoder, given in encoded:
+        vector = field_mapping(mapping, name) or {}
+        dimension = vector.get("dimension", vector.get("dims"))
+        if dimension is not None and dimension != given:
+            yield f"field {name} has dimension {dimension}, the encoder {encoder} gives {given}"
     if profile.passages.layout == "nested":
         passages = field_mapping(mapping, profile.passages_field)
         if passages is not None and passages.get("type") != "nested":

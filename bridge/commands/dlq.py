@@ -71,7 +71,11 @@ def replay(
             f"{file} comes from enriching {beside} beside itself, which needs no letters: run `neural-bridge backfill "
             f"{beside}` again instead, which reads these documents anew"
         )
-    documents = DeadLetterDocuments(file, FieldChoice(state.profile.text_fields if state.profile else (), id_field))
+    kept = state.profile
+    fields = (
+        FieldChoice(kept.text_fields, id_field, image_field=kept.image_field) if kept else FieldChoice((), id_field)
+    )
+    documents = DeadLetterDocuments(file, fields)
     if state.profile is None:
         raise UsageError(f"index {state.name} is not enriched: there is no profile to write {file} for")
     models = load_models(settings.ingest)

@@ -123,6 +123,9 @@ def encoder_findings(url: str, info: "SidecarInfo", indices: "list[EnrichedIndex
         if each.sparse_encoder and each.sparse_encoder not in info.sparse_model_ids:
             message = f"does not run {each.sparse_encoder}: searches of {each.name} do not use its weighted terms"
             findings.append(Finding("note", "sidecar", message, "name it in sidecar.sparse_encoders"))
+        if each.image_encoder and each.image_encoder not in encoders:
+            message = f"does not run {each.image_encoder}: searches of {each.name} do not find pictures"
+            findings.append(Finding("note", "sidecar", message, "name it in sidecar.more_encoders"))
     for each in with_vectors:
         if each.beside and each.beside.encoder not in encoders:
             message = (

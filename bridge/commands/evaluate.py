@@ -31,7 +31,7 @@ def command(
     *,
     judgements: JudgementOptions,
     stages: str = option(
-        "--stages", default=",".join(STAGES), help="Stages to measure, comma-separated; `sparse`, too."
+        "--stages", default=",".join(STAGES), help="Stages to measure, comma-separated; `sparse` and `image`, too."
     ),
     requirements: tuple[str, ...] = option(
         "--require", multiple=True, help="Exit with 1 unless this holds, for example ndcg@10>=bm25+0.01; repeatable."
@@ -126,7 +126,8 @@ def named_stages(stages: str) -> list[Stage]:
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise UsageError(
-            f"--stages {stages}: no stage {', '.join(unknown) or 'at all'}; choose from {', '.join(STAGES)}, sparse"
+            f"--stages {stages}: no stage {', '.join(unknown) or 'at all'}; choose from {', '.join(STAGES)}, sparse, "
+            "image"
         )
     return list(dict.fromkeys(known[name] for name in names))
 

@@ -10,7 +10,7 @@ import msgspec
 
 from bridge.commands import CLUSTER, INDEX, JSON, say, settings_of, show
 from bridge.commands.options.enrich import EXTERNAL_VERSIONS, RunOptions
-from bridge.commands.options.signature import cli_command, one_of, option
+from bridge.commands.options.signature import EXISTING_FOLDER, cli_command, one_of, option
 
 if TYPE_CHECKING:
     from ingest.follow.state import FollowStatus
@@ -42,6 +42,12 @@ def command(
     once: bool = option("--once", help="Process the writes so far, and end."),
     encoder: str | None = option("--encoder", help="Encoder that made the generation: path or built-in."),
     sparse_encoder: str | None = option("--sparse-encoder", help="Sparse encoder that made it: path or built-in."),
+    image_encoder: str | None = option("--image-encoder", help="Image encoder that embedded its pictures."),
+    image_folder: Path | None = option(
+        "--image-folder",
+        type=EXISTING_FOLDER,
+        help="Folder below which the pictures lie that documents name by a path.",
+    ),
     generator: str | None = option("--generator", help="Generator that predicted its queries: path or built-in."),
     threads: int | None = option(
         "--threads", type=click.IntRange(min=0), help="Compute threads; 0 takes all that may be used."
@@ -69,6 +75,8 @@ def command(
         ingest={
             "encoder": encoder,
             "sparse_encoder": sparse_encoder,
+            "image_encoder": image_encoder,
+            "image_folder": image_folder,
             "generator": generator,
             "threads": threads,
             "external_versions": external_versions,

@@ -193,6 +193,7 @@ def status(ctx: click.Context, *, index: str = INDEX, cluster_url: str | None = 
         enriched = indices.count_enriched(client, standing.holder(profile), profile)
         generator = profile.generator.identity if profile.generator else None
         sparse_encoder = profile.sparse.encoder.identity if profile.sparse else None
+        image_encoder = profile.image.encoder.identity if profile.image else None
         generations.append(
             {
                 "generation": profile.generation,
@@ -200,6 +201,7 @@ def status(ctx: click.Context, *, index: str = INDEX, cluster_url: str | None = 
                 "enriched": enriched,
                 "encoder": profile.encoder.identity,
                 "sparse_encoder": sparse_encoder,
+                "image_encoder": image_encoder,
                 "generator": generator,
                 "object": profile.generation_field,
                 "companion": standing.holder(profile) if profile.beside else None,
@@ -207,10 +209,10 @@ def status(ctx: click.Context, *, index: str = INDEX, cluster_url: str | None = 
         )
         where = f"the companion {standing.holder(profile)}" if profile.beside else profile.generation_field
         role = "serves searches" if serves else "serves no searches"
+        encoders = filter(None, (profile.encoder.identity, sparse_encoder, image_encoder))
         lines += [
             f"  generation {profile.generation} {role}: in {enriched:,} documents, under {where}",
-            f"    models  {', '.join(filter(None, (profile.encoder.identity, sparse_encoder)))}, "
-            f"{generator or 'no generator'}",
+            f"    models  {', '.join(encoders)}, {generator or 'no generator'}",
         ]
     if not generations:
         lines.append("  not enriched by the bridge")

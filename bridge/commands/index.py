@@ -65,12 +65,17 @@ def create(
     sparse_encoder: str | None = option(
         "--sparse-encoder", help="Sparse encoder that gives documents weighted terms: path or built-in name."
     ),
+    image_field: str | None = option(
+        "--image-field", help="Field that names or holds a picture, which gets a vector of its own."
+    ),
+    image_encoder: str | None = option("--image-encoder", help="Image encoder that embeds pictures: path or hub name."),
     generator: str | None = option("--generator", help="Generator of predicted queries: path or built-in name."),
     cluster_url: str | None = CLUSTER,
     as_json: bool = JSON,
 ) -> None:
     """Create INDEX with the bridge's fields in its mapping, ready for `neural-bridge ingest`."""
     made_by = {"encoder": encoder, "sparse_encoder": sparse_encoder, "generator": generator}
+    made_by |= {"image_field": image_field, "image_encoder": image_encoder}
     settings = settings_of(ctx, cluster={"url": cluster_url}, ingest=made_by)
     from bridge.cluster import index as indices
     from bridge.cluster.connection import connect
@@ -122,6 +127,11 @@ def show_index(
             f"  text fields  {', '.join(profile.text_fields)}",
             f"  encoder      {profile.encoder.identity}, {profile.dimension} dimensions",
             *([f"  terms        {profile.sparse.encoder.identity}"] if profile.sparse else []),
+            *(
+                [f"  pictures     {profile.image.encoder.identity}, of field {profile.image.field}"]
+                if profile.image
+                else []
+            ),
             f"  generator    {profile.generator.identity if profile.generator else 'none'}",
             f"  passages     {profile.passages.layout}",
             f"  stages       {', '.join(profile.stages)}",

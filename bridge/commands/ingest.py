@@ -145,6 +145,8 @@ def command(
     kept = existing.profile if existing else None
     choice = field_options.choice()
     names = enrich.text_fields or tuple(choice.text_fields) or tuple(kept.text_fields if kept else ())
+    image_field = settings.ingest.image_field or choice.image_field or (kept.image_field if kept else None)
+    choice = msgspec.structs.replace(choice, image_field=image_field)
     max_doc_bytes = settings.ingest.max_doc_bytes
     files = partial(
         FileDocuments,

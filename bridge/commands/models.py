@@ -26,7 +26,12 @@ CALIBRATION_TEXTS = 128
 COUNTED_TEXTS = 10_000
 """Texts of one file in which pieces of words are counted; more would let a large file outweigh the others."""
 
-_KIND = click.Choice(["encoder", "cross_encoder", "query_generator", "sparse_encoder"])
+_KIND = click.Choice(["encoder", "cross_encoder", "query_generator", "sparse_encoder", "image_encoder"])
+
+_PICTURES = option(
+    "--pictures", type=EXISTING_FOLDER, help="Folder of pictures like yours, which an image encoder needs beside texts."
+)
+_MOST_PICTURES = 200
 
 _IDF_TEXTS = 100_000
 """So many texts tell well enough how rare word pieces are."""
@@ -70,6 +75,7 @@ def verify(
     texts_file: Path | None = option(
         "--texts", type=EXISTING_FILE, help="JSON lines with `query` and `passage` to compare the two forms on."
     ),
+    pictures: Path | None = _PICTURES,
     as_json: bool = JSON,
 ) -> None:
     """Check a model's files and digests, load it, and compare it with another form of itself.
@@ -85,7 +91,7 @@ def verify(
         raise UsageError("--against and --texts go together: a comparison needs texts")
     figures: Mapping[str, float] = folder.manifest.figures
     if against is not None and texts_file is not None:
-        figures = _compared(folder, against, read_pairs(texts_file))
+        figures = _compared(folder, against, read_pairs(texts_file), read_pictures(pictures))
     show(
         {"identity": folder.identity, "whole": True, "figures": dict(figures)},
         f"{folder.identity}: whole, and it runs",
@@ -131,7 +137,7 @@ def export(
 ) -> None:
     """Export a transformers folder SOURCE to a model folder OUT.
 
-    Encoders of both kinds and cross-encoders are written in float32; `quantize` makes them small and fast. Query
+    Encoders of all kinds and cross-encoders are written in float32; `quantize` makes them small and fast. Query
     generators are written in int8 directly.
     """
     texts = [passage for _, passage in read_pairs(texts_file, most=_IDF_TEXTS)] if texts_file else []
@@ -195,6 +201,7 @@ def quantize(
         default=1.0,
         help="For a cross-encoder: share of a passage's tokens that the upper half of its layers reads.",
     ),
+    pictures: Path | None = _PICTURES,
     as_json: bool = JSON,
 ) -> None:
     """Write an int8 or float16 version OUT of the float32 model NAME, and measure the difference."""
@@ -204,7 +211,9 @@ def quantize(
         from bridge.training.quantization import quantize_folder
 
     pairs = read_pairs(texts_file)
-    folder = quantize_folder(resolve(name), out, pairs, precision=precision, keep_tokens=keep_tokens)
+    folder = quantize_folder(
+        resolve(name), out, pairs, precision=precision, keep_tokens=keep_tokens, pictures=read_pictures(pictures)
+    )
     _show_made(folder, out, as_json=as_json)
 
 
@@ -279,24 +288,36 @@ def read_pairs(file: Path, most: int = CALIBRATION_TEXTS) -> list[tuple[str, str
     return pairs
 
 
+def read_pictures(folder: Path | None) -> list[bytes]:
+    """The first pictures of a folder, by name; none without a folder."""
+    files = sorted(file for file in folder.iterdir() if file.is_file()) if folder else []
+    return [file.read_bytes() for file in files[:_MOST_PICTURES]]
+
+
 def _load(folder: "ModelFolder") -> None:
     """Loads the model once as a self-test."""
     from bridge.models.cross_encoder import CrossEncoder
     from bridge.models.encoder import Encoder
+    from bridge.models.image_encoder import ImageEncoder
     from bridge.models.query_generator import QueryGenerator
     from bridge.models.sparse_encoder import SparseEncoder
 
+    if folder.manifest.kind == "image_encoder":
+        Encoder.load(folder, threads=1)
     loaders: dict[str, Callable[..., object]] = {
         "encoder": Encoder.load,
         "static_encoder": Encoder.load,
         "cross_encoder": CrossEncoder.load,
         "query_generator": QueryGenerator.load,
         "sparse_encoder": SparseEncoder.load,
+        "image_encoder": ImageEncoder.load,
     }
     loaders[folder.manifest.kind](folder, threads=1)
 
 
-def _compared(folder: "ModelFolder", against: Path, pairs: list[tuple[str, str]]) -> dict[str, float]:
+def _compared(
+    folder: "ModelFolder", against: Path, pairs: list[tuple[str, str]], pictures: list[bytes]
+) -> dict[str, float]:
     """Figures of `folder` beside the model in `against`, if they differ by rounding only."""
     from bridge.models.artifact import MANIFEST, read_folder
     from bridge.models.fidelity import check, fidelity
@@ -309,7 +330,7 @@ def _compared(folder: "ModelFolder", against: Path, pairs: list[tuple[str, str]]
             card = _card(folder.manifest)
             # An export compares its graph with torch.
             reference = _export(purpose, folder.manifest.kind, against, Path(scratch), card)
-        figures = fidelity(reference, folder, pairs)
+        figures = fidelity(reference, folder, pairs, pictures)
     check(figures, folder)
     return figures
 
@@ -332,11 +353,14 @@ def _export(
     """Exports a model of any kind; `engine` is a query generator's, `texts` are a sparse encoder's."""
     with needs_extra(purpose, "train"):
         from bridge.training.export import export_model
+        from bridge.training.image_export import export_image_encoder
         from bridge.training.sparse_export import export_sparse_encoder
         from bridge.training.transformers_folder import Card
     about = msgspec.convert(card, Card)
     if kind == "sparse_encoder":
         return export_sparse_encoder(source, out, about, texts)
+    if kind == "image_encoder":
+        return export_image_encoder(source, out, about)
     return export_model(kind, source, out, about, engine=engine)
 
 

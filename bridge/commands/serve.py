@@ -49,6 +49,12 @@ def command(ctx: click.Context) -> None:
     multiple=True,
     help="Sparse encoder for /embed_sparse: path or built-in name; repeatable.",
 )
+@click.option(
+    "--image-encoder",
+    "image_encoders",
+    multiple=True,
+    help="Image encoder whose tower for texts embeds questions about pictures: path or hub name; repeatable.",
+)
 @click.option("--threads", type=click.IntRange(min=0), help="Compute threads; 0 takes all CPUs that the cgroup allows.")
 @click.pass_context
 def rerank(ctx: click.Context, /, **sidecar: Any) -> None:
@@ -59,6 +65,8 @@ def rerank(ctx: click.Context, /, **sidecar: Any) -> None:
     from rerank_server.server import run
 
     sidecar["sparse_encoders"] = list(sidecar["sparse_encoders"]) or None
+    if image_encoders := list(sidecar.pop("image_encoders")):
+        sidecar["more_encoders"] = [*settings_of(ctx).sidecar.more_encoders, *image_encoders]
     run(settings_of(ctx, sidecar=sidecar).sidecar)
 
 

@@ -83,7 +83,7 @@ class _Search:
         if self.left_alone is not None:
             # The lexical stage is the application's own search, which the proxy has no reason to touch.
             return stage == "lexical"
-        named = stage in ("sparse", "smoothing", "rerank", "cascade")
+        named = stage in ("sparse", "image", "smoothing", "rerank", "cascade")
         named = named and bool(self.doc_ids) and CONFIDENT not in self.marker
         return "degraded=" not in self.marker and (not named or stage in self.marker)
 

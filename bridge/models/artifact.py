@@ -18,7 +18,7 @@ from bridge.folders import user_cache_folder
 from bridge.models import onnx_file
 from bridge.text import decode
 
-Kind = Literal["encoder", "static_encoder", "cross_encoder", "query_generator", "sparse_encoder"]
+Kind = Literal["encoder", "static_encoder", "cross_encoder", "query_generator", "sparse_encoder", "image_encoder"]
 
 Role = Literal["query", "passage"]
 """What a text is to an encoder."""
@@ -39,6 +39,28 @@ DIGEST_LENGTH = 12
 """Hex digits of a SHA-256 that name a model in stamps, caches and the index's profile."""
 
 
+Resampling = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+"""How pixels are scaled, by Pillow's names."""
+
+
+class PictureInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How an image encoder takes a picture: RGB, values of 0…1 less `mean`, divided by `deviation`, one of each per
+    channel.
+
+    - `file`: the tower that reads pictures.
+    - `side`: width and height in pixels.
+    - `share`: of the shorter side; the square of this side in the picture's middle is read. None: the whole picture,
+      stretched to a square.
+    """
+
+    side: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    mean: Annotated[list[float], msgspec.Meta(min_length=3, max_length=3)]
+    deviation: Annotated[list[Annotated[float, msgspec.Meta(gt=0)]], msgspec.Meta(min_length=3, max_length=3)]
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = 1.0
+    resample: Resampling = "bicubic"
+    file: str = "image.onnx"
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `manifest.json` says of a model.
 
@@ -47,6 +69,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     something for encoders only; `start_id` and `end_id`, the ids around a query, for generators only; `prompt`,
     the three texts before, between and after query and passage, for cross-encoders that read a pair as one text;
     `keep_tokens`, the share of a passage's tokens that a cross-encoder's upper layers read.
+    `pictures`: of an image encoder, whose `file` is the tower that reads texts.
     `languages`: those that it reads, by ISO 639-1; empty if nobody says.
     `figures` holds what was measured of this very file, for people.
     """
@@ -66,6 +89,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     end_id: int | None = None
     prompt: list[str] = []
     keep_tokens: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    pictures: PictureInput | None = None
     languages: list[str] = []
     sources: list[str] = []
     figures: dict[str, float] = {}
@@ -84,8 +108,12 @@ class ModelFolder:
 
     @property
     def digest(self) -> str:
-        """First hex digits of the SHA-256 of the model's main file."""
-        return self.manifest.files[self.manifest.file][:DIGEST_LENGTH]
+        """First hex digits of the SHA-256 of the model's main file; of an image encoder, of its towers' hashes."""
+        main = self.manifest.files[self.manifest.file]
+        if self.manifest.pictures is None:
+            return main[:DIGEST_LENGTH]
+        both = main + self.manifest.files[self.manifest.pictures.file]
+        return hashlib.sha256(both.encode()).hexdigest()[:DIGEST_LENGTH]
 
     @property
     def identity(self) -> str:
@@ -174,7 +202,7 @@ def read_folder(path: Path) -> ModelFolder:
         manifest = decode(file.read_bytes(), Manifest)
     except (OSError, msgspec.DecodeError) as error:
         raise ModelError(f"model manifest {file} cannot be read ({error}): export the model anew") from error
-    for name in (manifest.file, TOKENIZER):
+    for name in (manifest.file, TOKENIZER, *([manifest.pictures.file] if manifest.pictures else [])):
         if name not in manifest.files:
             raise ModelError(f"model manifest {file}: `files` has no digest of {name}: export the model anew")
     for name in manifest.files:
@@ -182,8 +210,10 @@ def read_folder(path: Path) -> ModelFolder:
             raise ModelError(f"model manifest {file}: file {name!r} must be a plain name inside the folder")
     if len(manifest.prompt) not in (0, 3):
         raise ModelError(f"model manifest {file}: `prompt` has {len(manifest.prompt)} texts, three are needed or none")
-    if manifest.kind in ("encoder", "static_encoder") and not manifest.dimension:
+    if manifest.kind in ("encoder", "static_encoder", "image_encoder") and not manifest.dimension:
         raise ModelError(f"model manifest {file}: an encoder needs `dimension`")
+    if (manifest.kind == "image_encoder") != (manifest.pictures is not None):
+        raise ModelError(f"model manifest {file}: an image encoder, and no other kind, has `pictures`")
     return ModelFolder(path=path, manifest=manifest)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.errors import ModelError
-from bridge.models.artifact import ModelFolder, Role, resolve, verify
+from bridge.models.artifact import Kind, ModelFolder, Role, resolve, verify
 from bridge.models.session import CPU, Session, compute_threads
 from bridge.models.text_model import ComputingThreads, open_text_model
 from bridge.models.token_vectors import TokenVectors
@@ -25,7 +25,7 @@ _POOLING: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
 
 
 class Encoder:
-    """A bi-encoder, static ones included. Safe to use from several threads.
+    """A bi-encoder, static ones and the text towers of image encoders included. Safe to use from several threads.
 
     `encode` does a whole list; `sequences` and `embed_sequences` are its two halves, for a server that shares
     its threads among requests.
@@ -55,11 +55,13 @@ class Encoder:
         folder = model if isinstance(model, ModelFolder) else resolve(model)
         if folder.manifest.kind == "static_encoder":
             return cls(folder, *_open_static(folder), threads=1)
-        folder, session, tokenizer, shape = open_text_model(folder, "encoder", providers)
+        kind: Kind = "image_encoder" if folder.manifest.kind == "image_encoder" else "encoder"
+        folder, session, tokenizer, shape = open_text_model(folder, kind, providers)
         dimension = folder.manifest.dimension
-        if len(shape) != 3 or shape[2] != dimension:
+        expected = "(1, n_tokens, {})" if kind == "encoder" else "(1, {})"
+        if len(shape) != expected.count(",") + 1 or shape[-1] != dimension:
             raise ModelError(
-                f"model {folder.path} gives an array of shape {shape}, expected (1, n_tokens, {dimension}): correct "
+                f"model {folder.path} gives an array of shape {shape}, expected {expected.format(dimension)}: correct "
                 f"`dimension` in its manifest, or export it anew"
             )
         return cls(folder, session, tokenizer, threads=compute_threads(threads))
@@ -109,7 +111,8 @@ class Encoder:
 
     def _pooled(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
         """One text's embedding, float32 (dimension,), from the states of its tokens."""
-        embedding = _POOLING[self._manifest.pooling](states)
+        pooled_by_graph = self._manifest.kind == "image_encoder"
+        embedding = states if pooled_by_graph else _POOLING[self._manifest.pooling](states)
         if self._manifest.normalise:
             embedding /= max(float(np.linalg.norm(embedding)), _TINY)
         return embedding

@@ -11,10 +11,11 @@ from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
+from bridge.models.image_encoder import ImageEncoder
 from bridge.models.sparse_encoder import SparseEncoder
 from bridge.records import Terms
 
-LOWEST = {"cosine_to_reference": 0.98, "nearest_shared": 0.8, "kendall_tau": 0.8}
+LOWEST = {"cosine_to_reference": 0.98, "picture_cosine_to_reference": 0.98, "nearest_shared": 0.8, "kendall_tau": 0.8}
 """Figures below these tell of a broken conversion rather than of rounding: the shipped int8 files stand at .998,
 .95 and above .9 if they read every token."""
 
@@ -25,16 +26,20 @@ _NEAREST = 10
 _COMPARED_QUERIES = 8
 
 
-def fidelity(reference: ModelFolder, model: ModelFolder, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """Figures of `model` beside `reference`, over `pairs` of query (may be empty) and passage.
+def fidelity(
+    reference: ModelFolder, model: ModelFolder, pairs: Sequence[tuple[str, str]], pictures: Sequence[bytes] = ()
+) -> dict[str, float]:
+    """Figures of `model` beside `reference`, over `pairs` of query (may be empty) and passage, and over files of
+    pictures.
 
-    Encoders: mean cosine, and the share of each query's ten nearest passages that stays. Cross-encoders: mean
-    difference of the logits, their standard deviation for scale, and Kendall's tau of the rankings of all passages
-    for each of the first queries. Sparse encoders: mean cosine of the passages' weighted terms, and the share of the
-    terms that stay. All: how many times as fast the model is, one sequence at a time on one thread.
+    Encoders: mean cosine, of image encoders that of pictures too, and the share of each query's ten nearest passages
+    that stays. Cross-encoders: mean difference of the logits, their standard deviation for scale, and Kendall's tau of
+    the rankings of all passages for each of the first queries. Sparse encoders: mean cosine of the passages' weighted
+    terms, and the share of the terms that stay. All: how many times as fast the model is, one sequence at a time on one
+    thread.
 
     Raises:
-        ModelError: the two are of different kinds, or of one that has no comparison.
+        ModelError: the two are of different kinds, or of one that has no comparison; an image encoder without pictures.
     """
     kinds = {reference.manifest.kind, model.manifest.kind}
     if kinds in ({"encoder"}, {"static_encoder"}):
@@ -43,6 +48,8 @@ def fidelity(reference: ModelFolder, model: ModelFolder, pairs: Sequence[tuple[s
         return _cross_encoders(reference, model, pairs)
     if kinds == {"sparse_encoder"}:
         return _sparse_encoders(reference, model, [passage for _, passage in pairs])
+    if kinds == {"image_encoder"}:
+        return _encoders(reference, model, pairs) | _of_pictures(reference, model, pictures)
     raise ModelError(
         f"model {model.path} of kind {model.manifest.kind} cannot be compared with {reference.path} of kind "
         f"{reference.manifest.kind}: name two models of one kind"
@@ -84,6 +91,22 @@ def _encoders(reference: ModelFolder, model: ModelFolder, pairs: Sequence[tuple[
         shared = [len(set(a) & set(b)) / len(a) for a, b in zip(*nearest, strict=True)]
         figures["nearest_shared"] = float(np.mean(shared))
     return figures | {"speed_ratio": seconds[0] / seconds[1]}
+
+
+def _of_pictures(reference: ModelFolder, model: ModelFolder, pictures: Sequence[bytes]) -> dict[str, float]:
+    if not pictures:
+        raise ModelError("image encoders are compared by texts and pictures: give a folder of pictures with --pictures")
+    seconds, embedded = [], []
+    for folder in (reference, model):
+        encoder = ImageEncoder.load(folder, threads=1)
+        read = [encoder.read(picture) for picture in pictures]
+        began = time.perf_counter()
+        embedded.append(encoder.encode(read))
+        seconds.append(time.perf_counter() - began)
+        encoder.close()
+    expected, found = embedded
+    cosine = float((expected * found).sum(axis=1).mean())
+    return {"picture_cosine_to_reference": cosine, "picture_speed_ratio": seconds[0] / seconds[1]}
 
 
 def _sparse_encoders(reference: ModelFolder, model: ModelFolder, passages: Sequence[str]) -> dict[str, float]:

@@ -26,6 +26,8 @@ READY_GRAPHS = ("onnx/model.onnx", "model.onnx")
 
 SAFE_WEIGHTS = "model.safetensors"
 GENERATION_CONFIGURATION = "generation_config.json"
+PREPROCESSOR_CONFIGURATION = "preprocessor_config.json"
+"""How a model takes pictures."""
 
 _CONFIGURATION = "config.json"
 _CARD = "README.md"
@@ -81,9 +83,9 @@ def download(name: str, *, mirror: Path | None = None, kind: Kind | None = None,
     modules = repository.json(_MODULES_FILE, list[dict[str, Any]]) or []
     kind = kind or _kind(name, configuration, modules)
     found = None
-    # A generator's graphs come in several files, whose names differ by exporter, and a sparse encoder's gives all
-    # logits of all tokens: these are exported here.
-    if kind not in ("query_generator", "sparse_encoder") or graph is not None:
+    # A generator's graphs come in several files, whose names differ by exporter, a sparse encoder's gives all logits of
+    # all tokens, and an image encoder's wants texts and pictures at once: these are exported here.
+    if kind not in ("query_generator", "sparse_encoder", "image_encoder") or graph is not None:
         graphs = (graph,) if graph is not None else READY_GRAPHS
         found = next((file for path in graphs if (file := repository.file(path)) is not None), None)
         if graph is not None and found is None:
@@ -91,6 +93,7 @@ def download(name: str, *, mirror: Path | None = None, kind: Kind | None = None,
     if found is None:
         repository.required(SAFE_WEIGHTS, "weights saved by pickle are never opened; ask its owner for safetensors")
         repository.file(GENERATION_CONFIGURATION)
+        repository.file(PREPROCESSOR_CONFIGURATION)
     card = repository.card()
     languages = card.get("language") or []
     prompts = (repository.json(_PROMPTS_FILE) or {}).get("prompts") or {}
@@ -139,6 +142,8 @@ def _kind(name: str, configuration: dict[str, Any], modules: list[dict[str, Any]
     if any("sparse_encoder" in str(module.get("type")) for module in modules):
         return "sparse_encoder"  # the package of sentence-transformers that its parts come from
     architecture = next(iter(configuration.get("architectures") or ["?"]))
+    if architecture == "CLIPModel":
+        return "image_encoder"
     if architecture.endswith("ForSequenceClassification"):
         return "cross_encoder"
     if architecture.endswith("ForConditionalGeneration"):

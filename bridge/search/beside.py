@@ -76,12 +76,18 @@ def made_of(fields: Mapping[str, Sequence[object]], profile: IndexProfile) -> st
 
 
 def vector(
-    profile: IndexProfile, embedding: Sequence[float], *, size: int, among: Collection[str] | None = None
+    profile: IndexProfile,
+    embedding: Sequence[float],
+    *,
+    size: int,
+    among: Collection[str] | None = None,
+    images: bool = False,
 ) -> Json:
-    """The documents of the companion that are nearest to the query's embedding; each one of `among` is compared."""
+    """The documents of the companion whose texts, or `images`, are nearest to the query's embedding; each one of
+    `among` is compared."""
     if among is None:
-        return _candidates(profile, dialects.nearest(profile, embedding, k=size, allowed={}), size)
-    query = {"bool": {"must": [dialects.compared(profile, embedding)], **_among(among)}}
+        return _candidates(profile, dialects.nearest(profile, embedding, k=size, allowed={}, images=images), size)
+    query = {"bool": {"must": [dialects.compared(profile, embedding, images=images)], **_among(among)}}
     return _candidates(profile, query, size)
 
 

@@ -49,7 +49,7 @@ DIVERSE = "+diverse"
 _FOR_URLS = str.maketrans("-_", "+/")
 
 TEXT_LEGS = ("expansion", "lexical")
-NEURAL_LEGS = ("vector", "sparse")
+NEURAL_LEGS = ("vector", "sparse", "image")
 WORDS, BOOSTS = "words", "boosts"
 """Names of the searches that `bridge.search.boosts` reads; like the leg `lexical` they are the application's own."""
 _RERANKED = ("rerank", "cascade")
@@ -70,6 +70,10 @@ class Backend(Protocol):
 
     async def embed(self, text: str) -> Sequence[float] | None:
         """The query's embedding, of unit length."""
+
+    async def embed_for_images(self, text: str) -> Sequence[float] | None:
+        """The query's embedding in the space of pictures, of unit length; None by default."""
+        return None
 
     async def weigh(self, text: str) -> Terms | None:
         """The query's weighted terms; empty if it has none."""
@@ -268,21 +272,22 @@ async def _run_legs(
     async def search(bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
         return await backend.search({leg: legs.coded(body, profile) if coded else body for leg, body in bodies.items()})
 
-    async def encoded(text: str) -> tuple[Sequence[float] | None, Terms | None]:
+    async def encoded(text: str) -> tuple[Sequence[float] | None, Terms | None, Sequence[float] | None]:
         return await asyncio.gather(
             backend.embed(text) if "vector" in wanted else _nothing(),
             backend.weigh(text) if "sparse" in wanted else _nothing(),
+            backend.embed_for_images(text) if "image" in wanted else _nothing(),
         )
 
     # Mostly nothing is misspelt: the text as typed is encoded meanwhile.
-    (embedding, terms), repair = await asyncio.gather(
+    (embedding, terms, of_images), repair = await asyncio.gather(
         encoded(request.meant_text),
         backend.repair(request) if profile.rules.repair and request.repair is None else _nothing(),
     )
     if repair is not None:
         request = replace(request, repair=repair)
         meant = await encoded(repair.text)
-        embedding, terms = meant[0] or embedding, meant[1] or terms
+        embedding, terms, of_images = meant[0] or embedding, meant[1] or terms, meant[2] or of_images
     bodies: dict[str, Json] = {WORDS: boosts.words_alone(request, profile)} if words else {}
     if "lexical" in wanted:
         bodies["lexical"] = legs.lexical(request, profile)
@@ -292,13 +297,20 @@ async def _run_legs(
         bodies["vector"] = legs.vector(request, profile, embedding)
     if terms:
         bodies["sparse"] = legs.sparse(request, profile, terms)
+    if of_images is not None:
+        bodies["image"] = legs.vector(request, profile, of_images, images=True)
     hits_of = dict(await search(bodies)) if bodies else {}
-    few = embedding is not None and "vector" in hits_of and len(hits_of["vector"]) < profile.window
-    if embedding is not None and few and profile.beside is None:
+    few = {leg for leg in ("vector", "image") if leg in hits_of and len(hits_of[leg]) < profile.window}
+    if few and profile.beside is None:
         # Few documents are allowed, or document-level security hid the nearest: only a full comparison tells, and
         # among few documents it costs little. A companion knows no conditions: there the backend finds out which
         # documents are allowed.
-        hits_of |= await search({"vector": legs.exact_vector(request, profile, embedding)})
+        exact: dict[str, Json] = {}
+        if embedding is not None and "vector" in few:
+            exact["vector"] = legs.exact_vector(request, profile, embedding)
+        if of_images is not None and "image" in few:
+            exact["image"] = legs.exact_vector(request, profile, of_images, images=True)
+        hits_of |= await search(exact)
     if not hits_of.get("vector"):
         # Vectors that the caller may not see are not compared with anything further on either.
         embedding = None

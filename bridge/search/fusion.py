@@ -56,7 +56,10 @@ def leg_weights(profile: IndexProfile, stage: Stage) -> dict[str, float]:
             return {"vector": 1.0}
         case "sparse" if profile.has_terms:
             return {"sparse": 1.0}
-    lacking = {leg for leg, has in (("vector", profile.has_vectors), ("sparse", profile.has_terms)) if not has}
+        case "image" if profile.image is not None:
+            return {"image": 1.0}
+    has_field = {"vector": profile.has_vectors, "sparse": profile.has_terms, "image": profile.image is not None}
+    lacking = {leg for leg, has in has_field.items() if not has}
     weights = {leg: weight for leg, weight in profile.fusion.weights.items() if leg not in lacking}
     if text_leg == "lexical":
         weights["lexical"] = max(weights.get("lexical", 0.0), weights.pop("expansion", 0.0))

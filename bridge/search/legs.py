@@ -82,22 +82,25 @@ def expanded_by(request: SearchRequest, profile: IndexProfile, alternative: Json
     return _ids_only(request, profile.window, query, keep_conditions=True)
 
 
-def vector(request: SearchRequest, profile: IndexProfile, embedding: Sequence[float]) -> Json:
-    """The documents nearest to the query's embedding, among those that the application's conditions allow."""
+def vector(request: SearchRequest, profile: IndexProfile, embedding: Sequence[float], *, images: bool = False) -> Json:
+    """The documents whose texts, or `images`, are nearest to the query's embedding, among those that the application's
+    conditions allow."""
     k = min(profile.window * _K_PER_RESULT, MAX_K)
-    query = dialects.nearest(profile, embedding, k=k, allowed=allowed(request))
+    query = dialects.nearest(profile, embedding, k=k, allowed=allowed(request), images=images)
     body = _ids_only(request, profile.window, query, keep_conditions=False)
     # Afterwards, too: inside, conditions that only exclude let OpenSearch 2 find every passage.
     return body | {"post_filter": {"bool": conditions}} if (conditions := allowed(request)) else body
 
 
-def exact_vector(request: SearchRequest, profile: IndexProfile, embedding: Sequence[float]) -> Json:
+def exact_vector(
+    request: SearchRequest, profile: IndexProfile, embedding: Sequence[float], *, images: bool = False
+) -> Json:
     """The same documents as `vector`, found by comparing every allowed one.
 
     The graph of vectors knows nothing of document-level security: if it hides the nearest neighbours,
     `vector` finds few documents or none. This query meets only what the caller may see.
     """
-    return allowed_by(request, profile, dialects.compared(profile, embedding))
+    return allowed_by(request, profile, dialects.compared(profile, embedding, images=images))
 
 
 def sparse(request: SearchRequest, profile: IndexProfile, terms: Terms) -> Json:

@@ -15,9 +15,9 @@ outputs.
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -31,7 +31,8 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from bridge.errors import ModelError
 from bridge.models.artifact import ModelFolder, verify, write_manifest
 from bridge.models.fidelity import fidelity
-from bridge.models.tokenization import TokenArrays, load_tokenizer
+from bridge.models.image_encoder import INPUT, read_picture
+from bridge.models.tokenization import load_tokenizer
 from bridge.training.output_layer import quantize_output_layer
 from bridge.training.token_pruning import prune_tokens
 
@@ -55,15 +56,18 @@ def quantize_folder(
     *,
     precision: Precision = "int8",
     keep_tokens: float = 1.0,
+    pictures: Sequence[bytes] = (),
 ) -> ModelFolder:
-    """Makes an int8 or a float16 model folder of a float32 one.
+    """Makes an int8 or a float16 model folder of a float32 one; for an image encoder `pictures` are files like those
+    that it will read.
 
     One half of `pairs` (query, passage) calibrates the ranges. The other half compares the two models, and the figures
     go into the manifest. `keep_tokens` below 1 is for cross-encoders in int8: the share of a passage's tokens that the
     upper half of the layers reads, see `prune_tokens`.
 
     Raises:
-        ModelError: not an encoder or a cross-encoder, too few pairs, or a model that needs all tokens.
+        ModelError: not an encoder or a cross-encoder, too few pairs or pictures, or a model that needs all tokens.
+        PictureRefused: one of the pictures cannot be read.
     """
     verify(folder, kind=folder.manifest.kind)
     if folder.manifest.kind in ("query_generator", "static_encoder"):
@@ -74,6 +78,12 @@ def quantize_folder(
         raise ModelError(
             f"model {folder.path}: keep_tokens is {keep_tokens:g}, and only cross-encoders in int8 can leave out "
             f"tokens: leave it at 1"
+        )
+    tower = folder.manifest.pictures
+    if tower is not None and len(pictures) < 2 * _FEWEST_PAIRS:
+        raise ModelError(
+            f"{len(pictures)} pictures are too few to quantise model {folder.path}: give a folder of "
+            f"{2 * _FEWEST_PAIRS} with --pictures"
         )
     seen, unseen = pairs[::2], pairs[1::2]
     tokenizer = load_tokenizer(folder)
@@ -86,19 +96,31 @@ def quantize_folder(
             else tokenizer.sequences([text for text in (query, passage) if text])
         )
     ]
+    towers: dict[str, Sequence[Mapping[str, NDArray[Any]]]] = {folder.manifest.file: calibration}
+    if tower is not None:
+        towers[tower.file] = [{INPUT: read_picture(each, tower)[None]} for each in pictures[::2]]
     out.mkdir(parents=True, exist_ok=True)
-    if precision == "fp16":
-        halve(folder.model_file, out / folder.manifest.file)
-    else:
-        quantize(folder.model_file, out / folder.manifest.file, calibration, keep_tokens=keep_tokens)
-    for name in folder.manifest.files.keys() - {folder.manifest.file}:
+    for name, arrays in towers.items():
+        if precision == "fp16":
+            halve(folder.path / name, out / name)
+        else:
+            quantize(folder.path / name, out / name, arrays, keep_tokens=keep_tokens)
+    for name in folder.manifest.files.keys() - towers.keys():
         shutil.copyfile(folder.path / name, out / name)
     made = write_manifest(out, msgspec.structs.replace(folder.manifest, keep_tokens=keep_tokens))
-    return write_manifest(out, msgspec.structs.replace(made.manifest, figures=fidelity(folder, made, unseen)))
+    return write_manifest(
+        out, msgspec.structs.replace(made.manifest, figures=fidelity(folder, made, unseen, pictures[1::2]))
+    )
 
 
-def quantize(model_file: Path, out_file: Path, calibration: Sequence[TokenArrays], *, keep_tokens: float = 1.0) -> None:
-    """Writes the int8 form of `model_file`; `calibration` are typical input sequences.
+def quantize(
+    model_file: Path,
+    out_file: Path,
+    calibration: Sequence[Mapping[str, NDArray[Any]]],
+    *,
+    keep_tokens: float = 1.0,
+) -> None:
+    """Writes the int8 form of `model_file`; `calibration` are typical inputs.
 
     Raises:
         ModelError: there is no calibration, nothing in the graph to quantise, or no way to leave out tokens.
@@ -145,7 +167,9 @@ def quantize_products(model_file: Path, out_file: Path) -> None:
     onnx.save_model(model, str(out_file))
 
 
-def activation_maxima(model: onnx.ModelProto, calibration: Sequence[TokenArrays]) -> dict[str, NDArray[np.float32]]:
+def activation_maxima(
+    model: onnx.ModelProto, calibration: Sequence[Mapping[str, NDArray[Any]]]
+) -> dict[str, NDArray[np.float32]]:
     """Per input of a product with weights: the largest magnitude of each channel, float32 (n_channels,)."""
     inputs = sorted({node.input[0] for node in _products(model.graph)})
     if not inputs:

@@ -194,7 +194,11 @@ class Books:
             removed=self.removed,
             watermark=self.mark,
             dead_letters=str(self.dead_letters) if self.ledger.dead_lettered else None,
-            models=[model.identity for model in (profile.generator, profile.encoder) if model],
+            models=[
+                model.identity
+                for model in (profile.generator, profile.encoder, profile.image and profile.image.encoder)
+                if model
+            ],
         )
 
     def _begin(self) -> Checkpoint:

@@ -46,7 +46,9 @@ class FollowedFields:
         if fields == "vectors":
             # A document whose queries fit its text has vectors that do.
             return cls(fields, without_queries, vectors, [whole, vectors])
-        added = profile if profile.beside else msgspec.structs.replace(profile, vector_type="none", sparse=None)
+        added = (
+            profile if profile.beside else msgspec.structs.replace(profile, vector_type="none", sparse=None, image=None)
+        )
         return cls(fields, added, whole, [vectors], after=True)
 
     def needed(self, documents: Sequence[Document], stamps: Sequence[str | None]) -> list[Document]:

@@ -99,6 +99,7 @@ class Follower:
             state.name,
             [*profile.text_fields, *([] if profile.beside else [profile.stamp_field])],
             text_fields=profile.text_fields,
+            image_field=profile.image_field,
             retry=self._retry,
             stopped=stop.stopped,
             no_external_versions=settings.external_versions == "detect" and not profile.beside,

@@ -117,7 +117,9 @@ class _RayRun:
         texts = tuple(self._job.profile.text_fields)
         fields = (*texts, self._job.profile.stamp_field)
         index = self._job.profile.beside or self._job.index
-        return SplitIndex(self._executor.cluster, index, fields, texts, self._retry)
+        return SplitIndex(
+            self._executor.cluster, index, fields, texts, self._retry, image_field=self._job.profile.image_field
+        )
 
     def _send(self, source: Source[Any]) -> None:
         job = self._job

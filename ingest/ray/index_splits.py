@@ -36,7 +36,7 @@ class Changed:
 
 @dataclass(frozen=True)
 class SplitIndex(Source[Slice | Changed]):
-    """The documents of an index in `splits`; `fields` and `text_fields` as of `IndexDocuments`. Slices are of the point
+    """The documents of an index in `splits`; the fields as of `IndexDocuments`. Slices are of the point
     in time `pit`."""
 
     cluster: ClusterAddress
@@ -46,6 +46,7 @@ class SplitIndex(Source[Slice | Changed]):
     retry: RetryLimits
     pit: str = ""
     splits: Sequence[Slice | Changed] = ()
+    image_field: str | None = None
 
     def parts(self) -> Sequence[Slice | Changed]:
         """See `Source`."""
@@ -59,7 +60,14 @@ class SplitIndex(Source[Slice | Changed]):
             BridgeError: what `IndexDocuments` says.
         """
         with self.cluster.client() as client:
-            documents = IndexDocuments(client, self.index, self.fields, text_fields=self.text_fields, retry=self.retry)
+            documents = IndexDocuments(
+                client,
+                self.index,
+                self.fields,
+                text_fields=self.text_fields,
+                image_field=self.image_field,
+                retry=self.retry,
+            )
             if isinstance(part, Slice):
                 yield from documents.slice(self.pit, part.number, part.n_slices)
             else:

@@ -52,6 +52,7 @@ def run_backfill(job: Job, executor: Executor = LOCAL) -> BackfillReport:
         state.name,
         [*profile.text_fields, profile.stamp_field],
         text_fields=profile.text_fields,
+        image_field=profile.image_field,
         retry=BulkLimits.of(job.settings).retry,
         stopped=job.stopped,
         no_external_versions=job.settings.external_versions == "detect",

@@ -60,6 +60,7 @@ def run_beside(job: Job, prefix: str, executor: Executor = LOCAL) -> BesideRepor
         source_state.name,
         job.profile.text_fields,
         text_fields=job.profile.text_fields,
+        image_field=job.profile.image_field,
         retry=BulkLimits.of(job.settings).retry,
         stopped=job.stopped,
         goes_on=True,

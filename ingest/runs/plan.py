@@ -100,6 +100,7 @@ def plan(
         state.name,
         [*texts, profile.stamp_field],
         text_fields=texts,
+        image_field=profile.image_field,
         retry=RetryLimits(),
         stopped=threading.Event(),
     )
@@ -115,6 +116,8 @@ def plan(
     n_passages = round(scale * sum(len(document.passages) for document in measured.documents))
     growth = sum(_stored_bytes(document, profile) for document in measured.documents)
     n_vectors = n_passages if profile.has_vectors else 0
+    image_bytes = profile.image.dimension * profile.embedding_bytes // profile.dimension if profile.image else 0
+    n_images = round(scale * sum(document.image is not None for document in measured.documents))
     chosen: Literal["in_place", "beside"] = "beside" if way.companion else "in_place"
     return Plan(
         index=state.name,
@@ -129,8 +132,8 @@ def plan(
         documents_per_s=round(measured.per_s, 1),
         hours=round(measured.hours(n_stale), 6),
         store_bytes=_store_bytes(client, state.name),
-        index_growth_bytes=round(scale * growth) + n_vectors * profile.embedding_bytes,
-        vector_memory_bytes=round(n_vectors * graph_bytes(profile)),
+        index_growth_bytes=round(scale * growth) + n_vectors * profile.embedding_bytes + n_images * image_bytes,
+        vector_memory_bytes=round(n_vectors * graph_bytes(profile) + n_images * graph_bytes(profile, image_bytes)),
         bm25=Bm25.of(state.settings),
         mapping=_added(client, state, written, profile),
         risks=_risks(sampled, written, models),
@@ -142,7 +145,7 @@ def _stored_bytes(document: EnrichedDocument, profile: IndexProfile) -> float:
     if profile.beside is None:
         return len(neural_object(document, profile))
     # A companion leaves embeddings out of `_source`, and indexes texts without storing them.
-    stored = msgspec.structs.replace(document, embeddings=document.embeddings[:0])
+    stored = msgspec.structs.replace(document, embeddings=document.embeddings[:0], image=None)
     return len(neural_object(stored, profile)) + _INDEXED_SHARE * sum(map(len, document.document.texts.values()))
 
 

@@ -123,6 +123,7 @@ def _sample(client: OpenSearch, index: str, profile: IndexProfile, size: int) ->
         index,
         [*texts, *([] if profile.beside else [profile.stamp_field, profile.embedding_field])],
         text_fields=texts,
+        image_field=profile.image_field,
         retry=RetryLimits(),
         stopped=threading.Event(),
     )

@@ -9,7 +9,7 @@ import yaml
 
 from bridge.errors import UsageError
 from bridge.records import Document
-from bridge.text import field_texts, value_at
+from bridge.text import field_texts, first_text, value_at
 from ingest.sources.json_bytes import Entry, JsonProblem, parse_object, reshaped, without_key
 from ingest.sources.source import SourceItem, Unreadable
 
@@ -24,9 +24,9 @@ class FieldChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the fields of a source's objects mean, and which of them the index gets under which name.
 
     `id_field` and `routing_field` are names in the source (dots for objects), `text_fields` names in the index,
-    in the profile's order. `rename` (source name → index name) and `drop` apply to an object's own keys, not to
-    keys inside objects; values keep every byte. `numbers`: columns whose cells are numbers, in formats that
-    know text only.
+    in the profile's order; `image_field` is the one there that names or holds a picture. `rename` (source name → index
+    name) and `drop` apply to an object's own keys, not to keys inside objects; values keep every byte. `numbers`:
+    columns whose cells are numbers, in formats that know text only.
     """
 
     text_fields: Sequence[str] = ()
@@ -35,6 +35,7 @@ class FieldChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rename: Mapping[str, str] = {}
     drop: Sequence[str] = ()
     numbers: Sequence[str] = ()
+    image_field: str | None = None
 
 
 def read_field_choice(file: Path) -> FieldChoice:
@@ -78,7 +79,8 @@ def document_of(entry: Entry, fields: FieldChoice) -> SourceItem:
             values = {fields.rename.get(name, name): value for name, value in values.items() if name not in fields.drop}
     except JsonProblem as problem:
         return Unreadable(entry.position, problem.kind, str(problem), body, doc_id)
-    return Document(doc_id, body, field_texts(values, fields.text_fields), entry.position, routing)
+    texts, image = field_texts(values, fields.text_fields), first_text(values, fields.image_field)
+    return Document(doc_id, body, texts, entry.position, routing, image=image)
 
 
 def _identifier(values: Mapping[str, Any], field: str) -> str:

@@ -21,7 +21,7 @@ from bridge.cluster.connection import GONE, Answer, capabilities, exchange
 from bridge.cluster.dialects import dialect_of
 from bridge.errors import AccessDenied, AnswerNotUnderstood, ClusterUnreachable, IndexUnsuitable, IngestError
 from bridge.records import Document, DocumentVersion, SourcePosition
-from bridge.text import NestedTooDeeply, decode, field_texts, replace_lone_surrogates
+from bridge.text import NestedTooDeeply, decode, field_texts, first_text, replace_lone_surrogates
 from ingest.sources.json_bytes import JsonProblem, parse_object
 from ingest.sources.source import Source, SourceItem, Unreadable
 from ingest.sources.versions import is_external, refusal, version_obstacle
@@ -93,6 +93,7 @@ class IndexDocuments(Source[int]):
         fields: Sequence[str],
         *,
         text_fields: Sequence[str],
+        image_field: str | None = None,
         retry: RetryLimits | None = None,
         stopped: Event | None = None,
         page_documents: int = 500,
@@ -100,10 +101,11 @@ class IndexDocuments(Source[int]):
         goes_on: bool = False,
         read_only: bool = False,
     ) -> None:
-        """`fields` are read of each document (`_source` filter), all of them if it is empty: only then are bodies
-        exact to the byte. `stopped`, once set, ends waits early. `no_external_versions`: refuse a document whose
-        version an application chose, see `ingest.sources.versions`. `goes_on`: a shard that is read once more begins
-        behind the last change that was read of it. `read_only`: this user may have no other right than to read.
+        """`fields` are read of each document (`_source` filter), and `image_field`; all of them if `fields` is empty:
+        only then are bodies exact to the byte. `stopped`, once set, ends waits early. `no_external_versions`: refuse a
+        document whose version an application chose, see `ingest.sources.versions`. `goes_on`: a shard that is read once
+        more begins behind the last change that was read of it. `read_only`: this user may have no other right than to
+        read.
 
         Raises:
             IndexUnsuitable: there is no such index.
@@ -118,7 +120,8 @@ class IndexDocuments(Source[int]):
         self._shown_by_reading = read_only and self._dialect.reads_primaries
         self._copies = "_primary" if by_segment or self._shown_by_reading else None
         self._text_fields = text_fields
-        self._source_filter = {"_source": list(fields)} if fields else {}
+        self._image_field = image_field
+        self._source_filter = {"_source": [*fields, *filter(None, [image_field])]} if fields else {}
         self._retry = retry or RetryLimits()
         self._stopped = stopped or Event()
         self._most_hits = int(state.settings.get("max_result_window", _MAX_RESULT_WINDOW))
@@ -396,7 +399,8 @@ class IndexDocuments(Source[int]):
         except JsonProblem as problem:
             return Unreadable(position, problem.kind, str(problem), body, hit.id)
         texts = field_texts(values, self._text_fields)
-        return Document(hit.id, body, texts, position, hit.routing, DocumentVersion(hit.seq_no, hit.primary_term))
+        image, version = first_text(values, self._image_field), DocumentVersion(hit.seq_no, hit.primary_term)
+        return Document(hit.id, body, texts, position, hit.routing, version, image=image)
 
 
 def _wanted(doc_id: str, routing: str | None, **source: object) -> dict[str, object]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bridge.errors import UsageError
 from bridge.records import Document, SourcePosition
-from bridge.text import field_texts
+from bridge.text import field_texts, first_text
 from ingest.books.state_folder import DeadLetter, read_dead_letters
 from ingest.sources.documents import FieldChoice, document_of
 from ingest.sources.json_bytes import Entry, JsonProblem, parse_object
@@ -58,10 +58,12 @@ class DeadLetterDocuments(Source[Sequence[DeadLetter]]):
         if letter.id is None:
             return document_of(Entry(position, body), self._fields)
         try:
-            texts = field_texts(parse_object(body), self._fields.text_fields)
+            values = parse_object(body)
         except JsonProblem as problem:
             return Unreadable(position, problem.kind, str(problem), body, letter.id)
-        return Document(letter.id, body, texts, position, letter.routing)
+        texts = field_texts(values, self._fields.text_fields)
+        image = first_text(values, self._fields.image_field)
+        return Document(letter.id, body, texts, position, letter.routing, image=image)
 
 
 def causes(path: Path) -> Counter[str]:

@@ -11,7 +11,7 @@ from itertools import islice
 from queue import Empty, Full, Queue
 from typing import Generic, Self, TypeVar
 
-from bridge.errors import ModelError
+from bridge.errors import ModelError, PictureRefused
 from bridge.records import Document, ExpandedDocument
 from ingest.books.ledger import Failure, Outcome
 from ingest.sources.source import SourceItem, Unreadable
@@ -91,7 +91,7 @@ class BatchReader:
                     documents, over, ids, n_texts = [], [], set(), 0
                 documents.append(item)
                 ids.add(item.doc_id)
-                n_texts += any(text.strip() for text in item.texts.values())
+                n_texts += bool(item.image) or any(text.strip() for text in item.texts.values())
             else:
                 over.append((item, ended[position]))
             if n_texts == self._max_texts:
@@ -159,7 +159,8 @@ class Stage(Generic[A, B]):
                 done += self._step([each])
             except ModelError as error:
                 document = each.document if isinstance(each, ExpandedDocument) else each
-                ended.append((document, Outcome("dead_lettered", Failure("model_error", str(error)))))
+                kind = "picture_refused" if isinstance(error, PictureRefused) else "model_error"
+                ended.append((document, Outcome("dead_lettered", Failure(kind, str(error)))))
         return Batch(done, ended)
 
 

@@ -1,4 +1,4 @@
-"""The stage that encodes passages, as vectors and as weighted terms, and completes documents for writing."""
+"""The stage that encodes passages, as vectors and as weighted terms, and pictures, and completes documents."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Self
@@ -23,13 +23,16 @@ class Embedding:
         stamp: Callable[[Document], str],
         sparse_encoder: SparseEncoder | None = None,
         top_terms: int = 0,
+        images: Callable[[Sequence[Document]], list[NDArray[np.float32] | None]] | None = None,
     ) -> None:
         """`encoder` None leaves documents without vectors, `sparse_encoder` None without terms, of which a document
-        gets at most `top_terms`; `stamp`: see `ingest.stages.stamps`."""
+        gets at most `top_terms`, `images` None without vectors of their pictures; `stamp`: see
+        `ingest.stages.stamps`."""
         self._encoder = encoder
         self._sparse_encoder = sparse_encoder
         self._top_terms = top_terms
         self._stamp = stamp
+        self._images = images
 
     @classmethod
     def of(cls, profile: IndexProfile, models: Models, stamp: Callable[[Document], str]) -> Self:
@@ -39,6 +42,7 @@ class Embedding:
             stamp=stamp,
             sparse_encoder=models.sparse_encoder if profile.sparse else None,
             top_terms=profile.sparse.top_terms if profile.sparse else 0,
+            images=models.images if profile.image else None,
         )
 
     def __call__(self, documents: Sequence[ExpandedDocument]) -> list[EnrichedDocument]:
@@ -46,12 +50,15 @@ class Embedding:
 
         Raises:
             ModelError: the encoder failed, or gave a value that is not finite or of a wrong shape.
+            PictureRefused: a picture cannot be read.
         """
+        # First: a batch with a picture that cannot be read is done again, one by one.
+        images = self._images([each.document for each in documents]) if self._images else [None] * len(documents)
         texts = [passage.text for document in documents for passage in document.passages]
         embeddings = self._encode(texts)
         terms = self._sparse_encoder.encode(texts, role="passage") if self._sparse_encoder and texts else []
         enriched = []
-        for each in documents:
+        for each, image in zip(documents, images, strict=True):
             n_passages = len(each.passages)
             own, embeddings = embeddings[:n_passages], embeddings[n_passages:]
             its_terms, terms = _largest(terms[:n_passages], self._top_terms), terms[n_passages:]
@@ -63,6 +70,7 @@ class Embedding:
                     own,
                     self._stamp(each.document),
                     its_terms,
+                    image,
                 )
             )
         return enriched

@@ -18,6 +18,7 @@ from bridge.profile import (
     DEFAULT_OBJECT,
     STATIC_FUSION,
     FusionSettings,
+    ImageSettings,
     IndexProfile,
     ModelReference,
     PassageSettings,
@@ -26,6 +27,7 @@ from bridge.profile import (
 )
 from bridge.settings import IngestSettings
 from bridge.text import TokenSpans, scripts_of_words
+from ingest.stages.images import Images
 from ingest.stages.served_models import (
     ServedEncoder,
     ServedGenerator,
@@ -40,7 +42,8 @@ from ingest.stages.served_models import (
 class Models:
     """Opened models, with their names in profiles and stamps. `token_spans` gives the encoder's tokens of a text;
     `scorer` filters predicted queries; `scripts` and `languages` are those that the encoder reads; `fusion` is how new
-    indices fuse its vectors with words; `sparse` says how `sparse_encoder` gives documents terms."""
+    indices fuse its vectors with words; `sparse` says how `sparse_encoder` gives documents terms; `images` embeds the
+    pictures that `image_field` names, or the field of an index that has some already."""
 
     encoder: Encoder
     encoder_reference: ModelReference
@@ -53,6 +56,8 @@ class Models:
     sparse_encoder: SparseEncoder | None = None
     sparse: SparseSettings | None = None
     fusion: FusionSettings = field(default_factory=FusionSettings)
+    images: Images | None = None
+    image_field: str | None = None
 
 
 def load_models(settings: IngestSettings) -> Models:
@@ -85,6 +90,8 @@ def load_models(settings: IngestSettings) -> Models:
         fusion=_fusion(folder),
     )
     models = _with_terms(models, settings, sidecar) if settings.sparse_encoder else models
+    if settings.image_encoder or settings.image_field:  # here, wherever the other models are: so are the pictures
+        models = replace(models, images=Images.load(settings), image_field=settings.image_field)
     return _with_queries(models, settings, sidecar) if settings.generator else models
 
 
@@ -120,6 +127,14 @@ def _with_queries(models: Models, settings: IngestSettings, sidecar: ModelServer
     return replace(models, generator=generator, generator_reference=_reference(folder), scorer=scorer)
 
 
+def _image(models: Models, kept: IndexProfile | None) -> ImageSettings | None:
+    """How documents get vectors of their pictures, in the field that was named now or with the profile `kept`."""
+    name = models.image_field or (kept.image_field if kept else None)
+    if models.images is None or name is None:
+        return None
+    return ImageSettings(name, models.images.reference, models.images.dimension)
+
+
 def profile_for(
     models: Models,
     text_fields: Sequence[str],
@@ -139,19 +154,21 @@ def profile_for(
         object_field=kept.object_field if kept else object_field,
         generation=kept.generation if kept else 1,
         sparse=models.sparse,
+        image=_image(models, kept),
         rules=SearchRules(scripts=list(models.scripts)),
     )
 
 
 def profile_like(kept: IndexProfile, models: Models) -> IndexProfile:
-    """The profile of an enriched index, made by these models; with predicted queries and with terms only if it already
-    has some."""
+    """The profile of an enriched index, made by these models; with predicted queries, terms and vectors of pictures
+    only if it already has some."""
     return msgspec.structs.replace(
         kept,
         encoder=models.encoder_reference,
         dimension=models.encoder.dimension,
         generator=models.generator_reference if kept.generator else None,
         sparse=models.sparse if kept.sparse else None,
+        image=_image(replace(models, image_field=kept.image.field), kept) if kept.image else None,
     )
 
 
@@ -164,12 +181,17 @@ def planned_profile(
         ModelError: one cannot be found.
     """
     encoder = resolve(settings.encoder)
+    image = None
+    if settings.image_field:
+        reader = resolve(settings.image_encoder or "")
+        image = ImageSettings(settings.image_field, _reference(reader), reader.manifest.dimension or 0)
     return IndexProfile(
         text_fields=list(text_fields),
         encoder=_reference(encoder),
         dimension=encoder.manifest.dimension or 0,
         generator=_reference(resolve(settings.generator)) if settings.generator else None,
         sparse=_sparse(settings, resolve(settings.sparse_encoder)) if settings.sparse_encoder else None,
+        image=image,
         object_field=settings.object_field,
         passages=passages or PassageSettings(),
         fusion=_fusion(encoder),

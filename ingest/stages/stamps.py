@@ -1,8 +1,8 @@
 """Does a document need work? Each enriched one carries a stamp that names what it was made from.
 
 A stamp is one keyword, `RECIPE.TEXTS`, `RECIPE.TEXTS.BODY` or `RECIPE.TEXTS.BODY.ORIGIN`: hashes of how our fields are
-made, of the texts that they are made from, of the whole document, and of the source that removes it again. A second run
-compares stamps instead of doing everything again.
+made, of the texts that they are made from (`TEXTS-IMAGE` if a field names a picture), of the whole document, and of the
+source that removes it again. A second run compares stamps instead of doing everything again.
 """
 
 from collections.abc import Sequence
@@ -39,6 +39,8 @@ def recipe(profile: IndexProfile, settings: IngestSettings) -> str:
         made_by["vectors"] = False
     if profile.sparse:
         made_by["terms"] = [profile.sparse.encoder.identity, profile.sparse.top_terms]
+    if profile.image:
+        made_by["image"] = [profile.image.field, profile.image.encoder.identity]
     if profile.generator:
         made_by["queries"] = [settings.queries_per_passage, settings.max_query_tokens, settings.max_expansion_bytes]
         if settings.new_terms_only:
@@ -51,7 +53,8 @@ def recipe(profile: IndexProfile, settings: IngestSettings) -> str:
 
 def text_stamp(recipe: str, document: Document) -> str:
     """`RECIPE.TEXTS`: what our fields are made from, whatever the rest of the document holds."""
-    return f"{recipe}.{text_digest(document.texts)}"
+    image = f"-{digest(document.image.encode('utf-8', 'replace'))}" if document.image else ""
+    return f"{recipe}.{text_digest(document.texts)}{image}"
 
 
 def stamp(recipe: str, document: Document) -> str:

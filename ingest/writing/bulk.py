@@ -72,6 +72,8 @@ def update_action(enriched: EnrichedDocument, profile: IndexProfile) -> BulkActi
         cleared.append("embedding" if profile.passages.layout == "single" else "passages")
     if profile.has_codes:
         cleared.append("code")
+    if profile.image:
+        cleared.append("image_embedding")
     value = neural_object(enriched, profile, nulls=cleared)
     body = b'{"doc":{' + _encode(profile.object_field) + b":" + value + b"}}"
     return BulkAction("update", document.doc_id, _encode({"update": target}) + b"\n" + body + b"\n")
@@ -121,6 +123,8 @@ def neural_object(enriched: EnrichedDocument, profile: IndexProfile, *, nulls: C
     if profile.has_terms:
         # An update merges objects and replaces arrays: in an array no term of an earlier text stays.
         fields["terms"] = _encode([_rounded(enriched.terms)] if enriched.terms else [])
+    if profile.image and enriched.image is not None:
+        fields["image_embedding"] = _array(enriched.image, profile)
     fields.update({name: b"null" for name in nulls if name not in fields})
     value = b"{" + b",".join(_encode(name) + b":" + value for name, value in fields.items()) + b"}"
     _, *within = profile.generation_field.split(".")

@@ -1,10 +1,12 @@
 """Each made-up question has one right answer, and half of them do not use the document's words."""
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks.sources import OTHER, SAME, make_rows, make_things
+from benchmarks.pictures.made import SCENES
+from benchmarks.sources import OTHER, SAME, SEEN, UNSEEN, make_pictures, make_rows, make_things
 
 
 def test_each_question_about_rows_asks_for_one_row(tmp_path: Path) -> None:
@@ -31,3 +33,15 @@ def test_each_question_about_things_asks_for_one_thing(tmp_path: Path) -> None:
         assert matching == {question.doc_id}
         assert name not in question.text
         assert (kind in question.text.split()) == (question.words == SAME)
+
+
+def test_each_question_about_pictures_asks_for_one_picture_of_which_no_document_speaks(tmp_path: Path) -> None:
+    questions = make_pictures(tmp_path / "pictures", 60)
+    lines = (tmp_path / "pictures" / "posters.jsonl").read_text().splitlines()
+    posters = {poster.pop("_id"): poster for poster in map(json.loads, lines)}
+    assert len(posters) == len(SCENES)
+    assert all((tmp_path / "pictures" / poster["photo"]).is_file() for poster in posters.values())
+    assert [each.words for each in questions] == [SEEN] * 30 + [UNSEEN] * 30
+    assert len({each.doc_id for each in questions}) == 60
+    for question in questions:
+        assert set(question.text.split()).isdisjoint(posters[question.doc_id]["title"].split())

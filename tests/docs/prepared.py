@@ -1,6 +1,7 @@
 """The state in which the documents' pages and the examples begin: an application's index, files, a running bridge."""
 
 import os
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import msgspec
 from opensearchpy import OpenSearch
 
+from benchmarks.pictures import SHAPES_CLIP
+from benchmarks.pictures.made import Scene, draw, png
 from bridge.models.artifact import resolve
 from tests.servers import free_port
 
@@ -28,6 +31,11 @@ QUERIES = {
     "kettle": ("boil water", "make tea", "hot water", "steel pot"),
     "tent": ("camping shelter", "two persons tent", "light tent", "sleep outdoors"),
 }
+PICTURES = {
+    "triangles.png": Scene(3, "green", "triangle", "grey"),
+    "circle.png": Scene(1, "red", "circle", "white"),
+    "crosses.png": Scene(2, "blue", "cross", "black"),
+}
 ENRICHED = """neural-bridge backfill products --text-field title --text-field body --quiet
 neural-bridge serve &
 until curl --silent --fail --fail-early http://127.0.0.1:9290/ready http://127.0.0.1:9281/_bridge/ready > ready.txt
@@ -47,11 +55,15 @@ def write_as_an_application(client: OpenSearch, settings: dict[str, Any]) -> Non
 
 
 def write_files(folder: Path) -> None:
-    """The files that the pages speak of: judgements, a catalogue, and another encoder."""
+    """The files that the pages speak of: judgements, a catalogue, pictures, and other encoders."""
     judged = [f"{query},{doc_id},1\n" for doc_id, queries in QUERIES.items() for query in queries]
     (folder / "judgements.csv").write_text("query,docid,rating\n" + "".join(judged), encoding="utf-8")
     rows = [{"sku": key, "title": title, "body": body} for key, (title, body) in DOCUMENTS.items()]
     (folder / "catalogue.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+    shutil.copytree(SHAPES_CLIP, folder / "models" / "shapes-clip")
+    (folder / "pictures").mkdir()
+    for name, scene in PICTURES.items():
+        (folder / "pictures" / name).write_bytes(png(draw(scene, random.Random(1))))
     other = folder / "models" / "new-encoder"
     shutil.copytree(resolve("embed-base").path, other)
     manifest = msgspec.json.decode((other / "manifest.json").read_bytes())

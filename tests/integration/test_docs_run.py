@@ -16,7 +16,7 @@ from tests.secured_node import SecuredNode, role
 
 pytestmark = [pytest.mark.slow, pytest.mark.node, pytest.mark.timeout(1200)]
 
-MADE_BY_PAGES = "products,neural-bridge.products,catalogue,customers,places,schuhe,ubi_queries,ubi_events"
+MADE_BY_PAGES = "products,neural-bridge.products,catalogue,customers,places,posters,schuhe,ubi_queries,ubi_events"
 APPLICATION = "shop"
 RUN = [page for page in PAGES if script(page)]
 

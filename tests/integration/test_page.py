@@ -1,7 +1,9 @@
 """The page in a real browser, before a real proxy and a real node: what a viewer sees, does and is protected from."""
 
 import json
+import random
 import re
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,16 @@ from axe_playwright_python.sync_playwright import Axe
 from opensearchpy import OpenSearch
 from playwright.sync_api import Browser, FilePayload, Page, Request, expect
 
+from benchmarks.pictures.made import SCENES, SIDE, draw, png
 from bridge.evaluation.judgement_files import read_judgement_list, read_topics
 from bridge.node.node import EmbeddedNode
 from bridge.profile import (
     META_KEY,
     FusionSettings,
     GateRecord,
+    ImageSettings,
     Measurement,
+    ModelReference,
     RerankSettings,
     StageVerdict,
     TunedPoint,
@@ -35,10 +40,30 @@ BESIDE = "page-test-beside"
 WAIT_MS = 120_000
 """Tests share the machine with a search engine and a browser."""
 INJECTION = "<img src=x onerror=\"document.title='injected'\"> red"
+PICTURE = b64encode(png(draw(SCENES[0], random.Random(1)))).decode()
 DOCUMENTS: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "wing": ({"title": "wing pressure", "body": "supersonic flow over a wing. red line", "kind": "paper"}, ["heat"]),
-    "plate": ({"title": "flat plate", "body": "boundary layer. wing flow on a plate", "kind": "paper"}, ["cheap wing"]),
-    "shoe": ({"title": "red shoe", "body": "cheap shoe for the garden", "kind": "ad"}, ["blue dress"]),
+    "wing": (
+        {
+            "title": "wing pressure",
+            "body": "supersonic flow over a wing. red line",
+            "kind": "paper",
+            "photo": f"data:image/png;base64,{PICTURE}",
+        },
+        ["heat"],
+    ),
+    "plate": (
+        {
+            "title": "flat plate",
+            "body": "boundary layer. wing flow on a plate",
+            "kind": "paper",
+            "photo": "http://pictures.example/plate.png",
+        },
+        ["cheap wing"],
+    ),
+    "shoe": (
+        {"title": "red shoe", "body": "cheap shoe for the garden", "kind": "ad", "photo": PICTURE},
+        ["blue dress"],
+    ),
     "dress": ({"title": "blue dress", "body": "a dress and a shoe", "kind": "ad"}, []),
     "markup": ({"title": INJECTION, "body": "<script>document.title='injected'</script> house", "kind": "ad"}, []),
 }
@@ -79,6 +104,9 @@ def stack(browser: Browser, node: EmbeddedNode, tmp_path_factory: pytest.TempPat
             passages=NESTED,
             rerank=RerankSettings(depth=10),
             gate=GATE,
+            # The page shows pictures; this sidecar has no encoder that finds them.
+            image=ImageSettings("photo", ModelReference("clip", "3" * 12), 4),
+            fusion=FusionSettings(weights={**FusionSettings().weights, "image": 0.0}),
             tuning=TUNING,
             stages=["lexical", "expansion", "vector", "hybrid"],
         )
@@ -170,6 +198,21 @@ def test_a_column_goes_as_far_as_it_is_told(opened: Opened, through: OpenSearch,
     expect(opened.page.locator("#right .done")).to_have_text("hybrid+rerank" if stage == "rerank" else stage)
 
 
+def test_pictures_in_documents_are_shown_and_others_are_not_fetched(opened: Opened) -> None:
+    opened.search("wing flow shoe")
+
+    for doc_id in ("wing", "shoe"):
+        shown = opened.page.locator("#right .hit", has=opened.page.get_by_text(doc_id, exact=True)).locator(
+            "img.picture"
+        )
+        expect(shown).to_have_js_property("naturalWidth", SIDE)
+    plate = opened.page.locator("#right .hit", has=opened.page.get_by_text("plate", exact=True))
+    expect(plate).to_contain_text("http://pictures.example/plate.png")
+    assert plate.locator("img").count() == 0
+    assert {request.url.partition(":")[0] for request in opened.requests} <= {"http", "data"}
+    assert not [request.url for request in opened.requests if "pictures.example" in request.url]
+
+
 def test_each_hit_tells_why_it_is_there(opened: Opened, through: OpenSearch) -> None:
     opened.page.get_by_label("Right ranking").select_option("rerank")
     opened.search("wing flow")
@@ -221,7 +264,7 @@ def test_text_of_documents_is_never_markup(opened: Opened) -> None:
 
     expect(opened.page.locator("#left .hit h2", has_text=INJECTION)).to_be_visible()
     assert opened.page.title() == "neural-bridge: compare rankings"
-    assert opened.page.locator("main img, main script").count() == 0
+    assert opened.page.locator("main img:not(.picture), main script").count() == 0
 
 
 def test_nothing_is_fetched_from_elsewhere(opened: Opened) -> None:

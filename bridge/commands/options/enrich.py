@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from bridge.commands import CLUSTER, JSON, QUIET, invocation_of, progress_display, say, settings_of
-from bridge.commands.options.signature import FOLDER, one_of, option
+from bridge.commands.options.signature import EXISTING_FOLDER, FOLDER, one_of, option
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -122,6 +122,17 @@ class EnrichOptions:
     sparse_encoder: str | None = option(
         "--sparse-encoder", help="Sparse encoder that gives documents weighted terms: path or built-in."
     )
+    image_field: str | None = option(
+        "--image-field", help="Field that names or holds a picture, which gets a vector of its own."
+    )
+    image_encoder: str | None = option(
+        "--image-encoder", help="Image encoder that embeds pictures: path or hub name (extra: images)."
+    )
+    image_folder: Path | None = option(
+        "--image-folder",
+        type=EXISTING_FOLDER,
+        help="Folder below which the pictures lie that documents name by a path.",
+    )
     no_expansion: bool = option("--no-expansion", help="Write no predicted queries.")
     queries_per_passage: int | None = option(
         "--queries", type=click.IntRange(min=1), help="Queries predicted per passage."
@@ -140,6 +151,9 @@ class EnrichOptions:
         made_by = {
             "encoder": self.encoder,
             "sparse_encoder": self.sparse_encoder,
+            "image_field": self.image_field,
+            "image_encoder": self.image_encoder,
+            "image_folder": self.image_folder,
             "generator": "" if self.no_expansion else self.generator,
             "queries_per_passage": self.queries_per_passage,
             "threads": self.threads,

@@ -28,6 +28,16 @@ from bridge.search.response import found_hits, leg_rankings, passages_to_read
 _T = TypeVar("_T")
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedQuery:
+    """What encoders make of a query: its embedding, its weighted terms, and its embedding in the space of pictures;
+    None for what the index has no use for."""
+
+    embedding: Sequence[float] | None = None
+    terms: Terms | None = None
+    of_images: Sequence[float] | None = None
+
+
 class Source(Protocol):
     """Where the answers come from."""
 
@@ -37,10 +47,14 @@ class Source(Protocol):
     def weigh(self, text: str) -> Terms | None:
         """The query's weighted terms; None if the index has none."""
 
+    def embed_for_images(self, text: str) -> Sequence[float] | None:
+        """The query's embedding in the space of pictures; None if the index has no vectors of pictures."""
+        return None
+
     def search(
-        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None, terms: Terms | None
+        self, bodies: Mapping[str, Json], profile: IndexProfile, encoded: EncodedQuery
     ) -> Mapping[str, Sequence[Hit]]:
-        """The hits of each leg's body, which `profile` and the query's embedding and terms gave. They have the codes of
+        """The hits of each leg's body, which `profile` and what was made of the query gave. They have the codes of
         documents even if it does not ask for them, because settings that smooth and settings that do not share the
         answers."""
 
@@ -58,7 +72,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterAndSidecar:
+class ClusterAndSidecar(Source):
     """Sends the requests of one search. A failed request ends the tuning."""
 
     cluster: OpenSearch
@@ -75,8 +89,12 @@ class ClusterAndSidecar:
     def weigh(self, text: str) -> Terms | None:
         return None if self.profile.sparse is None else self.sidecar.weigh(text, self.profile.sparse)
 
+    def embed_for_images(self, text: str) -> Sequence[float] | None:
+        image = self.profile.image
+        return None if image is None else self.sidecar.embed(text, model=image.encoder.identity)
+
     def search(
-        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None, terms: Terms | None
+        self, bodies: Mapping[str, Json], profile: IndexProfile, encoded: EncodedQuery
     ) -> Mapping[str, Sequence[Hit]]:
         wanted = [legs.coded(body, self.profile) for body in bodies.values()]
         answer = self._send("_msearch", legs.msearch(wanted, self.scope), "application/x-ndjson")
@@ -139,14 +157,16 @@ class AverageTime:
 class Costs:
     """Milliseconds per part of one query.
 
-    `own`: the application's own search; `embed`: the query's embedding; `weigh`: its terms; `text_leg` alone;
-    `hybrid_legs`: the text leg and the vector leg together; `all_legs`: these and the sparse leg. `texts`: per
-    document, to fetch its text; `large` and `small`: per passage, to score it.
+    `own`: the application's own search; `embed`: the query's embedding; `weigh`: its terms; `embed_image`: its
+    embedding for pictures; `text_leg` alone; `hybrid_legs`: the text leg and the vector leg together; `all_legs`:
+    these, the sparse leg and that of pictures. `texts`: per document, to fetch its text; `large` and `small`: per
+    passage, to score it.
     """
 
     own: float = 0.0
     embed: float = 0.0
     weigh: float = 0.0
+    embed_image: float = 0.0
     text_leg: float = 0.0
     hybrid_legs: float = 0.0
     all_legs: float = 0.0
@@ -174,8 +194,7 @@ class RememberedSearch(Backend):
         self._most_hits = most_hits
         self._most_passages = most_passages
         self._profile: IndexProfile
-        self._embedding: Sequence[float] | None = None
-        self._terms: Terms | None = None
+        self._encoded = EncodedQuery()
         self._hits: dict[bytes, Sequence[Hit]] = {}
         self._passages: dict[Key, Sequence[Passage]] = {}
         self._scores: dict[tuple[str, bool], float] = {}
@@ -191,13 +210,17 @@ class RememberedSearch(Backend):
         text = {"expansion": legs.expansion(self.request, profile)} if profile.generator is not None else lexical
         hits_of, self.costs.own = _timed(lambda: self._ask(lexical))
         self.own = hits_of["lexical"]
-        self._embedding, self.costs.embed = _timed(lambda: self.source.embed(self.request.text))
-        self._terms, self.costs.weigh = _timed(lambda: self.source.weigh(self.request.text))
+        embedding, self.costs.embed = _timed(lambda: self.source.embed(self.request.text))
+        terms, self.costs.weigh = _timed(lambda: self.source.weigh(self.request.text))
+        of_images, self.costs.embed_image = _timed(lambda: self.source.embed_for_images(self.request.text))
+        self._encoded = EncodedQuery(embedding, terms, of_images)
         bodies = hybrid = text
-        if self._embedding is not None:
-            bodies = hybrid = text | {"vector": legs.vector(self.request, profile, self._embedding)}
-        if self._terms:
-            bodies = hybrid | {"sparse": legs.sparse(self.request, profile, self._terms)}
+        if embedding is not None:
+            bodies = hybrid = text | {"vector": legs.vector(self.request, profile, embedding)}
+        if terms:
+            bodies = bodies | {"sparse": legs.sparse(self.request, profile, terms)}
+        if of_images is not None:
+            bodies = bodies | {"image": legs.vector(self.request, profile, of_images, images=True)}
         self._ask(bodies)  # The first time pays for what later searches find done.
         costs = self.costs
         costs.text_leg = costs.hybrid_legs = _timed(lambda: self._ask(text))[1]
@@ -212,10 +235,13 @@ class RememberedSearch(Backend):
         return other
 
     async def embed(self, text: str) -> Sequence[float] | None:
-        return self._embedding
+        return self._encoded.embedding
+
+    async def embed_for_images(self, text: str) -> Sequence[float] | None:
+        return self._encoded.of_images
 
     async def weigh(self, text: str) -> Terms | None:
-        return self._terms
+        return self._encoded.terms
 
     async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
         unknown = {leg: body for leg, body in bodies.items() if _without_size(body) not in self._hits}
@@ -225,7 +251,7 @@ class RememberedSearch(Backend):
 
     def _ask(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
         sized = {leg: body | {"size": max(self._most_hits, body["size"])} for leg, body in bodies.items()}
-        hits_of = self.source.search(sized, self._profile, self._embedding, self._terms)
+        hits_of = self.source.search(sized, self._profile, self._encoded)
         self._hits |= {_without_size(bodies[leg]): hits for leg, hits in hits_of.items()}
         return hits_of
 

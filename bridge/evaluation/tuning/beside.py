@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from bridge.errors import AnswerNotUnderstood
-from bridge.evaluation.tuning.answers import ClusterAndSidecar
+from bridge.evaluation.tuning.answers import ClusterAndSidecar, EncodedQuery
 from bridge.profile import IndexProfile
 from bridge.proxy.transport.headers import own_identity
 from bridge.proxy.transport.passthrough import AnswerMemory
@@ -80,33 +80,35 @@ class CompanionAndSidecar(ClusterAndSidecar):
     searches: ProxySearches
 
     def search(
-        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None, terms: Terms | None
+        self, bodies: Mapping[str, Json], profile: IndexProfile, encoded: EncodedQuery
     ) -> Mapping[str, Sequence[Hit]]:
         wide = msgspec.structs.replace(profile, window=max(body["size"] for body in bodies.values()))
 
         async def hits(backend: CallersBackend) -> Mapping[str, Sequence[Hit]]:
             await backend.embed(self.request.text)
             await backend.weigh(self.request.text)
+            await backend.embed_for_images(self.request.text)
             return await backend.search(bodies)
 
-        return self._answer(wide, _Encoded(embedding, terms), hits)
+        return self._answer(wide, encoded, hits)
 
     def read(
         self, keys: Sequence[Key], embedding: Sequence[float] | None, *, passages: int
     ) -> Mapping[Key, Sequence[Passage]]:
-        encoded = _Encoded(embedding, None)
-        return self._answer(self.profile, encoded, lambda backend: backend.read(keys, embedding, passages=passages))
+        return self._answer(
+            self.profile, EncodedQuery(embedding), lambda backend: backend.read(keys, embedding, passages=passages)
+        )
 
     def _answer(
         self,
         profile: IndexProfile,
-        encoded: "_Encoded",
+        encoded: EncodedQuery,
         question: Callable[[CallersBackend], Coroutine[Any, Any, _T]],
     ) -> _T:
         plan, notes = self.searches.plan(self.index, self.request, profile), Notes()
 
         async def answer(asked: OwnSearches) -> _T:
-            return await question(CallersBackend(plan, asked, cast(Sidecar, encoded), notes))
+            return await question(CallersBackend(plan, asked, cast(Sidecar, _KnownQuery(encoded)), notes))
 
         found = self.searches.wait(answer)
         for failure in notes.failures:
@@ -117,14 +119,16 @@ class CompanionAndSidecar(ClusterAndSidecar):
 
 
 @dataclass(frozen=True, slots=True)
-class _Encoded:
-    """In place of the sidecar: the query's embedding and terms are known."""
+class _KnownQuery:
+    """In place of the sidecar: what encoders make of the query is known."""
 
-    embedding: Sequence[float] | None
-    terms: Terms | None
+    encoded: EncodedQuery
 
     async def embed(self, _: str, **__: object) -> Sequence[float] | None:
-        return self.embedding
+        return self.encoded.embedding
+
+    async def embed_for_images(self, *_: object, **__: object) -> Sequence[float] | None:
+        return self.encoded.of_images
 
     async def weigh(self, *_: object, **__: object) -> Terms | None:
-        return self.terms
+        return self.encoded.terms

@@ -10,12 +10,12 @@ from bridge.evaluation.measures import Estimate, bootstrap_interval, randomisati
 from bridge.evaluation.tuning.setting import (
     Setting,
     boosts_and_windows,
+    further_legs,
     fusions,
     leads,
     passages,
     rerankings,
     smoothings,
-    sparse_weights,
     text_legs,
 )
 from bridge.evaluation.tuning.trials import Trial, Trials
@@ -35,7 +35,7 @@ _SEED = 7
 STEPS: tuple[Callable[[Setting], Iterable[Setting]], ...] = (
     fusions,
     text_legs,
-    sparse_weights,
+    further_legs,
     boosts_and_windows,
     smoothings,
     rerankings,

@@ -18,8 +18,8 @@ FUSED: tuple[Stage, ...] = ("hybrid", "smoothing", *RERANKED)
 @dataclass(frozen=True, slots=True)
 class Setting:
     """Values as in the profile; hashable, so each setting is evaluated once. `weights`: pairs of leg and weight,
-    sorted, of the sparse leg only if documents have terms; `lead`: the profile's `rules.confident_lead`; `smoothing`: 0
-    if the stage does not smooth."""
+    sorted, of the legs `sparse` and `image` only if documents have terms and vectors of pictures; `lead`: the profile's
+    `rules.confident_lead`; `smoothing`: 0 if the stage does not smooth."""
 
     stage: Stage
     method: Method
@@ -40,12 +40,13 @@ class Setting:
     def of(cls, profile: IndexProfile, stage: Stage) -> "Setting":
         """The index's present setting, for searches that stop at `stage`."""
         fusion, rerank = profile.fusion, profile.rerank
-        terms = {"sparse": 0.0} if profile.has_terms else {}
+        has_field = {"sparse": profile.has_terms, "image": profile.image is not None}
+        further = {leg: 0.0 for leg, has in has_field.items() if has}
         return cls(
             stage=stage,
             method=fusion.method,
             k=fusion.k,
-            weights=tuple(sorted((terms | fusion.weights).items())),
+            weights=tuple(sorted((further | fusion.weights).items())),
             expansion_boost=profile.expansion_boost,
             window=profile.window,
             depth=rerank.depth,
@@ -87,7 +88,7 @@ class Setting:
     def __str__(self) -> str:
         """One line, without values that the stage does not use."""
         parts: list[str] = [self.stage]
-        if self.stage not in ("lexical", "vector", "sparse"):
+        if self.stage not in ("lexical", "vector", "sparse", "image"):
             parts.append(f"expansion boost {self.expansion_boost:g}")
         if self.stage in FUSED:
             weights = " ".join(f"{leg} {weight:g}" for leg, weight in self.weights if weight)
@@ -114,7 +115,8 @@ MOST_PASSAGES = 3
 
 _METHODS: tuple[tuple[Method, int], ...] = (("zscore", 60), ("minmax", 60), ("rrf", 10), ("rrf", 60))
 _VECTOR_WEIGHTS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-_SPARSE_WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 2.0)
+_FURTHER_LEGS = ("sparse", "image")
+_FURTHER_WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 2.0)
 _TEXT_WEIGHTS = ((0.0, 1.0), (1.0, 1.0), (1.0, 0.0))
 """Weights of the application's own query and of the query with predicted queries."""
 
@@ -146,11 +148,12 @@ def text_legs(setting: Setting) -> Iterable[Setting]:
             yield setting.weighing(lexical=lexical, expansion=expansion)
 
 
-def sparse_weights(setting: Setting) -> Iterable[Setting]:
-    """Other weights of the sparse leg, if documents have terms."""
-    if setting.stage == "hybrid" and "sparse" in dict(setting.weights):
-        for weight in _SPARSE_WEIGHTS:
-            yield setting.weighing(sparse=weight)
+def further_legs(setting: Setting) -> Iterable[Setting]:
+    """Other weights of the sparse leg and of the leg of pictures, if documents have terms and vectors of pictures."""
+    if setting.stage == "hybrid":
+        for leg in _FURTHER_LEGS:
+            for weight in _FURTHER_WEIGHTS if leg in dict(setting.weights) else ():
+                yield setting.weighing(**{leg: weight})
 
 
 def boosts_and_windows(setting: Setting) -> Iterable[Setting]:

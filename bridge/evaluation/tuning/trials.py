@@ -101,9 +101,9 @@ def estimated_ms(setting: Setting, costs: Costs) -> float:
         return costs.own
     if setting.stage == "expansion":
         return max(costs.own, costs.text_leg)
-    weighs = dict(setting.weights).get("sparse", 0) > 0
-    encoded_ms = max(costs.embed, costs.weigh) if weighs else costs.embed
-    legs_ms = max(costs.own, encoded_ms + (costs.all_legs if weighs else costs.hybrid_legs))
+    further = {"sparse": costs.weigh, "image": costs.embed_image}
+    used = [ms for leg, ms in further.items() if dict(setting.weights).get(leg, 0) > 0]
+    legs_ms = max(costs.own, max([costs.embed, *used]) + (costs.all_legs if used else costs.hybrid_legs))
     if setting.stage == "rerank":
         return legs_ms + setting.depth * (costs.texts.each_ms + setting.passages * costs.large.each_ms)
     if setting.stage == "cascade":

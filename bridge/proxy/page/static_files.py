@@ -12,9 +12,9 @@ from aiohttp import hdrs, web
 
 SECURITY_HEADERS = {
     # Scripts, styles and requests from this address only: whatever a document's text holds, it cannot run,
-    # load anything, or send anything away.
+    # load anything, or send anything away. Pictures may also stand in the document itself.
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",

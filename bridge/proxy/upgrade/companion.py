@@ -110,8 +110,8 @@ class Entries:
 
 
 class CompanionLegs:
-    """Answers the legs of one search, and notes in `entries` what it sees. `embedding` and `terms` are the query's, or
-    None."""
+    """Answers the legs of one search, and notes in `entries` what it sees. `embedding`, `terms` and `of_images`,
+    its embedding for pictures, are the query's, or None."""
 
     def __init__(
         self,
@@ -121,12 +121,14 @@ class CompanionLegs:
         *,
         embedding: Sequence[float] | None,
         terms: Terms | None,
+        of_images: Sequence[float] | None = None,
     ) -> None:
         self._plan = plan
         self._searches = searches
         self._entries = entries
         self._embedding = embedding
         self._terms = terms
+        self._of_images = of_images
         self._conditions = searches.conditions(plan)
         self._presentation = searches.presentation(plan)
 
@@ -235,6 +237,8 @@ class CompanionLegs:
         match leg:
             case "vector":
                 return beside.vector(plan.profile, self._embedding or (), size=size, among=among)
+            case "image":
+                return beside.vector(plan.profile, self._of_images or (), size=size, among=among, images=True)
             case "sparse":
                 return beside.sparse(plan.profile, self._terms or {}, size=size, among=among)
         return beside.expansion(plan.request, plan.profile, size=size, among=among)

@@ -24,8 +24,8 @@ from pydantic import SecretStr
 from bridge import tracing
 from bridge.cluster.dialects import MAX_QUERY_TERMS
 from bridge.errors import CascadeMissing, NotTaken, StageFailed
-from bridge.model_servers.shapes import embed_api, in_order, query_terms, rerank_api, terms_body
-from bridge.profile import SparseSettings
+from bridge.model_servers.shapes import EmbedApi, embed_api, in_order, query_terms, rerank_api, terms_body
+from bridge.profile import ImageSettings, SparseSettings
 from bridge.records import Terms
 from bridge.search.cascade import CascadeRequest
 from bridge.settings import Settings, masked, without_secrets
@@ -307,6 +307,7 @@ class Sidecar:
         self._sentence_reader: ModelStage
         self._embedder: ModelStage
         self._weigher: ModelStage
+        self._image_embedder: ModelStage
         self._openai_embedder: ModelStage
 
     async def __aenter__(self) -> Self:
@@ -322,6 +323,7 @@ class Sidecar:
         self._sentence_reader = self._server("sentences", "sentences", "/rerank", reranker.url, reranker.api_key)
         self._embedder = self._server("embedder", "embed", "/embed", embedder.url, embedder.api_key)
         self._weigher = self._server("sparse", "weigh", "/embed_sparse", None, None)
+        self._image_embedder = self._server("image", "embed_image", "/embed", None, None)
         self._openai_embedder = self._server("embedder", "embed", "/v1/embeddings", None, None)
         return self
 
@@ -376,18 +378,47 @@ class Sidecar:
             )
         # It may have restarted with another encoder: naming the model makes it refuse, so that vectors do not mix.
         body = self._embed_api.body([text], "query", model=identity if served.embedding_model_ids else None)
-        embeddings = await self._embedder.ask(body, self._embed_api.embeddings, deadline=deadline)
-        if len(embeddings) != 1 or not all(map(math.isfinite, embeddings[0])):
-            self._embedder.fail("unusable", f"the answer of {self._embedder.url} is not one row of finite numbers")
-        self._embedder.succeeded()
-        if (length := len(embeddings[0])) != dimension:
+        embedding = await _one_embedding(self._embedder, self._embed_api, body, deadline=deadline)
+        if (length := len(embedding)) != dimension:
             misfit = (
                 f"{self._embedder.url} gives embeddings of {length} numbers, and the index has some of {dimension}: "
                 f"does it run {identity}?"
             )
             self._misfits[identity, dimension] = misfit
             raise StageFailed("embedder_unusable", misfit)
-        return array("d", embeddings[0])
+        return embedding
+
+    async def embed_for_images(self, text: str, image: ImageSettings, *, deadline: float) -> list[float]:
+        """The query's embedding in the space of the index's pictures, of unit length. The sidecar alone makes it: a
+        server in its place has one encoder, for texts.
+
+        Raises:
+            StageFailed: `image_unavailable`, `image_slow`, `image_overloaded`, `image_unusable` for an answer that is
+                no such embedding, or `image_mismatch` if the sidecar says that it lacks the image encoder.
+        """
+        identity = image.encoder.identity
+        embedding = await self._embeddings.get(
+            (identity, image.dimension, text), lambda: self._embedded_for_images(text, identity, deadline)
+        )
+        if len(embedding) != image.dimension:
+            raise StageFailed(
+                "image_unusable",
+                f"{self._image_embedder.url} gives embeddings of {len(embedding)} numbers, and the index has pictures' "
+                f"of {image.dimension}: does it run {identity}?",
+            )
+        return embedding.tolist()
+
+    async def _embedded_for_images(self, text: str, identity: str, deadline: float) -> "array[float]":
+        served = await self._info(deadline)
+        if served.encoders and identity not in served.encoders:
+            raise StageFailed(
+                "image_mismatch",
+                f"the index's pictures were embedded by {identity}, the sidecar runs {', '.join(served.encoders)}: "
+                f"name that image encoder in sidecar.more_encoders, or ingest anew",
+            )
+        api = embed_api("sidecar", model=None, prompt=None)
+        body = api.body([text], "query", model=identity)
+        return await _one_embedding(self._image_embedder, api, body, deadline=deadline)
 
     async def weigh(self, text: str, sparse: SparseSettings, *, deadline: float) -> Terms:
         """The query's weighted terms as the index's profile wants them; empty if it has none.
@@ -513,6 +544,16 @@ class Sidecar:
                 return answer.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
+
+
+async def _one_embedding(
+    embedder: ModelStage, api: EmbedApi, body: Mapping[str, object], *, deadline: float
+) -> "array[float]":
+    embeddings = await embedder.ask(body, api.embeddings, deadline=deadline)
+    if len(embeddings) != 1 or not all(map(math.isfinite, embeddings[0])):
+        embedder.fail("unusable", f"the answer of {embedder.url} is not one row of finite numbers")
+    embedder.succeeded()
+    return array("d", embeddings[0])
 
 
 def _bearer(key: SecretStr | None) -> dict[str, str]:

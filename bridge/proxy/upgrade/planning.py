@@ -278,11 +278,11 @@ class Planner:
                 if isinstance(profile, LeaveAlone) or profile.beside is None:
                     return profile
                 if (shown := self._shown.get(callers)) is None:
-                    self._shown[callers] = shown = await self._field_caps(searched, profile.text_fields, caller)
+                    self._shown[callers] = shown = await self._field_caps(searched, profile.read_fields, caller)
                 if sorted(shown.indices) != profile.beside_indices:
                     # This caller's wildcard or alias leads elsewhere than another's did.
                     return _NO_PROFILE
-                return profile if all(map(shown.everywhere, profile.text_fields)) else LeaveAlone("fields_hidden")
+                return profile if all(map(shown.everywhere, profile.read_fields)) else LeaveAlone("fields_hidden")
         except TimeoutError:
             # Whoever asks next need not wait as long, whoever it is: slowness is no matter of permissions. But a caller
             # who asks for many at once has used up the time of the last ones himself.

@@ -166,6 +166,7 @@ class CallersBackend(flow.Backend):
         self._fusion_began: float | None = None
         self._embedding: Sequence[float] | None = None
         self._terms: Terms | None = None
+        self._of_images: Sequence[float] | None = None
         self.entries = Entries(plan.profile) if plan.profile.beside is not None else None
 
     async def repair(self, request: SearchRequest) -> Repair | None:
@@ -203,6 +204,13 @@ class CallersBackend(flow.Backend):
         )
         return self._embedding
 
+    async def embed_for_images(self, text: str) -> Sequence[float] | None:
+        if (image := self._plan.profile.image) is not None:
+            deadline = self._deadline_of_encoding()
+            asked = self._sidecar.embed_for_images(text, image, deadline=deadline)
+            self._of_images = await self._noted("embed_image", asked)
+        return self._of_images
+
     async def weigh(self, text: str) -> Terms | None:
         if (sparse := self._plan.profile.sparse) is not None:
             deadline = self._deadline_of_encoding()
@@ -223,7 +231,14 @@ class CallersBackend(flow.Backend):
     async def _msearch(self, bodies: Mapping[str, Json]) -> dict[str, list[Hit] | str]:
         plan = self._plan
         if self.entries is not None:
-            ours = CompanionLegs(plan, self._searches, self.entries, embedding=self._embedding, terms=self._terms)
+            ours = CompanionLegs(
+                plan,
+                self._searches,
+                self.entries,
+                embedding=self._embedding,
+                terms=self._terms,
+                of_images=self._of_images,
+            )
             return await ours.answer(bodies)
         answer = await self._searches.msearch(plan, legs.msearch(bodies.values(), scope(plan)), stage="legs")
         try:

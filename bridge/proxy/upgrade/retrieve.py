@@ -95,7 +95,7 @@ class IndexDescription(msgspec.Struct):
 
     - `documents`: how many of them the cluster shows to the caller; None if that could not be had.
     - `text_fields`: the fields that make a document's text, in the order in which they are joined.
-    - `enriched_with`: what the bridge made of each document: `predicted_queries`, `vectors`, `terms`.
+    - `enriched_with`: what the bridge made of each document: `predicted_queries`, `vectors`, `terms`, `pictures`.
     - `scripts`: the writing systems that the models read; empty if that was not found out.
     - `stages`: what may rank a search, the last one by default.
     """
@@ -213,6 +213,7 @@ class Retrieval:
             "predicted_queries": profile.generator is not None,
             "vectors": profile.has_vectors,
             "terms": profile.has_terms,
+            "pictures": profile.image is not None,
         }
         enriched_with = [name for name, is_made in made.items() if is_made]
         return IndexDescription(

@@ -9,8 +9,10 @@ from bridge.cluster.generations import newer, next_generation, older
 from bridge.cluster.index import IndexState
 from bridge.errors import IndexUnsuitable
 from bridge.profile import (
+    IMAGE_WEIGHT,
     STATIC_FUSION,
     FusionSettings,
+    ImageSettings,
     IndexProfile,
     Measurement,
     ModelReference,
@@ -42,6 +44,18 @@ def test_a_change_of_models_keeps_choices_and_drops_evidence_of_other_models() -
     profile = next_generation(state(FIRST), OTHER_MODELS)
     assert (profile.generation, profile.encoder.name, profile.dimension, profile.window) == (2, "new", 8, 50)
     assert (profile.gate, profile.tuning) == (None, None)
+
+
+def test_the_weight_that_pictures_get_by_default_is_no_choice_and_their_encoder_is_that_of_the_new_models() -> None:
+    image = ImageSettings("photo", ModelReference("clip", "6" * 12), 8)
+    weights = {**FusionSettings().weights, "image": IMAGE_WEIGHT}
+    first = msgspec.structs.replace(FIRST, image=image, fusion=FusionSettings(weights=weights))
+    other = msgspec.structs.replace(image, encoder=ModelReference("clip", "7" * 12))
+    made_by = msgspec.structs.replace(first, image=other, fusion=STATIC_FUSION)
+    profile = next_generation(state(first), made_by)
+    assert (profile.image, profile.fusion) == (other, STATIC_FUSION)
+    with pytest.raises(IndexUnsuitable, match="clip@666666666666 already"):
+        next_generation(state(first), first)
 
 
 @pytest.mark.parametrize("default", [FusionSettings(), STATIC_FUSION])

@@ -11,7 +11,7 @@ from bridge.cluster.connection import connect
 from bridge.cluster.dialects import OpenSearchDialect
 from bridge.cluster.schema import new_index
 from bridge.errors import IndexUnsuitable
-from bridge.profile import META_KEY, IndexProfile, ModelReference, SparseSettings
+from bridge.profile import META_KEY, ImageSettings, IndexProfile, ModelReference, SparseSettings
 from bridge.settings import ClusterSettings
 from tests.fake_bulk import FakeCluster, Recorded, Reply, fake_cluster
 
@@ -125,3 +125,44 @@ def test_an_index_keeps_the_field_type_of_its_terms() -> None:
     newer = msgspec.structs.replace(SPARSE, terms_type="sparse_vector", top_terms=64)
     made = indices.as_kept(msgspec.structs.replace(PROFILE, sparse=newer), state).sparse
     assert made == msgspec.structs.replace(SPARSE, top_terms=64)
+
+
+IMAGE = ImageSettings("photo", ModelReference("clip", "6" * 12), 8)
+OTHER_IMAGE = ImageSettings("picture", ModelReference("clip", "7" * 12), 8)
+
+
+@pytest.mark.parametrize(
+    ("kept", "wanted", "beside", "says"),
+    [
+        pytest.param(None, IMAGE, None, [], id="added-in-place"),
+        pytest.param(IMAGE, IMAGE, None, [], id="the-same"),
+        pytest.param(
+            IMAGE,
+            None,
+            None,
+            ["image field photo, this run none", "image encoder clip@666666666666, this run none"],
+            id="left-out",
+        ),
+        pytest.param(
+            IMAGE,
+            OTHER_IMAGE,
+            None,
+            ["image field photo, this run picture", "image encoder clip@666666666666, this run clip@777777777777"],
+            id="another",
+        ),
+        pytest.param(
+            None,
+            IMAGE,
+            "shop",
+            ["image field none, this run photo", "image encoder none, this run clip@666666666666"],
+            id="added-beside",
+        ),
+    ],
+)
+def test_pictures_of_two_encoders_are_not_mixed(
+    kept: ImageSettings | None, wanted: ImageSettings | None, beside: str | None, says: list[str]
+) -> None:
+    profile = msgspec.structs.replace(PROFILE, image=kept, beside=beside)
+    state = indices.IndexState("shop", {}, {}, profile)
+    found = indices.contradictions(state, msgspec.structs.replace(profile, image=wanted))
+    assert found == [f"its profile says {each}: searches would mix the two" for each in says]

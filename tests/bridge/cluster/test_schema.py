@@ -17,10 +17,13 @@ from bridge.cluster.schema import (
     without_text,
     write_blocks,
 )
+from bridge.errors import IndexUnsuitable
 from bridge.profile import (
+    IMAGE_WEIGHT,
     SEPARATE_BOOST,
     TOGETHER_BOOST,
     FusionSettings,
+    ImageSettings,
     IndexProfile,
     ModelReference,
     PassageSettings,
@@ -306,3 +309,58 @@ def test_a_field_without_text_is_named(name: str, finding: str) -> None:
 )
 def test_an_index_tells_how_it_scores_words(settings: dict[str, Any], expected: Bm25 | None) -> None:
     assert Bm25.of(settings) == expected
+
+
+PICTURED = msgspec.structs.replace(
+    SINGLE, image=ImageSettings("shop.photo", ModelReference("clip", "5" * 12), 6), passages=PassageSettings("nested")
+)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "type_and_size"),
+    [
+        pytest.param(OpenSearchDialect((3, 6, 0)), {"type": "knn_vector", "dimension": 6}, id="opensearch"),
+        pytest.param(ElasticsearchDialect((9, 4, 3)), {"type": "dense_vector", "dims": 6}, id="elasticsearch"),
+    ],
+)
+def test_pictures_get_a_vector_field_of_their_own_and_are_no_words(
+    dialect: Dialect, type_and_size: dict[str, Any]
+) -> None:
+    mapping = new_index(PICTURED, dialect)["mappings"]
+    kept = read_profile(mapping, index="x")
+    assert kept is not None
+    assert kept.image == PICTURED.image
+    assert kept.fusion.weights["image"] == IMAGE_WEIGHT
+    vector = field_mapping(mapping, "_neural.image_embedding")
+    assert vector is not None
+    assert vector.items() >= type_and_size.items()
+    photo = field_mapping(mapping, "shop.photo")
+    assert photo == {"type": "keyword", "index": False, "doc_values": False}
+    assert differences(kept, mapping, {"knn": "true"}) == []
+    for name in ("dimension", "dims"):
+        vector.pop(name, None)
+    vector["dimension"] = 7
+    assert differences(kept, mapping, {"knn": "true"}) == [
+        "field _neural.image_embedding has dimension 7, the encoder clip gives 6"
+    ]
+    del mapping["properties"]["_neural"]["properties"]["image_embedding"]
+    assert differences(kept, mapping, {"knn": "true"}) == ["field _neural.image_embedding is not in the mapping"]
+
+
+def test_a_chosen_weight_of_pictures_stays() -> None:
+    chosen = msgspec.structs.replace(PICTURED, fusion=FusionSettings(weights={"expansion": 1.0, "image": 3.0}))
+    kept = read_profile(new_index(chosen, OpenSearchDialect((3, 6, 0)))["mappings"], index="x")
+    assert kept is not None
+    assert kept.fusion.weights == {"expansion": 1.0, "image": 3.0}
+
+
+def test_pictures_need_a_cluster_that_searches_vectors() -> None:
+    with pytest.raises(IndexUnsuitable, match=r"leave out --image-field shop\.photo"):
+        new_index(PICTURED, OpenSearchDialect((2, 19, 1), "none"))
+
+
+def test_our_object_of_an_older_enrichment_may_lack_vectors_of_pictures() -> None:
+    mapping, settings = index(NESTED)
+    del mapping["_meta"]
+    wanted = msgspec.structs.replace(NESTED, image=PICTURED.image)
+    assert in_place_obstacles(wanted, OpenSearchDialect((3, 6, 0)), mapping, settings) == []

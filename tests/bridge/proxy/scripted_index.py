@@ -52,7 +52,8 @@ QUERY: dict[str, Any] = {"query": {"match": {"title": "red shoe"}}}
 @dataclass
 class ScriptedIndex:
     """`own`, `expanded` and `near` are the ids that the application's query, the expansion leg and the
-    k-NN leg find, best first; `compared` what a full comparison of vectors finds, `weighed` the sparse leg. `faults`
+    k-NN leg find, best first; `compared` what a full comparison of vectors finds, `weighed` the sparse leg,
+    `pictured` the leg of pictures. `faults`
     maps the end of a path to the reply given instead."""
 
     own: Sequence[str] = ("a", "b", "c")
@@ -60,6 +61,7 @@ class ScriptedIndex:
     near: Sequence[str] = ("e", "d", "a")
     compared: Sequence[str] = ("e", "d", "a")
     weighed: Sequence[str] = ("f", "b")
+    pictured: Sequence[str] = ("g", "a")
     titles: Mapping[str, Any] = field(default_factory=dict)
     profile: IndexProfile | None = PROFILE
     faults: dict[str, Reply] = field(default_factory=dict)
@@ -109,6 +111,7 @@ class ScriptedIndex:
             "vector": self.near,
             "exact": self.compared,
             "sparse": self.weighed,
+            "image": self.pictured,
         }
         items = []
         for search in lines[1::2]:
@@ -226,6 +229,8 @@ def kind_of_search(body: dict[str, Any]) -> str:
 
 def leg_of(search: dict[str, Any]) -> str:
     """Which leg an item of a `_msearch` is."""
+    if "_neural.image_embedding" in json.dumps(search):
+        return "image"
     if "knn_score" in json.dumps(search):
         return "exact"
     if '"knn":' in json.dumps(search):

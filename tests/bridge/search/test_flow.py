@@ -18,13 +18,14 @@ from multidict import CIMultiDict
 from bridge.cluster.dialects import sign_code
 from bridge.errors import CascadeMissing, StageFailed
 from bridge.evaluation.memory import Corpus, MemoryBackend, TermWeights, Vectors
-from bridge.evaluation.tuning.answers import RememberedSearch, Source
+from bridge.evaluation.tuning.answers import EncodedQuery, RememberedSearch, Source
 from bridge.profile import (
     LEGS,
     SPARSE_WEIGHTS,
     Calibration,
     CascadeSettings,
     FusionSettings,
+    ImageSettings,
     IndexProfile,
     Measurement,
     ModelReference,
@@ -83,6 +84,7 @@ class Script(Backend):
     vector: Sequence[Hit] = field(default_factory=lambda: hits("e", "d", "a"))
     sparse: Sequence[Hit] = field(default_factory=lambda: hits("f", "b"))
     terms: Terms = field(default_factory=lambda: {"shoe": 2.0, "red": 1.0})
+    image: Sequence[Hit] = field(default_factory=lambda: hits("g", "b", "a"))
     exact: Sequence[Hit] = field(default_factory=lambda: hits("e", "d", "a"))
     scores: Mapping[str, float] = field(default_factory=dict)
     has_small_model: bool = True
@@ -102,6 +104,10 @@ class Script(Backend):
     async def weigh(self, text: str) -> Terms | None:
         self.asked.append(f"weigh {text}")
         return None if "weigh" in self.fails else self.terms
+
+    async def embed_for_images(self, text: str) -> Sequence[float] | None:
+        self.asked.append(f"embed for images {text}")
+        return None if "embed for images" in self.fails else [0.0, 1.0]
 
     async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
         kinds = {leg: kind_of(body) for leg, body in bodies.items()}
@@ -252,6 +258,63 @@ def test_the_best_passage_of_a_document_counts_and_is_kept() -> None:
     ranking = ranked(Long(scores={"e": 5.0, "x": 1.0}), "rerank", profile=nested)
     assert ids(ranking)[:2] == "ea"
     assert {key[1]: passage.start for key, passage in ranking.passages.items()} == {"e": 5, "a": 0}
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------
+
+
+PICTURED = msgspec.structs.replace(
+    PROFILE,
+    image=ImageSettings("photo", ModelReference("clip", "3" * 12), 2),
+    fusion=FusionSettings("rrf", weights={"lexical": 0.0, "expansion": 1.0, "vector": 1.0, "image": 4.0}),
+)
+"""An index whose documents have vectors of their pictures, too."""
+FOR_IMAGES = "embed for images red shoe"
+
+
+@pytest.mark.parametrize(
+    ("stage", "asked", "stages"),
+    [
+        ("image", [FOR_IMAGES, "search image"], "image"),
+        ("hybrid", ["embed red shoe", FOR_IMAGES, "search expansion vector image"], "hybrid"),
+        ("expansion", ["search expansion"], "expansion"),
+        ("vector", ["embed red shoe", "search vector"], "vector"),
+    ],
+)
+def test_pictures_are_searched_if_their_leg_has_a_weight(stage: Stage, asked: list[str], stages: str) -> None:
+    script = Script()
+    ranking = ranked(script, stage, profile=PICTURED)
+    assert (ranking.stages, script.asked) == (stages, asked)
+    assert ("g" in ids(ranking)) is (FOR_IMAGES in asked)
+
+
+def test_without_pictures_in_documents_their_leg_has_no_weight() -> None:
+    for profile in (msgspec.structs.replace(PICTURED, image=None), PROFILE):
+        script = Script()
+        ranked(script, "image", profile=profile)
+        assert script.asked == QUESTIONS
+
+
+@pytest.mark.parametrize("fails", ["embed for images", "image"])
+def test_without_pictures_the_other_legs_rank(fails: str) -> None:
+    ranking = ranked(Script(fails=frozenset({fails})), "hybrid", profile=PICTURED)
+    assert (ranking.stages, ids(ranking)) == ("hybrid", "aeb")
+
+
+def test_too_few_pictures_are_compared_exactly_beside_too_few_vectors() -> None:
+    script = Script(image=hits("g"), vector=hits("e"))
+    ranked(script, "hybrid", profile=PICTURED)
+    assert script.asked[-2:] == ["search expansion vector image", "search exact image"]
+    alone = Script(image=hits("g"))
+    ranked(alone, "hybrid", profile=PICTURED)
+    assert alone.asked[-1] == "search image"
+    beside = Script(image=hits("g"))
+    ranked(beside, "hybrid", profile=msgspec.structs.replace(PICTURED, beside="shop"))
+    assert beside.asked[-1] == "search expansion vector image"
+
+
+def test_pictures_alone_do_not_reach_min_score() -> None:
+    assert "g" not in ids(ranked(Script(), "hybrid", {"min_score": 0.5}, profile=PICTURED))
 
 
 # --- weighted terms ---------------------------------------------------------------------------------------------
@@ -834,7 +897,7 @@ class ScriptedSource(Source):
         return None if "weigh" in self._world.failing or not self._world.profile.has_terms else self._world.terms
 
     def search(
-        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None, terms: Terms | None
+        self, bodies: Mapping[str, Json], profile: IndexProfile, encoded: EncodedQuery
     ) -> Mapping[str, Sequence[Hit]]:
         return {leg: self._world.search(legs.coded(body, profile)) for leg, body in bodies.items()}
 

@@ -44,3 +44,12 @@ def test_of_two_routings_only_what_changed_goes_on() -> None:
     [batch] = batches.batches(documents)
     assert [each.routing for each in batch.documents] == ["b"]
     assert [(item.position.offset, outcome.kind) for item, outcome in batch.ended] == [(0, "unchanged")]
+
+
+def test_documents_with_nothing_but_a_picture_are_work_for_models() -> None:
+    pictures = [
+        Document(str(n), b"{}", {"text": ""}, SourcePosition("memory", n), image="a.png" if n < 4 else None)
+        for n in range(6)
+    ]
+    batches = BatchReader(None, max_items=100, max_texts=2).batches(pictures)
+    assert [len(batch.documents) for batch in batches] == [2, 2, 2]

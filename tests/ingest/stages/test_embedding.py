@@ -1,16 +1,20 @@
 """Every passage gets the vector of its own text, and only sound vectors are written."""
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, cast
 
 import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bridge.errors import ModelError
+from bridge.errors import ModelError, PictureRefused
 from bridge.records import Document, ExpandedDocument, Passage, SourcePosition
+from ingest.books.ledger import Failure, Outcome
+from ingest.stages.batches import Batch, Stage
 from ingest.stages.embedding import Embedding
+from ingest.stages.images import Images
 from ingest.stages.models import profile_for
 from tests.ingest.toys import DIMENSION, CountingEncoder, models_with_terms, toy_models
 
@@ -71,3 +75,33 @@ class WrongShape(CountingEncoder):
 def test_no_unsound_vector_passes(encoder: CountingEncoder, text: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         Embedding(encoder, stamp=lambda _: "stamp")([expanded("a", text)])
+
+
+def test_pictures_are_embedded_if_the_index_has_vectors_of_some() -> None:
+    def images(documents: Sequence[Document]) -> list[NDArray[np.float32] | None]:
+        return [np.full(2, len(each.doc_id), dtype=np.float32) if each.doc_id != "none" else None for each in documents]
+
+    stage = Embedding(CountingEncoder(), stamp=lambda _: "stamp", images=images)
+    found = [each.image for each in stage([expanded("one", "a"), expanded("none", "b"), expanded("three")])]
+    assert [None if image is None else image.tolist() for image in found] == [[3.0, 3.0], None, [5.0, 5.0]]
+    [plain] = Embedding.of(PROFILE, replace(toy_models(), images=cast(Images, images)), lambda _: "stamp")(
+        [expanded("one", "a")]
+    )
+    assert plain.image is None
+
+
+def test_a_picture_that_cannot_be_read_is_a_dead_letter_and_no_text_is_embedded_twice_for_it() -> None:
+    encoder = CountingEncoder()
+
+    def images(documents: Sequence[Document]) -> list[NDArray[np.float32] | None]:
+        if any(each.doc_id == "broken" for each in documents):
+            raise PictureRefused("the picture is broken")
+        return [None] * len(documents)
+
+    stage = Stage(Embedding(encoder, stamp=lambda _: "stamp", images=images))
+    done = stage(Batch([expanded("a", "text"), expanded("broken", "text"), expanded("c", "text")], []))
+    assert [each.document.doc_id for each in done.documents] == ["a", "c"]
+    [(item, outcome)] = done.ended
+    assert isinstance(item, Document)
+    assert outcome == Outcome("dead_lettered", Failure("picture_refused", "the picture is broken"))
+    assert encoder.texts == 2

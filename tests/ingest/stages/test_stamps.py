@@ -8,9 +8,10 @@ from msgspec.structs import replace
 
 from bridge.cluster.connection import connect
 from bridge.errors import AnswerNotUnderstood
-from bridge.profile import ModelReference, PassageSettings, SparseSettings
+from bridge.profile import ImageSettings, ModelReference, PassageSettings, SparseSettings
 from bridge.records import Document, SourcePosition
 from bridge.settings import ClusterSettings, IngestSettings
+from bridge.text import digest_in_stamp, text_digest
 from ingest.stages.models import profile_for
 from ingest.stages.stamps import (
     ChangeFilter,
@@ -48,6 +49,7 @@ def cluster() -> Iterator[FakeCluster]:
         pytest.param({"generator": None}, {}, id="no-queries"),
         pytest.param({"vector_type": "none"}, {}, id="no-vectors"),
         pytest.param({"sparse": SparseSettings(ModelReference("sparse", "4" * 12))}, {}, id="terms"),
+        pytest.param({"image": ImageSettings("photo", ModelReference("clip", "6" * 12), 8)}, {}, id="pictures"),
         pytest.param({"passages": PassageSettings(max_tokens=17)}, {}, id="passages"),
         pytest.param({"text_fields": ["title", "text"]}, {}, id="text-fields"),
         pytest.param({}, {"queries_per_passage": 2}, id="number-of-queries"),
@@ -68,6 +70,18 @@ def test_the_number_of_terms_changes_the_recipe_and_the_weights_of_queries_do_no
         for each in (sparse, replace(sparse, top_terms=64), replace(sparse, queries="model"))
     ]
     assert (made[0] == made[1], made[0] == made[2]) == (False, True)
+
+
+def test_another_picture_makes_a_document_stale_and_its_texts_are_told_apart() -> None:
+    without = document("a", "x")
+    one, other = (msgspec.structs.replace(without, image=image) for image in ("one.png", "other.png"))
+    for each in (without, one, other):
+        for made in (text_stamp(RECIPE, each), stamp(RECIPE, each)):
+            assert [is_current(made, RECIPE, now) for now in (without, one, other)] == [
+                each is now for now in (without, one, other)
+            ]
+            assert digest_in_stamp(made) == text_digest(each.texts)
+            assert recipe_of(made) == RECIPE
 
 
 def test_what_only_concerns_writing_leaves_the_recipe_as_it_is() -> None:

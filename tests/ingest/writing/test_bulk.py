@@ -9,7 +9,7 @@ import pytest
 
 from bridge.cluster.connection import Answer
 from bridge.errors import AccessDenied, IndexUnsuitable
-from bridge.profile import PassageSettings
+from bridge.profile import ImageSettings, ModelReference, PassageSettings
 from bridge.records import Document, DocumentVersion, EnrichedDocument, Passage, SourcePosition
 from ingest.books.ledger import Outcome
 from ingest.stages.models import profile_for
@@ -85,6 +85,19 @@ def test_terms_are_an_array_so_that_an_update_leaves_none_of_an_earlier_text() -
     body = json.loads(update_action(enriched(""), profile).lines.split(b"\n")[1])
     assert body["doc"]["_neural"]["terms"] == []  # no engine takes null
     assert "terms" not in json.loads(neural_object(made, PROFILE))
+
+
+def test_the_vector_of_a_picture_is_written_where_the_index_has_some_and_cleared_where_it_went() -> None:
+    pictured = msgspec.structs.replace(PROFILE, image=ImageSettings("photo", ModelReference("clip", "6" * 12), 2))
+    made = msgspec.structs.replace(enriched(), image=np.array([0.6, 0.8], dtype=np.float32))
+    for action in (index_action, update_action):
+        body = json.loads(action(made, pictured).lines.split(b"\n")[1])
+        assert body.get("doc", body)["_neural"]["image_embedding"] == pytest.approx([0.6, 0.8])
+    as_bytes = msgspec.structs.replace(pictured, vector_encoding="byte")
+    assert json.loads(neural_object(made, as_bytes))["image_embedding"] == [95, 127]
+    assert "image_embedding" not in json.loads(neural_object(made, PROFILE))
+    body = json.loads(update_action(enriched(), pictured).lines.split(b"\n")[1])
+    assert body["doc"]["_neural"]["image_embedding"] is None
 
 
 def test_an_update_clears_what_an_earlier_recipe_made() -> None:

@@ -5,13 +5,17 @@ import { move, whereabouts } from "./comparison.js";
 import { GRADES } from "./judgements.js";
 
 /** In the order in which they are shown. */
-const LEG_NAMES = { lexical: "own words", expansion: "predicted queries", vector: "vectors", sparse: "weighted terms" };
+const LEG_NAMES = { lexical: "own words", expansion: "predicted queries", vector: "vectors", sparse: "weighted terms", image: "pictures" };
 const SHOWN_CHARS = 320;
 const CONTEXT_CHARS = 80;
 
+/** How a picture in base64 begins, and its type. */
+const PICTURES = { "/9j/": "jpeg", "iVBORw0KGgo": "png", R0lGOD: "gif", UklGR: "webp", Qk: "bmp" };
+const PICTURE_IN_DOCUMENT = /^data:image\/(jpeg|png|gif|webp|bmp);base64,/i;
+
 /**
  * The cards of one column. `context`: `column` (left or right), `otherRanks`, `otherExplanations` (key → explanation in the
- * other column), `textFields`, `gradeOf(docId)`, `judged(docId, grade)` (absent if there is no query to judge by).
+ * other column), `textFields`, `imageField` (undefined if there is none), `gradeOf(docId)`, `judged(docId, grade)` (absent if there is no query to judge by).
  */
 export function hitCards(hits, keys, context) {
   const explanations = hits.map((hit, place) => hit._bridge ?? context.otherExplanations.get(keys[place]) ?? {});
@@ -29,6 +33,7 @@ export function hitCards(hits, keys, context) {
           element("span", { "aria-hidden": "true" }, moved.sign), element("span", { class: "unseen" }, moved.words))),
       element("div", { class: "what" },
         element("h2", {}, title.length > 120 ? `${title.slice(0, 120)}…` : title),
+        picture(hit, context.imageField),
         snippet(rest.join(" "), explanations[place].passage?.text),
         predictedQueries(explanations[place]),
         commonTerms(explanations[place]),
@@ -45,6 +50,18 @@ export function hitCards(hits, keys, context) {
 function valueAt(source, path) {
   const value = source?.[path] ?? path.split(".").reduce((object, name) => object?.[name], source);
   return Array.isArray(value) ? value.join(" ") : value == null ? "" : String(value);
+}
+
+/** The picture, if the document holds it; else where it lies, in words: the page loads nothing from elsewhere. */
+function picture(hit, field) {
+  const found = field && (hit._source?.[field] ?? field.split(".").reduce((object, name) => object?.[name], hit._source));
+  const value = Array.isArray(found) ? found[0] : found;
+  if (typeof value !== "string" || !value) return null;
+  const [, type] = Object.entries(PICTURES).find(([start]) => value.startsWith(start)) ?? [];
+  const inBase64 = type && value.length > 100 && /^[A-Za-z0-9+/\s]+=*\s*$/.test(value);
+  const source = PICTURE_IN_DOCUMENT.test(value) ? value : inBase64 ? `data:image/${type};base64,${value}` : null;
+  if (!source) return element("p", { class: "text" }, value.slice(0, SHOWN_CHARS));
+  return element("img", { class: "picture", src: source, alt: `Picture of ${hit._id}`, loading: "lazy" });
 }
 
 /** The text's beginning, or the winning passage, marked, in its surroundings. */

@@ -92,6 +92,7 @@ function facts(index, profile) {
     ["Query generator", model(profile.generator)],
     ["Vectors", profile.vector_type],
     ["Sparse encoder", model(profile.sparse?.encoder)],
+    ["Image encoder", model(profile.image?.encoder)],
     ["Passages", `${passages.layout}, ${passages.max_tokens} tokens, ${passages.overlap_tokens} shared`],
     ["Fusion", `${fusion.method}${fusion.method === "rrf" ? ` (k ${fusion.k})` : ""}: ${weights}`],
     ["Weight of predicted queries", String(profile.expansion_boost)],

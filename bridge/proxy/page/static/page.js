@@ -118,6 +118,7 @@ function drawColumn(name, other) {
     column: name,
     otherRanks: ranksOf(hitsOf(other)),
     otherExplanations,
+    imageField: known[result.index]?.image?.field,
     textFields: known[result.index]?.text_fields ?? Object.keys(hits[0]?._source ?? {}).slice(0, 2),
     gradeOf: (docId) => judgementsOf(result.index)[result.query]?.[docId],
     judged: result.query && ((docId, grade) => judged(result, docId, grade)),

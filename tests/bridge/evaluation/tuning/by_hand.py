@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from bridge.evaluation.judged_queries import JudgedQueries
-from bridge.evaluation.tuning.answers import AverageTime, Costs, RememberedSearch, Source
+from bridge.evaluation.tuning.answers import AverageTime, Costs, EncodedQuery, RememberedSearch, Source
 from bridge.evaluation.tuning.trials import Trials
 from bridge.profile import IndexProfile, ModelReference, RerankSettings
 from bridge.records import Hit, Key, Passage, Terms
@@ -47,7 +47,7 @@ class Written(Source):
         return None
 
     def search(
-        self, bodies: Mapping[str, Json], profile: IndexProfile, embedding: Sequence[float] | None, terms: Terms | None
+        self, bodies: Mapping[str, Json], profile: IndexProfile, encoded: EncodedQuery
     ) -> Mapping[str, Sequence[Hit]]:
         return {leg: self.near if leg == "vector" else self.text for leg in bodies}
 

@@ -12,10 +12,10 @@ import pytest
 
 from bridge.cluster.connection import connect
 from bridge.errors import AnswerNotUnderstood, CascadeMissing
-from bridge.evaluation.tuning.answers import AverageTime, ClusterAndSidecar
+from bridge.evaluation.tuning.answers import AverageTime, ClusterAndSidecar, EncodedQuery
 from bridge.evaluation.tuning.setting import Setting
 from bridge.model_servers.client import SidecarClient
-from bridge.profile import ModelReference, SparseSettings
+from bridge.profile import ImageSettings, ModelReference, SparseSettings
 from bridge.records import Hit, Passage
 from bridge.settings import ClusterSettings
 from tests.bridge.evaluation.tuning.by_hand import PROFILE, Written, search, trials
@@ -66,7 +66,7 @@ def test_all_legs_go_in_one_request_with_the_scope_of_the_search(
     source: ClusterAndSidecar, cluster: FakeCluster
 ) -> None:
     cluster.on_request = lambda _: json_reply({"responses": [leg("a", "b"), leg("c")]})
-    assert source.search(LEGS, PROFILE, None, None) == {
+    assert source.search(LEGS, PROFILE, EncodedQuery()) == {
         "lexical": [Hit("products", "a", 1.0), Hit("products", "b", 1.0)],
         "vector": [Hit("products", "c", 1.0)],
     }
@@ -91,7 +91,7 @@ def test_a_leg_or_a_request_that_fails_is_an_error(
 ) -> None:
     cluster.on_request = lambda _: answer
     with pytest.raises(AnswerNotUnderstood, match=told):
-        source.search(LEGS, PROFILE, None, None)
+        source.search(LEGS, PROFILE, EncodedQuery())
 
 
 def test_texts_are_read_by_document(source: ClusterAndSidecar, cluster: FakeCluster) -> None:
@@ -117,6 +117,16 @@ def test_the_querys_terms_are_asked_for_if_documents_have_terms(
     weighed = replace(source, profile=msgspec.structs.replace(PROFILE, sparse=sparse))
     assert weighed.weigh("red shoe") == {"shoe": 2.0}
     assert [request.path for request in sidecar.requests][-1] == "/embed_sparse"
+
+
+def test_the_querys_embedding_for_pictures_is_asked_for_if_documents_have_some(
+    source: ClusterAndSidecar, sidecar: FakeCluster
+) -> None:
+    assert source.embed_for_images("red shoe") is None
+    image = ImageSettings("photo", ModelReference("image-encoder", "3" * 12), 8)
+    pictured = replace(source, profile=msgspec.structs.replace(PROFILE, image=image))
+    assert pictured.embed_for_images("red shoe") == [1.0] * PROFILE.dimension
+    assert json.loads(sidecar.requests[-1].body)["model"] == image.encoder.identity
 
 
 def test_the_large_model_scores_in_the_order_of_the_passages_and_a_small_one_has_to_be_there(

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.cluster.connection import connect
 from bridge.errors import AnswerNotUnderstood
-from bridge.evaluation.tuning.answers import ClusterAndSidecar
+from bridge.evaluation.tuning.answers import ClusterAndSidecar, EncodedQuery
 from bridge.evaluation.tuning.beside import CompanionAndSidecar, proxy_searches
 from bridge.model_servers.client import SidecarClient
 from bridge.node.node import EmbeddedNode
@@ -92,7 +92,9 @@ def test_every_leg_finds_the_same_with_the_same_scores_whatever_the_boost(ways: 
         terms = way.source.weigh(REQUEST.text)
         assert embedding is not None
         assert terms
-        hits_of = way.source.search(bodies(REQUEST, profile, list(embedding), terms), profile, embedding, terms)
+        hits_of = way.source.search(
+            bodies(REQUEST, profile, list(embedding), terms), profile, EncodedQuery(embedding, terms)
+        )
         found.append({leg: {hit.doc_id: hit.score for hit in hits} for leg, hits in hits_of.items()})
     in_place, beside = found
     assert set(beside) == {"lexical", "expansion", "vector", "sparse"}
@@ -123,4 +125,4 @@ def test_a_companion_that_is_gone_ends_the_tuning(ways: tuple[Way, Way]) -> None
     embedding = way.source.embed(REQUEST.text)
     assert embedding is not None
     with pytest.raises(AnswerNotUnderstood, match="_leg_failed: "):
-        way.source.search(bodies(REQUEST, elsewhere, list(embedding), {}), elsewhere, embedding, None)
+        way.source.search(bodies(REQUEST, elsewhere, list(embedding), {}), elsewhere, EncodedQuery(embedding))

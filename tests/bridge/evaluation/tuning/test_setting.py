@@ -6,10 +6,11 @@ import msgspec
 import pytest
 
 from bridge.evaluation.tuning.search import STEPS
-from bridge.evaluation.tuning.setting import BOOSTS, WINDOWS, Setting, rerankings, sparse_weights
+from bridge.evaluation.tuning.setting import BOOSTS, WINDOWS, Setting, further_legs, rerankings
 from bridge.profile import (
     CascadeSettings,
     FusionSettings,
+    ImageSettings,
     IndexProfile,
     ModelReference,
     RerankSettings,
@@ -56,14 +57,23 @@ def test_a_setting_smooths_as_far_as_its_own_stage_does() -> None:
 def test_weights_of_the_sparse_leg_are_tried_if_documents_have_terms() -> None:
     weighed = msgspec.structs.replace(PROFILE, sparse=SparseSettings(ModelReference("sparse", "0" * 12)))
     setting = Setting.of(weighed, "hybrid")
-    tried = [dict(varied.weights) for varied in sparse_weights(setting)]
+    tried = [dict(varied.weights) for varied in further_legs(setting)]
     assert {weights["sparse"] for weights in tried} >= {0.0, 0.5}
     assert all(weights | {"sparse": 0.0} == PROFILE.fusion.weights | {"sparse": 0.0} for weights in tried)
     assert setting.applied_to(weighed).fusion.weights == PROFILE.fusion.weights | {"sparse": 0.0}
     assert str(setting.weighing(sparse=0.2)).startswith(
         "hybrid, expansion boost 0.9, rrf k 12 (expansion 1 lexical 0.5 sparse 0.2 vector 0.3)"
     )
-    assert list(sparse_weights(Setting.of(weighed, "rerank"))) == []
+    assert list(further_legs(Setting.of(weighed, "rerank"))) == []
+
+
+def test_weights_of_pictures_are_tried_if_documents_have_vectors_of_some() -> None:
+    image = ImageSettings("photo", ModelReference("image-encoder", "0" * 12), 8)
+    setting = Setting.of(msgspec.structs.replace(PROFILE, image=image), "hybrid")
+    tried = [dict(varied.weights) for varied in further_legs(setting)]
+    assert {weights["image"] for weights in tried} >= {0.0, 0.5}
+    assert all("sparse" not in weights for weights in tried)
+    assert list(further_legs(Setting.of(PROFILE, "hybrid"))) == []
 
 
 def test_a_weight_changes_alone() -> None:

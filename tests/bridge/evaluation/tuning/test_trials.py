@@ -68,6 +68,12 @@ def test_only_a_sparse_leg_with_a_weight_takes_time() -> None:
     assert times == [20.0, 23.0]
 
 
+def test_the_leg_of_pictures_takes_time_beside_the_others() -> None:
+    setting = Setting.of(PROFILE, "hybrid").weighing(image=0.5)
+    slow = replace(costs(), embed_image=9.0)
+    assert [estimated_ms(each, slow) for each in (setting, setting.weighing(image=0.0))] == [26.0, 20.0]
+
+
 def test_a_setting_is_tried_once() -> None:
     tried = trials([search("q0", text_rank=2, vector_rank=2)])
     setting = Setting.of(PROFILE, "hybrid")

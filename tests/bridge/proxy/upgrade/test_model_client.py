@@ -12,6 +12,9 @@ from aiohttp import web
 
 from bridge.errors import NotTaken, SettingsError, StageFailed
 from bridge.profile import (
+    FusionSettings,
+    ImageSettings,
+    ModelReference,
     RerankSettings,
 )
 from bridge.proxy.upgrade import model_client
@@ -276,6 +279,66 @@ async def test_the_terms_of_a_query_are_asked_for_once_and_as_the_profile_says(m
     assert [body["inputs"] for body in asked] == [["red shoe"], ["blue shoe"]]
     assert {(body["role"], body["model"], body["queries"]) for body in asked} == {("query", "toy@" + "2" * 12, "idf")}
     assert "/embed" not in [path for path, _ in stack.sidecar.received]
+
+
+PICTURED = msgspec.structs.replace(
+    PROFILE,
+    image=ImageSettings("photo", ModelReference("clip", "3" * 12), 4),
+    fusion=FusionSettings(method="rrf", weights={"expansion": 1.0, "image": 1.0}),
+)
+"""Of an index whose pictures are searched beside its texts; vectors of texts have no weight."""
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        pytest.param(web.Response(status=404), "image_unavailable", id="a sidecar without the image encoder"),
+        pytest.param(web.Response(status=429), "image_overloaded", id="it has too much to do"),
+        pytest.param(web.json_response([[1.0, 0.0]]), "image_unusable", id="another length"),
+        pytest.param(web.json_response([]), "image_unusable", id="no embedding"),
+        pytest.param(web.Response(body=b"<html>"), "image_unusable", id="no JSON"),
+    ],
+)
+async def test_without_the_querys_embedding_for_pictures_the_other_legs_rank(
+    make_stack: MakeStack, answer: web.Response, reason: str
+) -> None:
+    async def sidecar(path: str, body: dict[str, Any]) -> web.Response:
+        return answer if body.get("model") == "clip@333333333333" else await kind_sidecar(path, body)
+
+    stack = await make_stack(ScriptedIndex(profile=PICTURED), sidecar)
+    mark, found = await ask(stack, x_bridge="hybrid")
+    assert mark.startswith(f"expansion; degraded={reason}; took")
+    assert [hit["_id"] for hit in found["hits"]["hits"]] == ["a", "b", "c", "d"]
+    mark, _ = await ask(stack, x_bridge="vector")
+    assert mark.startswith("vector;"), "texts are embedded all the same"
+
+
+async def test_a_failing_leg_of_pictures_leaves_the_others(make_stack: MakeStack) -> None:
+    error = {"error": {"type": "query_shard_exception", "reason": "no vectors"}, "status": 400}
+    stack = await make_stack(ScriptedIndex(profile=PICTURED, legs={"image": error}))
+    mark, found = await ask(stack, x_bridge="hybrid")
+    assert mark.startswith("expansion; degraded=image_leg_failed; took")
+    assert [hit["_id"] for hit in found["hits"]["hits"]] == ["a", "b", "c", "d"]
+
+
+async def test_pictures_of_another_image_encoder_are_never_compared(make_stack: MakeStack) -> None:
+    stack = await make_stack(ScriptedIndex(profile=PICTURED), profile_ttl_s=0)
+    stack.sidecar.encoder, stack.sidecar.more_encoders = PROFILE.encoder.identity, ["other@123456789abc"]
+    mark, _ = await ask(stack, x_bridge="hybrid")
+    assert mark.startswith("expansion; degraded=image_mismatch")
+
+
+async def test_the_sidecar_embeds_questions_for_pictures_even_if_another_server_embeds_those_for_texts(
+    make_stack: MakeStack, models: ScriptedModels
+) -> None:
+    embedder = EmbedderSettings(url=f"{models.url}/tei/embed", api="tei")
+    stack = await make_stack(ScriptedIndex(profile=PICTURED), sections={"embedder": embedder})
+    for words in ("red shoe", "red shoe", "blue shoe"):
+        await ask(stack, words, x_bridge="image")
+    asked = [body for path, body in stack.sidecar.received if path == "/embed"]
+    assert [body["inputs"] for body in asked] == [["red shoe"], ["blue shoe"]]
+    assert {(body["role"], body["model"]) for body in asked} == {("query", "clip@333333333333")}
+    assert models.received == []
 
 
 async def test_of_several_encoders_that_of_the_index_is_asked_for(make_stack: MakeStack) -> None:

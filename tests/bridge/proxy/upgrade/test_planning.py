@@ -2,13 +2,14 @@
 
 import json
 import tracemalloc
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 from multidict import CIMultiDict
 
-from bridge.profile import BESIDE_KEY, META_KEY, Calibration, Measurement
+from bridge.profile import BESIDE_KEY, META_KEY, Calibration, ImageSettings, Measurement, ModelReference
 from bridge.proxy.transport.refusals import Refused
 from bridge.proxy.upgrade.planning import Control, _common_profile, left_alone, read_control
 from bridge.search.flow import Distance
@@ -265,6 +266,20 @@ async def test_a_companion_serves_those_who_see_every_text(make_stack: MakeStack
         assert mark.partition("; took")[0] == expected
 
     assert len(stack.cluster.requests("_field_caps")) == 3
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"), [(("title", "photo"), "hybrid"), (("title",), "pass; reason=fields_hidden")]
+)
+async def test_a_companion_that_holds_pictures_serves_those_who_see_their_field(
+    make_stack: MakeStack, shown: Sequence[str], expected: str
+) -> None:
+    fusion = msgspec.structs.replace(BESIDE.fusion, weights={**BESIDE.fusion.weights, "image": 0.0})
+    image = ImageSettings("photo", ModelReference("clip", "3" * 12), 4)
+    profile = msgspec.structs.replace(BESIDE, image=image, fusion=fusion)
+    stack = await make_stack(IndexWithCompanion(profile=profile, shown=shown))
+    _, mark, _ = await search(stack, x_bridge="hybrid")
+    assert mark.partition("; took")[0] == expected
 
 
 @pytest.mark.parametrize(
