@@ -43,7 +43,8 @@ def command(
     stage: str | None = option(
         "--stage",
         type=click.Choice(["off", *get_args(Stage)]),
-        help="Stage to stop at. Defaults to the last one that the index allows.",
+        metavar="STAGE",
+        help=f"Stage to stop at: off, {', '.join(get_args(Stage))}. Defaults to the last one that the index allows.",
     ),
     user: str | None = option(
         "--user", envvar="BRIDGE_SEARCH_USER", help="User name; BRIDGE_SEARCH_PASSWORD holds the password."
