@@ -21,11 +21,12 @@ PROGRAMS = {
         "sentences": "benchmarks.sentences",
     },
     "Documents": {
-        "ingest": "benchmarks.ingest",
+        "documents": "benchmarks.documents",
         "ray": "benchmarks.ray",
         "follow": "benchmarks.follow",
         "plan": "benchmarks.plan",
         "companion": "benchmarks.companion",
+        "scale": "benchmarks.scale",
         "sources": "benchmarks.sources",
     },
     "Models": {

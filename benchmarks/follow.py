@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from opensearchpy import OpenSearch
 
-from benchmarks.ingest import cluster_at, write_corpus
+from benchmarks.documents import cluster_at, write_corpus
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.models.session import compute_threads

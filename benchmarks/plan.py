@@ -15,7 +15,7 @@ import click
 import msgspec
 from opensearchpy import OpenSearch
 
-from benchmarks.ingest import cluster_at
+from benchmarks.documents import cluster_at
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.errors import IngestError

@@ -1,7 +1,8 @@
 """`scripts/bench proxy`: what the proxy costs, against the same node asked directly, both in turn in one run.
 
-The node is real, the proxy a process of its own. Embeddings come from a stand-in that answers at once: the
-sidecar's time is measured by `scripts/bench rerank`. Reranking is left out for the same reason.
+The node is real, the proxy a process of its own. An upgraded search is compared with a bare client's, and with one in
+the shape of the engine's hybrid query, of the same words, one after the other. Embeddings come from a stand-in that
+answers at once: the sidecar's time is measured by `scripts/bench rerank`. Reranking is left out for the same reason.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import platform
 import random
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import aiohttp
@@ -18,11 +20,12 @@ import click
 import msgspec
 import numpy as np
 
-from benchmarks.proxy_requests import Ask, alternately, rate, send, timed
+from benchmarks.proxy_requests import Ask, BareClient, alternately, rate, send, timed
 from benchmarks.proxy_stack import (
     INDEX,
     SEED,
     application_query,
+    cpu_ms,
     embedder,
     embedding,
     fill,
@@ -31,6 +34,8 @@ from benchmarks.proxy_stack import (
     words,
 )
 from benchmarks.soak import STEPS, soaked
+from benchmarks.start import Start
+from benchmarks.start import measured as measured_start
 from bridge.node.node import EmbeddedNode
 from bridge.profile import IndexProfile
 from bridge.search import json_tree, legs
@@ -65,8 +70,11 @@ class Figures(msgspec.Struct, frozen=True):
     `added_p50_ms`, `added_p99_ms`: a pass-through search at one connection, less the direct one.
     `throughput_kept`, `bulk_kept`: share of the direct rate, at 16 connections and for one bulk of 100 MB
     of documents whose text is indexed, as an application's is. `upgraded_overhead`: median of a fused
-    search, less 3 ms, over the median of its slowest leg. `quartiles`: the first and the third of what each
-    median stands for.
+    search, less 3 ms, over the median of its slowest leg. `upgraded_vs_bare`: time of a fused search over that of
+    `BareClient.search` for the same words, median of the ratios; `upgraded_vs_engine`: over that of
+    `BareClient.search_by_engine`. `proxy_cpu_ms`, `node_cpu_ms`: processor time of a fused search in either process;
+    `bare_cpu_ms`: the node's of the bare client's. `start`: of
+    commands and servers. `quartiles`: the first and the third of what each median stands for.
     """
 
     machine: str
@@ -81,8 +89,16 @@ class Figures(msgspec.Struct, frozen=True):
     legs_p50_ms: dict[str, float]
     upgraded_p50_ms: float
     upgraded_overhead: float
+    bare_p50_ms: float
+    engine_p50_ms: float
+    upgraded_vs_bare: float
+    upgraded_vs_engine: float
+    proxy_cpu_ms: float
+    node_cpu_ms: float
+    bare_cpu_ms: float
     resident_mb_before: float
     resident_mb_after: float
+    start: Start
     quartiles: dict[str, tuple[float, float]]
 
 
@@ -98,7 +114,7 @@ def command(small: bool, soak: int | None, as_json: bool) -> None:
         if soak is not None:
             figures = {"requests": soak, "resident_mb": asyncio.run(soaked(node.url, soak))}
         else:
-            figures = msgspec.to_builtins(asyncio.run(measure(node.url, SMALL if small else Extent())))
+            figures = msgspec.to_builtins(asyncio.run(measure(node.url, node.pid, SMALL if small else Extent())))
     if as_json:
         click.echo(json.dumps(figures))
         return
@@ -106,8 +122,9 @@ def command(small: bool, soak: int | None, as_json: bool) -> None:
         click.echo(f"{name:24} {value if not isinstance(value, float) else f'{value:.2f}'}")
 
 
-async def measure(cluster_url: str, extent: Extent) -> Figures:
+async def measure(cluster_url: str, node_pid: int, extent: Extent) -> Figures:
     """All figures; fills an index first."""
+    start = await asyncio.to_thread(measured_start)
     chance = random.Random(SEED)
     profile = await asyncio.to_thread(fill, cluster_url, chance, extent.documents)
     async with (
@@ -122,13 +139,21 @@ async def measure(cluster_url: str, extent: Extent) -> Figures:
         )
         rates = [await rate(plain(url)) for _ in range(extent.throughput_rounds) for url in (cluster_url, proxy_url)]
         direct_rate, through_rate = statistics.median(rates[0::2]), statistics.median(rates[1::2])
-        searches_ms = await _upgraded(session, chance, profile, cluster_url, proxy_url, extent)
+        bare = BareClient(session, f"{cluster_url}/{INDEX}", sidecar_url, profile)
+        searches_ms, cpu_ms = await _upgraded(session, chance, bare, profile, proxy_url, (pid, node_pid), extent)
+        ratios = {
+            f"upgraded_vs_{name}": [
+                one / other for one, other in zip(searches_ms["hybrid"], searches_ms[name], strict=True)
+            ]
+            for name in ("bare", "engine")
+        }
         medians_ms = {name: statistics.median(taken) for name, taken in searches_ms.items()}
-        upgraded_ms = medians_ms.pop("hybrid")
+        upgraded_ms, bare_ms, engine_ms = (medians_ms.pop(name) for name in ("hybrid", "bare", "engine"))
         direct_bulk, through_bulk = await _bulks(session, chance, cluster_url, proxy_url, extent)
         measured = {"direct_ms": direct_ms, "through_ms": through_ms} | {
             f"{name}_ms": taken for name, taken in searches_ms.items()
         }
+        measured |= ratios
         measured |= {"direct_requests_per_s": rates[0::2], "through_requests_per_s": rates[1::2]}
         return Figures(
             machine=f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
@@ -143,8 +168,16 @@ async def measure(cluster_url: str, extent: Extent) -> Figures:
             legs_p50_ms=medians_ms,
             upgraded_p50_ms=upgraded_ms,
             upgraded_overhead=(upgraded_ms - ALLOWED_MS) / max(medians_ms.values()),
+            bare_p50_ms=bare_ms,
+            engine_p50_ms=engine_ms,
+            upgraded_vs_bare=statistics.median(ratios["upgraded_vs_bare"]),
+            upgraded_vs_engine=statistics.median(ratios["upgraded_vs_engine"]),
+            proxy_cpu_ms=cpu_ms["proxy"],
+            node_cpu_ms=cpu_ms["node"],
+            bare_cpu_ms=cpu_ms["bare"],
             resident_mb_before=resident_before,
             resident_mb_after=resident_mb(pid),
+            start=start,
             quartiles={name: (_percentile(taken, 25), _percentile(taken, 75)) for name, taken in measured.items()},
         )
 
@@ -162,32 +195,46 @@ def _searches(session: aiohttp.ClientSession, chance: random.Random, headers: di
 async def _upgraded(
     session: aiohttp.ClientSession,
     chance: random.Random,
+    bare: BareClient,
     profile: IndexProfile,
-    cluster_url: str,
     proxy_url: str,
+    pids: tuple[int, int],
     extent: Extent,
-) -> dict[str, list[float]]:
-    """Milliseconds of each leg asked alone, and of a fused search through the proxy (`hybrid`), in turn."""
-    taken: dict[str, list[float]] = {"own": [], "expansion": [], "vector": [], "hybrid": []}
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Milliseconds of each leg asked alone, of a fused search through the proxy (`hybrid`), of the bare client's and of
+    the engine's, in turn; and processor time of a search: the proxy's and the node's of `hybrid`, the node's of `bare`.
+    `pids`: the proxy's and the node's."""
+    taken: dict[str, list[float]] = {name: [] for name in ("own", "expansion", "vector", "bare", "engine", "hybrid")}
+    spent_ms = {"proxy": 0.0, "node": 0.0, "bare": 0.0}
+    proxy_pid, node_pid = pids
     for i in range(extent.warm_up + extent.upgraded_rounds):
         body = application_query(chance)
-        understood = _understood(body, profile)
-        asked = {
-            "own": (f"{cluster_url}/{INDEX}/_search", body),
-            "expansion": (f"{cluster_url}/{INDEX}/_search", legs.expansion(understood, profile)),
-            "vector": (f"{cluster_url}/{INDEX}/_search", legs.vector(understood, profile, embedding(chance))),
-            "hybrid": (f"{proxy_url}/{INDEX}/_search", body),
+        request = _understood(body, profile)
+        vector = legs.vector(request, profile, embedding(chance))
+        asks: dict[str, Ask] = {
+            "own": partial(bare.hits, body),
+            "expansion": partial(bare.hits, legs.expansion(request, profile)),
+            "vector": partial(bare.hits, vector),
+            "bare": partial(bare.search, body, request),
+            "engine": partial(bare.search_by_engine, body, request),
+            "hybrid": partial(
+                send, session, "POST", f"{proxy_url}/{INDEX}/_search", json_tree.write(body), {"x-bridge": "hybrid"}
+            ),
         }
-        for name, (url, sent) in asked.items():
-            duration = await timed(
-                lambda url=url, sent=sent: send(session, "POST", url, json_tree.write(sent), _HYBRID)  # type: ignore[misc]
-            )
-            if i >= extent.warm_up:
-                taken[name].append(duration)
-    return taken
-
-
-_HYBRID = {"x-bridge": "hybrid"}
+        # Whoever comes first finds colder caches: each has every place in turn.
+        names = list(asks)[i % len(asks) :] + list(asks)[: i % len(asks)]
+        for name in names:
+            before = cpu_ms(proxy_pid), cpu_ms(node_pid)
+            duration = await timed(asks[name])
+            if i < extent.warm_up:
+                continue
+            taken[name].append(duration)
+            if name == "hybrid":
+                spent_ms["proxy"] += cpu_ms(proxy_pid) - before[0]
+                spent_ms["node"] += cpu_ms(node_pid) - before[1]
+            elif name == "bare":
+                spent_ms["bare"] += cpu_ms(node_pid) - before[1]
+    return taken, {name: spent / extent.upgraded_rounds for name, spent in spent_ms.items()}
 
 
 async def _bulks(

@@ -134,3 +134,14 @@ def resident_mb(pid: int) -> float:
     except OSError:
         return 0.0
     return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def cpu_ms(pid: int) -> float:
+    """Processor time of a process so far, in milliseconds, in steps of the kernel's clock; 0 where the system does not
+    tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    user, system = fields[11:13]
+    return (int(user) + int(system)) * 1000 / os.sysconf("SC_CLK_TCK")

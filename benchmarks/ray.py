@@ -21,7 +21,7 @@ import ray
 from opensearchpy import OpenSearch
 from ray.cluster_utils import Cluster
 
-from benchmarks.ingest import HEAP_MB, write_corpus
+from benchmarks.documents import HEAP_MB, write_corpus
 from bridge.cluster import index as indices
 from bridge.cluster.connection import connect
 from bridge.node.node import EmbeddedNode

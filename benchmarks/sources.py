@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from benchmarks.ingest import cluster_at
+from benchmarks.documents import cluster_at
 from benchmarks.pictures import SHAPES_CLIP
 from benchmarks.pictures.made import HELD_OUT, SCENES, caption, draw, png
 

@@ -10,6 +10,7 @@ import contextlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Protocol
 
 import msgspec
@@ -78,6 +79,11 @@ class Backend(Protocol):
     async def weigh(self, text: str) -> Terms | None:
         """The query's weighted terms; empty if it has none."""
 
+    def begin(self, bodies: Mapping[str, Json]) -> None:
+        """Called while the query is being encoded, with bodies that `search` gets for certain afterwards, among others.
+        They may be run at once; by default nothing is."""
+        return
+
     async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
         """Runs one search body per leg. Returns leg → hits, best first, each document once; with the doc values
         that the bodies ask for: codes (`bridge.search.legs.coded`), and the field by which hits are grouped."""
@@ -87,6 +93,11 @@ class Backend(Protocol):
     ) -> Mapping[Key, Sequence[Passage]]:
         """Up to `passages` passages of each document, nearest to `embedding` first; the whole text if the document has
         no passages or `embedding` is None. In the order of `keys`, without documents that have no visible text."""
+
+    def affordable(self, sizes: Sequence[int]) -> int:
+        """How many of the documents that were read, with so many characters each, the large cross-encoder can score in
+        time, the first ones; all of them by default."""
+        return len(sizes)
 
     def check_cascade(self) -> None:
         """Called before documents are read for a cascade.
@@ -269,8 +280,16 @@ async def _run_legs(
     """The request, repaired if words are misspelt; the hits of the legs that answered, `coded` with codes; the query's
     embedding, and its weighted terms; with `words` also what these alone are worth."""
 
-    async def search(bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
-        return await backend.search({leg: legs.coded(body, profile) if coded else body for leg, body in bodies.items()})
+    def complete(bodies: Mapping[str, Json]) -> dict[str, Json]:
+        return {leg: legs.coded(body, profile) if coded else body for leg, body in bodies.items()}
+
+    def of_text(request: SearchRequest) -> dict[str, Json]:
+        bodies: dict[str, Json] = {WORDS: boosts.words_alone(request, profile)} if words else {}
+        if "lexical" in wanted:
+            bodies["lexical"] = legs.lexical(request, profile)
+        if "expansion" in wanted:
+            bodies["expansion"] = legs.expansion(request, profile)
+        return bodies
 
     async def encoded(text: str) -> tuple[Sequence[float] | None, Terms | None, Sequence[float] | None]:
         return await asyncio.gather(
@@ -279,27 +298,26 @@ async def _run_legs(
             backend.embed_for_images(text) if "image" in wanted else _nothing(),
         )
 
+    may_repair = profile.rules.repair and request.repair is None
+    bodies = of_text(request)
+    if bodies and not may_repair and any(leg in wanted for leg in NEURAL_LEGS):
+        backend.begin(complete(bodies))
     # Mostly nothing is misspelt: the text as typed is encoded meanwhile.
     (embedding, terms, of_images), repair = await asyncio.gather(
-        encoded(request.meant_text),
-        backend.repair(request) if profile.rules.repair and request.repair is None else _nothing(),
+        encoded(request.meant_text), backend.repair(request) if may_repair else _nothing()
     )
     if repair is not None:
         request = replace(request, repair=repair)
+        bodies = of_text(request)
         meant = await encoded(repair.text)
         embedding, terms, of_images = meant[0] or embedding, meant[1] or terms, meant[2] or of_images
-    bodies: dict[str, Json] = {WORDS: boosts.words_alone(request, profile)} if words else {}
-    if "lexical" in wanted:
-        bodies["lexical"] = legs.lexical(request, profile)
-    if "expansion" in wanted:
-        bodies["expansion"] = legs.expansion(request, profile)
     if embedding is not None:
         bodies["vector"] = legs.vector(request, profile, embedding)
     if terms:
         bodies["sparse"] = legs.sparse(request, profile, terms)
     if of_images is not None:
         bodies["image"] = legs.vector(request, profile, of_images, images=True)
-    hits_of = dict(await search(bodies)) if bodies else {}
+    hits_of = dict(await backend.search(complete(bodies))) if bodies else {}
     few = {leg for leg in ("vector", "image") if leg in hits_of and len(hits_of[leg]) < profile.window}
     if few and profile.beside is None:
         # Few documents are allowed, or document-level security hid the nearest: only a full comparison tells, and
@@ -310,7 +328,7 @@ async def _run_legs(
             exact["vector"] = legs.exact_vector(request, profile, embedding)
         if of_images is not None and "image" in few:
             exact["image"] = legs.exact_vector(request, profile, of_images, images=True)
-        hits_of |= await search(exact)
+        hits_of |= await backend.search(complete(exact))
     if not hits_of.get("vector"):
         # Vectors that the caller may not see are not compared with anything further on either.
         embedding = None
@@ -383,6 +401,8 @@ async def _rerank(
     settings = profile.rerank
     keys = [hit.key for hit in ranking.hits[: max(settings.depth - n_pinned, 0)]]
     read = await backend.read(keys, ranking.embedding, passages=settings.passages)
+    sizes = [sum(min(len(passage.text), READ_CHARS) for passage in passages) for passages in read.values()]
+    read = dict(islice(read.items(), backend.affordable(sizes)))
     scores = await _score(request, read, backend)
     if not scores:
         return ranking

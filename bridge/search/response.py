@@ -46,7 +46,7 @@ class _Identity(msgspec.Struct, gc=False):
     doc_id: str = msgspec.field(name="_id", default="")
     score: float | None = msgspec.field(name="_score", default=None)
     fields: dict[str, list[object]] = {}
-    source: msgspec.Raw = msgspec.field(name="_source", default_factory=lambda: _NOTHING)
+    source: msgspec.Raw = msgspec.field(name="_source", default=_NOTHING)
 
 
 class _Total(msgspec.Struct):

@@ -10,9 +10,9 @@ import math
 import sys
 import time
 from array import array
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
-from itertools import islice
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from itertools import accumulate, islice
 from types import TracebackType
 from typing import Generic, NoReturn, Self, TypeAlias, TypeVar
 
@@ -50,6 +50,14 @@ _REMEDIES = {
     424: "its model failed",
     429: "it has too much to do",
 }
+FEWEST_READ = 5
+"""A search with less time than for these asks for them all the same: they are most of the first page."""
+_USABLE_SHARE = 0.75
+"""Of the time left: what a reranker that reads as fast as lately may take. The rest is for its being slower now."""
+_TELLING_S = 0.1
+_SHORTEST_S = 1e-6
+_NEWEST_SHARE = 0.3
+"""Weight of the newest request in the average pace."""
 _Query: TypeAlias = tuple[str, int | str, str]
 """An encoder's identity, what an index wants of it (how long an embedding is, how queries get terms), and a text."""
 _T = TypeVar("_T")
@@ -100,6 +108,54 @@ class CircuitBreaker:
         """The server refused this one request, which says nothing of the next: while open, another may try at once."""
         if self._open_until is not None:
             self._open_until = self._clock()
+
+
+class ReadingPace:
+    """How fast the reranker has read lately, all searches of this proxy together: a search asks for no more than it can
+    have in time. To whoever shares the reranker with others it looks slower."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds."""
+        self._clock = clock
+        self._chars_per_s: float | None = None
+        self._under_way = 0
+        self._char_seconds = 0.0  # characters under way, summed over time
+        self._counted_at = clock()
+
+    @contextmanager
+    def reading(self, n_chars: int) -> Iterator[None]:
+        """Counts so many characters as under way for the length of the block, and learns from how long it takes."""
+        began, until_then = self._change(n_chars)
+        succeeded = False
+        try:
+            yield
+            succeeded = True
+        finally:
+            ended, until_now = self._change(-n_chars)
+            took_s = max(ended - began, _SHORTEST_S)
+            # Requests share the reranker: each takes as long as reading all that is under way beside it.
+            self._learn((until_now - until_then) / took_s, took_s, succeeded=succeeded)
+
+    def _change(self, n_chars: int) -> tuple[float, float]:
+        now = self._clock()
+        self._char_seconds += self._under_way * (now - self._counted_at)
+        self._counted_at = now
+        self._under_way += n_chars
+        return now, self._char_seconds
+
+    def _learn(self, n_chars: float, took_s: float, *, succeeded: bool) -> None:
+        known, seen = self._chars_per_s, n_chars / took_s
+        # A short request mostly tells what asking costs. It may show that the reranker is faster than it was thought.
+        if took_s >= _TELLING_S or (succeeded and known is not None and seen > known):
+            self._chars_per_s = seen if known is None else known + _NEWEST_SHARE * (seen - known)
+
+    def affordable(self, sizes: Sequence[int], seconds: float) -> int:
+        """How many texts, the first ones, can be read in that time beside what is under way; at least `FEWEST_READ`, so
+        that the pace stays known, and all of them as long as it is not known. `sizes`: characters of each."""
+        if self._chars_per_s is None:
+            return len(sizes)
+        room = self._chars_per_s * seconds * _USABLE_SHARE - self._under_way
+        return min(max(sum(total <= room for total in accumulate(sizes)), FEWEST_READ), len(sizes))
 
 
 class OversizedAnswer(Exception):
@@ -281,7 +337,11 @@ class QueryCache(Generic[_T]):
 
 
 class Sidecar:
-    """The sidecar, and what stands in its place for one task or both. Use as an async context manager."""
+    """The sidecar, and what stands in its place for one task or both. Use as an async context manager.
+
+    Attributes:
+        pace: how fast the large cross-encoder reads.
+    """
 
     def __init__(self, settings: Settings) -> None:
         proxy = settings.proxy
@@ -300,6 +360,7 @@ class Sidecar:
         self._known_info: TTLCache[str, _Info] = TTLCache(1, proxy.profile_ttl_s)
         # One that lacks a small cross-encoder may have been given one by its next start.
         self._cascade_refusal: TTLCache[str, str] = TTLCache(1, proxy.profile_ttl_s)
+        self.pace = ReadingPace()
         self._own_headers = _bearer(settings.sidecar.api_key)
         self._running = AsyncExitStack()
         self._session: aiohttp.ClientSession
@@ -468,7 +529,10 @@ class Sidecar:
             CascadeMissing: the sidecar has no small cross-encoder.
         """
         try:
-            return await self._logits(self._reranker, query, passages, deadline, cascade)
+            if cascade is not None:  # read by two models, of which one is far faster
+                return await self._logits(self._reranker, query, passages, deadline, cascade)
+            with self.pace.reading(sum(map(len, passages))):
+                return await self._logits(self._reranker, query, passages, deadline, None)
         except NotTaken as refusal:
             if cascade is None:
                 raise

@@ -43,6 +43,10 @@ log = structlog.get_logger(__name__)
 _ENCODING_SHARE = 0.4
 """Of the budget: what encoding the query may take, so that text legs can still run if it fails late."""
 
+_PROMPT_SHARE = 0.01
+"""Of the budget: an embedding that takes longer is not waited for by text legs. Until then one request for all legs
+costs less than two."""
+
 _WAITING_SHARE = 0.5
 """Of the budget: what a search may spend on waiting for another's ranking; the rest is for a ranking of its own."""
 
@@ -59,13 +63,15 @@ class Notes:
     """What happened on the way to one answer.
 
     `failures`: why parts of it were left out; `timings_ms` by stage; `fell_back`: the application's own answer is
-    given, and not the ranking; `n_sentences`: how many hits got the sentence that answers.
+    given, and not the ranking; `n_sentences`: how many hits got the sentence that answers; `n_reranked`: how many
+    documents were reranked if there was no time for all.
     """
 
     failures: list[StageFailed] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
     fell_back: bool = False
     n_sentences: int = 0
+    n_reranked: int | None = None
 
     @property
     def degraded(self) -> list[str]:
@@ -133,9 +139,12 @@ class Ranker:
         """The ranking by all stages that worked; without hits if no leg answered."""
         notes = Notes()
         backend = CallersBackend(plan, self._searches, self._sidecar, notes)
-        ranking = await flow.rank(
-            plan.request, plan.profile, plan.stage, backend, explain=plan.explain, distance=plan.distance
-        )
+        try:
+            ranking = await flow.rank(
+                plan.request, plan.profile, plan.stage, backend, explain=plan.explain, distance=plan.distance
+            )
+        finally:
+            backend.close()
         backend.end_fusion()
         for failure in notes.failures:
             self._log(failure)
@@ -167,6 +176,9 @@ class CallersBackend(flow.Backend):
         self._embedding: Sequence[float] | None = None
         self._terms: Terms | None = None
         self._of_images: Sequence[float] | None = None
+        self._waiting: asyncio.TimerHandle | None = None
+        self._begun: dict[str, Json] = {}
+        self._beginning: asyncio.Task[dict[str, list[Hit] | str]] | None = None
         self.entries = Entries(plan.profile) if plan.profile.beside is not None else None
 
     async def repair(self, request: SearchRequest) -> Repair | None:
@@ -220,13 +232,49 @@ class CallersBackend(flow.Backend):
     def _deadline_of_encoding(self) -> float:
         return self._plan.deadline - self._plan.budget_s * (1 - _ENCODING_SHARE)
 
+    def begin(self, bodies: Mapping[str, Json]) -> None:
+        # What a companion finds is admitted together.
+        if self.entries is None:
+            late_s = self._plan.budget_s * _PROMPT_SHARE
+            self._waiting = asyncio.get_running_loop().call_later(late_s, self._begin, dict(bodies))
+
+    def _begin(self, bodies: dict[str, Json]) -> None:
+        self._begun = bodies
+        self._beginning = asyncio.create_task(self._msearch(bodies))
+
+    def close(self) -> None:
+        """Drops legs that were begun and that nobody waits for any more."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._beginning is not None:
+            self._beginning.cancel()
+            self._beginning.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+
     async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
-        hits_of = await self._noted("legs", self._msearch(bodies)) or {}
+        hits_of = await self._noted("legs", self._answered(bodies)) or {}
         self._fusion_began = _now()
         for leg, hits in hits_of.items():
             if isinstance(hits, str):
                 self._notes.failures.append(StageFailed(f"{leg}_leg_failed", hits))
         return {leg: hits for leg, hits in hits_of.items() if not isinstance(hits, str)}
+
+    async def _answered(self, bodies: Mapping[str, Json]) -> dict[str, list[Hit] | str]:
+        """The answers to the legs, of which some may be under way; a failure only if there is none."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if (beginning := self._beginning) is None:
+            return await self._msearch(bodies)
+        rest = {leg: body for leg, body in bodies.items() if leg not in self._begun}
+        both = [beginning, self._msearch(rest)] if rest else [beginning]
+        answers = await asyncio.gather(*both, return_exceptions=True)
+        self._beginning = None
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        hits_of = {leg: hits for answer in answers if isinstance(answer, dict) for leg, hits in answer.items()}
+        for failure in failures:
+            if not hits_of or not isinstance(failure, StageFailed):
+                raise failure
+            self._notes.failures.append(failure)
+        return hits_of
 
     async def _msearch(self, bodies: Mapping[str, Json]) -> dict[str, list[Hit] | str]:
         plan = self._plan
@@ -267,6 +315,12 @@ class CallersBackend(flow.Backend):
         if not visible:
             raise StageFailed("texts_hidden", "the caller may see no text of the documents found")
         return visible
+
+    def affordable(self, sizes: Sequence[int]) -> int:
+        n_affordable = self._sidecar.pace.affordable(sizes, deadline_of_ranking(self._plan) - _now())
+        if n_affordable < len(sizes):
+            self._notes.n_reranked = n_affordable
+        return n_affordable
 
     def check_cascade(self) -> None:
         try:
@@ -324,6 +378,8 @@ def marks(ranked: Sequence[Ranked], metrics: Metrics, *, n_searches: int, took_s
     if n_searches == 1 and (repair := ranked[0].repair) is not None:
         words = (f"{quote(typed, safe='')}>{quote(meant, safe='')}" for typed, meant in repair.words.items())
         parts.append(f"repaired={','.join(words)}")
+    if n_searches == 1 and (n_reranked := ranked[0].notes.n_reranked) is not None:
+        parts.append(f"reranked={n_reranked}")
     if any(each.kept for each in ranked):
         parts.append("kept")
     parts.append(f"took_ms={took_s * 1000:.0f}")

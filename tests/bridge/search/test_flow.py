@@ -36,6 +36,7 @@ from bridge.profile import (
     Stage,
     VectorType,
 )
+from bridge.proxy.upgrade.model_client import ReadingPace
 from bridge.proxy.upgrade.planning import Plan
 from bridge.proxy.upgrade.ranking import CallersBackend, Notes
 from bridge.records import Hit, Key, Passage, Terms
@@ -860,6 +861,7 @@ class ScriptedModels:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.pace = ReadingPace()
 
     async def embed(self, text: str, **_: object) -> list[float]:
         if "embed" in self._world.failing:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -18,7 +19,7 @@ from bridge.profile import (
     RerankSettings,
 )
 from bridge.proxy.upgrade import model_client
-from bridge.proxy.upgrade.model_client import CircuitBreaker, ModelStage
+from bridge.proxy.upgrade.model_client import FEWEST_READ, CircuitBreaker, ModelStage, ReadingPace
 from bridge.settings import EmbedderSettings, RerankerSettings, load_settings
 from tests.bridge.model_servers.endless import endless_server
 from tests.bridge.proxy.conftest import MakeStack, Stack
@@ -530,3 +531,60 @@ async def test_an_answer_without_end_is_unusable(monkeypatch: pytest.MonkeyPatch
     async with endless_server() as url, aiohttp.ClientSession() as session:
         failure = await _failure(_stage(session, f"{url}/embed"))
         assert (failure.reason, "longer than 1,000,000 bytes" in str(failure)) == ("embedder_unusable", True)
+
+
+@dataclass
+class Clock:
+    """Time that goes when it is told to."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_all_is_read_until_the_pace_is_known_and_then_what_fits() -> None:
+    clock = Clock()
+    pace = ReadingPace(clock=clock)
+    sizes = [100] * 30
+    assert pace.affordable(sizes, 0.001) == 30
+    with pace.reading(1_000):
+        clock.now += 1.0
+    assert pace.affordable(sizes, 4.0) == 30
+    assert pace.affordable(sizes, 2.0) == 15
+    with pace.reading(600):
+        assert pace.affordable(sizes, 2.0) == 9
+    assert pace.affordable(sizes, 0.0) == FEWEST_READ
+    assert pace.affordable(sizes[:3], 0.0) == 3
+
+
+def test_what_is_read_side_by_side_counts_together() -> None:
+    clock = Clock()
+    pace = ReadingPace(clock=clock)
+    with pace.reading(1_000), pace.reading(1_000):
+        clock.now += 1.0
+    assert pace.affordable([100] * 30, 1.0) == 15
+
+
+def test_a_short_request_does_not_make_the_reranker_look_slow() -> None:
+    clock = Clock()
+    pace = ReadingPace(clock=clock)
+    with pace.reading(10):
+        clock.now += 0.05
+    assert pace.affordable([100] * 30, 0.1) == 30
+    with pace.reading(1_000):
+        clock.now += 1.0
+    for _ in range(20):
+        with pace.reading(1_000):
+            clock.now += 0.05
+    assert pace.affordable([100] * 30, 0.2) > 25
+
+
+def test_a_refusal_at_once_tells_nothing_of_the_pace() -> None:
+    clock = Clock()
+    pace = ReadingPace(clock=clock)
+    with pace.reading(1_000):
+        clock.now += 1.0
+    with pytest.raises(StageFailed), pace.reading(1_000):
+        raise StageFailed("rerank_unavailable", "gone")
+    assert pace.affordable([100] * 30, 2.0) == 15

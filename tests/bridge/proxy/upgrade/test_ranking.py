@@ -15,6 +15,7 @@ from bridge.profile import (
     PassageSettings,
     RerankSettings,
 )
+from bridge.proxy.upgrade import model_client
 from tests.bridge.proxy.conftest import MakeStack, Stack
 from tests.bridge.proxy.scripted_index import PROFILE, QUERY, WEIGHED, ScriptedIndex, kind_of_search
 from tests.bridge.proxy.searching import ids, scores, search
@@ -59,6 +60,58 @@ async def test_vector_and_terms_of_a_query_are_asked_for_together(make_stack: Ma
     assert mark.startswith("hybrid; took")
     found_by = {leg for hit in answer["hits"]["hits"] for leg in hit["_bridge"]["legs"]}
     assert found_by == {"lexical", "expansion", "vector", "sparse"}
+
+
+async def test_text_legs_do_not_wait_for_a_late_embedding(make_stack: MakeStack) -> None:
+    """The embedding comes only when the text leg was asked for."""
+    asked_for = asyncio.Event()
+
+    async def sidecar(path: str, body: dict[str, Any]) -> web.Response:
+        if path == "/embed":
+            await asked_for.wait()
+        return await kind_sidecar(path, body)
+
+    def answer(request: Received) -> Reply:
+        if request.path.endswith("_msearch"):
+            asked_for.set()
+        return index(request)
+
+    index = ScriptedIndex(near=[*"eda", *(f"v{i}" for i in range(20))])
+    stack = await make_stack(answer, sidecar, budget_ms=6000)
+
+    _, mark, page = await search(stack, x_bridge="hybrid")
+    _, _, again = await search(stack, x_bridge="hybrid")
+
+    assert mark.startswith("hybrid; took")
+    assert ids(page) == ids(again)
+    assert ids(page)[:3] == ["a", "d", "e"]
+    asked = [len(request.body.splitlines()) // 2 for request in stack.cluster.requests("_msearch")]
+    assert asked == [1, 1, 2]  # with the embedding at hand, one request is for both
+
+
+async def test_with_too_little_time_fewer_documents_are_reranked(make_stack: MakeStack) -> None:
+    """The first search reads 16 characters in half a second, so there is no time for two thousand."""
+    index = ScriptedIndex(
+        titles=dict.fromkeys("abcd", "shoe") | dict.fromkeys("efgh", "shoe " * 400),
+        near=list("efgh"),
+        compared=list("efgh"),
+        profile=msgspec.structs.replace(PROFILE, rerank=RerankSettings(depth=8)),
+    )
+
+    async def slow(path: str, body: dict[str, Any]) -> web.Response:
+        if path == "/rerank":
+            await asyncio.sleep(0.5)
+        return await kind_sidecar(path, body)
+
+    stack = await make_stack(index, slow, budget_ms=4000)
+
+    _, first, _ = await search(stack, x_bridge="rerank, vector=0")
+    _, second, _ = await search(stack, x_bridge="rerank")
+
+    assert first.startswith("expansion+rerank; took")
+    assert second.startswith(f"hybrid+rerank; reranked={model_client.FEWEST_READ}; took")
+    asked = [len(body["texts"]) for path, body in stack.sidecar.received if path == "/rerank"]
+    assert asked == [4, model_client.FEWEST_READ]
 
 
 async def test_a_failing_sparse_leg_leaves_the_others(make_stack: MakeStack) -> None:

@@ -1,4 +1,4 @@
-"""`scripts/bench ingest`: what ingest adds to the time of its slowest stage, and beside opensearch-py's own
+"""`scripts/bench documents`: what ingest adds to the time of its slowest stage, and beside opensearch-py's own
 bulk helper.
 
 Documents are drawn from the Python language reference, which comes with every interpreter. Each
@@ -53,6 +53,7 @@ HEAP_MB = 1536
 STAMP = f"{'0' * 16}.{'0' * 16}.{{:016x}}"
 """In the shape of `ingest.stamp`: recipe, texts (none) and body, of which the last is another one in each document."""
 TEXT = FieldChoice(text_fields=["text"])
+STATIC_ENCODER = "embed-static"
 NO_TEXT = FieldChoice(text_fields=["absent"])
 """Where no field holds text no model has work: what is left is reading, checking, writing and accounting."""
 
@@ -68,6 +69,8 @@ class Figures(msgspec.Struct, frozen=True):
     `vs_parallel_bulk`: throughput without models over that of opensearch-py's `parallel_bulk` of the same documents,
     stamps included; `vs_parallel_bulk_without_stamps`: of the documents as they are in the file, by which no second run
     would know what is done.
+    `searchable_s`: until the larger number of documents can be searched by words and static vectors (`embed-static`),
+    from nothing, models loaded and the index refreshed; better models follow in the background, as another generation.
     `growth_exponent`: of time in documents, without models, between the two sizes; 1 is linear.
     """
 
@@ -82,6 +85,7 @@ class Figures(msgspec.Struct, frozen=True):
     parallel_bulk_documents_per_s: float
     vs_parallel_bulk: float
     vs_parallel_bulk_without_stamps: float
+    searchable_s: float
     growth_exponent: float
     peak_rss_mb: float
     peak_rss_mb_by_size: dict[str, float]
@@ -130,6 +134,7 @@ def measure(url: str, folder: Path, n_enriched: int, sizes: tuple[int, int]) -> 
         same.append(_apart(_parallel_bulk, url, stamped).seconds)
         plain.append(_apart(_ingest, url, corpora[large], NO_TEXT))
         bare.append(_apart(_parallel_bulk, url, corpora[large]).seconds)
+    searchable = _apart(_ingest_with_static_vectors, url, corpora[large])
     plain_s, short_s = (statistics.median(timed.seconds for timed in runs) for runs in (plain, short))
     return Figures(
         documents=n_enriched,
@@ -143,6 +148,7 @@ def measure(url: str, folder: Path, n_enriched: int, sizes: tuple[int, int]) -> 
         parallel_bulk_documents_per_s=round(large / statistics.median(same)),
         vs_parallel_bulk=round(statistics.median(same) / plain_s, 3),
         vs_parallel_bulk_without_stamps=round(statistics.median(bare) / plain_s, 3),
+        searchable_s=round(searchable.seconds, 1),
         growth_exponent=round(math.log(plain_s / short_s) / math.log(large / small), 3),
         peak_rss_mb=round(whole.peak_rss_mb),
         peak_rss_mb_by_size={str(small): round(short[-1].peak_rss_mb), str(large): round(plain[-1].peak_rss_mb)},
@@ -218,6 +224,23 @@ def _ingest(url: str, corpus: Path, fields: FieldChoice, threads: int = 0) -> _T
                 ),
             )
         )
+
+
+def _ingest_with_static_vectors(url: str, corpus: Path) -> _Timed:
+    """A whole run into a fresh index, models loaded meanwhile, until a search finds words and vectors."""
+    settings = load_settings(ingest={"encoder": STATIC_ENCODER, "generator": ""}).ingest
+    with connect(ClusterSettings(url=url)) as client, tempfile.TemporaryDirectory() as state_folder:
+
+        def fill() -> None:
+            models = load_models(settings)
+            profile = profile_for(models, TEXT.text_fields)
+            _fresh_index(client, profile)
+            run_ingest(_source(corpus, TEXT), Job(INDEX, profile, models, client, settings, Path(state_folder)))
+            found = client.count(index=INDEX, body={"query": {"exists": {"field": profile.embedding_field}}})["count"]
+            if found != indices.count(client, INDEX):
+                raise IngestError(f"only {found:,} documents have a vector: the figure means nothing")
+
+        return _timed(fill)
 
 
 def _parallel_bulk(url: str, corpus: Path) -> _Timed:
