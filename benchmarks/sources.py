@@ -193,15 +193,23 @@ def command(documents: int, questions: int, stages: str, url: str | None, as_jso
         photos = ["--image-field", "photo", "--image-encoder", str(SHAPES_CLIP), "--image-folder"]
         _run(address, "ingest", PICTURES, *posters, *photos, str(folder / "pictures"), *state)
         figures = {
-            f"{index}, {words}": _measured(
-                address, index, [each for each in made if each.words == words], stages, folder
+            f"{index}, {words}": _measured(address, index, _of(made, words), each, folder)
+            for index, made, each in (
+                (ROWS, rows, stages),
+                (THINGS, things, stages),
+                (PICTURES, pictures, f"{stages},image"),
             )
-            for index, made in ((ROWS, rows), (THINGS, things), (PICTURES, pictures))
-            for words in dict.fromkeys(each.words for each in made)
+            for words in dict.fromkeys(question.words for question in made)
         }
-    click.echo(f"MRR@10 {'':37}" + "".join(f"{stage:>11}" for stage in next(iter(figures.values()))))
+        judgements = _judgements(_of(pictures, SEEN), folder)
+        _run(address, "tune", "--index", PICTURES, "--judgements", str(judgements), "--stages", "hybrid", "--apply")
+        tuned = _measured(address, PICTURES, _of(pictures, UNSEEN), "hybrid", folder)
+        figures[f"{PICTURES}, {UNSEEN}, tuned"] = tuned
+    columns = list(dict.fromkeys(stage for by_stage in figures.values() for stage in by_stage))
+    click.echo(f"MRR@10 {'':37}" + "".join(f"{stage:>11}" for stage in columns))
     for title, by_stage in figures.items():
-        click.echo(f"{title:44}" + "".join(f"{each['mrr@10']:11.3f}" for each in by_stage.values()))
+        shown = (f"{by_stage[stage]['mrr@10']:11.3f}" if stage in by_stage else " " * 11 for stage in columns)
+        click.echo(f"{title:44}" + "".join(shown))
     if as_json:
         click.echo(json.dumps(figures))
 
@@ -210,15 +218,23 @@ def _measured(
     address: str, index: str, questions: Sequence[Question], stages: str, folder: Path
 ) -> dict[str, dict[str, float]]:
     """The figures of each stage."""
+    options = ["--judgements", str(_judgements(questions, folder)), "--stages", stages, "--json"]
+    measured: dict[str, Any] = json.loads(_run(address, "evaluate", "--index", index, *options))
+    by_stage: dict[str, dict[str, float]] = measured["stages"]
+    return by_stage
+
+
+def _judgements(questions: Sequence[Question], folder: Path) -> Path:
     file = folder / "judgements.csv"
     with file.open("w", newline="") as opened:
         writer = csv.writer(opened)
         writer.writerow(["query", "docid", "rating"])
         writer.writerows([each.text, each.doc_id, 1] for each in questions)
-    options = ["--judgements", str(file), "--stages", stages, "--json"]
-    measured: dict[str, Any] = json.loads(_run(address, "evaluate", "--index", index, *options))
-    by_stage: dict[str, dict[str, float]] = measured["stages"]
-    return by_stage
+    return file
+
+
+def _of(questions: Sequence[Question], words: str) -> list[Question]:
+    return [each for each in questions if each.words == words]
 
 
 def _run(address: str, *arguments: str) -> str:

@@ -8,12 +8,15 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from opensearchpy import OpenSearch
 
+from benchmarks.pictures import SHAPES_CLIP
 from bridge.cluster.connection import capabilities, connect
 from bridge.cluster.dialects import Capabilities
+from bridge.models.encoder import Encoder
 from bridge.node.blueprint import VERSIONS
 from bridge.settings import ClusterSettings
 from tests import compatibility_report, servers
@@ -105,8 +108,15 @@ def index_name(client: OpenSearch) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def stack(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyStack]:
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the toy models that the sidecar serves."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
+def stack(engine: Engine, model_folder: Path) -> Iterator[ProxyStack]:
     """The proxy before the engine, with time enough for a busy machine."""
-    folder = tmp_path_factory.mktemp("models")
-    with proxy_stack(ClusterSettings(url=engine.url), folder, budget_ms=60_000) as running:
+    pictures = Encoder.load(str(SHAPES_CLIP), threads=1)
+    settings = ClusterSettings(url=engine.url)
+    with proxy_stack(settings, model_folder, more_encoders=[pictures], budget_ms=60_000) as running:
         yield running

@@ -1,16 +1,22 @@
 """The query side on every engine: each stage through the proxy, with what applications ask beside."""
 
+import base64
+import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from opensearchpy import OpenSearch
 
+from benchmarks.pictures import SHAPES_CLIP
+from benchmarks.pictures.made import Scene, caption, draw, png
 from bridge.cluster import companion
 from bridge.cluster.dialects import dialect_of
 from bridge.profile import PassageSettings, RerankSettings
 from tests import servers
+from tests.command_line import output
 from tests.integration.compatibility.conftest import Engine
 from tests.proxy_stack import NESTED, PREFIX, ProxyStack
 
@@ -152,6 +158,40 @@ def test_terms_have_a_weight_in_the_fusion(stack: ProxyStack, enriched: str) -> 
     assert {"expansion", "vector", "sparse"} <= {
         leg for hit in answer["hits"]["hits"] for leg in hit["_bridge"]["legs"]
     }
+
+
+@pytest.mark.feature("stage image (pictures), in place and beside")
+@pytest.mark.parametrize("way", ["in-place", "beside"])
+def test_questions_find_pictures(
+    engine: Engine, stack: ProxyStack, model_folder: Path, tmp_path: Path, index_name: str, way: str
+) -> None:
+    scenes = [
+        Scene(2, "blue", "cross", "black"),
+        Scene(1, "red", "circle", "white"),
+        Scene(3, "green", "square", "grey"),
+    ]
+    options = ["--text-field", "title", "--image-field", "photo", "--image-encoder", str(SHAPES_CLIP), f"--{way}"]
+    environment = {"BRIDGE_INGEST__ENCODER": str(model_folder / "encoder"), "BRIDGE_CLUSTER__URL": engine.url}
+    photo = {"type": "keyword", "index": False, "doc_values": False}
+    mapping = {"properties": {"title": {"type": "text"}, "photo": photo}}
+    vectors = {} if engine.is_elasticsearch or way == "beside" else {"index.knn": True}
+    with servers.client(engine.url) as direct:
+        direct.indices.create(index=index_name, body={"settings": vectors, "mappings": mapping})
+        for scene in scenes:
+            image = base64.b64encode(png(draw(scene, random.Random(1)))).decode()
+            body = {"title": "a poster", "photo": f"data:image/png;base64,{image}"}
+            direct.index(index=index_name, id=scene.name, body=body)
+        direct.indices.refresh(index=index_name)
+        try:
+            output("backfill", index_name, *options, "--no-expansion", "--state-folder", str(tmp_path), env=environment)
+            direct.indices.refresh(index="_all")
+            for scene in scenes:
+                question = {"query": {"match": {"title": caption(scene, random.Random(2))}}}
+                mark, answer = staged(stack, index_name, "image", question)
+                assert mark.startswith("image;")
+                assert ids(answer)[0] == scene.name
+        finally:
+            companion.remove(direct, index_name, PREFIX)
 
 
 @pytest.mark.feature("stage hybrid")
@@ -337,6 +377,17 @@ def test_a_misspelt_word_counts_as_the_near_one_that_documents_hold(
         assert "; repaired=sheo>shoe;" in mark
         assert ids(answer)[:3] == ids(correct)[:3]
         assert "repaired" not in staged(stack, index, "rerank, repair", match("cheap shoe"))[0]
+
+
+@pytest.mark.feature("the sentence that answers, where a hit has no highlight")
+def test_a_hit_that_shares_no_word_gets_a_sentence(stack: ProxyStack, both_ways: tuple[str, str]) -> None:
+    body = match("copy folder", highlight={"fields": {"body": {}}})
+    for index in both_ways:
+        _, without = staged(stack, index, "expansion", body)
+        _, answer = staged(stack, index, "expansion, sentences", body)
+        assert ids(answer)[0] == "file"
+        assert "highlight" not in without["hits"]["hits"][0]
+        assert answer["hits"]["hits"][0]["highlight"] == {"body": ["<em>open a file. and read a line</em>"]}
 
 
 @pytest.mark.feature("suggestions from predicted queries")
