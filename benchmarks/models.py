@@ -52,10 +52,16 @@ PROFILE = IndexProfile(
     dimension=0,
     fusion=FusionSettings(weights={"lexical": 1.0, "vector": 1.0}),
     window=WINDOW,
-    codes="sign",
+    codes="planes",
 )
 
 _SPARSE = SparseSettings(ModelReference("", ""))
+WITHOUT_VECTORS = msgspec.structs.replace(
+    PROFILE, vector_type="none", codes="terms", sparse=_SPARSE, fusion=FusionSettings(weights=SPARSE_WEIGHTS)
+)
+WITH_VECTORS_AND_TERMS = msgspec.structs.replace(
+    PROFILE, sparse=_SPARSE, fusion=FusionSettings(weights={"lexical": 0.4, "vector": 0.4, "sparse": 0.2})
+)
 
 Rankings = Mapping[str, Sequence[Hit | RankedHit]]
 """Hits by query_id, best first."""
@@ -192,13 +198,11 @@ class Ground:
             weights = TermWeights(sparse_encoder.encode(corpus.passages), of_queries)
             self.texts_per_second[name] = len(self.documents) / (time.perf_counter() - began)
             sparse_encoder.close()
-            without_vectors, with_vectors = (
-                self._corpus(msgspec.structs.replace(PROFILE, sparse=_SPARSE, fusion=FusionSettings(weights=of_legs)))
-                for of_legs in (SPARSE_WEIGHTS, {"lexical": 0.4, "vector": 0.4, "sparse": 0.2})
-            )
+            without_vectors, with_vectors = map(self._corpus, (WITHOUT_VECTORS, WITH_VECTORS_AND_TERMS))
             vectors = embedded[encoders[0]]
             yield name, without_vectors.rank("sparse", vectors, weights=weights)
             yield f"BM25 and {name}", without_vectors.rank("hybrid", vectors, weights=weights)
+            yield f"BM25 and {name}, smoothed", without_vectors.rank("smoothing", vectors, weights=weights)
             yield f"BM25, {encoders[0]} and {name}", with_vectors.rank("hybrid", vectors, weights=weights)
         for name in rerankers:
             cross_encoder = CrossEncoder.load(resolve(name))

@@ -52,9 +52,10 @@ VectorEncoding = Literal["float", "byte"]
 """How an index holds a component of an embedding: as float32, or as a signed byte. A vector's bytes are its components
 divided by the largest of them, times 127: cosine, by which they are compared, does not depend on a vector's length."""
 
-Codes = Literal["none", "sign"]
-"""Which codes documents have for smoothing. sign: one bit per dimension of the mean of a document's embeddings, 1 if
-the component is above zero."""
+Codes = Literal["none", "sign", "planes", "terms"]
+"""Which codes documents have (`bridge.codes`), for smoothing and diversity. sign: one bit per dimension of the mean of
+a document's embeddings, 1 if the component is above zero. planes: the same, and as many bits of the mean's projections
+onto pseudo-random planes. terms: 384 bits of such projections of a document's weighted terms."""
 
 
 TermsType = Literal["rank_features", "sparse_vector"]
@@ -336,8 +337,8 @@ class IndexProfile(msgspec.Struct, frozen=True):
     - `generation`: which set of our fields, counted from 1; each has its own models.
     - `vector_type`: if it is none, the encoder is used only to measure passages.
     - `vector_encoding`: float if a profile does not name it, because older indices hold float32.
-    - `codes`: which codes documents have if they have embeddings; none if a profile does not name them, because
-      documents of older indices have none: their scores are not smoothed.
+    - `codes`: which codes documents have if they have what those are made of; none if a profile does not name them,
+      because documents of older indices have none: their scores are not smoothed.
     - `sparse`: how documents have weighted terms; None if they have none.
     - `image`: how documents have a vector of their picture; None if they have none.
     - `filter_threshold`: which predicted queries are stored, if a share of all of them decides that.
@@ -411,8 +412,8 @@ class IndexProfile(msgspec.Struct, frozen=True):
 
     @property
     def has_codes(self) -> bool:
-        """Whether documents have codes, which are made of their embeddings."""
-        return self.has_vectors and self.codes != "none"
+        """Whether documents have codes, which are made of their embeddings or of their weighted terms."""
+        return self.codes != "none" and (self.has_terms if self.codes == "terms" else self.has_vectors)
 
     @property
     def encoded_fields(self) -> list[str]:

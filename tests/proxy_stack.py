@@ -16,8 +16,9 @@ from opensearchpy import OpenSearch
 from bridge.cluster import companion
 from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
-from bridge.cluster.dialects import dialect_of, sign_code, vector_bytes
+from bridge.cluster.dialects import dialect_of, vector_bytes
 from bridge.cluster.schema import fitted, new_index
+from bridge.codes import code_of
 from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
@@ -72,7 +73,10 @@ class ProxyStack:
         settings = NESTED if nested else PassageSettings()
         passages = split_passages(text, settings, lambda each: [match.span() for match in re.finditer(r"\w+", each)])
         unit = self.encoder.encode([passage.text for passage in passages], role="passage")
-        embeddings, code = vector_bytes(unit).tolist(), b64encode(sign_code(unit)).decode()
+        embeddings, code = (
+            vector_bytes(unit).tolist(),
+            b64encode(code_of(unit, {}, self.profile(codes="planes"))).decode(),
+        )
         stamp = f"recipe.{text_digest({name: document[name] for name in ('title', 'body')})}"
         ours: dict[str, Any] = {"predicted_queries": list(predicted_queries), "stamp": stamp}
         if vectors:

@@ -279,12 +279,6 @@ def vector_bytes(embeddings: NDArray[np.float32]) -> NDArray[np.int8]:
     return stored
 
 
-def sign_code(embeddings: NDArray[np.float32]) -> bytes:
-    """The code of a document from its embeddings, (n, dimension), n ≥ 1: see `bridge.profile.Codes`. The last byte of
-    another dimension than a multiple of 8 ends with zeros."""
-    return np.packbits(embeddings.mean(axis=0) > 0).tobytes()
-
-
 def components(profile: IndexProfile, embedding: Sequence[float]) -> list[Any]:
     """An embedding as the index holds it: floats, or integers from -127 to 127."""
     if profile.vector_encoding == "float":

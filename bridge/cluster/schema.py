@@ -72,12 +72,12 @@ def fitted(profile: IndexProfile, dialect: Dialect, engine: VectorEngine = "luce
         profile,
         vector_type=dialect.vector_type,
         vector_encoding=dialect.vector_encoding(engine),
-        codes="sign",
+        codes="planes" if dialect.vector_type != "none" else "terms",
         sparse=profile.sparse and msgspec.structs.replace(profile.sparse, terms_type=dialect.terms_type),
     )
     if made.has_vectors:
         return made
-    left_out = ("vector", "smoothing") if made.has_terms else _VECTOR_STAGES
+    left_out = ("vector",) if made.has_terms else _VECTOR_STAGES
     fusion = made.fusion
     if made.has_terms and "sparse" not in fusion.weights:
         fusion = msgspec.structs.replace(fusion, weights={**fusion.weights, **SPARSE_WEIGHTS})

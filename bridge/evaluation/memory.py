@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.cluster.dialects import sign_code
+from bridge.codes import code_of
 from bridge.errors import CascadeMissing
 from bridge.models.protocols import Encoder, Scorer
 from bridge.profile import IndexProfile, Stage
@@ -36,7 +36,7 @@ class TermWeights:
     """The weighted terms of documents, by their place in the corpus, and of queries in theirs."""
 
     def __init__(self, documents: Sequence[Terms], queries: Sequence[Terms]) -> None:
-        self.n_documents = len(documents)
+        self.documents = documents
         self.queries = queries
         postings: dict[str, list[tuple[int, float]]] = {}
         for place, terms in enumerate(documents):
@@ -49,7 +49,7 @@ class TermWeights:
 
     def scores(self, terms: Terms) -> NDArray[np.float64]:
         """The dot product of a query's terms and each document's: float64, (n_documents,)."""
-        scores = np.zeros(self.n_documents)
+        scores = np.zeros(len(self.documents))
         for term, weight in terms.items():
             if term in self._postings:
                 places, weights = self._postings[term]
@@ -80,8 +80,7 @@ class Corpus:
         }
         self.lexical = lexical
         self._queries = queries
-        self._profile = msgspec.structs.replace(profile, generator=None)
-        self.code_field = profile.code_field
+        self.profile = msgspec.structs.replace(profile, generator=None)
 
     def embed(self, encoder: Encoder) -> Vectors:
         """Embeds all passages and queries.
@@ -107,11 +106,11 @@ class Corpus:
         self, stage: Stage, vectors: Vectors, scorer: Scorer | None, weights: TermWeights | None
     ) -> dict[str, Sequence[RankedHit]]:
         rankings: dict[str, Sequence[RankedHit]] = {}
-        profile = msgspec.structs.replace(self._profile, dimension=vectors.queries.shape[1])
+        profile = msgspec.structs.replace(self.profile, dimension=vectors.queries.shape[1])
         for row, (query_id, text) in enumerate(self._queries.items()):
             terms = weights.queries[row] if weights is not None else None
             backend = MemoryBackend(self, self.lexical[query_id], vectors, vectors.queries[row], scorer, weights, terms)
-            request = words_request(text, self._profile.text_fields)
+            request = words_request(text, self.profile.text_fields)
             rankings[query_id] = (await rank(request, profile, stage, backend)).hits
         return rankings
 
@@ -136,7 +135,7 @@ class MemoryBackend(Backend):
 
     async def search(self, bodies: Mapping[str, Json]) -> Mapping[str, Sequence[Hit]]:
         found = {leg: self._found(leg, body["size"]) for leg, body in bodies.items()}
-        name = self.corpus.code_field
+        name = self.corpus.profile.code_field
         return {
             leg: self._coded(hits) if name in bodies[leg].get("docvalue_fields", ()) else hits
             for leg, hits in found.items()
@@ -144,12 +143,15 @@ class MemoryBackend(Backend):
 
     def _coded(self, hits: Sequence[Hit]) -> list[Hit]:
         """The hits with their codes as a cluster gives them."""
-        embeddings, spans, name = self.vectors.passages, self.corpus.spans, self.corpus.code_field
-        codes = [b64encode(sign_code(embeddings[spans[hit.key]])).decode() for hit in hits]
-        return [
-            msgspec.structs.replace(hit, fields={**hit.fields, name: [code]})
-            for hit, code in zip(hits, codes, strict=True)
-        ]
+        corpus = self.corpus
+        coded = []
+        for hit in hits:
+            span = corpus.spans[hit.key]
+            terms = self.weights.documents[span.start] if self.weights is not None else {}
+            code = code_of(self.vectors.passages[span], terms, corpus.profile)
+            fields = {**hit.fields, corpus.profile.code_field: [b64encode(code).decode()]}
+            coded.append(msgspec.structs.replace(hit, fields=fields))
+        return coded
 
     def _found(self, leg: str, n_documents: int) -> Sequence[Hit]:
         if leg == "vector":

@@ -7,7 +7,6 @@ the cluster and the models. Nothing here opens a connection.
 import asyncio
 import base64
 import contextlib
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -15,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from bridge.codes import code_bytes
 from bridge.errors import CascadeMissing
 from bridge.profile import IndexProfile, Stage
 from bridge.records import Hit, Key, Passage, RankedHit, Terms
@@ -343,11 +343,10 @@ async def _nothing() -> None:
 
 def codes_of(hits_of: LegRankings, profile: IndexProfile) -> dict[Key, bytes]:
     """The codes of the documents found; a code of another length is not one of ours."""
-    n_bytes = math.ceil(profile.dimension / 8)
     found = {
         hit.key: _code(hit.fields.get(profile.code_field)) for hits in hits_of.values() for hit in hits if hit.fields
     }
-    return {key: code for key, code in found.items() if len(code) == n_bytes}
+    return {key: code for key, code in found.items() if len(code) == code_bytes(profile)}
 
 
 def _code(values: Sequence[object] | None) -> bytes:

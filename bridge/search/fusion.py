@@ -12,8 +12,8 @@ from statistics import fmean
 
 import numpy as np
 from msgspec.structs import replace
-from numpy.typing import NDArray
 
+from bridge.codes import cosines
 from bridge.profile import FusionSettings, IndexProfile, PassageScores, RerankSettings, Stage
 from bridge.records import Hit, Key, LegScore, RankedHit, Smoothed
 
@@ -27,7 +27,7 @@ N_SMOOTHED = 50
 """So many of the first fused documents are smoothed, each by its nearest among them."""
 
 N_NEIGHBOURS = 8
-NEARNESS_POWER = 4
+NEARNESS_POWER = 6
 """A neighbour counts by its cosine to this power: distant ones hardly count."""
 LIKENESS_POWER = 16
 """Likeness counts against a document by its cosine to this power: near-duplicates count, documents on one subject
@@ -133,7 +133,7 @@ def _neighbours(keys: Sequence[Key], codes: Mapping[Key, bytes]) -> dict[Key, di
     coded = [key for key in keys if key in codes]
     if len(coded) < 2:
         return {}
-    nearness = _cosines([codes[key] for key in coded]) ** NEARNESS_POWER
+    nearness = cosines([codes[key] for key in coded]) ** NEARNESS_POWER
     np.fill_diagonal(nearness, 0.0)  # no document is its own neighbour
     nearest = np.argsort(-nearness, axis=1, kind="stable")[:, :N_NEIGHBOURS]
     found: dict[Key, dict[Key, float]] = {}
@@ -141,16 +141,6 @@ def _neighbours(keys: Sequence[Key], codes: Mapping[Key, bytes]) -> dict[Key, di
         if (total := row[places].sum()) > 0:
             found[key] = {coded[place]: float(row[place] / total) for place in places if row[place] > 0}
     return found
-
-
-def _cosines(codes: Sequence[bytes]) -> NDArray[np.float64]:
-    """The cosine of each two embeddings, by their codes, all of one length; 0 where it is negative."""
-    packed = np.frombuffer(b"".join(codes), dtype=np.uint8)
-    signs = np.unpackbits(packed.reshape(len(codes), -1), axis=1).astype(np.float32) * 2 - 1
-    # Signs agree as often as the angle between two vectors is small (Charikar 2002, "Similarity estimation techniques
-    # from rounding algorithms", https://doi.org/10.1145/509907.509965).
-    agreement: NDArray[np.float64] = (signs @ signs.T / signs.shape[1]).astype(np.float64)
-    return np.clip(np.sin(np.pi / 2 * agreement), 0.0, None)
 
 
 def diversify(
@@ -173,8 +163,8 @@ def diversify(
         return list(hits)
     # The last row stands for documents without a code.
     row_of = {key: row for row, key in enumerate(coded)}
-    cosines = np.pad(_cosines([codes[key] for key in coded]), (0, 1))
-    nearest = np.max(cosines[[row_of.get(key, -1) for key in before]], axis=0, initial=0.0)
+    likeness = np.pad(cosines([codes[key] for key in coded]), (0, 1))
+    nearest = np.max(likeness[[row_of.get(key, -1) for key in before]], axis=0, initial=0.0)
     final: list[RankedHit] = []
     for _, ranked_alike in groupby(enumerate(hits), lambda at: (at[0] < reranked, _ranked_by(at[1]))):
         stage = [hit for _, hit in ranked_alike]
@@ -185,7 +175,7 @@ def diversify(
             # The first of several that are as good.
             best = int(np.argmax(relevance - share * nearest[rows] ** LIKENESS_POWER))
             final.append(replace(stage[best], score=score, nearest_above=float(nearest[rows[best]])))
-            nearest = np.maximum(nearest, cosines[rows[best]])
+            nearest = np.maximum(nearest, likeness[rows[best]])
             relevance[best] = -np.inf
     return final
 

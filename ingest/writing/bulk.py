@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.cluster.connection import GONE, Answer
-from bridge.cluster.dialects import sign_code, vector_bytes
+from bridge.cluster.dialects import vector_bytes
+from bridge.codes import code_of
 from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
 from bridge.profile import ENTRY_ID, IndexProfile
 from bridge.records import Document, EnrichedDocument, Terms
@@ -118,8 +119,8 @@ def neural_object(enriched: EnrichedDocument, profile: IndexProfile, *, nulls: C
         fields["embedding"] = _array(enriched.embeddings[0], profile)
     elif len(enriched.embeddings):
         fields["passages"] = _passages(enriched, profile)
-    if len(enriched.embeddings) and profile.has_codes:
-        fields["code"] = _encode(sign_code(enriched.embeddings))
+    if profile.has_codes and (code := code_of(enriched.embeddings, enriched.terms, profile)):
+        fields["code"] = _encode(code)
     if profile.has_terms:
         # An update merges objects and replaces arrays: in an array no term of an earlier text stays.
         fields["terms"] = _encode([_rounded(enriched.terms)] if enriched.terms else [])

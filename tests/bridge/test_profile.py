@@ -22,6 +22,7 @@ from bridge.profile import (
     profile_of,
 )
 
+SPARSE = SparseSettings(ModelReference("sparse", "4" * 12))
 PROFILE = IndexProfile(
     text_fields=["title", "body.text"],
     encoder=ModelReference("embed-base", "0123456789ab"),
@@ -101,20 +102,24 @@ def test_fields_follow_the_object_and_the_layout() -> None:
 
 
 @pytest.mark.parametrize(
-    ("vector_type", "codes", "fields"),
+    ("vector_type", "sparse", "codes", "fields"),
     [
-        pytest.param("knn_vector", "sign", ["_neural.passages.embedding", "_neural.code"], id="codes"),
-        pytest.param("dense_vector", "none", ["_neural.passages.embedding"], id="no-codes"),
-        pytest.param("none", "sign", [], id="no-vectors"),
-        pytest.param("none", "none", [], id="neither"),
+        pytest.param("knn_vector", None, "sign", ["_neural.passages.embedding", "_neural.code"], id="signs"),
+        pytest.param("knn_vector", None, "planes", ["_neural.passages.embedding", "_neural.code"], id="planes"),
+        pytest.param("dense_vector", None, "none", ["_neural.passages.embedding"], id="no-codes"),
+        pytest.param("none", SPARSE, "terms", ["_neural.code", "_neural.terms"], id="terms"),
+        pytest.param("none", SPARSE, "sign", ["_neural.terms"], id="terms-of-an-older-index"),
+        pytest.param("none", None, "planes", [], id="no-vectors"),
+        pytest.param("none", None, "terms", [], id="no-terms"),
+        pytest.param("none", None, "none", [], id="neither"),
     ],
 )
-def test_codes_are_made_of_embeddings_so_there_are_none_without_them(
-    vector_type: VectorType, codes: Codes, fields: list[str]
+def test_there_are_no_codes_without_what_they_are_made_of(
+    vector_type: VectorType, sparse: SparseSettings | None, codes: Codes, fields: list[str]
 ) -> None:
-    profile = msgspec.structs.replace(PROFILE, vector_type=vector_type, codes=codes)
+    profile = msgspec.structs.replace(PROFILE, vector_type=vector_type, codes=codes, sparse=sparse)
     assert profile.encoded_fields == fields
-    assert profile.has_vectors == bool(fields)
+    assert profile.has_vectors == (vector_type != "none")
     assert profile.has_codes == ("_neural.code" in fields)
 
 

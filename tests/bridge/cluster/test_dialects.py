@@ -11,7 +11,6 @@ from bridge.cluster.dialects import (
     Capabilities,
     dialect_of,
     read_capabilities,
-    sign_code,
     vector_bytes,
     weighed,
 )
@@ -119,9 +118,3 @@ def test_vectors_as_bytes_keep_their_direction() -> None:
 
 def test_a_vector_without_direction_gets_one_that_clusters_can_compare() -> None:
     assert vector_bytes(np.zeros((1, 3), dtype=np.float32)).tolist() == [[1, 1, 1]]
-
-
-def test_a_documents_code_has_one_bit_for_each_dimension_of_its_mean_embedding() -> None:
-    embeddings = np.array([[0.9, -0.1, 0.2, 0.0, 0, 0, 0, 0, 0.1], [0.1, 0.3, -0.4, 0.0, 0, 0, 0, 0, 0.1]], np.float32)
-    assert sign_code(embeddings) == bytes([0b11000000, 0b10000000])
-    assert sign_code(embeddings[:1]) == bytes([0b10100000, 0b10000000])

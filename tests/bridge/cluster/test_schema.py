@@ -48,7 +48,7 @@ def test_new_index_fits_the_profile_that_made_it(profile: IndexProfile) -> None:
     assert differences(profile, mapping, settings) == []
     names = profile.text_fields
     kept = msgspec.structs.replace(
-        profile, vector_encoding="byte", codes="sign", expanded_fields=names, expansion_boost=TOGETHER_BOOST
+        profile, vector_encoding="byte", codes="planes", expanded_fields=names, expansion_boost=TOGETHER_BOOST
     )
     assert read_profile(mapping, index="x") == kept
     assert field_mapping(mapping, "_neural.code") == {"type": "binary", "doc_values": True}
@@ -173,9 +173,10 @@ def test_terms_take_the_place_of_vectors_in_a_cluster_that_searches_none() -> No
     mapping = new_index(WITH_TERMS, OpenSearchDialect((2, 19, 1), "none"))["mappings"]
     kept = read_profile(mapping, index="x")
     assert kept is not None
-    assert kept.stages == ["lexical", "expansion", "hybrid", "rerank"]
+    assert kept.stages == ["lexical", "expansion", "hybrid", "smoothing", "rerank"]
+    assert kept.codes == "terms"
     assert {leg: kept.fusion.weights[leg] for leg in ("expansion", "sparse")} == {"expansion": 0.6, "sparse": 0.4}
-    assert sorted(mapping["properties"]["_neural"]["properties"]) == ["predicted_queries", "stamp", "terms"]
+    assert sorted(mapping["properties"]["_neural"]["properties"]) == ["code", "predicted_queries", "stamp", "terms"]
 
 
 def test_a_chosen_weight_of_terms_stays() -> None:

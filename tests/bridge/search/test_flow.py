@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from bridge.cluster.dialects import sign_code
+from bridge.codes import code_of
 from bridge.errors import CascadeMissing, StageFailed
 from bridge.evaluation.memory import Corpus, MemoryBackend, TermWeights, Vectors
 from bridge.evaluation.tuning.answers import EncodedQuery, RememberedSearch, Source
@@ -742,7 +742,7 @@ class World:
     @property
     def codes(self) -> Mapping[str, bytes]:
         """Of embeddings that point along the query's, or against it."""
-        return {hit.doc_id: sign_code(np.array([[hit.score, 0.0]], np.float32)) for hit in self.near}
+        return {hit.doc_id: code_of(np.array([[hit.score, 0.0]], np.float32), {}, CODED) for hit in self.near}
 
     def scores(self, passages: Sequence[str], cascade: CascadeRequest | None) -> list[float]:
         large = [self.large[passage] for passage in passages]

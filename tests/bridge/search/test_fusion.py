@@ -233,13 +233,13 @@ def smoothed(codes: dict[str, bytes], share: float = 0.5, **scores: float) -> di
 
 
 def test_a_smoothed_score_is_a_mean_of_the_documents_own_and_its_neighbours_by_their_nearness() -> None:
-    """Of 8 signs w shares 8 with v (cosine 1) and 6 with x (45 degrees, weight 1/4), and y is opposite to all."""
+    """Of 8 signs w shares 8 with v (cosine 1) and 6 with x (45 degrees, weight 1/8), and y is opposite to all."""
     codes = {"v": b"\xff", "w": b"\xff", "x": b"\xfc", "y": b"\x00"}
     found = smoothed(codes, v=1.0, w=0.5, x=0.25, y=0.0)
     assert found == pytest.approx(
         {
-            "v": 0.5 * 1.0 + 0.5 * (0.5 + 0.25 / 4) / (1 + 1 / 4),
-            "w": 0.5 * 0.5 + 0.5 * (1.0 + 0.25 / 4) / (1 + 1 / 4),
+            "v": 0.5 * 1.0 + 0.5 * (0.5 + 0.25 / 8) / (1 + 1 / 8),
+            "w": 0.5 * 0.5 + 0.5 * (1.0 + 0.25 / 8) / (1 + 1 / 8),
             "x": 0.5 * 0.25 + 0.5 * (1.0 + 0.5) / 2,
             "y": 0.0,
         }

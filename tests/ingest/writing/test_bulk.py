@@ -1,6 +1,7 @@
 """Actions are exact to the byte, and every answer of a cluster has one meaning."""
 
 import json
+from base64 import b64decode
 from typing import Any, Literal
 
 import msgspec
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from bridge.cluster.connection import Answer
+from bridge.codes import code_of
 from bridge.errors import AccessDenied, IndexUnsuitable
-from bridge.profile import ImageSettings, ModelReference, PassageSettings
+from bridge.profile import ImageSettings, ModelReference, PassageSettings, SparseSettings
 from bridge.records import Document, DocumentVersion, EnrichedDocument, Passage, SourcePosition
 from ingest.books.ledger import Outcome
 from ingest.stages.models import profile_for
@@ -115,6 +117,15 @@ def test_a_document_has_a_code_if_its_index_holds_codes(layout: Literal["single"
     assert "code" not in json.loads(neural_object(enriched(""), coded))
     cleared = json.loads(update_action(enriched(""), coded).lines.split(b"\n")[1])["doc"]["_neural"]
     assert cleared["code"] is None
+
+
+def test_a_document_without_vectors_has_a_code_of_its_terms() -> None:
+    coded = msgspec.structs.replace(
+        PROFILE, codes="terms", vector_type="none", sparse=SparseSettings(ModelReference("sparse", "4" * 12))
+    )
+    made = msgspec.structs.replace(enriched(), embeddings=np.zeros((0, 4), np.float32), terms={"wing": 2.0})
+    assert b64decode(json.loads(neural_object(made, coded))["code"]) == code_of(made.embeddings, made.terms, coded)
+    assert "code" not in json.loads(neural_object(enriched(""), coded))
 
 
 def answered(item: dict[str, Any], action: BulkAction = ACTION) -> Verdict:
