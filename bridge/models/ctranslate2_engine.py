@@ -13,6 +13,17 @@ from bridge.models.generation import TOP_K, Sample
 
 BATCH_TOKENS = 2048
 
+FREQUENT_PIECES = 8000
+"""Vocabularies list their pieces of words by frequency. A query has the first ones and those of its batch's passages:
+with all 30,522 of BERT's, choosing the next piece takes most of a small decoder's time."""
+
+
+def vocabulary_map(pieces: Sequence[str]) -> bytes:
+    """CTranslate2's file of the pieces that can follow from which pieces of a batch's passages: the frequent ones from
+    every passage, any other one from itself. `pieces`: the vocabulary in its order."""
+    lines = ["\t" + " ".join(pieces[:FREQUENT_PIECES]), *(f"{piece}\t{piece}" for piece in pieces[FREQUENT_PIECES:])]
+    return "".join(f"{line}\n" for line in lines).encode()
+
 
 class CTranslate2Engine:
     """Samples with CTranslate2: each thread has a model of its own and a fixed share of the passages.
@@ -30,9 +41,10 @@ class CTranslate2Engine:
         self._path = folder.path
         self._threads = threads
         names = [name for name in folder.manifest.files if name != TOKENIZER]
-        self._files = {name: (folder.path / name).read_bytes() for name in names}
         self._ids: dict[str, int] = Tokenizer.from_file(str(folder.tokenizer_file)).get_vocab()
         self._tokens = {number: token for token, number in self._ids.items()}
+        self._files = {name: (folder.path / name).read_bytes() for name in names}
+        self._files["vmap.txt"] = vocabulary_map([self._tokens[number] for number in sorted(self._tokens)])
         self._open()
 
     def sample(
@@ -65,6 +77,7 @@ class CTranslate2Engine:
                 sampling_topk=TOP_K,
                 max_decoding_length=max_new_tokens,
                 disable_unk=True,
+                use_vmap=True,
                 return_scores=True,
             )
         except (RuntimeError, ValueError) as error:
