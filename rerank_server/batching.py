@@ -1,10 +1,10 @@
 """Admission, one queue for all requests, and the threads that compute.
 
 A request is admitted or refused at once, by the number of its sequences. What is admitted shares the threads
-by turns: a thread takes sequences of one request up to a number of tokens, then looks which request is next. The
-one with the least left comes first, so a small request waits for one turn of a big one at most, and a query to
-embed, for which a whole search waits, hardly at all. Work whose client has left, or whose time is over, is dropped
-before it is computed.
+by turns: a thread takes sequences of one request up to a number of tokens, then looks which request is next. One
+that a single turn ends comes first, such as a query to embed, for which a whole search waits. Of the others, the one
+that would have ended first if each had been alone: so a small request overtakes a big one, and requests of about the
+same size end in their order. Work whose client has left, or whose time is over, is dropped before it is computed.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from bridge.models.tokenization import TokenArrays
 from rerank_server.errors import DeadlineExceeded, Overloaded, TooLarge
 from rerank_server.metrics import Metrics
 
-OLDEST_EVERY = 3
-"""Each so manyth turn goes to the request that came first: small ones without end cannot starve a big one."""
+OLDEST_EVERY = 8
+"""Each so manyth turn goes to the request that came first: those of one turn without end cannot starve a big one."""
 
 Result = TypeVar("Result")
 
@@ -68,6 +68,7 @@ class WorkQueue:
         self._metrics = metrics
         self._admitted = 0
         self._seconds_per_sequence = 0.0
+        self._seconds_per_token = 0.0
         self._turns = 0
         self._jobs: list[_Job[Any]] = []
         self._changed = threading.Condition()
@@ -185,12 +186,14 @@ class WorkQueue:
         for row, result in zip(rows, computed, strict=True):
             job.results[row] = result
         self._metrics.batch_sequences.observe(len(rows))
-        self._metrics.batch_tokens.observe(sum(_tokens(job.sequences[row]) for row in rows))
+        tokens = sum(_tokens(job.sequences[row]) for row in rows)
+        self._metrics.batch_tokens.observe(tokens)
         with self._changed:
             job.unfinished -= len(rows)
             is_finished = job.unfinished == 0
-            spent_s = (time.monotonic() - started) / len(rows)
-            self._seconds_per_sequence += 0.1 * (spent_s - self._seconds_per_sequence)
+            spent_s = time.monotonic() - started
+            self._seconds_per_sequence += 0.1 * (spent_s / len(rows) - self._seconds_per_sequence)
+            self._seconds_per_token += 0.1 * (spent_s / tokens - self._seconds_per_token)
         if is_finished:
             job.finish(None)
 
@@ -220,7 +223,14 @@ class WorkQueue:
         self._turns += 1
         if self._turns % OLDEST_EVERY == 0:
             return self._jobs[0]
-        return min(self._jobs, key=lambda job: job.tokens_left)
+        seconds_per_token = self._seconds_per_token / len(self._threads)
+        return min(
+            self._jobs,
+            key=lambda job: (
+                job.tokens_left > self._max_batch_tokens,
+                job.enqueued_at + job.tokens_left * seconds_per_token,
+            ),
+        )
 
     def _take(self, job: _Job[Any]) -> list[int]:
         """At least one sequence, and as many as `max_batch_tokens` hold."""

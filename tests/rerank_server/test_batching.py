@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -74,6 +75,38 @@ async def test_a_small_request_waits_for_one_turn_of_a_large_one() -> None:
         go_on.set()
         await asyncio.gather(waiting, quick)
     assert order[:2] == ["large", "small"]
+
+
+BIG, SMALL, ONE_TURN = ("big", (10,) * 9), ("small", (10, 10)), ("one", (9,))
+
+
+@pytest.mark.parametrize(
+    ("seconds_per_token", "requests", "order"),
+    [
+        pytest.param(1e-9, [("first", (10,) * 4), ("second", (10, 9, 9))], "first*4 second*3", id="alike"),
+        pytest.param(1.0, [BIG, SMALL], "small*2 big*9", id="a-small-one-overtakes"),
+        pytest.param(1e-9, [BIG, ONE_TURN], "one*1 big*9", id="one-turn"),
+        pytest.param(1.0, [BIG, *[ONE_TURN] * 15], "one*7 big*1 one*7 big*1 one*1 big*7", id="one-turn-without-end"),
+    ],
+)
+async def test_the_next_turn_is_of_the_request_that_would_have_ended_first_alone(
+    seconds_per_token: float, requests: list[tuple[str, tuple[int, ...]]], order: str
+) -> None:
+    with queue(started=False) as work:
+        work._seconds_per_token = seconds_per_token
+        running = [
+            asyncio.create_task(work.run(sequences(*lengths), lengths_of, deadline=soon())) for _, lengths in requests
+        ]
+        await asyncio.sleep(0)
+        names = {id(job): name for job, (name, _) in zip(work._jobs, requests, strict=True)}
+        turns = []
+        while work._jobs:
+            turn = work._next_turn()
+            assert turn is not None
+            turns.append(names[id(turn[0])])
+        assert " ".join(f"{name}*{len(list(same))}" for name, same in groupby(turns)) == order
+        for task in running:
+            task.cancel()
 
 
 async def test_a_request_beyond_the_room_is_refused_at_once_and_told_when_to_come_again() -> None:
