@@ -3,6 +3,7 @@ https://arxiv.org/abs/1904.08375)."""
 
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Self
 
 from bridge.errors import ModelError
@@ -63,7 +64,9 @@ class QueryGenerator:
 
     def _distinct(self, samples: Sequence[Sample]) -> list[str]:
         ranked = sorted(samples, key=lambda sample: -sample.score)
-        texts = (_WORD_ENDING.sub("'", self.tokenizer.decode(sample.ids)).strip() for sample in ranked)
+        # A small decoder stutters, and each repetition would count as one more word of the document.
+        pieces = ([piece for piece, _ in groupby(sample.ids)] for sample in ranked)
+        texts = (_WORD_ENDING.sub("'", self.tokenizer.decode(ids)).strip() for ids in pieces)
         return list({text.casefold(): text for text in texts if text}.values())
 
 
