@@ -3,8 +3,9 @@
 A request is admitted or refused at once, by the number of its sequences. What is admitted shares the threads
 by turns: a thread takes sequences of one request up to a number of tokens, then looks which request is next. One
 that a single turn ends comes first, such as a query to embed, for which a whole search waits. Of the others, the one
-that would have ended first if each had been alone: so a small request overtakes a big one, and requests of about the
-same size end in their order. Work whose client has left, or whose time is over, is dropped before it is computed.
+that must end first: each may take some times as long as it takes alone. So a small request overtakes a big one, and
+requests of about the same size end in their order. Work whose client has left, or whose time is over, is dropped
+before it is computed.
 """
 
 import asyncio
@@ -20,6 +21,9 @@ from typing import Any, Generic, TypeVar
 from bridge.models.tokenization import TokenArrays
 from rerank_server.errors import DeadlineExceeded, Overloaded, TooLarge
 from rerank_server.metrics import Metrics
+
+STRETCH = 8
+"""So many times as long as it takes alone may a request take before others of any size no longer overtake it."""
 
 OLDEST_EVERY = 8
 """Each so manyth turn goes to the request that came first: those of one turn without end cannot starve a big one."""
@@ -38,7 +42,7 @@ class _Job(Generic[Result]):
         self.results: list[Result | None] = [None] * len(sequences)
         # Longest first, so that the threads end together.
         self.waiting = deque(sorted(range(len(sequences)), key=lambda row: -_tokens(sequences[row])))
-        self.tokens_left = sum(map(_tokens, sequences))
+        self.tokens = self.tokens_left = sum(map(_tokens, sequences))
         self.unfinished = len(sequences)
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[list[Result]] = self.loop.create_future()
@@ -228,7 +232,7 @@ class WorkQueue:
             self._jobs,
             key=lambda job: (
                 job.tokens_left > self._max_batch_tokens,
-                job.enqueued_at + job.tokens_left * seconds_per_token,
+                job.enqueued_at + STRETCH * job.tokens * seconds_per_token,
             ),
         )
 
