@@ -30,7 +30,10 @@ def code_of(embeddings: NDArray[np.float32], terms: Terms, profile: IndexProfile
     if not len(embeddings):
         return b""
     mean = embeddings.mean(axis=0)
-    return _signs(mean if profile.codes == "sign" else np.concatenate([mean, mean @ _planes(len(mean))]))
+    if profile.codes == "sign":
+        return _signs(mean)
+    # Not as a product of matrices: see `cosines`.
+    return _signs(np.concatenate([mean, np.einsum("i,ij->j", mean, _planes(len(mean)))]))
 
 
 def code_bytes(profile: IndexProfile) -> int:
@@ -47,10 +50,13 @@ def code_bytes(profile: IndexProfile) -> int:
 def cosines(codes: Sequence[bytes]) -> NDArray[np.float64]:
     """float64 (n, n): the estimated cosine of each two vectors from their codes, all of one length; 0 where it is
     negative."""
-    packed = np.frombuffer(b"".join(codes), dtype=np.uint8)
-    signs = np.unpackbits(packed.reshape(len(codes), -1), axis=1).astype(np.float32) * 2 - 1
-    agreement: NDArray[np.float64] = (signs @ signs.T / signs.shape[1]).astype(np.float64)
-    return np.clip(np.sin(np.pi / 2 * agreement), 0.0, None)
+    packed = np.frombuffer(b"".join(codes), dtype=np.uint8).reshape(len(codes), -1)
+    # Bits are counted, because a product of matrices wakes threads of the library that multiplies, which then spin:
+    # they took a proxy's cores for ten times as long as all the rest of a search.
+    differing = np.array([np.bitwise_count(packed ^ code).sum(axis=1, dtype=np.int64) for code in packed])
+    angles = np.pi * differing / (8 * packed.shape[1])
+    cosines: NDArray[np.float64] = np.clip(np.cos(angles), 0.0, None)
+    return cosines
 
 
 def _signs(values: NDArray[np.float32]) -> bytes:
