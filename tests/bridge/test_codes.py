@@ -1,4 +1,6 @@
 import random
+import subprocess
+import sys
 from typing import Literal
 
 import msgspec
@@ -49,6 +51,21 @@ def test_planes_tell_the_cosine_more_exactly_than_signs_alone() -> None:
         return float(np.abs(cosines([code_of(each[None], {}, profile) for each in vectors]) - true).mean())
 
     assert error("planes") < 0.8 * error("sign")
+
+
+def test_codes_are_compared_on_the_calling_thread_alone() -> None:
+    """Threads of a library that multiplies matrices would spin beside it, and take the cores from all else."""
+    program = (
+        "import os, time\n"
+        "from bridge.codes import cosines\n"
+        "codes = [os.urandom(96) for _ in range(50)]\n"
+        "cosines(codes)\n"
+        "own, all_threads = time.thread_time(), time.process_time()\n"
+        "for _ in range(300): cosines(codes)\n"
+        "print((time.process_time() - all_threads) / (time.thread_time() - own))\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(finished.stdout) < 1.3
 
 
 @pytest.mark.parametrize(("shared", "expected"), [(0, 0.0), (20, 0.5), (40, 1.0)])

@@ -54,6 +54,7 @@ FEWEST_READ = 5
 """A search with less time than for these asks for them all the same: they are most of the first page."""
 _USABLE_SHARE = 0.75
 """Of the time left: what a reranker that reads as fast as lately may take. The rest is for its being slower now."""
+_AFTER_FAILURE = 0.7
 _TELLING_S = 0.1
 _SHORTEST_S = 1e-6
 _NEWEST_SHARE = 0.3
@@ -145,6 +146,10 @@ class ReadingPace:
 
     def _learn(self, n_chars: float, took_s: float, *, succeeded: bool) -> None:
         known, seen = self._chars_per_s, n_chars / took_s
+        if not succeeded:
+            # It read less than that. Waiting for an average to say so would let many searches in a row come too late.
+            seen *= _AFTER_FAILURE
+            known = seen if known is None else min(known, seen)
         # A short request mostly tells what asking costs. It may show that the reranker is faster than it was thought.
         if took_s >= _TELLING_S or (succeeded and known is not None and seen > known):
             self._chars_per_s = seen if known is None else known + _NEWEST_SHARE * (seen - known)

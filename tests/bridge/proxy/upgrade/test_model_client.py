@@ -580,6 +580,17 @@ def test_a_short_request_does_not_make_the_reranker_look_slow() -> None:
     assert pace.affordable([100] * 30, 0.2) > 25
 
 
+def test_an_answer_that_comes_too_late_makes_the_next_request_smaller_at_once() -> None:
+    clock = Clock()
+    pace = ReadingPace(clock=clock)
+    with pace.reading(1_000):
+        clock.now += 1.0
+    with pytest.raises(StageFailed), pace.reading(1_500):
+        clock.now += 2.0
+        raise StageFailed("rerank_slow", "not within the budget")
+    assert pace.affordable([100] * 30, 2.0) == 7
+
+
 def test_a_refusal_at_once_tells_nothing_of_the_pace() -> None:
     clock = Clock()
     pace = ReadingPace(clock=clock)
