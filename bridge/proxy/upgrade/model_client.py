@@ -77,7 +77,13 @@ class CircuitBreaker:
         self._reset_s = reset_s
         self._clock = clock
         self._failures = 0
+        self._late_at = -math.inf
         self._open_until: float | None = None
+
+    @property
+    def now(self) -> float:
+        """The clock's seconds."""
+        return self._clock()
 
     @property
     def open(self) -> bool:
@@ -99,8 +105,14 @@ class CircuitBreaker:
         self._failures = 0
         self._open_until = None
 
-    def failed(self) -> None:
-        """The server did not answer, or answered nonsense."""
+    def failed(self, *, sent_at: float | None = None) -> None:
+        """The server did not answer, or answered nonsense. `sent_at`, in the clock's seconds, of a request that it did
+        not answer in time: those that were under way together count once, because one moment of overload makes all
+        of them late."""
+        if sent_at is not None and sent_at < self._late_at:
+            return
+        if sent_at is not None:
+            self._late_at = self._clock()
         self._failures += 1
         if self._failures >= self._limit:
             self._open_until = self._clock() + self._reset_s
@@ -229,13 +241,15 @@ class ModelStage:
         except msgspec.DecodeError as error:
             self.fail("unusable", f"the answer of {self.url} cannot be read: {error}", error)
 
-    def fail(self, reason: str, detail: str, cause: BaseException | None = None) -> NoReturn:
-        """Counts a failure of the server.
+    def fail(
+        self, reason: str, detail: str, cause: BaseException | None = None, *, sent_at: float | None = None
+    ) -> NoReturn:
+        """Counts a failure of the server; `sent_at` as for `CircuitBreaker.failed`.
 
         Raises:
             StageFailed: always; `STAGE_reason`.
         """
-        self._breaker.failed()
+        self._breaker.failed(sent_at=sent_at)
         raise StageFailed(f"{self._stage}_{reason}", detail) from cause
 
     def succeeded(self) -> None:
@@ -278,6 +292,7 @@ class ModelStage:
         headers = {**self._headers, **tracing.outgoing(), "Content-Type": "application/json"}
         if self._send_deadline:
             headers[DEADLINE_HEADER] = str(max(1, int(remaining * 1000)))
+        sent_at = self._breaker.now
         try:
             async with (
                 asyncio.timeout_at(deadline),
@@ -285,7 +300,7 @@ class ModelStage:
             ):
                 return answer.status, await read_answer(answer)
         except TimeoutError as error:
-            self.fail("slow", f"{self.url} did not answer within the budget", error)
+            self.fail("slow", f"{self.url} did not answer within the budget", error, sent_at=sent_at)
         except aiohttp.ClientError as error:
             self.fail("unavailable", f"{self.url} gave no answer: {without_secrets(str(error), self._url)}", error)
         except OversizedAnswer as error:

@@ -482,6 +482,18 @@ async def test_an_answer_that_is_handed_on_counts_as_one_that_is_read_does() -> 
 
 
 @pytest.mark.case("P68")
+def test_requests_that_were_late_together_count_once() -> None:
+    clock = Clock()
+    breaker = CircuitBreaker(failures=2, reset_s=5.0, clock=clock)
+    clock.now = 1.0
+    for _ in range(16):
+        breaker.failed(sent_at=0.0)
+    assert not breaker.open
+    clock.now = 2.0
+    breaker.failed(sent_at=1.0)
+    assert breaker.open
+
+
 def test_the_breaker_lets_another_try_after_a_refusal() -> None:
     now = 0.0
     breaker = CircuitBreaker(failures=1, reset_s=5.0, clock=lambda: now)
