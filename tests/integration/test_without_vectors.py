@@ -129,8 +129,12 @@ def test_without_vectors_terms_are_the_neural_leg(
         assert undone.exit_code == 0, undone.output
         left = client.search(index=application_index, body={"query": {"match_all": {}}, "size": 100})["hits"]["hits"]
     assert answered.headers["x-bridge"].startswith("hybrid+rerank;")
-    found = {hit["_id"]: hit["_bridge"]["legs"].keys() for hit in answered.json()["hits"]["hits"]}
+    explained = {hit["_id"]: hit["_bridge"] for hit in answered.json()["hits"]["hits"]}
+    found = {doc_id: each["legs"].keys() for doc_id, each in explained.items()}
     assert found == {WORDS[5]: {"expansion", "lexical", "sparse"}, DROPPED: {"sparse"}}
+    # Codes of their terms tell that the two have words in common.
+    [neighbour] = explained[DROPPED]["smoothed"]["neighbours"]
+    assert neighbour["_id"] == WORDS[5]
     assert {hit["_id"]: hit["_source"] for hit in left} == DOCUMENTS
 
 
