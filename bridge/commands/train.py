@@ -89,7 +89,9 @@ class _Run:
 
 
 _TEACHERS = option(
-    "--teacher", multiple=True, help="Encoder or cross-encoder to distil from: path, built-in or fetched; repeatable."
+    "--teacher",
+    multiple=True,
+    help="Encoder, sparse encoder or cross-encoder to distil from: path, built-in or fetched; repeatable.",
 )
 
 
@@ -131,6 +133,17 @@ def cross_encoder(
     start: Path | None = option(
         "--start", type=EXISTING_FOLDER, help="Trained folder to continue from, of the same shape as --base."
     ),
+    miner: str | None = option(
+        "--miner", help="Encoder that finds negatives and teaches: path, built-in or fetched. Defaults to --base."
+    ),
+    whole: bool = option(
+        "--whole", help="Read 15 negatives a query and whole passages, not windows of them: slower, for long runs."
+    ),
+    teacher_share: float | None = option(
+        "--teacher-share",
+        type=click.FloatRange(0.0, 1.0),
+        help="Share of the teachers' order in the loss; the rest is for the judged passage. Default: 0.45.",
+    ),
 ) -> None:
     """Train a reranker on mined negatives."""
     require_packages("training", ("torch", "transformers", "bm25s"), "train")
@@ -142,7 +155,15 @@ def cross_encoder(
         raise UsageError(f"--start goes with --shape base, not {shape}: a {shape} model begins from scratch")
     run.carry_out(
         "cross_encoder",
-        partial(train_cross_encoder, shape=SHAPES[shape], teachers=[resolve(name) for name in teachers], start=start),
+        partial(
+            train_cross_encoder,
+            shape=SHAPES[shape],
+            teachers=[resolve(name) for name in teachers],
+            start=start,
+            miner=None if miner is None else resolve(miner),
+            whole=whole,
+            teacher_share=teacher_share,
+        ),
     )
 
 

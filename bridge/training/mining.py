@@ -77,6 +77,16 @@ def bm25_top(index: bm25s.BM25, queries: Sequence[str], depth: int) -> NDArray[n
     return bm25_scored(index, queries, depth)[0]
 
 
+def bm25_scores(index: bm25s.BM25, query: str) -> NDArray[np.float32]:
+    """float32 (n_texts,): the score of every text; 0 without a query word."""
+    [words] = bm25s.tokenize(
+        [query], stopwords="en", stemmer=Stemmer.Stemmer("porter"), show_progress=False, return_ids=False
+    )
+    if not words:  # which bm25s cannot score
+        return np.zeros(index.scores["num_docs"], dtype=np.float32)
+    return np.asarray(index.get_scores(words), dtype=np.float32)
+
+
 def bm25_scored(index: bm25s.BM25, queries: Sequence[str], depth: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Rows of the best texts, int64, and their scores, float32; both (n_queries, depth), best first. A text without
     a query word scores 0."""

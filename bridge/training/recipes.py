@@ -5,6 +5,7 @@ All results of a run are in its folder (see `bridge.training.run_folder`). A kil
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -77,26 +78,36 @@ def train_cross_encoder(
     start: Path | None,
     seed: int,
     resume: bool,
+    miner: ModelFolder | None = None,
+    whole: bool = False,
+    teacher_share: float | None = None,
 ) -> Path:
-    """Trains on candidate lists mined with `base` as the bi-encoder; returns the trained folder.
+    """Trains on candidate lists mined with `miner`, an encoder, or else with `base`; returns the trained folder.
 
-    `base`: a BERT in transformers' layout that was trained to embed sentences. `teachers` are imitated in part, beside
-    the base. `start`: a trained folder of the base's shape to start from.
+    `base`: a BERT in transformers' layout; without a miner one that was trained to embed sentences. `teachers` are
+    imitated, beside BM25 and what mines, with `teacher_share` of the loss; None leaves it at the size's. `start`: a
+    trained folder of the base's shape to start from. `whole`: see `RankingSettings.of_whole_passages`.
 
     Raises:
         UsageError: see `RunFolder.claimed`; or there is no training data.
-        ModelError: a teacher cannot teach.
+        ModelError: the miner or a teacher cannot do its part.
     """
     run = RunFolder.claimed(folder, resume=resume)
     torch.manual_seed(seed)
+    settings = size.ranking.of_whole_passages() if whole else size.ranking
+    if teacher_share is not None:
+        settings = replace(settings, teacher_share=teacher_share)
+
+    def embed(max_tokens: int) -> Embed:
+        return embedder(base, max_tokens=max_tokens) if miner is None else _encode_with(miner)
+
     candidates = run.candidates(
-        lambda: _mined(data, embedder(base, max_tokens=_MINING_TOKENS), size, seed=seed),
-        at_least=size.ranking.lists_per_step,
+        lambda: _mined(data, embed(_MINING_TOKENS), size, seed=seed), at_least=settings.lists_per_step
     )
     logits = run.logits(candidates, teachers)
     development = run.development(
         (*data.collections, *data.watched),
-        lambda: embedder(base, max_tokens=size.ranking.max_tokens),
+        lambda: embed(settings.max_tokens),
         n_queries=size.watched_queries,
         depth=size.watched_depth,
     )
@@ -105,7 +116,7 @@ def train_cross_encoder(
     else:
         model = small_cross_encoder_from(base, n_layers=shape.n_layers, width=shape.width)
     model = model.to(training_device(), PRECISION)
-    tokenizer = base_tokenizer(base, size.ranking.max_tokens)
+    tokenizer = base_tokenizer(base, settings.max_tokens)
 
     def evaluate() -> Figures:
         return ranking_figures(
@@ -113,7 +124,7 @@ def train_cross_encoder(
         )
 
     rate = size.ranking_loop.learning_rate * shape.learning_rate_factor
-    loss = RankingLoss(model, tokenizer, candidates, logits, size.ranking, seed=seed)
+    loss = RankingLoss(model, tokenizer, candidates, logits, settings, seed=seed)
     run.train(model, loss=loss, evaluate=evaluate, settings=replace(size.ranking_loop, learning_rate=rate))
     return run.save_bert(model, base)
 
@@ -195,12 +206,16 @@ def train_sparse_encoder(
         model.fit_scale([each.query for each in some], [texts[each.positive] for each in some])
         return model
 
-    def embed() -> Embed:
-        verify(miner, kind="encoder")
-        return Encoder.load(miner).encode
-
     model = _train_bi_encoder(
-        run, data, size, untrained, embed, settings=settings, loop=size.sparse_loop, teachers=teachers, seed=seed
+        run,
+        data,
+        size,
+        untrained,
+        partial(_encode_with, miner),
+        settings=settings,
+        loop=size.sparse_loop,
+        teachers=teachers,
+        seed=seed,
     )
     return run.save_bert(model.bert, base)
 
@@ -271,6 +286,11 @@ def train_query_generator(base: Path, data: TrainingData, size: Size, folder: Pa
     run.train(model, loss=loss, evaluate=evaluate, settings=size.generation_loop)
     save_query_generator(model, base, run.model)
     return run.model
+
+
+def _encode_with(miner: ModelFolder) -> Embed:
+    verify(miner, kind="encoder")
+    return Encoder.load(miner).encode
 
 
 def _mined(data: TrainingData, embed: Embed, size: Size, *, seed: int) -> CandidateSet:

@@ -1,8 +1,8 @@
 """Teachers: the scores of trained models for a student's candidates.
 
-Any encoder or cross-encoder can teach (Hofstätter et al. 2020, "Improving efficient neural ranking models with
-cross-architecture knowledge distillation"). Their scores have different scales; they are weighted and summed to one
-logit so that the judged passages are likeliest (conditional logit).
+Any encoder, sparse encoder or cross-encoder can teach (Hofstätter et al. 2020, "Improving efficient neural ranking
+models with cross-architecture knowledge distillation"). Their scores have different scales; they are standardised and
+summed to one logit, on the scale on which the judged passages are likeliest (conditional logit).
 
 Encoders embed each text alone, so they can teach every query of a batch against every passage of it (in-batch
 distillation, Lin et al. 2021, "In-batch negatives for knowledge distillation with tightly-coupled teachers":
@@ -20,12 +20,17 @@ from numpy.typing import NDArray
 from bridge.models.artifact import ModelFolder
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder
-from bridge.training.mining import CandidateList, CandidateSet, Embed
+from bridge.models.sparse_encoder import SparseEncoder
+from bridge.search.fusion import N_NEIGHBOURS, NEARNESS_POWER
+from bridge.training.mining import CandidateSet, Embed, bm25_index, bm25_scores
 
 log = structlog.get_logger(__name__)
 
 TeacherLogits = list[list[float]]
 """Per candidate list, one logit for each of its `rows`."""
+
+ListScores = list[NDArray[np.float32]]
+"""Per candidate list, one teacher's score of each of its `rows`, float32 (n_rows,)."""
 
 UNKNOWN = -np.inf
 """The logit of a passage that no teacher scored."""
@@ -34,26 +39,80 @@ _FITTED_LISTS = 5000
 _SPREAD_OVER = 1000
 _SEED = 0
 
+_SMOOTHING = 0.4
+"""The share of a passage's neighbours in its smoothed score."""
+
+_LEAST_SCALE = 0.5
+
 
 def teacher_logits(candidates: CandidateSet, teachers: Sequence[ModelFolder]) -> TeacherLogits:
-    """Logits of the ensemble of `teachers` and the mining bi-encoder, whose cosines are in the candidates.
+    """Logits of the ensemble of `teachers`, BM25 and the mining bi-encoder, whose cosines are in the candidates.
+
+    Each kind has one vote, the mean of its standard scores within a list. Equal votes, because it depends on the given
+    pairs which teacher ranks the judged passages best; only the scale of their mean is fitted (see `fitted_weights`).
+    Passages that the encoders among the teachers find alike get logits that are alike (score regularisation, see
+    `bridge.search.fusion.fuse`).
 
     Raises:
-        ModelError: a teacher is neither encoder nor cross-encoder, or fails.
+        ModelError: a teacher is neither encoder, cross-encoder nor sparse encoder, or fails.
     """
-    scores = [[np.array(each.cosines, dtype=np.float32) for each in candidates.lists]]
+    votes: dict[str, list[ListScores]] = {
+        "words": [_bm25_scores(candidates)],
+        "encoder": [[np.array(each.cosines, dtype=np.float32) for each in candidates.lists]],
+    }
+    embeddings: list[NDArray[np.float32]] = []
     for teacher in teachers:
         log.info("scoring", teacher=teacher.identity)
-        if teacher.manifest.kind == "cross_encoder":
-            cross_encoder = CrossEncoder.load(teacher)
-            scores.append([_cross_encoder_scores(candidates, each, cross_encoder) for each in candidates.lists])
-        else:
-            queries, passages = _embedded(candidates, teacher)
-            scores.append([passages[each.rows] @ query for query, each in zip(queries, candidates.lists, strict=True)])
-    features = [np.stack(columns, axis=1) for columns in zip(*scores, strict=True)]
-    weights = fitted_weights(features[:: max(1, len(features) // _FITTED_LISTS)])
-    log.info("weighted", weights=[round(float(weight), 2) for weight in weights])
-    return [(rows @ weights).tolist() for rows in features]
+        match teacher.manifest.kind:
+            case "cross_encoder":
+                scores = _cross_encoder_scores(candidates, CrossEncoder.load(teacher))
+            case "sparse_encoder":
+                scores = _sparse_scores(candidates, SparseEncoder.load(teacher))
+            case _:
+                queries, passages = _embedded(candidates, teacher)
+                embeddings.append(passages)
+                scores = [passages[each.rows] @ query for query, each in zip(queries, candidates.lists, strict=True)]
+        votes.setdefault(teacher.manifest.kind, []).append(scores)
+    ensemble = [
+        _ensemble(each.rows, [[scores[number] for scores in kind] for kind in votes.values()], embeddings)
+        for number, each in enumerate(candidates.lists)
+    ]
+    [scale] = fitted_weights([one[:, None] for one in ensemble[:: max(1, len(ensemble) // _FITTED_LISTS)]])
+    log.info("scaled", scale=round(float(scale), 2))
+    # Teachers that rank the judged passages no better than chance still teach their order.
+    return [(one * max(scale, _LEAST_SCALE)).tolist() for one in ensemble]
+
+
+def _ensemble(
+    rows: Sequence[int], votes: Sequence[Sequence[NDArray[np.float32]]], embeddings: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """float32 (n_rows,), standardised: what the teachers think of one list, which has these `rows`.
+
+    `votes`: per kind, each teacher's scores, (n_rows,). `embeddings`: each encoder's, of all passages; without any,
+    nothing is smoothed.
+    """
+    # A passage that both searches return is in the list twice, and must not count twice.
+    distinct, first, places = np.unique(rows, return_index=True, return_inverse=True)
+    joined = np.mean([np.mean([_standardised(scores[first]) for scores in kind], axis=0) for kind in votes], axis=0)
+    if embeddings and len(distinct) > 1:
+        cosines = np.mean([each[distinct] @ each[distinct].T for each in embeddings], axis=0)
+        joined = (1 - _SMOOTHING) * joined + _SMOOTHING * (_neighbour_weights(cosines) @ joined)
+    return _standardised(joined)[places]
+
+
+def _neighbour_weights(cosines: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32 (n, n): how much each of a passage's nearest others counts in its smoothed score; rows add up to 1."""
+    nearness = cosines.clip(0) ** NEARNESS_POWER
+    np.fill_diagonal(nearness, 0.0)
+    distant = np.argsort(-nearness, axis=1, kind="stable")[:, N_NEIGHBOURS:]
+    np.put_along_axis(nearness, distant, 0.0, axis=1)
+    weights: NDArray[np.float32] = nearness / (nearness.sum(axis=1, keepdims=True) + 1e-9)
+    return weights
+
+
+def _standardised(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    standardised: NDArray[np.float32] = (scores - scores.mean()) / (scores.std() + 1e-6)
+    return standardised
 
 
 def fitted_weights(
@@ -175,11 +234,27 @@ def _embedded(candidates: CandidateSet, teacher: ModelFolder) -> tuple[NDArray[n
     return queries, passages
 
 
-def _cross_encoder_scores(
-    candidates: CandidateSet, candidate_list: CandidateList, cross_encoder: CrossEncoder
-) -> NDArray[np.float32]:
-    # A passage that both searches return is in the list twice.
-    rows = list(dict.fromkeys(candidate_list.rows))
-    scores = cross_encoder.score(candidate_list.query, [candidates.passages[row].text for row in rows])
-    by_row = dict(zip(rows, scores.tolist(), strict=True))
-    return np.array([by_row[row] for row in candidate_list.rows], dtype=np.float32)
+def _bm25_scores(candidates: CandidateSet) -> ListScores:
+    index = bm25_index([passage.text for passage in candidates.passages])
+    return [bm25_scores(index, each.query)[each.rows] for each in candidates.lists]
+
+
+def _sparse_scores(candidates: CandidateSet, encoder: SparseEncoder) -> ListScores:
+    passages = encoder.encode([passage.text for passage in candidates.passages])
+    scores = []
+    for each in candidates.lists:
+        terms = encoder.query_terms(each.query)
+        products = [sum(weight * passages[row].get(term, 0.0) for term, weight in terms.items()) for row in each.rows]
+        scores.append(np.array(products, dtype=np.float32))
+    encoder.close()
+    return scores
+
+
+def _cross_encoder_scores(candidates: CandidateSet, cross_encoder: CrossEncoder) -> ListScores:
+    scores = []
+    for each in candidates.lists:
+        rows = list(dict.fromkeys(each.rows))
+        logits = cross_encoder.score(each.query, [candidates.passages[row].text for row in rows])
+        by_row = dict(zip(rows, logits.tolist(), strict=True))
+        scores.append(np.array([by_row[row] for row in each.rows], dtype=np.float32))
+    return scores

@@ -162,6 +162,25 @@ def test_the_teachers_part_of_the_loss_is_nothing_for_a_model_that_agrees_with_t
     assert loss([(-scores).tolist() for scores in own]) > 0.01
 
 
+def test_whole_passages_are_read_to_their_end(toy_base: Path) -> None:
+    candidates = toy_candidates()
+    model = cross_encoder_from(toy_base).eval()
+    windows = replace(SETTINGS, max_tokens=64, whole_share=0.0, window_words=(10, 20))
+
+    def loss(settings: RankingSettings, last: str) -> float:
+        long = [
+            PooledPassage(" ".join([passage.text, *["ant"] * 40, last]), "", "toy") for passage in candidates.passages
+        ]
+        found = CandidateSet(long, candidates.lists)
+        tokenizer = base_tokenizer(toy_base, settings.max_tokens)
+        with torch.inference_mode():
+            return float(RankingLoss(model, tokenizer, found, cosines(found), settings, seed=1)(0, 1.0))
+
+    assert loss(windows, WORDS[30]) == loss(windows, WORDS[31])
+    whole = windows.of_whole_passages()
+    assert loss(whole, WORDS[30]) != loss(whole, WORDS[31])
+
+
 def test_a_small_model_begins_with_the_words_of_its_base(toy_base: Path) -> None:
     model = small_cross_encoder_from(toy_base, n_layers=2, width=16)
     words = model.bert.embeddings.word_embeddings.weight.detach()

@@ -10,6 +10,8 @@ pytest.importorskip("bm25s", reason="training needs the train extra")
 
 from bridge.training.mining import (
     CandidateSet,
+    bm25_index,
+    bm25_scores,
     mine_candidates,
     without_overlaps,
 )
@@ -101,3 +103,11 @@ def test_sections_that_share_running_text_with_the_answer_are_dropped() -> None:
     cleaned = without_overlaps(candidates)
     assert mined_texts(cleaned, "wing") == {"heat about a wing that shares no running text with that story at all"}
     assert all(len(found.cosines) == 1 + len(found.lexical) + len(found.dense) for found in cleaned.lists)
+
+
+def test_every_text_has_a_score_of_bm25() -> None:
+    index = bm25_index(["wing flow", "cat", "flow flow"])
+    some, none = bm25_scores(index, "the flow"), bm25_scores(index, "of the")
+    assert some.argsort().tolist() == [1, 0, 2]
+    assert some[1] == 0
+    assert none.tolist() == [0, 0, 0]

@@ -94,7 +94,8 @@ def test_a_tiny_cross_encoder_learns_from_a_teacher(toy_base: Path, data: Path, 
     assert (out / "log.png").read_bytes().startswith(b"\x89PNG")
     again = tmp_path / "again"
     run("cross-encoder", data, toy_base, again)
-    run("cross-encoder", data, toy_base, tmp_path / "further", "--start", str(again / "model"))
+    options = ("--miner", str(make_toy_encoder(tmp_path / "miner").path), "--whole", "--teacher-share", "0.8")
+    run("cross-encoder", data, toy_base, tmp_path / "further", "--start", str(again / "model"), *options)
     assert (tmp_path / "further" / "model" / "model.safetensors").exists()
 
 

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -9,7 +10,7 @@ pytest.importorskip("bm25s", reason="training needs the train extra")
 from bridge.models.encoder import Encoder
 from bridge.training.mining import CandidateList, CandidateSet, PooledPassage
 from bridge.training.teachers import UNKNOWN, ListTeaching, VectorTeaching, fitted_weights, teacher_logits
-from tests.toys import WORDS, make_toy_cross_encoder, make_toy_encoder
+from tests.toys import WORDS, make_toy_cross_encoder, make_toy_encoder, make_toy_sparse_encoder
 
 PASSAGES = [PooledPassage(f"{WORDS[n]} {WORDS[n + 8]}", "", "toy") for n in range(6)]
 CANDIDATES = CandidateSet(
@@ -37,7 +38,7 @@ def test_a_teacher_that_knows_the_answers_outweighs_one_that_does_not() -> None:
     assert knowing_weight > 5 * abs(guessing_weight)
 
 
-@pytest.mark.parametrize("make", [make_toy_encoder, make_toy_cross_encoder])
+@pytest.mark.parametrize("make", [make_toy_encoder, make_toy_cross_encoder, make_toy_sparse_encoder])
 def test_every_passage_of_a_list_has_a_logit_and_the_answer_the_highest(make: object, tmp_path: Path) -> None:
     assert callable(make)
     logits = teacher_logits(candidates(), [make(tmp_path / "teacher")])
@@ -47,6 +48,30 @@ def test_every_passage_of_a_list_has_a_logit_and_the_answer_the_highest(make: ob
         by_passage: dict[int, float] = {}
         for passage, logit in zip(found.rows[1:], row[1:], strict=True):
             assert by_passage.setdefault(passage, logit) == pytest.approx(logit)
+
+
+def test_a_kind_has_one_vote_however_many_teach(tmp_path: Path) -> None:
+    teachers = [make_toy_encoder(tmp_path / "encoder"), make_toy_sparse_encoder(tmp_path / "sparse")]
+    encoder = Encoder.load(teachers[0])
+    passages = encoder.encode([passage.text for passage in candidates().passages], "passage")
+    lists = [
+        msgspec.structs.replace(each, cosines=(passages[each.rows] @ encoder.encode([each.query])[0]).tolist())
+        for each in candidates().lists
+    ]
+    taught = CandidateSet(candidates().passages, lists)
+    once, twice = teacher_logits(taught, teachers), teacher_logits(taught, [*teachers, teachers[0]])
+    assert [one == pytest.approx(two, abs=1e-3) for one, two in zip(once, twice, strict=True)] == [True, True]
+
+
+def test_passages_alike_get_logits_alike(tmp_path: Path) -> None:
+    """Two passages differ in the mined cosines alone, and the encoder takes them for the same."""
+    passages = [PooledPassage(text, "", "toy") for text in ("wing flow", "heat cat", "heat cat dog", "bird fish")]
+    found = CandidateList("wing", "toy", 0, [1, 2], [1, 3], [0.9, 0.5, -0.5, 0.5, 0.0], [])
+    apart, alike = (
+        teacher_logits(CandidateSet(passages, [found]), [make(tmp_path / make.__name__)])[0]
+        for make in (make_toy_sparse_encoder, make_toy_encoder)
+    )
+    assert alike[1] - alike[2] < apart[1] - apart[2]
 
 
 def test_of_a_list_its_own_passages_are_known() -> None:
