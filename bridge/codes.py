@@ -4,6 +4,7 @@ Each bit says on which side of a plane a vector lies. Two vectors agree in as ma
 small (Charikar 2002, "Similarity estimation techniques from rounding algorithms", https://doi.org/10.1145/509907.509965).
 """
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from hashlib import blake2b, shake_256
@@ -16,6 +17,9 @@ from bridge.records import Terms
 
 _TERM_BYTES = 48
 """Of the code of weighted terms: as many bits as the signs of an embedding with 384 dimensions."""
+
+_MOST_PLANES = 1024
+"""Beside the signs of the components: a longer embedding has enough of those."""
 
 _PLANES = b"planes"
 """Of this text's hash the pseudo-random planes are made. Another text would make codes that no index has."""
@@ -42,7 +46,7 @@ def code_bytes(profile: IndexProfile) -> int:
         case "terms":
             return _TERM_BYTES
         case "planes":
-            return -(-2 * profile.dimension // 8)
+            return -(-(profile.dimension + min(profile.dimension, _MOST_PLANES)) // 8)
         case _:
             return -(-profile.dimension // 8)
 
@@ -66,10 +70,11 @@ def _signs(values: NDArray[np.float32]) -> bytes:
 
 @cache
 def _planes(dimension: int) -> NDArray[np.float32]:
-    """float32 (dimension, dimension): a pseudo-random rotation, the same on every machine. Planes at right angles to
-    each other say more than independent ones (Ji et al. 2012, "Super-bit locality-sensitive hashing")."""
-    digest = shake_256(_PLANES).digest(-(-(dimension**2) // 8))
-    rotation, scale = np.linalg.qr(_sides(digest)[: dimension**2].reshape(dimension, dimension).astype(np.float64))
+    """float32 (dimension, n_planes): pseudo-random planes, the same on every machine. Those at right angles to each
+    other say more than independent ones (Ji et al. 2012, "Super-bit locality-sensitive hashing")."""
+    shape = (dimension, min(dimension, _MOST_PLANES))
+    sides = _sides(shake_256(_PLANES).digest(-(-math.prod(shape) // 8)))
+    rotation, scale = np.linalg.qr(sides[: math.prod(shape)].reshape(shape).astype(np.float64))
     # Which way an axis points is left open by the decomposition, and libraries differ.
     planes: NDArray[np.float32] = (rotation * np.sign(np.diagonal(scale))).astype(np.float32)
     return planes

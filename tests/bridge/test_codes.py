@@ -90,5 +90,10 @@ def test_a_code_is_as_long_as_its_index_says(codes: Literal["sign", "planes"], d
     assert len(code_of(np.ones((1, dimension), np.float32), {}, profile)) == code_bytes(profile)
 
 
+def test_a_long_embedding_has_no_more_planes_than_it_needs() -> None:
+    profile = msgspec.structs.replace(PLANES, dimension=1600)
+    assert len(code_of(np.ones((1, 1600), np.float32), {}, profile)) == code_bytes(profile) == (1600 + 1024) // 8
+
+
 def test_a_code_of_terms_is_as_long_as_its_index_says() -> None:
     assert len(code_of(NO_EMBEDDING, {"wing": 1.0}, TERMS)) == code_bytes(TERMS)
