@@ -53,9 +53,10 @@ VectorEncoding = Literal["float", "byte"]
 divided by the largest of them, times 127: cosine, by which they are compared, does not depend on a vector's length."""
 
 Codes = Literal["none", "sign", "planes", "terms"]
-"""Which codes documents have (`bridge.codes`), for smoothing and diversity. sign: one bit per dimension of the mean of
-a document's embeddings, 1 if the component is above zero. planes: the same, and as many bits (1,024 at most) of the
-mean's projections onto pseudo-random planes. terms: 384 bits of such projections of a document's weighted terms."""
+"""Which codes documents have (`bridge.cluster.dialects.code_of`), for smoothing and diversity. sign: one bit per
+dimension of the mean of a document's embeddings, 1 if the component is above zero. planes: the same, and as many bits
+(1,024 at most) of the mean's projections onto pseudo-random planes. terms: 384 bits of such projections of a document's
+weighted terms."""
 
 
 TermsType = Literal["rank_features", "sparse_vector"]

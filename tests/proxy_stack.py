@@ -16,9 +16,8 @@ from opensearchpy import OpenSearch
 from bridge.cluster import companion
 from bridge.cluster import index as indices
 from bridge.cluster.connection import capabilities
-from bridge.cluster.dialects import dialect_of, vector_bytes
+from bridge.cluster.dialects import code_of, dialect_of, vector_bytes
 from bridge.cluster.schema import fitted, new_index
-from bridge.codes import code_of
 from bridge.models.artifact import resolve
 from bridge.models.cross_encoder import CrossEncoder
 from bridge.models.encoder import Encoder

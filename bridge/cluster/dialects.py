@@ -1,8 +1,12 @@
-"""What a cluster can do, and how OpenSearch and Elasticsearch say the same thing differently; nowhere else."""
+"""What a cluster can do, how OpenSearch and Elasticsearch say the same thing differently, and in which bytes and bits
+both hold embeddings; nowhere else."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b, shake_256
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -23,6 +27,15 @@ _PRETENDED = (7, 10, 2)
 """The version that OpenSearch reports if `compatibility.override_main_response_version` is set."""
 
 _OLDEST = {"opensearch": (1, 3, 0), "elasticsearch": (7, 10, 0)}
+
+_TERM_BYTES = 48
+"""Of the code of weighted terms: as many bits as the signs of an embedding with 384 dimensions."""
+
+_MOST_PLANES = 1024
+"""Beside the signs of the components: a longer embedding has enough of those."""
+
+_PLANES = b"planes"
+"""Of this text's hash the pseudo-random planes are made. Another text would make codes that no index has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +290,58 @@ def vector_bytes(embeddings: NDArray[np.float32]) -> NDArray[np.int8]:
     scaled = np.where(largest > 0, embeddings / np.where(largest > 0, largest, 1), 1 / 127)
     stored: NDArray[np.int8] = np.rint(scaled * 127).astype(np.int8)
     return stored
+
+
+def code_of(embeddings: NDArray[np.float32], terms: Terms, profile: IndexProfile) -> bytes:
+    """The code of a document from its embeddings, float32 (n, dimension), or from its terms, as its index has codes
+    (`bridge.profile.Codes`); empty if it has none of what the code is made of."""
+    if profile.codes == "terms":
+        sides = [weight * _plane_sides(term) for term, weight in terms.items()]
+        return _signs(np.sum(sides, axis=0)) if sides else b""
+    if not len(embeddings):
+        return b""
+    mean = embeddings.mean(axis=0)
+    if profile.codes == "sign":
+        return _signs(mean)
+    # Not as a product of matrices: see `bridge.search.fusion.cosines`.
+    return _signs(np.concatenate([mean, np.einsum("i,ij->j", mean, _planes(len(mean)))]))
+
+
+def code_bytes(profile: IndexProfile) -> int:
+    """The length of each code of an index."""
+    match profile.codes:
+        case "terms":
+            return _TERM_BYTES
+        case "planes":
+            return -(-(profile.dimension + min(profile.dimension, _MOST_PLANES)) // 8)
+        case _:
+            return -(-profile.dimension // 8)
+
+
+def _signs(values: NDArray[np.float32]) -> bytes:
+    """One bit for each value, 1 if it is above zero; the last byte ends with zeros."""
+    return np.packbits(values > 0).tobytes()
+
+
+@cache
+def _planes(dimension: int) -> NDArray[np.float32]:
+    """float32 (dimension, n_planes): pseudo-random planes, the same on every machine. Those at right angles to each
+    other say more than independent ones (Ji et al. 2012, "Super-bit locality-sensitive hashing")."""
+    shape = (dimension, min(dimension, _MOST_PLANES))
+    sides = _sides(shake_256(_PLANES).digest(-(-math.prod(shape) // 8)))
+    rotation, scale = np.linalg.qr(sides[: math.prod(shape)].reshape(shape).astype(np.float64))
+    # Which way an axis points is left open by the decomposition, and libraries differ.
+    planes: NDArray[np.float32] = (rotation * np.sign(np.diagonal(scale))).astype(np.float32)
+    return planes
+
+
+def _plane_sides(term: str) -> NDArray[np.float32]:
+    """float32 (n_bits,): on which side of each plane a term's own axis lies, 1 or -1."""
+    return _sides(blake2b(term.encode(), digest_size=_TERM_BYTES).digest())
+
+
+def _sides(digest: bytes) -> NDArray[np.float32]:
+    return np.unpackbits(np.frombuffer(digest, dtype=np.uint8)).astype(np.float32) * 2 - 1
 
 
 def components(profile: IndexProfile, embedding: Sequence[float]) -> list[Any]:

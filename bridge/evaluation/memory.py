@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.codes import code_of
+from bridge.cluster.dialects import code_of
 from bridge.errors import CascadeMissing
 from bridge.models.protocols import Encoder, Scorer
 from bridge.profile import IndexProfile, Stage

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from bridge.codes import code_bytes
+from bridge.cluster.dialects import code_bytes
 from bridge.errors import CascadeMissing
 from bridge.profile import IndexProfile, Stage
 from bridge.records import Hit, Key, Passage, RankedHit, Terms

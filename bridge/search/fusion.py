@@ -12,8 +12,8 @@ from statistics import fmean
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
-from bridge.codes import cosines
 from bridge.profile import FusionSettings, IndexProfile, PassageScores, RerankSettings, Stage
 from bridge.records import Hit, Key, LegScore, RankedHit, Smoothed
 
@@ -103,7 +103,7 @@ def fuse(
     fused = {key: sum([share * given.get(key, absent) for share, given, absent in shares]) for key in found}
     best = sorted(fused, key=lambda key: (-fused[key], key))[: window if cut else None]
     final = dict(fused)
-    neighbours = _neighbours(best[:N_SMOOTHED], codes or {})
+    neighbours = _neighbours(best[: min(N_SMOOTHED, window)], codes or {})
     for key, near in neighbours.items():
         of_others = sum([share * fused[other] for other, share in near.items()])
         final[key] = (1 - settings.smoothing) * fused[key] + settings.smoothing * of_others
@@ -141,6 +141,20 @@ def _neighbours(keys: Sequence[Key], codes: Mapping[Key, bytes]) -> dict[Key, di
         if (total := row[places].sum()) > 0:
             found[key] = {coded[place]: float(row[place] / total) for place in places if row[place] > 0}
     return found
+
+
+def cosines(codes: Sequence[bytes]) -> NDArray[np.float64]:
+    """float64 (n, n): the estimated cosine of each two vectors from their codes, all of one length; 0 where it is
+    negative. Each bit of a code says on which side of a plane a vector lies, and two vectors agree in as many bits as
+    the angle between them is small (Charikar 2002, "Similarity estimation techniques from rounding algorithms",
+    https://doi.org/10.1145/509907.509965)."""
+    packed = np.frombuffer(b"".join(codes), dtype=np.uint8).reshape(len(codes), -1)
+    # Bits are counted, because a product of matrices wakes threads of the library that multiplies, which then spin:
+    # they took a proxy's cores for ten times as long as all the rest of a search.
+    differing = np.array([np.bitwise_count(packed ^ code).sum(axis=1, dtype=np.int64) for code in packed])
+    angles = np.pi * differing / (8 * packed.shape[1])
+    estimated: NDArray[np.float64] = np.clip(np.cos(angles), 0.0, None)
+    return estimated
 
 
 def diversify(

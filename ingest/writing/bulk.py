@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridge.cluster.connection import GONE, Answer
-from bridge.cluster.dialects import vector_bytes
-from bridge.codes import code_of
+from bridge.cluster.dialects import code_of, vector_bytes
 from bridge.errors import AccessDenied, BridgeError, IndexUnsuitable
 from bridge.profile import ENTRY_ID, IndexProfile
 from bridge.records import Document, EnrichedDocument, Terms

@@ -64,6 +64,7 @@ def test_every_ranking_is_told_with_what_made_it(ground: Ground, tmp_path: Path)
         f"BM25 and {encoder}, smoothed",
         sparse,
         f"BM25 and {sparse}",
+        f"BM25 and {sparse}, smoothed",
         f"BM25, {encoder} and {sparse}",
         f"BM25 and {encoder}, {honest}",
         f"BM25 and {encoder}, {negated}",

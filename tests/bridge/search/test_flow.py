@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from bridge.codes import code_of
+from bridge.cluster.dialects import code_of
 from bridge.errors import CascadeMissing, StageFailed
 from bridge.evaluation.memory import Corpus, MemoryBackend, TermWeights, Vectors
 from bridge.evaluation.tuning.answers import EncodedQuery, RememberedSearch, Source

@@ -232,6 +232,16 @@ def smoothed(codes: dict[str, bytes], share: float = 0.5, **scores: float) -> di
     return {hit.doc_id: hit.fused_score for hit in fused}
 
 
+def test_a_document_beyond_the_window_is_no_neighbour_even_if_it_is_kept() -> None:
+    """So a collapsed search, which keeps all, ranks the window as one that is not collapsed."""
+    hits = leg(("v", 4.0), ("w", 3.0), ("x", 2.0), ("y", 1.0))
+    codes = {("docs", doc_id): bytes([0b11110000]) for doc_id in "vwxy"}
+    settings = FusionSettings(method="minmax", weights={"a": 1.0}, smoothing=0.5)
+    cut, kept = (fuse({"a": hits}, settings, window=3, codes=codes, cut=cut) for cut in (True, False))
+    assert len(kept) == 4
+    assert {hit.key: hit.score for hit in cut} == {hit.key: hit.score for hit in kept[:3]}
+
+
 def test_a_smoothed_score_is_a_mean_of_the_documents_own_and_its_neighbours_by_their_nearness() -> None:
     """Of 8 signs w shares 8 with v (cosine 1) and 6 with x (45 degrees, weight 1/8), and y is opposite to all."""
     codes = {"v": b"\xff", "w": b"\xff", "x": b"\xfc", "y": b"\x00"}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bridge.cluster.connection import Answer
-from bridge.codes import code_of
+from bridge.cluster.dialects import code_of
 from bridge.errors import AccessDenied, IndexUnsuitable
 from bridge.profile import ImageSettings, ModelReference, PassageSettings, SparseSettings
 from bridge.records import Document, DocumentVersion, EnrichedDocument, Passage, SourcePosition

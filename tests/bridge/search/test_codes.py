@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.codes import code_bytes, code_of, cosines
+from bridge.cluster.dialects import code_bytes, code_of
 from bridge.profile import IndexProfile, ModelReference, SparseSettings
+from bridge.search.fusion import cosines
 
 PROFILE = IndexProfile(text_fields=["body"], encoder=ModelReference("encoder", "1" * 12), dimension=9, codes="sign")
 PLANES = msgspec.structs.replace(PROFILE, codes="planes")
@@ -57,7 +58,7 @@ def test_codes_are_compared_on_the_calling_thread_alone() -> None:
     """Threads of a library that multiplies matrices would spin beside it, and take the cores from all else."""
     program = (
         "import os, time\n"
-        "from bridge.codes import cosines\n"
+        "from bridge.search.fusion import cosines\n"
         "codes = [os.urandom(96) for _ in range(50)]\n"
         "cosines(codes)\n"
         "own, all_threads = time.thread_time(), time.process_time()\n"
