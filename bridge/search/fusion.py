@@ -150,7 +150,7 @@ def cosines(codes: Sequence[bytes]) -> NDArray[np.float64]:
     https://doi.org/10.1145/509907.509965)."""
     packed = np.frombuffer(b"".join(codes), dtype=np.uint8).reshape(len(codes), -1)
     # Bits are counted, because a product of matrices wakes threads of the library that multiplies, which then spin:
-    # they took a proxy's cores for ten times as long as all the rest of a search.
+    # they took a proxy's cores for seven times as long as all the rest of a search.
     differing = np.array([np.bitwise_count(packed ^ code).sum(axis=1, dtype=np.int64) for code in packed])
     angles = np.pi * differing / (8 * packed.shape[1])
     estimated: NDArray[np.float64] = np.clip(np.cos(angles), 0.0, None)

@@ -109,9 +109,9 @@ class CircuitBreaker:
         """The server did not answer, or answered nonsense. `sent_at`, in the clock's seconds, of a request that it did
         not answer in time: those that were under way together count once, because one moment of overload makes all
         of them late."""
-        if sent_at is not None and sent_at < self._late_at:
-            return
         if sent_at is not None:
+            if sent_at < self._late_at:
+                return
             self._late_at = self._clock()
         self._failures += 1
         if self._failures >= self._limit:

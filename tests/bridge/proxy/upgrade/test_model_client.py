@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -597,10 +598,9 @@ def test_an_answer_that_comes_too_late_makes_the_next_request_smaller_at_once() 
     pace = ReadingPace(clock=clock)
     with pace.reading(1_000):
         clock.now += 1.0
-    reading = pace.reading(1_500)
-    reading.__enter__()
-    clock.now += 2.0
-    reading.__exit__(StageFailed, StageFailed("rerank_slow", "not within the budget"), None)
+    with suppress(StageFailed), pace.reading(1_500):
+        clock.now += 2.0
+        raise StageFailed("rerank_slow", "not within the budget")
     assert pace.affordable([100] * 30, 2.0) == 7
 
 
